@@ -1,0 +1,194 @@
+/* decoding.h - from a row of logits to a token: the public interface of the sampling kernel.
+ *
+ * The library is a guest in your process. It does not allocate, print, abort, read the environment or keep state
+ * beyond one pointer (the instruction set in use). Every buffer is yours, inputs are read only, and nothing is
+ * retained after a call returns. Rounding and flush-to-zero modes are pinned on entry and restored on exit.
+ *
+ * Same logits, same parameters, same seed: same token and same log-probability bits, on every instruction set,
+ * at every alignment, in every batch. docs/semantics.md says what each word means.
+ *
+ * Threads: every function may be called from any number of threads at once, as long as no two calls share a
+ * workspace or a results array; decoding_force_isa may run beside other calls but decides only later ones.
+ *
+ * Every struct begins with its own size, which the caller sets to sizeof(struct): it is how versions tell each
+ * other apart. Zero the rest before filling it in; then every pointer that is not set means "none".
+ */
+#ifndef DECODING_H
+#define DECODING_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32) && defined(DECODING_SHARED)
+#define DECODING_API __declspec(dllexport)
+#elif defined(__GNUC__)
+#define DECODING_API __attribute__((visibility("default")))
+#else
+#define DECODING_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Raised when a struct or a signature changes. */
+#define DECODING_ABI_VERSION 1
+/* Raised when any drawn token changes for any seed; 0 while the first kernel is in the making. */
+#define DECODING_STREAM_VERSION 0
+
+/* Element types of a row of logits. */
+#define DECODING_FLOAT32 0
+#define DECODING_FLOAT16 1
+#define DECODING_BFLOAT16 2
+
+/* Status of a call or of a row. */
+#define DECODING_OK 0
+#define DECODING_ROW_FAILED 1      /* the call as a whole: at least one row has a status of its own */
+#define DECODING_NONFINITE 2       /* the row: NaN or +inf; `stage` and `bad_token_id` say where */
+#define DECODING_EMPTY 3           /* the row: no token is left; `stage` says which stage banned the last one */
+#define DECODING_BAD_TOKEN_ID 4    /* the row: an id outside 0 .. vocab_size - 1; `bad_token_id` names it */
+#define DECODING_BAD_ARGUMENT 5    /* a null pointer, a size or a parameter outside its documented range */
+#define DECODING_BAD_SIZE 6        /* a struct's `struct_size` is not that of this version */
+#define DECODING_SMALL_WORKSPACE 7 /* the workspace is smaller than decoding_workspace_size() asks for */
+#define DECODING_UNKNOWN_ISA 8     /* no such instruction set */
+#define DECODING_ABSENT_ISA 9      /* the set is known, and this CPU or this build does not have it */
+
+/* Stages of the pipeline, in order; `stage` of a failed row is one of them. Number 6 is the host's own edits. */
+#define DECODING_STAGE_FINITE_CHECK 0
+#define DECODING_STAGE_RAW_SNAPSHOT 1
+#define DECODING_STAGE_REPETITION_PENALTY 2
+#define DECODING_STAGE_FREQUENCY_PRESENCE 3
+#define DECODING_STAGE_CONTEXT_FREQUENCY_PENALTY 4
+#define DECODING_STAGE_LOGIT_BIAS 5
+#define DECODING_STAGE_HARD_MASKS 7
+#define DECODING_STAGE_TEMPERATURE 8
+#define DECODING_STAGE_TOP_K 9
+#define DECODING_STAGE_TOP_P 10
+#define DECODING_STAGE_MIN_P 11
+#define DECODING_STAGE_CUT 12
+#define DECODING_STAGE_DRAW 13
+
+/* What the reported log-probabilities speak of. */
+#define DECODING_LOGPROBS_NONE 0
+#define DECODING_LOGPROBS_RAW 1       /* log-softmax of the untouched row */
+#define DECODING_LOGPROBS_PENALIZED 2 /* after the hard masks, at temperature 1 */
+#define DECODING_LOGPROBS_SCALED 3    /* after temperature, before truncation */
+#define DECODING_LOGPROBS_FINAL 4     /* the distribution that was drawn from */
+
+/* Flags of a row. */
+#define DECODING_WANT_RAW_LOGPROB 1u /* report raw_logprob whatever logprobs_mode says (a best_of ranking needs it) */
+#define DECODING_FORCE_TOKEN 2u      /* do not draw: report on forced_token_id */
+
+/* Flags of a batch. */
+#define DECODING_MASK_NAN 1u /* NaN counts as -inf instead of failing its row; +inf still fails */
+
+#define DECODING_TOP_K_OFF INT32_MAX
+#define DECODING_MAX_VOCAB_SIZE 1048576
+
+/* What one row asks for. Read only; every array stays yours. */
+typedef struct decoding_row {
+  uint32_t struct_size;
+  uint32_t flags; /* DECODING_WANT_RAW_LOGPROB | DECODING_FORCE_TOKEN */
+
+  /* The draw: Philox4x64-10 with key (seed, stream) and counter (position, choice, 0, 0). */
+  uint64_t seed;
+  uint64_t stream;
+  uint64_t position; /* number of tokens generated so far */
+  uint64_t choice;
+
+  float temperature;               /* >= 0; below 2^-20 is greedy */
+  float top_p;                     /* 0 .. 1; 1 is off */
+  float min_p;                     /* 0 .. 1; 0 is off */
+  int32_t top_k;                   /* >= 1; DECODING_TOP_K_OFF is off */
+  float repetition_penalty;        /* > 0; 1 is off */
+  float frequency_penalty;         /* finite; 0 is off */
+  float presence_penalty;          /* finite; 0 is off */
+  float context_frequency_penalty; /* finite; 0 is off */
+
+  /* History for the penalties: distinct token ids, and for each how often it stands in the scope of the repetition
+   * penalty, in the output, and in prompt + output. All four arrays have num_history elements. */
+  int32_t num_history;
+  int32_t num_bias;
+  const int32_t *history_token_ids;
+  const int32_t *history_scope_counts;
+  const int32_t *history_output_counts;
+  const int32_t *history_total_counts;
+
+  const int32_t *bias_token_ids; /* [num_bias], each id once */
+  const float *bias_values;      /* [num_bias], finite */
+
+  int32_t num_banned;
+  int32_t num_allowed;
+  const int32_t *banned_token_ids;  /* [num_banned] */
+  const int32_t *allowed_token_ids; /* [num_allowed]; null: all are allowed */
+  const uint32_t *bitmask; /* [(vocab_size + 31) / 32]; bit i % 32 of word i / 32 is 1 where id i is allowed; or null */
+
+  int32_t logprobs_mode;   /* DECODING_LOGPROBS_* */
+  int32_t num_top;         /* 0 .. batch.top_stride: how many of the most likely tokens to report */
+  int32_t forced_token_id; /* with DECODING_FORCE_TOKEN */
+  int32_t reserved;        /* 0 */
+} decoding_row;
+
+/* What came of one row. Written whole, whatever happens. */
+typedef struct decoding_result {
+  int32_t status;       /* DECODING_OK, or why the row failed (then token_id is -1) */
+  int32_t stage;        /* DECODING_STAGE_* where it failed */
+  int32_t bad_token_id; /* the first offending id of a failed row, or -1 */
+  int32_t token_id;
+  int32_t rank;      /* 1 = first of the total order; 0 with DECODING_LOGPROBS_NONE */
+  int32_t num_top;   /* entries written to top_token_ids and top_logprobs */
+  float logprob;     /* in the row's mode; NaN with DECODING_LOGPROBS_NONE */
+  float raw_logprob; /* raw mode; NaN unless asked for by mode or flag */
+} decoding_result;
+
+/* One call: rows of equal vocabulary and element type, each with parameters of its own. */
+typedef struct decoding_batch {
+  uint32_t struct_size;
+  uint32_t flags;                  /* DECODING_MASK_NAN */
+  int32_t dtype;                   /* DECODING_FLOAT32 / FLOAT16 / BFLOAT16 */
+  int32_t vocab_size;              /* 1 .. DECODING_MAX_VOCAB_SIZE */
+  int32_t num_valid_tokens;        /* ids >= this are padding and never drawn; vocab_size where there is none */
+  int32_t num_rows;                /* >= 0 */
+  const void *logits;              /* row 0; any alignment */
+  int64_t row_stride;              /* bytes from one row to the next; any sign */
+  const decoding_row *const *rows; /* [num_rows] */
+  decoding_result *results;        /* [num_rows], written */
+  int32_t *top_token_ids;          /* [num_rows, top_stride], written: -1 where there is no entry; or null */
+  float *top_logprobs;             /* [num_rows, top_stride], written: -inf where there is no entry; or null */
+  int64_t top_stride;              /* elements from one row's entries to the next */
+  void *workspace;                 /* scratch; any alignment; contents do not matter before or after */
+  size_t workspace_size;           /* bytes; at least decoding_workspace_size() */
+} decoding_batch;
+
+/* Bytes of workspace for rows of this vocabulary whose history and bias name at most max_edits tokens together.
+ * Returns 0 where vocab_size or max_edits is out of range. */
+DECODING_API size_t decoding_workspace_size(int32_t vocab_size, int64_t max_edits);
+
+/* Draws one token for every row of the batch. Returns DECODING_OK, DECODING_ROW_FAILED where results[] tells of at
+ * least one failed row (the others are complete), or the reason why the batch was refused (then nothing is written). */
+DECODING_API int32_t decoding_sample(const decoding_batch *batch);
+
+/* Writes the distribution that decoding_sample draws from: probabilities[num_rows, vocab_size], row-major, float64.
+ * Takes the same batch; of results only status, stage and bad_token_id mean anything. Returns as decoding_sample. */
+DECODING_API int32_t decoding_probabilities(const decoding_batch *batch, double *probabilities);
+
+/* A short English sentence for a DECODING_* status; static storage, never null. */
+DECODING_API const char *decoding_status_message(int32_t status);
+
+/* Philox4x64-10 (Salmon et al. 2011, Random123): 4 counter words and 2 key words in, 4 random words out. */
+DECODING_API void decoding_philox4x64(const uint64_t counter[4], const uint64_t key[2], uint64_t out[4]);
+
+/* Instruction sets of this build, widest first: "avx512", "avx2", "portable". Null past the last. */
+DECODING_API const char *decoding_isa_name(int32_t index);
+/* 1 where this CPU can run the set of that name, else 0. */
+DECODING_API int32_t decoding_isa_available(const char *name);
+/* The set in use; the widest available one unless another was forced. Static storage, never null. */
+DECODING_API const char *decoding_active_isa(void);
+/* Uses the named set from now on; null goes back to the widest. Returns DECODING_OK, _UNKNOWN_ISA or _ABSENT_ISA. */
+DECODING_API int32_t decoding_force_isa(const char *name);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,36 @@
+/* Natural logarithm of a positive, finite double, from correctly rounded operations only.
+ *
+ * x = m * 2^e with m in [sqrt(1/2), sqrt(2)); log m = 2 atanh(s), s = (m - 1) / (m + 1), |s| <= 0.1716, by the series
+ * 2s (1 + s^2/3 + s^4/5 + ...) up to s^20: what is left out is below 2^-56 of the result. */
+#ifndef DK_LOGARITHM_H
+#define DK_LOGARITHM_H
+
+#include <stdint.h>
+#include <string.h>
+
+#define DK_LN2 0.69314718055994530942
+#define DK_LOG2E 1.4426950408889634074
+
+static inline double dk_log(double x) {
+  int64_t exponent = 0;
+  if (x < 2.2250738585072014e-308) { /* subnormal: scale it up, exactly */
+    x *= 18014398509481984.0;        /* 2^54 */
+    exponent = -54;
+  }
+  uint64_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  exponent += (int64_t)(bits >> 52) - 1023;
+  bits = (bits & 0xFFFFFFFFFFFFFu) | 0x3FF0000000000000u;
+  double m;
+  memcpy(&m, &bits, sizeof m);
+  if (m > 1.4142135623730951) {
+    m *= 0.5;
+    exponent += 1;
+  }
+  double s = (m - 1.0) / (m + 1.0), z = s * s, series = 0.0;
+  for (int odd = 21; odd >= 3; odd -= 2)
+    series = z * (1.0 / odd + series);
+  return (double)exponent * DK_LN2 + (2.0 * s + 2.0 * s * series);
+}
+
+#endif

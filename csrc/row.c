@@ -1,0 +1,295 @@
+/* A row in blocks: the finite check, the edits of stages 2 to 5, the masks of stage 7, and the fetch that lays them
+ * over the caller's logits. */
+#include "row.h"
+
+#include <math.h>
+#include <string.h>
+
+static const dk_failure FINE = {DECODING_OK, 0, -1};
+
+static char *carve(char **cursor, size_t size) {
+  char *start = *cursor;
+  *cursor = start + (size + 63) / 64 * 64;
+  return start;
+}
+
+/* With memory = NULL this only measures. */
+size_t dk_workspace_layout(int32_t vocab_size, int64_t max_edits, char *memory, dk_workspace *workspace) {
+  size_t blocks = ((size_t)vocab_size + DK_BLOCK - 1) / DK_BLOCK;
+  size_t skew = memory == NULL ? 0 : (64 - (uintptr_t)memory % 64) % 64;
+  char *base = memory == NULL ? (char *)64 : memory + skew, *cursor = base;
+  workspace->raw_max = (float *)(void *)carve(&cursor, blocks * sizeof(float));
+  workspace->edited_max = (float *)(void *)carve(&cursor, blocks * sizeof(float));
+  workspace->floats = (float *)(void *)carve(&cursor, blocks * sizeof(float));
+  workspace->edit_head = (int32_t *)(void *)carve(&cursor, blocks * sizeof(int32_t));
+  workspace->sums = (uint64_t *)(void *)carve(&cursor, blocks * sizeof(uint64_t));
+  workspace->histogram = (uint64_t *)(void *)carve(&cursor, DK_BINS * sizeof(uint64_t));
+  workspace->weights = (uint64_t *)(void *)carve(&cursor, DK_BLOCK * sizeof(uint64_t));
+  workspace->keys = (uint32_t *)(void *)carve(&cursor, DK_BLOCK * sizeof(uint32_t));
+  workspace->block = (float *)(void *)carve(&cursor, DK_BLOCK * sizeof(float));
+  workspace->mask = (uint32_t *)(void *)carve(&cursor, blocks * DK_MASK_WORDS * sizeof(uint32_t));
+  workspace->edits = (dk_edit *)(void *)carve(&cursor, (size_t)max_edits * sizeof(dk_edit));
+  workspace->max_edits = max_edits;
+  return (size_t)(cursor - base) + 63; /* whatever the alignment of the caller's memory */
+}
+
+static int32_t block_length(const dk_view *view, int32_t block) {
+  int32_t rest = view->vocab_size - block * DK_BLOCK;
+  return rest < DK_BLOCK ? rest : DK_BLOCK;
+}
+
+static const char *block_address(const dk_view *view, int32_t block) {
+  size_t element = view->dtype == DECODING_FLOAT32 ? 4 : 2;
+  return view->logits + (size_t)block * DK_BLOCK * element;
+}
+
+/* Null where every token of the block is allowed. */
+static const uint32_t *block_mask(const dk_view *view, int32_t block) {
+  if (!view->is_edited || view->mask == NULL)
+    return NULL;
+  const uint32_t *words = view->mask + (size_t)block * DK_MASK_WORDS;
+  uint32_t all = words[0];
+  for (int w = 1; w < DK_MASK_WORDS; w++)
+    all &= words[w];
+  return all == UINT32_MAX ? NULL : words;
+}
+
+static int32_t first_edit(const dk_view *view, int32_t block) {
+  return view->is_edited ? view->workspace->edit_head[block] : -1;
+}
+
+const float *dk_fetch(const dk_view *view, int32_t block) {
+  const uint32_t *words = block_mask(view, block);
+  int32_t edit = first_edit(view, block), length = block_length(view, block);
+  int32_t as_it_lies = view->dtype == DECODING_FLOAT32 && length == DK_BLOCK && !view->has_nan;
+  if (as_it_lies && words == NULL && edit < 0)
+    return (const float *)(const void *)block_address(view, block); /* lanes load at any alignment */
+  float *copy = view->workspace->block;
+  view->kernel->widen(block_address(view, block), view->dtype, length, copy);
+  for (; edit >= 0; edit = view->workspace->edits[edit].next)
+    copy[view->workspace->edits[edit].token_id % DK_BLOCK] = view->workspace->edits[edit].value;
+  if (words != NULL)
+    view->kernel->mask(copy, words);
+  return copy;
+}
+
+static float read_logit(const dk_view *view, int32_t token_id) {
+  float lanes[DK_BLOCK];
+  size_t element = view->dtype == DECODING_FLOAT32 ? 4 : 2;
+  if (view->dtype == DECODING_FLOAT32 && !view->has_nan) {
+    memcpy(lanes, view->logits + (size_t)token_id * element, sizeof lanes[0]);
+    return lanes[0];
+  }
+  view->kernel->widen(view->logits + (size_t)token_id * element, view->dtype, 1, lanes);
+  return lanes[0];
+}
+
+static dk_edit *find_edit(const dk_view *view, int32_t token_id) {
+  dk_workspace *workspace = view->workspace;
+  for (int32_t i = workspace->edit_head[token_id / DK_BLOCK]; i >= 0; i = workspace->edits[i].next)
+    if (workspace->edits[i].token_id == token_id)
+      return &workspace->edits[i];
+  return NULL;
+}
+
+float dk_value(const dk_view *view, int32_t token_id) {
+  if (view->is_edited) {
+    if (view->mask != NULL && !(view->mask[token_id / 32] >> token_id % 32 & 1u))
+      return -INFINITY;
+    const dk_edit *edit = find_edit(view, token_id);
+    if (edit != NULL)
+      return edit->value;
+  }
+  return read_logit(view, token_id);
+}
+
+static float largest(const float *values, int32_t n) {
+  float max = -INFINITY;
+  for (int32_t i = 0; i < n; i++)
+    max = values[i] > max ? values[i] : max;
+  return max;
+}
+
+/* The error path: the first token that is NaN (where that is an error) or +inf. */
+static int32_t first_not_finite(const dk_view *view, int32_t nan_is_bad) {
+  size_t element = view->dtype == DECODING_FLOAT32 ? 4 : 2;
+  for (int32_t i = 0; i < view->vocab_size; i++) {
+    float max;
+    uint32_t seen = view->kernel->scan(view->logits + (size_t)i * element, view->dtype, 1, &max);
+    if ((seen & DK_SAW_INFINITY) || (nan_is_bad && (seen & DK_SAW_NAN)))
+      return i;
+  }
+  return -1;
+}
+
+dk_failure dk_view_raw(dk_view *view, const decoding_batch *batch, const void *logits, dk_workspace *workspace) {
+  int32_t nan_is_bad = !(batch->flags & DECODING_MASK_NAN);
+  *view = (dk_view){.kernel = dk_active_kernel(),
+                    .logits = logits,
+                    .dtype = batch->dtype,
+                    .vocab_size = batch->vocab_size,
+                    .num_blocks = (batch->vocab_size + DK_BLOCK - 1) / DK_BLOCK,
+                    .block_max = workspace->raw_max,
+                    .workspace = workspace};
+  uint32_t seen = view->kernel->scan(logits, batch->dtype, batch->vocab_size, workspace->raw_max);
+  view->has_nan = (seen & DK_SAW_NAN) != 0;
+  if ((seen & DK_SAW_INFINITY) || (view->has_nan && nan_is_bad))
+    return (dk_failure){DECODING_NONFINITE, DECODING_STAGE_FINITE_CHECK, first_not_finite(view, nan_is_bad)};
+  view->max = largest(view->block_max, view->num_blocks);
+  if (view->max == -INFINITY)
+    return (dk_failure){DECODING_EMPTY, DECODING_STAGE_FINITE_CHECK, -1};
+  return FINE;
+}
+
+/* One edit of one logit, each operation rounded to float32 once. */
+typedef struct dk_touch {
+  float value;
+  int32_t bad_stage; /* the stage after which the value is not finite, or -1 */
+} dk_touch;
+
+static void settle(dk_touch *touch, float value, int32_t stage) {
+  touch->value = value;
+  if (touch->bad_stage < 0 && !isfinite(value))
+    touch->bad_stage = stage;
+}
+
+static dk_touch penalize(float logit, const decoding_row *row, int32_t i) {
+  dk_touch touch = {logit, -1};
+  if (row->repetition_penalty != 1.0f && row->history_scope_counts[i] > 0) {
+    float r = row->repetition_penalty;
+    settle(&touch, touch.value > 0.0f ? touch.value / r : touch.value * r, DECODING_STAGE_REPETITION_PENALTY);
+  }
+  int32_t count = row->history_output_counts[i];
+  if (count > 0 && (row->frequency_penalty != 0.0f || row->presence_penalty != 0.0f)) {
+    float penalty = (float)count * row->frequency_penalty;
+    penalty = penalty + row->presence_penalty;
+    settle(&touch, touch.value - penalty, DECODING_STAGE_FREQUENCY_PRESENCE);
+  }
+  if (row->context_frequency_penalty != 0.0f) {
+    float penalty = (float)row->history_total_counts[i] * row->context_frequency_penalty;
+    settle(&touch, touch.value - penalty, DECODING_STAGE_CONTEXT_FREQUENCY_PENALTY);
+  }
+  return touch;
+}
+
+static int32_t is_token(const dk_view *view, int32_t token_id) { return token_id >= 0 && token_id < view->vocab_size; }
+
+static void add_edit(dk_workspace *workspace, int32_t *num_edits, int32_t token_id, float value) {
+  int32_t *head = &workspace->edit_head[token_id / DK_BLOCK];
+  workspace->edits[*num_edits] = (dk_edit){token_id, value, *head};
+  *head = (*num_edits)++;
+}
+
+static int32_t has_penalties(const decoding_row *row) {
+  return row->repetition_penalty != 1.0f || row->frequency_penalty != 0.0f || row->presence_penalty != 0.0f ||
+         row->context_frequency_penalty != 0.0f;
+}
+
+/* Stages 2 to 4. A logit of -inf is a ban, and stays one. */
+static dk_failure edit_history(dk_view *view, const decoding_row *row, int32_t *num_edits) {
+  for (int32_t i = 0; i < row->num_history; i++) {
+    int32_t token_id = row->history_token_ids[i];
+    if (!is_token(view, token_id))
+      return (dk_failure){DECODING_BAD_TOKEN_ID, DECODING_STAGE_REPETITION_PENALTY, token_id};
+    float logit = read_logit(view, token_id);
+    if (!has_penalties(row) || logit == -INFINITY)
+      continue;
+    dk_touch touch = penalize(logit, row, i);
+    if (touch.bad_stage >= 0)
+      return (dk_failure){DECODING_NONFINITE, touch.bad_stage, token_id};
+    add_edit(view->workspace, num_edits, token_id, touch.value);
+  }
+  return FINE;
+}
+
+/* Stage 5. */
+static dk_failure edit_bias(dk_view *view, const decoding_row *row, int32_t *num_edits) {
+  for (int32_t i = 0; i < row->num_bias; i++) {
+    int32_t token_id = row->bias_token_ids[i];
+    if (!is_token(view, token_id))
+      return (dk_failure){DECODING_BAD_TOKEN_ID, DECODING_STAGE_LOGIT_BIAS, token_id};
+    dk_edit *edit = find_edit(view, token_id);
+    float logit = edit != NULL ? edit->value : read_logit(view, token_id);
+    float value = logit + row->bias_values[i];
+    if (logit == -INFINITY)
+      continue;
+    if (!isfinite(value))
+      return (dk_failure){DECODING_NONFINITE, DECODING_STAGE_LOGIT_BIAS, token_id};
+    if (edit != NULL)
+      edit->value = value;
+    else
+      add_edit(view->workspace, num_edits, token_id, value);
+  }
+  return FINE;
+}
+
+static int32_t first_bad_id(const dk_view *view, const int32_t *ids, int32_t n) {
+  for (int32_t i = 0; i < n; i++)
+    if (!is_token(view, ids[i]))
+      return i;
+  return n;
+}
+
+static void start_mask(const dk_view *view, const decoding_row *row, uint32_t *mask) {
+  size_t words = (size_t)view->num_blocks * DK_MASK_WORDS, used = ((size_t)view->vocab_size + 31) / 32;
+  memset(mask, row->allowed_token_ids != NULL ? 0 : 0xFF, words * sizeof *mask);
+  for (int32_t i = 0; row->allowed_token_ids != NULL && i < row->num_allowed; i++)
+    mask[row->allowed_token_ids[i] / 32] |= 1u << row->allowed_token_ids[i] % 32;
+  for (size_t w = 0; row->bitmask != NULL && w < used; w++)
+    mask[w] &= row->bitmask[w];
+}
+
+static void ban_padding(const decoding_batch *batch, uint32_t *mask) {
+  for (int32_t id = batch->num_valid_tokens; id < batch->vocab_size; id++)
+    mask[id / 32] &= ~(1u << id % 32);
+}
+
+/* Stage 7: allowed ids, the grammar's bitmask, banned ids and padding meet in one bitmask. */
+static dk_failure mask_tokens(dk_view *view, const decoding_batch *batch, const decoding_row *row) {
+  int32_t bad = first_bad_id(view, row->banned_token_ids, row->num_banned);
+  if (bad < row->num_banned)
+    return (dk_failure){DECODING_BAD_TOKEN_ID, DECODING_STAGE_HARD_MASKS, row->banned_token_ids[bad]};
+  bad = row->allowed_token_ids == NULL ? 0 : first_bad_id(view, row->allowed_token_ids, row->num_allowed);
+  if (row->allowed_token_ids != NULL && bad < row->num_allowed)
+    return (dk_failure){DECODING_BAD_TOKEN_ID, DECODING_STAGE_HARD_MASKS, row->allowed_token_ids[bad]};
+  int32_t has_padding = batch->num_valid_tokens < batch->vocab_size;
+  if (row->num_banned == 0 && row->allowed_token_ids == NULL && row->bitmask == NULL && !has_padding)
+    return FINE;
+  uint32_t *mask = view->workspace->mask;
+  start_mask(view, row, mask);
+  for (int32_t i = 0; i < row->num_banned; i++)
+    mask[row->banned_token_ids[i] / 32] &= ~(1u << row->banned_token_ids[i] % 32);
+  ban_padding(batch, mask);
+  view->mask = mask;
+  return FINE;
+}
+
+/* Exact maxima again, for the blocks that changed. */
+static void refresh_maxima(dk_view *view, const dk_view *raw) {
+  float *block_max = view->workspace->edited_max;
+  for (int32_t block = 0; block < view->num_blocks; block++) {
+    int32_t touched = first_edit(view, block) >= 0 || block_mask(view, block) != NULL;
+    block_max[block] = touched ? view->kernel->maximum(dk_fetch(view, block)) : raw->block_max[block];
+  }
+  view->block_max = block_max;
+  view->max = largest(block_max, view->num_blocks);
+}
+
+dk_failure dk_view_edited(dk_view *view, const dk_view *raw, const decoding_batch *batch, const decoding_row *row) {
+  int32_t num_edits = 0;
+  *view = *raw;
+  view->is_edited = 1;
+  memset(view->workspace->edit_head, 0xFF, (size_t)view->num_blocks * sizeof(int32_t)); /* -1 */
+  dk_failure failure = edit_history(view, row, &num_edits);
+  if (failure.status == DECODING_OK)
+    failure = edit_bias(view, row, &num_edits);
+  if (failure.status == DECODING_OK)
+    failure = mask_tokens(view, batch, row);
+  if (failure.status != DECODING_OK)
+    return failure;
+  if (num_edits > 0 || view->mask != NULL)
+    refresh_maxima(view, raw);
+  if (view->max == -INFINITY)
+    return (dk_failure){DECODING_EMPTY, DECODING_STAGE_HARD_MASKS, -1};
+  return FINE;
+}

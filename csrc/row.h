@@ -1,0 +1,71 @@
+/* Internal: a row of logits as the pipeline sees it, in blocks, with the caller's memory left alone.
+ *
+ * Penalties, biases and masks touch few tokens: they are kept beside the row as a list of edits by block and a
+ * bitmask, and are laid over a block when it is fetched. A float32 block that nothing touches is never copied. */
+#ifndef DK_ROW_H
+#define DK_ROW_H
+
+#include "decoding.h"
+#include "kernel.h"
+
+typedef struct dk_edit {
+  int32_t token_id;
+  float value;
+  int32_t next; /* the next edit of the same block, or -1 */
+} dk_edit;
+
+/* Everything that one row needs, cut from the caller's workspace. n blocks of vocabulary: */
+typedef struct dk_workspace {
+  float *raw_max;      /* [n] block maxima of the row as it came in */
+  float *edited_max;   /* [n] block maxima after the edits */
+  float *floats;       /* [n] for select.c */
+  int32_t *edit_head;  /* [n] first edit of each block, or -1 */
+  uint64_t *sums;      /* [n] block masses of the draw */
+  uint64_t *histogram; /* [DK_BINS] */
+  uint64_t *weights;   /* [DK_BLOCK] */
+  uint32_t *keys;      /* [DK_BLOCK] */
+  float *block;        /* [DK_BLOCK] the fetched block */
+  uint32_t *mask;      /* [n * DK_MASK_WORDS] */
+  dk_edit *edits;      /* [max_edits] */
+  int64_t max_edits;
+} dk_workspace;
+
+#define DK_BINS 2048
+
+/* The row itself (`raw`) and the row after stages 2 to 7 (`edited`) are two views of the same memory. */
+typedef struct dk_view {
+  const dk_kernel *kernel;
+  const char *logits;
+  int32_t dtype;
+  int32_t vocab_size;
+  int32_t num_blocks;
+  int32_t has_nan; /* NaN counts as -inf, so no block can be used as it lies */
+  int32_t is_edited;
+  const uint32_t *mask; /* null: nothing is masked */
+  const float *block_max;
+  float max;
+  dk_workspace *workspace;
+} dk_view;
+
+/* Where a row went wrong, in terms of decoding_result. */
+typedef struct dk_failure {
+  int32_t status;
+  int32_t stage;
+  int32_t token_id;
+} dk_failure;
+
+size_t dk_workspace_layout(int32_t vocab_size, int64_t max_edits, char *memory, dk_workspace *workspace);
+
+/* Stage 0. */
+dk_failure dk_view_raw(dk_view *view, const decoding_batch *batch, const void *logits, dk_workspace *workspace);
+
+/* Stages 2 to 7. */
+dk_failure dk_view_edited(dk_view *view, const dk_view *raw, const decoding_batch *batch, const decoding_row *row);
+
+/* The DK_BLOCK values of a block, -inf past the end of the row; valid until the next fetch. */
+const float *dk_fetch(const dk_view *view, int32_t block);
+
+/* The value of one token in this view. */
+float dk_value(const dk_view *view, int32_t token_id);
+
+#endif

@@ -1,0 +1,161 @@
+"""Every error that `decoding` raises on purpose.
+
+    DecodingError
+    |-- ParameterError (ValueError)          a bad argument; `.problems` lists all of them
+    |-- PromptError (ValueError)             a prompt that this model cannot take
+    |   `-- ContextLengthError               ... because it is longer than the context
+    |-- LogitsError (ValueError)             a bad matrix of logits
+    |   |-- NonFiniteLogitsError             NaN or +inf; `.row`, `.token_id`, `.stage`
+    |   `-- EmptySupportError                nothing left to draw; `.row`, `.stage`
+    |-- ModelError                           something is wrong with a model folder
+    |   |-- ModelNotFoundError               ... it is not there
+    |   |-- CheckpointError                  ... its config or its tensors; `.path`, `.tensor`
+    |   |-- UnsupportedModelError            ... a feature that we do not implement
+    |   `-- TokenizerError                   ... its tokenizer, or it has none
+    `-- KernelError                          the compiled module
+        `-- InstructionSetError              DECODING_ISA names a set that is unknown or absent
+
+Servers map these by type. The text is for people: it names the parameter, the value and the rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+_SHOWN = 80
+
+
+def shown(value: object) -> str:
+    """`repr(value)`, short enough for one line of an error message.
+
+    Never raises: a value whose repr is refused (an int of 5,000 digits) or broken is named by its type.
+    """
+    try:
+        text = repr(value)
+    except Exception:  # a hostile __repr__ must not replace the error that we are about to raise
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+class Problem(NamedTuple):
+    """One broken rule: the parameter's name, the value it had (already shown as text), and the rule."""
+
+    parameter: str
+    value: str
+    rule: str
+
+    def __str__(self) -> str:
+        return f"{self.parameter}={self.value}: {self.rule}"
+
+
+class DecodingError(Exception):
+    """Root of the tree: `except DecodingError` catches whatever this library raises on purpose."""
+
+
+class ParameterError(DecodingError, ValueError):
+    """One or more arguments break their rule; `problems` holds all of them, in the order of the fields."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(problems)
+        self.problems = tuple(problems)
+
+    @classmethod
+    def single(cls, parameter: str, value: object, rule: str) -> ParameterError:
+        """The usual case: one parameter, its value, the rule that it breaks."""
+        return cls([Problem(parameter, shown(value), rule)])
+
+    def __str__(self) -> str:
+        return "; ".join(str(problem) for problem in self.problems)
+
+
+class PromptError(DecodingError, ValueError):
+    """The prompt cannot be completed by this model: empty, an unknown token id, no fill-in-the-middle tokens."""
+
+
+class ContextLengthError(PromptError):
+    """The prompt has more tokens than the model's context."""
+
+    def __init__(self, num_tokens: int, max_tokens: int) -> None:
+        super().__init__(num_tokens, max_tokens)
+        self.num_tokens = num_tokens
+        self.max_tokens = max_tokens
+
+    def __str__(self) -> str:
+        return (
+            f"prompt={self.num_tokens} tokens: must fit the model's context of {self.max_tokens} tokens"
+            " (the last sampled token need not fit)"
+        )
+
+
+class LogitsError(DecodingError, ValueError):
+    """The logits have a wrong shape, dtype or layout, or values that no distribution follows from."""
+
+
+class NonFiniteLogitsError(LogitsError):
+    """NaN or +inf in row `row`, first at `token_id`, seen at the pipeline stage called `stage`."""
+
+    def __init__(self, row: int, token_id: int, stage: str) -> None:
+        super().__init__(row, token_id, stage)
+        self.row = row
+        self.token_id = token_id
+        self.stage = stage
+
+    def __str__(self) -> str:
+        return (
+            f"logits[{self.row}]: not finite at token id {self.token_id} (stage {self.stage});"
+            " logits must be finite, or -inf for a banned token"
+        )
+
+
+class EmptySupportError(LogitsError):
+    """Every token of row `row` is banned after the pipeline stage called `stage`."""
+
+    def __init__(self, row: int, stage: str) -> None:
+        super().__init__(row, stage)
+        self.row = row
+        self.stage = stage
+
+    def __str__(self) -> str:
+        return f"logits[{self.row}]: no token is left to draw after stage {self.stage}"
+
+
+class ModelError(DecodingError):
+    """A model cannot be loaded or used."""
+
+
+class ModelNotFoundError(ModelError, FileNotFoundError):
+    """There is no model folder at this path, or it lacks a file that every model has."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class CheckpointError(ModelError, ValueError):
+    """A file of the checkpoint breaks a rule: `path` names the file, `tensor` the tensor or config key."""
+
+    def __init__(self, path: object, tensor: str | None, rule: str) -> None:
+        super().__init__(path, tensor, rule)
+        self.path = str(path)
+        self.tensor = tensor
+        self.rule = rule
+
+    def __str__(self) -> str:
+        where = self.path if self.tensor is None else f"{self.path}: {self.tensor}"
+        return f"{where}: {self.rule}"
+
+
+class UnsupportedModelError(ModelError, NotImplementedError):
+    """The checkpoint is well-formed and asks for something that is not implemented here."""
+
+
+class TokenizerError(ModelError, ValueError):
+    """The tokenizer is missing, broken, or cannot do what was asked."""
+
+
+class KernelError(DecodingError, RuntimeError):
+    """The compiled module is missing, or refused what the Python side should never have sent."""
+
+
+class InstructionSetError(KernelError):
+    """DECODING_ISA names an instruction set that is unknown, or that this CPU or build does not have."""
