@@ -185,8 +185,17 @@ static int32_t has_penalties(const decoding_row *row) {
          row->context_frequency_penalty != 0.0f;
 }
 
+/* Stages run over the whole row, one after another: of several failures the earliest stage is reported, and there the
+ * lowest id. */
+static dk_failure earlier(dk_failure a, dk_failure b) {
+  if (a.status == DECODING_OK)
+    return b;
+  return b.stage < a.stage || (b.stage == a.stage && b.token_id < a.token_id) ? b : a;
+}
+
 /* Stages 2 to 4. A logit of -inf is a ban, and stays one. */
 static dk_failure edit_history(dk_view *view, const decoding_row *row, int32_t *num_edits) {
+  dk_failure failure = FINE;
   for (int32_t i = 0; i < row->num_history; i++) {
     int32_t token_id = row->history_token_ids[i];
     if (!is_token(view, token_id))
@@ -196,10 +205,10 @@ static dk_failure edit_history(dk_view *view, const decoding_row *row, int32_t *
       continue;
     dk_touch touch = penalize(logit, row, i);
     if (touch.bad_stage >= 0)
-      return (dk_failure){DECODING_NONFINITE, touch.bad_stage, token_id};
+      failure = earlier(failure, (dk_failure){DECODING_NONFINITE, touch.bad_stage, token_id});
     add_edit(view->workspace, num_edits, token_id, touch.value);
   }
-  return FINE;
+  return failure;
 }
 
 /* Stage 5. */

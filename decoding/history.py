@@ -61,11 +61,15 @@ class TokenHistory:
         """The last generated token is taken back."""
         if self._window:
             self._count_window_edge(+1)
-        slot = self._slots[self._tokens.pop()]
+        token_id = self._tokens.pop()
+        slot = self._slots[token_id]
         self.output_counts[slot] -= 1
         self.total_counts[slot] -= 1
         if self._window:
             self._window_counts[slot] -= 1
+        if self.total_counts[slot] == 0:  # tokens leave in the reverse order of their coming: it is the last slot
+            del self._slots[token_id]
+            self.num_distinct -= 1
 
     def _count_window_edge(self, step: int) -> None:
         """The token just before the window has left it (-1), or comes back (+1)."""

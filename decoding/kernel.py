@@ -232,7 +232,7 @@ def _checked_logits(logits: object, vocab_size: int) -> NDArray[Any]:
             f"logits.shape={logits.shape}: must be [rows, {vocab_size}] (vocab_size), or [{vocab_size}] for one row"
         )
     matrix = logits[np.newaxis] if logits.ndim == 1 else logits
-    if vocab_size > 1 and matrix.strides[1] != matrix.itemsize:
+    if matrix.size and vocab_size > 1 and matrix.strides[1] != matrix.itemsize:
         raise LogitsError(f"logits.strides={logits.strides}: the elements of a row must be contiguous")
     return matrix
 

@@ -15,7 +15,7 @@ from decoding.types import LOGPROBS_MODES, REPETITION_SCOPES, LogprobsMode, Repe
 INT32_MAX = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SamplingParams:
     """Sampling and decoding parameters of one request.
 
@@ -98,6 +98,12 @@ class SamplingParams:
             problems = list(self._cross_checks())
         if problems:
             raise ParameterError(problems)
+
+    def __repr__(self) -> str:
+        """Only what differs from the defaults, so that a log line says what was asked for."""
+        given = ((f.name, getattr(self, f.name)) for f in fields(self))
+        changed = [f"{name}={value!r}" for name, value in given if value != _DEFAULTS[name]]
+        return f"SamplingParams({', '.join(changed)})"
 
     def _cross_checks(self) -> Iterable[Problem]:
         """Rules between parameters, looked at once each parameter is well-formed by itself."""
@@ -258,6 +264,8 @@ def _is_encodable(string: str) -> bool:
 
 _unit_interval = _real("must be a number from 0 to 1", lambda number: 0.0 <= number <= 1.0)
 _finite = _real("must be a finite number (as a float32)", lambda number: True)
+
+_DEFAULTS: dict[str, object] = {f.name: f.default for f in fields(SamplingParams)}
 
 _CHECKS: dict[str, Callable[[Any], object]] = {
     "max_tokens": _integer(0, INT32_MAX, or_none=True),

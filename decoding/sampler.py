@@ -65,6 +65,10 @@ class SamplingState:
         self._fill_row()
         self._largest_id = max((token_id for _, ids in self._named_ids() for token_id in ids), default=-1)
 
+    def __repr__(self) -> str:
+        lengths = f"{len(self.prompt_token_ids)} prompt and {self.position} output tokens"
+        return f"<SamplingState {lengths}, seed={self.seed}, choice={self.choice}, stream={self.stream}, {self.params}>"
+
     @property
     def position(self) -> int:
         """Number of generated tokens; the draw of the next one has this number."""
@@ -239,7 +243,9 @@ class Sampler:
             raise ParameterError.single("num_valid_tokens", num_valid_tokens, rule)
         if on_nonfinite not in ("raise", "mask"):
             raise ParameterError.single("on_nonfinite", on_nonfinite, "must be 'raise' or 'mask'")
-        self._kernel = Kernel(self.vocab_size, int(valid), mask_nan=on_nonfinite == "mask")
+        self.num_valid_tokens = int(valid)
+        self.on_nonfinite = on_nonfinite
+        self._kernel = Kernel(self.vocab_size, self.num_valid_tokens, mask_nan=on_nonfinite == "mask")
 
     def sample(
         self,

@@ -1,0 +1,132 @@
+"""From results to the JSON object of the Completions API (docs/semantics.md, sections 5 to 8)."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Sequence
+from typing import TypedDict
+
+from decoding.engine.outputs import Choice, CompletionResult, Logprobs, Usage
+from decoding.types import FinishReason
+
+WIRE_MINUS_INFINITY = -9999.0
+"""What a log-probability of -inf is on the wire: JSON has no infinities."""
+
+
+class LogprobsObject(TypedDict):
+    """Columns of equal length; the first entry of an echoed prompt has null for its log-probabilities."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class ChoiceObject(TypedDict):
+    """One choice; `stop_reason`, `token_ids` and `seed` are extensions of the API."""
+
+    index: int
+    text: str
+    logprobs: LogprobsObject | None
+    finish_reason: FinishReason
+    stop_reason: str | int | None
+    token_ids: list[int]
+    seed: int
+
+
+class UsageObject(TypedDict):
+    """Token counts of all prompts together."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class CompletionObject(TypedDict):
+    """The answer to a request that does not stream."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChoiceObject]
+    usage: UsageObject
+
+
+def completion_object(
+    results: Sequence[CompletionResult],
+    *,
+    system_fingerprint: str,
+    completion_id: str | None = None,
+    created: int | None = None,
+) -> CompletionObject:
+    """The completion object for the results of one request, at least one; with `json.dumps` it is the API's answer.
+
+    Choices are ordered prompt by prompt: choice j of prompt i, of n choices each, has index i * n + j.
+    completion_id: None makes a random one. created: Unix time in seconds; None is now.
+    """
+    choices = [choice for result in results for choice in result.choices]
+    return {
+        "id": f"cmpl-{secrets.token_hex(12)}" if completion_id is None else completion_id,
+        "object": "text_completion",
+        "created": int(time.time()) if created is None else created,
+        "model": results[0].model,
+        "system_fingerprint": system_fingerprint,
+        "choices": [choice_object(choice, index) for index, choice in enumerate(choices)],
+        "usage": usage_object(Usage.sum([result.usage for result in results])),
+    }
+
+
+def choice_object(choice: Choice, index: int) -> ChoiceObject:
+    """One choice, as number `index` of its completion object."""
+    return {
+        "index": index,
+        "text": choice.text,
+        "logprobs": None if choice.logprobs is None else _logprobs_of_text(choice, choice.logprobs),
+        "finish_reason": choice.finish_reason,
+        "stop_reason": choice.stop_reason,
+        "token_ids": choice.token_ids,
+        "seed": choice.seed,
+    }
+
+
+def logprobs_object(logprobs: Logprobs) -> LogprobsObject:
+    """The columns that the API knows, -inf as -9999.0."""
+    return {
+        "tokens": logprobs.tokens,
+        "token_logprobs": [None if value is None else _on_wire(value) for value in logprobs.token_logprobs],
+        "top_logprobs": [
+            None if top is None else {text: _on_wire(value) for text, value in top.items()}
+            for top in logprobs.top_logprobs
+        ],
+        "text_offset": logprobs.text_offset,
+    }
+
+
+def usage_object(usage: Usage) -> UsageObject:
+    """The API's usage block."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+
+
+def _logprobs_of_text(choice: Choice, logprobs: Logprobs) -> LogprobsObject:
+    """Without the entry of a token that ended the sequence: it is in token_ids, not in the text."""
+    wire = logprobs_object(logprobs)
+    if not isinstance(choice.stop_reason, int):
+        return wire
+    return {
+        "tokens": wire["tokens"][:-1],
+        "token_logprobs": wire["token_logprobs"][:-1],
+        "top_logprobs": wire["top_logprobs"][:-1],
+        "text_offset": wire["text_offset"][:-1],
+    }
+
+
+def _on_wire(logprob: float) -> float:
+    return WIRE_MINUS_INFINITY if logprob == -math.inf else logprob

@@ -1,0 +1,1 @@
+"""The decoding loop: requests in, completions out, many at once."""

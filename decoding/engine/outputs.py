@@ -1,0 +1,134 @@
+"""What comes back: completions, choices, log-probabilities, and the pieces of a stream.
+
+Everything here is plain data. Lists in a result belong to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from decoding.errors import DecodingError
+from decoding.types import FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    r"""One token with its log-probability (natural log), rank (1 = most likely) and most likely rivals.
+
+    text: the token's text; `bytes:\xe2\x80` where its bytes are not UTF-8 by themselves; "" for a special
+    token
+        that is not shown and for the token that ended the sequence; `token_id:7` without a tokenizer.
+    text_offset: code points from the start of the prompt to the character that holds the token's first byte.
+    logprob, top, rank: None for the first token of an echoed prompt, which nothing predicts.
+    top: the most likely tokens, most likely first, and the token itself.
+    """
+
+    text: str
+    token_id: int
+    logprob: float | None
+    top: dict[str, float] | None
+    text_offset: int
+    rank: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Log-probabilities of consecutive tokens, as columns of equal length (see `TokenLogprob`)."""
+
+    tokens: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    token_logprobs: list[float | None] = field(default_factory=list)
+    top_logprobs: list[dict[str, float] | None] = field(default_factory=list)
+    text_offset: list[int] = field(default_factory=list)
+    ranks: list[int | None] = field(default_factory=list)
+
+    @classmethod
+    def from_tokens(cls, entries: Iterable[TokenLogprob]) -> Logprobs:
+        """The columns of these rows."""
+        logprobs = cls()
+        for entry in entries:
+            logprobs.tokens.append(entry.text)
+            logprobs.token_ids.append(entry.token_id)
+            logprobs.token_logprobs.append(entry.logprob)
+            logprobs.top_logprobs.append(entry.top)
+            logprobs.text_offset.append(entry.text_offset)
+            logprobs.ranks.append(entry.rank)
+        return logprobs
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts: the prompt once, and every token sampled for it, those of discarded candidates included."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens
+
+    @classmethod
+    def sum(cls, usages: Sequence[Usage]) -> Usage:
+        """The usage of several prompts."""
+        return cls(sum(u.prompt_tokens for u in usages), sum(u.completion_tokens for u in usages))
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one step added to one choice; the pieces of a choice add up to the `Choice` of `complete`.
+
+    index: which choice; over several prompts they are numbered prompt by prompt.
+    finish_reason: None until the last piece of the choice, which is the only one to have it.
+    """
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason | None
+    stop_reason: str | int | None
+    logprobs: Logprobs | None
+    seed: int
+    error: DecodingError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One completion.
+
+    text: the completion's text, with `echo` the prompt's text first; "" without a tokenizer.
+    token_ids: the tokens that begin in that text, and the token that ended the sequence, with `echo` the
+    prompt's
+        tokens first.
+    finish_reason: "stop", "length", or "error" (a row of logits that nothing can be drawn from; `error` has
+    it).
+    stop_reason: the stop string, stop token id or end-of-sequence id that ended it; None otherwise.
+    logprobs: one entry for each of `token_ids`; None where they were not asked for.
+    seed: the seed in use; the same request with this seed gives the same tokens again.
+    mean_logprob: mean raw log-probability of the sampled tokens where `best_of` ranked by it, else None.
+    """
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason
+    stop_reason: str | int | None
+    logprobs: Logprobs | None
+    seed: int
+    mean_logprob: float | None = None
+    error: DecodingError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionResult:
+    """All choices for one prompt, best first where `best_of` ranks them, and what they cost.
+
+    prompt_token_ids: what the model was fed, with a start token that was added and fill-in-the-middle
+    markers.
+    """
+
+    choices: list[Choice]
+    usage: Usage
+    prompt_token_ids: list[int]
+    model: str

@@ -1,0 +1,180 @@
+"""One prompt and its parameters, checked and made ready for the engine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from decoding.engine.runner import ModelShape
+from decoding.errors import ContextLengthError, PromptError, TokenizerError, shown
+from decoding.params import SamplingParams, to_float32
+from decoding.sampler import SamplingState, random_seed
+from decoding.stages import GREEDY_TEMPERATURE
+from decoding.text.fim import fim_prompt
+from decoding.text.stops import StopAutomaton
+from decoding.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """What the engine needs to know about one prompt; immutable, shared by all of its candidates.
+
+    params: the caller's, with a seed filled in.
+    token_ids: what the model is fed.
+    prefix: the part of `token_ids` that the caller's prompt became, without fill-in-the-middle markers and
+    suffix;
+        it is what echo shows and what penalties count as prompt.
+    eos_token_ids: ids that end a sequence unless ignore_eos.
+    stream: the 64-bit number that separates this prompt's random numbers from other prompts' (`stream_of`).
+    max_output_tokens: params.max_tokens, or less where the context ends first.
+    """
+
+    params: SamplingParams
+    token_ids: list[int]
+    prefix: slice
+    eos_token_ids: tuple[int, ...]
+    stream: int
+    stops: StopAutomaton
+    max_output_tokens: int
+
+    @property
+    def prefix_token_ids(self) -> list[int]:
+        """The caller's own part of the prompt."""
+        return self.token_ids[self.prefix]
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether all candidates come out alike, so that one is enough."""
+        return to_float32(self.params.temperature) < GREEDY_TEMPERATURE
+
+    def new_state(self, choice: int) -> SamplingState:
+        """The sampler's state of candidate number `choice`, before its first token."""
+        return SamplingState(
+            self.params,
+            self.prefix_token_ids,
+            choice=choice,
+            stream=self.stream,
+            eos_token_ids=self.eos_token_ids,
+        )
+
+
+def make_request(
+    prompt: str | Sequence[int],
+    params: SamplingParams,
+    shape: ModelShape,
+    tokenizer: Tokenizer | None,
+    name: str = "prompt",
+) -> Request:
+    """Check one prompt (text or token ids) against the model, and encode it.
+
+    Raises PromptError or ContextLengthError for the prompt, called `name` in messages; ParameterError for a
+    token id in `params` that the model does not have; TokenizerError where text needs a tokenizer and there
+    is none.
+    """
+    _check_text(prompt, params, tokenizer, name)
+    token_ids, prefix, end_token_ids = _encode(prompt, params.suffix, shape, tokenizer, name)
+    room = shape.max_position_embeddings - len(token_ids) + 1  # the last sampled token is never fed back
+    if room < 1:
+        raise ContextLengthError(len(token_ids), shape.max_position_embeddings)
+    request = Request(
+        params=replace(params, seed=random_seed()) if params.seed is None else params,
+        token_ids=token_ids,
+        prefix=prefix,
+        eos_token_ids=(*shape.eos_token_ids, *end_token_ids),
+        stream=stream_of(token_ids),
+        stops=StopAutomaton(params.stop),
+        max_output_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
+    )
+    request.new_state(0).check_vocab(shape.vocab_size)
+    return request
+
+
+def stream_of(token_ids: Sequence[int]) -> int:
+    """The 64-bit BLAKE2b digest (little-endian) of a prompt's token ids as little-endian 32-bit integers.
+
+    One seed over many prompts so gives each its own noise, and the same prompt always the same.
+    """
+    digest = hashlib.blake2b(np.asarray(token_ids, "<i4").tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def split_prompts(prompts: Any) -> tuple[list[Any], bool]:
+    """The prompts that the caller's argument holds, and whether it was a list of them.
+
+    A string or a sequence of integers is one prompt; a sequence that begins with a string or a sequence is a
+    list.
+    """
+    if isinstance(prompts, np.ndarray):
+        prompts = prompts.tolist()
+    if isinstance(prompts, str):
+        return [prompts], False
+    if not _is_sequence(prompts):
+        raise _prompt_error("prompt", prompts, "must be a string, a sequence of token ids, or a list of these")
+    if len(prompts) and (isinstance(prompts[0], str) or _is_sequence(prompts[0])):
+        return list(prompts), True
+    return [prompts], False
+
+
+def _is_sequence(value: object) -> bool:
+    return isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, (str, bytes, bytearray, memoryview))
+
+
+def _prompt_error(name: str, value: object, rule: str) -> PromptError:
+    return PromptError(f"{name}={shown(value)}: {rule}")
+
+
+def _check_text(prompt: object, params: SamplingParams, tokenizer: Tokenizer | None, name: str) -> None:
+    """Text, in or out of the prompt, needs a tokenizer, and must be encodable."""
+    texts = {
+        name: prompt if isinstance(prompt, str) else None,
+        "stop": params.stop or None,
+        "suffix": params.suffix,
+    }
+    for parameter, text in texts.items():
+        if tokenizer is None and text is not None:
+            raise TokenizerError(f"{parameter}={shown(text)}: this model has no tokenizer; use token ids")
+    if isinstance(prompt, str):
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise _prompt_error(name, prompt, "must be valid Unicode (no lone surrogates)") from None
+
+
+def _encode(
+    prompt: str | Sequence[int], suffix: str | None, shape: ModelShape, tokenizer: Tokenizer | None, name: str
+) -> tuple[list[int], slice, tuple[int, ...]]:
+    """Token ids to feed, the part of them that is the caller's, and further ids that end a sequence."""
+    given = prompt if isinstance(prompt, str) else checked_token_ids(prompt, shape.vocab_size, name)
+    if suffix is not None and tokenizer is not None:
+        return fim_prompt(tokenizer, given, suffix)
+    token_ids = _encode_text(given, shape, tokenizer, name) if isinstance(given, str) else given
+    return token_ids, slice(0, len(token_ids)), ()
+
+
+def _encode_text(text: str, shape: ModelShape, tokenizer: Tokenizer | None, name: str) -> list[int]:
+    token_ids = tokenizer.encode(text) if tokenizer is not None else []
+    if token_ids:
+        return checked_token_ids(token_ids, shape.vocab_size, name)
+    bos = shape.bos_token_id if tokenizer is None or tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    if bos is None:
+        raise _prompt_error(name, text, "must not be empty: this model has no start token")
+    return [bos]
+
+
+def checked_token_ids(token_ids: object, vocab_size: int, name: str) -> list[int]:
+    """The ids as plain ints, each below the vocabulary's size."""
+    if not _is_sequence(token_ids):
+        raise _prompt_error(name, token_ids, "must be a string or a sequence of token ids")
+    ids = list(token_ids)  # type: ignore[call-overload]
+    if not ids:
+        raise _prompt_error(name, ids, "must have at least one token id")
+    for position, token_id in enumerate(ids):
+        is_integer = isinstance(token_id, (int, np.integer)) and not isinstance(token_id, bool)
+        if not is_integer or not 0 <= token_id < vocab_size:
+            rule = f"must be a token id: an integer from 0 to {vocab_size - 1:,}"
+            raise _prompt_error(f"{name}[{position}]", token_id, rule)
+    return [int(token_id) for token_id in ids]

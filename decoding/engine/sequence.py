@@ -1,0 +1,119 @@
+"""One candidate: its tokens, its text, and when it ends."""
+
+from __future__ import annotations
+
+from decoding.engine.logprobs import OffsetCounter, TokenScore, token_logprob
+from decoding.engine.outputs import Choice, Delta
+from decoding.engine.request import Request
+from decoding.engine.transcript import Pieces, Transcript
+from decoding.errors import DecodingError
+from decoding.text.detokenizer import Detokenizer
+from decoding.text.stops import StopMatcher
+from decoding.text.tokenizer import Tokenizer
+from decoding.types import FinishReason
+
+
+class Sequence:
+    """A candidate from its first token to its finished `Choice`; the engine gives it tokens, it says when it ends.
+
+    A stream (`delta`) and the finished choice are made of the same released pieces, so they cannot differ.
+    """
+
+    def __init__(self, request: Request, choice: int, tokenizer: Tokenizer | None, prompt: Pieces) -> None:
+        """Candidate number `choice` of `request`; `prompt` is how results show the prompt."""
+        params = request.params
+        self.request = request
+        self.choice = choice
+        self.state = request.new_state(choice)
+        self.num_tokens = 0
+        self.finish_reason: FinishReason | None = None
+        self.stop_reason: str | int | None = None
+        self.error: DecodingError | None = None
+        self._raw_logprob_sum = 0.0
+        self._tokenizer = tokenizer
+        self._detokenizer = (
+            None if tokenizer is None else Detokenizer(tokenizer, request.token_ids, params.skip_special_tokens)
+        )
+        self._matcher = StopMatcher(request.stops)
+        self._offsets = OffsetCounter(len(prompt.text))
+        self._transcript = Transcript(prompt if params.echo else Pieces("", [], []))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will come."""
+        return self.finish_reason is not None
+
+    def append(self, token_id: int, score: TokenScore | None, raw_logprob: float) -> None:
+        """Take the token that was drawn; `score` with logprobs, `raw_logprob` counts where best_of ranks."""
+        ends = self._ends(token_id)
+        data = b"" if ends or self._detokenizer is None else self._detokenizer.append(token_id)
+        entry = None
+        if score is not None:
+            entry = token_logprob(self._tokenizer, token_id, data, self._offsets.add(data), score)
+        self.num_tokens += 1
+        self._raw_logprob_sum += raw_logprob  # float64, in token order
+        self._transcript.add(token_id, data, entry)
+        if ends:
+            self._finish("stop", token_id)
+        else:
+            self._look_for_end(data)
+
+    def finish_empty(self) -> None:
+        """End before the first token, because none was asked for."""
+        self._finish("length")
+
+    def fail(self, error: DecodingError) -> None:
+        """End because no next token can be drawn; what was generated so far stays."""
+        self.error = error
+        self._finish("error")
+
+    def delta(self, index: int) -> Delta:
+        """What was released since the last call, as choice number `index`."""
+        pieces = self._transcript.take()
+        return Delta(
+            index=index,
+            text=pieces.text,
+            token_ids=pieces.token_ids,
+            finish_reason=self.finish_reason,
+            stop_reason=self.stop_reason,
+            logprobs=None if self.request.params.logprobs is None else pieces.logprobs(),
+            seed=self.state.seed,
+            error=self.error,
+        )
+
+    def finished_choice(self) -> Choice:
+        """The whole candidate, numbered by its candidate index."""
+        params, pieces = self.request.params, self._transcript.whole()
+        return Choice(
+            index=self.choice,
+            text=pieces.text,
+            token_ids=pieces.token_ids,
+            finish_reason=self.finish_reason or "error",
+            stop_reason=self.stop_reason,
+            logprobs=None if params.logprobs is None else pieces.logprobs(),
+            seed=self.state.seed,
+            mean_logprob=self._raw_logprob_sum / max(1, self.num_tokens) if params.ranks_candidates else None,
+            error=self.error,
+        )
+
+    def _ends(self, token_id: int) -> bool:
+        params = self.request.params
+        is_eos = not params.ignore_eos and token_id in self.request.eos_token_ids
+        return is_eos or token_id in params.stop_token_ids
+
+    def _look_for_end(self, data: bytes) -> None:
+        """A stop string first: it wins over a length that is reached by the same token."""
+        params = self.request.params
+        match = self._matcher.feed(data, ignore=self.num_tokens < params.min_tokens)
+        if match:
+            self._finish("stop", match.stop, match.end if params.include_stop_str_in_output else match.start)
+        elif self.num_tokens >= self.request.max_output_tokens:
+            self._finish("length")
+        else:  # a stop string that stays in the text takes nothing back
+            held = 0 if params.include_stop_str_in_output else self._matcher.held
+            self._transcript.release(self._transcript.num_bytes - held)
+
+    def _finish(self, reason: FinishReason, stop_reason: str | int | None = None, cut: int | None = None) -> None:
+        self.finish_reason = reason
+        self.stop_reason = stop_reason
+        self._transcript.close(cut)

@@ -1,0 +1,23 @@
+"""The float64 reference of the whole pipeline, in plain numpy: what every stage means, written to be read.
+
+    row = sample_row(Row(logits=logits, params=SamplingParams(top_p=0.9), seed=7))
+    row.token_id, row.probabilities, logprobs(row, "raw"), rank(row, "raw", row.token_id)
+
+It never imports the kernel, nor the kernel it; the tests hold the two together.
+"""
+
+from decoding.reference.logits import Row, total_order
+from decoding.reference.philox import philox4x64, random_word
+from decoding.reference.sample import log_softmax, logprobs, rank, sample_row, top_token_ids
+
+__all__ = [
+    "Row",
+    "log_softmax",
+    "logprobs",
+    "philox4x64",
+    "random_word",
+    "rank",
+    "sample_row",
+    "top_token_ids",
+    "total_order",
+]

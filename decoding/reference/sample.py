@@ -1,0 +1,80 @@
+"""The whole pipeline for one row: the definition that the kernel is held to.
+
+Written to be read, not to be fast. It shares nothing with the kernel but the order of the stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from decoding.reference import draw, logits, truncation
+from decoding.reference.logits import Array, Row, total_order
+from decoding.stages import PIPELINE
+from decoding.types import LogprobsMode
+
+APPLY: dict[str, Callable[[Row], None]] = {
+    name.removeprefix("apply_"): function
+    for module in (logits, truncation, draw)
+    for name, function in vars(module).items()
+    if name.startswith("apply_")
+}
+"""`apply_<stage>` of every stage, by the stage's name."""
+
+SNAPSHOT_OF_MODE: dict[LogprobsMode, str] = {
+    "raw": "raw_snapshot",
+    "penalized": "hard_masks",
+    "scaled": "temperature",
+    "final": "cut",
+}
+"""The stage whose row each mode of log-probabilities is the log-softmax of."""
+
+
+def sample_row(row: Row) -> Row:
+    """Take `row` through all stages, in the order of PIPELINE, and return it.
+
+    Afterwards `row.stage_rows` has the row as each stage left it, `probabilities` is the distribution of the
+    draw (float64 [vocab]), `cumulative` its running sum by token id, `target` the point in [0, 1) that was
+    drawn, and `token_id` the token.
+
+    Raises:
+        NonFiniteLogitsError: NaN or +inf in the logits, or made by an edit.
+        EmptySupportError: every token is banned.
+    """
+    for stage in PIPELINE:
+        APPLY[stage.name](row)
+        row.stage_rows[stage.name] = row.logits.copy()
+    return row
+
+
+def log_softmax(row: Array) -> Array:
+    """Return l - log(sum(exp(l))), float64 [vocab]; the maximum is taken out first: nothing overflows."""
+    shifted = np.subtract(row, row.max(), dtype=np.float64)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
+
+
+def logprobs(row: Row, mode: LogprobsMode) -> Array:
+    """Natural log-probabilities of every token in one of the four modes, float64 [vocab]."""
+    return log_softmax(row.stage_rows[SNAPSHOT_OF_MODE[mode]])
+
+
+def ranking(row: Row, mode: LogprobsMode) -> Array:
+    """Token ids [vocab] in the total order that ranks and top-N of `mode` follow."""
+    return total_order(ranked_logits(row, mode))
+
+
+def ranked_logits(row: Row, mode: LogprobsMode) -> Array:
+    """The row that `mode` speaks of: the input for raw, stage 7's for the others."""
+    return row.stage_rows["raw_snapshot" if mode == "raw" else "hard_masks"]
+
+
+def rank(row: Row, mode: LogprobsMode, token_id: int) -> int:
+    """1 + the number of tokens ahead of `token_id` in `ranking`."""
+    return int(np.flatnonzero(ranking(row, mode) == token_id)[0]) + 1
+
+
+def top_token_ids(row: Row, mode: LogprobsMode, num_top: int) -> Array:
+    """The `num_top` first of `ranking`, fewer where fewer tokens are not banned in its row."""
+    order = ranking(row, mode)
+    return order[ranked_logits(row, mode)[order] > -np.inf][:num_top]

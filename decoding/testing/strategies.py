@@ -1,0 +1,262 @@
+"""Hypothesis strategies for everything that a sampler is given: logits, parameters, histories, masks.
+
+A row is a background made from a few numbers (kind, scale, seed of a Philox generator) with a handful of
+logits overridden. Such a row shrinks in a few steps, to a short flat one with the one override that
+matters, and takes no more of Hypothesis's entropy at 4,097 tokens than at 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, TypeAlias
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from decoding.params import SamplingParams
+from decoding.sampler import Sampler, SamplingState
+from decoding.types import LOGPROBS_MODES, REPETITION_SCOPES
+
+Array: TypeAlias = NDArray[Any]
+Strategy: TypeAlias = st.SearchStrategy[Any]
+
+# Around every size where code turns a corner: words of a bitmask, lanes, blocks, and the plain small ones.
+VOCAB_SIZES = (1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1000)
+LARGE_VOCAB_SIZES = (4095, 4096, 4097, 32_000)
+
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+_SUBNORMAL = float(np.finfo(np.float32).smallest_subnormal)
+_SPECIAL_LOGITS = (0.0, -0.0, 1.0, -1.0, -np.inf, 30.0, _SUBNORMAL, -_SUBNORMAL, 1e38, -1e38, _FLOAT32_MAX)
+
+
+def vocab_sizes(*, large: bool = False) -> st.SearchStrategy[int]:
+    """Vocabulary sizes at and around powers of two; with `large` also from 4,095 to 32,000. Shrinks to 1."""
+    return st.sampled_from(VOCAB_SIZES + (LARGE_VOCAB_SIZES if large else ()))
+
+
+def token_ids(vocab_size: int, *, max_size: int = 12) -> st.SearchStrategy[list[int]]:
+    """Histories of token ids: in any order, with repetitions; the first and the last id are favoured."""
+    one = st.one_of(st.sampled_from((0, vocab_size - 1)), st.integers(0, vocab_size - 1))
+    return st.lists(one, max_size=max_size)
+
+
+def bitmasks(vocab_size: int) -> st.SearchStrategy[Array]:
+    """Grammar masks, uint32 [ceil(vocab_size / 32)]; the spare bits of the last word are random."""
+    num_words = -(-vocab_size // 32)
+    words = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=8)
+    return words.map(lambda some: np.resize(np.array(some, dtype=np.uint32), num_words))
+
+
+@st.composite
+def logits_rows(draw: st.DrawFn, vocab_size: int, *, nonfinite: bool = False) -> Array:
+    """One row of float32 logits [vocab_size]: flat, peaked, tied, spread to 1e38, banned here and there.
+
+    Args:
+        draw: supplied by Hypothesis. vocab_size: length of the row. nonfinite: whether NaN, +inf and rows
+        of nothing but -inf may occur; else at least one logit is finite.
+    """
+    background = draw(st.sampled_from(_BACKGROUNDS))
+    generator = np.random.Generator(np.random.Philox(key=draw(st.integers(0, 2**16))))
+    row = background(generator, vocab_size).astype(np.float32)
+    special = st.sampled_from(_SPECIAL_LOGITS + ((np.nan, np.inf) if nonfinite else ()))
+    value = st.one_of(special, st.floats(-50.0, 50.0, width=32))
+    for token_id in draw(token_ids(vocab_size, max_size=6)):
+        row[token_id] = draw(value)
+    if not nonfinite and not (row > -np.inf).any():
+        row[draw(st.integers(0, vocab_size - 1))] = 0.0
+    return row
+
+
+def logits_batches(vocab_size: int, num_rows: int, *, nonfinite: bool = False) -> st.SearchStrategy[Array]:
+    """Float32 logits [num_rows, vocab_size], each row a `logits_rows` of its own."""
+    rows = [logits_rows(vocab_size, nonfinite=nonfinite) for _ in range(num_rows)]
+    return st.tuples(*rows).map(lambda drawn: np.stack(drawn))
+
+
+def _flat(_: np.random.Generator, n: int) -> Array:
+    return np.zeros(n)
+
+
+def _normal(generator: np.random.Generator, n: int) -> Array:
+    return generator.normal(0.0, 3.0, n)
+
+
+def _peaked(generator: np.random.Generator, n: int) -> Array:
+    return generator.normal(0.0, 12.0, n)
+
+
+def _tied(generator: np.random.Generator, n: int) -> Array:
+    """Normal, with the 8 significant bits of bfloat16: hundreds of ties in a row of any length."""
+    bits = generator.normal(0.0, 2.0, n).astype(np.float32).view(np.uint32)
+    return (bits & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def _spread(generator: np.random.Generator, n: int) -> Array:
+    """Every magnitude that float32 has, of both signs, subnormals among them."""
+    return generator.choice((-1.0, 1.0), n) * 10.0 ** generator.uniform(-45.0, 38.0, n)
+
+
+def _half_banned(generator: np.random.Generator, n: int) -> Array:
+    return np.where(generator.random(n) < 0.5, -np.inf, generator.normal(0.0, 3.0, n))
+
+
+def _all_banned(_: np.random.Generator, n: int) -> Array:
+    return np.full(n, -np.inf)  # with what overrides it: the one survivor
+
+
+_BACKGROUNDS: tuple[Callable[[np.random.Generator, int], Array], ...] = (
+    _flat,
+    _normal,
+    _peaked,
+    _tied,
+    _spread,
+    _half_banned,
+    _all_banned,
+)
+
+
+@st.composite
+def sampling_params(draw: st.DrawFn, vocab_size: int, *, max_logprobs: int = 8) -> SamplingParams:
+    """Valid SamplingParams: up to eight parameters of the pipeline are set, the others are neutral."""
+    strategies = _pipeline_parameters(vocab_size, max_logprobs)
+    names = draw(st.lists(st.sampled_from(tuple(strategies)), unique=True, max_size=8))
+    seed = draw(st.integers(-(2**63), 2**63 - 1))
+    return SamplingParams(seed=seed, max_tokens=None, **{name: draw(strategies[name]) for name in names})
+
+
+def _pipeline_parameters(vocab_size: int, max_logprobs: int) -> dict[str, Strategy]:
+    """For each parameter that the sampler looks at, its valid values: the ordinary ones and the corners."""
+    ids = token_ids(vocab_size, max_size=6)
+    penalty = st.sampled_from((0.5, -0.5, 2.0)) | st.floats(-2.0, 2.0)
+    probability = st.sampled_from((0.0, 0.5, 0.9, 1.0)) | st.floats(0.0, 1.0)
+    bias = st.sampled_from((-100.0, 100.0)) | st.floats(-100.0, 100.0)
+    return {
+        "temperature": st.sampled_from((0.0, 0.5, 1e-7, 2.0**-20, 2.0**60, 1e38)) | st.floats(0.0, 4.0),
+        "top_k": st.integers(1, 8) | st.integers(1, vocab_size + 1),
+        "top_p": probability,
+        "min_p": probability | st.floats(0.0, 2.0**-6),
+        "repetition_penalty": st.sampled_from((1.1, 0.5)) | st.floats(0.125, 8.0),
+        "repetition_penalty_scope": st.sampled_from(REPETITION_SCOPES) | st.integers(1, 30),
+        "frequency_penalty": penalty,
+        "presence_penalty": penalty,
+        "context_frequency_penalty": penalty,
+        "logit_bias": st.dictionaries(st.integers(0, vocab_size - 1), bias, max_size=6),
+        "allowed_token_ids": ids.filter(bool),
+        "banned_token_ids": ids,
+        "stop_token_ids": ids,
+        "min_tokens": st.integers(0, 16),
+        "ignore_eos": st.booleans(),
+        "logprobs": st.integers(0, min(max_logprobs, vocab_size)),
+        "logprobs_mode": st.sampled_from(LOGPROBS_MODES),
+    }
+
+
+def invalid_sampling_params() -> st.SearchStrategy[tuple[dict[str, Any], set[str]]]:
+    """Arguments that SamplingParams must refuse, and the names that the error has to tell of."""
+    bad = st.fixed_dictionaries({}, optional={name: st.sampled_from(v) for name, v in INVALID_VALUES.items()})
+    return bad.filter(bool).map(lambda arguments: (arguments, set(arguments)))
+
+
+_NOT_INTEGERS: tuple[Any, ...] = (1.0, 1.5, "1", True, [1], float("nan"), b"1", 1j)
+_NOT_FINITE: tuple[Any, ...] = (np.nan, np.inf, -np.inf, 1e39, 10**400, "1", True, None, [], 1j)
+_NOT_BOOLEANS: tuple[Any, ...] = (0, 1, "true", None, 1.0)
+_NOT_TOKEN_IDS: tuple[Any, ...] = (1, "12", b"12", [-1], [2**31], [1.0], [True], ["1"], [None], {1: 2})
+_NOT_BIASES: tuple[Any, ...] = ({1: float("nan")}, {1: 1e39}, {1: "1"}, [1], [(1, 1), (1, 2)], [(1, 1, 1)])
+
+INVALID_VALUES: dict[str, tuple[Any, ...]] = {
+    "max_tokens": (*_NOT_INTEGERS, -1, 2**31, 10**4000),
+    "min_tokens": (*_NOT_INTEGERS, None, -1, 2**31, 10**4000),
+    "n": (*_NOT_INTEGERS, None, 0, -1, 2**31),
+    "best_of": (*_NOT_INTEGERS, -1, 2**31),
+    "seed": (*_NOT_INTEGERS, 2**63, -(2**63) - 1, 10**4000),
+    "repetition_penalty": (*_NOT_FINITE, 0, 0.0, -0.0, -1.0, 1e-60),
+    "repetition_penalty_scope": (None, "prompt", "", 0, -1, 1.0, True, 2**31),
+    "frequency_penalty": _NOT_FINITE,
+    "presence_penalty": _NOT_FINITE,
+    "context_frequency_penalty": _NOT_FINITE,
+    "logit_bias": (1, "1", {"1": 1.0}, {-1: 1.0}, {True: 1.0}, *_NOT_BIASES),
+    "allowed_token_ids": (*_NOT_TOKEN_IDS, [], ()),
+    "banned_token_ids": _NOT_TOKEN_IDS,
+    "temperature": (*_NOT_FINITE, -1, -1e-9),
+    "top_k": (*_NOT_INTEGERS, 0, -1, 2**31),
+    "top_p": (*_NOT_FINITE, -0.1, 1.1, 2),
+    "min_p": (*_NOT_FINITE, -0.1, 1.1, -1),
+    "stop": (1, b"x", "", ["a", ""], [1], {"a": 1}, "\ud800", [None]),
+    "stop_token_ids": _NOT_TOKEN_IDS,
+    "include_stop_str_in_output": _NOT_BOOLEANS,
+    "ignore_eos": _NOT_BOOLEANS,
+    "logprobs": (*_NOT_INTEGERS, -1, 2**31),
+    "logprobs_mode": (None, "", "RAW", 1, ["raw"]),
+    "echo": _NOT_BOOLEANS,
+    "suffix": (1, b"x", ["x"], "\udfff"),
+    "skip_special_tokens": _NOT_BOOLEANS,
+}
+"""Values that break the rule of each parameter of SamplingParams by themselves."""
+
+
+@st.composite
+def sampling_states(draw: st.DrawFn, vocab_size: int, *, max_logprobs: int = 8) -> SamplingState:
+    """States with a prompt, some output, end-of-sequence ids, and a grammar mask in some of them."""
+    state = SamplingState(
+        draw(sampling_params(vocab_size, max_logprobs=max_logprobs)),
+        prompt_token_ids=draw(token_ids(vocab_size)),
+        choice=draw(st.integers(0, 127)),
+        stream=draw(st.integers(0, 2**64 - 1)),
+        eos_token_ids=draw(token_ids(vocab_size, max_size=2)),
+    )
+    for token_id in draw(token_ids(vocab_size)):
+        state.append(token_id)
+    state.bitmask = draw(st.none() | bitmasks(vocab_size))
+    return state
+
+
+class SamplingProblem:
+    """What one call is given: the sampler, float32 logits [rows, vocab], and a state for each row."""
+
+    def __init__(self, sampler: Sampler, logits: Array, states: list[SamplingState]) -> None:
+        self.sampler = sampler
+        self.logits = logits
+        self.states = states
+
+    def __repr__(self) -> str:
+        """What a failing example needs to be written down as a test of its own."""
+        valid, policy = self.sampler.num_valid_tokens, self.sampler.on_nonfinite
+        sampler = f"Sampler({self.sampler.vocab_size}, num_valid_tokens={valid}, on_nonfinite={policy!r})"
+        rows = zip(self.logits.tolist(), self.states, strict=True)
+        return "\n".join([sampler, *(f"{row}: {_shown(state)}" for row, state in rows)])
+
+
+def _shown(state: SamplingState) -> str:
+    """The state's constructor and, of its parameters, those that are not at their default."""
+    default, params = SamplingParams(), state.params
+    chosen = {f.name: getattr(params, f.name) for f in fields(params)}
+    changed = ", ".join(f"{k}={v!r}" for k, v in chosen.items() if v != getattr(default, k))
+    place = f"choice={state.choice}, stream={state.stream}, eos_token_ids={state.eos_token_ids}"
+    history = f"{state.prompt_token_ids}, {place}), output {state.output_token_ids}, bitmask {state.bitmask}"
+    return f"SamplingState(SamplingParams({changed}), {history}"
+
+
+@st.composite
+def sampling_problems(
+    draw: st.DrawFn, *, max_rows: int = 4, large: bool = False, nonfinite: bool = False
+) -> SamplingProblem:
+    """Whole problems with heterogeneous rows, some with padding ids at the end of the vocabulary.
+
+    Args:
+        draw: supplied by Hypothesis.
+        max_rows: most rows of a batch, at least 1.
+        large: whether vocabularies of 4,095 to 32,000 tokens occur.
+        nonfinite: whether rows with NaN, +inf or nothing but -inf occur, and samplers that mask NaN.
+    """
+    vocab_size = draw(vocab_sizes(large=large))
+    num_rows = draw(st.integers(1, max_rows))
+    sampler = Sampler(
+        vocab_size,
+        num_valid_tokens=draw(st.none() | st.integers(1, vocab_size)),
+        on_nonfinite=draw(st.sampled_from(("raise", "mask"))) if nonfinite else "raise",
+    )
+    logits = draw(logits_batches(vocab_size, num_rows, nonfinite=nonfinite))
+    states = [draw(sampling_states(vocab_size)) for _ in range(num_rows)]
+    return SamplingProblem(sampler, logits, states)

@@ -1,0 +1,47 @@
+"""Detokenizer and Utf8Decoder: from sampled tokens to bytes, from bytes to characters, as they come."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable
+
+from decoding.text.pieces import PieceJoiner
+from decoding.text.tokenizer import Tokenizer
+
+
+class Detokenizer:
+    """The bytes that each output token adds to the text: those of prompt + output, less those of the prompt.
+
+    So a leading space that SentencePiece's convention drops at the start of a text is dropped there and
+    nowhere else. Time is linear in the number of output tokens.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, prompt_token_ids: Iterable[int] = (), skip_special_tokens: bool = True
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._skip_special_tokens = skip_special_tokens
+        self._joiner = PieceJoiner(tokenizer.rules)
+        for token_id in prompt_token_ids:
+            if self._joiner.settled:
+                break
+            self.append(token_id)
+
+    def append(self, token_id: int) -> bytes:
+        """Take the next token; returns the bytes that it adds, b"" for a special token that is skipped."""
+        text = self._tokenizer.token_text(token_id, self._skip_special_tokens)
+        return b"" if text is None else self._joiner.append(text)
+
+
+class Utf8Decoder:
+    """Incremental UTF-8: the pieces add up to `bytes.decode("utf-8", "replace")`, however the bytes are cut.
+
+    Bytes that may still become a character are kept back until they do, or cannot any more, or until the end.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, data: bytes, final: bool = False) -> str:
+        """The characters that `data` completes; with `final`, an unfinished one becomes U+FFFD."""
+        return self._decoder.decode(data, final)

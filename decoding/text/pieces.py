@@ -1,0 +1,190 @@
+"""What each token adds to the bytes of a text, derived from the `decoder` section of a tokenizer.json.
+
+The section describes how a *list* of token texts becomes a string. A decoding loop needs the same thing token
+by token, in bytes (a token may hold a part of a character), so the section is compiled into steps that act on
+one token at a time, knowing only whether it is the first, and into the characters that may be stripped off
+the start of the whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from decoding.errors import TokenizerError, shown
+
+Step: TypeAlias = Callable[[str, bool], str]
+"""(text, is it the first of the whole) -> text. Bytes that are no UTF-8 travel as surrogate escapes."""
+
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_FUSING = {"Fuse", "ByteLevel"}
+_CLEANUPS = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " do not", " 's", " 've", " 're")
+
+
+class PieceRules:
+    """The compiled `decoder` section; None is a tokenizer.json without one: tokens are joined by spaces.
+
+    Raises TokenizerError for a section that cannot be expressed token by token (one that looks at the next
+    token, say).
+    """
+
+    def __init__(self, section: Mapping[str, Any] | None) -> None:
+        self._steps: list[Step] = []
+        self._seen: set[str] = set()
+        self.strip_char = ""
+        self.num_strip = 0
+        self._later: dict[str, bytes] = {}
+        if section is None:
+            self._steps.append(lambda text, first: text if first else " " + text)
+        else:
+            self._compile(section)
+
+    def piece(self, text: str, first: bool) -> bytes:
+        """The bytes of the token `text` before stripping, at the start of a text or later in it."""
+        if first:
+            return self._run(text, first)
+        if text not in self._later:
+            self._later[text] = self._run(text, first)
+        return self._later[text]
+
+    def _run(self, text: str, first: bool) -> bytes:
+        for step in self._steps:
+            text = step(text, first)
+        return text.encode("utf-8", "surrogateescape")
+
+    def _compile(self, section: Mapping[str, Any]) -> None:
+        kind = section["type"]
+        if kind == "Sequence":
+            for part in section["decoders"]:
+                self._compile(part)
+        elif self._seen & _FUSING:  # from here on the library sees the whole text as one token
+            self._compile_fused(section)
+        elif kind in _STEPS and (kind != "ByteLevel" or "ByteFallback" not in self._seen):
+            self._steps.append(_STEPS[kind](section))
+        elif kind != "Fuse":
+            raise _unsupported(section)
+        self._seen.add(kind)
+
+    def _compile_fused(self, section: Mapping[str, Any]) -> None:
+        if section["type"] == "Strip" and not section["stop"] and not self.num_strip:
+            self.strip_char, self.num_strip = section["content"], section["start"]
+        elif section["type"] != "Fuse":
+            raise _unsupported(section)
+
+
+class PieceJoiner:
+    """The text of a growing list of tokens: gives each token's bytes once those before it are known."""
+
+    def __init__(self, rules: PieceRules) -> None:
+        self._rules = rules
+        self._first = True
+        self._strip_char = rules.strip_char.encode()
+        self._num_strip = rules.num_strip
+
+    @property
+    def settled(self) -> bool:
+        """Whether a token's bytes no longer depend on the tokens before it."""
+        return not self._first and not self._num_strip
+
+    def append(self, text: str) -> bytes:
+        """The bytes that the next token, whose text in the vocabulary is `text`, adds."""
+        piece = self._rules.piece(text, self._first)
+        self._first = False
+        while self._num_strip and piece.startswith(self._strip_char):
+            piece = piece.removeprefix(self._strip_char)
+            self._num_strip -= 1
+        if piece:  # stripping ends at the first character that stays
+            self._num_strip = 0
+        return piece
+
+
+def _unsupported(section: Mapping[str, Any]) -> TokenizerError:
+    return TokenizerError(f"decoder {shown(dict(section))}: cannot be applied token by token at this place")
+
+
+def _escaped(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's (Radford et al. 2019): printable bytes stand for themselves, the others follow from U+0100."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = (byte for byte in range(0x100) if byte not in printable)
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+
+
+_BYTE_OF = _byte_alphabet()
+
+
+def _byte_level(section: Mapping[str, Any]) -> Step:
+    """A token with a character outside the alphabet (an added token with a space) stands for itself."""
+
+    def step(text: str, first: bool) -> str:
+        if all(char in _BYTE_OF for char in text):
+            return _escaped(bytes(_BYTE_OF[char] for char in text))
+        return text
+
+    return step
+
+
+def _byte_fallback(section: Mapping[str, Any]) -> Step:
+    def step(text: str, first: bool) -> str:
+        match = _BYTE_TOKEN.fullmatch(text)
+        return _escaped(bytes.fromhex(match[1])) if match else text
+
+    return step
+
+
+def _replace(section: Mapping[str, Any]) -> Step:
+    pattern, content = section["pattern"].get("String"), section["content"]
+    if not pattern:  # a regular expression of another dialect than Python's
+        raise _unsupported(section)
+    return lambda text, first: text.replace(pattern, content)
+
+
+def _strip(section: Mapping[str, Any]) -> Step:
+    """Strip before anything is fused: off both ends of every token."""
+    char, start, stop = section["content"], section["start"], section["stop"]
+
+    def step(text: str, first: bool) -> str:
+        begin = min(start, len(text) - len(text.lstrip(char)))
+        text = text[begin:]
+        return text[: len(text) - min(stop, len(text) - len(text.rstrip(char)))]
+
+    return step
+
+
+def _metaspace(section: Mapping[str, Any]) -> Step:
+    """The first token loses all its markers, not one, unless nothing was prepended: as in `tokenizers`."""
+    marker = section["replacement"]
+    at_start = " " if section.get("prepend_scheme", "always") == "never" else ""
+    return lambda text, first: text.replace(marker, at_start if first else " ")
+
+
+def _word_piece(section: Mapping[str, Any]) -> Step:
+    prefix, cleanup = section["prefix"], section["cleanup"]
+
+    def step(text: str, first: bool) -> str:
+        if not first:
+            text = text.removeprefix(prefix) if text.startswith(prefix) else " " + text
+        return _cleaned(text) if cleanup else text
+
+    return step
+
+
+def _cleaned(text: str) -> str:
+    for dirty in _CLEANUPS:
+        clean = " don't" if dirty == " do not" else dirty.strip()
+        text = text.replace(dirty, clean)
+    return text
+
+
+_STEPS: dict[str, Callable[[Mapping[str, Any]], Step]] = {
+    "ByteFallback": _byte_fallback,
+    "ByteLevel": _byte_level,
+    "Replace": _replace,
+    "Strip": _strip,
+    "Metaspace": _metaspace,
+    "WordPiece": _word_piece,
+}

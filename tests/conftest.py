@@ -1,0 +1,26 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Quick by default, and the same examples every time, so that CI cannot flicker; `full` goes looking for new ones:
+#     HYPOTHESIS_PROFILE=full pytest tests/oracle tests/properties
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+settings.register_profile("quick", max_examples=60, derandomize=True, database=None, **_COMMON)
+settings.register_profile("full", max_examples=5000, print_blob=True, **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+_SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real models, tokenizers and published vectors that lies beside the checkout."""
+    if not _SHARED.is_dir():
+        pytest.skip("needs the folder `shared` (real models, tokenizers, vectors) beside the checkout")
+    return _SHARED

@@ -1,0 +1,22 @@
+"""One header: what cffi is told is what decoding.h says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+CSRC = Path(__file__).resolve().parents[2] / "csrc"
+
+
+def declarations(header: str) -> list[str]:
+    """The header's declarations in cffi's dialect: no comments, no macros but names of constants."""
+    body = header[header.index("/* Raised when a struct") : header.index("#ifdef __cplusplus\n}")]
+    body = re.sub(r"/\*.*?\*/", "", body, flags=re.S).replace("DECODING_API ", "")
+    lines = [re.sub(r"^#define (\w+) .*", r"#define \1 ...", line.rstrip()) for line in body.splitlines()]
+    return [line for line in lines if line]
+
+
+def test_cdef_is_the_header() -> None:
+    """csrc/ffi.cdef.txt is decoding.h without comments, so the two cannot drift apart."""
+    cdef = (CSRC / "ffi.cdef.txt").read_text().splitlines()
+    assert cdef == declarations((CSRC / "decoding.h").read_text())

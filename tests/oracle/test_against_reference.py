@@ -1,0 +1,97 @@
+"""The kernel and the float64 reference, held together by Hypothesis on every instruction set."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decoding import reference
+from decoding.params import SamplingParams
+from decoding.sampler import Sampler, SamplingState
+from decoding.testing import assert_matches_reference, logits_rows, sampling_problems, vocab_sizes
+
+pytestmark = pytest.mark.usefixtures("isa")
+
+
+@settings(max_examples=settings.default.max_examples * 2)
+@given(sampling_problems())
+def test_everything_reported_matches(problem):
+    """Kept set, probabilities, token, log-probability, rank and top-N are the reference's, row by row."""
+    assert_matches_reference(problem.sampler, problem.logits, problem.states)
+
+
+@given(sampling_problems(nonfinite=True))
+def test_errors_match(problem):
+    """A row fails where the reference fails, with the same error, stage and token; its batch-mates go on."""
+    assert_matches_reference(problem.sampler, problem.logits, problem.states)
+
+
+@settings(max_examples=settings.default.max_examples // 3)
+@given(sampling_problems(max_rows=2, large=True))
+def test_long_rows_match(problem):
+    """The same with vocabularies of many blocks."""
+    assert_matches_reference(problem.sampler, problem.logits, problem.states)
+
+
+@given(sampling_problems(nonfinite=True))
+def test_float16_rows_match(problem):
+    """float16 logits mean their exact float32 values, overflow to infinity included."""
+    with np.errstate(over="ignore"):
+        logits = problem.logits.astype(np.float16)
+    assert_matches_reference(problem.sampler, logits, problem.states)
+
+
+@given(sampling_problems(nonfinite=True))
+def test_bfloat16_rows_match(problem):
+    """bfloat16 logits, as bits in uint16, mean their exact float32 values."""
+    logits = (problem.logits.view(np.uint32) >> 16).astype(np.uint16)
+    assert_matches_reference(problem.sampler, logits, problem.states)
+
+
+@settings(max_examples=3)
+@given(st.integers(0, 2**32))
+def test_a_real_vocabulary_matches(seed):
+    """128,256 normal logits with 16 bits of precision, nucleus sampling, all logprob modes."""
+    logits = np.random.default_rng(seed).normal(0, 3, (4, 128_256)).astype(np.float16)
+    states = [
+        SamplingState(SamplingParams(seed=seed, temperature=0.7, top_p=0.95, logprobs=20, logprobs_mode=mode))
+        for mode in ("raw", "penalized", "scaled", "final")
+    ]
+    assert_matches_reference(Sampler(128_256), logits, states)
+
+
+@given(st.data())
+def test_score_matches(data):
+    """`score` reports raw log-probabilities, ranks and top-N of given tokens, padding ids included."""
+    vocab_size = data.draw(vocab_sizes())
+    logits = data.draw(logits_rows(vocab_size))
+    token_id = data.draw(st.integers(0, vocab_size - 1))
+    num_top = data.draw(st.integers(0, vocab_size))
+    output = Sampler(vocab_size, num_valid_tokens=1).score(logits, [token_id], num_top=num_top)
+    row = reference.sample_row(reference.Row(logits=logits, params=SamplingParams(), seed=0))
+    expected = reference.logprobs(row, "raw")
+    top = reference.top_token_ids(row, "raw", num_top)
+    assert output.token_ids.tolist() == [token_id]
+    assert output.ranks.tolist() == [reference.rank(row, "raw", token_id)]
+    assert output.top_token_ids[0, : len(top)].tolist() == top.tolist()
+    with np.errstate(over="ignore"):
+        expected = expected.astype(np.float32)
+    np.testing.assert_allclose(output.logprobs[0], expected[token_id], rtol=2e-7, atol=1e-6)
+    np.testing.assert_allclose(output.top_logprobs[0, : len(top)], expected[top], rtol=2e-7, atol=1e-6)
+
+
+@given(st.data())
+def test_a_ranking_always_gets_raw_logprobs(data):
+    """With best_of > n the raw log-probability of the drawn token is there, whatever else was asked for."""
+    vocab_size = data.draw(vocab_sizes())
+    logits = data.draw(logits_rows(vocab_size))
+    mode = data.draw(st.sampled_from([None, "raw", "penalized", "scaled", "final"]))
+    report = {} if mode is None else {"logprobs": 1, "logprobs_mode": mode}
+    state = SamplingState(SamplingParams(n=1, best_of=2, temperature=2.0, seed=5, **report))
+    output = Sampler(vocab_size).sample(logits, [state])
+    row = reference.sample_row(reference.Row(logits=logits, params=SamplingParams(), seed=0))
+    with np.errstate(over="ignore"):
+        expected = np.float32(reference.logprobs(row, "raw")[output.token_ids[0]])
+    np.testing.assert_allclose(output.raw_logprobs[0], expected, rtol=2e-7, atol=1e-6)
+    if mode == "raw":
+        assert output.raw_logprobs.tobytes() == output.logprobs.tobytes()

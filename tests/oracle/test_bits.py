@@ -1,0 +1,149 @@
+"""The same bits on every instruction set, in every batch, from every memory layout."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from decoding.errors import InstructionSetError
+from decoding.kernel import active_isa, available_isas, force_isa, forced_isa
+from decoding.params import SamplingParams
+from decoding.sampler import Sampler, SamplingState
+from decoding.testing import sampling_problems
+
+
+def bits(output):
+    """Every array of a SamplerOutput as bytes, and the errors as text."""
+    arrays = {k: v.tobytes() for k, v in vars_of(output).items() if k != "errors"}
+    return arrays | {"errors": [repr(error) for error in output.errors]}
+
+
+def vars_of(output):
+    """Fields of the output by name."""
+    return {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
+
+
+def sample(problem, logits=None):
+    """All rows in one call that records nothing and lets rows fail by themselves."""
+    rows = problem.logits if logits is None else logits
+    return problem.sampler.sample(rows, problem.states, commit=False, on_error="status")
+
+
+@given(sampling_problems(nonfinite=True, large=True))
+def test_instruction_sets_agree(problem):
+    """Tokens, log-probabilities, ranks, top-N and probabilities are byte for byte equal on all sets."""
+    results = {}
+    for isa in available_isas():
+        with forced_isa(isa):
+            assert active_isa() == isa
+            output = sample(problem)
+            results[isa] = (
+                bits(output),
+                [
+                    problem.sampler.probabilities(problem.logits[row], [problem.states[row]]).tobytes()
+                    for row, error in enumerate(output.errors)
+                    if error is None
+                ],
+            )
+    assert all(result == results["portable"] for result in results.values())
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.uint16])
+@given(problem=sampling_problems(nonfinite=True))
+def test_instruction_sets_agree_on_half_precision(dtype, problem):
+    """Widening is exact on every set: equal bytes from float16 and bfloat16 rows."""
+    with np.errstate(over="ignore"):
+        half = problem.logits.astype(np.float16)
+    logits = half if dtype is np.float16 else (problem.logits.view(np.uint32) >> 16).astype(np.uint16)
+    results = []
+    for isa in available_isas():
+        with forced_isa(isa):
+            results.append(bits(sample(problem, logits)))
+    assert all(result == results[0] for result in results)
+
+
+@given(sampling_problems(nonfinite=True, max_rows=6))
+def test_a_row_does_not_notice_its_batch(problem):
+    """Heterogeneous rows in one call equal one call a row, bit for bit, wherever they stand in the batch."""
+    together = vars_of(sample(problem))
+    for row, state in enumerate(problem.states):
+        alone = vars_of(problem.sampler.sample(problem.logits[row], [state], commit=False, on_error="status"))
+        for name in ("token_ids", "logprobs", "raw_logprobs", "ranks"):
+            assert together[name][row].tobytes() == alone[name][0].tobytes(), name
+        width = alone["top_token_ids"].shape[1]
+        for name in ("top_token_ids", "top_logprobs"):
+            assert together[name][row, :width].tobytes() == alone[name][0].tobytes(), name
+
+
+@given(sampling_problems(nonfinite=True, max_rows=3))
+def test_memory_layout_does_not_matter(problem):
+    """Strided, reversed, unaligned and read-only rows give the same bits, and are not changed."""
+    expected = bits(sample(problem))
+    for name, logits in layouts(problem.logits).items():
+        before = logits.tobytes()
+        assert bits(sample(problem, logits)) == expected, name
+        assert logits.tobytes() == before, name
+
+
+def layouts(logits):
+    """The same matrix, laid out in memory in every way that a caller may come with."""
+    num_rows, vocab_size = logits.shape
+    wide = np.full((2 * num_rows, vocab_size + 3), np.nan, np.float32)
+    wide[::2, 1:-2] = logits
+    backwards = logits[::-1].copy()[::-1]
+    raw = np.zeros(logits.nbytes + 1, np.uint8)
+    raw[1:] = np.frombuffer(logits.tobytes(), np.uint8)
+    unaligned = np.ndarray(logits.shape, np.float32, buffer=raw.data, offset=1)
+    read_only = logits.copy()
+    read_only.flags.writeable = False
+    strided = wide[::2, 1:-2]
+    return {"strided": strided, "backwards": backwards, "unaligned": unaligned, "read-only": read_only}
+
+
+def test_all_layouts_are_what_they_are_called():
+    """The helper above really makes four layouts of one matrix."""
+    logits = np.arange(6, dtype=np.float32).reshape(2, 3)
+    made = layouts(logits)
+    assert all(np.array_equal(matrix, logits) for matrix in made.values())
+    assert not made["strided"].flags.c_contiguous
+    assert made["backwards"].strides[0] < 0
+    assert not made["unaligned"].flags.aligned
+    assert not made["read-only"].flags.writeable
+
+
+def test_what_is_reported_does_not_change_what_is_drawn():
+    """The drawn token does not depend on the log-probabilities asked for."""
+    logits = np.random.default_rng(5).normal(0, 2, (1, 300)).astype(np.float32)
+    drawn = set()
+    final = {"logprobs": 3, "logprobs_mode": "final"}
+    for report in ({}, {"logprobs": 0}, {"logprobs": 9}, final, {"best_of": 3}):
+        states = [SamplingState(SamplingParams(seed=seed, top_p=0.9, **report)) for seed in range(64)]
+        drawn.add(Sampler(300).sample(np.repeat(logits, 64, axis=0), states).token_ids.tobytes())
+    assert len(drawn) == 1
+
+
+def test_unknown_and_absent_sets_are_errors():
+    """Forcing a set that is not there names it and lists those that are; the active one stays."""
+    before = active_isa()
+    for name in ("sse9", "", "AVX2", "neon" if before != "neon" else "avx2"):
+        with pytest.raises(InstructionSetError, match="portable"):
+            force_isa(name)
+    assert active_isa() == before
+
+
+@pytest.mark.parametrize("name", [*available_isas(), "mmx"])
+def test_the_environment_forces_a_set_at_import(name):
+    """DECODING_ISA decides which set runs from the first call on; an unknown one stops the import."""
+    program = "from decoding.kernel import active_isa; print(active_isa())"
+    environment = os.environ | {"DECODING_ISA": name}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if name in available_isas():
+        assert done.stdout.strip() == name
+    else:
+        assert "InstructionSetError: DECODING_ISA='mmx'" in done.stderr
+        assert done.returncode != 0

@@ -1,0 +1,214 @@
+"""What holds for every row and all parameters, said without the reference."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from decoding.errors import LogitsError
+from decoding.params import SamplingParams
+from decoding.sampler import Sampler, SamplingState
+from decoding.testing import logits_rows, sampling_params, sampling_problems, token_ids, vocab_sizes
+
+
+def sample_one(logits, *, prompt=(), output=(), choice=0, **params):
+    """The token that one row draws; nothing else is reported."""
+    state = SamplingState(SamplingParams(**params), prompt, choice=choice)
+    for token_id in output:
+        state.append(token_id)
+    return int(Sampler(len(logits)).sample(logits, [state]).token_ids[0])
+
+
+def probabilities(logits, **params):
+    """The distribution of one row: float64 [vocab]."""
+    return Sampler(len(logits)).probabilities(logits, [SamplingState(SamplingParams(seed=0, **params))])[0]
+
+
+@st.composite
+def rows(draw):
+    """A row of any size."""
+    return draw(logits_rows(draw(vocab_sizes())))
+
+
+@given(rows(), st.sampled_from([0.0, 1e-30, 9.5e-7]), st.integers(0, 9))
+def test_greedy_is_the_first_maximum(logits, temperature, seed):
+    """Below 2**-20 the token is the lowest id of the largest logit, whatever the seed and the truncation."""
+    assert sample_one(logits, temperature=temperature, seed=seed, top_p=0.5, min_p=0.1) == logits.argmax()
+
+
+@given(rows(), st.integers(1, 300), st.floats(0.25, 4.0))
+def test_top_k_keeps_exactly_k(logits, k, temperature):
+    """Ties or not, k tokens are kept, but for those that are banned or below the cut."""
+    exponents = (logits.astype(np.float64) - logits.max()) / np.float32(temperature)
+    assume(not np.any(abs(exponents + 40 * np.log(2)) < 1e-3))
+    alive = int((exponents > -40 * np.log(2)).sum())
+    assert np.count_nonzero(probabilities(logits, top_k=k, temperature=temperature)) == min(k, alive)
+
+
+@pytest.mark.parametrize("vocab_size", [2, 16, 64, 256, 1024])
+def test_top_p_boundaries_are_exact(vocab_size):
+    """With 2**m equal tokens, j / 2**m keeps exactly the j lowest ids: the mass is compared without rounding."""
+    logits = np.full(vocab_size, -3.25, np.float32)
+    for j in {1, vocab_size // 2, vocab_size - 1}:
+        p = probabilities(logits, top_p=j / vocab_size)
+        np.testing.assert_array_equal(np.flatnonzero(p), np.arange(j))
+        np.testing.assert_array_equal(p[:j], np.full(j, 1 / j))
+
+
+@given(rows(), st.floats(0.0, 1.0))
+def test_truncation_keeps_at_least_one_and_only_the_best(logits, x):
+    """Whatever is dropped is not above what is kept, and something is kept."""
+    for params in ({"top_p": x}, {"min_p": x}, {"top_p": x, "min_p": 1 - x, "top_k": 3}):
+        kept = probabilities(logits, **params) > 0
+        assert kept.any()
+        assert kept.all() or logits[kept].min() >= logits[~kept].max()
+
+
+@given(sampling_problems())
+def test_probabilities_are_a_distribution_that_sample_obeys(problem):
+    """Rows sum to 1, and the token that `sample` draws has a positive probability."""
+    output = problem.sampler.sample(problem.logits, problem.states, commit=False, on_error="status")
+    for row, state in enumerate(problem.states):
+        if output.errors[row] is None:
+            (p,) = problem.sampler.probabilities(problem.logits[row], [state])
+            assert abs(p.sum() - 1) < 1e-9
+            assert p[output.token_ids[row]] > 0
+
+
+@given(rows(), st.data())
+def test_what_is_banned_is_never_drawn(logits, data):
+    """No bias, penalty or temperature revives a token that a mask or the model itself has banned."""
+    ids = st.integers(0, len(logits) - 1)
+    banned = data.draw(st.sets(ids, max_size=len(logits) - 1))
+    alive = (logits > -np.inf) & ~np.isin(np.arange(len(logits)), list(banned))
+    assume(alive.any())
+    bias = dict.fromkeys([*banned, *np.flatnonzero(~alive)[:5].tolist()], 100.0)
+    p = probabilities(logits, banned_token_ids=sorted(banned), logit_bias=bias, temperature=1e30)
+    assert not p[~alive].any()
+
+
+@given(rows(), st.integers(-20, 20), st.integers(-(2**63), 2**63 - 1))
+def test_scaling_logits_and_temperature_together_changes_nothing(logits, power, seed):
+    """Logits and T times a power of two: the same token and the same final log-probability bits."""
+    factor = np.float32(2.0**power)
+    with np.errstate(over="ignore", under="ignore"):
+        scaled = logits * factor
+        exact = np.array_equal(scaled / factor, logits)
+    assume(exact)
+    outputs = []
+    for row, temperature in ((logits, 4.0), (scaled, 4.0 * 2.0**power)):
+        params = SamplingParams(temperature=temperature, seed=seed, top_p=0.9, logprobs=1, logprobs_mode="final")
+        outputs.append(Sampler(len(row)).sample(row, [SamplingState(params)]))
+    assert outputs[0].token_ids.tobytes() == outputs[1].token_ids.tobytes()
+    assert outputs[0].logprobs.tobytes() == outputs[1].logprobs.tobytes()
+
+
+@given(st.data())
+def test_a_state_can_be_taken_back_and_replayed(data):
+    """After `truncate` a state gives the bits of a fresh one with the same tokens, penalties included."""
+    vocab_size = data.draw(vocab_sizes())
+    logits = data.draw(logits_rows(vocab_size))
+    params = data.draw(sampling_params(vocab_size))
+    prompt, output = data.draw(token_ids(vocab_size)), data.draw(token_ids(vocab_size))
+    keep = data.draw(st.integers(0, len(output)))
+    used, fresh = SamplingState(params, prompt), SamplingState(params, prompt)
+    for token_id in output:
+        used.append(token_id)
+    used.truncate(keep)
+    for token_id in output[:keep]:
+        fresh.append(token_id)
+    assert used.output_token_ids == fresh.output_token_ids == output[:keep]
+    results = [Sampler(vocab_size).sample(logits, [state], on_error="status") for state in (used, fresh)]
+    assert repr(results[0].errors) == repr(results[1].errors)
+    for name in ("token_ids", "logprobs", "ranks", "top_token_ids", "top_logprobs"):
+        assert getattr(results[0], name).tobytes() == getattr(results[1], name).tobytes()
+
+
+def test_history_grows_beyond_any_first_guess():
+    """Thousands of distinct tokens, appended and taken back: penalties still count each of them."""
+    vocab_size = 5000
+    state = SamplingState(SamplingParams(seed=0, presence_penalty=9, temperature=0), prompt_token_ids=[0])
+    sampler, flat = Sampler(vocab_size), np.zeros(vocab_size, np.float32)
+    for expected in range(300):  # greedy on a flat row takes the first token without a penalty
+        assert sampler.sample(flat, [state]).token_ids.tolist() == [expected]
+    state.truncate(100)
+    assert sampler.sample(flat, [state]).token_ids.tolist() == [100]
+    for token_id in range(101, 4000):
+        state.append(token_id)
+    assert sampler.sample(flat, [state]).token_ids.tolist() == [4000]
+
+
+@given(sampling_problems(nonfinite=True))
+def test_a_failing_row_stops_the_call_and_records_nothing(problem):
+    """on_error="raise": the first failed row's error is raised, and no state has grown. Else all have, by one."""
+    before = [len(state.output_token_ids) for state in problem.states]
+    errors = problem.sampler.sample(problem.logits, problem.states, commit=False, on_error="status").errors
+    first = next((error for error in errors if error is not None), None)
+    if first is None:
+        token_ids = problem.sampler.sample(problem.logits, problem.states).token_ids.tolist()
+        assert [state.output_token_ids[-1] for state in problem.states] == token_ids
+        before = [length + 1 for length in before]
+    else:
+        with pytest.raises(type(first)) as caught:
+            problem.sampler.sample(problem.logits, problem.states)
+        assert repr(caught.value) == repr(first)
+    assert [len(state.output_token_ids) for state in problem.states] == before
+
+
+def test_a_failed_row_is_reported_and_the_others_go_on():
+    """on_error="status": the failed row has its error and token -1 and records nothing; its neighbours draw."""
+    logits = np.zeros((3, 4), np.float32)
+    logits[1, 2] = np.nan
+    states = [SamplingState(SamplingParams(seed=0)) for _ in range(3)]
+    output = Sampler(4).sample(logits, states, on_error="status")
+    assert [type(error).__name__ for error in output.errors] == ["NoneType", "NonFiniteLogitsError", "NoneType"]
+    assert output.token_ids[1] == -1
+    assert [len(state.output_token_ids) for state in states] == [1, 0, 1]
+
+
+def test_one_row_may_come_without_its_axis():
+    """[vocab] is one row; the output has a rows axis all the same."""
+    logits = np.arange(5, dtype=np.float32)
+    state = SamplingState(SamplingParams(temperature=0))
+    assert Sampler(5).sample(logits, [state]).token_ids.tolist() == [4]
+
+
+def test_no_seed_takes_one_and_reports_it():
+    """Without a seed two states differ, and the seed that was taken replays the draw."""
+    one, other = SamplingState(SamplingParams()), SamplingState(SamplingParams())
+    assert one.seed != other.seed
+    assert -(2**63) <= one.seed < 2**63
+    logits = np.zeros(100_000, np.float32)
+    assert Sampler(100_000).sample(logits, [one]).token_ids[0] == sample_one(logits, seed=one.seed)
+
+
+def test_a_signed_bitmask_is_the_same_mask():
+    """int32 words, as grammar libraries hand them out, mean the bits of uint32."""
+    words = np.array([0x80000001, 0xFFFFFFFF, 0], np.uint32)
+    for mask in (words, words.view(np.int32)):
+        state = SamplingState(SamplingParams())
+        state.bitmask = mask
+        p = Sampler(80).probabilities(np.zeros(80, np.float32), [state])[0]
+        assert np.flatnonzero(p).tolist() == [0, 31, *range(32, 64)]
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [
+        [0.0] * 4,
+        np.zeros(3, np.float32),
+        np.zeros((1, 5), np.float32),
+        np.zeros((1, 1, 4), np.float32),
+        np.zeros(4, np.float64),
+        np.zeros(4, np.int32),
+        np.zeros(4, ">f4"),
+        np.zeros((1, 8), np.float32)[:, ::2],
+        np.zeros((4, 1), np.float32).T.astype("O"),
+        np.float32(0),
+    ],
+    ids=["list", "short", "long", "3-d", "float64", "int32", "big-endian", "strided", "object", "scalar"],
+)
+def test_logits_of_a_wrong_kind_are_refused(logits):
+    """Shape, dtype, byte order and layout are checked before C sees an address, and the message says what it got."""
+    with pytest.raises(LogitsError, match=r"logits.*must"):
+        Sampler(4).sample(logits, [SamplingState(SamplingParams())])

@@ -1,0 +1,96 @@
+"""Tiny random checkpoints on disk, for the tests of the model layer."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from decoding.models.config import ModelConfig
+from decoding.models.llama import tensor_shapes
+
+TINY = {
+    "model_type": "llama",
+    "vocab_size": 19,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 160,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+Tensors = dict[str, NDArray[Any]]
+_ENCODERS: dict[str, Callable[[NDArray[Any]], bytes]] = {
+    "F32": lambda array: array.astype("<f4").tobytes(),
+    "F16": lambda array: array.astype("<f2").tobytes(),
+    "BF16": lambda array: (array.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes(),  # cut, not rounded
+    "I64": lambda array: array.astype("<i8").tobytes(),
+}
+
+
+def _safetensors(tensors: Mapping[str, NDArray[Any]], dtype: str = "F32") -> bytes:
+    header, body = {}, b""
+    for name, array in tensors.items():
+        data = _ENCODERS[dtype](array)
+        header[name] = {
+            "dtype": dtype,
+            "shape": list(array.shape),
+            "data_offsets": [len(body), len(body) + len(data)],
+        }
+        body += data
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + body
+
+
+class Workshop:
+    """Makes checkpoints in folders of their own: a tiny config with changes, and random tensors to match."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._count = 0
+
+    def config(self, **changes: Any) -> Path:
+        """A folder with the tiny config.json, changed; None removes a key."""
+        self._count += 1
+        folder = self._root / f"checkpoint-{self._count}"
+        folder.mkdir()
+        values = {key: value for key, value in {**TINY, **changes}.items() if value is not None}
+        (folder / "config.json").write_text(json.dumps(values))
+        return folder
+
+    def tensors(self, folder: Path, seed: int = 0) -> Tensors:
+        """Random tensors, large enough that every part of the network matters to the logits."""
+        rng = np.random.default_rng(seed)
+        shapes = tensor_shapes(ModelConfig.from_folder(folder))
+        return {
+            name: (rng.normal(1.0, 0.2, shape) if "norm" in name else rng.normal(0.0, 0.3, shape))
+            for name, shape in shapes
+        }
+
+    def checkpoint(self, *, dtype: str = "F32", tensors: Tensors | None = None, **changes: Any) -> Path:
+        """A whole checkpoint of the changed config."""
+        folder = self.config(**changes)
+        tensors = self.tensors(folder) if tensors is None else tensors
+        (folder / "model.safetensors").write_bytes(_safetensors(tensors, dtype))
+        return folder
+
+    def safetensors(self, tensors: Tensors, dtype: str = "F32") -> bytes:
+        """A safetensors file's bytes."""
+        return _safetensors(tensors, dtype)
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    """A maker of tiny checkpoints."""
+    return Workshop(tmp_path)

@@ -1,0 +1,301 @@
+"""Broken and hostile checkpoints: each is refused at once, naming file, tensor and rule."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from decoding.errors import CheckpointError, ModelNotFoundError, ParameterError, UnsupportedModelError
+from decoding.models import load_model
+
+EMBEDDING = "model.embed_tokens.weight"
+
+
+def _raw(header: Any, data: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def _entry(begin: int, end: int, shape: Any = (1,), dtype: str = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+_ONE = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"1234567",
+        struct.pack("<Q", 2**63) + b"{}",
+        struct.pack("<Q", 99_000_000) + b"{}",
+        _raw(b"[]"),
+        _raw(b"[" * 100_000),
+        _raw(b"\xff{}"),
+        _raw(b'{"__metadata__":{"a":1}}'),
+        _raw({"a": _entry(0, 4)}, b"\0" * 3),
+        _raw({"a": _entry(0, 4)}, b"\0" * 5),
+        _raw({"a": _entry(0, 4), "b": _entry(0, 4)}, b"\0" * 4),
+        _raw({"a": _entry(0, 4), "b": _entry(8, 12)}, b"\0" * 12),
+        _raw({"a": _entry(-4, 0)}, b"\0" * 4),
+        _raw({"a": _entry(0, 4, (2,))}, b"\0" * 4),
+        _raw({"a": _entry(0, 4, (2**40, 2**40))}, b"\0" * 4),
+        _raw({"a": _entry(0, 2**64 - 1)}, b"\0" * 4),
+        _raw({"a": _entry(0, 4, (2**62 + 1,))}, b"\0" * 4),
+        _raw({"a": _entry(0, 4, dtype="Q4")}, b"\0" * 4),
+        _raw(_ONE + b"," + _ONE[1:] + b"}", b"\0" * 4),
+        _raw(b'{"a":["F32",[1],[0,4]]}', b"\0" * 4),
+        _raw(b'{"\\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', b"\0" * 4),
+    ],
+)
+def test_a_file_that_is_no_safetensors_file(workshop: Any, content: bytes) -> None:
+    """Cut-off files, length bombs, overlapping, overflowing and repeated tensors: CheckpointError, at once."""
+    folder = workshop.config()
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="is not a valid safetensors file") as caught:
+        load_model(folder)
+    assert caught.value.path == str(folder / "model.safetensors")
+
+
+def test_a_header_bomb_is_not_read(workshop: Any) -> None:
+    """A header beyond 32 MB (the library takes 100) is refused by its length alone."""
+    folder = workshop.config()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", 90_000_000))
+        file.truncate(100_000_000)  # sparse
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match="header too large"):
+        load_model(folder)
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def _without(name: str) -> Any:
+    return lambda tensors: tensors.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "tensor", "rule"),
+    [
+        (_without(EMBEDDING), EMBEDDING, "is missing"),
+        (_without("lm_head.weight"), "lm_head.weight", "is missing"),
+        (
+            _without("model.layers.1.mlp.up_proj.weight"),
+            "model.layers.1.mlp.up_proj.weight",
+            "is missing",
+        ),
+        (lambda tensors: tensors.update(extra=np.zeros(3)), "extra", "is no tensor of this architecture"),
+        (lambda tensors: tensors.update({"a\nb": np.zeros(3)}), r"'a\nb'", "is no tensor of this architecture"),
+        (
+            lambda tensors: tensors.update({"model.layers.0.self_attn.q_proj.bias": np.zeros(16)}),
+            "model.layers.0.self_attn.q_proj.bias",
+            "is no tensor of this architecture and config",
+        ),
+        (
+            lambda tensors: tensors.update({"model.layers.2.mlp.up_proj.weight": np.zeros((24, 16))}),
+            "model.layers.2.mlp.up_proj.weight",
+            "is no tensor of this architecture",
+        ),
+        (
+            lambda tensors: tensors.update({EMBEDDING: np.zeros((20, 16))}),
+            EMBEDDING,
+            r"has shape \[20, 16\]; the config asks for \[19, 16\]",
+        ),
+        (
+            lambda tensors: tensors.update({"model.norm.weight": np.zeros((16, 1))}),
+            "model.norm.weight",
+            r"has shape \[16, 1\]",
+        ),
+    ],
+)
+def test_tensors_must_be_those_of_the_config(workshop: Any, change: Any, tensor: str, rule: str) -> None:
+    """Missing, extra and misshapen tensors are named, with the rule that they break."""
+    tensors = workshop.tensors(workshop.config())
+    change(tensors)
+    with pytest.raises(CheckpointError, match=rule) as caught:
+        load_model(workshop.checkpoint(tensors=tensors))
+    assert caught.value.tensor == tensor
+
+
+def test_a_wrong_dtype(workshop: Any) -> None:
+    """Integer weights are refused; the error says which dtypes are read."""
+    with pytest.raises(CheckpointError, match="has dtype I64; must be one of F32, F16, BF16"):
+        load_model(workshop.checkpoint(dtype="I64"))
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_must_be_finite(workshop: Any, dtype: str, value: float) -> None:
+    """One NaN or infinity anywhere is found while loading."""
+    name = "model.layers.1.self_attn.k_proj.weight"
+    tensors = workshop.tensors(workshop.config())
+    tensors[name][3, 5] = value
+    with pytest.raises(CheckpointError, match=f"{name}: has values that are NaN or infinite"):
+        load_model(workshop.checkpoint(dtype=dtype, tensors=tensors))
+
+
+def test_stored_rotary_constants_are_harmless(workshop: Any) -> None:
+    """Old exports carry rotary_emb.inv_freq, which follows from the config."""
+    tensors = workshop.tensors(workshop.config())
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2)
+    load_model(workshop.checkpoint(tensors=tensors))
+
+
+def test_a_tied_model_may_store_its_head_if_it_is_the_embedding(workshop: Any) -> None:
+    """With tie_word_embeddings a stored lm_head.weight must be the embedding: shape, then values."""
+    tensors = workshop.tensors(workshop.config(tie_word_embeddings=True))
+    tensors["lm_head.weight"] = tensors[EMBEDDING].copy()
+    load_model(workshop.checkpoint(tensors=tensors, tie_word_embeddings=True))
+    tensors["lm_head.weight"][2, 3] += 1
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight: differs from the embedding"):
+        load_model(workshop.checkpoint(tensors=tensors, tie_word_embeddings=True))
+    tensors["lm_head.weight"] = tensors["lm_head.weight"][1:]
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight: has shape \[18, 16\]"):
+        load_model(workshop.checkpoint(tensors=tensors, tie_word_embeddings=True))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_hidden_layers": 2**31 - 1},
+        {"vocab_size": 2**31 - 1},
+        {"intermediate_size": 2**31 - 1},
+        {"hidden_size": 2**30, "num_attention_heads": 2**28, "num_key_value_heads": 2**28},
+    ],
+)
+def test_a_huge_config_is_refused_before_anything_is_allocated(workshop: Any, changes: dict[str, Any]) -> None:
+    """Sizes are held against the file's header, so a lie costs neither time nor memory."""
+    folder = workshop.checkpoint()
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(values | changes))
+    started = time.perf_counter()
+    tracemalloc.start()
+    with pytest.raises(CheckpointError):
+        load_model(folder)
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+    assert time.perf_counter() - started < 1.0
+
+
+def test_a_huge_context_costs_nothing_until_it_is_used(workshop: Any) -> None:
+    """max_position_embeddings alone allocates nothing: cache and rotary table grow by need."""
+    model = load_model(workshop.checkpoint(max_position_embeddings=2**31 - 1))
+    cache = model.new_cache(4)
+    cache.reserve(10)
+    assert cache.capacity == 64
+
+
+# Sharded checkpoints
+
+
+def _sharded(workshop: Any, weight_map: Any = None) -> Path:
+    folder: Path = workshop.config()
+    tensors = workshop.tensors(folder)
+    names = {"model-00001-of-00002.safetensors": {}, "model-00002-of-00002.safetensors": {}}
+    for index, name in enumerate(tensors):
+        list(names.values())[index % 2][name] = tensors[name]
+    for shard, content in names.items():
+        (folder / shard).write_bytes(workshop.safetensors(content))
+    if weight_map is None:
+        weight_map = {name: shard for shard, content in names.items() for name in content}
+    _write_index(folder, {"metadata": {"total_size": 1}, "weight_map": weight_map})
+    return folder
+
+
+def _write_index(folder: Path, index: Any) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_shards_make_the_same_model_as_one_file(workshop: Any) -> None:
+    """Tensors may lie in any of the files that the index names."""
+    sharded, single = load_model(_sharded(workshop)), load_model(workshop.checkpoint())
+    np.testing.assert_array_equal(sharded._embedding, single._embedding)
+    for one, other in zip(sharded._layers, single._layers, strict=True):
+        np.testing.assert_array_equal(one.qkv.weight, other.qkv.weight)
+
+
+@pytest.mark.parametrize(
+    "shard",
+    ["../other/model.safetensors", "/etc/passwd", "a/b.safetensors", "..", "", "x.bin", 3, "a\0.safetensors"],
+)
+def test_the_index_cannot_point_out_of_the_folder(workshop: Any, shard: Any) -> None:
+    """A shard is a file name beside the index, not a path."""
+    with pytest.raises(CheckpointError, match=r"must be the name of a \.safetensors file beside the index"):
+        load_model(_sharded(workshop, {EMBEDDING: shard}))
+
+
+@pytest.mark.parametrize("weight_map", [[], "x", {}, 3])
+def test_a_malformed_index(workshop: Any, weight_map: Any) -> None:
+    """weight_map must be an object with at least one tensor in it."""
+    with pytest.raises(CheckpointError, match="weight_map"):
+        load_model(_sharded(workshop, weight_map))
+
+
+def test_a_missing_shard(workshop: Any) -> None:
+    """A shard that the index names and the folder lacks is named."""
+    folder = _sharded(workshop)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors: is missing"):
+        load_model(folder)
+
+
+def test_index_and_shards_must_agree(workshop: Any) -> None:
+    """A tensor in a shard that the index does not list there, or the reverse, is an error and not a choice."""
+    folder = _sharded(workshop)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    moved = index["weight_map"].pop("model.norm.weight")
+    _write_index(folder, index)
+    with pytest.raises(CheckpointError, match=rf"{moved}: model\.norm\.weight: must be in this shard"):
+        load_model(folder)
+    _write_index(folder, {"weight_map": index["weight_map"] | {"model.norm.weight": moved, "ghost": moved}})
+    with pytest.raises(CheckpointError, match="ghost: must be in this shard"):
+        load_model(folder)
+
+
+# Folders
+
+
+def test_folders_that_are_none(workshop: Any, tmp_path: Path) -> None:
+    """A missing folder, a file in its place, a folder without weights: ModelNotFoundError naming the path."""
+    with pytest.raises(ModelNotFoundError, match="no such folder"):
+        load_model(tmp_path / "absent")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ModelNotFoundError, match="is not a folder"):
+        load_model(str(tmp_path / "file"))
+    with pytest.raises(ModelNotFoundError, match=r"neither model\.safetensors nor"):
+        load_model(workshop.config())
+    with pytest.raises(ModelNotFoundError, match="no such folder"):
+        load_model("a\0b")
+
+
+@pytest.mark.parametrize("path", [None, 3, b"bytes", ["x"]])
+def test_a_path_is_a_string_or_a_path(path: Any) -> None:
+    """Anything else is a ParameterError."""
+    with pytest.raises(ParameterError, match="path"):
+        load_model(path)
+
+
+def test_a_folder_in_the_place_of_a_file(workshop: Any) -> None:
+    """config.json or model.safetensors being a folder is an error of the checkpoint, not of Python."""
+    folder = workshop.config()
+    (folder / "model.safetensors").mkdir()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: must be a regular file"):
+        load_model(folder)
+    (folder / "config.json").unlink()
+    (folder / "config.json").mkdir()
+    with pytest.raises(CheckpointError, match=r"config\.json: must be a regular file"):
+        load_model(folder)
+
+
+def test_an_unknown_architecture_lists_the_known_ones(workshop: Any) -> None:
+    """model_type picks the class; one that we have not is an UnsupportedModelError."""
+    with pytest.raises(UnsupportedModelError, match="model_type='mamba': must be one of 'llama'"):
+        load_model(workshop.config(model_type="mamba"))

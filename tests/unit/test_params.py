@@ -1,0 +1,134 @@
+"""SamplingParams: what is accepted, in which form it is kept, and how all problems are told of at once."""
+
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from decoding.errors import ParameterError
+from decoding.params import SamplingParams, to_float32
+from decoding.testing import INVALID_VALUES, invalid_sampling_params
+
+HUGE = [(name, 10**6000) for name in ("max_tokens", "seed", "temperature", "top_k", "repetition_penalty_scope")]
+PAIRS = [(name, value) for name, values in INVALID_VALUES.items() for value in values] + HUGE
+
+
+def test_the_table_of_invalid_values_has_every_field():
+    """A parameter that is added without a test of its rule fails here."""
+    assert list(INVALID_VALUES) == [field.name for field in dataclasses.fields(SamplingParams)]
+
+
+@pytest.mark.parametrize(("name", "value"), PAIRS, ids=[f"{name}-{i}" for i, (name, _) in enumerate(PAIRS)])
+def test_a_bad_value_is_an_error_with_parameter_value_and_rule(name, value):
+    """Each bad value by itself raises ParameterError, whose only problem names the parameter and has a rule."""
+    with pytest.raises(ParameterError) as caught:
+        SamplingParams(**{name: value})
+    (problem,) = caught.value.problems
+    assert problem.parameter == name
+    assert problem.rule.startswith("must ")
+    assert str(caught.value) == f"{name}={problem.value}: {problem.rule}"
+    assert len(str(caught.value)) < 300
+
+
+@given(invalid_sampling_params())
+def test_all_problems_are_reported_together(invalid):
+    """With any number of bad values, every one of them is named, in the order of the fields."""
+    arguments, names = invalid
+    with pytest.raises(ParameterError) as caught:
+        SamplingParams(**arguments)
+    in_order = [field.name for field in dataclasses.fields(SamplingParams) if field.name in names]
+    assert [problem.parameter for problem in caught.value.problems] == in_order
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"top_p": 1.5}, "top_p=1.5: must be a number from 0 to 1"),
+        ({"n": True}, "n=True: must be an integer from 1 to 2,147,483,647"),
+        (
+            {"seed": 10**6000},
+            "seed=<int>: must be an integer from -9,223,372,036,854,775,808 to 9,223,372,036,854,775,807 or None",
+        ),
+        ({"n": 4, "best_of": 2}, "best_of=2: must be at least n=4"),
+        ({"min_tokens": 9, "max_tokens": 8}, "min_tokens=9: must be at most max_tokens=8"),
+        ({"stop": ["ok", ""]}, "stop=['ok', '']: must be a string or several, none of them empty"),
+        (
+            {"temperature": -1, "top_k": 0},
+            "temperature=-1: must be a finite number >= 0 (as a float32);"
+            " top_k=0: must be an integer from 1 to 2,147,483,647 or None",
+        ),
+    ],
+)
+def test_messages_are_written_for_people(arguments, message):
+    """The text of an error is the parameter, the value and the rule, word for word."""
+    with pytest.raises(ParameterError) as caught:
+        SamplingParams(**arguments)
+    assert str(caught.value) == message
+
+
+def test_a_bias_error_names_the_key():
+    """Of many biases, the message tells which token id has the bad one."""
+    with pytest.raises(ParameterError, match=r"key 7 has nan"):
+        SamplingParams(logit_bias={3: 1.0, 7: float("nan")})
+    with pytest.raises(ParameterError, match=r"key -1 is none"):
+        SamplingParams(logit_bias={3: 1.0, -1: 1.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        ("stop", "a", ("a",)),
+        ("stop", ["a", "b", "a"], ("a", "b")),
+        ("stop", None, ()),
+        ("stop", [], ()),
+        ("logit_bias", {9: 1, 2: -0.5}, ((2, -0.5), (9, 1.0))),
+        ("logit_bias", [(9, 1), (2, -0.5)], ((2, -0.5), (9, 1.0))),
+        ("logit_bias", None, ()),
+        ("stop_token_ids", [5, 5, 1], (5, 1)),
+        ("banned_token_ids", np.array([3, 4]), (3, 4)),
+        ("allowed_token_ids", {1: None}.keys(), (1,)),
+        ("top_k", np.int64(5), 5),
+        ("temperature", np.float32(0.5), 0.5),
+        ("temperature", 1, 1.0),
+        ("repetition_penalty_scope", 64, 64),
+        ("repetition_penalty", 1e-45, 1e-45),
+        ("seed", -(2**63), -(2**63)),
+        ("best_of", 0, 0),
+        ("max_tokens", None, None),
+        ("min_p", 1, 1.0),
+    ],
+)
+def test_good_values_are_kept_in_one_form(name, value, kept):
+    """Whatever container or number type came in, the same plain type is kept."""
+    stored = getattr(SamplingParams(**{name: value}), name)
+    assert stored == kept
+    assert type(stored) is type(kept)
+
+
+def test_instances_are_values():
+    """Equal, hashable and picklable by value; frozen; keyword-only."""
+    one = SamplingParams(top_p=0.5, logit_bias={1: 2.0}, stop="x")
+    other = SamplingParams(top_p=0.5, logit_bias=[(1, 2)], stop=["x"])
+    assert one == other
+    assert hash(one) == hash(other)
+    assert pickle.loads(pickle.dumps(one)) == one
+    assert dataclasses.replace(one, top_p=0.25).top_p == 0.25
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        one.top_p = 1.0
+    with pytest.raises(TypeError):
+        SamplingParams(16)
+
+
+def test_candidates_follow_best_of():
+    """None and 0 mean n; only a best_of above n ranks anything."""
+    assert [SamplingParams(n=2, best_of=b).num_candidates for b in (None, 0, 2, 5)] == [2, 2, 2, 5]
+    assert [SamplingParams(n=2, best_of=b).ranks_candidates for b in (None, 0, 2, 5)] == [False] * 3 + [True]
+
+
+def test_to_float32_rounds_to_nearest_and_refuses_overflow():
+    """The one rounding of parameters is that of numpy, and never yields an infinity."""
+    assert to_float32(0.1) == float(np.float32(0.1))
+    with pytest.raises(OverflowError):
+        to_float32(3.5e38)

@@ -1,0 +1,75 @@
+"""The public Hypothesis strategies: what they promise, and that what they make shrinks to something readable."""
+
+import numpy as np
+from hypothesis import find, given, settings
+from hypothesis import strategies as st
+
+from decoding.testing import (
+    SamplingProblem,
+    bitmasks,
+    logits_batches,
+    logits_rows,
+    sampling_params,
+    sampling_problems,
+    sampling_states,
+    vocab_sizes,
+)
+
+QUICK = settings(derandomize=True, database=None, max_examples=300)
+
+
+@given(st.data())
+def test_rows_are_legal(data):
+    """float32 [vocab], no NaN or +inf unless asked for, something to draw."""
+    vocab_size = data.draw(vocab_sizes(large=True))
+    row = data.draw(logits_rows(vocab_size))
+    assert (row.dtype, row.shape) == (np.float32, (vocab_size,))
+    assert not (np.isnan(row) | (row == np.inf)).any()
+    assert np.isfinite(row).any()
+
+
+def test_the_corners_are_reached():
+    """Ties, bans, one survivor, subnormals, huge spreads; NaN and +inf where asked for."""
+    found = {
+        "ties": lambda row: len(np.unique(row)) < len(row),
+        "bans": lambda row: (row == -np.inf).sum() > 10,
+        "survivor": lambda row: (row > -np.inf).sum() == 1,
+        "subnormal": lambda row: (abs(row[row != 0]) < np.finfo(np.float32).smallest_normal).any(),
+        "spread": lambda row: row.max() > 1e37 and np.any((row < -1e37) & np.isfinite(row)),
+    }
+    for condition in found.values():
+        find(logits_rows(65), condition, settings=QUICK)
+    for condition in (np.isnan, np.isposinf):
+        find(logits_rows(65, nonfinite=True), lambda row, c=condition: c(row).any(), settings=QUICK)
+
+
+def test_rows_shrink_to_what_matters():
+    """A row that must have a negative logit shrinks to zeros and that one logit."""
+    row = find(logits_rows(64), lambda row: row.min() < -1, settings=QUICK)
+    assert np.count_nonzero(row) == 1
+
+
+def test_problems_shrink_to_one_token():
+    """The simplest problem is one row of one token, all parameters neutral."""
+    problem = find(sampling_problems(), lambda problem: True, settings=QUICK)
+    assert problem.logits.tolist() == [[0.0]]
+    assert "SamplingParams(max_tokens=None, seed=0)" in repr(problem)
+
+
+@given(st.data())
+def test_ids_and_masks_fit_the_vocabulary(data):
+    """Whatever is made for a vocabulary is accepted for it."""
+    vocab_size = data.draw(vocab_sizes())
+    assert data.draw(bitmasks(vocab_size)).shape == (-(-vocab_size // 32),)
+    assert data.draw(sampling_params(vocab_size)).seed is not None
+    data.draw(sampling_states(vocab_size)).check_vocab(vocab_size)
+    assert data.draw(logits_batches(vocab_size, 2)).shape == (2, vocab_size)
+
+
+@given(sampling_problems())
+def test_problems_show_themselves(problem: SamplingProblem):
+    """A failing example prints all that is needed to write it down: logits, parameters, histories, masks."""
+    text = repr(problem)
+    assert text.startswith(f"Sampler({problem.logits.shape[1]}, ")
+    assert text.count("\n") >= len(problem.states)
+    assert f"seed={problem.states[0].seed}" in text

@@ -1,0 +1,182 @@
+"""Tokenizer: real tokenizers against published ids, and broken files against their errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decoding.errors import ParameterError, PromptError, TokenizerError
+from decoding.text.tokenizer import Tokenizer
+
+WORDS = {"hello": 0, "world": 1, "</s>": 2, "<s>": 3, "[UNK]": 4}
+
+
+def _write(folder: Path, config: Any = None, **changes: Any) -> Path:
+    """A word-level tokenizer with a BOS, in `folder`."""
+    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    values = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": 2, "content": "</s>", **special}, {"id": 3, "content": "<s>", **special}],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [3], "tokens": ["<s>"]}},
+        },
+        "decoder": None,
+        "model": {"type": "WordLevel", "vocab": WORDS, "unk_token": "[UNK]"},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(values | changes))
+    if config is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_encode_decode_and_lookups(tmp_path: Path) -> None:
+    """Ids, text, special tokens and names of a small tokenizer, each as its file says."""
+    tokenizer = Tokenizer.from_folder(_write(tmp_path))
+    assert tokenizer.vocab_size == 5
+    assert tokenizer.encode("hello world") == [3, 0, 1]
+    assert tokenizer.encode("hello world", add_special_tokens=False) == [0, 1]
+    assert tokenizer.encode("") == [3]
+    assert tokenizer.decode([3, 0, 1, 2]) == "hello world"
+    assert tokenizer.decode([3, 0, 1, 2], skip_special_tokens=False) == "<s> hello world </s>"
+    assert tokenizer.token_bytes(1) == b" world"
+    assert tokenizer.token_bytes(2) == b""
+    assert tokenizer.token_bytes(2, skip_special_tokens=False) == b" </s>"
+    assert [tokenizer.is_special(token_id) for token_id in (0, 2, 99)] == [False, True, False]
+    assert (tokenizer.token_to_id("world"), tokenizer.token_to_id("x"), tokenizer.token_to_id("\ud800")) == (
+        1,
+        None,
+        None,
+    )
+
+
+def test_ids_beyond_the_vocabulary_have_no_text(tmp_path: Path) -> None:
+    """Models pad their vocabulary: such ids decode to nothing, like in the library."""
+    tokenizer = Tokenizer.from_folder(_write(tmp_path))
+    assert tokenizer.decode([0, 7, 2**31 - 1, 1]) == "hello world"
+    assert tokenizer.token_bytes(7) == b""
+
+
+@pytest.mark.parametrize("token_id", [-1, 2**31, "0", 1.0, None])
+def test_what_is_no_id_is_refused(tmp_path: Path, token_id: Any) -> None:
+    """Negative, huge and other-typed ids are a ParameterError."""
+    tokenizer = Tokenizer.from_folder(_write(tmp_path))
+    with pytest.raises(ParameterError, match="token_ids"):
+        tokenizer.decode([0, token_id])
+
+
+@pytest.mark.parametrize("text", ["\ud800", "ok \udfff", None, 3, b"bytes", ["a"]])
+def test_only_unicode_text_can_be_encoded(tmp_path: Path, text: Any) -> None:
+    """Lone surrogates and other types are a PromptError, not the library's TypeError."""
+    with pytest.raises(PromptError, match="valid Unicode"):
+        Tokenizer.from_folder(_write(tmp_path)).encode(text)
+
+
+def test_a_prompt_is_never_cut_or_padded(tmp_path: Path) -> None:
+    """Truncation and padding that a tokenizer.json carries are for training, and are switched off."""
+    truncation = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    padding = {
+        "strategy": {"Fixed": 8},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "hello",
+    }
+    folder = _write(tmp_path, truncation=truncation, padding=padding)
+    assert Tokenizer.from_folder(folder).encode("hello hello world") == [3, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (None, (None, None, None)),
+        ({}, (None, None, None)),
+        ({"bos_token": "<s>", "eos_token": {"content": "</s>", "special": True}}, (3, 2, None)),
+        ({"bos_token": None, "eos_token": "<absent>"}, (None, None, None)),
+        ({"chat_template": "{{ x }}"}, (None, None, "{{ x }}")),
+        (
+            {"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]},
+            (None, None, "d"),
+        ),
+        ({"chat_template": [{"name": "rag", "template": "r"}]}, (None, None, None)),
+    ],
+)
+def test_tokenizer_config(tmp_path: Path, config: Any, expected: tuple[Any, ...]) -> None:
+    """Start token, end token and chat template as tokenizer_config.json has them."""
+    tokenizer = Tokenizer.from_folder(_write(tmp_path, config))
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.chat_template) == expected
+
+
+@pytest.mark.parametrize("config", [[], 3, {"bos_token": 3}, {"eos_token": {"content": 1}}, {"chat_template": 1}])
+def test_a_broken_tokenizer_config(tmp_path: Path, config: Any) -> None:
+    """Values of a wrong type are a TokenizerError that names the file."""
+    with pytest.raises(TokenizerError, match=r"tokenizer_config\.json"):
+        Tokenizer.from_folder(_write(tmp_path, config))
+
+
+def test_no_tokenizer(tmp_path: Path) -> None:
+    """A folder without tokenizer.json is a TokenizerError that names it."""
+    with pytest.raises(TokenizerError, match=r"no tokenizer\.json"):
+        Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b"[" * 100_000, b'{"model": 1}'])
+def test_a_broken_tokenizer(tmp_path: Path, content: bytes) -> None:
+    """A file that the library cannot read is a TokenizerError that names the folder."""
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json is not valid"):
+        Tokenizer.from_folder(tmp_path)
+
+
+def test_a_panic_of_the_library_is_an_error(tmp_path: Path) -> None:
+    """A template that names a special token which is not listed makes Rust code panic; ours is a TokenizerError."""
+    processor = json.loads((_write(tmp_path) / "tokenizer.json").read_text())["post_processor"]
+    folder = _write(tmp_path, post_processor=processor | {"special_tokens": {}})
+    with pytest.raises(TokenizerError):
+        Tokenizer.from_folder(folder).encode("hello")
+
+
+def test_a_vocabulary_without_tokens(tmp_path: Path) -> None:
+    """There must be something to write with."""
+    model = {"type": "WordLevel", "vocab": {}, "unk_token": "x"}
+    with pytest.raises(TokenizerError, match="must have token ids"):
+        Tokenizer.from_folder(_write(tmp_path, model=model, added_tokens=[], post_processor=None))
+
+
+def test_a_tokenizer_must_fit_its_model(tmp_path: Path) -> None:
+    """Ids that the model has no row for are an error when the model's size is given; spare rows are not."""
+    folder = _write(tmp_path)
+    assert Tokenizer.from_folder(folder, vocab_size=64).vocab_size == 5
+    with pytest.raises(TokenizerError, match="largest token id 4: must be below the model's vocab_size=4"):
+        Tokenizer.from_folder(folder, vocab_size=4)
+
+
+def test_digest_is_that_of_the_file(tmp_path: Path) -> None:
+    """Equal files, equal digests; another vocabulary, another digest."""
+    first = Tokenizer.from_folder(_write(tmp_path)).digest
+    assert Tokenizer.from_folder(_write(tmp_path)).digest == first
+    assert Tokenizer.from_folder(_write(tmp_path, normalizer={"type": "NFC"})).digest != first
+
+
+@pytest.mark.parametrize(("name", "vectors"), [("gpt2", "gpt-2"), ("phi-3", "phi-3")])
+def test_published_ids(shared: Path, name: str, vectors: str) -> None:
+    """46 hard strings of llama.cpp (ggml-vocab-*.inp and .out): ids, and the way back."""
+    folder = shared / "vectors" / "llama_cpp_vocab"
+    texts = (folder / f"{vectors}.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")[:-1]
+    lines = (folder / f"{vectors}.out").read_text().split("\n")
+    tokenizer = Tokenizer.from_folder(shared / "tokenizers" / name)
+    assert len(texts) == 46
+    for text, line in zip(texts, lines, strict=False):
+        expected = [int(token_id) for token_id in line.split()]
+        assert tokenizer.encode(text, add_special_tokens=False) == expected
+        assert tokenizer.decode(expected) == text
