@@ -80,7 +80,8 @@ extern "C" {
 #define DECODING_FORCE_TOKEN 2u      /* do not draw: report on forced_token_id */
 
 /* Flags of a batch. */
-#define DECODING_MASK_NAN 1u /* NaN counts as -inf instead of failing its row; +inf still fails */
+#define DECODING_MASK_NAN 1u     /* NaN counts as -inf instead of failing its row; +inf still fails */
+#define DECODING_PLAIN_SEARCH 2u /* find top_k and top_p slowly and simply: the same bits, for tests and benchmarks */
 
 #define DECODING_TOP_K_OFF INT32_MAX
 #define DECODING_MAX_VOCAB_SIZE 1048576

@@ -14,13 +14,12 @@
 
 /* 2^DK_WEIGHT_BITS * exp(d / T), for 0 >= d / T >= -80 */
 DK_INLINE dk_f dk_weight(dk_f x, const dk_scale *scale) {
-  const dk_f shifter = f_set(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer held in the low bits */
   const dk_f high = f_set(scale->rate_high);
   dk_f d = f_fma(x, f_set(scale->unit), f_set(scale->minus_max));
   dk_f p = f_mul(d, high);
   dk_f e = f_fma(d, f_set(scale->rate_low), f_fms(d, high, p));
-  dk_f shifted = f_add(p, shifter);
-  dk_f r = f_add(f_sub(p, f_sub(shifted, shifter)), e);
+  dk_f n = f_round(p);
+  dk_f r = f_add(f_sub(p, n), e);
   dk_f y = f_set(0x1.416b5ep-13f);
   y = f_fma(y, r, f_set(0x1.5f0830p-10f));
   y = f_fma(y, r, f_set(0x1.3b2de0p-7f));
@@ -28,8 +27,7 @@ DK_INLINE dk_f dk_weight(dk_f x, const dk_scale *scale) {
   y = f_fma(y, r, f_set(0x1.ebfbdcp-3f));
   y = f_fma(y, r, f_set(0x1.62e430p-1f));
   y = f_fma(y, r, f_set(1.0f));
-  dk_u power = u_shift_left_23(u_add(f_bits(shifted), u_set(127 + DK_WEIGHT_BITS)));
-  return f_mul(y, u_float(power));
+  return f_scale(y, f_add(n, f_set((float)DK_WEIGHT_BITS)));
 }
 
 #endif

@@ -31,6 +31,20 @@ typedef struct dk_cutoff {
   int32_t ties; /* 0 .. DK_BLOCK */
 } dk_cutoff;
 
+/* Tokens taken out of their row: parallel arrays, in order of id. */
+typedef struct dk_entries {
+  float *values;
+  int32_t *ids;
+  uint64_t *weights;
+} dk_entries;
+
+/* What one pass over a block finds out about a threshold search: see select.c. */
+typedef struct dk_split {
+  uint64_t all;    /* mass of the kept elements */
+  uint64_t above;  /* of those >= high */
+  int32_t between; /* how many of those in [low, high) went to the list */
+} dk_split;
+
 typedef struct dk_kernel {
   const char *name;
 
@@ -45,14 +59,35 @@ typedef struct dk_kernel {
 
   float (*maximum)(const float *block);
 
+  /* Place of the first element that equals the value, or -1. */
+  int32_t (*find)(const float *block, float value);
+
   /* How many elements the cutoff keeps. */
   int32_t (*count)(const float *block, dk_cutoff kept);
+
+  /* The kept elements, in order, and their ids: first_id, first_id + 1, ... Returns how many; both lists need room for
+   * DK_LANES more. */
+  int32_t (*gather)(const float *block, dk_cutoff kept, int32_t first_id, float *values, int32_t *ids);
 
   /* Sum of the kept weights. */
   uint64_t (*mass)(const float *block, dk_cutoff kept, const dk_scale *scale);
 
   /* The kept weights, 0 elsewhere. */
   void (*weights)(const float *block, dk_cutoff kept, const dk_scale *scale, uint64_t *out);
+
+  /* The weight of one value, 0 below `low`; bit for bit what `weights` has for it. */
+  uint64_t (*weight)(float value, float low, const dk_scale *scale);
+
+  /* mass, mass above, and a gather of what lies between, at the price of one. */
+  dk_split (*split)(const float *block, dk_cutoff kept, const dk_scale *scale, float low, float high, int32_t first_id,
+                    dk_entries list);
+
+  /* Sum of the given weights of the elements >= low. */
+  uint64_t (*sum_from)(const float *block, const uint64_t *weights, float low);
+
+  /* The entries of a block with low <= value <= high, in order, to `to`, which may be `from` or lie before it. Returns
+   * how many; `to` needs room for DK_LANES more. */
+  int32_t (*narrow)(dk_entries from, float low, float high, dk_entries to);
 
   /* Unsigned integers in the order of the values; both zeros have one key. */
   void (*keys)(const float *block, uint32_t *out);

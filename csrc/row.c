@@ -13,14 +13,16 @@ static char *carve(char **cursor, size_t size) {
   return start;
 }
 
+static size_t whole_blocks(size_t n) { return (n + DK_BLOCK - 1) / DK_BLOCK * DK_BLOCK; }
+
 /* With memory = NULL this only measures. */
 size_t dk_workspace_layout(int32_t vocab_size, int64_t max_edits, char *memory, dk_workspace *workspace) {
-  size_t blocks = ((size_t)vocab_size + DK_BLOCK - 1) / DK_BLOCK;
+  size_t blocks = whole_blocks(((size_t)vocab_size + DK_BLOCK - 1) / DK_BLOCK);
+  size_t capacity = whole_blocks((size_t)vocab_size / 4 + 4 * DK_BLOCK), room = capacity + DK_BLOCK;
   size_t skew = memory == NULL ? 0 : (64 - (uintptr_t)memory % 64) % 64;
   char *base = memory == NULL ? (char *)64 : memory + skew, *cursor = base;
   workspace->raw_max = (float *)(void *)carve(&cursor, blocks * sizeof(float));
   workspace->edited_max = (float *)(void *)carve(&cursor, blocks * sizeof(float));
-  workspace->floats = (float *)(void *)carve(&cursor, blocks * sizeof(float));
   workspace->edit_head = (int32_t *)(void *)carve(&cursor, blocks * sizeof(int32_t));
   workspace->sums = (uint64_t *)(void *)carve(&cursor, blocks * sizeof(uint64_t));
   workspace->histogram = (uint64_t *)(void *)carve(&cursor, DK_BINS * sizeof(uint64_t));
@@ -30,6 +32,12 @@ size_t dk_workspace_layout(int32_t vocab_size, int64_t max_edits, char *memory, 
   workspace->mask = (uint32_t *)(void *)carve(&cursor, blocks * DK_MASK_WORDS * sizeof(uint32_t));
   workspace->edits = (dk_edit *)(void *)carve(&cursor, (size_t)max_edits * sizeof(dk_edit));
   workspace->max_edits = max_edits;
+  workspace->list.values = (float *)(void *)carve(&cursor, room * sizeof(float));
+  workspace->list.ids = (int32_t *)(void *)carve(&cursor, room * sizeof(int32_t));
+  workspace->list.weights = (uint64_t *)(void *)carve(&cursor, room * sizeof(uint64_t));
+  workspace->list_max = (float *)(void *)carve(&cursor, whole_blocks(room / DK_BLOCK) * sizeof(float));
+  workspace->maxima_max = (float *)(void *)carve(&cursor, DK_BLOCK * sizeof(float));
+  workspace->list_capacity = (int32_t)capacity;
   return (size_t)(cursor - base) + 63; /* whatever the alignment of the caller's memory */
 }
 
@@ -84,6 +92,18 @@ static float read_logit(const dk_view *view, int32_t token_id) {
   return lanes[0];
 }
 
+void dk_peek(const dk_view *view, int32_t n, float *values) {
+  size_t element = view->dtype == DECODING_FLOAT32 ? 4 : 2;
+  int32_t runs = n / DK_LANES, last = view->vocab_size - DK_LANES;
+  float block[DK_BLOCK];
+  for (int32_t run = 0; run < runs; run++) {
+    int32_t start = last > 0 ? (int32_t)((int64_t)last * run / runs) : 0;
+    int32_t length = last > 0 ? DK_LANES : view->vocab_size;
+    view->kernel->widen(view->logits + (size_t)start * element, view->dtype, length, block);
+    memcpy(values + run * DK_LANES, block, DK_LANES * sizeof(float));
+  }
+}
+
 static dk_edit *find_edit(const dk_view *view, int32_t token_id) {
   dk_workspace *workspace = view->workspace;
   for (int32_t i = workspace->edit_head[token_id / DK_BLOCK]; i >= 0; i = workspace->edits[i].next)
@@ -103,11 +123,50 @@ float dk_value(const dk_view *view, int32_t token_id) {
   return read_logit(view, token_id);
 }
 
-static float largest(const float *values, int32_t n) {
+/* The maximum of n block maxima; -inf fills up their last block. */
+static float largest(const dk_kernel *kernel, float *maxima, int32_t n) {
   float max = -INFINITY;
-  for (int32_t i = 0; i < n; i++)
-    max = values[i] > max ? values[i] : max;
+  for (int32_t i = n; i < (int32_t)whole_blocks((size_t)n); i++)
+    maxima[i] = -INFINITY;
+  for (int32_t i = 0; i < n; i += DK_BLOCK) {
+    float block = kernel->maximum(maxima + i);
+    max = block > max ? block : max;
+  }
   return max;
+}
+
+/* A row of whole blocks in the workspace. */
+static dk_view plain_view(const dk_view *parent, const float *values, int32_t num_blocks, float *block_max) {
+  dk_view view = *parent;
+  view.logits = (const char *)values;
+  view.dtype = DECODING_FLOAT32;
+  view.vocab_size = num_blocks * DK_BLOCK;
+  view.num_blocks = num_blocks;
+  view.has_nan = view.is_edited = 0;
+  view.ids = NULL;
+  view.mask = NULL;
+  for (int32_t block = 0; block < num_blocks; block++)
+    block_max[block] = view.kernel->maximum(values + (size_t)block * DK_BLOCK);
+  view.block_max = block_max;
+  view.max = largest(view.kernel, block_max, num_blocks);
+  return view;
+}
+
+dk_view dk_view_maxima(const dk_view *view) {
+  int32_t num_blocks = (view->num_blocks + DK_BLOCK - 1) / DK_BLOCK;
+  return plain_view(view, view->block_max, num_blocks, view->workspace->maxima_max);
+}
+
+dk_view dk_view_list(const dk_view *view, int32_t n) {
+  dk_workspace *workspace = view->workspace;
+  int32_t padded = (int32_t)whole_blocks((size_t)n);
+  for (int32_t i = n; i < padded; i++) {
+    workspace->list.values[i] = -INFINITY;
+    workspace->list.weights[i] = 0;
+  }
+  dk_view list = plain_view(view, workspace->list.values, padded / DK_BLOCK, workspace->list_max);
+  list.ids = workspace->list.ids;
+  return list;
 }
 
 /* The error path: the first token that is NaN (where that is an error) or +inf. */
@@ -130,12 +189,13 @@ dk_failure dk_view_raw(dk_view *view, const decoding_batch *batch, const void *l
                     .vocab_size = batch->vocab_size,
                     .num_blocks = (batch->vocab_size + DK_BLOCK - 1) / DK_BLOCK,
                     .block_max = workspace->raw_max,
+                    .plain_search = (batch->flags & DECODING_PLAIN_SEARCH) != 0,
                     .workspace = workspace};
   uint32_t seen = view->kernel->scan(logits, batch->dtype, batch->vocab_size, workspace->raw_max);
   view->has_nan = (seen & DK_SAW_NAN) != 0;
   if ((seen & DK_SAW_INFINITY) || (view->has_nan && nan_is_bad))
     return (dk_failure){DECODING_NONFINITE, DECODING_STAGE_FINITE_CHECK, first_not_finite(view, nan_is_bad)};
-  view->max = largest(view->block_max, view->num_blocks);
+  view->max = largest(view->kernel, workspace->raw_max, view->num_blocks);
   if (view->max == -INFINITY)
     return (dk_failure){DECODING_EMPTY, DECODING_STAGE_FINITE_CHECK, -1};
   return FINE;
@@ -281,7 +341,7 @@ static void refresh_maxima(dk_view *view, const dk_view *raw) {
     block_max[block] = touched ? view->kernel->maximum(dk_fetch(view, block)) : raw->block_max[block];
   }
   view->block_max = block_max;
-  view->max = largest(block_max, view->num_blocks);
+  view->max = largest(view->kernel, block_max, view->num_blocks);
 }
 
 dk_failure dk_view_edited(dk_view *view, const dk_view *raw, const decoding_batch *batch, const decoding_row *row) {

@@ -14,11 +14,11 @@ typedef struct dk_edit {
   int32_t next; /* the next edit of the same block, or -1 */
 } dk_edit;
 
-/* Everything that one row needs, cut from the caller's workspace. n blocks of vocabulary: */
+/* Everything that one row needs, cut from the caller's workspace. n: blocks of the vocabulary, rounded up to whole
+ * blocks of DK_BLOCK, with -inf where there is no block: so maxima can be searched like a row. */
 typedef struct dk_workspace {
   float *raw_max;      /* [n] block maxima of the row as it came in */
   float *edited_max;   /* [n] block maxima after the edits */
-  float *floats;       /* [n] for select.c */
   int32_t *edit_head;  /* [n] first edit of each block, or -1 */
   uint64_t *sums;      /* [n] block masses of the draw */
   uint64_t *histogram; /* [DK_BINS] */
@@ -28,6 +28,10 @@ typedef struct dk_workspace {
   uint32_t *mask;      /* [n * DK_MASK_WORDS] */
   dk_edit *edits;      /* [max_edits] */
   int64_t max_edits;
+  dk_entries list;   /* [list_capacity], and room for DK_BLOCK more */
+  float *list_max;   /* block maxima of the list, padded like the others */
+  float *maxima_max; /* [DK_BLOCK] block maxima of block maxima */
+  int32_t list_capacity;
 } dk_workspace;
 
 #define DK_BINS 2048
@@ -41,6 +45,8 @@ typedef struct dk_view {
   int32_t num_blocks;
   int32_t has_nan; /* NaN counts as -inf, so no block can be used as it lies */
   int32_t is_edited;
+  int32_t plain_search; /* select.c takes the slow and simple way */
+  const int32_t *ids;   /* null: token ids are places in the row; else the ids of the tokens that a list holds */
   const uint32_t *mask; /* null: nothing is masked */
   const float *block_max;
   float max;
@@ -64,6 +70,18 @@ dk_failure dk_view_edited(dk_view *view, const dk_view *raw, const decoding_batc
 
 /* The DK_BLOCK values of a block, -inf past the end of the row; valid until the next fetch. */
 const float *dk_fetch(const dk_view *view, int32_t block);
+
+/* The id of the token at this place. */
+static inline int32_t dk_id(const dk_view *view, int32_t place) { return view->ids == NULL ? place : view->ids[place]; }
+
+/* Block maxima, searched like a row themselves. */
+dk_view dk_view_maxima(const dk_view *view);
+
+/* The first n entries of the workspace's list, as a row of their own; what lies behind them is overwritten. */
+dk_view dk_view_list(const dk_view *view, int32_t n);
+
+/* n logits, spread evenly over the row in runs of DK_LANES, as they lie in the caller's memory; n a multiple of it. */
+void dk_peek(const dk_view *view, int32_t n, float *values);
 
 /* The value of one token in this view. */
 float dk_value(const dk_view *view, int32_t token_id);

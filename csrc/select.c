@@ -1,128 +1,89 @@
-/* Where a prefix of the total order ends: a descent over the bits of the ordered integer keys, never a sort.
+/* Where a prefix of the total order ends, by number or by mass. Never a sort, and as little of the row as will do.
  *
- * Three histograms (11, 11 and 10 bits of the key) hold the mass, or the number, of the tokens under each digit. The
- * digit in which the target is crossed is fixed, and the next histogram looks only at tokens that begin with it. The
- * last digit leaves one value; of the tokens equal to it, the lowest ids are taken. Masses are integers, so the
- * crossing is exact. Blocks whose maximum lies below the digits fixed so far are not touched. */
-#include "select.h"
-
+ * By number (top_k, top-N): the k-th largest block maximum bounds the k-th largest token from below, so what lies
+ * above it is taken out into a list, and the list is searched.
+ * By mass (top_p): a sample of the row suggests a bracket for the threshold. One pass finds the total mass, the mass
+ * above the bracket, and takes out what lies within; the list is searched. Where the sample misled, because the mass
+ * sits in a few large tokens, ever longer lists of the largest are tried. Where nothing of this applies, a descent
+ * over the digits of the keys with a histogram each finds the same threshold slowly: it is also the yardstick, see
+ * DECODING_PLAIN_SEARCH. Counts and masses are integers, so every way finds the same prefix. */
 #include <float.h>
+#include <math.h>
 #include <string.h>
 
-dk_prefix dk_prefix_all(void) { return (dk_prefix){-FLT_MAX, INT32_MAX}; }
+#include "ordered.h"
+#include "select.h"
 
-static uint32_t key_of(float value) {
-  uint32_t bits;
-  value += 0.0f; /* -0 becomes +0 */
-  memcpy(&bits, &value, sizeof bits);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-
-static float value_of(uint32_t key) {
-  uint32_t bits = key & 0x80000000u ? key & 0x7FFFFFFFu : ~key;
-  float value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-/* The least float that is not below the bound; bounds under the float range keep every finite value. */
-dk_prefix dk_prefix_from(double bound) {
-  if (!(bound > -(double)FLT_MAX))
-    return dk_prefix_all();
-  float value = (float)bound;
-  if ((double)value < bound)
-    value = value_of(key_of(value) + 1);
-  return (dk_prefix){value, INT32_MAX};
-}
-
-dk_prefix dk_prefix_tighter(dk_prefix a, dk_prefix b) {
-  if (a.value != b.value)
-    return a.value > b.value ? a : b;
-  return a.last_id < b.last_id ? a : b;
-}
-
-int32_t dk_prefix_has(dk_prefix prefix, float value, int32_t token_id) {
-  return value > prefix.value || (value == prefix.value && token_id <= prefix.last_id);
-}
-
-dk_cutoff dk_prefix_in_block(dk_prefix prefix, int32_t block) {
-  int64_t ties = (int64_t)prefix.last_id + 1 - (int64_t)block * DK_BLOCK;
-  return (dk_cutoff){prefix.value, ties > DK_BLOCK ? DK_BLOCK : ties < 0 ? 0 : (int32_t)ties};
-}
-
-int64_t dk_prefix_count(const dk_view *view, dk_prefix prefix) {
-  int64_t total = 0;
-  for (int32_t block = 0; block < view->num_blocks; block++)
-    if (view->block_max[block] >= prefix.value)
-      total += view->kernel->count(dk_fetch(view, block), dk_prefix_in_block(prefix, block));
-  return total;
-}
-
-uint64_t dk_prefix_mass(const dk_view *view, dk_prefix prefix, const dk_scale *scale, uint64_t *sums) {
-  uint64_t total = 0;
-  for (int32_t block = 0; block < view->num_blocks; block++) {
-    uint64_t sum = 0;
-    if (view->block_max[block] >= prefix.value)
-      sum = view->kernel->mass(dk_fetch(view, block), dk_prefix_in_block(prefix, block), scale);
-    if (sums != NULL)
-      sums[block] = sum;
-    total += sum;
-  }
-  return total;
-}
-
-/* What the descent has fixed so far: the leading digits of the key, and the mass of all tokens above them. */
-typedef struct dk_descent {
-  uint32_t digits;
-  int32_t shift; /* bits of the key that are still open */
-  uint64_t above;
-} dk_descent;
-
-/* One histogram over the next `bits` bits. Without a scale every token weighs 1. */
-static void fill_histogram(const dk_view *view, dk_prefix within, const dk_scale *scale, dk_descent at, int32_t bits) {
-  dk_workspace *workspace = view->workspace;
-  int32_t shift = at.shift - bits;
-  memset(workspace->histogram, 0, ((size_t)1 << bits) * sizeof(uint64_t));
-  for (int32_t block = 0; block < view->num_blocks; block++) {
-    float max = view->block_max[block];
-    if (max < within.value || (at.shift < 32 && key_of(max) >> at.shift < at.digits))
-      continue;
-    const float *values = dk_fetch(view, block);
-    dk_cutoff kept = dk_prefix_in_block(within, block);
-    view->kernel->keys(values, workspace->keys);
-    if (scale != NULL)
-      view->kernel->weights(values, kept, scale, workspace->weights);
-    uint32_t least = key_of(kept.value);
-    for (int32_t i = 0; i < DK_BLOCK; i++) {
-      uint32_t key = workspace->keys[i];
-      if (key < least || (key == least && i >= kept.ties) || (at.shift < 32 && key >> at.shift != at.digits))
-        continue;
-      workspace->histogram[key >> shift & ((1u << bits) - 1u)] += scale != NULL ? workspace->weights[i] : 1u;
-    }
-  }
-}
-
-/* Fixes the digit in which the running total, from the top, reaches the target. */
-static dk_descent descend(const uint64_t *histogram, dk_descent at, int32_t bits, uint64_t target) {
-  int32_t digit = (1 << bits) - 1;
-  while (digit > 0 && at.above + histogram[digit] < target)
-    at.above += histogram[digit--];
-  at.digits = at.digits << bits | (uint32_t)digit;
-  at.shift -= bits;
-  return at;
-}
-
-/* The id of the nth token (from 1, in order of id) that equals the value. */
+/* The id of the nth token (from 1, in order of id) that equals the value; where there are fewer, past every id. */
 static int32_t nth_equal(const dk_view *view, float value, int64_t n) {
   for (int32_t block = 0; block < view->num_blocks; block++) {
     if (view->block_max[block] < value)
       continue;
     const float *values = dk_fetch(view, block);
-    for (int32_t i = 0; i < DK_BLOCK; i++)
+    int32_t i = view->kernel->find(values, value);
+    for (; i >= 0 && i < DK_BLOCK; i++)
       if (values[i] == value && --n == 0)
-        return block * DK_BLOCK + i;
+        return dk_id(view, block * DK_BLOCK + i);
   }
   return INT32_MAX;
+}
+
+/* ---- by number ---- */
+
+static int64_t count_from(const dk_view *view, uint32_t key) {
+  return dk_prefix_count(view, (dk_prefix){dk_value_of(key), INT32_MAX});
+}
+
+/* The largest key in [low, high] with at least k tokens from it upwards; low where there is none. */
+static uint32_t key_of_kth(const dk_view *view, uint32_t low, uint32_t high, int64_t k) {
+  while (low < high) {
+    uint32_t middle = high - (high - low) / 2;
+    if (count_from(view, middle) >= k)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  return low;
+}
+
+/* The first k tokens of a view, all of whose tokens lie at or above `floor`. */
+static dk_prefix first_k(const dk_view *view, float floor, int64_t k) {
+  float value = dk_value_of(key_of_kth(view, dk_key_of(floor), dk_key_of(view->max), k));
+  int64_t above = dk_prefix_count(view, (dk_prefix){value, -1});
+  return (dk_prefix){value, nth_equal(view, value, k - above)};
+}
+
+dk_prefix dk_select_count(const dk_view *view, int64_t k) {
+  if (k > view->num_blocks || view->plain_search)
+    return first_k(view, -FLT_MAX, k);
+  dk_view maxima = dk_view_maxima(view);
+  float bound = dk_value_of(key_of_kth(&maxima, dk_key_of(-FLT_MAX), dk_key_of(view->max), k));
+  int32_t above = dk_gather(view, (dk_prefix){bound, -1}); /* ties at the bound would fill the list for nothing */
+  if (above < 0)
+    return first_k(view, bound, k);
+  if (above < k)
+    return (dk_prefix){bound, nth_equal(view, bound, k - above)};
+  dk_view list = dk_view_list(view, above);
+  return first_k(&list, bound, k);
+}
+
+/* ---- by mass ---- */
+
+/* Blocks up to which a list is bisected as it is; a longer one is narrowed at every step. */
+#define SHORT_LIST 4
+
+/* Where a threshold must lie: between the keys low and high, both included, with `above` the mass over high. */
+typedef struct dk_bracket {
+  uint32_t low;
+  uint32_t high;
+  uint64_t above;
+  uint64_t target;
+} dk_bracket;
+
+static uint64_t crossing(float top_p, uint64_t total) {
+  double target = ceil((double)top_p * (double)total);
+  uint64_t mass = target < 1.0 ? 1u : (uint64_t)target;
+  return mass < total ? mass : total;
 }
 
 static uint64_t weight_of(const dk_view *view, float value, const dk_scale *scale) {
@@ -134,61 +95,287 @@ static uint64_t weight_of(const dk_view *view, float value, const dk_scale *scal
   return weights[0];
 }
 
-static dk_prefix select_prefix(const dk_view *view, dk_prefix within, const dk_scale *scale, uint64_t target) {
-  static const int32_t digits[3] = {11, 11, 10};
-  dk_descent at = {0, 32, 0};
-  for (int32_t i = 0; i < 3; i++) {
-    fill_histogram(view, within, scale, at, digits[i]);
-    at = descend(view->workspace->histogram, at, digits[i], target);
-  }
-  float value = value_of(at.digits);
-  uint64_t each = scale != NULL ? weight_of(view, value, scale) : 1u;
-  uint64_t missing = target - at.above;
+/* The prefix that ends among the tokens of one value: as many of them, by id, as the target still needs. */
+static dk_prefix end_among_equals(const dk_view *view, float value, uint64_t missing, const dk_scale *scale) {
+  uint64_t each = weight_of(view, value, scale);
   return (dk_prefix){value, nth_equal(view, value, (int64_t)((missing + each - 1) / each))};
 }
 
-/* The k-th largest of n floats, in place: quickselect on the middle element. */
-static float kth_largest(float *values, int32_t n, int32_t k) {
-  int32_t low = 0, high = n - 1, target = k - 1;
-  while (low < high) {
-    float pivot = values[low + (high - low) / 2];
-    int32_t i = low, j = high;
-    while (i <= j) {
-      while (values[i] > pivot)
-        i++;
-      while (values[j] < pivot)
-        j--;
-      if (i <= j) {
-        float swap = values[i];
-        values[i++] = values[j];
-        values[j--] = swap;
-      }
+/* One histogram over the next `bits` bits of the keys that begin with the digits found so far. */
+static void fill_histogram(const dk_view *view, dk_prefix within, const dk_scale *scale, uint32_t digits, int32_t open,
+                           int32_t bits) {
+  dk_workspace *workspace = view->workspace;
+  memset(workspace->histogram, 0, ((size_t)1 << bits) * sizeof(uint64_t));
+  for (int32_t block = 0; block < view->num_blocks; block++) {
+    if (view->block_max[block] < within.value)
+      continue;
+    const float *values = dk_fetch(view, block);
+    view->kernel->keys(values, workspace->keys);
+    view->kernel->weights(values, dk_prefix_in_block(within, block), scale, workspace->weights);
+    for (int32_t i = 0; i < DK_BLOCK; i++) {
+      uint32_t key = workspace->keys[i];
+      if (open == 32 || key >> open == digits)
+        workspace->histogram[key >> (open - bits) & ((1u << bits) - 1u)] += workspace->weights[i];
     }
-    if (target <= j)
-      high = j;
-    else if (target >= i)
-      low = i;
-    else
-      break;
   }
-  return values[target];
 }
 
-/* At least k tokens lie at or above the k-th largest block maximum: a bound that spares most blocks. */
-static dk_prefix bound_by_maxima(const dk_view *view, int64_t k) {
-  float *copy = view->workspace->floats;
-  if (k > view->num_blocks)
-    return dk_prefix_all();
-  memcpy(copy, view->block_max, (size_t)view->num_blocks * sizeof *copy);
-  float bound = kth_largest(copy, view->num_blocks, (int32_t)k);
-  return bound > -FLT_MAX ? (dk_prefix){bound, INT32_MAX} : dk_prefix_all();
+/* The plain search: the digits of the threshold's key, most significant first, each where the running mass from the
+ * top reaches the target. */
+static dk_prefix by_histogram(const dk_view *view, dk_prefix within, const dk_scale *scale, uint64_t target) {
+  static const int32_t bits[3] = {11, 11, 10};
+  const uint64_t *histogram = view->workspace->histogram;
+  uint32_t digits = 0;
+  uint64_t above = 0;
+  for (int32_t i = 0, open = 32; i < 3; open -= bits[i++]) {
+    fill_histogram(view, within, scale, digits, open, bits[i]);
+    int32_t digit = (1 << bits[i]) - 1;
+    while (digit > 0 && above + histogram[digit] < target)
+      above += histogram[digit--];
+    digits = digits << bits[i] | (uint32_t)digit;
+  }
+  return end_among_equals(view, dk_value_of(digits), target - above, scale);
 }
 
-dk_prefix dk_select_count(const dk_view *view, int64_t k) {
-  dk_prefix bounded = bound_by_maxima(view, k);
-  return dk_prefix_count(view, bounded) <= k ? bounded : select_prefix(view, bounded, NULL, (uint64_t)k);
+static uint64_t list_mass(const dk_view *list, float low) {
+  uint64_t total = 0;
+  for (int32_t block = 0; block < list->num_blocks; block++)
+    if (list->block_max[block] >= low)
+      total += list->kernel->sum_from((const float *)(const void *)list->logits + block * DK_BLOCK,
+                                      list->workspace->list.weights + block * DK_BLOCK, low);
+  return total;
 }
 
-dk_prefix dk_select_mass(const dk_view *view, dk_prefix within, const dk_scale *scale, uint64_t mass) {
-  return select_prefix(view, within, scale, mass);
+/* Drops the entries outside the bracket. */
+static dk_view narrowed(const dk_view *list, const dk_bracket *bracket) {
+  const dk_entries *all = &list->workspace->list;
+  float low = dk_value_of(bracket->low), high = dk_value_of(bracket->high);
+  int32_t n = 0;
+  for (int32_t block = 0; block < list->num_blocks; block++) {
+    dk_entries from = {all->values + block * DK_BLOCK, all->ids + block * DK_BLOCK, all->weights + block * DK_BLOCK};
+    dk_entries to = {all->values + n, all->ids + n, all->weights + n};
+    n += list->kernel->narrow(from, low, high, to);
+  }
+  return dk_view_list(list, n);
+}
+
+/* Adds the entries at or above a value to the masses of their blocks. */
+static void spread(const dk_view *list, float low, uint64_t *sums) {
+  const dk_entries *all = &list->workspace->list;
+  for (int32_t i = 0; i < list->vocab_size; i++)
+    if (all->values[i] >= low)
+      sums[all->ids[i] / DK_BLOCK] += all->weights[i];
+}
+
+/* Bisects the bracket over a list that holds every token within it, until no more than `width` keys are left. */
+static void bisect(dk_view *list, dk_bracket *bracket, uint32_t width, uint64_t *sums) {
+  while (bracket->high - bracket->low > width) {
+    uint32_t middle = bracket->high - (bracket->high - bracket->low) / 2;
+    uint64_t upper = list_mass(list, dk_value_of(middle));
+    int32_t reached = bracket->above + upper >= bracket->target;
+    if (reached)
+      bracket->low = middle;
+    else
+      bracket->high = middle - 1;
+    if (list->num_blocks <= SHORT_LIST)
+      continue;
+    if (!reached) { /* what is dropped from the top counts as above from now on */
+      bracket->above += upper;
+      spread(list, dk_value_of(middle), sums);
+    }
+    *list = narrowed(list, bracket);
+  }
+}
+
+/* The end of the prefix, from a list that holds every token of the bracket; sums[] is completed. */
+static dk_prefix search_list(dk_view list, dk_bracket bracket, const dk_scale *scale, uint64_t *sums) {
+  bisect(&list, &bracket, 0, sums);
+  uint64_t above = bracket.above + list_mass(&list, dk_value_of(bracket.low + 1));
+  dk_prefix prefix = end_among_equals(&list, dk_value_of(bracket.low), bracket.target - above, scale);
+  const dk_entries *all = &list.workspace->list;
+  for (int32_t i = 0; i < list.vocab_size; i++)
+    if (dk_prefix_has(prefix, all->values[i], all->ids[i]))
+      sums[all->ids[i] / DK_BLOCK] += all->weights[i];
+  return prefix;
+}
+
+static dk_view weighed_list(const dk_view *view, int32_t n, const dk_scale *scale) {
+  dk_view list = dk_view_list(view, n);
+  const dk_entries *all = &view->workspace->list;
+  for (int32_t i = 0; i < list.vocab_size; i += DK_BLOCK)
+    view->kernel->weights(all->values + i, (dk_cutoff){-FLT_MAX, DK_BLOCK}, scale, all->weights + i);
+  return list;
+}
+
+/* The value at which a list's running mass, from the top, reaches this share of its total; roughly. */
+static float value_at_share(dk_view *list, double share) {
+  dk_bracket bracket = {dk_key_of(-FLT_MAX), dk_key_of(list->max), 0, 0};
+  bracket.target = (uint64_t)(share * (double)list_mass(list, -FLT_MAX));
+  bisect(list, &bracket, 1u << 14, NULL);
+  return dk_value_of(bracket.low);
+}
+
+/* Where the threshold lies if the row is like a sample of it: a bracket of values. Returns 0 where the sample is no
+ * guide: too few of its tokens carry the mass. Nothing but speed depends on it, so it looks at the caller's logits,
+ * whatever edits there are. */
+static int32_t suggest(const dk_view *view, dk_prefix within, const dk_scale *scale, double top_p, float *low,
+                       float *high) {
+  const dk_entries *list = &view->workspace->list;
+  int32_t n = SHORT_LIST * DK_BLOCK;
+  dk_peek(view, n, list->values);
+  for (int32_t i = 0; i < n; i++) {
+    float value = list->values[i];
+    list->ids[i] = i;
+    list->values[i] = value < within.value ? -INFINITY : value > view->max ? view->max : value;
+  }
+  dk_view sample = weighed_list(view, n, scale);
+  if (sample.max == -INFINITY)
+    return 0;
+  double slack = 0.25 * top_p * (1.0 - top_p);
+  *high = value_at_share(&sample, top_p - slack);
+  *low = value_at_share(&sample, top_p + slack);
+  return dk_prefix_count(&sample, (dk_prefix){*high, INT32_MAX}) >= 64;
+}
+
+/* What one pass tells of a bracket of values. */
+typedef struct dk_survey {
+  uint64_t total;
+  uint64_t above;   /* mass at or above `high` */
+  int32_t num_list; /* tokens in [low, high), now in the list; -1: too many for it */
+} dk_survey;
+
+static dk_survey survey(const dk_view *view, dk_prefix within, const dk_scale *scale, float low, float high,
+                        uint64_t *sums) {
+  const dk_entries *list = &view->workspace->list;
+  dk_survey found = {0, 0, 0};
+  int32_t n = 0;
+  for (int32_t block = 0; block < view->num_blocks; block++) {
+    sums[block] = 0;
+    if (view->block_max[block] < within.value)
+      continue;
+    dk_entries rest = {list->values + n, list->ids + n, NULL};
+    dk_split part = view->kernel->split(dk_fetch(view, block), dk_prefix_in_block(within, block), scale,
+                                        found.num_list < 0 ? high : low, high, block * DK_BLOCK, rest);
+    found.total += part.all;
+    found.above += sums[block] = part.above;
+    n += part.between;
+    if (n > view->workspace->list_capacity)
+      found.num_list = n = -1;
+    if (found.num_list < 0)
+      n = 0;
+  }
+  found.num_list = found.num_list < 0 ? -1 : n;
+  return found;
+}
+
+/* Searches the list's n tokens, which are all those from the key `low` upwards; 0 where their mass misses the target.
+ */
+static int32_t in_largest(const dk_view *view, int32_t n, uint32_t low, const dk_scale *scale, uint64_t target,
+                          dk_prefix *prefix, uint64_t *sums) {
+  dk_view list = weighed_list(view, n, scale);
+  if (list_mass(&list, -FLT_MAX) < target)
+    return 0;
+  memset(sums, 0, (size_t)view->num_blocks * sizeof *sums);
+  *prefix = search_list(list, (dk_bracket){low, dk_key_of(view->max), 0, target}, scale, sums);
+  return 1;
+}
+
+/* The threshold lies among the largest tokens: lists of those above the 16th, the 128th, the last block maximum. */
+static int32_t among_largest(const dk_view *view, const dk_scale *scale, uint64_t target, dk_prefix *prefix,
+                             uint64_t *sums) {
+  dk_view maxima = dk_view_maxima(view);
+  const int32_t tries[3] = {16, 128, view->num_blocks};
+  for (int32_t i = 0; i < 3; i++) {
+    int32_t m = tries[i] < view->num_blocks ? tries[i] : view->num_blocks;
+    uint32_t bound = key_of_kth(&maxima, dk_key_of(-FLT_MAX), dk_key_of(view->max), m);
+    int32_t n = dk_gather(view, (dk_prefix){dk_value_of(bound), -1});
+    if (n < 0)
+      return 0;
+    if (in_largest(view, n, bound + 1, scale, target, prefix, sums))
+      return 1;
+  }
+  return 0;
+}
+
+/* Everything else: the list that the bracket [low, high) makes in one more pass, if it can take it; else plainly. */
+static dk_prefix search_again(const dk_view *view, dk_prefix within, const dk_scale *scale, uint64_t target, float low,
+                              float high, uint64_t *sums) {
+  dk_survey found = survey(view, within, scale, low, high, sums);
+  if (found.num_list > 0 && found.above < target) {
+    dk_view list = weighed_list(view, found.num_list, scale);
+    if (found.above + list_mass(&list, -FLT_MAX) >= target) {
+      dk_bracket bracket = {dk_key_of(low), dk_key_of(high) - 1, found.above, target};
+      return search_list(list, bracket, scale, sums);
+    }
+  }
+  dk_prefix prefix = by_histogram(view, within, scale, target);
+  dk_prefix_mass(view, prefix, scale, sums);
+  return prefix;
+}
+
+/* The threshold lies at or above `low`. */
+static dk_prefix search_upwards(const dk_view *view, dk_prefix within, const dk_scale *scale, uint64_t target,
+                                float low, uint64_t *sums) {
+  dk_prefix prefix;
+  if (among_largest(view, scale, target, &prefix, sums))
+    return prefix;
+  int32_t n = dk_gather(view, dk_prefix_tighter(within, (dk_prefix){low, INT32_MAX}));
+  if (n > 0 && in_largest(view, n, dk_key_of(low), scale, target, &prefix, sums))
+    return prefix;
+  return search_again(view, within, scale, target, low, INFINITY, sums);
+}
+
+static dk_prefix plainly(const dk_view *view, dk_prefix within, const dk_scale *scale, float top_p, uint64_t *sums) {
+  uint64_t total = dk_prefix_mass(view, within, scale, NULL);
+  dk_prefix prefix = by_histogram(view, within, scale, crossing(top_p, total));
+  dk_prefix_mass(view, prefix, scale, sums);
+  return prefix;
+}
+
+/* A prefix that is short already, say after top_k. */
+static int32_t in_list(const dk_view *view, dk_prefix within, const dk_scale *scale, float top_p, dk_prefix *prefix,
+                       uint64_t *sums) {
+  int32_t n = dk_gather(view, within);
+  if (n < 0)
+    return 0;
+  dk_view list = weighed_list(view, n, scale);
+  uint64_t target = crossing(top_p, list_mass(&list, -FLT_MAX));
+  memset(sums, 0, (size_t)view->num_blocks * sizeof *sums);
+  dk_bracket bracket = {dk_key_of(within.value), dk_key_of(view->max), 0, target};
+  *prefix = search_list(list, bracket, scale, sums);
+  return 1;
+}
+
+dk_prefix dk_select_mass(const dk_view *view, dk_prefix within, int32_t is_short, const dk_scale *scale, float top_p,
+                         uint64_t *sums) {
+  float low, high;
+  dk_prefix short_prefix;
+  if (view->plain_search)
+    return plainly(view, within, scale, top_p, sums);
+  if (is_short && in_list(view, within, scale, top_p, &short_prefix, sums))
+    return short_prefix;
+  if (!suggest(view, within, scale, (double)top_p, &low, &high)) {
+    uint64_t total = dk_prefix_mass(view, within, scale, NULL);
+    return search_upwards(view, within, scale, crossing(top_p, total), within.value, sums);
+  }
+  dk_survey found = survey(view, within, scale, low, high, sums);
+  uint64_t target = crossing(top_p, found.total);
+  if (found.above >= target)
+    return search_upwards(view, within, scale, target, high, sums);
+  if (found.num_list > 0) {
+    dk_view list = weighed_list(view, found.num_list, scale);
+    if (found.above + list_mass(&list, -FLT_MAX) >= target)
+      return search_list(list, (dk_bracket){dk_key_of(low), dk_key_of(high) - 1, found.above, target}, scale, sums);
+  }
+  return search_again(view, within, scale, target, within.value, found.num_list < 0 ? high : low, sums);
+}
+
+uint64_t dk_weigh(const dk_view *view, dk_prefix prefix, const dk_scale *scale, uint64_t *sums) {
+  int32_t n = view->plain_search ? -1 : dk_gather(view, prefix);
+  if (n < 0)
+    return dk_prefix_mass(view, prefix, scale, sums);
+  dk_view list = weighed_list(view, n, scale);
+  memset(sums, 0, (size_t)view->num_blocks * sizeof *sums);
+  spread(&list, -FLT_MAX, sums);
+  return list_mass(&list, -FLT_MAX);
 }

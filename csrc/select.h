@@ -31,10 +31,19 @@ int64_t dk_prefix_count(const dk_view *view, dk_prefix prefix);
 /* Mass of the prefix; sums[block], where not null, gets the mass of each block. */
 uint64_t dk_prefix_mass(const dk_view *view, dk_prefix prefix, const dk_scale *scale, uint64_t *sums);
 
+/* Takes the tokens of the prefix out of the row, into the workspace's list, in order of id. Returns how many, or -1
+ * where the list is too short for them. */
+int32_t dk_gather(const dk_view *view, dk_prefix prefix);
+
 /* The first k tokens; all that are not banned where there are no more than k. */
 dk_prefix dk_select_count(const dk_view *view, int64_t k);
 
-/* The shortest prefix of `within` that has at least this mass; 1 <= mass <= the mass of `within`. */
-dk_prefix dk_select_mass(const dk_view *view, dk_prefix within, const dk_scale *scale, uint64_t mass);
+/* The shortest prefix of `within` whose mass is at least top_p times the mass of `within`, and at least one token.
+ * is_short: `within` is expected to hold few tokens. sums[block] gets the mass that each block has in the result. */
+dk_prefix dk_select_mass(const dk_view *view, dk_prefix within, int32_t is_short, const dk_scale *scale, float top_p,
+                         uint64_t *sums);
+
+/* dk_prefix_mass for a prefix that may be short: then its tokens are weighed, and not the blocks they lie in. */
+uint64_t dk_weigh(const dk_view *view, dk_prefix prefix, const dk_scale *scale, uint64_t *sums);
 
 #endif

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from decoding.errors import DecodingError, shown
 from decoding.params import SamplingParams
+from decoding.version import __version__
 
 if TYPE_CHECKING:
     from decoding.engine.outputs import Choice, Logprobs
@@ -70,20 +71,10 @@ def _silence_stdout() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="decoding", description="A sampling and decoding engine for language models.")
-    parser.add_argument("--version", action=_VersionAction, nargs=0, help="print the version and exit")
+    parser.add_argument("--version", action="version", version=f"decoding {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_complete(commands)
     return parser
-
-
-class _VersionAction(argparse.Action):
-    """Looks the version up only when it is asked for."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import version
-
-        print(f"decoding {version('decoding-engine')}")
-        parser.exit()
 
 
 def _add_complete(commands: Any) -> None:

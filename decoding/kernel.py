@@ -267,10 +267,12 @@ class Kernel:
     Calls may run at the same time in several threads: each takes a workspace of its own from the pool.
     """
 
-    def __init__(self, vocab_size: int, num_valid_tokens: int, *, mask_nan: bool) -> None:
+    def __init__(self, vocab_size: int, num_valid_tokens: int, *, mask_nan: bool, plain_search: bool = False) -> None:
+        """`plain_search` finds top_k and top_p the slow and simple way: the same bits, to compare with."""
         self.vocab_size = vocab_size
         self._num_valid_tokens = num_valid_tokens
         self._flags = lib.DECODING_MASK_NAN if mask_nan else 0
+        self._flags |= lib.DECODING_PLAIN_SEARCH if plain_search else 0
         self._pool: list[NDArray[np.uint8]] = []
 
     def sample(self, matrix: Matrix, rows: Sequence[Row], num_top: int, *, ban_padding: bool = True) -> Batch:

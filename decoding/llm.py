@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
@@ -20,6 +19,7 @@ from decoding.models.registry import load_model
 from decoding.params import SamplingParams
 from decoding.text.tokenizer import Tokenizer
 from decoding.types import Prompt
+from decoding.version import __version__
 
 OnError: TypeAlias = Literal["raise", "status"]
 
@@ -79,7 +79,7 @@ class LLM:
     @property
     def system_fingerprint(self) -> str:
         """A digest of what decides the output besides the request: library, stream version, weights, tokenizer."""
-        parts = (version("decoding-engine"), STREAM_VERSION, getattr(self._model, "digest", self.name), "float32")
+        parts = (__version__, STREAM_VERSION, getattr(self._model, "digest", self.name), "float32")
         tokenizer = "" if self._tokenizer is None else self._tokenizer.digest
         return "fp_" + hashlib.blake2b(repr((*parts, tokenizer)).encode(), digest_size=8).hexdigest()
 

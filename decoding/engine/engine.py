@@ -56,7 +56,7 @@ class Engine:
         self._tokenizer = tokenizer
         self._waiting: deque[SequenceGroup] = deque()
         self._running: list[Running] = []
-        self._free_slots = list(range(max_num_seqs))
+        self._free_slots = list(range(max_num_seqs))[::-1]
 
     @property
     def has_work(self) -> bool:
@@ -75,6 +75,7 @@ class Engine:
         Returns the sequences that took part, those that ended in this step included.
         """
         self._running += self._schedule()
+        self._running.sort(key=lambda running: running.slot)  # neighbours in the cache are read without a copy
         active = [running for running in self._running if not running.sequence.is_finished]
         if active:
             logits = self._run(active)  # [len(active), vocab]
@@ -175,6 +176,7 @@ class Engine:
                 self._free_slots.append(running.slot)
             else:
                 self._running.append(running)
+        self._free_slots.sort(reverse=True)  # the lowest is taken first, so that running ones stay neighbours
         return stepped
 
 

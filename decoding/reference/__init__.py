@@ -6,8 +6,9 @@
 It never imports the kernel, nor the kernel it; the tests hold the two together.
 """
 
+from decoding.reference.draw import possible_tokens
 from decoding.reference.logits import Row, total_order
-from decoding.reference.philox import philox4x64, random_word
+from decoding.reference.philox import philox4x64, random_words
 from decoding.reference.sample import log_softmax, logprobs, rank, sample_row, top_token_ids
 
 __all__ = [
@@ -15,7 +16,8 @@ __all__ = [
     "log_softmax",
     "logprobs",
     "philox4x64",
-    "random_word",
+    "possible_tokens",
+    "random_words",
     "rank",
     "sample_row",
     "top_token_ids",

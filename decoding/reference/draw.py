@@ -1,23 +1,84 @@
-"""Stage 13: one exact draw by inverse CDF in the order of token ids."""
+"""Stage 13: one exact draw, by inverse CDF where the mass of what is kept is known, by rejection where it is not.
+
+Both draw token i with probability `row.probabilities[i]`. Which of them a row takes depends on its parameters alone:
+with top_k or top_p what is kept has been weighed anyway; without them, rejection saves the weighing.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from decoding.reference.logits import Row
-from decoding.reference.philox import random_word
+from decoding.params import to_float32
+from decoding.reference.logits import Array, Row
+from decoding.reference.philox import random_words
 from decoding.reference.truncation import weights
+from decoding.stages import GREEDY_TEMPERATURE
+
+BLOCK = 256
+"""Tokens of a proposal's block: ids BLOCK * b to BLOCK * b + BLOCK - 1."""
 
 
 def apply_draw(row: Row) -> None:
-    """The first token, by id, whose cumulative probability exceeds u / 2**64 (Devroye 1986, section II.2.1).
-
-    u is the 64-bit word of Philox for (seed, stream, position, choice). Token i owns the half-open interval
-    [cumulative[i - 1], cumulative[i]), which is empty for tokens that were dropped.
-    """
+    """The drawn token, and the distribution that it was drawn from."""
     mass = weights(row.logits)
     row.probabilities = mass / mass.sum()
-    row.cumulative = np.cumsum(row.probabilities)
-    word = random_word(row.seed, row.stream, len(row.output_token_ids), row.choice)
-    row.target = (word >> 11) / 2**53  # as much of u / 2**64 as float64 holds without rounding up to 1
-    row.token_id = int(np.argmax(row.cumulative > row.target * row.cumulative[-1]))
+    (row.token_id,) = possible_tokens(row, row.probabilities)
+
+
+def is_by_rejection(row: Row) -> bool:
+    """Nothing but a temperature and min_p shapes the row."""
+    p = row.params
+    return p.top_k is None and to_float32(p.top_p) == 1.0 and to_float32(p.temperature) >= GREEDY_TEMPERATURE
+
+
+def possible_tokens(row: Row, probabilities: Array, slack: float = 0.0) -> set[int]:
+    """The tokens that the row's random words can mean, where `probabilities` [vocab] are known to `slack` only.
+
+    Without slack that is one token: the definition. With it, a test can tell a wrong draw from one that
+    rounding decides.
+    """
+    method = _by_rejection if is_by_rejection(row) else _by_inversion
+    return method(row, probabilities, slack)
+
+
+def _by_inversion(row: Row, probabilities: Array, slack: float) -> set[int]:
+    """The first token, by id, whose cumulative probability exceeds the uniform number (Devroye 1986, II.2.1)."""
+    return set(_at(_uniform(_words(row, 0)[0]), probabilities, slack).tolist())
+
+
+def _by_rejection(row: Row, probabilities: Array, slack: float) -> set[int]:
+    """Rejection from a dominating step function (Devroye 1986, II.3.1), each step a block of ids.
+
+    Of each attempt's three words the first chooses a block in proportion to its largest probability, the
+    second a place in it, the third accepts with the ratio of that place's probability to the largest.
+    """
+    padded = np.pad(probabilities, (0, -len(probabilities) % BLOCK)).reshape(-1, BLOCK)  # [blocks, BLOCK]
+    largest = padded.max(axis=1)
+    chances = largest / largest.sum()
+    possible: set[int] = set()
+    attempt = 0
+    while True:
+        words = _words(row, attempt)
+        place, uniform = words[1] * BLOCK >> 64, _uniform(words[2])
+        ratios = {int(b): padded[b, place] / largest[b] for b in _at(_uniform(words[0]), chances, slack)}
+        possible |= {b * BLOCK + place for b, ratio in ratios.items() if ratio > 0.0 and uniform < ratio + slack}
+        if all(uniform < ratio - slack for ratio in ratios.values()):
+            return possible
+        attempt += 1
+
+
+def _at(point: float, probabilities: Array, slack: float) -> Array:
+    """Indices whose interval [cumulative[i - 1], cumulative[i]), widened by slack, holds the point."""
+    cumulative = np.cumsum(probabilities)
+    cumulative /= cumulative[-1]
+    start = np.concatenate([[0.0], cumulative[:-1]])
+    return np.flatnonzero((start - slack <= point) & (point < cumulative + slack) & (probabilities > 0))
+
+
+def _words(row: Row, attempt: int) -> tuple[int, int, int, int]:
+    return random_words(row.seed, row.stream, len(row.output_token_ids), row.choice, attempt)
+
+
+def _uniform(word: int) -> float:
+    """As much of word / 2**64 as float64 holds without rounding up to 1."""
+    return (word >> 11) / 2**53

@@ -48,8 +48,6 @@ class Row:
     stage_rows: dict[str, Array] = field(default_factory=dict)
     order: Array = field(default_factory=lambda: np.empty(0, np.int64))
     probabilities: Array = field(default_factory=lambda: np.empty(0))
-    cumulative: Array = field(default_factory=lambda: np.empty(0))
-    target: float = 0.0
     token_id: int = -1
 
     @property
@@ -139,9 +137,7 @@ def _repetition_scope(row: Row) -> list[int]:
     return history if scope == "prompt+output" else history[-int(scope) :]
 
 
-def _edit(
-    row: Row, stage: str, amounts: Mapping[int, float], edit: Callable[[np.float32, float], np.float32]
-) -> None:
+def _edit(row: Row, stage: str, amounts: Mapping[int, float], edit: Callable[[np.float32, float], np.float32]) -> None:
     """Replace each logit that is not banned by `edit(logit, amount)`; it must stay finite."""
     logits = row.logits.copy()
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):

@@ -33,11 +33,11 @@ def philox4x64(counter: Counter, key: Key) -> Counter:
     return c0, c1, c2, c3
 
 
-def random_word(seed: int, stream: int, position: int, choice: int) -> int:
-    """The 64 random bits that draw the token at `position` (the number of output tokens before it).
+def random_words(seed: int, stream: int, position: int, choice: int, attempt: int = 0) -> Counter:
+    """The random bits that draw the token at `position` (the number of output tokens before it), four words.
 
     Key = (seed, stream), counter = (position, choice, draw id, attempt). A negative seed is taken as its
     two's complement.
     """
     key = (seed & _MASK, stream & _MASK)
-    return philox4x64((position, choice, SAMPLING_DRAW, 0), key)[0]
+    return philox4x64((position, choice, SAMPLING_DRAW, attempt), key)

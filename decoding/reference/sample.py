@@ -35,8 +35,7 @@ def sample_row(row: Row) -> Row:
     """Take `row` through all stages, in the order of PIPELINE, and return it.
 
     Afterwards `row.stage_rows` has the row as each stage left it, `probabilities` is the distribution of the
-    draw (float64 [vocab]), `cumulative` its running sum by token id, `target` the point in [0, 1) that was
-    drawn, and `token_id` the token.
+    draw (float64 [vocab]), and `token_id` the token.
 
     Raises:
         NonFiniteLogitsError: NaN or +inf in the logits, or made by an edit.

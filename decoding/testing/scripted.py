@@ -131,7 +131,7 @@ def fixed_reply(reply: Sequence[int], prompt_length: int, peak: float = 20.0) ->
 
 
 def byte_tokenizer(extra: Sequence[bytes] = (), special: Sequence[str] = ()) -> Tokenizer:
-    """A tokenizer in which token i is byte i, 0 .. 255; then come `extra` tokens (longer, distinct), then `special` ones.
+    """A tokenizer in which token i is byte i, 0 .. 255; then `extra` ones (longer, distinct), then `special`.
 
     It encodes to single bytes only; `extra` tokens, of any bytes, are there to be sampled. A `special` token
     named `<bos>` or `<eos>` is the tokenizer's start or end token.

@@ -60,6 +60,16 @@ def test_a_real_vocabulary_matches(seed):
     assert_matches_reference(Sampler(128_256), logits, states)
 
 
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
+def test_weights_are_within_one_ulp(temperature):
+    """exp(l / T) of 100,000 logits below a maximum of 0: one float32 ulp, and half a unit of 2**-43."""
+    logits = -np.linspace(0.0, 16.0 * temperature, 100_000, dtype=np.float32)
+    state = SamplingState(SamplingParams(temperature=temperature))
+    (p,) = Sampler(100_000).probabilities(logits, [state])
+    exact = np.exp(logits.astype(np.float64) / temperature)
+    assert (abs(p / p[0] - exact) <= 2.0**-23 * exact + 2.0**-44).all()
+
+
 @given(st.data())
 def test_score_matches(data):
     """`score` reports raw log-probabilities, ranks and top-N of given tokens, padding ids included."""

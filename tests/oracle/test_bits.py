@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -116,14 +117,27 @@ def test_all_layouts_are_what_they_are_called():
 
 
 def test_what_is_reported_does_not_change_what_is_drawn():
-    """The drawn token does not depend on the log-probabilities asked for."""
+    """The drawn token depends neither on the log-probabilities asked for nor on n and best_of."""
     logits = np.random.default_rng(5).normal(0, 2, (1, 300)).astype(np.float32)
     drawn = set()
     final = {"logprobs": 3, "logprobs_mode": "final"}
-    for report in ({}, {"logprobs": 0}, {"logprobs": 9}, final, {"best_of": 3}):
+    for report in ({}, {"logprobs": 0}, {"logprobs": 9}, final, {"best_of": 3}, {"n": 8}):
         states = [SamplingState(SamplingParams(seed=seed, top_p=0.9, **report)) for seed in range(64)]
         drawn.add(Sampler(300).sample(np.repeat(logits, 64, axis=0), states).token_ids.tobytes())
     assert len(drawn) == 1
+
+
+def test_threads_do_not_disturb_each_other():
+    """One Sampler in eight threads at once gives the bits of one thread."""
+    logits = np.random.default_rng(6).normal(0, 2, (16, 5000)).astype(np.float32)
+    sampler, params = Sampler(5000), SamplingParams(seed=3, top_p=0.9, repetition_penalty=1.2, logprobs=3)
+
+    def run(stream):
+        states = [SamplingState(params, [1, 2, 3], stream=stream, choice=row) for row in range(16)]
+        return [bits(sampler.sample(logits, states)) for _ in range(4)]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(run, range(16))) == [run(stream) for stream in range(16)]
 
 
 def test_unknown_and_absent_sets_are_errors():

@@ -45,6 +45,37 @@ def test_top_k_keeps_exactly_k(logits, k, temperature):
     assert np.count_nonzero(probabilities(logits, top_k=k, temperature=temperature)) == min(k, alive)
 
 
+def test_greedy_begins_right_below_its_threshold():
+    """At T = 2**-20 three tied tokens share the mass; one float32 below it, the first of them has all of it."""
+    logits = np.array([0, 5, 5, 5, 1], np.float32)
+    below = float(np.nextafter(np.float32(2.0**-20), np.float32(0)))
+    assert probabilities(logits, temperature=2.0**-20).tolist() == [0, 1 / 3, 1 / 3, 1 / 3, 0]
+    assert probabilities(logits, temperature=below).tolist() == [0, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("vocab_size", [2, 3, 16, 17, 255, 256, 257, 1000])
+def test_top_k_around_the_whole_vocabulary(vocab_size):
+    """One less than all drops the last of the order, here the highest id; all and more drop nothing."""
+    flat = np.zeros(vocab_size, np.float32)
+    for top_k in (1, vocab_size - 1, vocab_size, vocab_size + 1):
+        kept = np.flatnonzero(probabilities(flat, top_k=top_k))
+        np.testing.assert_array_equal(kept, np.arange(min(top_k, vocab_size)))
+
+
+@pytest.mark.parametrize("zeros", [[0.0], [-0.0], [0.0, -0.0], [-0.0, 0.0], [-0.0] * 300 + [0.0] * 300])
+@pytest.mark.parametrize("shift", [{}, {"logit_bias": {0: -0.0}}, {"temperature": 0.5}])
+def test_both_zeros_are_one_value(zeros, shift):
+    """Rows of +0 and -0 in any pattern are rows of ties: the lowest ids are kept, and the lowest is the best."""
+    logits = np.resize(np.array(zeros, np.float32), 700)
+    for params in ({"top_k": 299}, {"top_p": 298.5 / 700}):
+        kept = np.flatnonzero(probabilities(logits, **params, **shift))
+        np.testing.assert_array_equal(kept, np.arange(299))
+    state = SamplingState(SamplingParams(seed=1, logprobs=5, **shift))
+    output = Sampler(700).sample(logits, [state])
+    assert output.top_token_ids[0].tolist() == [0, 1, 2, 3, 4]
+    assert output.ranks[0] == output.token_ids[0] + 1
+
+
 @pytest.mark.parametrize("vocab_size", [2, 16, 64, 256, 1024])
 def test_top_p_boundaries_are_exact(vocab_size):
     """With 2**m equal tokens, j / 2**m keeps exactly the j lowest ids: the mass is compared without rounding."""

@@ -7,7 +7,7 @@ import pytest
 
 from decoding.errors import EmptySupportError, NonFiniteLogitsError
 from decoding.params import SamplingParams
-from decoding.reference import Row, logprobs, rank, sample_row, top_token_ids
+from decoding.reference import Row, logprobs, random_words, rank, sample_row, top_token_ids
 from decoding.reference.logits import unpack_bitmask
 
 INF = float("inf")
@@ -166,11 +166,25 @@ def test_ranks_and_top_follow_the_total_order():
     assert top_token_ids(row, "final", 2).tolist() == [3, 0]
 
 
-def test_the_draw_inverts_the_cdf_in_id_order():
-    """With 1,000 equal tokens, the token is the integer part of 1,000 u."""
+def test_a_weighed_draw_inverts_the_cdf_in_id_order():
+    """With 1,000 equal tokens and top_k, the token is the integer part of 1,000 u."""
     for seed in range(20):
-        row = run(np.zeros(1000), seed=seed)
-        assert row.token_id == int(row.target * 1000)
+        (word, *_) = random_words(seed, 0, 0, 0)
+        assert run(np.zeros(1000), seed=seed, top_k=1000).token_id == word * 1000 >> 64
+
+
+def test_an_unweighed_draw_proposes_block_then_place():
+    """With 1,024 equal tokens and no truncation the first proposal stands: a block of 256, and a place in it."""
+    for seed in range(20):
+        block, place, *_ = random_words(seed, 0, 0, 0)
+        assert run(np.zeros(1024), seed=seed).token_id == (block * 4 >> 64) * 256 + (place * 256 >> 64)
+
+
+def test_a_rejected_proposal_is_followed_by_the_next_attempt():
+    """One likely token among 256: the token is the place of the first attempt that hits it."""
+    logits = np.full(256, -60.0)
+    logits[77] = 0.0
+    assert {run(logits, seed=seed).token_id for seed in range(5)} == {77}
 
 
 @pytest.mark.parametrize(

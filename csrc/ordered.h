@@ -1,0 +1,22 @@
+/* Internal: floats as unsigned integers in the same order, so that values can be searched by bisection. */
+#ifndef DK_ORDERED_H
+#define DK_ORDERED_H
+
+#include <stdint.h>
+#include <string.h>
+
+static inline uint32_t dk_key_of(float value) {
+  uint32_t bits;
+  value += 0.0f; /* -0 becomes +0 */
+  memcpy(&bits, &value, sizeof bits);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+static inline float dk_value_of(uint32_t key) {
+  uint32_t bits = key & 0x80000000u ? key & 0x7FFFFFFFu : ~key;
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+#endif

@@ -1,0 +1,128 @@
+"""What goes wrong on the command line: one line on stderr, exit code 2, never a traceback."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from decoding import cli
+
+COMMAND = [sys.executable, "-m", "decoding", "complete"]
+
+
+def start(*arguments, **settings):
+    """The real command in a process of its own, with the bundled model."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([*COMMAND, *arguments], **{**pipes, **settings})
+
+
+def finish(*arguments, **settings):
+    """Its exit code, stdout and stderr."""
+    process = start(*arguments, **settings)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err.decode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "required: COMMAND"),
+        (["compleat", "x"], "invalid choice: 'compleat'"),
+        (["complete"], "give the prompt"),
+        (["complete", "x", "--prompt-file", "y"], "give the prompt"),
+        (["complete", "x", "y"], "unrecognized arguments: y"),
+        (["complete", "x", "--bogus"], "--bogus"),
+        (["complete", "x", "--temperature"], "--temperature"),
+        (["complete", "x", "--temperature", "hot"], "--temperature: 'hot' is not a number"),
+        (["complete", "x", "--temperature", "nan"], "temperature=nan: must be"),
+        (["complete", "x", "--temperature=-inf"], "temperature=-inf: must be"),
+        (["complete", "x", "--temperature", "1e400"], "temperature=inf: must be"),
+        (["complete", "x", "--top-k", "0"], "top_k=0: must be"),
+        (["complete", "x", "--top-p", "1.5", "--min-p", "2"], "min_p=2.0"),
+        (["complete", "x", "--seed", "9" * 6000], "--seed"),
+        (["complete", "x", "--seed", str(2**63)], "seed=9223372036854775808: must be"),
+        (["complete", "x", "--seed", "1.5"], "--seed: '1.5' is not an integer"),
+        (["complete", "x", "--n", "3", "--best-of", "2"], "best_of=2: must be at least n=3"),
+        (["complete", "x", "--stop", ""], "stop=['']: must be"),
+        (["complete", "x", "--logit-bias", "5"], "--logit-bias: '5' is neither"),
+        (["complete", "x", "--logit-bias", "{5: 1}"], "is not valid JSON"),
+        (["complete", "x", "--logit-bias", '{"5": "a"}'], "logit_bias="),
+        (["complete", "x", "--logit-bias", "5=1", "--logit-bias", "5=2"], "logit_bias="),
+        (["complete", "x", "--banned-token-ids", "1,,2"], "--banned-token-ids: '' is not an integer"),
+        (["complete", "x", "--logprobs-mode", "cooked"], "logprobs_mode='cooked'"),
+        (["complete", "x", "--stop-token-ids", "99999999"], "stop_token_ids=99999999"),
+        (["complete", "x", "--model", "no/such/folder"], "no such folder"),
+        (["complete", "x\udcff"], "must be valid Unicode"),
+        (["complete", "x", "--suffix", "\udcff"], "suffix="),
+        (["complete", "--prompt-file", "no/such/file"], "prompt from no/such/file: cannot be read"),
+        (["complete", "x" * 20_000], "must fit the model's context"),
+        (["complete", "x", "--allowed-token-ids", "5", "--banned-token-ids", "5"], "no token is left to draw"),
+    ],
+)
+def test_one_line_and_exit_code_2(arguments, expected, capsys):
+    """The line says which argument broke which rule; stdout stays empty."""
+    assert cli.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("decoding: error: ")
+    assert captured.err.count("\n") == 1
+    assert len(captured.err) < 8000
+    assert expected in captured.err
+
+
+def test_a_prompt_that_is_no_utf8(capsys, tmp_path):
+    """Bytes that are no text are refused with their place."""
+    (tmp_path / "prompt").write_bytes(b"ab\xff")
+    assert cli.main(["complete", "--prompt-file", str(tmp_path / "prompt")]) == 2
+    assert "must be UTF-8 (byte 2 is not)" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away():
+    """`| head`: no message, no traceback, and the command stops instead of generating to the end."""
+    process = start("def f(", "--max-tokens=none", "--ignore-eos")
+    assert process.stdout.read(1)
+    process.stdout.close()
+    assert process.wait(timeout=120) == 141
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+def test_ctrl_c():
+    """Exit code 130 and no traceback, whatever was printed until then."""
+    process = start("def f(", "--max-tokens=none", "--ignore-eos")
+    assert process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert err.strip() == b""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk():
+    """Output that cannot be written is an error like any other."""
+    with open("/dev/full", "wb") as full:
+        code, _, err = finish("def f(", "--max-tokens=4", stdout=full)
+    assert code == 2
+    assert err.startswith("decoding: error: cannot read or write")
+    assert err.count("\n") == 1
+
+
+def test_a_terminal_that_knows_only_ascii():
+    """Characters that it cannot show are written as escapes; JSON stays JSON."""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    code, out, err = finish("caf\u00e9", "--echo", "--max-tokens=1", env=environment)
+    assert (code, out[:7]) == (0, b"caf\\xe9"), err
+    code, out, _ = finish("caf\u00e9", "--echo", "--max-tokens=0", "--json", env=environment)
+    assert json.loads(out)["choices"][0]["text"] == "caf\u00e9"
+
+
+def test_help_is_quick():
+    """It does not load a model."""
+    start_time = time.perf_counter()
+    code, out, _ = finish("--help")
+    assert (code, b"--temperature" in out) == (0, True)
+    assert time.perf_counter() - start_time < 10

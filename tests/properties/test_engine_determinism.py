@@ -1,0 +1,151 @@
+"""What a request gives does not depend on its company; what is streamed is what is returned."""
+
+import struct
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decoding.llm import LLM
+from decoding.params import SamplingParams
+from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
+
+# Tokens that split characters, contain stop strings, or overlap with them: texts get awkward quickly.
+EXTRA = [b"\xe2\x80", b"\x99", b"\x80\x99s", b"ab", b"ba", b"aab", "\u2019a".encode(), b"\xf0\x9f\x98"]
+EXTRA = [token for token in EXTRA if len(token) > 1]
+TOKENIZER = byte_tokenizer(EXTRA, ["<eos>"])
+VOCAB_SIZE = TOKENIZER.vocab_size
+EOS = VOCAB_SIZE - 1
+ALPHABET = [97, 98, 0xE2, 0x80, 0x99, *range(256, VOCAB_SIZE)]
+
+PROMPTS = st.one_of(
+    st.text("ab\u2019", min_size=1, max_size=6), st.lists(st.sampled_from(ALPHABET[:-1]), min_size=1, max_size=6)
+)
+PARAMS = st.builds(
+    SamplingParams,
+    seed=st.integers(-(2**63), 2**63 - 1),
+    n=st.integers(1, 3),
+    max_tokens=st.integers(0, 12),
+    temperature=st.sampled_from([0.0, 0.7, 1.0, 3.0]),
+    top_p=st.sampled_from([1.0, 0.9]),
+    frequency_penalty=st.sampled_from([0.0, 0.5]),
+    repetition_penalty=st.sampled_from([1.0, 1.3]),
+    logprobs=st.sampled_from([None, 0, 2]),
+    echo=st.booleans(),
+    stop=st.lists(st.text("ab\u2019", min_size=1, max_size=4), max_size=3),
+    include_stop_str_in_output=st.booleans(),
+    ignore_eos=st.booleans(),
+    skip_special_tokens=st.booleans(),
+    allowed_token_ids=st.just(ALPHABET),
+)
+REQUESTS = st.tuples(PROMPTS, PARAMS)
+
+
+def make_llm(**settings):
+    """Logits that depend on nothing but the sequence's own tokens."""
+    model = ScriptedModel(hashed_logits(), VOCAB_SIZE, max_position_embeddings=16, eos_token_ids=(EOS,))
+    return LLM.from_parts(model, TOKENIZER, **settings)
+
+
+def bits(choice):
+    """Everything of a choice but its number; log-probabilities as bits."""
+    logprobs = choice.logprobs and [value and struct.pack("<d", value) for value in choice.logprobs.token_logprobs]
+    return (
+        choice.text,
+        choice.token_ids,
+        choice.finish_reason,
+        choice.stop_reason,
+        choice.seed,
+        logprobs,
+        choice.logprobs,
+    )
+
+
+def streamed(llm, prompt, params):
+    """The deltas of each choice, by index."""
+    pieces = {}
+    for delta in llm.stream(prompt, params):
+        pieces.setdefault(delta.index, []).append(delta)
+    return pieces
+
+
+@settings(deadline=None, max_examples=40)
+@given(REQUESTS, st.lists(REQUESTS, min_size=16, max_size=16), st.integers(0, 16), st.integers(1, 20))
+def test_alone_in_a_batch_streamed_and_as_one_of_eight(request, others, place, max_num_seqs):
+    """The same request: same tokens, log-probability bits and text, four ways."""
+    prompt, params = request
+    llm = make_llm(max_num_seqs=max_num_seqs)
+    alone = llm.complete(prompt, params)
+    company = [*others[:place], request, *others[place:]]
+    batch = llm.complete([p for p, _ in company], [kw for _, kw in company])
+    assert [bits(c) for c in batch[place].choices] == [bits(c) for c in alone.choices]
+    fields = {name: getattr(params, name) for name in SamplingParams.__slots__}
+    eight = llm.complete(prompt, SamplingParams(**{**fields, "n": 8}))
+    assert [bits(c) for c in eight.choices[: params.n]] == [bits(c) for c in alone.choices]
+    first = streamed(llm, prompt, params)[0]
+    assert ("".join(d.text for d in first), [t for d in first for t in d.token_ids]) == bits(alone.choices[0])[:2]
+
+
+@settings(deadline=None, max_examples=100)
+@given(REQUESTS)
+def test_streamed_pieces_add_up(request):
+    """Text, tokens, log-probabilities and the ending: the pieces of each choice are the choice."""
+    prompt, params = request
+    llm = make_llm()
+    choices = llm.complete(prompt, params).choices
+    pieces = streamed(llm, prompt, params)
+    assert sorted(pieces) == [choice.index for choice in choices]
+    for choice in choices:
+        deltas = pieces[choice.index]
+        assert "".join(d.text for d in deltas) == choice.text
+        assert [t for d in deltas for t in d.token_ids] == choice.token_ids
+        assert [d.finish_reason for d in deltas] == [None] * (len(deltas) - 1) + [choice.finish_reason]
+        if choice.logprobs is not None:
+            for column in ("tokens", "token_ids", "token_logprobs", "top_logprobs", "text_offset", "ranks"):
+                assert [x for d in deltas for x in getattr(d.logprobs, column)] == getattr(choice.logprobs, column)
+
+
+@settings(deadline=None, max_examples=100)
+@given(REQUESTS)
+def test_text_is_the_bytes_of_the_tokens_cut_at_the_stop_string(request):
+    """The text is what the definition makes of all sampled tokens: join, find the first stop string, cut, decode."""
+    prompt, params = request
+    fields = {name: getattr(params, name) for name in SamplingParams.__slots__}
+    endless = SamplingParams(**{**fields, "stop": (), "echo": False})
+    llm = make_llm()
+    for whole, cut in zip(
+        llm.complete(prompt, endless).choices,
+        llm.complete(prompt, SamplingParams(**{**fields, "echo": False})).choices,
+        strict=True,
+    ):
+        shown = whole.token_ids[:-1] if whole.finish_reason == "stop" else whole.token_ids
+        data = b"".join(TOKENIZER.token_bytes(t, params.skip_special_tokens) for t in shown)
+        ends = [(data.find(stop.encode()) + len(stop.encode()), data.find(stop.encode()), stop) for stop in params.stop]
+        found = min((end for end in ends if end[1] >= 0), default=None)
+        if found is None:
+            assert cut.text == data.decode("utf-8", "replace") == whole.text
+        else:
+            kept = found[0] if params.include_stop_str_in_output else found[1]
+            assert cut.text == data[:kept].decode("utf-8", "replace")
+            assert cut.stop_reason == found[2]
+
+
+@settings(deadline=None, max_examples=100)
+@given(REQUESTS)
+def test_offsets_index_the_text_and_usage_adds_up(request):
+    """Every token that is text by itself stands at its offset; usage is the sum of what was sampled."""
+    prompt, params = request
+    fields = {name: getattr(params, name) for name in SamplingParams.__slots__}
+    result = make_llm().complete(prompt, SamplingParams(**{**fields, "logprobs": 1, "echo": True, "stop": ()}))
+    for choice in result.choices:
+        logprobs = choice.logprobs
+        assert logprobs.token_ids == choice.token_ids
+        assert logprobs.text_offset == sorted(logprobs.text_offset)
+        for text, offset in zip(logprobs.tokens, logprobs.text_offset, strict=True):
+            assert text.startswith("bytes:") or choice.text[offset : offset + len(text)] == text
+        for text, logprob, top in zip(
+            logprobs.tokens[1:], logprobs.token_logprobs[1:], logprobs.top_logprobs[1:], strict=True
+        ):
+            assert top[text] == logprob
+    num_prompt = len(result.prompt_token_ids)
+    assert result.usage.prompt_tokens == num_prompt
+    assert result.usage.completion_tokens == sum(len(c.token_ids) - num_prompt for c in result.choices)

@@ -1,0 +1,205 @@
+"""The decoding loop: slots, shared prefill, lazily made candidates, faults, ends."""
+
+import numpy as np
+import pytest
+
+from decoding.engine import engine as engine_module
+from decoding.engine import runner as runner_module
+from decoding.engine.engine import Engine
+from decoding.engine.request import make_request
+from decoding.errors import EmptySupportError, NonFiniteLogitsError
+from decoding.params import SamplingParams
+from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
+
+TOKENIZER = byte_tokenizer(special=["<eos>"])
+
+
+def scripted(script=None, **config):
+    """A model of bytes and an EOS that the script may draw."""
+    return ScriptedModel(script or hashed_logits(), 257, eos_token_ids=(256,), **config)
+
+
+def run(model, requests, max_num_seqs=4):
+    """The results of (prompt, parameters) pairs, and the largest number of sequences in a step."""
+    engine = Engine(model, TOKENIZER, max_num_seqs=max_num_seqs)
+    groups = [engine.add_request(make_request(p, SamplingParams(**kw), model.config, TOKENIZER)) for p, kw in requests]
+    most = 0
+    while engine.has_work:
+        most = max(most, len(engine.step()))
+    return [group.result("test") for group in groups], most
+
+
+def choices(result):
+    """What must be equal when two results are."""
+    return [(c.token_ids, c.text, c.logprobs, c.finish_reason) for c in result.choices]
+
+
+def nan_after(trigger):
+    """Logits that are NaN once token `trigger` is the newest."""
+    plain = hashed_logits()
+
+    def script(token_ids, vocab_size):
+        logits = plain(token_ids, vocab_size)
+        return logits * np.nan if token_ids[-1] == trigger else logits
+
+    return script
+
+
+@pytest.mark.parametrize("max_num_seqs", [1, 2, 3, 5, 64])
+def test_the_number_of_slots_changes_nothing_but_the_pace(max_num_seqs):
+    """Never more sequences than slots, and the same results whatever their number."""
+    requests = [(f"prompt {i}", {"n": i, "seed": i, "logprobs": 1, "max_tokens": 3 * i}) for i in range(1, 6)]
+    expected = [run(scripted(), [request])[0][0] for request in requests]
+    results, most = run(scripted(), requests, max_num_seqs)
+    assert most == min(max_num_seqs, 15)
+    assert [choices(r) for r in results] == [choices(r) for r in expected]
+
+
+def test_candidates_share_one_prefill():
+    """The prompt's tokens are fed once for n candidates, also for those that start later."""
+    model = scripted()
+    (result,), _ = run(model, [("x" * 100, {"n": 7, "seed": 1, "max_tokens": 2, "ignore_eos": True})], max_num_seqs=2)
+    assert model.num_tokens == 100 + 7  # each candidate feeds its first token to get the second
+    assert result.usage.completion_tokens == 14
+
+
+def test_a_late_candidate_survives_its_source_slot_being_given_away():
+    """The last candidate of one prompt and the first of the next start in the same step, in slots just freed."""
+    requests = [("a", {"n": 3, "max_tokens": 2, "seed": 1}), ("b", {"n": 3, "max_tokens": 3, "seed": 2})] * 3
+    expected = [run(scripted(), [request])[0][0] for request in requests]
+    for max_num_seqs in (2, 4, 5):
+        results, _ = run(scripted(), requests, max_num_seqs)
+        assert [choices(r) for r in results] == [choices(r) for r in expected]
+
+
+def test_a_million_candidates_are_made_one_by_one():
+    """best_of = 10**6 starts at once and holds only as many sequences as there are slots."""
+    model = scripted()
+    engine = Engine(model, TOKENIZER, max_num_seqs=3)
+    params = SamplingParams(best_of=10**6, seed=1, max_tokens=1)
+    engine.add_request(make_request("a", params, model.config, TOKENIZER))
+    for _ in range(5):
+        assert len(engine.step()) == 3
+    assert engine.has_work
+
+
+def test_greedy_is_computed_once_and_counted_for_every_candidate():
+    """Equal choices from one run; usage is that of candidates that were each computed."""
+    model = scripted()
+    params = {"n": 3, "best_of": 5, "temperature": 0.0, "max_tokens": 4, "ignore_eos": True}
+    (result,), most = run(model, [("abc", params)])
+    assert most == 1
+    assert [c.index for c in result.choices] == [0, 1, 2]
+    assert len({tuple(c.token_ids) for c in result.choices}) == 1
+    assert result.usage.completion_tokens == 5 * 4
+
+
+@pytest.mark.parametrize(("length", "expected"), [(8, 1), (7, 2), (1, 8)])
+def test_the_context_end(length, expected):
+    """The last sampled token need not fit: a prompt that fills the context still gets one."""
+    model = scripted(max_position_embeddings=8)
+    (result,), _ = run(model, [([97] * length, {"max_tokens": None, "ignore_eos": True, "seed": 0})])
+    assert len(result.choices[0].token_ids) == expected
+    assert result.choices[0].finish_reason == "length"
+
+
+def test_max_tokens_zero_computes_nothing():
+    """No token, no forward pass; with echo and logprobs the prompt is scored and nothing else."""
+    model = scripted()
+    (result,), _ = run(model, [("abc", {"max_tokens": 0, "n": 2})])
+    assert [(c.text, c.token_ids, c.finish_reason) for c in result.choices] == [("", [], "length")] * 2
+    assert model.num_forwards == 0
+    (scored,), _ = run(model, [("abc", {"max_tokens": 0, "echo": True, "logprobs": 0})])
+    assert (scored.choices[0].text, scored.usage.completion_tokens) == ("abc", 0)
+    assert model.num_tokens == 2  # nothing is predicted by the last token that anyone asked for
+
+
+def test_prompt_logprobs_are_those_of_the_bare_logits(monkeypatch):
+    """Echoed entries: null first, then each token's log-softmax, whatever the size of the chunks."""
+    script, ids = hashed_logits(), [5, 6, 7, 8, 9, 5]
+    expected = []
+    for end in range(1, len(ids)):
+        logits = script(ids[:end], 257).astype(np.float64)
+        expected.append(logits[ids[end]] - np.log(np.exp(logits - logits.max()).sum()) - logits.max())
+    for chunk in (512, 2, 1):
+        monkeypatch.setattr(runner_module, "MAX_CHUNK_TOKENS", chunk)
+        (result,), _ = run(scripted(), [(ids, {"echo": True, "logprobs": 2, "max_tokens": 3, "seed": 1})])
+        logprobs = result.choices[0].logprobs
+        assert logprobs.token_logprobs[0] is None is logprobs.top_logprobs[0]
+        np.testing.assert_allclose(logprobs.token_logprobs[1:6], expected, rtol=1e-6)
+        assert logprobs.token_ids == result.choices[0].token_ids
+        assert result.choices[0].token_ids[:6] == ids
+
+
+def test_long_prompts_are_fed_in_chunks(monkeypatch):
+    """Chunks and the limit of prompts a step change nothing but the number of forward passes."""
+    requests = [("x" * 50, {"seed": 1}), ("y" * 33, {"seed": 2, "n": 2}), ("z", {"seed": 3})]
+    expected, _ = run(scripted(), requests)
+    monkeypatch.setattr(runner_module, "MAX_CHUNK_TOKENS", 16)
+    monkeypatch.setattr(engine_module, "MAX_PREFILL_TOKENS", 40)
+    results, _ = run(scripted(), requests)
+    assert [choices(r) for r in results] == [choices(r) for r in expected]
+
+
+def test_a_nan_row_fails_its_own_choice_only():
+    """Batch-mates get bit for bit what they get without it; the failed choice has its error and its tokens."""
+    requests = [(f"p{i}", {"seed": i, "logprobs": 1, "banned_token_ids": [ord("!")]}) for i in range(5)]
+    expected, _ = run(scripted(), requests)
+    bad = (b"bad!".decode(), {"seed": 9, "n": 2})
+    results, _ = run(scripted(nan_after(ord("!"))), [*requests[:2], bad, *requests[2:]], max_num_seqs=16)
+    failed = results.pop(2)
+    assert [choices(r) for r in results] == [choices(r) for r in expected]
+    assert [c.finish_reason for c in failed.choices] == ["error", "error"]
+    assert all(isinstance(c.error, NonFiniteLogitsError) for c in failed.choices)
+    assert failed.usage.completion_tokens == 0
+
+
+def test_a_nan_in_a_scored_prompt_fails_the_prompt():
+    """The scoring pass fails; every choice has the error, and the prompt's entries are null."""
+    params = {"echo": True, "logprobs": 1, "n": 2}
+    (result, other), _ = run(scripted(nan_after(ord("!"))), [("a!b", params), ("ab", {"seed": 1})])
+    assert [c.finish_reason for c in result.choices] == ["error", "error"]
+    assert result.choices[0].logprobs.token_logprobs == [None, None, None]
+    assert other.choices[0].finish_reason == "length"
+
+
+def test_best_of_leaves_failed_candidates_behind():
+    """A candidate that fails ranks last: with enough others nobody sees it."""
+    allowed = [65, 66]  # half of the candidates draw B first and then fail
+    params = {"n": 2, "best_of": 40, "seed": 0, "max_tokens": 3, "allowed_token_ids": allowed, "temperature": 50.0}
+    (result,), _ = run(scripted(nan_after(66)), [("x", params)], max_num_seqs=16)
+    assert [c.finish_reason for c in result.choices] == ["length", "length"]
+    assert result.choices[0].mean_logprob >= result.choices[1].mean_logprob
+
+
+def test_no_token_left():
+    """Banning everything that is allowed is the row's error, not the batch's."""
+    params = {"allowed_token_ids": [5], "banned_token_ids": [5]}
+    (bad, good), _ = run(scripted(), [("x", params), ("y", {"seed": 1})])
+    assert isinstance(bad.choices[0].error, EmptySupportError)
+    assert good.choices[0].error is None
+
+
+def test_best_of_ranks_by_the_mean_raw_logprob():
+    """The order is that of the means recomputed from all candidates' own log-probabilities, EOS included."""
+    params = {"seed": 3, "max_tokens": 6, "temperature": 1.5}
+    (every,), _ = run(scripted(), [("x", {**params, "n": 8, "logprobs": 0})])
+    means = [sum(c.logprobs.token_logprobs) / len(c.token_ids) for c in every.choices]
+    order = sorted(range(8), key=lambda index: (-means[index], index))
+    (best,), _ = run(scripted(), [("x", {**params, "n": 3, "best_of": 8})])
+    assert [c.token_ids for c in best.choices] == [every.choices[index].token_ids for index in order[:3]]
+    assert [c.mean_logprob for c in best.choices] == [means[index] for index in order[:3]]
+    assert best.usage.completion_tokens == sum(len(c.token_ids) for c in every.choices)
+
+
+def test_min_tokens_keeps_eos_away():
+    """EOS is nearly certain, yet not drawn before min_tokens other tokens are there."""
+
+    def eager(token_ids, vocab_size):
+        logits = np.zeros(vocab_size, np.float32)
+        logits[256] = 30.0
+        return logits
+
+    (result,), _ = run(scripted(eager), [("x", {"min_tokens": 3, "seed": 1})])
+    assert len(result.choices[0].token_ids) == 4
+    assert result.choices[0].stop_reason == 256

@@ -1,0 +1,277 @@
+"""LLM: the front door, with scripted models and the real ones in shared/."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from decoding import LLM, SamplingParams
+from decoding.errors import (
+    ContextLengthError,
+    ModelNotFoundError,
+    NonFiniteLogitsError,
+    ParameterError,
+    PromptError,
+    TokenizerError,
+)
+from decoding.testing.scripted import ScriptedModel, byte_tokenizer, fixed_reply, hashed_logits
+
+FIM = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
+GREEDY = SamplingParams(temperature=0.0, max_tokens=5, seed=0)
+
+
+def make_llm(script=None, special=("<eos>", *FIM), **config):
+    """An LLM of bytes; its EOS is token 256."""
+    model = ScriptedModel(script or hashed_logits(), 256 + len(special), eos_token_ids=(256,), **config)
+    return LLM.from_parts(model, byte_tokenizer(special=special))
+
+
+def nan_at(length):
+    """Logits that are NaN for sequences of this many tokens."""
+
+    def script(token_ids, vocab_size):
+        return np.full(vocab_size, np.nan if len(token_ids) == length else 0.0, np.float32)
+
+    return script
+
+
+@pytest.fixture(scope="module")
+def stories(shared):
+    """Karpathy's stories260K."""
+    return LLM(shared / "models" / "stories260K")
+
+
+def test_the_published_text(shared, stories):
+    """At temperature 0 stories260K writes what its author published, from its start token."""
+    published = (shared / "models" / "stories260K" / "PUBLISHED_GREEDY.txt").read_text()
+    text = stories.complete("", SamplingParams(temperature=0.0, max_tokens=200)).choices[0].text
+    assert text.startswith(published.rstrip("\n"))
+
+
+def test_the_path_may_be_a_string(shared):
+    """As in the README: LLM("path/to/checkpoint"), named after its folder."""
+    assert LLM(str(shared / "models" / "babyllama-105")).complete("Once", GREEDY).model == "babyllama-105"
+
+
+def test_a_real_model_streams_what_it_completes(stories):
+    """With one request there is one batch shape, so even numpy's rounding is the same."""
+    params = SamplingParams(seed=5, max_tokens=60, stop="\n", n=2)
+    texts = ["", ""]
+    for delta in stories.stream("Once upon a time", params):
+        texts[delta.index] += delta.text
+    assert texts == [choice.text for choice in stories.complete("Once upon a time", params).choices]
+
+
+def test_the_text_of_prompt_and_completion_is_the_text_of_all_tokens(stories):
+    """SentencePiece's leading space is right: echo is prompt + completion is the tokenizer's own decoding."""
+    plain = stories.complete("Lily saw a", GREEDY).choices[0]
+    echoed = stories.complete("Lily saw a", SamplingParams(temperature=0.0, max_tokens=5, echo=True)).choices[0]
+    assert echoed.text == "Lily saw a" + plain.text == stories.tokenizer.decode(echoed.token_ids)
+
+
+def test_one_prompt_or_a_list_of_them():
+    """A list in, a list out; a list of ids is one prompt; parameters for all or for each."""
+    llm = make_llm()
+    one = llm.complete("ab", GREEDY)
+    assert llm.complete([97, 98], GREEDY) == one
+    assert llm.complete(["ab"], GREEDY) == llm.complete(["ab"], [GREEDY]) == [one]
+    ids, text = llm.complete([[97, 98], "cd"], [GREEDY, SamplingParams(max_tokens=2, seed=1)])
+    assert ids == one
+    assert len(text.choices[0].token_ids) == 2
+    assert llm.complete(np.array([97, 98]), GREEDY) == one
+
+
+def test_default_parameters():
+    """Without parameters: 16 tokens at most, a seed from the system, which replays the text."""
+    llm = make_llm()
+    result = llm.complete("ab")
+    assert result.usage.prompt_tokens == 2
+    assert result.usage.total_tokens == 2 + result.usage.completion_tokens <= 18
+    again = llm.complete("ab", SamplingParams(seed=result.choices[0].seed))
+    assert again == result
+
+
+@pytest.mark.parametrize(
+    ("prompt", "params", "match"),
+    [
+        (["a", "b"], [GREEDY], "params=.*there are 2"),
+        ("a", {"max_tokens": 1}, "params=.*must be a SamplingParams"),
+        (["a"], ["greedy"], "params=.*must be a SamplingParams"),
+    ],
+)
+def test_bad_parameter_lists(prompt, params, match):
+    """Each is a ParameterError that says what was expected."""
+    for method in (make_llm().complete, make_llm().stream):
+        with pytest.raises(ParameterError, match=match):
+            method(prompt, params)
+
+
+def test_errors_of_one_prompt_in_a_list_name_it():
+    """The position in the list is in the message, and nothing is computed."""
+    llm = make_llm()
+    with pytest.raises(PromptError, match=r"prompt\[1\]\[0\]=999"):
+        llm.complete(["a", [999]])
+    with pytest.raises(PromptError, match=r"prompt\[1\]=3"):
+        llm.complete(["a", 3])
+
+
+def test_streaming_refuses_a_ranking():
+    """What ranks cannot be streamed; the error comes at once, not with the first piece."""
+    with pytest.raises(ParameterError, match=r"best_of=3.*n=2"):
+        make_llm().stream("a", SamplingParams(n=2, best_of=3))
+
+
+def test_stream_numbers_choices_prompt_by_prompt():
+    """Prompts with different n: the numbers go on where the prompt before ends."""
+    params = [SamplingParams(n=2, seed=1), SamplingParams(n=1, seed=1), SamplingParams(n=2, temperature=0.0)]
+    deltas = list(make_llm().stream(["a", "b", "c"], params))
+    assert sorted(d.index for d in deltas if d.finish_reason) == [0, 1, 2, 3, 4]
+
+
+def test_fill_in_the_middle():
+    """The model is fed markers and suffix; echo shows the prefix alone, with null for its first token."""
+    params = SamplingParams(suffix="yz", echo=True, logprobs=1, max_tokens=2, seed=1, ignore_eos=True)
+    result = make_llm().complete("ab", params)
+    assert result.prompt_token_ids == [257, 97, 98, 258, 121, 122, 259]
+    assert result.usage.prompt_tokens == 7
+    logprobs = result.choices[0].logprobs
+    assert logprobs.token_ids[:2] == [97, 98]
+    assert logprobs.token_logprobs[0] is None
+    row = hashed_logits()([257, 97], 260).astype(np.float64)
+    assert logprobs.token_logprobs[1] == pytest.approx(row[98] - np.log(np.exp(row).sum()), rel=1e-5)
+    empty = make_llm().complete("", SamplingParams(suffix="z", echo=True, logprobs=1, max_tokens=1, seed=1))
+    assert empty.prompt_token_ids == [257, 258, 122, 259]
+    with pytest.raises(PromptError, match="no fill-in-the-middle tokens"):
+        make_llm(special=("<eos>",)).complete("ab", params)
+
+
+def test_a_failed_choice_raises_unless_asked_not_to():
+    """The error is raised when all is done; with on_error="status" the other results are there."""
+    llm = make_llm(nan_at(4))
+    prompts = ["abc", "abcde"]
+    with pytest.raises(NonFiniteLogitsError):
+        llm.complete(prompts)
+    failed, fine = llm.complete(prompts, on_error="status")
+    assert (failed.choices[0].finish_reason, fine.choices[0].finish_reason) == ("error", "length")
+    assert len(failed.choices[0].token_ids) == 1
+    with pytest.raises(ParameterError, match="on_error='ignore'"):
+        llm.complete("a", on_error="ignore")
+
+
+def test_a_failed_choice_in_a_stream():
+    """What was generated comes first, then the error, raised or as the last piece."""
+    llm = make_llm(nan_at(4))
+    stream = llm.stream("abc")
+    assert len(next(stream).token_ids) == 1
+    with pytest.raises(NonFiniteLogitsError):
+        next(stream)
+    last = list(llm.stream("abc", on_error="status"))[-1]
+    assert last.finish_reason == "error"
+    assert isinstance(last.error, NonFiniteLogitsError)
+
+
+def test_a_stream_can_be_left_at_any_time():
+    """Closing stops the model at once, and the next request is not affected."""
+    model = ScriptedModel(hashed_logits(), 256)
+    llm = LLM.from_parts(model, byte_tokenizer())
+    expected = llm.complete("ab", GREEDY)
+    model.num_forwards = 0
+    stream = llm.stream("ab", SamplingParams(n=3, max_tokens=100, seed=1))
+    next(stream)
+    stream.close()
+    count = model.num_forwards
+    assert list(stream) == []
+    assert model.num_forwards == count <= 2
+    assert llm.complete("ab", GREEDY) == expected
+
+
+def test_two_streams_at_once():
+    """Interleaved, they give what they give one after the other."""
+    llm = make_llm()
+    params = SamplingParams(seed=3, max_tokens=8, ignore_eos=True)
+    expected = [list(llm.stream(prompt, params)) for prompt in ("ab", "cd")]
+    pairs = list(zip(llm.stream("ab", params), llm.stream("cd", params), strict=True))
+    assert [[one for one, _ in pairs], [other for _, other in pairs]] == expected
+
+
+def test_without_a_tokenizer():
+    """Token ids in and out; text is empty; what needs text is refused by name."""
+    llm = LLM.from_parts(ScriptedModel(hashed_logits(), 50))
+    result = llm.complete([1, 2], SamplingParams(seed=1, max_tokens=3, logprobs=1, echo=True))
+    (choice,) = result.choices
+    assert (choice.text, choice.token_ids[:2], len(choice.token_ids)) == ("", [1, 2], 5)
+    assert choice.logprobs.tokens == [f"token_id:{token_id}" for token_id in choice.token_ids]
+    assert set(choice.logprobs.text_offset) == {0}
+    for refused in (lambda: llm.complete("a"), lambda: llm.tokenizer):
+        with pytest.raises(TokenizerError, match="no tokenizer"):
+            refused()
+
+
+def test_a_folder_without_a_tokenizer(shared, tmp_path):
+    """A real checkpoint whose tokenizer is not there takes ids and gives the same ids."""
+    source = shared / "models" / "stories260K"
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(source / name, tmp_path / name)
+    assert (
+        LLM(tmp_path).complete([1], GREEDY).choices[0].token_ids
+        == LLM(source).complete([1], GREEDY).choices[0].token_ids
+    )
+
+
+def test_logits_are_the_bare_forward_pass():
+    """Float32 [num_tokens, vocab]; row i is what the model says after token i."""
+    script = hashed_logits()
+    logits = make_llm().logits([97, 98, 99])
+    assert logits.dtype == np.float32
+    np.testing.assert_array_equal(logits, [script([97, 98, 99][:end], 260) for end in (1, 2, 3)])
+
+
+@pytest.mark.parametrize(
+    ("token_ids", "error"),
+    [([], PromptError), ("ab", PromptError), ([260], PromptError), ([1] * 9, ContextLengthError)],
+)
+def test_logits_of_bad_token_ids(token_ids, error):
+    """The errors are those of prompts."""
+    with pytest.raises(error):
+        make_llm(max_position_embeddings=8).logits(token_ids)
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 1.0, None, "4"])
+def test_max_num_seqs(value):
+    """At least one sequence must be able to run."""
+    with pytest.raises(ParameterError, match="max_num_seqs="):
+        LLM.from_parts(ScriptedModel(hashed_logits(), 4), max_num_seqs=value)
+
+
+def test_no_such_model(tmp_path):
+    """A folder that is not there, or no path at all, is an error of ours."""
+    with pytest.raises(ModelNotFoundError, match="nowhere"):
+        LLM(tmp_path / "nowhere")
+    with pytest.raises(ParameterError, match="model=5"):
+        LLM(5)
+
+
+def test_the_fingerprint_names_model_and_tokenizer(stories, shared):
+    """Equal for the same files, different for others."""
+    fingerprint = stories.system_fingerprint
+    assert fingerprint == LLM(shared / "models" / "stories260K").system_fingerprint
+    assert fingerprint != LLM(shared / "models" / "babyllama-105").system_fingerprint
+    assert make_llm().system_fingerprint != make_llm(special=("<eos>",)).system_fingerprint
+
+
+def test_the_bundled_model():
+    """LLM() completes Python and fills in the middle, out of the box, with a replayable seed."""
+    llm = LLM()
+    params = SamplingParams(max_tokens=24, temperature=0.8, top_p=0.95, seed=7, n=2, best_of=4, logprobs=5)
+    result = llm.complete("def add(a, b):", params)
+    assert [choice.seed for choice in result.choices] == [7, 7]
+    assert llm.complete("def add(a, b):", params) == result
+    assert all(choice.text and len(choice.logprobs.top_logprobs[0]) >= 5 for choice in result.choices)
+    assert llm.complete("def f(", SamplingParams(suffix="):\n", seed=1)).usage.completion_tokens > 0
+
+
+def test_scripted_replies():
+    """A reply scripted token by token comes out as text, and a stop string ends it."""
+    llm = make_llm(fixed_reply(b"hello world", prompt_length=2))
+    choice = llm.complete("ab", SamplingParams(temperature=0.0, stop=" wor")).choices[0]
+    assert (choice.text, choice.stop_reason) == ("hello", " wor")
