@@ -1,0 +1,121 @@
+"""Which files of the Python standard library the model learns from, and which it is judged on.
+
+The files come from the interpreter that runs this script.  Their digest is
+pinned, because another Python version has other files and gives another model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+STDLIB = Path(sysconfig.get_paths()["stdlib"])
+
+# Chosen before any training, for variety: algorithms, parsers, files, networks, text, dates.
+HELD_OUT = (
+    "bisect.py",
+    "calendar.py",
+    "collections/__init__.py",
+    "colorsys.py",
+    "configparser.py",
+    "csv.py",
+    "email/header.py",
+    "fractions.py",
+    "glob.py",
+    "graphlib.py",
+    "heapq.py",
+    "http/cookies.py",
+    "json/decoder.py",
+    "logging/handlers.py",
+    "queue.py",
+    "sched.py",
+    "shlex.py",
+    "tempfile.py",
+    "textwrap.py",
+    "urllib/robotparser.py",
+)
+
+# Not library code, or code that is mostly a table.  Third-party code lives in site-packages.
+SKIPPED_FOLDERS = frozenset(
+    {
+        "__phello__",
+        "__pycache__",
+        "dist-packages",
+        "encodings",
+        "ensurepip",
+        "idle_test",
+        "idlelib",
+        "pydoc_data",
+        "site-packages",
+        "test",
+        "tests",
+    }
+)
+SKIPPED_FILES = frozenset({"_compat_pickle.py", "html/entities.py", "stringprep.py", "tkinter/__main__.py"})
+SKIPPED_PREFIXES = ("_sysconfigdata", "config-")
+
+# What `digest()` gives for CPython 3.11.7 on Linux.
+PINNED_DIGEST = "24636568cae71f98ca5e1f5d93729ea707abdedeb37825539940be9a90d22730"
+
+
+def is_skipped(name: str) -> bool:
+    """Whether a path relative to the library's root is left out altogether."""
+    folders = name.split("/")[:-1]
+    return (
+        name in SKIPPED_FILES
+        or name.startswith(SKIPPED_PREFIXES)
+        or any(folder in SKIPPED_FOLDERS for folder in folders)
+    )
+
+
+def training_names() -> list[str]:
+    """The files to learn from, in a fixed order, none of them held out."""
+    names = (path.relative_to(STDLIB).as_posix() for path in STDLIB.rglob("*.py"))
+    return sorted(name for name in names if name not in HELD_OUT and not is_skipped(name))
+
+
+def read(name: str) -> str:
+    """The text of one library file."""
+    return (STDLIB / name).read_text(encoding="utf-8")
+
+
+def training_texts() -> Iterator[str]:
+    """The text of every training file that is not empty."""
+    return (text for text in map(read, training_names()) if text.strip())
+
+
+def digest() -> str:
+    """A sha256 over the names and contents of all files, trained on or held out."""
+    total = hashlib.sha256()
+    for name in [*training_names(), *HELD_OUT]:
+        content = hashlib.sha256((STDLIB / name).read_bytes()).hexdigest()
+        total.update(f"{content}  {name}\n".encode())
+    return total.hexdigest()
+
+
+def warn_if_different() -> None:
+    """Say so when the library is not the one the shipped model was made from."""
+    if digest() != PINNED_DIGEST:
+        print("note: this standard library differs from the pinned one; the model will too", file=sys.stderr)
+
+
+def size(names: list[str]) -> int:
+    """Total bytes of some files."""
+    return sum((STDLIB / name).stat().st_size for name in names)
+
+
+def main() -> None:
+    """Print what the corpus is made of."""
+    names = training_names()
+    print(f"python    {sys.version.split()[0]}")
+    print(f"training  {len(names)} files, {size(names):,} bytes")
+    print(f"held out  {len(HELD_OUT)} files, {size(list(HELD_OUT)):,} bytes")
+    print(f"sha256    {digest()}")
+    warn_if_different()
+
+
+if __name__ == "__main__":
+    main()
