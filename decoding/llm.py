@@ -40,7 +40,7 @@ class LLM:
 
         max_num_seqs: sequences that run at the same time, >= 1; further ones wait. It bounds the cache's
         memory. A folder without tokenizer.json takes and gives token ids only: what needs text raises
-        TokenizerError, and the text of results is empty. Raises ModelError (docs: decoding.errors) for a
+        TokenizerError, and the text of results is empty. Raises ModelError (see decoding.errors) for a
         folder that cannot be used.
         """
         self._max_num_seqs = _checked_max_num_seqs(max_num_seqs)
@@ -106,8 +106,7 @@ class LLM:
 
         prompt: text, or token ids taken as they are (no start token is added); or a list of prompts.
         params: for all prompts, or a list with those of each; None is SamplingParams().
-        on_error: what becomes of a choice whose logits nothing can be drawn from (NaN, everything banned):
-        its error
+        on_error: what becomes of a choice whose logits nothing can be drawn from (NaN, everything banned): its error
             is raised once all other work is done ("raise"), or it is returned with finish_reason "error" ("status").
             Candidates that best_of does not return raise nothing.
 

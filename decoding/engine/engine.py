@@ -2,8 +2,7 @@
 
 Every step feeds the newest token of every running sequence, and the prompts of those that start, through the
 model in one forward pass, and draws all next tokens in one call of the sampler. Nothing here depends on which
-sequences
-share a step: with equal logits, a request gets the tokens that it would have got alone.
+sequences share a step: with equal logits, a request gets the tokens that it would have got alone.
 """
 
 from __future__ import annotations

@@ -24,8 +24,7 @@ class SequenceGroup:
 
     source_slot: the slot whose first tokens are the prompt, from the group's first candidate on.
     num_prefilled: how many of the prompt's tokens the cache has before the step that feeds the rest.
-    first_logits: [vocab], what predicts the first token of every candidate; None until the prompt has been
-    fed.
+    first_logits: [vocab], what predicts the first token of every candidate; None until the prompt has been fed.
     error: why the prompt itself failed; every candidate then fails with it.
     """
 

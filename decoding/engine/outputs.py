@@ -16,8 +16,7 @@ from decoding.types import FinishReason
 class TokenLogprob:
     r"""One token with its log-probability (natural log), rank (1 = most likely) and most likely rivals.
 
-    text: the token's text; `bytes:\xe2\x80` where its bytes are not UTF-8 by themselves; "" for a special
-    token
+    text: the token's text; `bytes:\xe2\x80` where its bytes are not UTF-8 by themselves; "" for a special token
         that is not shown and for the token that ended the sequence; `token_id:7` without a tokenizer.
     text_offset: code points from the start of the prompt to the character that holds the token's first byte.
     logprob, top, rank: None for the first token of an echoed prompt, which nothing predicts.
@@ -98,11 +97,9 @@ class Choice:
     """One completion.
 
     text: the completion's text, with `echo` the prompt's text first; "" without a tokenizer.
-    token_ids: the tokens that begin in that text, and the token that ended the sequence, with `echo` the
-    prompt's
+    token_ids: the tokens that begin in that text, and the token that ended the sequence; with `echo` the prompt's
         tokens first.
-    finish_reason: "stop", "length", or "error" (a row of logits that nothing can be drawn from; `error` has
-    it).
+    finish_reason: "stop", "length", or "error" (a row of logits that nothing can be drawn from; `error` has it).
     stop_reason: the stop string, stop token id or end-of-sequence id that ended it; None otherwise.
     logprobs: one entry for each of `token_ids`; None where they were not asked for.
     seed: the seed in use; the same request with this seed gives the same tokens again.

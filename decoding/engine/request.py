@@ -25,8 +25,7 @@ class Request:
 
     params: the caller's, with a seed filled in.
     token_ids: what the model is fed.
-    prefix: the part of `token_ids` that the caller's prompt became, without fill-in-the-middle markers and
-    suffix;
+    prefix: the part of `token_ids` that the caller's prompt became, without fill-in-the-middle markers and suffix;
         it is what echo shows and what penalties count as prompt.
     eos_token_ids: ids that end a sequence unless ignore_eos.
     stream: the 64-bit number that separates this prompt's random numbers from other prompts' (`stream_of`).

@@ -32,8 +32,7 @@ class _HeldToken(NamedTuple):
 class Transcript:
     """The tokens of a candidate with their bytes: first held, then released, never taken back.
 
-    Released bytes are decoded as UTF-8 once their character is complete. A token is released when a byte
-    after its
+    Released bytes are decoded as UTF-8 once their character is complete. A token is released when a byte after its
     start is: a stop string drops the tokens whose first byte it takes, so until then it might drop this one.
     """
 

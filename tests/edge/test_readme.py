@@ -1,0 +1,42 @@
+"""README.md and docs/embedding.md: every Python example runs as it is printed, in a process of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def fenced(path: Path) -> list[str]:
+    """The blocks marked as Python."""
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(), flags=re.M | re.S)
+
+
+def indented_after(path: Path, heading: str) -> str:
+    """The first indented block below a heading."""
+    section = path.read_text().split(f"## {heading}\n")[1]
+    block = re.search(r"(?:^    .*\n|^\n)+", section[section.index("    ") :], flags=re.M)
+    assert block is not None
+    return textwrap.dedent(block.group())
+
+
+README = fenced(ROOT / "README.md")
+EMBEDDING = indented_after(ROOT / "docs" / "embedding.md", "From Python")
+
+
+def test_readme_has_five_examples() -> None:
+    """The parser finds them all."""
+    assert len(README) == 5
+
+
+@pytest.mark.parametrize("code", [*README, EMBEDDING], ids=[*(f"README-{i}" for i in range(1, 6)), "embedding"])
+def test_example_runs(code: str, tmp_path: Path) -> None:
+    """It exits with 0 and writes nothing to stderr."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
