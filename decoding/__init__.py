@@ -9,12 +9,17 @@
 Every error raised on purpose is a DecodingError; decoding.errors draws the tree.
 """
 
-from decoding.engine.outputs import Choice, CompletionResult, Delta, Logprobs, Usage
-from decoding.errors import DecodingError, LogitsError, ModelError, ParameterError, PromptError
-from decoding.llm import LLM
-from decoding.params import SamplingParams
-from decoding.sampler import Sampler, SamplerOutput, SamplingState
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from decoding.version import __version__
+
+if TYPE_CHECKING:
+    from decoding.engine.outputs import Choice, CompletionResult, Delta, Logprobs, Usage
+    from decoding.errors import DecodingError, LogitsError, ModelError, ParameterError, PromptError
+    from decoding.llm import LLM
+    from decoding.params import SamplingParams
+    from decoding.sampler import Sampler, SamplerOutput, SamplingState
 
 __all__ = [
     "LLM",
@@ -34,3 +39,29 @@ __all__ = [
     "Usage",
     "__version__",
 ]
+
+_HOMES = {
+    "decoding.engine.outputs": {"Choice", "CompletionResult", "Delta", "Logprobs", "Usage"},
+    "decoding.errors": {"DecodingError", "LogitsError", "ModelError", "ParameterError", "PromptError"},
+    "decoding.llm": {"LLM"},
+    "decoding.params": {"SamplingParams"},
+    "decoding.sampler": {"Sampler", "SamplerOutput", "SamplingState"},
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used.
+
+    So `import decoding` costs next to nothing, the command line answers --help at once, and an installation that
+    cannot work (no compiled module, an impossible DECODING_ISA) says so as an error of its own where it is used.
+    """
+    for home, names in _HOMES.items():
+        if name in names:
+            value: object = getattr(import_module(home), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'decoding' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

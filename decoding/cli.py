@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
+        _check_streams()
         options = _parser().parse_args(arguments)
         _complete(options, arguments)
         sys.stdout.flush()
@@ -56,6 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
+
+
+def _check_streams() -> None:
+    """A closed stdout cannot take the text; a closed stderr must not send our notes to stdout instead."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the process
+    if sys.stdout is None:
+        raise CommandError("standard output is closed")
 
 
 def _report(message: str) -> int:
@@ -122,6 +131,8 @@ def _read_prompt(options: argparse.Namespace) -> str:
     if options.prompt is not None and options.prompt != "-":
         return str(options.prompt)
     source = "stdin" if options.prompt_file is None else options.prompt_file
+    if options.prompt_file is None and sys.stdin is None:
+        raise CommandError("prompt from stdin: standard input is closed")
     try:
         raw = sys.stdin.buffer.read() if options.prompt_file is None else Path(source).read_bytes()
         return raw.decode()

@@ -89,7 +89,7 @@ def force_isa(name: str | None) -> None:
 
     Raises InstructionSetError where the name is unknown or the CPU or the build does not have the set.
     """
-    status = lib.decoding_force_isa(ffi.NULL if name is None else name.encode())
+    status = lib.decoding_force_isa(ffi.NULL if name is None else os.fsencode(name))
     if status != lib.DECODING_OK:
         raise InstructionSetError(
             f"DECODING_ISA={name!r}: {_message(status)} (this machine has: {', '.join(available_isas())})"
