@@ -1,6 +1,9 @@
 /* Which instruction sets this CPU has, the forced choice, one table pointer. */
 #include <stdatomic.h>
 #include <string.h>
+#if defined(DK_HAVE_X86)
+#include <cpuid.h>
+#endif
 
 #include "decoding.h"
 #include "kernel.h"
@@ -16,6 +19,14 @@ static const dk_kernel *const TABLES[] = {
 
 static _Atomic(const dk_kernel *) active;
 
+#if defined(DK_HAVE_X86)
+/* __builtin_cpu_supports does not know "f16c" on every compiler. */
+static int32_t has_f16c(void) {
+  unsigned int eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
+}
+#endif
+
 static int32_t runs_here(const char *name) {
 #if defined(DK_HAVE_X86)
   __builtin_cpu_init();
@@ -23,7 +34,7 @@ static int32_t runs_here(const char *name) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (strcmp(name, "avx2") == 0)
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 #endif
   return strcmp(name, "portable") == 0;
 }

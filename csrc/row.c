@@ -69,11 +69,13 @@ static int32_t first_edit(const dk_view *view, int32_t block) {
 const float *dk_fetch(const dk_view *view, int32_t block) {
   const uint32_t *words = block_mask(view, block);
   int32_t edit = first_edit(view, block), length = block_length(view, block);
-  int32_t as_it_lies = view->dtype == DECODING_FLOAT32 && length == DK_BLOCK && !view->has_nan;
+  const char *address = block_address(view, block);
+  int32_t as_it_lies = view->dtype == DECODING_FLOAT32 && length == DK_BLOCK && !view->has_nan &&
+                       (uintptr_t)address % sizeof(float) == 0;
   if (as_it_lies && words == NULL && edit < 0)
-    return (const float *)(const void *)block_address(view, block); /* lanes load at any alignment */
+    return (const float *)(const void *)address;
   float *copy = view->workspace->block;
-  view->kernel->widen(block_address(view, block), view->dtype, length, copy);
+  view->kernel->widen(address, view->dtype, length, copy);
   for (; edit >= 0; edit = view->workspace->edits[edit].next)
     copy[view->workspace->edits[edit].token_id % DK_BLOCK] = view->workspace->edits[edit].value;
   if (words != NULL)

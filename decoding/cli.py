@@ -226,13 +226,14 @@ def _logit_bias(text: str) -> list[tuple[int, float]]:
     return [(_integer(token_id), value) for token_id, value in pairs]
 
 
-def _scope(text: str) -> str | int:
-    return int(text) if text.isdecimal() else text
-
-
 _integer = _number(int, "an integer")
 _real = _number(float, "a number")
 _optional_integer = _number(int, "an integer or none", or_none=True)
+
+
+def _scope(text: str) -> str | int:
+    """A word, or the number of last tokens; the parameter's own check knows which of them are right."""
+    return int(_integer(text)) if text[:1].isdigit() or text[:1] == "-" else text
 
 
 def _flag(kind: Any, metavar: str, help_text: str) -> dict[str, Any]:

@@ -38,11 +38,10 @@ ABI_VERSION: int = lib.DECODING_ABI_VERSION
 STREAM_VERSION: int = lib.DECODING_STREAM_VERSION
 MAX_VOCAB_SIZE: int = lib.DECODING_MAX_VOCAB_SIZE
 
-_DTYPES: dict[str, int] = {
-    "float32": lib.DECODING_FLOAT32,
-    "float16": lib.DECODING_FLOAT16,
-    "bfloat16": lib.DECODING_BFLOAT16,
-    "uint16": lib.DECODING_BFLOAT16,  # numpy has no bfloat16: its bits are handed over as uint16
+_DTYPES: dict[np.dtype[Any], int] = {  # in native byte order: other orders are other keys
+    np.dtype(np.float32): lib.DECODING_FLOAT32,
+    np.dtype(np.float16): lib.DECODING_FLOAT16,
+    np.dtype(np.uint16): lib.DECODING_BFLOAT16,  # numpy has no bfloat16: its bits are handed over as uint16
 }
 
 _MODES: dict[LogprobsMode | None, int] = {
@@ -211,7 +210,7 @@ class Matrix:
 
     def __init__(self, logits: object, vocab_size: int) -> None:
         array = _checked_logits(logits, vocab_size)  # [rows, vocab]
-        self.dtype = _DTYPES[array.dtype.name]
+        self.dtype = _DTYPES.get(array.dtype, lib.DECODING_BFLOAT16)
         self.num_rows, self.vocab_size = array.shape
         self.row_stride = array.strides[0]
         # from_buffer refuses strided arrays, and bfloat16 has no buffer format: pass the bytes of row 0.
@@ -222,7 +221,7 @@ class Matrix:
 def _checked_logits(logits: object, vocab_size: int) -> NDArray[Any]:
     if not isinstance(logits, np.ndarray):
         raise LogitsError(f"logits={type(logits).__name__}: must be a numpy array")
-    if logits.dtype.name not in _DTYPES or not logits.dtype.isnative:
+    if logits.dtype not in _DTYPES and logits.dtype.name != "bfloat16":
         raise LogitsError(
             f"logits.dtype={logits.dtype}: must be float32, float16 or bfloat16 (or bfloat16's bits as uint16),"
             " in native byte order"

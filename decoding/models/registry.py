@@ -32,7 +32,10 @@ def _folder(path: str | os.PathLike[str]) -> Path:
         folder = Path(path)
     except TypeError:
         raise ParameterError.single("path", path, "must be a string or a path") from None
-    if not folder.is_dir():
+    try:
+        if folder.is_dir():
+            return folder
         problem = "is not a folder" if folder.exists() else "there is no such folder"
-        raise ModelNotFoundError(f"{shown(str(path))}: {problem}")
-    return folder
+    except OSError as error:  # a name that is too long, a parent that may not be read
+        problem = str(error.strerror)
+    raise ModelNotFoundError(f"{shown(str(path))}: {problem}")

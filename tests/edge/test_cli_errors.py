@@ -17,7 +17,13 @@ COMMAND = [sys.executable, "-m", "decoding", "complete"]
 def start(*arguments, **settings):
     """The real command in a process of its own, with the bundled model."""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    settings.setdefault("preexec_fn", heed_ctrl_c)
     return subprocess.Popen([*COMMAND, *arguments], **{**pipes, **settings})
+
+
+def heed_ctrl_c():
+    """A test run in the background of a shell ignores Ctrl-C, and its children would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(*arguments, **settings):
