@@ -281,17 +281,18 @@ static int32_t in_largest(const dk_view *view, int32_t n, uint32_t low, const dk
 }
 
 /* The threshold lies among the largest tokens: lists of those above the 16th, the 128th, the last block maximum. */
-static int32_t among_largest(const dk_view *view, const dk_scale *scale, uint64_t target, dk_prefix *prefix,
-                             uint64_t *sums) {
+static int32_t among_largest(const dk_view *view, dk_prefix within, const dk_scale *scale, uint64_t target,
+                             dk_prefix *prefix, uint64_t *sums) {
   dk_view maxima = dk_view_maxima(view);
   const int32_t tries[3] = {16, 128, view->num_blocks};
   for (int32_t i = 0; i < 3; i++) {
     int32_t m = tries[i] < view->num_blocks ? tries[i] : view->num_blocks;
     uint32_t bound = key_of_kth(&maxima, dk_key_of(-FLT_MAX), dk_key_of(view->max), m);
-    int32_t n = dk_gather(view, (dk_prefix){dk_value_of(bound), -1});
+    dk_prefix largest = dk_prefix_tighter(within, (dk_prefix){dk_value_of(bound), -1});
+    int32_t n = dk_gather(view, largest);
     if (n < 0)
       return 0;
-    if (in_largest(view, n, bound + 1, scale, target, prefix, sums))
+    if (in_largest(view, n, dk_key_of(largest.value), scale, target, prefix, sums))
       return 1;
   }
   return 0;
@@ -317,7 +318,7 @@ static dk_prefix search_again(const dk_view *view, dk_prefix within, const dk_sc
 static dk_prefix search_upwards(const dk_view *view, dk_prefix within, const dk_scale *scale, uint64_t target,
                                 float low, uint64_t *sums) {
   dk_prefix prefix;
-  if (among_largest(view, scale, target, &prefix, sums))
+  if (among_largest(view, within, scale, target, &prefix, sums))
     return prefix;
   int32_t n = dk_gather(view, dk_prefix_tighter(within, (dk_prefix){low, INT32_MAX}));
   if (n > 0 && in_largest(view, n, dk_key_of(low), scale, target, &prefix, sums))

@@ -32,7 +32,7 @@ def shown(value: object) -> str:
     Never raises: a value whose repr is refused (an int of 5,000 digits) or broken is named by its type.
     """
     try:
-        text = repr(value)
+        text = " ".join(repr(value).split())
     except Exception:  # a hostile __repr__ must not replace the error that we are about to raise
         return f"<{type(value).__name__}>"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

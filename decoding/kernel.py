@@ -219,8 +219,8 @@ class Matrix:
 
 
 def _checked_logits(logits: object, vocab_size: int) -> NDArray[Any]:
-    if not isinstance(logits, np.ndarray):
-        raise LogitsError(f"logits={type(logits).__name__}: must be a numpy array")
+    if not isinstance(logits, np.ndarray) or isinstance(logits, np.ma.MaskedArray):
+        raise LogitsError(f"logits={type(logits).__name__}: must be a numpy array (and not a masked one)")
     if logits.dtype not in _DTYPES and logits.dtype.name != "bfloat16":
         raise LogitsError(
             f"logits.dtype={logits.dtype}: must be float32, float16 or bfloat16 (or bfloat16's bits as uint16),"

@@ -48,7 +48,7 @@ class LLM:
         loaded = load_model(folder)
         self._model: Model[Any] = loaded
         self._tokenizer: Tokenizer | None = None
-        if (folder / "tokenizer.json").exists():
+        if os.path.lexists(folder / "tokenizer.json"):  # a link to nowhere is a broken tokenizer, not a missing one
             self._tokenizer = Tokenizer.from_folder(folder, loaded.config.vocab_size)
         self.name = BUNDLED_NAME if model is None else folder.resolve().name
 

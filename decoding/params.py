@@ -190,13 +190,21 @@ def _scope(value: Any) -> str | int:
     raise _RuleError("must be 'prompt+output', 'output', or an integer >= 1 (the last so many tokens)")
 
 
+def _elements(value: Any, rule: str) -> tuple[Any, ...]:
+    """What can be iterated, as a tuple; a 0-d array claims to be iterable and is not."""
+    try:
+        return tuple(value)
+    except TypeError:
+        raise _RuleError(rule) from None
+
+
 def _token_ids(value: Any) -> tuple[int, ...]:
     rule = "must be token ids: integers from 0 to 2,147,483,647"
     if value is None:
         return ()
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+    if isinstance(value, (str, bytes, Mapping)):
         raise _RuleError(rule)
-    ids = tuple(value)
+    ids = _elements(value, rule)
     if not all(_is_integer(token_id) and 0 <= token_id <= INT32_MAX for token_id in ids):
         raise _RuleError(rule)
     return tuple(dict.fromkeys(int(token_id) for token_id in ids))
@@ -238,9 +246,9 @@ def _stop(value: Any) -> tuple[str, ...]:
     strings = (value,) if isinstance(value, str) else value
     if strings is None:
         return ()
-    if isinstance(strings, (bytes, Mapping)) or not isinstance(strings, Iterable):
+    if isinstance(strings, (bytes, Mapping)):
         raise _RuleError(rule)
-    strings = tuple(strings)
+    strings = _elements(strings, rule)
     if not all(isinstance(string, str) and string for string in strings):
         raise _RuleError(rule)
     if not all(_is_encodable(string) for string in strings):

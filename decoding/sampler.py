@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -37,8 +37,9 @@ class SamplingState:
         eos_token_ids: banned, with params.stop_token_ids, until params.min_tokens tokens exist (unless ignore_eos).
 
     The draw for a token depends on (seed, stream, choice, number of tokens before it) and on nothing else, so a state
-    may be copied, truncated and resumed anywhere. Attributes: `params`, `seed` (signed 64-bit, taken from the
-    operating system where params.seed is None), `choice`, `stream`, `prompt_token_ids`, `output_token_ids`.
+    may be copied, pickled, truncated and resumed anywhere. Attributes, to be read only: `params`, `seed` (signed
+    64-bit, taken from the operating system where params.seed is None), `choice`, `stream`, `prompt_token_ids`,
+    `eos_token_ids`, `output_token_ids`.
     """
 
     def __init__(
@@ -68,6 +69,11 @@ class SamplingState:
     def __repr__(self) -> str:
         lengths = f"{len(self.prompt_token_ids)} prompt and {self.position} output tokens"
         return f"<SamplingState {lengths}, seed={self.seed}, choice={self.choice}, stream={self.stream}, {self.params}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copy and pickle: a state of its own with nothing shared, so that either may go on without the other."""
+        saved = (self.params, self.seed, self.prompt_token_ids, self.choice, self.stream, self.eos_token_ids)
+        return _restored, (*saved, tuple(self.output_token_ids), self._bitmask)
 
     @property
     def position(self) -> int:
@@ -196,6 +202,27 @@ class SamplingState:
             raise ParameterError.single("bitmask", self._bitmask, rule)
 
 
+def _restored(
+    params: SamplingParams,
+    seed: int,
+    prompt_token_ids: tuple[int, ...],
+    choice: int,
+    stream: int,
+    eos_token_ids: tuple[int, ...],
+    output_token_ids: tuple[int, ...],
+    bitmask: NDArray[np.uint32] | None,
+) -> SamplingState:
+    """The state that `SamplingState.__reduce__` saved; a seed from the operating system stays the one it was."""
+    state = SamplingState(
+        replace(params, seed=seed), prompt_token_ids, choice=choice, stream=stream, eos_token_ids=eos_token_ids
+    )
+    state.params = params
+    for token_id in output_token_ids:
+        state._append(token_id)
+    state.bitmask = None if bitmask is None else bitmask.copy()
+    return state
+
+
 @dataclass(frozen=True, slots=True)
 class SamplerOutput:
     """What came of each row.
@@ -311,6 +338,9 @@ class Sampler:
 
     def _matrix(self, logits: NDArray[Any], states: Sequence[SamplingState]) -> Matrix:
         matrix = Matrix(logits, self.vocab_size)
+        is_list = isinstance(states, Sequence) and all(isinstance(state, SamplingState) for state in states)
+        if not is_list:
+            raise ParameterError.single("states", states, "must be a list of SamplingState, one a row of logits")
         if len(states) != matrix.num_rows:
             raise ParameterError.single("states", len(states), f"must be one a row of logits ({matrix.num_rows})")
         for state in states:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,3 +27,14 @@ def shared() -> Path:
     if not _SHARED.is_dir():
         pytest.skip("needs the folder `shared` (real models, tokenizers, vectors) beside the checkout")
     return _SHARED
+
+
+@pytest.fixture(autouse=True)
+def _same_bits_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request without a seed takes 64 bits from the operating system; in tests they must not make results flicker."""
+    calls = itertools.count()
+
+    def token_bytes(count: int) -> bytes:
+        return hashlib.blake2b(str(next(calls)).encode(), digest_size=count).digest()
+
+    monkeypatch.setattr("decoding.sampler.secrets", SimpleNamespace(token_bytes=token_bytes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 
 from decoding.engine.logprobs import OffsetCounter, TokenScore, token_logprob
@@ -79,14 +80,14 @@ class SequenceGroup:
         yield delta
         if self.request.is_greedy:
             for index in range(1, self.request.params.n):
-                yield replace(delta, index=first_index + index)
+                yield replace(deepcopy(delta), index=first_index + index)
 
     def result(self, model_name: str) -> CompletionResult:
         """All choices, once every candidate has ended."""
         params = self.request.params
         choices, num_sampled = self._ranking.best(), self._num_sampled
         if self.request.is_greedy:
-            choices = [replace(choices[0], index=index) for index in range(params.n)]
+            choices = [replace(deepcopy(choices[0]), index=index) for index in range(params.n)]
             num_sampled *= params.num_candidates
         usage = Usage(prompt_tokens=len(self.request.token_ids), completion_tokens=num_sampled)
         return CompletionResult(choices, usage, list(self.request.token_ids), model_name)

@@ -50,7 +50,7 @@ class Logprobs:
             logprobs.tokens.append(entry.text)
             logprobs.token_ids.append(entry.token_id)
             logprobs.token_logprobs.append(entry.logprob)
-            logprobs.top_logprobs.append(entry.top)
+            logprobs.top_logprobs.append(None if entry.top is None else dict(entry.top))
             logprobs.text_offset.append(entry.text_offset)
             logprobs.ranks.append(entry.rank)
         return logprobs

@@ -83,13 +83,20 @@ def make_request(
         params=replace(params, seed=random_seed()) if params.seed is None else params,
         token_ids=token_ids,
         prefix=prefix,
-        eos_token_ids=(*shape.eos_token_ids, *end_token_ids),
+        eos_token_ids=(*_model_end_ids(shape, tokenizer), *end_token_ids),
         stream=stream_of(token_ids),
         stops=StopAutomaton(params.stop),
         max_output_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
     )
     request.new_state(0).check_vocab(shape.vocab_size)
     return request
+
+
+def _model_end_ids(shape: ModelShape, tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    """The model's own ids, or where its configs name none, its tokenizer's."""
+    if shape.eos_token_ids or tokenizer is None or tokenizer.eos_token_id is None:
+        return shape.eos_token_ids
+    return (tokenizer.eos_token_id,)
 
 
 def stream_of(token_ids: Sequence[int]) -> int:
@@ -119,7 +126,9 @@ def split_prompts(prompts: Any) -> tuple[list[Any], bool]:
 
 
 def _is_sequence(value: object) -> bool:
-    return isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, (str, bytes, bytearray, memoryview))
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview))
 
 
 def _prompt_error(name: str, value: object, rule: str) -> PromptError:
@@ -167,7 +176,7 @@ def _encode_text(text: str, shape: ModelShape, tokenizer: Tokenizer | None, name
 def checked_token_ids(token_ids: object, vocab_size: int, name: str) -> list[int]:
     """The ids as plain ints, each below the vocabulary's size."""
     if not _is_sequence(token_ids):
-        raise _prompt_error(name, token_ids, "must be a string or a sequence of token ids")
+        raise _prompt_error(name, token_ids, "must be a sequence of token ids")
     ids = list(token_ids)  # type: ignore[call-overload]
     if not ids:
         raise _prompt_error(name, ids, "must have at least one token id")

@@ -44,10 +44,10 @@ class ModelConfig:
     def from_folder(cls, folder: Path) -> ModelConfig:
         """Read the config of the Llama checkpoint in `folder`.
 
-        Keys that are absent or null take transformers' defaults, except for the sizes of the network, which
-        must be given. Raises ModelNotFoundError (no config.json), CheckpointError (naming file, key and
-        rule), and UnsupportedModelError (an activation, rotary scaling or quantisation that is not
-        implemented).
+        Keys that are absent or null take transformers' defaults, except for the sizes of the network, which must be
+        given, and for bos and eos, which are none unless a file names them. Raises ModelNotFoundError (no config.json),
+        CheckpointError (naming file, key and rule), and UnsupportedModelError (an activation, rotary scaling or
+        quantisation that is not implemented).
         """
         file = ConfigFile.read(folder / "config.json")
         _refuse_unsupported(file)
@@ -170,8 +170,12 @@ def _to_float(value: float) -> float:
 
 def _rotary(file: ConfigFile) -> ConfigFile:
     """The section on rotary embeddings: `rope_parameters` since transformers 5, `rope_scaling` before."""
-    parameters = file.section("rope_parameters")
-    return parameters if file.get("rope_parameters") is not None else file.section("rope_scaling")
+    parameters, scaling = file.section("rope_parameters"), file.section("rope_scaling")
+    if file.get("rope_parameters") is None:
+        return scaling
+    if file.get("rope_scaling") not in (None, file.get("rope_parameters")):
+        raise file.error("rope_scaling", "contradicts rope_parameters, its newer name")
+    return parameters
 
 
 def _refuse_unsupported(file: ConfigFile) -> None:

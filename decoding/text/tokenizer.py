@@ -82,8 +82,13 @@ class Tokenizer:
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of `token_ids`. Raises ParameterError where one is no integer from 0 to 2**31 - 1."""
+        try:
+            ids = list(token_ids)
+        except TypeError:
+            rule = f"must be integers from 0 to {_MAX_TOKEN_ID:,}"
+            raise ParameterError.single("token_ids", token_ids, rule) from None
         joiner = PieceJoiner(self.rules)
-        texts = (self.token_text(token_id, skip_special_tokens) for token_id in token_ids)
+        texts = (self.token_text(token_id, skip_special_tokens) for token_id in ids)
         return b"".join(joiner.append(text) for text in texts if text is not None).decode("utf-8", "replace")
 
     def token_text(self, token_id: int, skip_special_tokens: bool = True) -> str | None:

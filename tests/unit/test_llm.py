@@ -1,5 +1,6 @@
 """LLM: the front door, with scripted models and the real ones in shared/."""
 
+import json
 import shutil
 
 import numpy as np
@@ -275,3 +276,59 @@ def test_scripted_replies():
     llm = make_llm(fixed_reply(b"hello world", prompt_length=2))
     choice = llm.complete("ab", SamplingParams(temperature=0.0, stop=" wor")).choices[0]
     assert (choice.text, choice.stop_reason) == ("hello", " wor")
+
+
+def test_results_share_nothing():
+    """Lists in a result belong to the caller, also where choices came of one computation or echo one prompt."""
+    llm = make_llm()
+    for params in (
+        SamplingParams(n=2, temperature=0.0, logprobs=1, max_tokens=3),
+        SamplingParams(n=2, echo=True, logprobs=1, seed=1, max_tokens=3),
+    ):
+        first, second = llm.complete("ab", params).choices
+        tokens, top = list(second.token_ids), dict(second.logprobs.top_logprobs[-1])
+        first.token_ids.clear()
+        for entry in first.logprobs.top_logprobs:
+            (entry or {}).clear()
+        assert second.token_ids == tokens
+        assert second.logprobs.top_logprobs[-1] == top
+        assert all(entry for entry in second.logprobs.top_logprobs[1:])
+
+
+def test_the_tokenizer_names_the_end_where_the_config_does_not(shared, tmp_path):
+    """Without eos_token_id in either config, tokenizer_config.json's eos_token ends a sequence."""
+    folder = tmp_path / "stories"
+    shutil.copytree(shared / "models" / "stories260K", folder)
+    (folder / "generation_config.json").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({key: config[key] for key in config if key != "eos_token_id"}))
+    params = SamplingParams(allowed_token_ids=[2], max_tokens=5, seed=0)  # </s>
+    (choice,) = LLM(folder).complete("Once", params).choices
+    assert (choice.finish_reason, choice.stop_reason) == ("stop", 2)
+
+
+def test_a_tokenizer_that_is_a_link_to_nowhere(shared, tmp_path):
+    """It is broken, not missing."""
+    folder = tmp_path / "stories"
+    shutil.copytree(shared / "models" / "stories260K", folder)
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").symlink_to(tmp_path / "gone")
+    with pytest.raises(TokenizerError, match="tokenizer"):
+        LLM(folder)
+
+
+@pytest.mark.parametrize("prompt", [np.array(5), [np.array(5)], None, 5, b"abc", {"a": 1}])
+def test_what_is_no_prompt(prompt):
+    """A PromptError, whatever it is."""
+    with pytest.raises(PromptError):
+        make_llm().complete(prompt)
+
+
+@pytest.mark.parametrize("token_ids", [np.array(5), "abc", None])
+def test_what_is_no_list_of_token_ids(token_ids):
+    """`logits` takes token ids only."""
+    with pytest.raises(PromptError, match="must be a sequence of token ids"):
+        make_llm().logits(token_ids)
+    if token_ids != "abc":
+        with pytest.raises(ParameterError, match="token_ids"):
+            make_llm().tokenizer.decode(token_ids)

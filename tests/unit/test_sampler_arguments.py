@@ -1,9 +1,12 @@
 """Bad arguments of Sampler and SamplingState: an error of our tree that names the parameter."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
-from decoding.errors import ParameterError
+from decoding.errors import LogitsError, ParameterError
 from decoding.params import SamplingParams
 from decoding.sampler import Sampler, SamplingState
 
@@ -158,3 +161,31 @@ def test_no_rows_are_no_tokens():
 def test_score_arguments(name, arguments):
     """`score` wants one id of the vocabulary a row."""
     assert problem_of(lambda: Sampler(4).score(FLAT, **arguments)) == name
+
+
+@pytest.mark.parametrize("states", [None, [1], [SamplingParams()], SamplingState(SamplingParams()), iter(())])
+def test_states(states):
+    """A list of states, and nothing that only looks like one."""
+    assert problem_of(lambda: Sampler(4).sample(FLAT, states)) == "states"
+
+
+def test_masked_arrays_are_refused():
+    """Their mask would be ignored."""
+    with pytest.raises(LogitsError, match="MaskedArray"):
+        Sampler(4).sample(np.ma.masked_array(FLAT, FLAT == 0), [SamplingState(SamplingParams())])
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda state: pickle.loads(pickle.dumps(state))])
+def test_a_copied_state_goes_on_alone(duplicate):
+    """Same seed, history and mask, nothing shared: both draw what the one would have drawn."""
+    logits = np.random.default_rng(0).standard_normal((1, 40), np.float32)
+    params = SamplingParams(presence_penalty=0.5, repetition_penalty=1.2, repetition_penalty_scope=3)
+    state, sampler = SamplingState(params, [1, 2, 3], stream=5, choice=2), Sampler(40)
+    state.bitmask = np.array([0xFFFF_FFF0, 0xFF], np.uint32)
+    for _ in range(5):
+        sampler.sample(logits, [state])
+    twin = duplicate(state)
+    drawn = [int(sampler.sample(logits, [twin]).token_ids[0]) for _ in range(4)]
+    assert state.position == 5
+    assert [int(sampler.sample(logits, [state]).token_ids[0]) for _ in range(4)] == drawn
+    assert (twin.seed, twin.params) == (state.seed, params)

@@ -146,3 +146,12 @@ def test_a_missing_config(workshop: Any) -> None:
     (folder / "config.json").unlink()
     with pytest.raises(ModelNotFoundError, match=r"no config\.json"):
         ModelConfig.from_folder(folder)
+
+
+def test_two_names_of_the_rotary_settings_that_disagree(workshop: Any) -> None:
+    """Neither is silently ignored; where both say the same, both are right."""
+    same = {"rope_type": "default", "rope_theta": 77.0}
+    folder = workshop.config(rope_parameters=same, rope_scaling=same)
+    assert ModelConfig.from_folder(folder).rope_theta == 77.0
+    with pytest.raises(CheckpointError, match="rope_scaling"):
+        ModelConfig.from_folder(workshop.config(rope_parameters=same, rope_scaling={"type": "linear", "factor": 2.0}))
