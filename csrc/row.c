@@ -18,7 +18,7 @@ static size_t whole_blocks(size_t n) { return (n + DK_BLOCK - 1) / DK_BLOCK * DK
 /* With memory = NULL this only measures. */
 size_t dk_workspace_layout(int32_t vocab_size, int64_t max_edits, char *memory, dk_workspace *workspace) {
   size_t blocks = whole_blocks(((size_t)vocab_size + DK_BLOCK - 1) / DK_BLOCK);
-  size_t capacity = whole_blocks((size_t)vocab_size / 4 + 4 * DK_BLOCK), room = capacity + DK_BLOCK;
+  size_t capacity = whole_blocks((size_t)vocab_size / 2 + 4 * DK_BLOCK), room = capacity + DK_BLOCK;
   size_t skew = memory == NULL ? 0 : (64 - (uintptr_t)memory % 64) % 64;
   char *base = memory == NULL ? (char *)64 : memory + skew, *cursor = base;
   workspace->raw_max = (float *)(void *)carve(&cursor, blocks * sizeof(float));
@@ -335,13 +335,34 @@ static dk_failure mask_tokens(dk_view *view, const decoding_batch *batch, const 
   return FINE;
 }
 
-/* Exact maxima again, for the blocks that changed. */
+static int32_t masks_all(const uint32_t *words) {
+  uint32_t any = words[0];
+  for (int w = 1; w < DK_MASK_WORDS; w++)
+    any |= words[w];
+  return any == 0;
+}
+
+/* The maximum of an edited block. Edits cannot lower it, unless they lower the token that has it: only then, and under
+ * a mask, is the block looked at. */
+static float edited_maximum(const dk_view *view, int32_t block, float raw_max) {
+  const uint32_t *words = block_mask(view, block);
+  if (words != NULL)
+    return masks_all(words) ? -INFINITY : view->kernel->maximum(dk_fetch(view, block));
+  float max = raw_max;
+  for (int32_t i = first_edit(view, block); i >= 0; i = view->workspace->edits[i].next) {
+    const dk_edit *edit = &view->workspace->edits[i];
+    if (edit->value < raw_max && read_logit(view, edit->token_id) == raw_max)
+      return view->kernel->maximum(dk_fetch(view, block));
+    max = edit->value > max ? edit->value : max;
+  }
+  return max;
+}
+
+/* Exact maxima again. */
 static void refresh_maxima(dk_view *view, const dk_view *raw) {
   float *block_max = view->workspace->edited_max;
-  for (int32_t block = 0; block < view->num_blocks; block++) {
-    int32_t touched = first_edit(view, block) >= 0 || block_mask(view, block) != NULL;
-    block_max[block] = touched ? view->kernel->maximum(dk_fetch(view, block)) : raw->block_max[block];
-  }
+  for (int32_t block = 0; block < view->num_blocks; block++)
+    block_max[block] = edited_maximum(view, block, raw->block_max[block]);
   view->block_max = block_max;
   view->max = largest(view->kernel, block_max, view->num_blocks);
 }

@@ -207,19 +207,27 @@ static dk_view weighed_list(const dk_view *view, int32_t n, const dk_scale *scal
   return list;
 }
 
-/* The value at which a list's running mass, from the top, reaches this share of its total; roughly. */
+/* The value of the list at which its running mass, from the top, reaches this share of its total; roughly. */
 static float value_at_share(dk_view *list, double share) {
+  const float *values = list->workspace->list.values;
   dk_bracket bracket = {dk_key_of(-FLT_MAX), dk_key_of(list->max), 0, 0};
   bracket.target = (uint64_t)(share * (double)list_mass(list, -FLT_MAX));
   bisect(list, &bracket, 1u << 14, NULL);
-  return dk_value_of(bracket.low);
+  float least = dk_value_of(bracket.low), nearest = list->max;
+  for (int32_t i = 0; i < list->vocab_size; i++) /* a value that is there: thresholds often lie among ties */
+    nearest = values[i] >= least && values[i] < nearest ? values[i] : nearest;
+  return nearest;
 }
 
-/* Where the threshold lies if the row is like a sample of it: a bracket of values. Returns 0 where the sample is no
- * guide: too few of its tokens carry the mass. Nothing but speed depends on it, so it looks at the caller's logits,
+/* The value above which this share of the row's tokens lie; roughly. */
+static float value_at_count(const dk_view *sample, double share) {
+  int64_t k = (int64_t)(share * sample->vocab_size);
+  return dk_value_of(key_of_kth(sample, dk_key_of(-FLT_MAX), dk_key_of(sample->max), k));
+}
+
+/* Some of the row's tokens with their weights. Nothing but speed depends on them, so they are the caller's logits,
  * whatever edits there are. */
-static int32_t suggest(const dk_view *view, dk_prefix within, const dk_scale *scale, double top_p, float *low,
-                       float *high) {
+static dk_view sample_of(const dk_view *view, dk_prefix within, const dk_scale *scale) {
   const dk_entries *list = &view->workspace->list;
   int32_t n = SHORT_LIST * DK_BLOCK;
   dk_peek(view, n, list->values);
@@ -228,13 +236,23 @@ static int32_t suggest(const dk_view *view, dk_prefix within, const dk_scale *sc
     list->ids[i] = i;
     list->values[i] = value < within.value ? -INFINITY : value > view->max ? view->max : value;
   }
-  dk_view sample = weighed_list(view, n, scale);
-  if (sample.max == -INFINITY)
-    return 0;
-  double slack = 0.25 * top_p * (1.0 - top_p);
-  *high = value_at_share(&sample, top_p - slack);
-  *low = value_at_share(&sample, top_p + slack);
-  return dk_prefix_count(&sample, (dk_prefix){*high, INT32_MAX}) >= 64;
+  return weighed_list(view, n, scale);
+}
+
+/* How far a share of the sample's mass may be off: three standard errors, from the number of equal weights that would
+ * vary as much (Kish's effective sample size). Returns a negative number where the sample is no guide, because too few
+ * of its tokens carry the mass. */
+static double slack_of(const dk_view *sample, double top_p) {
+  const uint64_t *weights = sample->workspace->list.weights;
+  double sum = 0.0, squares = 0.0;
+  for (int32_t i = 0; i < sample->vocab_size; i++) {
+    double weight = (double)weights[i] * 0x1p-43;
+    sum += weight;
+    squares += weight * weight;
+  }
+  double size = squares > 0.0 ? sum * sum / squares : 0.0;
+  double errors = 3.0 / sqrt(size > 1.0 ? size : 1.0);
+  return size < 12.0 ? -1.0 : (errors < 0.2 ? 0.2 : errors) * top_p * (1.0 - top_p);
 }
 
 /* What one pass tells of a bracket of values. */
@@ -280,50 +298,83 @@ static int32_t in_largest(const dk_view *view, int32_t n, uint32_t low, const dk
   return 1;
 }
 
-/* The threshold lies among the largest tokens: lists of those above the 16th, the 128th, the last block maximum. */
+/* The tokens strictly above a bound, if the list can take them and they have the mass. */
+static int32_t above_bound(const dk_view *view, dk_prefix within, float bound, const dk_scale *scale, uint64_t target,
+                           dk_prefix *prefix, uint64_t *sums) {
+  dk_prefix largest = dk_prefix_tighter(within, (dk_prefix){bound, -1});
+  int32_t n = dk_gather(view, largest);
+  return n > 0 && in_largest(view, n, dk_key_of(largest.value), scale, target, prefix, sums);
+}
+
+/* The threshold lies among the largest tokens: lists of those above the 16th and the 128th block maximum, then of about
+ * a twentieth and nearly half of the row. */
 static int32_t among_largest(const dk_view *view, dk_prefix within, const dk_scale *scale, uint64_t target,
                              dk_prefix *prefix, uint64_t *sums) {
-  dk_view maxima = dk_view_maxima(view);
-  const int32_t tries[3] = {16, 128, view->num_blocks};
-  for (int32_t i = 0; i < 3; i++) {
-    int32_t m = tries[i] < view->num_blocks ? tries[i] : view->num_blocks;
+  dk_view maxima = dk_view_maxima(view), sample = sample_of(view, within, scale);
+  const float parts[2] = {value_at_count(&sample, 0.05), value_at_count(&sample, 0.45)};
+  for (int32_t m = 16; m <= 128 && m <= view->num_blocks; m *= 8) {
     uint32_t bound = key_of_kth(&maxima, dk_key_of(-FLT_MAX), dk_key_of(view->max), m);
-    dk_prefix largest = dk_prefix_tighter(within, (dk_prefix){dk_value_of(bound), -1});
-    int32_t n = dk_gather(view, largest);
-    if (n < 0)
-      return 0;
-    if (in_largest(view, n, dk_key_of(largest.value), scale, target, prefix, sums))
+    if (above_bound(view, within, dk_value_of(bound), scale, target, prefix, sums))
       return 1;
   }
-  return 0;
+  return above_bound(view, within, parts[0], scale, target, prefix, sums) ||
+         above_bound(view, within, parts[1], scale, target, prefix, sums);
 }
 
-/* Everything else: the list that the bracket [low, high) makes in one more pass, if it can take it; else plainly. */
-static dk_prefix search_again(const dk_view *view, dk_prefix within, const dk_scale *scale, uint64_t target, float low,
-                              float high, uint64_t *sums) {
-  dk_survey found = survey(view, within, scale, low, high, sums);
-  if (found.num_list > 0 && found.above < target) {
-    dk_view list = weighed_list(view, found.num_list, scale);
-    if (found.above + list_mass(&list, -FLT_MAX) >= target) {
-      dk_bracket bracket = {dk_key_of(low), dk_key_of(high) - 1, found.above, target};
-      return search_list(list, bracket, scale, sums);
+/* The search within a bracket of values that has been surveyed; 0 where the threshold lies elsewhere, or the list is
+ * too short for the bracket. */
+static int32_t in_bracket(const dk_view *view, const dk_survey *found, const dk_scale *scale, uint64_t target,
+                          float low, float high, dk_prefix *prefix, uint64_t *sums) {
+  if (found->num_list <= 0 || found->above >= target)
+    return 0;
+  dk_view list = weighed_list(view, found->num_list, scale);
+  if (found->above + list_mass(&list, -FLT_MAX) < target)
+    return 0;
+  *prefix = search_list(list, (dk_bracket){dk_key_of(low), dk_key_of(high) - 1, found->above, target}, scale, sums);
+  return 1;
+}
+
+/* The threshold is this value, if what lies above it misses the target and what equals it makes up for that. */
+static int32_t among_equals(const dk_view *view, dk_prefix within, float value, const dk_scale *scale, uint64_t target,
+                            dk_prefix *prefix, uint64_t *sums) {
+  uint64_t above = dk_prefix_mass(view, dk_prefix_tighter(within, (dk_prefix){value, -1}), scale, NULL);
+  uint64_t mass = dk_prefix_mass(view, dk_prefix_tighter(within, (dk_prefix){value, INT32_MAX}), scale, NULL);
+  if (above >= target || mass < target)
+    return 0;
+  *prefix = end_among_equals(view, value, target - above, scale);
+  dk_prefix_mass(view, *prefix, scale, sums);
+  return 1;
+}
+
+/* A bracket from a sample, one pass over the row, and a search of the list that the pass has made. Where the sample is
+ * no guide, or misled: the largest tokens, then a wider bracket, then plainly. */
+static dk_prefix by_sample(const dk_view *view, dk_prefix within, const dk_scale *scale, float top_p, uint64_t *sums) {
+  dk_prefix prefix;
+  dk_view sample = sample_of(view, within, scale);
+  double slack = slack_of(&sample, (double)top_p);
+  uint64_t target;
+  if (slack < 0.0) {
+    target = crossing(top_p, dk_prefix_mass(view, within, scale, NULL));
+  } else {
+    float high = value_at_share(&sample, top_p - slack), low = value_at_share(&sample, top_p + slack);
+    float lower = value_at_share(&sample, 1.0 - 0.4 * (1.0 - top_p - slack));
+    dk_survey found = survey(view, within, scale, low, high, sums);
+    target = crossing(top_p, found.total);
+    if (in_bracket(view, &found, scale, target, low, high, &prefix, sums))
+      return prefix;
+    if (low == high && among_equals(view, within, low, scale, target, &prefix, sums))
+      return prefix;
+    if (found.above < target) { /* the row's tail is heavier than the sample's */
+      found = survey(view, within, scale, lower, high, sums);
+      if (in_bracket(view, &found, scale, target, lower, high, &prefix, sums))
+        return prefix;
     }
   }
-  dk_prefix prefix = by_histogram(view, within, scale, target);
-  dk_prefix_mass(view, prefix, scale, sums);
-  return prefix;
-}
-
-/* The threshold lies at or above `low`. */
-static dk_prefix search_upwards(const dk_view *view, dk_prefix within, const dk_scale *scale, uint64_t target,
-                                float low, uint64_t *sums) {
-  dk_prefix prefix;
   if (among_largest(view, within, scale, target, &prefix, sums))
     return prefix;
-  int32_t n = dk_gather(view, dk_prefix_tighter(within, (dk_prefix){low, INT32_MAX}));
-  if (n > 0 && in_largest(view, n, dk_key_of(low), scale, target, &prefix, sums))
-    return prefix;
-  return search_again(view, within, scale, target, low, INFINITY, sums);
+  prefix = by_histogram(view, within, scale, target);
+  dk_prefix_mass(view, prefix, scale, sums);
+  return prefix;
 }
 
 static dk_prefix plainly(const dk_view *view, dk_prefix within, const dk_scale *scale, float top_p, uint64_t *sums) {
@@ -349,26 +400,12 @@ static int32_t in_list(const dk_view *view, dk_prefix within, const dk_scale *sc
 
 dk_prefix dk_select_mass(const dk_view *view, dk_prefix within, int32_t is_short, const dk_scale *scale, float top_p,
                          uint64_t *sums) {
-  float low, high;
-  dk_prefix short_prefix;
+  dk_prefix prefix;
   if (view->plain_search)
     return plainly(view, within, scale, top_p, sums);
-  if (is_short && in_list(view, within, scale, top_p, &short_prefix, sums))
-    return short_prefix;
-  if (!suggest(view, within, scale, (double)top_p, &low, &high)) {
-    uint64_t total = dk_prefix_mass(view, within, scale, NULL);
-    return search_upwards(view, within, scale, crossing(top_p, total), within.value, sums);
-  }
-  dk_survey found = survey(view, within, scale, low, high, sums);
-  uint64_t target = crossing(top_p, found.total);
-  if (found.above >= target)
-    return search_upwards(view, within, scale, target, high, sums);
-  if (found.num_list > 0) {
-    dk_view list = weighed_list(view, found.num_list, scale);
-    if (found.above + list_mass(&list, -FLT_MAX) >= target)
-      return search_list(list, (dk_bracket){dk_key_of(low), dk_key_of(high) - 1, found.above, target}, scale, sums);
-  }
-  return search_again(view, within, scale, target, within.value, found.num_list < 0 ? high : low, sums);
+  if (is_short && in_list(view, within, scale, top_p, &prefix, sums))
+    return prefix;
+  return by_sample(view, within, scale, top_p, sums);
 }
 
 uint64_t dk_weigh(const dk_view *view, dk_prefix prefix, const dk_scale *scale, uint64_t *sums) {

@@ -117,10 +117,10 @@ class SamplingState:
             rule = f"must be an integer from 0 to the {self.position} generated tokens (it is how many to keep)"
             raise ParameterError.single("num_tokens", num_tokens, rule)
         while len(self.output_token_ids) > num_tokens:
-            self.output_token_ids.pop()
+            if self.output_token_ids.pop() == self._largest_id:
+                self._largest_id = INT32_MAX  # no longer known: the next check looks at all ids
             if self._history is not None:
                 self._history.pop()
-        self._largest_id = max((token_id for _, ids in self._named_ids() for token_id in ids), default=-1)
         self._update_row()
 
     def _make_history(self) -> TokenHistory | None:
@@ -191,8 +191,10 @@ class SamplingState:
     def check_vocab(self, vocab_size: int) -> None:
         """ParameterError where an id of this state, or its bitmask, does not fit a vocabulary of this size."""
         if self._largest_id >= vocab_size:
+            self._largest_id = -1
             for name, ids in self._named_ids():
                 for token_id in ids:
+                    self._largest_id = max(self._largest_id, token_id)
                     if token_id >= vocab_size:
                         raise ParameterError.single(name, token_id, f"must be below vocab_size={vocab_size}")
         if self.params.logprobs is not None and self.params.logprobs > vocab_size:
@@ -292,6 +294,8 @@ class Sampler:
             `errors` while the others go on ("status").
         """
         matrix = self._matrix(logits, states)
+        if not isinstance(commit, bool):
+            raise ParameterError.single("commit", commit, "must be True or False")
         if on_error not in ("raise", "status"):
             raise ParameterError.single("on_error", on_error, "must be 'raise' or 'status'")
         if commit and len({id(state) for state in states}) != len(states):

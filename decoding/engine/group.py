@@ -12,9 +12,9 @@ from decoding.engine.ranking import Ranking
 from decoding.engine.request import Request
 from decoding.engine.runner import Logits
 from decoding.engine.sequence import Sequence
-from decoding.engine.transcript import Pieces
+from decoding.engine.transcript import NO_PREFIX, Prefix
 from decoding.errors import DecodingError
-from decoding.text.detokenizer import Detokenizer, Utf8Decoder
+from decoding.text.detokenizer import Detokenizer
 from decoding.text.tokenizer import Tokenizer
 
 
@@ -38,7 +38,7 @@ class SequenceGroup:
         self._tokenizer = tokenizer
         self._num_started = 0
         self._num_sampled = 0
-        self._prompt = Pieces("", [], [])
+        self._prompt = NO_PREFIX
         self._ranking = Ranking(1 if request.is_greedy else request.params.n, ranked=request.params.ranks_candidates)
 
     @property
@@ -57,9 +57,8 @@ class SequenceGroup:
         if not params.echo and params.logprobs is None:
             return  # nobody will see the text or count its characters
         pieces = _prompt_bytes(self.request, self._tokenizer)
-        text = Utf8Decoder().feed(b"".join(pieces), final=True)
         entries = [] if params.logprobs is None else _prompt_entries(self.request, self._tokenizer, pieces, scores)
-        self._prompt = Pieces(text, self.request.prefix_token_ids, entries)
+        self._prompt = Prefix(b"".join(pieces), self.request.prefix_token_ids, entries)
 
     def start_next(self) -> Sequence:
         """The next candidate."""
@@ -105,7 +104,7 @@ def _prompt_entries(
     request: Request, tokenizer: Tokenizer | None, pieces: list[bytes], scores: list[TokenScore]
 ) -> list[TokenLogprob]:
     """Entries of the caller's own part; the first is null by contract, also behind a marker, as are unscored ones."""
-    offsets = OffsetCounter(0)
+    offsets = OffsetCounter()
     first = request.prefix.start
     entries = []
     for index, (token_id, data) in enumerate(zip(request.prefix_token_ids, pieces, strict=True), first):

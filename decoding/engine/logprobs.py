@@ -29,10 +29,10 @@ class TokenScore(NamedTuple):
 class OffsetCounter:
     """Which character of a text a byte belongs to, while the bytes arrive token by token."""
 
-    def __init__(self, start: int) -> None:
-        """`start`: number of characters before the first byte."""
+    def __init__(self, before: bytes = b"") -> None:
+        """`before`: what the text begins with; its last character may be unfinished."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._num_complete = start
+        self._num_complete = len(self._decoder.decode(before))
 
     def add(self, data: bytes) -> int:
         """The index of the character that holds the first byte of `data`.

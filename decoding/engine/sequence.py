@@ -5,7 +5,7 @@ from __future__ import annotations
 from decoding.engine.logprobs import OffsetCounter, TokenScore, token_logprob
 from decoding.engine.outputs import Choice, Delta
 from decoding.engine.request import Request
-from decoding.engine.transcript import Pieces, Transcript
+from decoding.engine.transcript import NO_PREFIX, Prefix, Transcript
 from decoding.errors import DecodingError
 from decoding.text.detokenizer import Detokenizer
 from decoding.text.stops import StopMatcher
@@ -19,7 +19,7 @@ class Sequence:
     A stream (`delta`) and the finished choice are made of the same released pieces, so they cannot differ.
     """
 
-    def __init__(self, request: Request, choice: int, tokenizer: Tokenizer | None, prompt: Pieces) -> None:
+    def __init__(self, request: Request, choice: int, tokenizer: Tokenizer | None, prompt: Prefix) -> None:
         """Candidate number `choice` of `request`; `prompt` is how results show the prompt."""
         params = request.params
         self.request = request
@@ -35,8 +35,8 @@ class Sequence:
             None if tokenizer is None else Detokenizer(tokenizer, request.token_ids, params.skip_special_tokens)
         )
         self._matcher = StopMatcher(request.stops)
-        self._offsets = OffsetCounter(len(prompt.text))
-        self._transcript = Transcript(prompt if params.echo else Pieces("", [], []))
+        self._offsets = OffsetCounter(prompt.data)
+        self._transcript = Transcript(prompt if params.echo else NO_PREFIX)
 
     @property
     def is_finished(self) -> bool:

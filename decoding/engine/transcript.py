@@ -21,6 +21,17 @@ class Pieces(NamedTuple):
         return Logprobs.from_tokens(self.entries)
 
 
+class Prefix(NamedTuple):
+    """What stands before the output: bytes of the prompt, and the tokens and entries that echo shows of it."""
+
+    data: bytes
+    token_ids: list[int]
+    entries: list[TokenLogprob]
+
+
+NO_PREFIX = Prefix(b"", [], [])
+
+
 class _HeldToken(NamedTuple):
     """A token that may still lose its place to a stop string, and the offset of its first byte."""
 
@@ -36,13 +47,14 @@ class Transcript:
     start is: a stop string drops the tokens whose first byte it takes, so until then it might drop this one.
     """
 
-    def __init__(self, shown: Pieces) -> None:
-        """`shown` comes first, as it is: the prompt, with echo."""
-        self._text = [shown.text] if shown.text else []
+    def __init__(self, shown: Prefix) -> None:
+        """`shown` comes first: the prompt, with echo. A character may begin in it and end in the output."""
+        self._utf8 = Utf8Decoder()
+        text = self._utf8.feed(shown.data)
+        self._text = [text] if text else []
         self._token_ids = list(shown.token_ids)
         self._entries = list(shown.entries)
         self._num_taken = (0, 0)  # pieces of text and tokens that `take` has handed out
-        self._utf8 = Utf8Decoder()
         self._held_bytes = bytearray()
         self._held_tokens: deque[_HeldToken] = deque()
         self._num_bytes = 0

@@ -21,7 +21,7 @@ from decoding.testing.scripted import byte_tokenizer
 )
 def test_offsets(pieces, offsets):
     """The offset of a token is the character that holds its first byte, counted in the decoded text."""
-    counter = OffsetCounter(10)
+    counter = OffsetCounter(b"0123456789")
     assert [counter.add(piece) - 10 for piece in pieces] == offsets
 
 

@@ -5,7 +5,7 @@ import pytest
 from decoding.engine.logprobs import TokenScore
 from decoding.engine.request import make_request
 from decoding.engine.sequence import Sequence
-from decoding.engine.transcript import Pieces
+from decoding.engine.transcript import Prefix
 from decoding.params import SamplingParams
 from decoding.testing.scripted import ScriptedConfig, byte_tokenizer
 
@@ -20,7 +20,7 @@ SCORE = TokenScore(-1.0, 1, [])
 def sequence(**params):
     """A candidate after the prompt "a"."""
     request = make_request("a", SamplingParams(**params), SHAPE, TOKENIZER)
-    return Sequence(request, 0, TOKENIZER, Pieces("a", [97], []))
+    return Sequence(request, 0, TOKENIZER, Prefix(b"a", [97], []))
 
 
 def feed(one, *tokens):
