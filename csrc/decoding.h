@@ -91,7 +91,7 @@ typedef struct decoding_row {
   uint32_t struct_size;
   uint32_t flags; /* DECODING_WANT_RAW_LOGPROB | DECODING_FORCE_TOKEN */
 
-  /* The draw: Philox4x64-10 with key (seed, stream) and counter (position, choice, 0, 0). */
+  /* The draw: Philox4x64-10 with key (seed, stream) and counter (position, choice, 0, attempt). */
   uint64_t seed;
   uint64_t stream;
   uint64_t position; /* number of tokens generated so far */

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check_streams()
         options = _parser().parse_args(arguments)
-        _complete(options, arguments)
+        options.run(options, arguments)
         sys.stdout.flush()
     except (CommandError, DecodingError) as error:
         return _report(str(error))
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"decoding {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_complete(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -98,10 +99,33 @@ def _add_complete(commands: Any) -> None:
     complete.add_argument("--prompt-file", metavar="FILE", help="read the prompt from a file (UTF-8)")
     complete.add_argument("--model", metavar="PATH", help="folder of a Hugging Face checkpoint (default: bundled)")
     complete.add_argument("--json", action="store_true", help="print the completion object of the Completions API")
+    complete.set_defaults(run=_complete)
     sampling = complete.add_argument_group("sampling parameters")
     for name, settings in _FLAGS.items():
         flag = "--" + name.replace("_", "-")
         sampling.add_argument(flag, dest=name, default=argparse.SUPPRESS, **settings)
+
+
+def _add_bench(commands: Any) -> None:
+    bench = commands.add_parser(
+        "bench",
+        help="measure this machine",
+        description="Measure sampling on every instruction set of this CPU, and decoding with the bundled model.",
+    )
+    bench.add_argument(
+        "--vocab", type=_integer, default=151_936, metavar="N", help="logits of a row, 2,000 or more (default: 151936)"
+    )
+    bench.add_argument("--json", metavar="FILE", help="write all figures to a file, too")
+    bench.set_defaults(run=_bench)
+
+
+def _bench(options: argparse.Namespace, _: list[str]) -> None:
+    from decoding.bench import report, table
+
+    found = report(options.vocab)
+    print(table(found))
+    if options.json:
+        Path(options.json).write_text(json.dumps(found, indent=1) + "\n")
 
 
 def _complete(options: argparse.Namespace, arguments: list[str]) -> None:

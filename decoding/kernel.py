@@ -260,6 +260,33 @@ class Batch:
         raise KernelError(f"row {row}, stage {stage}: {_message(result['status'])}: {result['bad_token_id']}")
 
 
+class Call:
+    """A filled-in decoding_batch and everything that C reads and writes while it runs; it may be run again."""
+
+    __slots__ = ("_arguments", "_kept", "batch", "workspace")
+
+    def __init__(self, arguments: Any, batch: Batch, workspace: NDArray[np.uint8], kept: list[Any]) -> None:
+        self._arguments = arguments
+        self._kept = kept  # C has addresses only: what they point to must live as long as this
+        self.batch = batch
+        self.workspace = workspace
+
+    def sample(self) -> Batch:
+        """Draw (or take the forced token) and report, for every row."""
+        _check(lib.decoding_sample(self._arguments))
+        return self.batch
+
+    def probabilities(self, out: NDArray[np.float64]) -> Batch:
+        """The distribution that `sample` draws from, into out [rows, vocab]; rows that fail are zero."""
+        _check(lib.decoding_probabilities(self._arguments, ffi.from_buffer("double[]", out, require_writable=True)))
+        return self.batch
+
+
+def _check(status: int) -> None:
+    if status not in (lib.DECODING_OK, lib.DECODING_ROW_FAILED):
+        raise KernelError(f"the kernel refused the call: {_message(status)}")
+
+
 class Kernel:
     """Calls into C for one vocabulary, with scratch memory that is reused from call to call.
 
@@ -276,26 +303,22 @@ class Kernel:
 
     def sample(self, matrix: Matrix, rows: Sequence[Row], num_top: int, *, ban_padding: bool = True) -> Batch:
         """Draw (or take the forced token) and report, for every row."""
-        batch = Batch(len(rows), num_top)
-        arguments, kept, workspace = self._arguments(matrix, rows, batch, ban_padding=ban_padding)
-        self._finish(lib.decoding_sample(arguments), workspace)
-        del kept  # held until C has returned
+        call = self.prepare(matrix, rows, num_top, ban_padding=ban_padding)
+        batch = call.sample()
+        self._pool.append(call.workspace)
         return batch
 
     def probabilities(self, matrix: Matrix, rows: Sequence[Row]) -> tuple[NDArray[np.float64], Batch]:
         """The distribution that `sample` draws from: float64 [rows, vocab]; rows that fail are zero."""
-        batch = Batch(len(rows), max((row.struct.num_top for row in rows), default=0))
         out = np.zeros((len(rows), self.vocab_size), np.float64)
-        arguments, kept, workspace = self._arguments(matrix, rows, batch, ban_padding=True)
-        target = ffi.from_buffer("double[]", out, require_writable=True)
-        self._finish(lib.decoding_probabilities(arguments, target), workspace)
-        del kept
+        call = self.prepare(matrix, rows, max((row.struct.num_top for row in rows), default=0))
+        batch = call.probabilities(out)
+        self._pool.append(call.workspace)
         return out, batch
 
-    def _arguments(
-        self, matrix: Matrix, rows: Sequence[Row], batch: Batch, *, ban_padding: bool
-    ) -> tuple[Any, list[Any], NDArray[np.uint8]]:
-        """The filled-in decoding_batch, what must stay alive while C runs, and the workspace it uses."""
+    def prepare(self, matrix: Matrix, rows: Sequence[Row], num_top: int, *, ban_padding: bool = True) -> Call:
+        """Everything for a call but the call itself."""
+        batch = Batch(len(rows), num_top)
         workspace = self._workspace(max((r.struct.num_history + r.struct.num_bias for r in rows), default=0))
         pointers = ffi.new("decoding_row *[]", [row.struct for row in rows])
         arguments = ffi.new("decoding_batch *")
@@ -306,7 +329,7 @@ class Kernel:
         arguments.num_rows, arguments.row_stride = len(rows), matrix.row_stride
         arguments.logits = ffi.cast("void *", matrix.buffer)
         arguments.rows = pointers
-        kept = [pointers, matrix.buffer]
+        kept = [pointers, matrix.buffer, *rows]
         for field, kind, array in (
             ("results", "decoding_result[]", batch.results),
             ("top_token_ids", "int32_t[]", batch.top_token_ids),
@@ -316,9 +339,9 @@ class Kernel:
             buffer = ffi.from_buffer(kind, array, require_writable=True)
             setattr(arguments, field, buffer)
             kept.append(buffer)
-        arguments.top_stride = batch.top_token_ids.shape[1]
+        arguments.top_stride = num_top
         arguments.workspace_size = workspace.nbytes
-        return arguments, kept, workspace
+        return Call(arguments, batch, workspace, kept)
 
     def _workspace(self, max_edits: int) -> NDArray[np.uint8]:
         size = lib.decoding_workspace_size(self.vocab_size, max_edits)
@@ -327,11 +350,6 @@ class Kernel:
         except IndexError:
             workspace = np.empty(0, np.uint8)
         return workspace if workspace.nbytes >= size else np.empty(size, np.uint8)
-
-    def _finish(self, status: int, workspace: NDArray[np.uint8]) -> None:
-        self._pool.append(workspace)
-        if status not in (lib.DECODING_OK, lib.DECODING_ROW_FAILED):
-            raise KernelError(f"the kernel refused the call: {_message(status)}")
 
 
 def checked_vocab_size(vocab_size: int) -> int:

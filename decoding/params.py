@@ -50,7 +50,7 @@ class SamplingParams:
         ignore_eos: do not end at the model's end-of-sequence tokens.
     Output
         logprobs: int >= 0 or None; how many of the most likely tokens to report besides the drawn one.
-        logprobs_mode: "raw", "penalized", "scaled" or "final" (docs/semantics.md, section 5).
+        logprobs_mode: "raw", "penalized", "scaled" or "final" (docs/semantics.md, section 5); echoed prompts are raw.
         echo: the prompt comes first in the result.
         suffix: text that follows the completion (fill-in-the-middle).
         skip_special_tokens: special tokens have no bytes in the text.

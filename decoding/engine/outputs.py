@@ -121,8 +121,7 @@ class Choice:
 class CompletionResult:
     """All choices for one prompt, best first where `best_of` ranks them, and what they cost.
 
-    prompt_token_ids: what the model was fed, with a start token that was added and fill-in-the-middle
-    markers.
+    prompt_token_ids: what the model was fed, with a start token that was added and fill-in-the-middle markers.
     """
 
     choices: list[Choice]

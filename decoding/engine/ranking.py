@@ -23,10 +23,7 @@ class Ranking:
 
     def add(self, candidate: Choice) -> None:
         """Take a finished candidate; `candidate.index` is its candidate index."""
-        entry = (
-            self._key(candidate),
-            candidate,
-        )  # keys are distinct: the choices themselves are never compared
+        entry = (self._key(candidate), candidate)  # keys are distinct: choices themselves are never compared
         if len(self._heap) < self._n:
             heapq.heappush(self._heap, entry)
         else:

@@ -111,8 +111,7 @@ def stream_of(token_ids: Sequence[int]) -> int:
 def split_prompts(prompts: Any) -> tuple[list[Any], bool]:
     """The prompts that the caller's argument holds, and whether it was a list of them.
 
-    A string or a sequence of integers is one prompt; a sequence that begins with a string or a sequence is a
-    list.
+    A string or a sequence of integers is one prompt; a sequence that begins with a string or a sequence is a list.
     """
     if isinstance(prompts, np.ndarray):
         prompts = prompts.tolist()

@@ -10,7 +10,7 @@ FLOORS = (
     ("sampler",),
     ("text", "models"),
     ("engine", "llm"),
-    ("api", "testing"),
+    ("api", "testing", "bench"),
     (),  # the server
     ("__init__", "cli", "__main__"),
 )

@@ -332,3 +332,15 @@ def test_what_is_no_list_of_token_ids(token_ids):
     if token_ids != "abc":
         with pytest.raises(ParameterError, match="token_ids"):
             make_llm().tokenizer.decode(token_ids)
+
+
+def test_a_character_split_between_prompt_and_output():
+    """With echo it is one character; without, its last bytes are no character; its offset is its start either way."""
+    llm = make_llm()
+    prompt = list("aé".encode())
+    params = {"allowed_token_ids": [prompt[-1]], "max_tokens": 1, "logprobs": 0, "seed": 0}
+    echoed = llm.complete(prompt[:-1], SamplingParams(echo=True, **params)).choices[0]
+    alone = llm.complete(prompt[:-1], SamplingParams(**params)).choices[0]
+    assert (echoed.text, alone.text) == ("aé", "\ufffd")
+    assert echoed.logprobs.text_offset == [0, 1, 1]
+    assert alone.logprobs.text_offset == [1]
