@@ -358,17 +358,18 @@ static dk_prefix by_sample(const dk_view *view, dk_prefix within, const dk_scale
   } else {
     float high = value_at_share(&sample, top_p - slack), low = value_at_share(&sample, top_p + slack);
     float lower = value_at_share(&sample, 1.0 - 0.4 * (1.0 - top_p - slack));
+    float higher = value_at_share(&sample, 0.4 * (top_p - slack) + 0.6 * (top_p - slack) * top_p);
     dk_survey found = survey(view, within, scale, low, high, sums);
     target = crossing(top_p, found.total);
     if (in_bracket(view, &found, scale, target, low, high, &prefix, sums))
       return prefix;
     if (low == high && among_equals(view, within, low, scale, target, &prefix, sums))
       return prefix;
-    if (found.above < target) { /* the row's tail is heavier than the sample's */
-      found = survey(view, within, scale, lower, high, sums);
-      if (in_bracket(view, &found, scale, target, lower, high, &prefix, sums))
-        return prefix;
-    }
+    /* the row's tail is heavier than the sample's, or its head */
+    float second_low = found.above < target ? lower : high, second_high = found.above < target ? high : higher;
+    found = survey(view, within, scale, second_low, second_high, sums);
+    if (in_bracket(view, &found, scale, target, second_low, second_high, &prefix, sums))
+      return prefix;
   }
   if (among_largest(view, within, scale, target, &prefix, sums))
     return prefix;
