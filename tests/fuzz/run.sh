@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Fuzzes the kernel: tests/fuzz/run.sh [seconds, 600 by default] [corpus folder, kept between runs]
+#
+# Needs an x86-64 Linux and clang with libFuzzer: on Debian `apt-get install clang libclang-rt-14-dev`, or another
+# version by name, as in `CLANG=clang-16 tests/fuzz/run.sh`. Exits with 0 when nothing was found; a finding is written
+# to ./crash-* or ./timeout-*, with the way to replay it.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+csrc=$here/../../csrc
+clang=${CLANG:-clang}
+seconds=${1:-600}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+corpus=${2:-$scratch/corpus}
+mkdir -p "$corpus"
+
+flags=(-std=c11 -g -O2 -ffp-contract=off -fno-omit-frame-pointer -DDK_HAVE_X86 -I"$csrc"
+  -fsanitize=address,undefined -fno-sanitize-recover=all)
+declare -A set_flags=(
+  [kernel_avx2]="-mavx2 -mfma -mf16c"
+  [kernel_avx512]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512")
+
+compile() { # SOURCE
+  local name
+  name=$(basename "$1" .c)
+  # shellcheck disable=SC2086 # the flags of a set are words
+  "$clang" "${flags[@]}" -fsanitize=fuzzer-no-link ${set_flags[$name]:-} -c "$1" -o "$scratch/$name.o"
+}
+
+for source in "$csrc"/*.c "$here/fuzz_sample.c"; do
+  case $source in */example.c | */ffi.csrc.c) continue ;; esac
+  compile "$source"
+done
+"$clang" "${flags[@]}" -fsanitize=fuzzer "$scratch"/*.o -lm -o "$scratch/fuzz_sample"
+
+"$scratch/fuzz_sample" -max_total_time="$seconds" -max_len=256 -len_control=0 -timeout=20 -print_final_stats=1 "$corpus"

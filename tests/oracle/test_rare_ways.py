@@ -1,0 +1,107 @@
+"""Ways through the kernel that rows made at random do not take."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from decoding import Sampler, SamplingParams, SamplingState
+from decoding.errors import EmptySupportError, NonFiniteLogitsError
+from decoding.kernel import Kernel, Matrix, Row, active_isa, available_isas, force_isa
+from decoding.testing import assert_matches_reference
+from decoding.types import LogprobsMode
+
+pytestmark = pytest.mark.usefixtures("isa")
+
+VOCAB_SIZE = 40_000
+SAMPLED = (np.arange(64) * (VOCAB_SIZE - 16) // 64)[:, np.newaxis] + np.arange(16)
+"""The places that the search for top_p looks at first: dk_peek in csrc/row.c."""
+
+
+def too_many_in_the_bracket(rng: np.random.Generator) -> NDArray[np.float32]:
+    """A fifth of the tokens holds 30 % of the mass, and the rest are ties: more than the search's list can take."""
+    row = np.zeros(VOCAB_SIZE, np.float32)
+    upper = rng.permutation(VOCAB_SIZE)[: VOCAB_SIZE // 5]
+    row[upper] = rng.uniform(0.49, 0.59, len(upper))
+    return row
+
+
+def a_sample_above_the_row(rng: np.random.Generator) -> NDArray[np.float32]:
+    """What the search looks at lies well above the rest: the bracket that it suggests ends above the threshold."""
+    row = rng.standard_normal(VOCAB_SIZE, np.float32)
+    row[SAMPLED.ravel()] += np.float32(3)
+    return row
+
+
+@pytest.mark.parametrize(("make", "top_p"), [(too_many_in_the_bracket, 0.3), (a_sample_above_the_row, 0.5)])
+def test_a_misled_search_finds_the_same_prefix(make, top_p):
+    """Where the suggested bracket is of no use, fast search is still plain search, and both are the reference."""
+    row = make(np.random.Generator(np.random.Philox(key=3)))
+    states = [SamplingState(SamplingParams(top_p=top_p, seed=1))]
+    fast, plain = Sampler(VOCAB_SIZE), Sampler(VOCAB_SIZE)
+    plain._kernel = Kernel(VOCAB_SIZE, VOCAB_SIZE, mask_nan=False, plain_search=True)
+    assert fast.probabilities(row, states).tobytes() == plain.probabilities(row, states).tobytes()
+    assert_matches_reference(fast, row[np.newaxis], states)
+
+
+def forced_logprobs(logits: NDArray[np.float32], mode: LogprobsMode, temperature: float) -> list[float]:
+    """The log-probability reported for each token of a row, forced one after another, with top_p 0.9."""
+    num_tokens = len(logits)
+    rows = [Row() for _ in range(num_tokens)]
+    for token_id, row in enumerate(rows):
+        row.set_distribution(temperature=temperature, top_k=None, top_p=0.9, min_p=0.0)
+        row.set_report(mode=mode, num_top=0, want_raw=False)
+        row.force_token(token_id)
+    matrix = Matrix(np.tile(logits, (num_tokens, 1)), num_tokens)  # [tokens, tokens]
+    batch = Kernel(num_tokens, num_tokens, mask_nan=False).sample(matrix, rows, 0)
+    assert batch.results["token_id"].tolist() == list(range(num_tokens))
+    logprobs: list[float] = batch.results["logprob"].tolist()
+    return logprobs
+
+
+def test_final_logprobs_are_the_distribution():
+    """Forced one after another, the tokens' final log-probabilities are the logs of `probabilities`, -inf included."""
+    logits = np.array([1.0, -2.0, 0.5, 3.0, 2.5, -9.0], np.float32)
+    probabilities = Sampler(6).probabilities(logits, [SamplingState(SamplingParams(temperature=0.8, top_p=0.9))])[0]
+    with np.errstate(divide="ignore"):
+        np.testing.assert_allclose(forced_logprobs(logits, "final", 0.8), np.log(probabilities), atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["scaled", "final"])
+def test_greedy_logprobs_are_a_point(mode):
+    """At temperature 0 the first of the total order has log-probability 0, and every other token -inf."""
+    logits = np.array([1.0, 3.0, 0.5, 3.0], np.float32)
+    assert forced_logprobs(logits, mode, 0.0) == [-np.inf, 0.0, -np.inf, -np.inf]
+    state = SamplingState(SamplingParams(temperature=0.0, logprobs=3, logprobs_mode=mode))
+    output = Sampler(4).sample(logits, [state])
+    assert output.top_token_ids[0].tolist() == [1, 3, 0]
+    assert output.top_logprobs[0].tolist() == [0.0, -np.inf, -np.inf]
+
+
+def test_probabilities_of_failing_rows():
+    """Rows that cannot be drawn from raise, and name the stage, when asked for their distribution."""
+    state = SamplingState(SamplingParams(allowed_token_ids=[0]))
+    with pytest.raises(EmptySupportError, match="hard_masks"):
+        Sampler(2).probabilities(np.array([-np.inf, 0.0], np.float32), [state])
+    with pytest.raises(NonFiniteLogitsError, match="finite_check"):
+        Sampler(2).probabilities(np.array([np.nan, 0.0], np.float32), [state])
+
+
+@pytest.mark.parametrize("generated", [[0, 1], [1, 0], [1, 2], [2, 1], [2, 0, 1]])
+def test_the_first_failure_is_reported(generated):
+    """Of several tokens that an edit makes infinite, in any order: the earliest stage, and there the lowest id."""
+    state = SamplingState(SamplingParams(repetition_penalty=2.0, frequency_penalty=-3e38))
+    for token_id in generated:
+        state.append(token_id)
+    logits = np.array([3e38, -3e38, -3e38], np.float32)  # 0 fails at the frequency penalty, 1 and 2 before it
+    (error,) = Sampler(3).sample(logits, [state], commit=False, on_error="status").errors
+    assert isinstance(error, NonFiniteLogitsError)
+    assert (error.token_id, error.stage) == (1, "repetition_penalty")
+
+
+def test_none_is_the_widest_set(isa):
+    """force_isa(None) undoes a forced choice."""
+    force_isa(None)
+    assert active_isa() == available_isas()[0]
+    force_isa(isa)
