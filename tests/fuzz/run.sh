@@ -27,7 +27,7 @@ compile() { # SOURCE
   "$clang" "${flags[@]}" -fsanitize=fuzzer-no-link ${set_flags[$name]:-} -c "$1" -o "$scratch/$name.o"
 }
 
-for source in "$csrc"/*.c "$here/fuzz_sample.c"; do
+for source in "$csrc"/*.c "$here"/*.c; do
   case $source in */example.c | */ffi.csrc.c) continue ;; esac
   compile "$source"
 done
