@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from decoding.errors import DecodingError, LogitsError, ModelError, ParameterError, PromptError
     from decoding.llm import LLM
     from decoding.params import SamplingParams
-    from decoding.sampler import Sampler, SamplerOutput, SamplingState
+    from decoding.sampler import Sampler, SamplerOutput
+    from decoding.state import SamplingState
 
 __all__ = [
     "LLM",
@@ -45,7 +46,8 @@ _HOMES = {
     "decoding.errors": {"DecodingError", "LogitsError", "ModelError", "ParameterError", "PromptError"},
     "decoding.llm": {"LLM"},
     "decoding.params": {"SamplingParams"},
-    "decoding.sampler": {"Sampler", "SamplerOutput", "SamplingState"},
+    "decoding.sampler": {"Sampler", "SamplerOutput"},
+    "decoding.state": {"SamplingState"},
 }
 
 

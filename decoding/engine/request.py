@@ -12,8 +12,8 @@ import numpy as np
 from decoding.engine.runner import ModelShape
 from decoding.errors import ContextLengthError, PromptError, TokenizerError, shown
 from decoding.params import SamplingParams, to_float32
-from decoding.sampler import SamplingState, random_seed
 from decoding.stages import GREEDY_TEMPERATURE
+from decoding.state import SamplingState, random_seed
 from decoding.text.fim import fim_prompt
 from decoding.text.stops import StopAutomaton
 from decoding.text.tokenizer import Tokenizer

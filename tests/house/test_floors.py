@@ -7,7 +7,7 @@ import sys
 FLOORS = (
     ("version", "errors", "types", "json_file", "params", "stages"),
     ("reference", "history", "kernel"),
-    ("sampler",),
+    ("state", "sampler"),
     ("text", "models"),
     ("engine", "llm"),
     ("api", "testing", "bench"),
@@ -72,7 +72,7 @@ def test_reference_and_kernel_never_meet(trees):
             assert not any(
                 name.startswith(("decoding.kernel", "decoding._kernel", "decoding.history")) for name in mine
             )
-        if path in ("kernel.py", "sampler.py", "history.py"):
+        if path in ("kernel.py", "sampler.py", "state.py", "history.py"):
             assert not any(name.startswith("decoding.reference") for name in mine)
 
 
