@@ -10,8 +10,8 @@
  * Threads: every function may be called from any number of threads at once, as long as no two calls share a
  * workspace or a results array; decoding_force_isa may run beside other calls but decides only later ones.
  *
- * Every struct begins with its own size, which the caller sets to sizeof(struct): it is how versions tell each
- * other apart. Zero the rest before filling it in; then every pointer that is not set means "none".
+ * Every struct of a call begins with its own size, which the caller sets to sizeof(struct): it is how versions tell
+ * each other apart. Zero the rest before filling it in; then every pointer that is not set means "none".
  */
 #ifndef DECODING_H
 #define DECODING_H
@@ -32,7 +32,7 @@ extern "C" {
 #endif
 
 /* Raised when a struct or a signature changes. */
-#define DECODING_ABI_VERSION 1
+#define DECODING_ABI_VERSION 2
 /* Raised when any drawn token changes for any seed; 0 while the first kernel is in the making. */
 #define DECODING_STREAM_VERSION 0
 
@@ -53,20 +53,29 @@ extern "C" {
 #define DECODING_UNKNOWN_ISA 8     /* no such instruction set */
 #define DECODING_ABSENT_ISA 9      /* the set is known, and this CPU or this build does not have it */
 
-/* Stages of the pipeline, in order; `stage` of a failed row is one of them. Number 6 is the host's own edits. */
+/* Stages of the pipeline. The order of their numbers is the default order; a tenth of a number is the stage's number in
+ * docs/semantics.md. `stage` of a failed row is one of them. Number 60 is the host's own edits. */
 #define DECODING_STAGE_FINITE_CHECK 0
-#define DECODING_STAGE_RAW_SNAPSHOT 1
-#define DECODING_STAGE_REPETITION_PENALTY 2
-#define DECODING_STAGE_FREQUENCY_PRESENCE 3
-#define DECODING_STAGE_CONTEXT_FREQUENCY_PENALTY 4
-#define DECODING_STAGE_LOGIT_BIAS 5
-#define DECODING_STAGE_HARD_MASKS 7
-#define DECODING_STAGE_TEMPERATURE 8
-#define DECODING_STAGE_TOP_K 9
-#define DECODING_STAGE_TOP_P 10
-#define DECODING_STAGE_MIN_P 11
-#define DECODING_STAGE_CUT 12
-#define DECODING_STAGE_DRAW 13
+#define DECODING_STAGE_RAW_SNAPSHOT 10
+#define DECODING_STAGE_REPETITION_PENALTY 20
+#define DECODING_STAGE_FREQUENCY_PRESENCE 30
+#define DECODING_STAGE_DRY 35
+#define DECODING_STAGE_CONTEXT_FREQUENCY_PENALTY 40
+#define DECODING_STAGE_LOGIT_BIAS 50
+#define DECODING_STAGE_HARD_MASKS 70
+#define DECODING_STAGE_TEMPERATURE 80
+#define DECODING_STAGE_TOP_K 90
+#define DECODING_STAGE_TOP_P 91
+#define DECODING_STAGE_MIN_P 92
+#define DECODING_STAGE_TYPICAL_P 93
+#define DECODING_STAGE_TOP_N_SIGMA 94
+#define DECODING_STAGE_EPSILON_CUTOFF 95
+#define DECODING_STAGE_ETA_CUTOFF 96
+#define DECODING_STAGE_TOP_A 97
+#define DECODING_STAGE_XTC 98
+#define DECODING_STAGE_MIROSTAT 99
+#define DECODING_STAGE_CUT 100
+#define DECODING_STAGE_DRAW 110
 
 /* What the reported log-probabilities speak of. */
 #define DECODING_LOGPROBS_NONE 0
@@ -75,36 +84,75 @@ extern "C" {
 #define DECODING_LOGPROBS_SCALED 3    /* after temperature, before truncation */
 #define DECODING_LOGPROBS_FINAL 4     /* the distribution that was drawn from */
 
+#define DECODING_MAX_MODES 4 /* modes that one row may ask for at once: the length of its arrays of modes */
+
 /* Flags of a row. */
-#define DECODING_WANT_RAW_LOGPROB 1u /* report raw_logprob whatever logprobs_mode says (a best_of ranking needs it) */
+#define DECODING_WANT_RAW_LOGPROB 1u /* report raw_logprob whatever the modes say (a best_of ranking needs it) */
 #define DECODING_FORCE_TOKEN 2u      /* do not draw: report on forced_token_id */
+#define DECODING_MIROSTAT 4u         /* mirostat stands in place of the truncations, and `surprise` is reported */
 
 /* Flags of a batch. */
 #define DECODING_MASK_NAN 1u     /* NaN counts as -inf instead of failing its row; +inf still fails */
 #define DECODING_PLAIN_SEARCH 2u /* find top_k and top_p slowly and simply: the same bits, for tests and benchmarks */
 
+/* Rules of a batch: where peers differ from the default (docs/semantics.md, section 9). */
+#define DECODING_RULE_KEEP_TIES 1u       /* top_k, typical_p and the one token that every stage keeps: with all ties */
+#define DECODING_RULE_TYPICAL_EXCEEDS 2u /* typical_p needs a mass above p; at least p otherwise */
+#define DECODING_RULE_PENALTIES_IN_SCOPE 4u /* frequency and presence count in the repetition penalty's scope */
+
 #define DECODING_TOP_K_OFF INT32_MAX
+#define DECODING_DRY_RANGE_ALL INT32_MAX
 #define DECODING_MAX_VOCAB_SIZE 1048576
+
+/* Token sequences, one after another in one array. */
+typedef struct decoding_sequences {
+  const int32_t *token_ids; /* [sum of lengths] */
+  const int32_t *lengths;   /* [num_sequences], each >= 1 */
+  int32_t num_sequences;
+  int32_t reserved; /* 0 */
+} decoding_sequences;
 
 /* What one row asks for. Read only; every array stays yours. */
 typedef struct decoding_row {
   uint32_t struct_size;
-  uint32_t flags; /* DECODING_WANT_RAW_LOGPROB | DECODING_FORCE_TOKEN */
+  uint32_t flags; /* DECODING_WANT_RAW_LOGPROB | DECODING_FORCE_TOKEN | DECODING_MIROSTAT */
 
-  /* The draw: Philox4x64-10 with key (seed, stream) and counter (position, choice, 0, attempt). */
+  /* The draw: Philox4x64-10 with key (seed, stream) and counter (position, choice, draw id, attempt). */
   uint64_t seed;
   uint64_t stream;
   uint64_t position; /* number of tokens generated so far */
   uint64_t choice;
 
-  float temperature;               /* >= 0; below 2^-20 is greedy */
-  float top_p;                     /* 0 .. 1; 1 is off */
-  float min_p;                     /* 0 .. 1; 0 is off */
-  int32_t top_k;                   /* >= 1; DECODING_TOP_K_OFF is off */
+  /* Stage 8. Quadratic smoothing shapes the logits first, then comes the (dynamic) temperature. */
+  float temperature;       /* >= 0; below 2^-20 is greedy */
+  float dynatemp_range;    /* >= 0; 0 is off */
+  float dynatemp_exponent; /* > 0 */
+  float smoothing_factor;  /* >= 0; 0 is off */
+  float smoothing_curve;   /* 1 .. 3 */
+
+  /* Stage 9. */
+  int32_t top_k;         /* >= 1; DECODING_TOP_K_OFF is off */
+  float top_p;           /* 0 .. 1; 1 is off */
+  float min_p;           /* 0 .. 1; 0 is off */
+  float typical_p;       /* 0 .. 1; 1 is off */
+  float top_n_sigma;     /* >= 0; INFINITY is off */
+  float epsilon_cutoff;  /* 0 .. 1; 0 is off */
+  float eta_cutoff;      /* 0 .. 1; 0 is off */
+  float top_a;           /* 0 .. 1; 0 is off */
+  float xtc_probability; /* 0 .. 1; 0 is off */
+  float xtc_threshold;   /* 0 .. 1 */
+  uint32_t reserved;     /* 0 */
+  double mirostat_mu;    /* with DECODING_MIROSTAT: tokens of a surprise above this, in bits, are dropped; >= 0 */
+
+  /* Stages 2 to 4. */
   float repetition_penalty;        /* > 0; 1 is off */
   float frequency_penalty;         /* finite; 0 is off */
   float presence_penalty;          /* finite; 0 is off */
   float context_frequency_penalty; /* finite; 0 is off */
+  float dry_multiplier;            /* finite, >= 0; 0 is off */
+  float dry_base;                  /* finite, >= 1 */
+  int32_t dry_allowed_length;      /* >= 1: repetitions shorter than this are free */
+  int32_t dry_range;               /* >= 1: the last so many tokens are looked at; DECODING_DRY_RANGE_ALL is all */
 
   /* History for the penalties: distinct token ids, and for each how often it stands in the scope of the repetition
    * penalty, in the output, and in prompt + output. All four arrays have num_history elements. */
@@ -118,16 +166,22 @@ typedef struct decoding_row {
   const int32_t *bias_token_ids; /* [num_bias], each id once */
   const float *bias_values;      /* [num_bias], finite */
 
+  /* Prompt + output in order, for DRY, no_repeat_ngram and bad words; none of the three without it. */
+  const int32_t *context_token_ids; /* [num_context] */
+  int32_t num_context;
+  int32_t no_repeat_ngram_size;    /* >= 1; 0 is off */
+  decoding_sequences dry_breakers; /* a repetition does not reach across one of these */
+  decoding_sequences bad_words;    /* the last token of each is banned where the others stand at the end */
+
   int32_t num_banned;
   int32_t num_allowed;
   const int32_t *banned_token_ids;  /* [num_banned] */
   const int32_t *allowed_token_ids; /* [num_allowed]; null: all are allowed */
   const uint32_t *bitmask; /* [(vocab_size + 31) / 32]; bit i % 32 of word i / 32 is 1 where id i is allowed; or null */
 
-  int32_t logprobs_mode;   /* DECODING_LOGPROBS_* */
-  int32_t num_top;         /* 0 .. batch.top_stride: how many of the most likely tokens to report */
+  int32_t logprobs_modes[4]; /* DECODING_LOGPROBS_*, each at most once, then _NONE to the end */
+  int32_t num_top;         /* 0 .. batch.top_stride: how many of the most likely tokens to report, by the first mode */
   int32_t forced_token_id; /* with DECODING_FORCE_TOKEN */
-  int32_t reserved;        /* 0 */
 } decoding_row;
 
 /* What came of one row. Written whole, whatever happens. */
@@ -136,32 +190,38 @@ typedef struct decoding_result {
   int32_t stage;        /* DECODING_STAGE_* where it failed */
   int32_t bad_token_id; /* the first offending id of a failed row, or -1 */
   int32_t token_id;
-  int32_t rank;      /* 1 = first of the total order; 0 with DECODING_LOGPROBS_NONE */
-  int32_t num_top;   /* entries written to top_token_ids and top_logprobs */
-  float logprob;     /* in the row's mode; NaN with DECODING_LOGPROBS_NONE */
-  float raw_logprob; /* raw mode; NaN unless asked for by mode or flag */
+  int32_t rank;      /* 1 = first of the total order that the first mode speaks of; 0 without a mode */
+  int32_t num_top;   /* entries written to top_token_ids and, for each mode, to top_logprobs */
+  float raw_logprob; /* raw mode; NaN unless asked for by a mode or by the flag */
+  float surprise;    /* -log2 of the probability that the token was drawn with; NaN without DECODING_MIROSTAT */
+  float logprobs[4]; /* in the row's modes; NaN past the last */
 } decoding_result;
 
 /* One call: rows of equal vocabulary and element type, each with parameters of its own. */
 typedef struct decoding_batch {
   uint32_t struct_size;
-  uint32_t flags;                  /* DECODING_MASK_NAN */
+  uint32_t flags;                  /* DECODING_MASK_NAN | DECODING_PLAIN_SEARCH */
+  uint32_t rules;                  /* DECODING_RULE_* */
   int32_t dtype;                   /* DECODING_FLOAT32 / FLOAT16 / BFLOAT16 */
   int32_t vocab_size;              /* 1 .. DECODING_MAX_VOCAB_SIZE */
   int32_t num_valid_tokens;        /* ids >= this are padding and never drawn; vocab_size where there is none */
   int32_t num_rows;                /* >= 0 */
+  int32_t num_stages;              /* of `stages` */
+  const int32_t *stages;           /* the stages from 20 to 99 to run, in this order, each once, edits before 80;
+                                    * or null: all of them, in the order of their numbers */
   const void *logits;              /* row 0; any alignment */
   int64_t row_stride;              /* bytes from one row to the next; any sign */
   const decoding_row *const *rows; /* [num_rows] */
   decoding_result *results;        /* [num_rows], written */
   int32_t *top_token_ids;          /* [num_rows, top_stride], written: -1 where there is no entry; or null */
-  float *top_logprobs;             /* [num_rows, top_stride], written: -inf where there is no entry; or null */
-  int64_t top_stride;              /* elements from one row's entries to the next */
-  void *workspace;                 /* scratch; any alignment; contents do not matter before or after */
-  size_t workspace_size;           /* bytes; at least decoding_workspace_size() */
+  float *top_logprobs;   /* [num_rows, top_modes, top_stride], written: -inf where there is no entry; or null */
+  int64_t top_stride;    /* elements from one list of entries to the next */
+  int64_t top_modes;     /* lists of top_logprobs a row: at least the number of modes of every row */
+  void *workspace;       /* scratch; any alignment; contents do not matter before or after */
+  size_t workspace_size; /* bytes; at least decoding_workspace_size() */
 } decoding_batch;
 
-/* Bytes of workspace for rows of this vocabulary whose history and bias name at most max_edits tokens together.
+/* Bytes of workspace for rows of this vocabulary with num_history + num_bias + num_context of at most max_edits.
  * Returns 0 where vocab_size or max_edits is out of range. */
 DECODING_API size_t decoding_workspace_size(int32_t vocab_size, int64_t max_edits);
 

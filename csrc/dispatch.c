@@ -13,6 +13,9 @@ static const dk_kernel *const TABLES[] = {
     &dk_kernel_avx512,
     &dk_kernel_avx2,
 #endif
+#if defined(DK_HAVE_NEON)
+    &dk_kernel_neon,
+#endif
     &dk_kernel_portable,
 };
 #define NUM_TABLES ((int32_t)(sizeof TABLES / sizeof TABLES[0]))
@@ -35,6 +38,10 @@ static int32_t runs_here(const char *name) {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (strcmp(name, "avx2") == 0)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+#endif
+#if defined(DK_HAVE_NEON)
+  if (strcmp(name, "neon") == 0)
+    return 1; /* part of every 64-bit ARM */
 #endif
   return strcmp(name, "portable") == 0;
 }
@@ -69,7 +76,11 @@ const char *decoding_active_isa(void) { return dk_active_kernel()->name; }
 
 /* A set that exists on other machines or in other builds is absent here, not unknown. */
 static int32_t is_known(const char *name) {
-  return strcmp(name, "portable") == 0 || strcmp(name, "avx2") == 0 || strcmp(name, "avx512") == 0;
+  static const char *const known[] = {"avx512", "avx2", "neon", "portable"};
+  for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+    if (strcmp(name, known[i]) == 0)
+      return 1;
+  return 0;
 }
 
 int32_t decoding_force_isa(const char *name) {

@@ -1,4 +1,5 @@
 /* Ten tokens from a buffer of logits; C11, and C++17 as it stands. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,8 +20,10 @@ int main(void) {
   row.temperature = 0.8f;
   row.top_p = 0.95f;
   row.top_k = 50;
+  row.typical_p = 1.0f;
+  row.top_n_sigma = INFINITY;
   row.repetition_penalty = 1.0f;
-  row.logprobs_mode = DECODING_LOGPROBS_RAW;
+  row.logprobs_modes[0] = DECODING_LOGPROBS_RAW;
 
   size_t workspace_size = decoding_workspace_size(VOCAB_SIZE, 0);
   void *workspace = malloc(workspace_size);
@@ -46,7 +49,7 @@ int main(void) {
   int32_t status = DECODING_OK;
   for (row.position = 0; row.position < 10 && status == DECODING_OK; row.position++) {
     status = decoding_sample(&batch);
-    printf("%d (%.4f) ", (int)result.token_id, (double)result.logprob);
+    printf("%d (%.4f) ", (int)result.token_id, (double)result.logprobs[0]);
   }
   printf("\n%s\n", decoding_status_message(status));
   free(workspace);

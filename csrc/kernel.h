@@ -1,7 +1,7 @@
 /* Internal: the sizes that everything is cut to, and the table of functions that each instruction set fills in.
  *
- * A row is seen as blocks of DK_BLOCK float32 values. Each function of the table works on one block, which is
- * either the caller's own memory (a whole float32 block that nobody edited) or a widened, edited copy of 1 KiB. */
+ * A row is seen as blocks of DK_BLOCK values. Each function of the table works on one block, which is either the
+ * caller's own memory (a whole block that nobody edited, in the caller's element type) or an edited copy of 1 KiB. */
 #ifndef DK_KERNEL_H
 #define DK_KERNEL_H
 
@@ -16,20 +16,26 @@
  * cannot matter, and 2^20 tokens of weight 1 still fit 63 bits. */
 #define DK_WEIGHT_BITS 43
 
-/* How a value becomes a weight. exp(d / T) is taken as exp2(d * rate) with rate = log2(e) / T as a float32 pair. */
+/* How a value becomes a weight: exp2((x - max) * rate), rate = log2(e) / T. */
 typedef struct dk_scale {
-  float unit;      /* 1, or 2^-64 where T is so large that d or rate would leave the float32 range */
-  float minus_max; /* -max * unit */
-  float rate_high;
-  float rate_low;
+  float max;
+  float rate;
 } dk_scale;
 
-/* A prefix of the total order (higher value, then lower id), as one block sees it: kept are the elements above
- * `value`, and of those equal to it the ones with a place in the block below `ties`. */
-typedef struct dk_cutoff {
-  float value;
-  int32_t ties; /* 0 .. DK_BLOCK */
-} dk_cutoff;
+/* DK_BLOCK values of one element type, at any alignment, without a NaN. */
+typedef struct dk_block {
+  const void *data;
+  int32_t dtype; /* DECODING_FLOAT32 and so on */
+} dk_block;
+
+/* How a logit becomes the exponent that temperature divides: d = (x - max) * unit, then, where quadratic is not 0,
+ * d * d * (quadratic + cubic * d). Both are monotone; -inf stays -inf. */
+typedef struct dk_shape {
+  float max;
+  float unit;
+  float quadratic;
+  float cubic;
+} dk_shape;
 
 /* Tokens taken out of their row: parallel arrays, in order of id. */
 typedef struct dk_entries {
@@ -38,12 +44,22 @@ typedef struct dk_entries {
   uint64_t *weights;
 } dk_entries;
 
-/* What one pass over a block finds out about a threshold search: see select.c. */
+typedef struct dk_weighed {
+  float *values;
+  uint64_t *weights;
+} dk_weighed;
+
+/* What one pass over a block finds out about a threshold search: see mass.c. */
 typedef struct dk_split {
-  uint64_t all;    /* mass of the kept elements */
+  uint64_t all;    /* mass of the elements >= low */
   uint64_t above;  /* of those >= high */
-  int32_t between; /* how many of those in [low, high) went to the list */
+  int32_t between; /* how many of those in [middle, high) went to the list */
 } dk_split;
+
+typedef struct dk_tally {
+  uint64_t above; /* mass over the value */
+  uint64_t equal; /* mass of those that equal it */
+} dk_tally;
 
 typedef struct dk_kernel {
   const char *name;
@@ -57,40 +73,52 @@ typedef struct dk_kernel {
   /* -inf where the bit is 0. */
   void (*mask)(float *block, const uint32_t *words);
 
-  float (*maximum)(const float *block);
+  void (*shape)(float *block, const dk_shape *shape);
+
+  float (*maximum)(dk_block block);
 
   /* Place of the first element that equals the value, or -1. */
-  int32_t (*find)(const float *block, float value);
+  int32_t (*find)(dk_block block, float value);
 
-  /* How many elements the cutoff keeps. */
-  int32_t (*count)(const float *block, dk_cutoff kept);
+  /* How many elements are >= low. */
+  int32_t (*count)(dk_block block, float low);
 
-  /* The kept elements, in order, and their ids: first_id, first_id + 1, ... Returns how many; both lists need room for
-   * DK_LANES more. */
-  int32_t (*gather)(const float *block, dk_cutoff kept, int32_t first_id, float *values, int32_t *ids);
+  /* The elements >= low, in order, and their ids: first_id, first_id + 1, ... Returns how many; both lists need room
+   * for DK_LANES more. */
+  int32_t (*gather)(dk_block block, float low, int32_t first_id, float *values, int32_t *ids);
 
-  /* Sum of the kept weights. */
-  uint64_t (*mass)(const float *block, dk_cutoff kept, const dk_scale *scale);
+  /* Sum of the weights of the elements >= low. */
+  uint64_t (*mass)(dk_block block, float low, const dk_scale *scale);
 
-  /* The kept weights, 0 elsewhere. */
-  void (*weights)(const float *block, dk_cutoff kept, const dk_scale *scale, uint64_t *out);
+  /* The weights of the elements >= low, 0 elsewhere. */
+  void (*weights)(dk_block block, float low, const dk_scale *scale, uint64_t *out);
 
-  /* The weight of one value, 0 below `low`; bit for bit what `weights` has for it. */
-  uint64_t (*weight)(float value, float low, const dk_scale *scale);
+  /* The weight of one value; bit for bit what `weights` has for it. */
+  uint64_t (*weight)(float value, const dk_scale *scale);
 
-  /* mass, mass above, and a gather of what lies between, at the price of one. */
-  dk_split (*split)(const float *block, dk_cutoff kept, const dk_scale *scale, float low, float high, int32_t first_id,
+  /* mass, mass above, and a gather of what lies between, at little more than the price of one. */
+  dk_split (*split)(dk_block block, float low, const dk_scale *scale, float middle, float high, int32_t first_id,
                     dk_entries list);
 
-  /* Sum of the given weights of the elements >= low. */
-  uint64_t (*sum_from)(const float *block, const uint64_t *weights, float low);
+  /* The given weights of the elements over and at a value. */
+  dk_tally (*tally)(dk_weighed from, float value);
 
-  /* The entries of a block with low <= value <= high, in order, to `to`, which may be `from` or lie before it. Returns
+  /* The values of a block within [low, high], in order, and their weights; `to` may be `from` or lie before it. Returns
    * how many; `to` needs room for DK_LANES more. */
-  int32_t (*narrow)(dk_entries from, float low, float high, dk_entries to);
+  int32_t (*narrow)(dk_weighed from, float low, float high, dk_weighed to);
+
+  /* The given weights of the values >= low, of which there are n, whatever n is. */
+  uint64_t (*sum)(dk_weighed from, int32_t n, float low);
 
   /* Unsigned integers in the order of the values; both zeros have one key. */
-  void (*keys)(const float *block, uint32_t *out);
+  void (*keys)(dk_block block, uint32_t *out);
+
+  /* floor((top - x) * bins_per_value), or so, at most `last`; last + 1 for values outside [low, top]. */
+  void (*bins)(const float *block, float top, float low, float bins_per_value, int32_t last, uint32_t *out);
+
+  /* Adds, lane by lane, the powers 0, 1 and 2 of (x - origin) over the elements >= low, each times its weight where
+   * there is a scale, else times 1: sums[power * DK_LANES + lane]. */
+  void (*moments)(dk_block block, float low, const dk_scale *scale, double origin, double *sums);
 } dk_kernel;
 
 #define DK_SAW_NAN 1u
@@ -100,6 +128,9 @@ extern const dk_kernel dk_kernel_portable;
 #if defined(DK_HAVE_X86)
 extern const dk_kernel dk_kernel_avx2;
 extern const dk_kernel dk_kernel_avx512;
+#endif
+#if defined(DK_HAVE_NEON)
+extern const dk_kernel dk_kernel_neon;
 #endif
 
 /* The set in use. */

@@ -8,7 +8,9 @@
 
 #define DK_VECTORS (DK_BLOCK / DK_LANES)
 
-DK_INLINE dk_f load_as_float(const void *source, int32_t dtype) {
+DK_INLINE size_t element_size(int32_t dtype) { return dtype == 0 ? 4 : 2; }
+
+DK_INLINE dk_f load_as(const char *source, int32_t dtype) {
   if (dtype == 1)
     return f_load_f16(source);
   if (dtype == 2)
@@ -16,35 +18,49 @@ DK_INLINE dk_f load_as_float(const void *source, int32_t dtype) {
   return f_load(source);
 }
 
-DK_INLINE dk_f without_nan(dk_f x) { return f_select(f_unordered(x, x), f_set(-INFINITY), x); }
+/* Vector v of a block. */
+DK_INLINE dk_f lanes_of(dk_block block, int v) {
+  return load_as((const char *)block.data + (size_t)v * DK_LANES * element_size(block.dtype), block.dtype);
+}
 
-DK_INLINE size_t element_size(int32_t dtype) { return dtype == 0 ? 4 : 2; }
+/* One copy of a loop for each element type, so that the test for it stays outside. */
+#define DK_BY_TYPE(function, block, ...)                                                                               \
+  switch (block.dtype) {                                                                                               \
+  case 1:                                                                                                              \
+    return function((dk_block){block.data, 1}, __VA_ARGS__);                                                           \
+  case 2:                                                                                                              \
+    return function((dk_block){block.data, 2}, __VA_ARGS__);                                                           \
+  default:                                                                                                             \
+    return function((dk_block){block.data, 0}, __VA_ARGS__);                                                           \
+  }
+
+/* ---- reading a row ---- */
+
+DK_INLINE dk_f without_nan(dk_f x) { return f_select(f_unordered(x, x), f_set(-INFINITY), x); }
 
 static void widen(const void *source, int32_t dtype, int32_t n, float *block) {
   char padded[DK_LANES * sizeof(float)];
   int32_t whole = n / DK_LANES * DK_LANES;
   size_t size = element_size(dtype);
   for (int32_t i = 0; i < whole; i += DK_LANES)
-    f_store(block + i, without_nan(load_as_float((const char *)source + (size_t)i * size, dtype)));
+    f_store(block + i, without_nan(load_as((const char *)source + (size_t)i * size, dtype)));
   for (int32_t i = whole; i < DK_BLOCK; i += DK_LANES)
     f_store(block + i, f_set(-INFINITY));
   if (whole < n) {
     memset(padded, 0, sizeof padded);
     memcpy(padded, (const char *)source + (size_t)whole * size, (size_t)(n - whole) * size);
-    dk_f tail = without_nan(load_as_float(padded, dtype));
+    dk_f tail = without_nan(load_as(padded, dtype));
     f_store(block + whole, f_select(m_from_bits((1u << (n - whole)) - 1u), tail, f_set(-INFINITY)));
   }
 }
 
 /* The maximum of a block, and whether there is a NaN in it; the maximum means nothing then. One comparison looks at two
  * vectors. */
-DK_INLINE float scan_block(const char *block, int32_t dtype, dk_m *nan) {
-  size_t step = DK_LANES * element_size(dtype);
+DK_INLINE float scan_block(dk_block block, dk_m *nan) {
   dk_f top[2];
   dk_m seen = m_from_bits(0);
   for (int v = 0; v < DK_VECTORS; v += 2) {
-    dk_f a = load_as_float(block + (size_t)v * step, dtype);
-    dk_f b = load_as_float(block + (size_t)(v + 1) * step, dtype);
+    dk_f a = lanes_of(block, v), b = lanes_of(block, v + 1);
     seen = m_or(seen, f_unordered(a, b));
     top[0] = v == 0 ? a : f_max(top[0], a);
     top[1] = v == 0 ? b : f_max(top[1], b);
@@ -53,52 +69,109 @@ DK_INLINE float scan_block(const char *block, int32_t dtype, dk_m *nan) {
   return f_fold_max(f_max(top[0], top[1]));
 }
 
-static float maximum(const float *block) {
+/* Both 16-bit types are sign and magnitude, and their NaNs lie beyond their infinities: ordered integers, 32 at a time,
+ * tell a block's maximum, and, with the least of all of them, whether there is a NaN. */
+DK_INLINE int16_t top_of_halves(const char *block, dk_h *least) {
+  dk_h top = h_ordered(h_load(block));
+  *least = h_min(*least, top);
+  for (int v = 1; v < DK_VECTORS / 2; v++) {
+    dk_h x = h_ordered(h_load(block + (size_t)v * 64));
+    *least = h_min(*least, x);
+    top = h_max(top, x);
+  }
+  return h_fold_max(top);
+}
+
+/* The floats of up to sixteen such integers. */
+DK_INLINE void floats_of_tops(const int16_t *tops, int32_t dtype, int32_t n, float *out) {
+  uint16_t halves[DK_LANES] = {0};
+  float wide[DK_LANES];
+  for (int i = 0; i < n; i++)
+    halves[i] = (uint16_t)(tops[i] < 0 ? tops[i] ^ 0x7FFF : tops[i]);
+  f_store(wide, load_as((const char *)halves, dtype));
+  memcpy(out, wide, (size_t)n * sizeof(float));
+}
+
+/* Maxima of whole blocks; whether there is a NaN, and the maxima then mean nothing. */
+DK_INLINE int32_t scan_halves(const char *source, int32_t dtype, int32_t num_blocks, float *block_max) {
+  const int16_t infinity = dtype == 1 ? 0x7C00 : 0x7F80;
+  dk_h least = h_ordered(h_load(source));
+  int16_t tops[DK_LANES], most = INT16_MIN;
+  for (int32_t block = 0; block < num_blocks; block++) {
+    int16_t top = tops[block % DK_LANES] = top_of_halves(source + (size_t)block * DK_BLOCK * 2, &least);
+    most = top > most ? top : most;
+    if (block % DK_LANES == DK_LANES - 1 || block == num_blocks - 1)
+      floats_of_tops(tops, dtype, block % DK_LANES + 1, block_max + block / DK_LANES * DK_LANES);
+  }
+  return most > infinity || h_fold_min(least) < ~infinity;
+}
+
+DK_INLINE float maximum_of(dk_block block, dk_m *nan) {
+  float top;
+  if (block.dtype == 0)
+    return scan_block(block, nan);
+  (void)scan_halves(block.data, block.dtype, 1, &top);
+  return top;
+}
+
+static float maximum(dk_block block) {
   dk_m ignored;
-  return scan_block((const char *)block, 0, &ignored);
+  DK_BY_TYPE(maximum_of, block, &ignored)
 }
 
 /* A block with a NaN, or the short last one: widened first, so that NaN counts as -inf. */
 static uint32_t scan_slowly(const char *source, int32_t dtype, int32_t n, float *block_max) {
+  char padded[DK_BLOCK * sizeof(float)] = {0};
   float block[DK_BLOCK];
-  size_t size = element_size(dtype);
-  uint32_t seen = 0;
-  for (int32_t i = 0; i < n; i++) {
-    char padded[DK_LANES * sizeof(float)] = {0};
-    memcpy(padded, source + (size_t)i * size, size);
-    dk_f x = load_as_float(padded, dtype);
-    seen |= (m_bits(f_unordered(x, x)) & 1u) ? DK_SAW_NAN : 0u;
+  uint32_t nan = 0;
+  memcpy(padded, source, (size_t)n * element_size(dtype));
+  for (int v = 0; v < DK_VECTORS; v++) {
+    dk_f x = lanes_of((dk_block){padded, dtype}, v);
+    nan |= m_bits(f_unordered(x, x));
   }
   widen(source, dtype, n, block);
-  *block_max = maximum(block);
-  return seen;
+  *block_max = maximum((dk_block){block, 0});
+  return nan ? DK_SAW_NAN : 0u;
 }
 
-DK_INLINE uint32_t scan_as(const char *source, int32_t dtype, int32_t n, float *block_max) {
-  size_t step = DK_BLOCK * element_size(dtype);
+DK_INLINE uint32_t scan_floats(const char *source, int32_t num_blocks, float *block_max) {
   uint32_t seen = 0;
   dk_m nan;
-  for (; n >= DK_BLOCK; n -= DK_BLOCK, source += step, block_max++) {
-    *block_max = scan_block(source, dtype, &nan);
+  for (int32_t block = 0; block < num_blocks; block++, source += DK_BLOCK * sizeof(float)) {
+    block_max[block] = scan_block((dk_block){source, 0}, &nan);
     if (m_bits(nan))
-      seen |= scan_slowly(source, dtype, DK_BLOCK, block_max);
-    seen |= *block_max == INFINITY ? DK_SAW_INFINITY : 0u;
-  }
-  if (n > 0) {
-    seen |= scan_slowly(source, dtype, n, block_max);
-    seen |= *block_max == INFINITY ? DK_SAW_INFINITY : 0u;
+      seen |= scan_slowly(source, 0, DK_BLOCK, block_max + block);
+    seen |= block_max[block] == INFINITY ? DK_SAW_INFINITY : 0u;
   }
   return seen;
 }
 
-/* One loop for each element type, so that the test for it stays outside. */
-static uint32_t scan(const void *row, int32_t dtype, int32_t n, float *block_max) {
-  if (dtype == 1)
-    return scan_as(row, 1, n, block_max);
-  if (dtype == 2)
-    return scan_as(row, 2, n, block_max);
-  return scan_as(row, 0, n, block_max);
+DK_INLINE uint32_t scan_as(dk_block row, int32_t n, float *block_max) {
+  const char *source = row.data;
+  int32_t num_blocks = n / DK_BLOCK;
+  size_t step = DK_BLOCK * element_size(row.dtype);
+  uint32_t seen = 0;
+  if (row.dtype == 0) {
+    seen = scan_floats(source, num_blocks, block_max);
+  } else if (num_blocks > 0 && scan_halves(source, row.dtype, num_blocks, block_max)) {
+    for (int32_t block = 0; block < num_blocks; block++)
+      seen |= scan_slowly(source + (size_t)block * step, row.dtype, DK_BLOCK, block_max + block);
+  }
+  for (int32_t block = 0; row.dtype != 0 && block < num_blocks; block++)
+    seen |= block_max[block] == INFINITY ? DK_SAW_INFINITY : 0u;
+  if (n % DK_BLOCK > 0) {
+    seen |= scan_slowly(source + (size_t)num_blocks * step, row.dtype, n % DK_BLOCK, block_max + num_blocks);
+    seen |= block_max[num_blocks] == INFINITY ? DK_SAW_INFINITY : 0u;
+  }
+  return seen;
 }
+
+static uint32_t scan(const void *row, int32_t dtype, int32_t n, float *block_max) {
+  dk_block all = {row, dtype};
+  DK_BY_TYPE(scan_as, all, n, block_max)
+}
+
+/* ---- editing a copy ---- */
 
 static void mask(float *block, const uint32_t *words) {
   for (int v = 0; v < DK_VECTORS; v++) {
@@ -107,43 +180,41 @@ static void mask(float *block, const uint32_t *words) {
   }
 }
 
-/* Most blocks take none of the ties, or all of them: then one comparison tells what is kept. */
-DK_INLINE int takes_no_ties(dk_cutoff kept) { return kept.ties <= 0; }
-DK_INLINE int takes_all_ties(dk_cutoff kept) { return kept.ties >= DK_BLOCK; }
-
-/* Elements above the cutoff's value, and of those equal to it the first `ties` places of the block. */
-DK_INLINE dk_m kept_lanes(dk_f x, dk_cutoff kept, int v) {
-  dk_f value = f_set(kept.value);
-  if (takes_no_ties(kept))
-    return f_gt(x, value);
-  if (takes_all_ties(kept))
-    return f_ge(x, value);
-  int32_t ties = kept.ties - v * DK_LANES;
-  uint32_t places = ties >= DK_LANES ? 0xFFFFu : ties > 0 ? (1u << ties) - 1u : 0u;
-  return m_or(f_gt(x, value), m_and(f_eq(x, value), m_from_bits(places)));
+static void shape(float *block, const dk_shape *shape) {
+  const dk_f unit = f_set(shape->unit), origin = f_set(-shape->max * shape->unit), banned = f_set(-INFINITY);
+  for (int v = 0; v < DK_VECTORS; v++) {
+    dk_f x = f_load(block + v * DK_LANES), d = f_fma(x, unit, origin);
+    if (shape->quadratic != 0.0f)
+      d = f_mul(f_mul(d, d), f_fma(f_set(shape->cubic), d, f_set(shape->quadratic)));
+    f_store(block + v * DK_LANES, f_select(f_gt(x, banned), d, banned));
+  }
 }
 
-static int32_t find(const float *block, float value) {
+/* ---- what is at or above a value ---- */
+
+static int32_t find(dk_block block, float value) {
   for (int v = 0; v < DK_VECTORS; v++) {
-    uint32_t equal = m_bits(f_eq(f_load(block + v * DK_LANES), f_set(value)));
+    uint32_t equal = m_bits(f_eq(lanes_of(block, v), f_set(value)));
     if (equal)
       return v * DK_LANES + __builtin_ctz(equal);
   }
   return -1;
 }
 
-static int32_t count(const float *block, dk_cutoff kept) {
+DK_INLINE int32_t count_of(dk_block block, float low) {
   int32_t total = 0;
   for (int v = 0; v < DK_VECTORS; v++)
-    total += __builtin_popcount(m_bits(kept_lanes(f_load(block + v * DK_LANES), kept, v)));
+    total += __builtin_popcount(m_bits(f_ge(lanes_of(block, v), f_set(low))));
   return total;
 }
 
-static int32_t gather(const float *block, dk_cutoff kept, int32_t first_id, float *values, int32_t *ids) {
+static int32_t count(dk_block block, float low){DK_BY_TYPE(count_of, block, low)}
+
+DK_INLINE int32_t gather_of(dk_block block, float low, int32_t first_id, float *values, int32_t *ids) {
   int32_t n = 0;
   for (int v = 0; v < DK_VECTORS; v++) {
-    dk_f x = f_load(block + v * DK_LANES);
-    dk_m keep = kept_lanes(x, kept, v);
+    dk_f x = lanes_of(block, v);
+    dk_m keep = f_ge(x, f_set(low));
     if (!m_bits(keep))
       continue;
     u_compress(ids + n, u_count_from(first_id + v * DK_LANES), keep);
@@ -152,106 +223,196 @@ static int32_t gather(const float *block, dk_cutoff kept, int32_t first_id, floa
   return n;
 }
 
-/* Lanes that are not kept are given the maximum before exp, and are left out after it: no input can make them
- * misbehave. */
-DK_INLINE dk_w weights_where(dk_f x, dk_m keep, const dk_scale *scale) {
-  dk_f top = f_set(-scale->minus_max / scale->unit);
-  return w_round(dk_weight(f_select(keep, x, top), scale));
+static int32_t gather(dk_block block, float low, int32_t first_id, float *values, int32_t *ids) {
+  DK_BY_TYPE(gather_of, block, low, first_id, values, ids)
 }
 
-DK_INLINE uint64_t mass_of(const float *block, dk_cutoff kept, const dk_scale *scale) {
-  dk_w total = w_zero();
+/* ---- weights ---- */
+
+/* Weights of a block added up as the bits that they come in, modulo 2^32; their origins are taken out at the end. */
+typedef struct dk_sum {
+  dk_parts parts;
+  int32_t count;
+} dk_sum;
+
+DK_INLINE dk_sum sum_none(void) { return (dk_sum){{u_set(0), u_set(0)}, 0}; }
+
+DK_INLINE dk_sum sum_add(dk_sum sum, dk_parts parts) {
+  return (dk_sum){{u_add(sum.parts.high, parts.high), u_add(sum.parts.low, parts.low)}, sum.count + DK_LANES};
+}
+
+/* The caller sets the count at the end. */
+DK_INLINE dk_sum sum_add_where(dk_sum sum, dk_m keep, dk_parts parts) {
+  return (dk_sum){{u_add_where(sum.parts.high, keep, parts.high), u_add_where(sum.parts.low, keep, parts.low)}, 0};
+}
+
+DK_INLINE int32_t count_bits(const uint16_t *bits) {
+  uint64_t words[DK_BLOCK / 64];
+  int32_t count = 0;
+  memcpy(words, bits, sizeof words);
+  for (int w = 0; w < DK_BLOCK / 64; w++)
+    count += __builtin_popcountll(words[w]);
+  return count;
+}
+
+DK_INLINE uint64_t sum_total(dk_sum sum) {
+  uint32_t high = u_fold_sum(sum.parts.high) - (uint32_t)sum.count * DK_HIGH_ORIGIN_BITS;
+  uint32_t low = u_fold_sum(sum.parts.low) - (uint32_t)sum.count * DK_LOW_ORIGIN_BITS;
+  return dk_join((int32_t)high, (int32_t)low);
+}
+
+DK_INLINE uint64_t mass_of(dk_block block, float low, const dk_scale *scale) {
+  dk_sum sum = sum_none();
   for (int v = 0; v < DK_VECTORS; v++) {
-    dk_f x = f_load(block + v * DK_LANES);
-    dk_m keep = kept_lanes(x, kept, v);
-    total = w_add_where(total, keep, weights_where(x, keep, scale));
+    dk_f x = lanes_of(block, v);
+    sum = sum_add(sum, dk_weight_parts(x, f_ge(x, f_set(low)), scale));
   }
-  return w_fold_sum(total);
+  return sum_total(sum);
 }
 
-/* Three loops, so that the kind of cutoff is settled outside of them. */
-static uint64_t mass(const float *block, dk_cutoff kept, const dk_scale *scale) {
-  if (takes_no_ties(kept))
-    return mass_of(block, (dk_cutoff){kept.value, 0}, scale);
-  if (takes_all_ties(kept))
-    return mass_of(block, (dk_cutoff){kept.value, DK_BLOCK}, scale);
-  return mass_of(block, kept, scale);
-}
+static uint64_t mass(dk_block block, float low, const dk_scale *scale){DK_BY_TYPE(mass_of, block, low, scale)}
 
-static void weights(const float *block, dk_cutoff kept, const dk_scale *scale, uint64_t *out) {
+DK_INLINE int32_t weights_of(dk_block block, float low, const dk_scale *scale, uint64_t *out) {
   for (int v = 0; v < DK_VECTORS; v++) {
-    dk_f x = f_load(block + v * DK_LANES);
-    dk_m keep = kept_lanes(x, kept, v);
-    w_store(out + v * DK_LANES, w_add_where(w_zero(), keep, weights_where(x, keep, scale)));
+    dk_f x = lanes_of(block, v);
+    dk_parts parts = dk_weight_parts(x, f_ge(x, f_set(low)), scale);
+    w_store(out + v * DK_LANES, w_join(dk_high(parts), dk_low(parts)));
   }
+  return 0;
 }
 
-static uint64_t weight(float value, float low, const dk_scale *scale) {
+static int32_t weights_by_type(dk_block block, float low, const dk_scale *scale, uint64_t *out) {
+  DK_BY_TYPE(weights_of, block, low, scale, out)
+}
+
+static void weights(dk_block block, float low, const dk_scale *scale, uint64_t *out) {
+  (void)weights_by_type(block, low, scale, out);
+}
+
+static uint64_t weight(float value, const dk_scale *scale) {
   uint64_t lanes[DK_LANES];
-  if (!(value >= low))
-    return 0;
-  w_store(lanes, w_round(dk_weight(f_set(value), scale)));
+  dk_f x = f_set(value);
+  dk_parts parts = dk_weight_parts(x, f_eq(x, x), scale);
+  w_store(lanes, w_join(dk_high(parts), dk_low(parts)));
   return lanes[0];
 }
 
-DK_INLINE dk_split split_of(const float *block, dk_cutoff kept, const dk_scale *scale, float low, float high,
-                            int32_t first_id, dk_entries list) {
-  dk_w all = w_zero(), above = w_zero();
+/* The list is filled after the loop, from one bit an element: a branch a vector would be guessed wrong too often. */
+DK_INLINE int32_t list_between(dk_block block, const uint16_t *between, int32_t first_id, dk_entries list) {
+  uint32_t vectors = 0;
   int32_t n = 0;
-  for (int v = 0; v < DK_VECTORS; v++) {
-    dk_f x = f_load(block + v * DK_LANES);
-    dk_m keep = kept_lanes(x, kept, v), over = m_and(keep, f_ge(x, f_set(high)));
-    dk_m between = m_and_not(m_and(keep, f_ge(x, f_set(low))), over);
-    dk_w weight = weights_where(x, keep, scale);
-    all = w_add_where(all, keep, weight);
-    above = w_add_where(above, over, weight);
-    if (m_bits(between)) {
-      u_compress(list.ids + n, u_count_from(first_id + v * DK_LANES), between);
-      n += f_compress(list.values + n, x, between);
-    }
-  }
-  return (dk_split){w_fold_sum(all), w_fold_sum(above), n};
-}
-
-static dk_split split(const float *block, dk_cutoff kept, const dk_scale *scale, float low, float high,
-                      int32_t first_id, dk_entries list) {
-  if (takes_no_ties(kept))
-    return split_of(block, (dk_cutoff){kept.value, 0}, scale, low, high, first_id, list);
-  if (takes_all_ties(kept))
-    return split_of(block, (dk_cutoff){kept.value, DK_BLOCK}, scale, low, high, first_id, list);
-  return split_of(block, kept, scale, low, high, first_id, list);
-}
-
-static uint64_t sum_from(const float *block, const uint64_t *weights, float low) {
-  dk_w total = w_zero();
   for (int v = 0; v < DK_VECTORS; v++)
-    total = w_add_where(total, f_ge(f_load(block + v * DK_LANES), f_set(low)), w_load(weights + v * DK_LANES));
-  return w_fold_sum(total);
+    vectors |= (between[v] != 0 ? 1u : 0u) << v;
+  for (; vectors != 0; vectors &= vectors - 1) {
+    int v = __builtin_ctz(vectors);
+    dk_m keep = m_from_bits(between[v]);
+    u_compress(list.ids + n, u_count_from(first_id + v * DK_LANES), keep);
+    n += f_compress(list.values + n, lanes_of(block, v), keep);
+  }
+  return n;
+}
+
+DK_INLINE dk_split split_of(dk_block block, float low, const dk_scale *scale, float middle, float high,
+                            int32_t first_id, dk_entries list) {
+  dk_sum all = sum_none(), above = sum_none();
+  uint16_t between[DK_VECTORS], over_bits[DK_VECTORS];
+  for (int v = 0; v < DK_VECTORS; v++) {
+    dk_f x = lanes_of(block, v);
+    dk_m over = f_ge(x, f_set(high));
+    dk_parts parts = dk_weight_parts(x, f_ge(x, f_set(low)), scale);
+    all = sum_add(all, parts);
+    above = sum_add_where(above, over, parts);
+    over_bits[v] = (uint16_t)m_bits(over);
+    between[v] = (uint16_t)m_bits(f_ge(x, f_set(middle)));
+  }
+  for (int v = 0; v < DK_VECTORS; v++)
+    between[v] &= (uint16_t)~over_bits[v];
+  above.count = count_bits(over_bits);
+  return (dk_split){sum_total(all), sum_total(above), list_between(block, between, first_id, list)};
+}
+
+static dk_split split(dk_block block, float low, const dk_scale *scale, float middle, float high, int32_t first_id,
+                      dk_entries list) {
+  DK_BY_TYPE(split_of, block, low, scale, middle, high, first_id, list)
+}
+
+/* ---- lists ---- */
+
+static dk_tally tally(dk_weighed from, float value) {
+  dk_w above = w_zero(), equal = w_zero();
+  for (int v = 0; v < DK_VECTORS; v++) {
+    dk_f x = f_load(from.values + v * DK_LANES);
+    dk_w weight = w_load(from.weights + v * DK_LANES);
+    above = w_add_where(above, f_gt(x, f_set(value)), weight);
+    equal = w_add_where(equal, f_eq(x, f_set(value)), weight);
+  }
+  return (dk_tally){w_fold_sum(above), w_fold_sum(equal)};
 }
 
 /* Within one block the writes stay behind the reads: a vector is loaded whole before its place is written to. */
-static int32_t narrow(dk_entries from, float low, float high, dk_entries to) {
+static int32_t narrow(dk_weighed from, float low, float high, dk_weighed to) {
   int32_t n = 0;
   for (int v = 0; v < DK_VECTORS; v++) {
     dk_f x = f_load(from.values + v * DK_LANES);
-    dk_u ids = u_load(from.ids + v * DK_LANES);
     dk_w weight = w_load(from.weights + v * DK_LANES);
     dk_m keep = m_and(f_ge(x, f_set(low)), f_ge(f_set(high), x));
-    u_compress(to.ids + n, ids, keep);
     w_compress(to.weights + n, weight, keep);
     n += f_compress(to.values + n, x, keep);
   }
   return n;
 }
 
+static uint64_t sum(dk_weighed from, int32_t n, float low) {
+  dk_w total = w_zero();
+  for (int32_t i = 0; i < n; i += DK_LANES) {
+    uint32_t places = n - i < DK_LANES ? (1u << (n - i)) - 1u : 0xFFFFu;
+    dk_m keep = m_and(f_ge(f_load(from.values + i), f_set(low)), m_from_bits(places));
+    total = w_add_where(total, keep, w_load(from.weights + i));
+  }
+  return w_fold_sum(total);
+}
+
+/* ---- odds and ends ---- */
+
 /* The usual map from float to ordered integer: flip all bits of negatives, the sign of the rest. Adding +0 first
  * makes -0 equal to +0. */
-static void keys(const float *block, uint32_t *out) {
+static void keys(dk_block block, uint32_t *out) {
   for (int v = 0; v < DK_VECTORS; v++) {
-    dk_u bits = f_bits(f_add(f_load(block + v * DK_LANES), f_set(0.0f)));
+    dk_u bits = f_bits(f_add(lanes_of(block, v), f_set(0.0f)));
     u_store(out + v * DK_LANES, u_xor(bits, u_or(u_sign_fill(bits), u_set(0x80000000u))));
   }
 }
 
-const dk_kernel DK_TABLE = {DK_NAME, scan,    widen,  mask,  maximum,  find,   count, gather,
-                            mass,    weights, weight, split, sum_from, narrow, keys};
+/* Adding 2^23 leaves the integer in the low bits. */
+static void bins(const float *block, float top, float low, float bins_per_value, int32_t last, uint32_t *out) {
+  const dk_f magic = f_set(0x1p23f), limit = f_set((float)last), outside = f_set((float)(last + 1));
+  for (int v = 0; v < DK_VECTORS; v++) {
+    dk_f x = f_load(block + v * DK_LANES);
+    dk_f place = f_mul(f_sub(f_set(top), x), f_set(bins_per_value));
+    place = f_select(f_gt(place, limit), limit, place);
+    place = f_select(m_and(f_ge(f_set(top), x), f_ge(x, f_set(low))), place, outside);
+    u_store(out + v * DK_LANES, u_sub(f_bits(f_add(place, magic)), f_bits(magic)));
+  }
+}
+
+/* Plain loops over sixteen sums, which the compiler makes vectors of: each lane has an order of its own. */
+static void moments(dk_block block, float low, const dk_scale *scale, double origin, double *sums) {
+  uint64_t integers[DK_BLOCK];
+  float values[DK_LANES];
+  if (scale != NULL)
+    weights(block, low, scale, integers);
+  for (int v = 0; v < DK_VECTORS; v++) {
+    f_store(values, lanes_of(block, v));
+    for (int i = 0; i < DK_LANES; i++) {
+      int kept = values[i] >= low;
+      double weight = !kept ? 0.0 : scale != NULL ? (double)integers[v * DK_LANES + i] : 1.0;
+      double x = kept ? (double)values[i] - origin : 0.0;
+      sums[i] += weight;
+      sums[DK_LANES + i] += weight * x;
+      sums[2 * DK_LANES + i] += weight * x * x;
+    }
+  }
+}
+
+const dk_kernel DK_TABLE = {DK_NAME, scan,   widen, mask,  shape,  maximum, find, count, gather, mass,
+                            weights, weight, split, tally, narrow, sum,     keys, bins,  moments};

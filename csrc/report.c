@@ -1,21 +1,34 @@
-/* Log-probabilities: of the drawn token, of the first tokens of the order, and the drawn token's rank. */
+/* Log-probabilities and ranks. */
 #include <math.h>
 
 #include "distribution.h"
-#include "logarithm.h"
 
 /* From the logit itself, in double: the integer weight is only as fine as 2^-43 of the largest. */
-float dk_logprob(const dk_distribution *d, float value, int32_t token_id) {
+double dk_logprob(dk_distribution *d, float logit, int32_t token_id) {
   if (d->point >= 0)
-    return token_id == d->point ? 0.0f : -INFINITY;
-  if (value == -INFINITY || !dk_prefix_has(d->kept, value, token_id))
+    return token_id == d->point ? 0.0 : -INFINITY;
+  int32_t place = logit == -INFINITY ? -1 : dk_place(&d->view, token_id);
+  if (place < 0 || !dk_prefix_has(d->kept, dk_value(&d->view, place), token_id))
     return -INFINITY;
-  double log_total = dk_log((double)d->total) - (double)DK_WEIGHT_BITS * DK_LN2;
-  return (float)(((double)value - (double)d->view->max) / (double)d->temperature - log_total);
+  return dk_exponent(d, logit) - dk_log_total(d);
 }
 
-static int32_t rank_of(const dk_view *view, int32_t token_id) {
-  return 1 + (int32_t)dk_prefix_count(view, (dk_prefix){dk_value(view, token_id), token_id - 1});
+/* Banned tokens come last, by id: all that are not banned are ahead, and banned ones with lower ids. */
+static int64_t num_ahead_of_banned(const dk_view *view, int32_t token_id) {
+  int64_t num_kept_before = 0;
+  for (int32_t block = 0; block * DK_BLOCK < token_id; block++) {
+    const float *values = dk_fetch_floats(view, block);
+    for (int32_t i = 0; i < DK_BLOCK && block * DK_BLOCK + i < token_id; i++)
+      num_kept_before += values[i] > -INFINITY;
+  }
+  return dk_prefix_count(view, dk_prefix_all()) + token_id - num_kept_before;
+}
+
+int32_t dk_rank(const dk_view *view, int32_t token_id) {
+  float value = dk_value(view, token_id);
+  int64_t num_ahead = value == -INFINITY ? num_ahead_of_banned(view, token_id)
+                                         : dk_prefix_count(view, (dk_prefix){value, token_id - 1});
+  return 1 + (int32_t)num_ahead;
 }
 
 /* Whether entry a of the report comes after entry b in the total order. */
@@ -49,32 +62,15 @@ static void sort_entries(int32_t *ids, float *values, int32_t n) {
   }
 }
 
-/* The first n tokens of the order, with their values; fewer where the rest is banned. Returns how many. */
-static int32_t list_top(const dk_view *view, int32_t n, int32_t *ids, float *values) {
+int32_t dk_list_top(const dk_view *view, int32_t n, int32_t *ids, float *values) {
+  const dk_entries *list = &view->workspace->list;
   if (n == 0)
     return 0;
-  dk_prefix top = dk_select_count(view, n);
-  int32_t found = 0;
-  for (int32_t block = 0; block < view->num_blocks && found < n; block++) {
-    if (view->block_max[block] < top.value)
-      continue;
-    const float *block_values = dk_fetch(view, block);
-    for (int32_t i = 0; i < DK_BLOCK && found < n; i++) {
-      if (!dk_prefix_has(top, block_values[i], block * DK_BLOCK + i))
-        continue;
-      ids[found] = block * DK_BLOCK + i;
-      values[found++] = block_values[i];
-    }
+  int32_t found = dk_gather(view, dk_select_count(view, n), *list);
+  for (int32_t i = 0; i < found; i++) {
+    ids[i] = list->ids[i];
+    values[i] = list->values[i];
   }
   sort_entries(ids, values, found);
   return found;
-}
-
-void dk_report(const dk_distribution *d, const decoding_row *row, decoding_result *result, int32_t *top_token_ids,
-               float *top_logprobs) {
-  result->logprob = dk_logprob(d, dk_value(d->view, result->token_id), result->token_id);
-  result->rank = rank_of(d->view, result->token_id);
-  result->num_top = list_top(d->view, row->num_top, top_token_ids, top_logprobs);
-  for (int32_t i = 0; i < result->num_top; i++)
-    top_logprobs[i] = dk_logprob(d, top_logprobs[i], top_token_ids[i]);
 }

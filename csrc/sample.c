@@ -5,14 +5,16 @@
 
 #include "decoding.h"
 #include "distribution.h"
+#include "scalar.h"
 
 static void fail(decoding_result *result, dk_failure failure) {
   *result = (decoding_result){.status = failure.status,
                               .stage = failure.stage,
                               .bad_token_id = failure.token_id,
                               .token_id = -1,
-                              .logprob = NAN,
-                              .raw_logprob = NAN};
+                              .raw_logprob = NAN,
+                              .surprise = NAN,
+                              .logprobs = {NAN, NAN, NAN, NAN}};
 }
 
 static dk_failure make_views(const decoding_batch *batch, const decoding_row *row, const void *logits,
@@ -21,43 +23,70 @@ static dk_failure make_views(const decoding_batch *batch, const decoding_row *ro
   return failure.status == DECODING_OK ? dk_view_edited(edited, raw, batch, row) : failure;
 }
 
-static dk_distribution in_mode(int32_t mode, const dk_view *raw, const dk_view *edited, const decoding_row *row,
-                               const dk_distribution *drawn) {
+static dk_distribution in_mode(int32_t mode, const dk_view *raw, const dk_distribution *drawn) {
   if (mode == DECODING_LOGPROBS_RAW)
-    return dk_whole(raw, 1.0f);
+    return dk_whole(raw);
   if (mode == DECODING_LOGPROBS_PENALIZED)
-    return dk_whole(edited, 1.0f);
-  if (mode == DECODING_LOGPROBS_SCALED)
-    return dk_is_greedy(row) ? dk_point(edited) : dk_whole(edited, row->temperature);
-  return *drawn;
+    return dk_whole(drawn->edited);
+  return mode == DECODING_LOGPROBS_FINAL || drawn->point >= 0 ? *drawn : dk_scaled(drawn);
 }
 
-static float raw_logprob(const dk_view *raw, int32_t token_id) {
-  dk_distribution d = dk_whole(raw, 1.0f);
-  return dk_logprob(&d, dk_value(raw, token_id), token_id);
+/* The token's log-probability in one mode, and those of the top tokens. */
+static float report_mode(int32_t mode, const dk_view *raw, const dk_distribution *drawn, const decoding_result *result,
+                         const int32_t *top_token_ids, float *top_logprobs) {
+  dk_distribution d = in_mode(mode, raw, drawn);
+  const dk_view *view = mode == DECODING_LOGPROBS_RAW ? raw : drawn->edited;
+  for (int32_t i = 0; i < result->num_top; i++)
+    top_logprobs[i] = (float)dk_logprob(&d, dk_value(view, top_token_ids[i]), top_token_ids[i]);
+  return (float)dk_logprob(&d, dk_value(view, result->token_id), result->token_id);
+}
+
+static void report(const decoding_batch *batch, const dk_view *raw, const dk_distribution *drawn,
+                   const decoding_row *row, decoding_result *result, int32_t *top_token_ids, float *top_logprobs) {
+  const int32_t *modes = row->logprobs_modes;
+  if (modes[0] != DECODING_LOGPROBS_NONE) {
+    const dk_view *order = modes[0] == DECODING_LOGPROBS_RAW ? raw : drawn->edited;
+    result->rank = dk_rank(order, result->token_id);
+    result->num_top = dk_list_top(order, row->num_top, top_token_ids, top_logprobs);
+  }
+  for (int32_t i = 0; i < DECODING_MAX_MODES && modes[i] != DECODING_LOGPROBS_NONE; i++) {
+    float *list = top_logprobs == NULL ? NULL : top_logprobs + i * batch->top_stride;
+    result->logprobs[i] = report_mode(modes[i], raw, drawn, result, top_token_ids, list);
+    if (modes[i] == DECODING_LOGPROBS_RAW)
+      result->raw_logprob = result->logprobs[i];
+  }
+  if ((row->flags & DECODING_WANT_RAW_LOGPROB) && isnan(result->raw_logprob))
+    result->raw_logprob =
+        report_mode(DECODING_LOGPROBS_RAW, raw, drawn, &(decoding_result){.token_id = result->token_id}, NULL, NULL);
+}
+
+static float surprise_of(dk_distribution *drawn, int32_t token_id) {
+  return (float)(-dk_logprob(drawn, dk_value(drawn->edited, token_id), token_id) * DK_LOG2E);
+}
+
+/* A forced token needs a distribution only where something is said about it. */
+static int32_t needs_distribution(const decoding_row *row) {
+  int32_t needed = !(row->flags & DECODING_FORCE_TOKEN) || (row->flags & DECODING_MIROSTAT);
+  for (int32_t i = 0; i < DECODING_MAX_MODES; i++)
+    needed |= row->logprobs_modes[i] == DECODING_LOGPROBS_SCALED || row->logprobs_modes[i] == DECODING_LOGPROBS_FINAL;
+  return needed;
 }
 
 void dk_sample_row(const decoding_batch *batch, const decoding_row *row, const void *logits, dk_workspace *workspace,
                    decoding_result *result, int32_t *top_token_ids, float *top_logprobs) {
   dk_view raw, edited;
-  dk_distribution drawn = {0};
-  int32_t mode = row->logprobs_mode, draws = !(row->flags & DECODING_FORCE_TOKEN);
   fail(result, make_views(batch, row, logits, workspace, &raw, &edited));
   if (result->status != DECODING_OK)
     return;
-  if (draws || mode == DECODING_LOGPROBS_FINAL)
-    drawn = dk_truncated(&edited, row, workspace->sums);
-  result->token_id = draws ? dk_draw(&drawn, row, workspace) : row->forced_token_id;
-  if (mode == DECODING_LOGPROBS_FINAL)
-    dk_find_total(&drawn, workspace->sums);
-  if (mode != DECODING_LOGPROBS_NONE) {
-    dk_distribution d = in_mode(mode, &raw, &edited, row, &drawn);
-    dk_report(&d, row, result, top_token_ids, top_logprobs);
-  }
-  if (mode == DECODING_LOGPROBS_RAW)
-    result->raw_logprob = result->logprob;
-  else if (row->flags & DECODING_WANT_RAW_LOGPROB)
-    result->raw_logprob = raw_logprob(&raw, result->token_id);
+  dk_distribution drawn = {.edited = &edited, .point = -1};
+  if (needs_distribution(row))
+    drawn = dk_truncated(&edited, batch, row);
+  result->token_id = row->flags & DECODING_FORCE_TOKEN ? row->forced_token_id : dk_draw(&drawn);
+  if (dk_by_rejection(row))
+    drawn.total = 0; /* the draw has used the sums for something else */
+  report(batch, &raw, &drawn, row, result, top_token_ids, top_logprobs);
+  if (row->flags & DECODING_MIROSTAT)
+    result->surprise = surprise_of(&drawn, result->token_id);
 }
 
 void dk_row_probabilities(const decoding_batch *batch, const decoding_row *row, const void *logits,
@@ -68,18 +97,19 @@ void dk_row_probabilities(const decoding_batch *batch, const decoding_row *row, 
     probabilities[i] = 0.0;
   if (result->status != DECODING_OK)
     return;
-  dk_distribution d = dk_truncated(&edited, row, workspace->sums);
-  dk_find_total(&d, workspace->sums);
+  dk_distribution d = dk_truncated(&edited, batch, row);
+  dk_find_total(&d);
   if (d.point >= 0) {
     probabilities[d.point] = 1.0;
     return;
   }
-  for (int32_t block = 0; block < edited.num_blocks; block++) {
-    if (workspace->sums[block] == 0)
+  for (int32_t block = 0; block < d.view.num_blocks; block++) {
+    if (d.sums[block] == 0)
       continue;
-    uint64_t *weights = workspace->weights;
-    edited.kernel->weights(dk_fetch(&edited, block), dk_prefix_in_block(d.kept, block), &d.scale, weights);
-    for (int32_t i = 0; i < DK_BLOCK && block * DK_BLOCK + i < batch->vocab_size; i++)
-      probabilities[block * DK_BLOCK + i] = (double)weights[i] / (double)d.total;
+    dk_slice slice = dk_slice_of(&d.view, d.kept, block);
+    d.view.kernel->weights(slice.block, slice.low, &d.scale, workspace->weights);
+    for (int32_t i = 0; i < DK_BLOCK; i++)
+      if (workspace->weights[i] > 0)
+        probabilities[dk_id(&d.view, block * DK_BLOCK + i)] = (double)workspace->weights[i] / (double)d.total;
   }
 }

@@ -1,55 +1,69 @@
-/* Stages 8 to 12: temperature, then one prefix of the total order that each stage can only shorten. */
+/* Stages 8 to 12: temperature and truncations in the order of the batch. Most truncations keep a prefix of the total
+ * order, so that what is kept is one prefix, which each stage can only shorten. */
+#include <math.h>
+
 #include "decoding.h"
 #include "distribution.h"
-#include "logarithm.h"
+#include "scalar.h"
 
-#define GREEDY_TEMPERATURE 0x1p-20f
 #define CUT (-40.0 * DK_LN2)        /* weights below 2^-40 are zero by definition */
 #define NEGLIGIBLE (-45.0 * DK_LN2) /* weights below 2^-45 round to zero in units of 2^-43 */
 
-/* exp2(d * rate): see expf16.h. For a temperature beyond 2^60 both sides are scaled by 2^-64, exactly. */
-static dk_scale make_scale(float max, float temperature) {
-  float unit = temperature >= 0x1p60f ? 0x1p-64f : 1.0f;
-  double rate = DK_LOG2E / ((double)temperature * (double)unit);
-  float high = (float)rate;
-  return (dk_scale){unit, -max * unit, high, (float)(rate - (double)high)};
-}
-
-static dk_prefix at_least(const dk_view *view, float temperature, double log_ratio) {
-  return dk_prefix_from((double)view->max + (double)temperature * log_ratio);
-}
-
-static dk_distribution tempered(const dk_view *view, float temperature) {
-  return (dk_distribution){view, dk_prefix_all(), temperature, make_scale(view->max, temperature), 0, -1};
-}
-
-dk_distribution dk_whole(const dk_view *view, float temperature) {
-  dk_distribution d = tempered(view, temperature);
-  d.total = dk_prefix_mass(view, at_least(view, temperature, NEGLIGIBLE), &d.scale, NULL);
-  return d;
-}
-
-static int32_t first_of_order(const dk_view *view) {
+int32_t dk_first(const dk_view *view) {
   for (int32_t block = 0; block < view->num_blocks; block++)
     if (view->block_max[block] == view->max)
-      return block * DK_BLOCK + view->kernel->find(dk_fetch(view, block), view->max);
+      return dk_id(view, block * DK_BLOCK + view->kernel->find(dk_fetch(view, block), view->max));
   return -1;
 }
 
 dk_distribution dk_point(const dk_view *view) {
-  int32_t first = first_of_order(view);
-  return (dk_distribution){.view = view, .kept = {view->max, first}, .point = first};
+  return (dk_distribution){.edited = view, .base = *view, .view = *view, .point = dk_first(view)};
 }
 
-int32_t dk_is_greedy(const decoding_row *row) { return row->temperature < GREEDY_TEMPERATURE; }
-
-int32_t dk_by_rejection(const decoding_row *row) {
-  return !dk_is_greedy(row) && row->top_k == DECODING_TOP_K_OFF && row->top_p == 1.0f;
+static dk_distribution before_temperature(const dk_view *edited, const decoding_row *row) {
+  return (dk_distribution){.row = row,
+                           .edited = edited,
+                           .base = *edited,
+                           .view = *edited,
+                           .kept = dk_prefix_all(),
+                           .smoothing = {(double)edited->max, 0.0, 0.0},
+                           .temperature = 1.0,
+                           .unit = 1.0,
+                           .scale = {edited->max, (float)DK_LOG2E},
+                           .sums = edited->workspace->sums,
+                           .point = -1};
 }
 
-void dk_find_total(dk_distribution *d, uint64_t *sums) {
-  if (d->point < 0 && d->total == 0)
-    d->total = dk_weigh(d->view, d->kept, &d->scale, sums);
+static dk_prefix at_least(const dk_distribution *d, double exponent) {
+  return dk_prefix_from((double)d->view.max + d->temperature * d->unit * exponent);
+}
+
+dk_prefix dk_within_cut(const dk_distribution *d) { return dk_prefix_tighter(d->kept, at_least(d, CUT)); }
+
+static void shorten(dk_distribution *d, dk_prefix prefix) {
+  prefix = dk_prefix_tighter(d->kept, prefix);
+  if (prefix.value != d->kept.value || prefix.last_id != d->kept.last_id)
+    d->total = 0;
+  d->kept = prefix;
+}
+
+static uint64_t mass_of_all(const dk_distribution *d) {
+  return dk_prefix_mass(&d->view, at_least(d, NEGLIGIBLE), &d->scale, NULL);
+}
+
+dk_distribution dk_whole(const dk_view *view) {
+  dk_distribution d = before_temperature(view, NULL);
+  d.total = mass_of_all(&d);
+  return d;
+}
+
+dk_distribution dk_scaled(const dk_distribution *d) {
+  dk_distribution all = *d;
+  all.view = d->base;
+  all.kept = dk_prefix_all();
+  all.scale.max = all.view.max;
+  all.total = mass_of_all(&all);
+  return all;
 }
 
 static uint64_t sum_of(const uint64_t *sums, int32_t n) {
@@ -59,24 +73,153 @@ static uint64_t sum_of(const uint64_t *sums, int32_t n) {
   return total;
 }
 
-dk_distribution dk_truncated(const dk_view *view, const decoding_row *row, uint64_t *sums) {
-  if (dk_is_greedy(row))
-    return dk_point(view);
-  dk_distribution d = tempered(view, row->temperature);
-  int32_t has_top_k = row->top_k < view->vocab_size;
-  if (has_top_k)
-    d.kept = dk_select_count(view, row->top_k);
-  d.kept = dk_prefix_tighter(d.kept, at_least(view, row->temperature, CUT));
-  if (row->top_p < 1.0f) {
-    d.kept = dk_select_mass(view, d.kept, has_top_k, &d.scale, row->top_p, sums);
-    d.total = sum_of(sums, view->num_blocks);
+void dk_find_total(dk_distribution *d) {
+  if (d->point >= 0 || d->total != 0)
+    return;
+  dk_prefix kept = dk_within_cut(d);
+  d->total =
+      d->is_short ? dk_weigh(&d->view, kept, &d->scale, d->sums) : dk_prefix_mass(&d->view, kept, &d->scale, d->sums);
+}
+
+double dk_log_total(dk_distribution *d) {
+  dk_find_total(d);
+  return dk_log((double)d->total) - (double)DK_WEIGHT_BITS * DK_LN2;
+}
+
+double dk_exponent(const dk_distribution *d, float logit) {
+  const dk_smoothing *s = &d->smoothing;
+  double x = (double)logit * d->unit;
+  if (d->unit != 1.0)
+    x -= s->max * d->unit;
+  if (s->quadratic != 0.0) {
+    double difference = (double)logit - s->max;
+    x = difference * difference * (s->quadratic + s->cubic * difference);
   }
-  if (row->min_p > 0.0f) {
-    dk_prefix least = at_least(view, row->temperature, dk_log((double)row->min_p));
-    d.total = least.value > d.kept.value ? 0 : d.total;
-    d.kept = dk_prefix_tighter(d.kept, least);
+  return (x - (double)d->view.max) / (d->temperature * d->unit);
+}
+
+void dk_keep_values(dk_distribution *d, const decoding_batch *batch, double least) {
+  dk_prefix prefix = dk_prefix_from(least);
+  if (!dk_prefix_has(prefix, d->view.max, INT32_MAX))
+    prefix = (dk_prefix){d->view.max, batch->rules & DECODING_RULE_KEEP_TIES ? INT32_MAX : dk_first(&d->view)};
+  shorten(d, prefix);
+}
+
+static void keep_exponents(dk_distribution *d, const decoding_batch *batch, double least) {
+  dk_keep_values(d, batch, (double)d->view.max + d->temperature * d->unit * least);
+}
+
+static void apply_top_k(dk_distribution *d, const decoding_batch *batch) {
+  if (d->row->top_k >= d->view.vocab_size)
+    return;
+  dk_prefix first = dk_select_count(&d->view, d->row->top_k);
+  if (batch->rules & DECODING_RULE_KEEP_TIES)
+    first.last_id = INT32_MAX;
+  shorten(d, first);
+  d->is_short = 1;
+}
+
+static void apply_top_p(dk_distribution *d) {
+  if (d->row->top_p >= 1.0f)
+    return;
+  d->kept = dk_select_mass(&d->view, dk_within_cut(d), d->is_short, &d->scale, d->row->top_p, d->sums);
+  d->total = sum_of(d->sums, d->view.num_blocks);
+}
+
+static void apply_min_p(dk_distribution *d, const decoding_batch *batch) {
+  if (d->row->min_p > 0.0f)
+    keep_exponents(d, batch, dk_log((double)d->row->min_p));
+}
+
+/* Probabilities of at least `threshold`. */
+static void keep_probabilities(dk_distribution *d, const decoding_batch *batch, double threshold) {
+  if (threshold > 0.0)
+    keep_exponents(d, batch, dk_log(threshold) + dk_log_total(d));
+}
+
+/* Hewitt et al. 2022, "Truncation sampling as language model desmoothing". */
+static void apply_eta_cutoff(dk_distribution *d, const decoding_batch *batch) {
+  double eta = (double)d->row->eta_cutoff;
+  if (eta == 0.0)
+    return;
+  double by_entropy = sqrt(eta) * dk_exp(-dk_entropy(d));
+  keep_probabilities(d, batch, by_entropy < eta ? by_entropy : eta);
+}
+
+static void apply_top_a(dk_distribution *d, const decoding_batch *batch) {
+  if (d->row->top_a > 0.0f) /* p >= a * pmax^2, both sides divided by pmax */
+    keep_exponents(d, batch, dk_log((double)d->row->top_a) - dk_log_total(d));
+}
+
+/* Basu et al. 2021, in the form of their second algorithm. */
+static void apply_mirostat(dk_distribution *d, const decoding_batch *batch) {
+  keep_exponents(d, batch, dk_log_total(d) - d->row->mirostat_mu * DK_LN2);
+}
+
+static void apply(dk_distribution *d, int32_t stage, const decoding_batch *batch) {
+  switch (stage) {
+  case DECODING_STAGE_TEMPERATURE:
+    dk_apply_temperature(d);
+    break;
+  case DECODING_STAGE_TOP_K:
+    apply_top_k(d, batch);
+    break;
+  case DECODING_STAGE_TOP_P:
+    apply_top_p(d);
+    break;
+  case DECODING_STAGE_MIN_P:
+    apply_min_p(d, batch);
+    break;
+  case DECODING_STAGE_TYPICAL_P:
+    dk_apply_typical_p(d, batch);
+    break;
+  case DECODING_STAGE_TOP_N_SIGMA:
+    dk_apply_top_n_sigma(d, batch);
+    break;
+  case DECODING_STAGE_EPSILON_CUTOFF:
+    keep_probabilities(d, batch, (double)d->row->epsilon_cutoff);
+    break;
+  case DECODING_STAGE_ETA_CUTOFF:
+    apply_eta_cutoff(d, batch);
+    break;
+  case DECODING_STAGE_TOP_A:
+    apply_top_a(d, batch);
+    break;
+  case DECODING_STAGE_XTC:
+    dk_apply_xtc(d);
+    break;
   }
+}
+
+static int32_t has_stage(const decoding_batch *batch, int32_t stage) {
+  for (int32_t i = 0; i < batch->num_stages; i++)
+    if (batch->stages[i] == stage)
+      return 1;
+  return 0;
+}
+
+/* Mirostat stands in place of the truncations, so temperature comes before it wherever the batch has it. */
+static void run_mirostat(dk_distribution *d, const decoding_batch *batch) {
+  if (has_stage(batch, DECODING_STAGE_TEMPERATURE))
+    dk_apply_temperature(d);
+  if (d->point < 0 && has_stage(batch, DECODING_STAGE_MIROSTAT))
+    apply_mirostat(d, batch);
+}
+
+dk_distribution dk_truncated(const dk_view *edited, const decoding_batch *batch, const decoding_row *row) {
+  int32_t is_dynamic = row->dynatemp_range > 0.0f;
+  if (row->temperature < DK_GREEDY_TEMPERATURE && !is_dynamic && has_stage(batch, DECODING_STAGE_TEMPERATURE))
+    return dk_point(edited);
+  dk_distribution d = before_temperature(edited, row);
+  if (row->flags & DECODING_MIROSTAT)
+    run_mirostat(&d, batch);
+  else
+    for (int32_t i = 0; i < batch->num_stages && d.point < 0; i++)
+      apply(&d, batch->stages[i], batch);
+  if (d.point >= 0)
+    return d;
+  d.kept = dk_within_cut(&d); /* totals never had more than that */
   if (!dk_by_rejection(row))
-    dk_find_total(&d, sums);
+    dk_find_total(&d);
   return d;
 }

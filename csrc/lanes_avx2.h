@@ -1,0 +1,149 @@
+/* Sixteen lanes in two registers: see lanes.h. */
+#ifndef DK_LANES_AVX2_H
+#define DK_LANES_AVX2_H
+
+#include <immintrin.h>
+
+typedef struct dk_f {
+  __m256 half[2];
+} dk_f;
+typedef struct dk_u {
+  __m256i half[2];
+} dk_u;
+typedef dk_u dk_h;
+typedef dk_f dk_m; /* all bits of a lane */
+typedef struct dk_w {
+  __m256i quarter[4];
+} dk_w;
+
+#define DK_HALVES(type, expression)                                                                                    \
+  type result;                                                                                                         \
+  for (int h = 0; h < 2; h++)                                                                                          \
+    result.half[h] = (expression);                                                                                     \
+  return result
+
+DK_INLINE dk_f f_load(const void *p) { DK_HALVES(dk_f, _mm256_loadu_ps((const float *)p + 8 * h)); }
+DK_INLINE dk_f f_load_f16(const void *p) {
+  DK_HALVES(dk_f, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i_u *)p + h)));
+}
+DK_INLINE dk_f f_load_bf16(const void *p) {
+  DK_HALVES(dk_f, _mm256_castsi256_ps(
+                      _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i_u *)p + h)), 16)));
+}
+DK_INLINE void f_store(void *p, dk_f a) {
+  _mm256_storeu_ps((float *)p, a.half[0]);
+  _mm256_storeu_ps((float *)p + 8, a.half[1]);
+}
+DK_INLINE dk_f f_set(float a) { DK_HALVES(dk_f, _mm256_set1_ps(a)); }
+DK_INLINE dk_f f_add(dk_f a, dk_f b) { DK_HALVES(dk_f, _mm256_add_ps(a.half[h], b.half[h])); }
+DK_INLINE dk_f f_sub(dk_f a, dk_f b) { DK_HALVES(dk_f, _mm256_sub_ps(a.half[h], b.half[h])); }
+DK_INLINE dk_f f_mul(dk_f a, dk_f b) { DK_HALVES(dk_f, _mm256_mul_ps(a.half[h], b.half[h])); }
+DK_INLINE dk_f f_fma(dk_f a, dk_f b, dk_f c) { DK_HALVES(dk_f, _mm256_fmadd_ps(a.half[h], b.half[h], c.half[h])); }
+DK_INLINE dk_f f_fms(dk_f a, dk_f b, dk_f c) { DK_HALVES(dk_f, _mm256_fmsub_ps(a.half[h], b.half[h], c.half[h])); }
+DK_INLINE dk_f f_max(dk_f a, dk_f b) { DK_HALVES(dk_f, _mm256_max_ps(a.half[h], b.half[h])); }
+DK_INLINE dk_m f_gt(dk_f a, dk_f b) { DK_HALVES(dk_m, _mm256_cmp_ps(a.half[h], b.half[h], _CMP_GT_OQ)); }
+DK_INLINE dk_m f_eq(dk_f a, dk_f b) { DK_HALVES(dk_m, _mm256_cmp_ps(a.half[h], b.half[h], _CMP_EQ_OQ)); }
+DK_INLINE dk_m f_ge(dk_f a, dk_f b) { DK_HALVES(dk_m, _mm256_cmp_ps(a.half[h], b.half[h], _CMP_GE_OQ)); }
+DK_INLINE dk_m f_unordered(dk_f a, dk_f b) { DK_HALVES(dk_m, _mm256_cmp_ps(a.half[h], b.half[h], _CMP_UNORD_Q)); }
+DK_INLINE dk_f f_select(dk_m m, dk_f yes, dk_f no) {
+  DK_HALVES(dk_f, _mm256_blendv_ps(no.half[h], yes.half[h], m.half[h]));
+}
+DK_INLINE float f_fold_max(dk_f a) {
+  __m256 top = _mm256_max_ps(a.half[0], a.half[1]);
+  __m128 four = _mm_max_ps(_mm256_castps256_ps128(top), _mm256_extractf128_ps(top, 1));
+  __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+DK_INLINE dk_u f_bits(dk_f a) { DK_HALVES(dk_u, _mm256_castps_si256(a.half[h])); }
+DK_INLINE dk_f u_float(dk_u a) { DK_HALVES(dk_f, _mm256_castsi256_ps(a.half[h])); }
+DK_INLINE dk_u u_set(uint32_t a) { DK_HALVES(dk_u, _mm256_set1_epi32((int)a)); }
+DK_INLINE dk_u u_add(dk_u a, dk_u b) { DK_HALVES(dk_u, _mm256_add_epi32(a.half[h], b.half[h])); }
+DK_INLINE dk_u u_sub(dk_u a, dk_u b) { DK_HALVES(dk_u, _mm256_sub_epi32(a.half[h], b.half[h])); }
+DK_INLINE dk_u u_shift_23(dk_u a) { DK_HALVES(dk_u, _mm256_slli_epi32(a.half[h], 23)); }
+DK_INLINE dk_u u_where(dk_m m, dk_u a) { DK_HALVES(dk_u, _mm256_and_si256(_mm256_castps_si256(m.half[h]), a.half[h])); }
+DK_INLINE uint32_t u_fold_sum(dk_u a) {
+  __m256i eight = _mm256_add_epi32(a.half[0], a.half[1]);
+  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+  __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4E));
+  return (uint32_t)_mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xB1)));
+}
+DK_INLINE dk_u u_or(dk_u a, dk_u b) { DK_HALVES(dk_u, _mm256_or_si256(a.half[h], b.half[h])); }
+DK_INLINE dk_u u_xor(dk_u a, dk_u b) { DK_HALVES(dk_u, _mm256_xor_si256(a.half[h], b.half[h])); }
+DK_INLINE dk_u u_sign_fill(dk_u a) { DK_HALVES(dk_u, _mm256_srai_epi32(a.half[h], 31)); }
+DK_INLINE void u_store(uint32_t *p, dk_u a) {
+  _mm256_storeu_si256((__m256i_u *)p, a.half[0]);
+  _mm256_storeu_si256((__m256i_u *)(p + 8), a.half[1]);
+}
+DK_INLINE dk_m m_and_not(dk_m a, dk_m b) { DK_HALVES(dk_m, _mm256_andnot_ps(b.half[h], a.half[h])); }
+DK_INLINE dk_u u_count_from(int32_t first) {
+  const __m256i count = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  DK_HALVES(dk_u, _mm256_add_epi32(_mm256_set1_epi32(first + 8 * h), count));
+}
+DK_INLINE dk_u u_load(const void *p) { DK_HALVES(dk_u, _mm256_loadu_si256((const __m256i_u *)p + h)); }
+DK_INLINE uint32_t m_bits(dk_m m) {
+  return (uint32_t)_mm256_movemask_ps(m.half[0]) | (uint32_t)_mm256_movemask_ps(m.half[1]) << 8;
+}
+DK_INLINE dk_m m_from_bits(uint32_t bits) {
+  const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  DK_HALVES(dk_m, _mm256_castsi256_ps(
+                      _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)(bits >> 8 * h)), bit), bit)));
+}
+DK_INLINE dk_m m_or(dk_m a, dk_m b) { DK_HALVES(dk_m, _mm256_or_ps(a.half[h], b.half[h])); }
+DK_INLINE dk_m m_and(dk_m a, dk_m b) { DK_HALVES(dk_m, _mm256_and_ps(a.half[h], b.half[h])); }
+
+DK_INLINE dk_w w_zero(void) {
+  __m256i zero = _mm256_setzero_si256();
+  return (dk_w){{zero, zero, zero, zero}};
+}
+/* high * 2^22 + low, both signed */
+DK_INLINE dk_w w_join(dk_u high, dk_u low) {
+  dk_w result;
+  for (int q = 0; q < 4; q++) {
+    __m256i h = high.half[q / 2], l = low.half[q / 2];
+    __m128i h4 = q % 2 ? _mm256_extracti128_si256(h, 1) : _mm256_castsi256_si128(h);
+    __m128i l4 = q % 2 ? _mm256_extracti128_si256(l, 1) : _mm256_castsi256_si128(l);
+    result.quarter[q] = _mm256_add_epi64(_mm256_slli_epi64(_mm256_cvtepi32_epi64(h4), 22), _mm256_cvtepi32_epi64(l4));
+  }
+  return result;
+}
+DK_INLINE dk_w w_add_where(dk_w a, dk_m m, dk_w b) {
+  for (int q = 0; q < 4; q++) {
+    __m256i lanes = _mm256_castps_si256(m.half[q / 2]);
+    __m128i four = q % 2 ? _mm256_extracti128_si256(lanes, 1) : _mm256_castsi256_si128(lanes);
+    a.quarter[q] = _mm256_add_epi64(a.quarter[q], _mm256_and_si256(b.quarter[q], _mm256_cvtepi32_epi64(four)));
+  }
+  return a;
+}
+DK_INLINE dk_w w_load(const uint64_t *p) {
+  dk_w result;
+  for (int q = 0; q < 4; q++)
+    result.quarter[q] = _mm256_loadu_si256((const __m256i_u *)(p + 4 * q));
+  return result;
+}
+DK_INLINE void w_store(uint64_t *p, dk_w a) {
+  for (int q = 0; q < 4; q++)
+    _mm256_storeu_si256((__m256i_u *)(p + 4 * q), a.quarter[q]);
+}
+DK_INLINE dk_h h_load(const void *p) { return u_load(p); }
+DK_INLINE dk_h h_ordered(dk_h a) {
+  DK_HALVES(dk_h, _mm256_xor_si256(a.half[h], _mm256_srli_epi16(_mm256_srai_epi16(a.half[h], 15), 1)));
+}
+DK_INLINE dk_h h_min(dk_h a, dk_h b) { DK_HALVES(dk_h, _mm256_min_epi16(a.half[h], b.half[h])); }
+DK_INLINE dk_h h_max(dk_h a, dk_h b) { DK_HALVES(dk_h, _mm256_max_epi16(a.half[h], b.half[h])); }
+/* phminposuw finds the least of eight unsigned. */
+DK_INLINE int16_t h_fold_min(dk_h a) {
+  __m256i half = _mm256_min_epi16(a.half[0], a.half[1]);
+  __m128i eight = _mm_min_epi16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  __m128i flipped = _mm_xor_si128(eight, _mm_set1_epi16(INT16_MIN));
+  return (int16_t)(_mm_extract_epi16(_mm_minpos_epu16(flipped), 0) ^ 0x8000);
+}
+DK_INLINE int16_t h_fold_max(dk_h a) {
+  dk_h flipped = {
+      {_mm256_xor_si256(a.half[0], _mm256_set1_epi16(-1)), _mm256_xor_si256(a.half[1], _mm256_set1_epi16(-1))}};
+  return (int16_t)~h_fold_min(flipped);
+}
+#undef DK_HALVES
+#define DK_PLAIN_COMPRESS
+#define DK_PLAIN_SUM
+
+#endif

@@ -1,0 +1,103 @@
+/* Sixteen lanes in one register: see lanes.h. */
+#ifndef DK_LANES_AVX512_H
+#define DK_LANES_AVX512_H
+
+#include <immintrin.h>
+
+typedef __m512 dk_f;
+typedef __m512i dk_u;
+typedef __m512i dk_h;
+typedef __mmask16 dk_m;
+typedef struct dk_w {
+  __m512i half[2];
+} dk_w;
+
+DK_INLINE dk_f f_load(const void *p) { return _mm512_loadu_ps(p); }
+DK_INLINE dk_f f_load_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i_u *)p)); }
+DK_INLINE dk_f f_load_bf16(const void *p) {
+  __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i_u *)p));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+DK_INLINE void f_store(void *p, dk_f a) { _mm512_storeu_ps(p, a); }
+DK_INLINE dk_f f_set(float a) { return _mm512_set1_ps(a); }
+DK_INLINE dk_f f_add(dk_f a, dk_f b) { return _mm512_add_ps(a, b); }
+DK_INLINE dk_f f_sub(dk_f a, dk_f b) { return _mm512_sub_ps(a, b); }
+DK_INLINE dk_f f_mul(dk_f a, dk_f b) { return _mm512_mul_ps(a, b); }
+DK_INLINE dk_f f_fma(dk_f a, dk_f b, dk_f c) { return _mm512_fmadd_ps(a, b, c); }
+DK_INLINE dk_f f_fms(dk_f a, dk_f b, dk_f c) { return _mm512_fmsub_ps(a, b, c); }
+DK_INLINE dk_f f_max(dk_f a, dk_f b) { return _mm512_max_ps(a, b); }
+DK_INLINE dk_m f_gt(dk_f a, dk_f b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+DK_INLINE dk_m f_eq(dk_f a, dk_f b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+DK_INLINE dk_m f_ge(dk_f a, dk_f b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
+DK_INLINE dk_m f_unordered(dk_f a, dk_f b) { return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q); }
+DK_INLINE dk_f f_select(dk_m m, dk_f yes, dk_f no) { return _mm512_mask_blend_ps(m, no, yes); }
+DK_INLINE float f_fold_max(dk_f a) { return _mm512_reduce_max_ps(a); }
+DK_INLINE int32_t f_compress(float *p, dk_f a, dk_m m) {
+  _mm512_storeu_ps(p, _mm512_maskz_compress_ps(m, a));
+  return __builtin_popcount(m);
+}
+DK_INLINE dk_u f_bits(dk_f a) { return _mm512_castps_si512(a); }
+DK_INLINE dk_f u_float(dk_u a) { return _mm512_castsi512_ps(a); }
+DK_INLINE dk_u u_set(uint32_t a) { return _mm512_set1_epi32((int)a); }
+DK_INLINE dk_u u_add(dk_u a, dk_u b) { return _mm512_add_epi32(a, b); }
+DK_INLINE dk_u u_sub(dk_u a, dk_u b) { return _mm512_sub_epi32(a, b); }
+DK_INLINE dk_u u_shift_23(dk_u a) { return _mm512_slli_epi32(a, 23); }
+DK_INLINE dk_u u_where(dk_m m, dk_u a) { return _mm512_maskz_mov_epi32(m, a); }
+#define DK_MASKED_ADD
+DK_INLINE dk_u u_add_where(dk_u a, dk_m m, dk_u b) { return _mm512_mask_add_epi32(a, m, a, b); }
+DK_INLINE uint32_t u_fold_sum(dk_u a) { return (uint32_t)_mm512_reduce_add_epi32(a); }
+DK_INLINE dk_u u_or(dk_u a, dk_u b) { return _mm512_or_si512(a, b); }
+DK_INLINE dk_u u_xor(dk_u a, dk_u b) { return _mm512_xor_si512(a, b); }
+DK_INLINE dk_u u_sign_fill(dk_u a) { return _mm512_srai_epi32(a, 31); }
+DK_INLINE void u_store(uint32_t *p, dk_u a) { _mm512_storeu_si512(p, a); }
+DK_INLINE dk_u u_load(const void *p) { return _mm512_loadu_si512(p); }
+DK_INLINE dk_u u_count_from(int32_t first) {
+  const __m512i count = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return _mm512_add_epi32(_mm512_set1_epi32(first), count);
+}
+DK_INLINE dk_m m_and_not(dk_m a, dk_m b) { return (dk_m)(a & ~b); }
+DK_INLINE void u_compress(int32_t *p, dk_u a, dk_m m) { _mm512_storeu_si512(p, _mm512_maskz_compress_epi32(m, a)); }
+DK_INLINE uint32_t m_bits(dk_m m) { return m; }
+DK_INLINE dk_m m_from_bits(uint32_t bits) { return (dk_m)bits; }
+DK_INLINE dk_m m_or(dk_m a, dk_m b) { return (dk_m)(a | b); }
+DK_INLINE dk_m m_and(dk_m a, dk_m b) { return (dk_m)(a & b); }
+DK_INLINE dk_w w_zero(void) { return (dk_w){{_mm512_setzero_si512(), _mm512_setzero_si512()}}; }
+/* high * 2^22 + low, both signed */
+DK_INLINE dk_w w_join(dk_u high, dk_u low) {
+  __m512i h0 = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(high));
+  __m512i h1 = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(high, 1));
+  __m512i l0 = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(low));
+  __m512i l1 = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(low, 1));
+  return (dk_w){{_mm512_add_epi64(_mm512_slli_epi64(h0, 22), l0), _mm512_add_epi64(_mm512_slli_epi64(h1, 22), l1)}};
+}
+DK_INLINE dk_w w_add_where(dk_w a, dk_m m, dk_w b) {
+  return (dk_w){{_mm512_mask_add_epi64(a.half[0], (__mmask8)m, a.half[0], b.half[0]),
+                 _mm512_mask_add_epi64(a.half[1], (__mmask8)(m >> 8), a.half[1], b.half[1])}};
+}
+DK_INLINE uint64_t w_fold_sum(dk_w a) {
+  return (uint64_t)_mm512_reduce_add_epi64(_mm512_add_epi64(a.half[0], a.half[1]));
+}
+DK_INLINE dk_w w_load(const uint64_t *p) { return (dk_w){{_mm512_loadu_si512(p), _mm512_loadu_si512(p + 8)}}; }
+DK_INLINE void w_compress(uint64_t *p, dk_w a, dk_m m) {
+  _mm512_storeu_si512(p, _mm512_maskz_compress_epi64((__mmask8)m, a.half[0]));
+  _mm512_storeu_si512(p + __builtin_popcount(m & 0xFF), _mm512_maskz_compress_epi64((__mmask8)(m >> 8), a.half[1]));
+}
+DK_INLINE void w_store(uint64_t *p, dk_w a) {
+  _mm512_storeu_si512(p, a.half[0]);
+  _mm512_storeu_si512(p + 8, a.half[1]);
+}
+
+DK_INLINE dk_h h_load(const void *p) { return _mm512_loadu_si512(p); }
+DK_INLINE dk_h h_ordered(dk_h a) { return _mm512_xor_si512(a, _mm512_srli_epi16(_mm512_srai_epi16(a, 15), 1)); }
+DK_INLINE dk_h h_min(dk_h a, dk_h b) { return _mm512_min_epi16(a, b); }
+DK_INLINE dk_h h_max(dk_h a, dk_h b) { return _mm512_max_epi16(a, b); }
+/* phminposuw finds the least of eight unsigned. */
+DK_INLINE int16_t h_fold_min(dk_h a) {
+  __m256i half = _mm256_min_epi16(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+  __m128i eight = _mm_min_epi16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  __m128i flipped = _mm_xor_si128(eight, _mm_set1_epi16(INT16_MIN));
+  return (int16_t)(_mm_extract_epi16(_mm_minpos_epu16(flipped), 0) ^ 0x8000);
+}
+DK_INLINE int16_t h_fold_max(dk_h a) { return (int16_t)~h_fold_min(_mm512_xor_si512(a, _mm512_set1_epi16(-1))); }
+
+#endif

@@ -1,0 +1,52 @@
+/* Natural logarithm and exponential of one double, from correctly rounded operations only: no libm reaches a token. */
+#ifndef DK_SCALAR_H
+#define DK_SCALAR_H
+
+#include <stdint.h>
+#include <string.h>
+
+#define DK_LN2 0.69314718055994530942
+#define DK_LOG2E 1.4426950408889634074
+
+static inline double dk_double_of(uint64_t bits) {
+  double x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+/* Positive, finite x = m * 2^e with m in [sqrt(1/2), sqrt(2)); log m = 2 atanh(s), s = (m - 1) / (m + 1), |s| <=
+ * 0.1716, by the series 2s (1 + s^2/3 + s^4/5 + ...) up to s^20: what is left out is below 2^-56 of the result. */
+static inline double dk_log(double x) {
+  int64_t exponent = 0;
+  if (x < 2.2250738585072014e-308) { /* subnormal: scale it up, exactly */
+    x *= 18014398509481984.0;        /* 2^54 */
+    exponent = -54;
+  }
+  uint64_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  exponent += (int64_t)(bits >> 52) - 1023;
+  double m = dk_double_of((bits & 0xFFFFFFFFFFFFFu) | 0x3FF0000000000000u);
+  if (m > 1.4142135623730951) {
+    m *= 0.5;
+    exponent += 1;
+  }
+  double s = (m - 1.0) / (m + 1.0), z = s * s, series = 0.0;
+  for (int odd = 21; odd >= 3; odd -= 2)
+    series = z * (1.0 / odd + series);
+  return (double)exponent * DK_LN2 + (2.0 * s + 2.0 * s * series);
+}
+
+/* x = n ln 2 + r, |r| <= ln 2 / 2; e^r by its series up to r^13, which leaves out less than 2^-57 of it. Below -700 the
+ * result is 0; x <= 700. */
+static inline double dk_exp(double x) {
+  if (!(x > -700.0))
+    return 0.0;
+  int64_t n = (int64_t)(x * DK_LOG2E + (x < 0.0 ? -0.5 : 0.5));
+  double r = (x - (double)n * 0x1.62e42fefa3800p-1) - (double)n * 0x1.ef35793c76730p-45; /* ln 2 in two parts */
+  double series = 1.0;
+  for (int k = 13; k >= 1; k--)
+    series = 1.0 + r / k * series;
+  return series * dk_double_of((uint64_t)(n + 1023) << 52);
+}
+
+#endif
