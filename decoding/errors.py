@@ -74,16 +74,21 @@ class PromptError(DecodingError, ValueError):
 
 
 class ContextLengthError(PromptError):
-    """The prompt has more tokens than the model's context."""
+    """The prompt has more tokens than the model's context.
 
-    def __init__(self, num_tokens: int, max_tokens: int) -> None:
-        super().__init__(num_tokens, max_tokens)
+    num_tokens is a lower bound where `at_least` says so: the text was so long that it was not tokenised.
+    """
+
+    def __init__(self, num_tokens: int, max_tokens: int, at_least: bool = False) -> None:
+        super().__init__(num_tokens, max_tokens, at_least)
         self.num_tokens = num_tokens
         self.max_tokens = max_tokens
+        self.at_least = at_least
 
     def __str__(self) -> str:
+        at_least = "at least " if self.at_least else ""
         return (
-            f"prompt={self.num_tokens} tokens: must fit the model's context of {self.max_tokens} tokens"
+            f"prompt={at_least}{self.num_tokens} tokens: must fit the model's context of {self.max_tokens} tokens"
             " (the last sampled token need not fit)"
         )
 

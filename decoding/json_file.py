@@ -1,12 +1,19 @@
-"""Reading the JSON files of a model folder, which may be anything: huge, cut off, nested a million deep."""
+"""Reading the JSON files of a model folder, which may be anything: huge, cut off, nested a million deep.
+
+Parsed JSON takes up to a hundred times the memory of its text, so both are bounded: the bytes, and the values.
+"""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-_MAX_BYTES = 1 << 28  # an index of 100,000 tensors has 10 MB
+from decoding.errors import shown
+
+_MAX_BYTES = 1 << 24  # an index of 100,000 tensors has 10 MB
+_MAX_VALUES = 1 << 19  # ... and 100,000 values, the header of 60,000 tensors half a million
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -15,11 +22,21 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises ValueError whose text is the rule that the file breaks; the caller adds the path and its own error
     type.
     """
-    data = _read(path)
+    return parse_json_object(read_regular_file(path, _MAX_BYTES))
+
+
+def parse_json_object(data: bytes) -> dict[str, Any]:
+    """The JSON object in `data`, in which no name is there twice; ValueError with the rule that it breaks.
+
+    NaN and Infinity count as numbers: configs in the wild have them.
+    """
+    check_num_values(data, _MAX_VALUES)
     try:
-        value = json.loads(data)
+        value = json.loads(data, object_pairs_hook=_distinct)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
+    except _RepeatedNameError:
+        raise
     except ValueError as error:
         raise ValueError(f"is not valid JSON ({error})") from None
     if not isinstance(value, dict):
@@ -27,12 +44,31 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read(path: Path) -> bytes:
+def read_regular_file(path: Path, max_bytes: int) -> bytes:
+    """All bytes of a regular file (no pipe, no device, no folder); ValueError with the rule that it breaks."""
     try:
         if not path.is_file():
             raise ValueError("must be a regular file")
-        if path.stat().st_size > _MAX_BYTES:
-            raise ValueError(f"must have at most {_MAX_BYTES:,} bytes")
+        if path.stat().st_size > max_bytes:
+            raise ValueError(f"must have at most {max_bytes:,} bytes")
         return path.read_bytes()
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror})") from None
+
+
+def check_num_values(data: bytes, max_values: int) -> None:
+    """ValueError where JSON text may hold more values than `max_values`, found by counting commas and brackets."""
+    if sum(data.count(mark) for mark in (b",", b"[", b"{")) > max_values:
+        raise ValueError(f"must have at most {max_values:,} values")
+
+
+class _RepeatedNameError(ValueError):
+    """A name that an object has twice."""
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        [(repeated, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise _RepeatedNameError(f"has the name {shown(repeated)} twice in one object")
+    return values

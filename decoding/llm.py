@@ -8,15 +8,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
+import numpy as np
+
 from decoding.engine.engine import Engine
 from decoding.engine.group import SequenceGroup
 from decoding.engine.outputs import CompletionResult, Delta
-from decoding.engine.request import Request, checked_token_ids, make_request, split_prompts
+from decoding.engine.request import NO_TOKENIZER, Request, checked_token_ids, make_request, split_prompts
 from decoding.engine.runner import Logits, Model, Row, Runner
 from decoding.errors import ContextLengthError, ModelNotFoundError, ParameterError, TokenizerError
 from decoding.kernel import STREAM_VERSION
+from decoding.models.generation import generation_defaults
 from decoding.models.registry import load_model
 from decoding.params import SamplingParams
+from decoding.text.fim import FimFormat
 from decoding.text.tokenizer import Tokenizer
 from decoding.types import Prompt
 from decoding.version import __version__
@@ -35,13 +39,24 @@ class LLM:
     One thread at a time; several streams may be open at once.
     """
 
-    def __init__(self, model: str | os.PathLike[str] | None = None, *, max_num_seqs: int = 32) -> None:
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        max_num_seqs: int = 32,
+        fim_template: str | None = None,
+    ) -> None:
         """Load a checkpoint folder in Hugging Face's layout; None is the bundled model.
 
         max_num_seqs: sequences that run at the same time, >= 1; further ones wait. It bounds the cache's
-        memory. A folder without tokenizer.json takes and gives token ids only: what needs text raises
-        TokenizerError, and the text of results is empty. Raises ModelError (see decoding.errors) for a
-        folder that cannot be used.
+            memory.
+        fim_template: how a prompt and its suffix are put together to fill in the middle, such as
+            "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>". None looks for the tokens of the known
+            families in the tokenizer (docs/text.md).
+
+        A folder without tokenizer.json takes and gives token ids only: what needs text raises TokenizerError,
+        and the text of results is empty. Raises ModelError (see decoding.errors) for a folder that cannot be
+        used.
         """
         self._max_num_seqs = _checked_max_num_seqs(max_num_seqs)
         folder = bundled_model_folder() if model is None else _folder(model)
@@ -51,6 +66,8 @@ class LLM:
         if os.path.lexists(folder / "tokenizer.json"):  # a link to nowhere is a broken tokenizer, not a missing one
             self._tokenizer = Tokenizer.from_folder(folder, loaded.config.vocab_size)
         self.name = BUNDLED_NAME if model is None else folder.resolve().name
+        self._folder: Path | None = folder
+        self._fim = self._fim_format(fim_template)
 
     @classmethod
     def from_parts(
@@ -60,6 +77,7 @@ class LLM:
         *,
         name: str = "custom",
         max_num_seqs: int = 32,
+        fim_template: str | None = None,
     ) -> LLM:
         """An LLM around any object that stands where our models stand (`decoding.engine.runner.Model`)."""
         llm = cls.__new__(cls)
@@ -67,14 +85,27 @@ class LLM:
         llm._model = model
         llm._tokenizer = tokenizer
         llm.name = name
+        llm._folder = None
+        llm._fim = llm._fim_format(fim_template)
         return llm
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer; TokenizerError where it has none."""
         if self._tokenizer is None:
-            raise TokenizerError(f"{self.name}: this model has no tokenizer; use token ids")
+            raise TokenizerError(f"{self.name}: {NO_TOKENIZER}")
         return self._tokenizer
+
+    @property
+    def generation_defaults(self) -> dict[str, Any]:
+        """What the model's generation_config.json recommends, as arguments of SamplingParams.
+
+            SamplingParams(**llm.generation_defaults | {"max_tokens": 64})
+
+        It is never applied by itself: SamplingParams() means the same for every model. CheckpointError where the file
+        is broken.
+        """
+        return {} if self._folder is None else generation_defaults(self._folder)
 
     @property
     def system_fingerprint(self) -> str:
@@ -157,10 +188,13 @@ class LLM:
         names = [f"prompt[{index}]" for index in range(len(prompts))] if is_list else ["prompt"]
         config, tokenizer = self._model.config, self._tokenizer
         requests = [
-            make_request(one, its_params, config, tokenizer, name)
+            make_request(one, its_params, config, tokenizer, name, self._fim)
             for one, its_params, name in zip(prompts, _params_list(params, len(prompts)), names, strict=True)
         ]
         return requests, is_list
+
+    def _fim_format(self, template: str | None) -> FimFormat | None:
+        return None if template is None else FimFormat.from_template(self.tokenizer, template)
 
     def _engine(self, requests: Sequence[Request]) -> Engine:
         """An engine of its own for each call: nothing is left behind, whatever happens to the call."""
@@ -201,9 +235,9 @@ def _folder(model: str | os.PathLike[str]) -> Path:
 
 
 def _checked_max_num_seqs(value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ParameterError.single("max_num_seqs", value, "must be an integer >= 1")
-    return value
+    return int(value)
 
 
 def _params_list(params: Any, num_prompts: int) -> list[SamplingParams]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from decoding.engine.outputs import Choice, CompletionResult, Logprobs, Usage
+from decoding.errors import ParameterError
 from decoding.types import FinishReason
 
 WIRE_MINUS_INFINITY = -9999.0
@@ -67,7 +68,10 @@ def completion_object(
 
     Choices are ordered prompt by prompt: choice j of prompt i, of n choices each, has index i * n + j.
     completion_id: None makes a random one. created: Unix time in seconds; None is now.
+    Raises ParameterError where there are no results.
     """
+    if not results:
+        raise ParameterError.single("results", results, "must have at least one result")
     choices = [choice for result in results for choice in result.choices]
     return {
         "id": f"cmpl-{secrets.token_hex(12)}" if completion_id is None else completion_id,

@@ -14,9 +14,18 @@ from decoding.errors import ContextLengthError, PromptError, TokenizerError, sho
 from decoding.params import SamplingParams, to_float32
 from decoding.stages import GREEDY_TEMPERATURE
 from decoding.state import SamplingState, random_seed
-from decoding.text.fim import fim_prompt
+from decoding.text.fim import CONVENTIONS, FimFormat
 from decoding.text.stops import StopAutomaton
 from decoding.text.tokenizer import Tokenizer
+
+NO_TOKENIZER = (
+    "this model has no tokenizer: without a tokenizer.json in its folder it takes and gives token ids only,"
+    " as in LLM(path).complete([1, 2, 3])"
+)
+_NO_MARKERS = (
+    "this model's tokenizer has no fill-in-the-middle tokens that we know of"
+    f" ({CONVENTIONS[0].template} and {len(CONVENTIONS) - 1} others); LLM(path, fim_template=...) names its own"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,15 +76,18 @@ def make_request(
     shape: ModelShape,
     tokenizer: Tokenizer | None,
     name: str = "prompt",
+    fim: FimFormat | None = None,
 ) -> Request:
     """Check one prompt (text or token ids) against the model, and encode it.
+
+    fim: how a suffix is put into the prompt; None is the way that the tokenizer's own markers tell.
 
     Raises PromptError or ContextLengthError for the prompt, called `name` in messages; ParameterError for a
     token id in `params` that the model does not have; TokenizerError where text needs a tokenizer and there
     is none.
     """
     _check_text(prompt, params, tokenizer, name)
-    token_ids, prefix, end_token_ids = _encode(prompt, params.suffix, shape, tokenizer, name)
+    token_ids, prefix, end_token_ids = _encode(prompt, params.suffix, shape, tokenizer, name, fim)
     room = shape.max_position_embeddings - len(token_ids) + 1  # the last sampled token is never fed back
     if room < 1:
         raise ContextLengthError(len(token_ids), shape.max_position_embeddings)
@@ -143,7 +155,7 @@ def _check_text(prompt: object, params: SamplingParams, tokenizer: Tokenizer | N
     }
     for parameter, text in texts.items():
         if tokenizer is None and text is not None:
-            raise TokenizerError(f"{parameter}={shown(text)}: this model has no tokenizer; use token ids")
+            raise TokenizerError(f"{parameter}={shown(text)}: {NO_TOKENIZER}")
     if isinstance(prompt, str):
         try:
             prompt.encode()
@@ -152,18 +164,27 @@ def _check_text(prompt: object, params: SamplingParams, tokenizer: Tokenizer | N
 
 
 def _encode(
-    prompt: str | Sequence[int], suffix: str | None, shape: ModelShape, tokenizer: Tokenizer | None, name: str
+    prompt: str | Sequence[int],
+    suffix: str | None,
+    shape: ModelShape,
+    tokenizer: Tokenizer | None,
+    name: str,
+    fim: FimFormat | None,
 ) -> tuple[list[int], slice, tuple[int, ...]]:
     """Token ids to feed, the part of them that is the caller's, and further ids that end a sequence."""
     given = prompt if isinstance(prompt, str) else checked_token_ids(prompt, shape.vocab_size, name)
     if suffix is not None and tokenizer is not None:
-        return fim_prompt(tokenizer, given, suffix)
+        fim = fim or FimFormat.find(tokenizer)
+        if fim is None:
+            raise _prompt_error("suffix", suffix, _NO_MARKERS)
+        return fim.prompt(given, suffix, shape.max_position_embeddings)
     token_ids = _encode_text(given, shape, tokenizer, name) if isinstance(given, str) else given
     return token_ids, slice(0, len(token_ids)), ()
 
 
 def _encode_text(text: str, shape: ModelShape, tokenizer: Tokenizer | None, name: str) -> list[int]:
-    token_ids = tokenizer.encode(text) if tokenizer is not None else []
+    max_tokens = shape.max_position_embeddings
+    token_ids = tokenizer.encode(text, max_tokens=max_tokens) if tokenizer is not None else []
     if token_ids:
         return checked_token_ids(token_ids, shape.vocab_size, name)
     bos = shape.bos_token_id if tokenizer is None or tokenizer.bos_token_id is None else tokenizer.bos_token_id

@@ -31,9 +31,11 @@ class Sequence:
         self.error: DecodingError | None = None
         self._raw_logprob_sum = 0.0
         self._tokenizer = tokenizer
-        self._detokenizer = (
-            None if tokenizer is None else Detokenizer(tokenizer, request.token_ids, params.skip_special_tokens)
-        )
+        self._detokenizer = None
+        if tokenizer is not None:
+            self._detokenizer = Detokenizer(
+                tokenizer, request.token_ids, params.skip_special_tokens, at_start=params.suffix is None
+            )
         self._matcher = StopMatcher(request.stops)
         self._offsets = OffsetCounter(prompt.data)
         self._transcript = Transcript(prompt if params.echo else NO_PREFIX)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from decoding.errors import CheckpointError, ModelNotFoundError, shown
+from decoding.json_file import parse_json_object
 from decoding.models.config import ConfigFile
 
 Shape: TypeAlias = tuple[int, ...]
@@ -23,9 +24,10 @@ _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _STORAGE: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 _SHARD_NAME = re.compile(r"[^/\\\0]+\.safetensors")
-_MAX_HEADER = 1 << 25  # 100,000 tensors take about a third
+_MAX_HEADER = 1 << 24  # 100,000 tensors take about two thirds
 _MAX_NAME = 200
 _HARMLESS = ".rotary_emb.inv_freq"  # older exports store these constants; they follow from the config
+_OTHER_FORMATS = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf", ".h5", ".msgpack", ".onnx"}
 
 
 class _Stored(NamedTuple):
@@ -88,15 +90,26 @@ class Checkpoint:
     def read(self, *names: str) -> NDArray[np.float32]:
         """The tensors as float32, one after another along their first axis, in memory of their own.
 
-        Names and shapes must have passed `check`. Raises CheckpointError where a value is NaN or infinite.
+        Names and shapes must have passed `check`. Raises CheckpointError where a value is NaN or infinite, or where
+        there is not the memory for them.
         """
         shapes = [self._tensors[name].shape for name in names]
-        out = np.empty((sum(shape[0] for shape in shapes), *shapes[0][1:]), np.float32)
+        out = self._allocate(names[0], (sum(shape[0] for shape in shapes), *shapes[0][1:]))
         first = 0
         for name, shape in zip(names, shapes, strict=True):
             self._read_into(out[first : first + shape[0]], name)
             first += shape[0]
         return out
+
+    def _allocate(self, name: str, shape: Shape) -> NDArray[np.float32]:
+        """An array for tensors of which `name` is the first: no larger than memory, whatever a sparse file claims."""
+        num_bytes = 4 * math.prod(shape)
+        try:
+            if num_bytes > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
+                raise MemoryError
+            return np.empty(shape, np.float32)
+        except MemoryError:
+            raise self.error(name, f"needs {num_bytes:,} bytes of memory, which are not there") from None
 
     def _read_into(self, out: NDArray[np.float32], name: str) -> None:
         _, data, dtype, shape, begin = self._tensors[name]
@@ -129,10 +142,10 @@ def digest_files(paths: Iterable[Path]) -> str:
 
 def _weight_files(folder: Path) -> dict[Path, set[str] | None]:
     """The weight files, each with the names that the index puts there; None where there is no index."""
-    if (folder / _SINGLE).exists():
+    if os.path.lexists(folder / _SINGLE):  # a link to nowhere is a file that is missing
         return {folder / _SINGLE: None}
     if not (folder / _INDEX).exists():
-        raise ModelNotFoundError(f"{folder}: neither {_SINGLE} nor {_INDEX} in this folder")
+        raise ModelNotFoundError(f"{folder}: neither {_SINGLE} nor {_INDEX} in this folder{_other_formats(folder)}")
     index = ConfigFile.read(folder / _INDEX)
     shards: dict[str, set[str]] = {}
     for name, shard in index.mapping("weight_map").items():
@@ -143,6 +156,12 @@ def _weight_files(folder: Path) -> dict[Path, set[str] | None]:
     if not shards:
         raise index.error("weight_map", "must name at least one tensor")
     return {folder / shard: names for shard, names in shards.items()}
+
+
+def _other_formats(folder: Path) -> str:
+    """What to say of weights that are there and not read: pickles are programs, and are never opened."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in _OTHER_FORMATS)
+    return f" ({_label(names[0])} is not read: convert it to safetensors)" if names else ""
 
 
 def _open(path: Path) -> dict[str, _Stored]:
@@ -163,20 +182,18 @@ def _open(path: Path) -> dict[str, _Stored]:
 def _read_header(path: Path) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """The bytes after the header, mapped, and the header.
 
-    The library checks it (syntax, sizes, offsets that cover the file without gap or overlap), but accepts 100
-    MB of header and repeated names.
+    The library checks it (dtypes, sizes, offsets that cover the file without gap or overlap), but accepts 100 MB of
+    header and repeated names.
     """
     data = np.memmap(path, np.uint8, mode="r")
+    if len(data) < 8:
+        raise ValueError(f"has {len(data)} bytes: must begin with 8 that give the length of the header")
     start = 8 + int.from_bytes(data[:8].tobytes(), "little")
-    if start > _MAX_HEADER:
+    if start > 8 + _MAX_HEADER:
         raise ValueError(f"header too large: must have at most {_MAX_HEADER:,} bytes")
+    if start > len(data):
+        raise ValueError(f"header cut off: has {start - 8:,} bytes, the file {len(data):,}")
+    header = parse_json_object(data[8:start].tobytes())
     with safe_open(path, framework="numpy"):
         pass
-    return data[start:], json.loads(data[8:start].tobytes(), object_pairs_hook=_distinct)
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise ValueError("a name is there twice")
-    return values
+    return data[start:], header

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from decoding.models.batch import ForwardBatch
 from decoding.text.pieces import PieceRules
 from decoding.text.tokenizer import Tokenizer
+from decoding.text.tokenizer_config import TokenizerConfig
 
 Script: TypeAlias = Callable[[Sequence[int], int], NDArray[np.float32]]
 """(token ids of one sequence so far, vocab_size) -> logits of the next token, float32 [vocab_size]."""
@@ -156,7 +157,7 @@ def byte_tokenizer(extra: Sequence[bytes] = (), special: Sequence[str] = ()) -> 
         "model": {"type": "BPE", "vocab": {text: i for i, text in enumerate(spellings)}, "merges": []},
     }
     config = {f"{name}_token": f"<{name}>" for name in ("bos", "eos") if f"<{name}>" in special}
-    return Tokenizer(json.dumps(contents).encode(), config)
+    return Tokenizer(json.dumps(contents).encode(), TokenizerConfig(config))
 
 
 def _one_byte(byte: int) -> bytes:

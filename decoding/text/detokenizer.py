@@ -17,11 +17,19 @@ class Detokenizer:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, prompt_token_ids: Iterable[int] = (), skip_special_tokens: bool = True
+        self,
+        tokenizer: Tokenizer,
+        prompt_token_ids: Iterable[int] = (),
+        skip_special_tokens: bool = True,
+        *,
+        at_start: bool = True,
     ) -> None:
+        """`at_start`: whether the prompt begins a text. The middle that fills a gap never does: what is special to the
+        start of a text, a leading space that is dropped, must not happen to it, however short its prompt.
+        """
         self._tokenizer = tokenizer
         self._skip_special_tokens = skip_special_tokens
-        self._joiner = PieceJoiner(tokenizer.rules)
+        self._joiner = PieceJoiner(tokenizer.rules, at_start=at_start)
         for token_id in prompt_token_ids:
             if self._joiner.settled:
                 break

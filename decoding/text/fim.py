@@ -1,33 +1,46 @@
 """Fill-in-the-middle: the prompt that makes a model write what belongs between a prefix and a suffix.
 
-Prefix, suffix, then the middle (Bavarian et al. 2022, "PSM"): the markers come from the tokenizer itself.
+Each family of models was trained on an order of its own (Bavarian et al. 2022 call them PSM and SPM) with marker
+tokens of its own. Both are one template here, such as "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>".
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from decoding.errors import PromptError, shown
+from decoding.errors import ParameterError
 from decoding.text.tokenizer import Tokenizer
 
 
 class FimConvention(NamedTuple):
-    """One family's markers, in the order of the prompt, and the token that ends a middle besides EOS."""
+    """One family's template, and tokens that end a middle besides EOS and the markers themselves."""
 
-    prefix: str
-    suffix: str
-    middle: str
-    end: str | None = None
+    template: str
+    ends: tuple[str, ...] = ()
 
 
 CONVENTIONS = (
-    FimConvention("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # the bundled model, Qwen Coder, CodeGemma
-    FimConvention("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder, Granite Code
-    FimConvention("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),  # SantaCoder
-    FimConvention("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),  # DeepSeek Coder
-    FimConvention("▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>"),  # Code Llama
+    # The bundled model; Qwen 2.5 Coder, CodeGemma, Granite 3 and 4
+    FimConvention(
+        "<|fim_prefix|>{prefix}<|fim_suffix|>{suffix}<|fim_middle|>",
+        ("<|fim_pad|>", "<|file_sep|>", "<|repo_name|>", "<|file_separator|>"),
+    ),
+    # StarCoder 1 and 2, StableCode, Granite Code
+    FimConvention(
+        "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>", ("<fim_pad>", "<file_sep>", "<repo_name>", "<filename>")
+    ),
+    FimConvention("<fim-prefix>{prefix}<fim-suffix>{suffix}<fim-middle>", ("<fim-pad>",)),  # SantaCoder
+    FimConvention("<｜fim▁begin｜>{prefix}<｜fim▁hole｜>{suffix}<｜fim▁end｜>"),  # DeepSeek Coder 1 and 2, V3
+    FimConvention("▁<PRE>{prefix}▁<SUF>{suffix}▁<MID>", ("▁<EOT>",)),  # Code Llama
+    FimConvention("[SUFFIX]{suffix}[PREFIX]{prefix}", ("[MIDDLE]",)),  # Codestral
+    FimConvention("<[fim-suffix]>{suffix}<[fim-prefix]>{prefix}<[fim-middle]>"),  # Seed Coder
+    FimConvention("<|code_prefix|>{prefix}<|code_suffix|>{suffix}<|code_middle|>"),  # GLM 4
 )
+
+_GAPS = re.compile(r"\{(prefix|suffix)\}")
 
 
 class FimPrompt(NamedTuple):
@@ -38,33 +51,84 @@ class FimPrompt(NamedTuple):
     end_token_ids: tuple[int, ...]
 
 
-def fim_prompt(tokenizer: Tokenizer, prefix: str | Sequence[int], suffix: str) -> FimPrompt:
-    """The fill-in-the-middle prompt for `prefix` (text, or token ids taken as they are) and `suffix`.
+@dataclass(frozen=True, slots=True)
+class FimFormat:
+    """How one model wants to be asked for a middle: a template, tokenised.
 
-    A start token that the tokenizer puts before every text comes before the markers. Raises PromptError where
-    the tokenizer has no fill-in-the-middle tokens that we know of.
+    before, between, after: the token ids around the two gaps.
+    suffix_first: whether the first gap is the suffix's.
+    end_token_ids: what ends a middle besides EOS.
     """
-    markers, end_token_ids = _find_markers(tokenizer, suffix)
-    start: list[int] = []
-    if isinstance(prefix, str):
-        start = _start_tokens(tokenizer)
-        prefix = tokenizer.encode(prefix, add_special_tokens=False)
-    before, between, after = markers
-    suffix_ids = tokenizer.encode(suffix, add_special_tokens=False)
-    first = len(start) + 1
-    token_ids = [*start, before, *prefix, between, *suffix_ids, after]
-    return FimPrompt(token_ids, slice(first, first + len(prefix)), end_token_ids)
+
+    tokenizer: Tokenizer
+    before: list[int]
+    between: list[int]
+    after: list[int]
+    suffix_first: bool
+    end_token_ids: tuple[int, ...]
+
+    @classmethod
+    def find(cls, tokenizer: Tokenizer) -> FimFormat | None:
+        """The first of CONVENTIONS whose markers the tokenizer has, all of them; None where there is none."""
+        for template, ends in CONVENTIONS:
+            ids = [tokenizer.token_to_id(text) for text in _markers(template)]
+            found = [token_id for token_id in ids if token_id is not None]
+            if len(found) == len(ids):
+                more = (tokenizer.token_to_id(text) for text in ends)
+                return cls._compile(tokenizer, template, [*found, *(end for end in more if end is not None)])
+        return None
+
+    @classmethod
+    def from_template(cls, tokenizer: Tokenizer, template: str) -> FimFormat:
+        """The format of a template that has {prefix} and {suffix}, each once, between markers and other text.
+
+        Its markers are the tokens in it that the tokenizer knows as a whole, special ones say; they end a middle, too.
+        Raises ParameterError where there is none: it was misspelt then.
+        """
+        rule = "must be a string with {prefix} and {suffix}, each once, and with a marker that the tokenizer has"
+        if not isinstance(template, str) or sorted(_GAPS.findall(template)) != ["prefix", "suffix"]:
+            raise ParameterError.single("fim_template", template, rule)
+        literals = [token_id for text in _markers(template) for token_id in _literal(tokenizer, text)]
+        markers = [token_id for token_id in literals if tokenizer.is_added(token_id)]
+        if not markers:
+            raise ParameterError.single("fim_template", template, rule)
+        return cls._compile(tokenizer, template, markers)
+
+    @classmethod
+    def _compile(cls, tokenizer: Tokenizer, template: str, end_token_ids: Sequence[int]) -> FimFormat:
+        before, between, after = (_literal(tokenizer, text) for text in _GAPS.split(template)[::2])
+        suffix_first = template.index("{suffix}") < template.index("{prefix}")
+        return cls(tokenizer, before, between, after, suffix_first, tuple(dict.fromkeys(end_token_ids)))
+
+    def prompt(self, prefix: str | Sequence[int], suffix: str, max_tokens: int | None = None) -> FimPrompt:
+        """The prompt for `prefix` (text, or token ids taken as they are) and `suffix`.
+
+        Before a text come the start tokens that the tokenizer puts before every text, unless the template says them.
+        max_tokens: as in Tokenizer.encode.
+        """
+        before = self.before
+        if isinstance(prefix, str):
+            start = _start_tokens(self.tokenizer)
+            before = before if before[: len(start)] == start else [*start, *before]
+            prefix = self.tokenizer.encode(prefix, add_special_tokens=False, max_tokens=max_tokens)
+        after = self.tokenizer.encode(suffix, add_special_tokens=False, at_start=False, max_tokens=max_tokens)
+        if self.suffix_first:
+            before, after = [*before, *after, *self.between], self.after
+        else:
+            after = [*self.between, *after, *self.after]
+        token_ids = [*before, *prefix, *after]
+        return FimPrompt(token_ids, slice(len(before), len(before) + len(prefix)), self.end_token_ids)
 
 
-def _find_markers(tokenizer: Tokenizer, suffix: str) -> tuple[list[int], tuple[int, ...]]:
-    for convention in CONVENTIONS:
-        ids = [tokenizer.token_to_id(text) for text in convention[:3]]
-        known = [token_id for token_id in ids if token_id is not None]
-        if len(known) == len(ids):
-            end = tokenizer.token_to_id(convention.end) if convention.end else None
-            return known, () if end is None else (end,)
-    names = ", ".join(convention.prefix for convention in CONVENTIONS)
-    raise PromptError(f"suffix={shown(suffix)}: this model's tokenizer has no fill-in-the-middle tokens ({names}, ...)")
+def _markers(template: str) -> list[str]:
+    """What stands around the gaps of a template."""
+    return [text for text in _GAPS.split(template)[::2] if text]
+
+
+def _literal(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The one token that the vocabulary spells so, or else the tokens of the text."""
+    token_id = tokenizer.token_to_id(text) if text else None
+    return tokenizer.encode(text, add_special_tokens=False, at_start=False) if token_id is None else [token_id]
 
 
 def _start_tokens(tokenizer: Tokenizer) -> list[int]:

@@ -2,8 +2,8 @@
 
 The section describes how a *list* of token texts becomes a string. A decoding loop needs the same thing token
 by token, in bytes (a token may hold a part of a character), so the section is compiled into steps that act on
-one token at a time, knowing only whether it is the first, and into the characters that may be stripped off
-the start of the whole.
+one token at a time, knowing only whether it is the first; into the characters that may be stripped off the start
+of the whole; and into the little that some kinds want to know of the token before.
 """
 
 from __future__ import annotations
@@ -18,15 +18,20 @@ Step: TypeAlias = Callable[[str, bool], str]
 """(text, is it the first of the whole) -> text. Bytes that are no UTF-8 travel as surrogate escapes."""
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-_FUSING = {"Fuse", "ByteLevel"}
+_LOOKING_BACK = {"BPEDecoder", "CTC"}
+_FUSING = {"Fuse", "ByteLevel", *_LOOKING_BACK}
 _CLEANUPS = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " do not", " 's", " 've", " 're")
 
 
 class PieceRules:
     """The compiled `decoder` section; None is a tokenizer.json without one: tokens are joined by spaces.
 
-    Raises TokenizerError for a section that cannot be expressed token by token (one that looks at the next
-    token, say).
+    strip_char, num_strip: up to so many of this character are stripped off the start of the whole.
+    word_end: a token that ends with this is followed by a space, unless it is the last (BPEDecoder).
+    drops_repeats: a token equal to the one before has no bytes (CTC).
+
+    Raises TokenizerError for a section that cannot be expressed token by token (one that replaces text across the
+    borders of tokens, say).
     """
 
     def __init__(self, section: Mapping[str, Any] | None) -> None:
@@ -34,6 +39,8 @@ class PieceRules:
         self._seen: set[str] = set()
         self.strip_char = ""
         self.num_strip = 0
+        self.word_end = ""
+        self.drops_repeats = False
         self._later: dict[str, bytes] = {}
         if section is None:
             self._steps.append(lambda text, first: text if first else " " + text)
@@ -62,9 +69,20 @@ class PieceRules:
             self._compile_fused(section)
         elif kind in _STEPS and (kind != "ByteLevel" or "ByteFallback" not in self._seen):
             self._steps.append(_STEPS[kind](section))
+        elif kind in _LOOKING_BACK and not self._seen:
+            self._compile_looking_back(section)
         elif kind != "Fuse":
             raise _unsupported(section)
         self._seen.add(kind)
+
+    def _compile_looking_back(self, section: Mapping[str, Any]) -> None:
+        """Nothing but fusing may come after these: it would see the space, or the repeat, and not the token."""
+        if section["type"] == "CTC":
+            self.drops_repeats = True
+            self._steps.append(_ctc(section))
+        else:
+            self.word_end = section["suffix"]
+            self._steps.append(_word_end(section))
 
     def _compile_fused(self, section: Mapping[str, Any]) -> None:
         if section["type"] == "Strip" and not section["stop"] and not self.num_strip:
@@ -76,21 +94,30 @@ class PieceRules:
 class PieceJoiner:
     """The text of a growing list of tokens: gives each token's bytes once those before it are known."""
 
-    def __init__(self, rules: PieceRules) -> None:
+    def __init__(self, rules: PieceRules, *, at_start: bool = True) -> None:
+        """`at_start`: whether the first token begins the text; without it, every token stands in the middle."""
         self._rules = rules
-        self._first = True
+        self._previous = None if at_start else ""
         self._strip_char = rules.strip_char.encode()
-        self._num_strip = rules.num_strip
+        self._num_strip = rules.num_strip if at_start else 0
 
     @property
     def settled(self) -> bool:
         """Whether a token's bytes no longer depend on the tokens before it."""
-        return not self._first and not self._num_strip
+        looks_back = self._rules.drops_repeats or self._rules.word_end
+        return self._previous is not None and not self._num_strip and not looks_back
 
     def append(self, text: str) -> bytes:
         """The bytes that the next token, whose text in the vocabulary is `text`, adds."""
-        piece = self._rules.piece(text, self._first)
-        self._first = False
+        previous, self._previous = self._previous, text
+        if self._rules.drops_repeats and text == previous:
+            return b""
+        piece = self._rules.piece(text, first=previous is None)
+        if self._rules.word_end and previous and previous.endswith(self._rules.word_end):
+            piece = b" " + piece
+        return self._stripped(piece) if self._num_strip else piece
+
+    def _stripped(self, piece: bytes) -> bytes:
         while self._num_strip and piece.startswith(self._strip_char):
             piece = piece.removeprefix(self._strip_char)
             self._num_strip -= 1
@@ -171,6 +198,25 @@ def _word_piece(section: Mapping[str, Any]) -> Step:
         return _cleaned(text) if cleanup else text
 
     return step
+
+
+def _ctc(section: Mapping[str, Any]) -> Step:
+    """Connectionist temporal classification: pads vanish, a delimiter is a space."""
+    pad, delimiter, cleanup = section["pad_token"], section["word_delimiter_token"], section["cleanup"]
+
+    def step(text: str, first: bool) -> str:
+        text = text.replace(pad, "")
+        return _cleaned(text).replace(delimiter, " ") if cleanup else text
+
+    return step
+
+
+def _word_end(section: Mapping[str, Any]) -> Step:
+    """The mark at a word's end (`</w>`); the space that it stands for comes with the next token."""
+    suffix = section["suffix"]
+    if not suffix:
+        raise _unsupported(section)
+    return lambda text, first: text.removesuffix(suffix).replace(suffix, " ")
 
 
 def _cleaned(text: str) -> str:

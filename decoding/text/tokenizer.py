@@ -8,16 +8,23 @@ import operator
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import tokenizers
 
-from decoding.errors import ParameterError, PromptError, TokenizerError, shown
-from decoding.json_file import read_json_object
+from decoding.errors import ContextLengthError, ParameterError, PromptError, TokenizerError, shown
+from decoding.json_file import check_num_values, read_regular_file
 from decoding.text.pieces import PieceJoiner, PieceRules
+from decoding.text.tokenizer_config import TokenizerConfig
 
 _MAX_TOKEN_ID = 2**31 - 1
+_FILE = "tokenizer.json"
+_OTHER_FORMATS = ("tokenizer.model", "tekken.json", "vocab.json", "vocab.txt", "spiece.model")
+_MAX_BYTES = 1 << 26  # the largest we know of, with 262,144 tokens, has 34 MB
+_MAX_VALUES = 1 << 22  # ... and 1.9 million values
+_VALUES_PER_TOKEN = 16  # ... which are 7 for each token
+_MARKS = ("☺", "\n", ".")
 
 
 class Tokenizer:
@@ -25,8 +32,9 @@ class Tokenizer:
 
     vocab_size: the largest token id + 1.
     rules: how tokens become bytes of text (decoding.text.pieces).
-    bos_token_id, eos_token_id, chat_template: as tokenizer_config.json says; None where it does not.
-    digest: hex digest of tokenizer.json.
+    bos_token_id, eos_token_id: as tokenizer_config.json says; None where it does not.
+    chat_templates: their texts by name, and chat_template, the one called "default"; they are never run.
+    digest: hex digest of what decides the ids.
 
     The text of token ids is the bytes of the tokens, decoded as UTF-8 with maximal-subpart replacement. That
     is what the library's own decoding gives wherever those bytes are valid UTF-8. A special token has no
@@ -34,20 +42,23 @@ class Tokenizer:
     vocabulary).
     """
 
-    def __init__(self, raw: bytes, config: dict[str, Any]) -> None:
-        """From what tokenizer.json and tokenizer_config.json hold; TokenizerError where one is broken."""
+    def __init__(self, raw: bytes, config: TokenizerConfig) -> None:
+        """From the bytes of a tokenizer.json; TokenizerError where it is broken."""
         self._library = _parse(raw)
-        self.digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
-        self.vocab_size = 1 + max(self._library.get_vocab(with_added_tokens=True).values(), default=-1)
-        if not 0 < self.vocab_size <= _MAX_TOKEN_ID:
-            raise TokenizerError(f"tokenizer.json must have token ids, all of them below {_MAX_TOKEN_ID:,}")
-        added = self._library.get_added_tokens_decoder().values()
-        self._special = frozenset(token.content for token in added if token.special)
+        vocabulary = self._library.get_vocab(with_added_tokens=True)
+        self.vocab_size = 1 + max(vocabulary.values(), default=-1)
+        if not 0 < self.vocab_size <= _MAX_TOKEN_ID + 1:
+            raise TokenizerError(f"{_FILE} must have token ids, all of them at most {_MAX_TOKEN_ID:,}")
+        self._longest = max(map(len, vocabulary))
+        self._added = self._library.get_added_tokens_decoder()
+        self._special = frozenset(token.content for token in self._added.values() if token.special)
         decoder = self._library.decoder
         self.rules = PieceRules(None if decoder is None else json.loads(decoder.__getstate__()))
-        self.bos_token_id = self._configured_id(config, "bos_token")
-        self.eos_token_id = self._configured_id(config, "eos_token")
-        self.chat_template = _chat_template(config)
+        self.bos_token_id, self.eos_token_id = map(self._id_or_none, (config.bos_token, config.eos_token))
+        self.chat_templates = config.chat_templates
+        self.chat_template = config.chat_templates.get("default")
+        self._frame = self._find_frame(config)
+        self.digest = hashlib.blake2b(raw + repr(self._frame).encode(), digest_size=16).hexdigest()
 
     @classmethod
     def from_folder(cls, path: str | os.PathLike[str], vocab_size: int | None = None) -> Tokenizer:
@@ -56,29 +67,40 @@ class Tokenizer:
         vocab_size: the model's, where the tokenizer must fit a model. Raises TokenizerError where there is no
         tokenizer.json, where a file breaks a rule, or where the tokenizer has ids that the model has not.
         """
-        file = Path(path) / "tokenizer.json"
-        if not file.is_file():
-            raise TokenizerError(f"{file.parent}: no tokenizer.json in this folder")
+        file = Path(path) / _FILE
         try:
-            tokenizer = cls(file.read_bytes(), _read_config(file.parent / "tokenizer_config.json"))
-        except OSError as error:
-            raise TokenizerError(f"{file}: cannot be read ({error.strerror})") from None
+            tokenizer = cls(_read(file, vocab_size), TokenizerConfig.from_folder(file.parent))
         except TokenizerError as error:
             raise TokenizerError(f"{file.parent}: {error}") from None
-        if vocab_size is not None and tokenizer.vocab_size > vocab_size:
-            rule = f"must be below the model's vocab_size={vocab_size}"
-            raise TokenizerError(f"{file}: largest token id {tokenizer.vocab_size - 1}: {rule}")
+        largest = max([tokenizer.vocab_size - 1, *tokenizer.encode("")])  # a post-processor may have ids of its own
+        if vocab_size is not None and largest >= vocab_size:
+            raise TokenizerError(
+                f"{file}: largest token id {largest}: must be below the model's vocab_size={vocab_size}"
+            )
         return tokenizer
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+    def encode(
+        self, text: str, add_special_tokens: bool = True, *, at_start: bool = True, max_tokens: int | None = None
+    ) -> list[int]:
         """The token ids of `text`, with the special tokens (a BOS, say) that the tokenizer adds, or without.
+
+        Text that spells a special token becomes that token.
+        at_start: False for what goes on in the middle of a text, without the leading space that SentencePiece's
+            convention gives to the first word of a text.
+        max_tokens: how many there is room for. A text that cannot fit, with more characters than so many of the
+            longest token have, is a ContextLengthError at once: tokenising takes about 1 s and 160 MB for each MB.
 
         Raises PromptError where `text` is not a string of valid Unicode.
         """
         if not _is_unicode(text):
             raise PromptError(f"text={shown(text)}: must be a string of valid Unicode (no lone surrogates)")
-        with _library_failures():
-            return self._library.encode(text, add_special_tokens=add_special_tokens).ids
+        if max_tokens is not None and len(text) > max_tokens * self._longest:
+            raise ContextLengthError(-(-len(text) // self._longest), max_tokens, at_least=True)
+        if add_special_tokens and self._frame is None:
+            return self._library_ids(text, add_special_tokens=True)
+        ids = self._library_ids(text) if at_start or not self._adds_space else self._encode_inside(text)
+        before, after = self._frame if add_special_tokens and self._frame else ([], [])
+        return [*before, *ids, *after]
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of `token_ids`. Raises ParameterError where one is no integer from 0 to 2**31 - 1."""
@@ -87,9 +109,7 @@ class Tokenizer:
         except TypeError:
             rule = f"must be integers from 0 to {_MAX_TOKEN_ID:,}"
             raise ParameterError.single("token_ids", token_ids, rule) from None
-        joiner = PieceJoiner(self.rules)
-        texts = (self.token_text(token_id, skip_special_tokens) for token_id in ids)
-        return b"".join(joiner.append(text) for text in texts if text is not None).decode("utf-8", "replace")
+        return self._joined(ids, skip_special_tokens).decode("utf-8", "replace")
 
     def token_text(self, token_id: int, skip_special_tokens: bool = True) -> str | None:
         """The token as the vocabulary spells it; None where it takes no part in the text."""
@@ -105,29 +125,77 @@ class Tokenizer:
         """Whether the token has no bytes in text, such as BOS."""
         return self._library.id_to_token(_checked(token_id)) in self._special
 
+    def is_added(self, token_id: int) -> bool:
+        """Whether text that spells the token always becomes it, special or not: it stands outside the merges."""
+        return _checked(token_id) in self._added
+
     def token_to_id(self, text: str) -> int | None:
         """The id of the token that the vocabulary spells `text`."""
         return self._library.token_to_id(text) if _is_unicode(text) else None
 
-    def _configured_id(self, config: dict[str, Any], key: str) -> int | None:
-        value = config.get(key)
-        text = value.get("content") if isinstance(value, dict) else value
-        if text is not None and not isinstance(text, str):
-            raise TokenizerError(f"tokenizer_config.json: {key}={shown(value)}: must be a token's text")
+    def _joined(self, token_ids: Iterable[int], skip_special_tokens: bool, at_start: bool = True) -> bytes:
+        joiner = PieceJoiner(self.rules, at_start=at_start)
+        texts = (self.token_text(token_id, skip_special_tokens) for token_id in token_ids)
+        return b"".join(joiner.append(text) for text in texts if text is not None)
+
+    def _library_ids(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        with _library_failures(f"tokenizer.json cannot encode text={shown(text)}"):
+            return self._library.encode(text, add_special_tokens=add_special_tokens).ids
+
+    @cached_property
+    def _adds_space(self) -> bool:
+        """Whether the first word of a text gets a leading space that is not in the text."""
+        return self._joined(self._library_ids("a"), False, at_start=False).startswith(b" ")
+
+    def _encode_inside(self, text: str) -> list[int]:
+        """Encode behind a character that merges with nothing, and leave its tokens out (as Code Llama does)."""
+        for mark in _MARKS:
+            ids = self._library_ids(mark + text)
+            for count in range(1, min(len(ids), 8) + 1):
+                if self._joined(ids[:count], False) == mark.encode():
+                    return ids[count:]
+        return self._library_ids(text)
+
+    def _find_frame(self, config: TokenizerConfig) -> tuple[list[int], list[int]] | None:
+        """The ids before and after every text where tokenizer_config.json asks for others than tokenizer.json.
+
+        None where the post-processor of tokenizer.json decides. The config wins, as it does in llama.cpp and in
+        transformers' Llama tokenizers before version 5: some models say only there that a text begins with BOS.
+        """
+        added = self._library_ids("", add_special_tokens=True)
+        if max(added, default=0) > _MAX_TOKEN_ID:
+            raise TokenizerError(f"{_FILE} post_processor adds ids {shown(added)}: must be at most {_MAX_TOKEN_ID:,}")
+        before = [] if self.bos_token_id is None or added[:1] != [self.bos_token_id] else added[:1]
+        after = [] if self.eos_token_id is None or added[len(before) :][-1:] != [self.eos_token_id] else added[-1:]
+        wanted = (
+            _wanted(config.add_bos_token, self.bos_token_id, before),
+            _wanted(config.add_eos_token, self.eos_token_id, after),
+        )
+        return None if wanted == (before, after) else wanted
+
+    def _id_or_none(self, text: str | None) -> int | None:
         return None if text is None else self.token_to_id(text)
 
 
+def _wanted(flag: bool | None, token_id: int | None, present: list[int]) -> list[int]:
+    """What stands on one side of a text, given what tokenizer.json puts there."""
+    if flag is None or token_id is None:
+        return present
+    return [token_id] if flag else []
+
+
 @contextmanager
-def _library_failures() -> Iterator[None]:
-    """Turn whatever the library raises over a broken tokenizer.json into TokenizerError.
+def _library_failures(what: str) -> Iterator[None]:
+    """Turn whatever the library raises into TokenizerError.
 
     It raises plain Exception; a panic of its Rust code is a BaseException of a class that cannot be imported.
+    (What the panic prints to stderr first cannot be kept back, short of closing stderr for all threads.)
     """
     try:
         yield
     except BaseException as error:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise TokenizerError(f"tokenizer.json is not valid ({error})") from None
+            raise TokenizerError(f"{what} ({error})") from None
         raise
 
 
@@ -139,30 +207,29 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
+def _read(file: Path, vocab_size: int | None) -> bytes:
+    """The file's bytes, where they are no more than a tokenizer of this size has any use for."""
+    if not os.path.lexists(file):
+        raise TokenizerError(f"no {_FILE} in this folder{_other_format(file.parent)}")
+    try:
+        raw = read_regular_file(file, _MAX_BYTES)
+        check_num_values(raw, _MAX_VALUES if vocab_size is None else _VALUES_PER_TOKEN * (vocab_size + 4096))
+    except ValueError as error:
+        raise TokenizerError(f"{_FILE} {error}") from None
+    return raw
+
+
+def _other_format(folder: Path) -> str:
+    names = [name for name in _OTHER_FORMATS if (folder / name).exists()]
+    return f" ({names[0]} is not read: save the tokenizer as {_FILE})" if names else ""
+
+
 def _parse(raw: bytes) -> tokenizers.Tokenizer:
-    with _library_failures():
+    with _library_failures(f"{_FILE} is not valid"):
         library = tokenizers.Tokenizer.from_buffer(raw)
     library.no_truncation()  # a prompt is never cut or padded behind the user's back
     library.no_padding()
     return library
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        return read_json_object(path) if path.exists() else {}
-    except ValueError as error:
-        raise TokenizerError(f"{path.name} {error}") from None
-
-
-def _chat_template(config: dict[str, Any]) -> str | None:
-    """The template, or the one called "default" of a list of named ones."""
-    template = config.get("chat_template")
-    if isinstance(template, list):
-        named = (entry for entry in template if isinstance(entry, dict) and entry.get("name") == "default")
-        template = next(named, {}).get("template")
-    if template is not None and not isinstance(template, str):
-        raise TokenizerError(f"tokenizer_config.json: chat_template={shown(template)}: must be a string")
-    return template
 
 
 def _checked(token_id: int) -> int:

@@ -3,8 +3,11 @@
 import json
 import math
 
+import pytest
+
 from decoding.api.schema import completion_object
 from decoding.engine.outputs import Choice, CompletionResult, Logprobs, Usage
+from decoding.errors import ParameterError
 from decoding.llm import LLM
 from decoding.params import SamplingParams
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, fixed_reply, hashed_logits
@@ -72,6 +75,12 @@ def test_choices_are_ordered_prompt_by_prompt():
     assert made["usage"] == {"prompt_tokens": 6, "completion_tokens": 8, "total_tokens": 14}
     assert made["id"].startswith("cmpl-")
     assert made["id"] != completion_object(results, system_fingerprint="fp")["id"]
+
+
+def test_there_must_be_a_result():
+    """An answer to nothing is a ParameterError, not an IndexError."""
+    with pytest.raises(ParameterError, match="results"):
+        completion_object([], system_fingerprint="fp")
 
 
 def test_an_eos_that_the_model_drew():

@@ -65,8 +65,35 @@ def test_a_file_that_is_no_safetensors_file(workshop: Any, content: bytes) -> No
     assert caught.value.path == str(folder / "model.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        (b"1234567", "has 7 bytes: must begin with 8 that give the length of the header"),
+        (struct.pack("<Q", 100) + b"{}", "header cut off: has 100 bytes, the file 10"),
+        (_raw(b'{"a":1,"a":2}'), "has the name 'a' twice in one object"),
+        (_raw(b"[" * 100_000), "is nested too deeply"),
+    ],
+)
+def test_the_error_says_what_is_wrong(workshop: Any, content: bytes, rule: str) -> None:
+    """The rule that the file breaks, in words that are true of this file."""
+    folder = workshop.config()
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError) as caught:
+        load_model(folder)
+    assert caught.value.rule == f"is not a valid safetensors file ({rule})"
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.gguf", "consolidated.00.pth"])
+def test_other_formats_are_named_and_not_read(workshop: Any, name: str) -> None:
+    """A folder with pickled or other weights says so; the file is not opened."""
+    folder = workshop.config()
+    (folder / name).mkdir()  # to read it would be another error
+    with pytest.raises(ModelNotFoundError, match=rf"neither .* \({name} is not read: convert it to safetensors\)"):
+        load_model(folder)
+
+
 def test_a_header_bomb_is_not_read(workshop: Any) -> None:
-    """A header beyond 32 MB (the library takes 100) is refused by its length alone."""
+    """A header beyond 16 MB (the library takes 100) is refused by its length alone."""
     folder = workshop.config()
     with (folder / "model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", 90_000_000))

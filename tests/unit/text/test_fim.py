@@ -1,44 +1,178 @@
-"""Fill-in-the-middle prompts from the tokenizer's own markers."""
+"""Fill-in-the-middle prompts: every convention's own tokens and order, templates, and SentencePiece's leading space."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from decoding.errors import PromptError
+from decoding.errors import ContextLengthError, ParameterError, PromptError
 from decoding.testing.scripted import byte_tokenizer
-from decoding.text.fim import CONVENTIONS, fim_prompt
+from decoding.text.detokenizer import Detokenizer
+from decoding.text.fim import CONVENTIONS, FimFormat
+from decoding.text.tokenizer import Tokenizer
+from decoding.text.tokenizer_config import TokenizerConfig
+
+PSM, SPM = ["before", "ab", "between", "c", "after"], ["before", "c", "between", "ab", "after"]
 
 
-@pytest.mark.parametrize("convention", CONVENTIONS, ids=lambda convention: convention.prefix)
-def test_prefix_suffix_middle(convention):
-    """Every known convention gives prefix, suffix and the request for the middle, in this order."""
-    names = [text for text in convention if text]
-    prompt = fim_prompt(byte_tokenizer(special=names), "ab", "c")
-    assert prompt.token_ids == [256, 97, 98, 257, 99, 258]
+@pytest.mark.parametrize(
+    ("markers", "order"),
+    [
+        (["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"], PSM),  # Qwen 2.5 Coder, CodeGemma
+        (["<fim_prefix>", "<fim_suffix>", "<fim_middle>"], PSM),  # StarCoder
+        (["<fim-prefix>", "<fim-suffix>", "<fim-middle>"], PSM),  # SantaCoder
+        (["<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"], PSM),  # DeepSeek Coder
+        (["▁<PRE>", "▁<SUF>", "▁<MID>"], PSM),  # Code Llama
+        (["[SUFFIX]", "[PREFIX]"], SPM),  # Codestral
+        (["<[fim-suffix]>", "<[fim-prefix]>", "<[fim-middle]>"], SPM),  # Seed Coder
+        (["<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"], PSM),  # GLM 4
+    ],
+    ids=lambda value: value[0],
+)
+def test_every_convention_in_its_own_order(markers: list[str], order: list[str]) -> None:
+    """The markers of each family, as its authors publish them, around prefix and suffix in its order."""
+    found = FimFormat.find(byte_tokenizer(special=markers))
+    assert found
+    prompt = found.prompt("ab", "c")
+    ids = {"before": [256], "between": [257], "after": [258] if len(markers) > 2 else []}
+    assert prompt.token_ids == [token_id for part in order for token_id in ids.get(part, part.encode())]
     assert prompt.token_ids[prompt.prefix] == [97, 98]
-    assert prompt.end_token_ids == ((259,) if convention.end else ())
+    assert prompt.end_token_ids == tuple(range(256, 256 + len(markers)))
 
 
-def test_token_ids_are_taken_as_they_are():
-    """A prefix of token ids goes between the markers unchanged."""
-    tokenizer = byte_tokenizer(special=CONVENTIONS[0][:3])
-    prompt = fim_prompt(tokenizer, [7, 8], "")
+def test_every_convention_is_tested() -> None:
+    """A new line in CONVENTIONS needs one above."""
+    assert len(CONVENTIONS) == 8
+
+
+@pytest.mark.parametrize(("template", "ends"), CONVENTIONS, ids=lambda value: str(value)[:8])
+def test_markers_and_known_ends_end_a_middle(template: str, ends: tuple[str, ...]) -> None:
+    """What the family writes behind a middle ends it, where the tokenizer has it; so does any marker."""
+    markers = [text for text in template.replace("{suffix}", "{prefix}").split("{prefix}") if text]
+    found = FimFormat.find(byte_tokenizer(special=[*markers, *ends]))
+    assert found
+    assert found.end_token_ids == tuple(range(256, 256 + len(markers) + len(ends)))
+
+
+def test_token_ids_are_taken_as_they_are() -> None:
+    """A prefix of token ids goes between the markers unchanged, without a start token."""
+    found = FimFormat.find(byte_tokenizer(special=["<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<bos>"]))
+    assert found
+    prompt = found.prompt([7, 8], "")
     assert prompt.token_ids == [256, 7, 8, 257, 258]
     assert prompt.token_ids[prompt.prefix] == [7, 8]
 
 
-def test_a_start_token_comes_before_the_markers(shared):
-    """Where the tokenizer puts a start token before every text, the prompt keeps it, once, in front."""
-    from decoding.text.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer.from_folder(shared / "models" / "stories260K")
-    tokenizer.token_to_id = {"<fim_prefix>": 10, "<fim_suffix>": 11, "<fim_middle>": 12}.get
-    ids, prefix, _ = fim_prompt(tokenizer, "Once", "end")
-    assert ids[:2] == [1, 10]
-    assert ids.count(1) == 1
-    assert ids[prefix] == tokenizer.encode("Once", add_special_tokens=False)
+@pytest.mark.parametrize("special", [[], ["<fim_prefix>", "<fim_suffix>"], ["[PREFIX]", "[MIDDLE]"]])
+def test_without_markers_there_is_no_format(special: list[str]) -> None:
+    """None of the markers, or not all, is no convention."""
+    assert FimFormat.find(byte_tokenizer(special=special)) is None
 
 
-def test_without_markers():
-    """A tokenizer with no (or not all) markers is a PromptError that names the suffix."""
-    for special in ([], ["<fim_prefix>", "<fim_suffix>"]):
-        with pytest.raises(PromptError, match=r"suffix='x'.*no fill-in-the-middle tokens"):
-            fim_prompt(byte_tokenizer(special=special), "a", "x")
+# Templates
+
+
+def test_a_template_names_markers_order_and_text() -> None:
+    """Markers that no convention has, text between them, the suffix first: as the template says."""
+    tokenizer = byte_tokenizer(special=["<file>", "<post>", "<pre>", "<mid>"])
+    found = FimFormat.from_template(tokenizer, "<file>x\n<post>{suffix}<pre>{prefix}<mid>")
+    prompt = found.prompt("ab", "c")
+    assert prompt.token_ids == [256, *b"x\n", 257, *b"c", 258, *b"ab", 259]
+    assert prompt.token_ids[prompt.prefix] == [97, 98]
+    assert prompt.end_token_ids == (256, 257, 258, 259)
+
+
+def test_a_template_wins_over_the_conventions() -> None:
+    """Mellum's markers are StarCoder's, in another order: only a template can say so."""
+    tokenizer = byte_tokenizer(special=["<fim_prefix>", "<fim_suffix>", "<fim_middle>"])
+    found = FimFormat.from_template(tokenizer, "<fim_suffix>{suffix}<fim_prefix>{prefix}<fim_middle>")
+    assert found.prompt("a", "b").token_ids == [257, 98, 256, 97, 258]
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["", "<fim>{prefix}", "{prefix}<fim>{suffix}{prefix}", "<fmi>{prefix}{suffix}", "{prefix}{suffix}", 3, b"x"],
+)
+def test_a_template_that_cannot_be_right(template: Any) -> None:
+    """A gap that is missing or there twice, or no marker that the tokenizer has: ParameterError naming the template."""
+    with pytest.raises(ParameterError, match="fim_template"):
+        FimFormat.from_template(byte_tokenizer(special=["<fim>"]), template)
+
+
+# SentencePiece's leading space, and start tokens
+
+
+@functools.cache
+def _code_llama(shared: Path) -> Tokenizer:
+    """A Llama 2 tokenizer (phi-3's) with Code Llama's markers."""
+    values = json.loads((shared / "tokenizers/phi-3/tokenizer.json").read_text())
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    for token_id, name in enumerate(("▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>"), 32045):
+        values["added_tokens"].append({"id": token_id, "content": name, **flags})
+    return Tokenizer(json.dumps(values).encode(), TokenizerConfig({"bos_token": "<s>"}))
+
+
+@pytest.mark.parametrize("suffix", ["return x", " return x", "\n    return x", "  x", "é", "", "☺", "."])
+def test_a_suffix_has_no_leading_space_of_its_own(shared: Path, suffix: str) -> None:
+    """Code Llama's published format: BOS, marker, the prefix as a text, marker, the suffix without a dummy space."""
+    tokenizer = _code_llama(shared)
+    found = FimFormat.find(tokenizer)
+    assert found
+    prompt = found.prompt("def f(x):", suffix)
+    pre, suf, mid, end = (tokenizer.token_to_id(f"▁<{name}>") for name in ("PRE", "SUF", "MID", "EOT"))
+    prefix_ids = tokenizer.encode("def f(x):", add_special_tokens=False)
+    suffix_ids = tokenizer.encode("☺" + suffix, add_special_tokens=False)[2:]  # as the published code does it
+    assert prompt.token_ids == [1, pre, *prefix_ids, suf, *suffix_ids, mid]
+    assert b"".join(map(tokenizer.token_bytes, suffix_ids)) == suffix.encode()
+    assert prompt.end_token_ids == (pre, suf, mid, end)
+
+
+@pytest.mark.parametrize(("prefix", "suffix"), [("", ""), ("", "x"), ("x", ""), ("x", "y")])
+def test_a_middle_keeps_its_leading_space(shared: Path, prefix: str, suffix: str) -> None:
+    """A middle never begins a text: its first space is the model's own, whatever stands around the gap."""
+    tokenizer = _code_llama(shared)
+    found = FimFormat.find(tokenizer)
+    assert found
+    prompt = found.prompt(prefix, suffix)
+    middle = tokenizer.encode("Once upon", add_special_tokens=False)
+    detokenizer = Detokenizer(tokenizer, prompt.token_ids, at_start=False)
+    assert b"".join(map(detokenizer.append, middle)) == b" Once upon"
+
+
+def test_a_start_token_comes_first_and_once(shared: Path) -> None:
+    """The start token that the tokenizer puts before every text stands before the markers, whoever says it."""
+    tokenizer = _code_llama(shared)
+    pre, mid = tokenizer.token_to_id("▁<PRE>"), tokenizer.token_to_id("▁<MID>")
+    for start in ("", "<s>"):
+        found = FimFormat.from_template(tokenizer, start + "▁<PRE>{suffix}{prefix}▁<MID>")
+        ids = found.prompt("a", "b").token_ids
+        assert ids[:2] == [1, pre]
+        assert ids[-1] == mid
+        assert ids.count(1) == 1
+
+
+def test_texts_must_fit_and_be_unicode() -> None:
+    """A prefix or suffix far beyond the context is refused untokenised; one that is no text is a PromptError."""
+    found = FimFormat.find(byte_tokenizer(special=["[SUFFIX]", "[PREFIX]"]))
+    assert found
+    huge: Sequence[tuple[str, str]] = (("a" * 1000, "b"), ("a", "b" * 1000))
+    for prefix, suffix in huge:
+        with pytest.raises(ContextLengthError, match="at least 125 tokens: must fit the model's context of 10"):
+            found.prompt(prefix, suffix, max_tokens=10)
+    with pytest.raises(PromptError, match="valid Unicode"):
+        found.prompt("a", "\ud800")
+
+
+def test_the_documentation_has_every_convention() -> None:
+    """docs/text.md lists the templates and further ends of CONVENTIONS, in their order."""
+    rows = re.findall(
+        r"^\|.*\{prefix\}.*$", (Path(__file__).parents[3] / "docs/text.md").read_text(), flags=re.MULTILINE
+    )
+    cells = [re.findall(r"`([^`]+)`", row.replace("\\|", "|")) for row in rows]
+    assert cells == [[template, *ends] for template, ends in CONVENTIONS]

@@ -16,7 +16,7 @@ from decoding.text.pieces import PieceJoiner, PieceRules
 VOCABULARY = [
     *("a", "b", "the", " ", "  ", "▁", "▁▁", "▁a", "a▁b", "##ing", "##", ".", ",", "'s", "do", "not", "n't"),
     *("<0x0A>", "<0x20>", "<0x41>", "<0xE2>", "<0x96>", "<0x81>", "<0xC3>", "<0xA9>", "<0xZZ>", "é", "Ġ", "Ġa"),
-    *("Ã", "©", "x y", "</w>", "🦙", "_", "x_"),
+    *("Ã", "©", "x y", "</w>", "a</w>", "🦙", "_", "x_"),
 ]
 
 METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
@@ -25,6 +25,8 @@ BYTES = {"type": "ByteFallback"}
 FUSE = {"type": "Fuse"}
 STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+CTC = {"type": "CTC", "pad_token": "_", "word_delimiter_token": "▁", "cleanup": True}
+WORD_END = {"type": "BPEDecoder", "suffix": "</w>"}
 
 
 def _sequence(*decoders: Any) -> Any:
@@ -78,6 +80,10 @@ def _joined(section: Any, texts: list[str]) -> bytes:
         _sequence(BYTES, METASPACE),
         _sequence(BYTE_LEVEL, STRIP),
         _sequence(_sequence(SPACES), _sequence(FUSE, FUSE)),
+        CTC,
+        CTC | {"cleanup": False},
+        _sequence(CTC, FUSE),
+        WORD_END,
         _sequence(SPACES, STRIP),
         _sequence(SPACES, STRIP | {"start": 2, "stop": 0, "content": "a"}),
     ],
@@ -103,8 +109,10 @@ def test_pieces_add_up_to_the_librarys_text(decoder: Any) -> None:
 @pytest.mark.parametrize(
     "decoder",
     [
-        {"type": "CTC", "pad_token": "<pad>", "word_delimiter_token": "|", "cleanup": True},
-        {"type": "BPEDecoder", "suffix": "</w>"},
+        _sequence(SPACES, CTC),
+        _sequence(WORD_END, SPACES),
+        _sequence(WORD_END, WORD_END),
+        WORD_END | {"suffix": ""},
         {"type": "Replace", "pattern": {"Regex": "a+"}, "content": "b"},
         {"type": "Invented"},
         _sequence(FUSE, SPACES),

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from decoding.errors import ParameterError, PromptError, TokenizerError
+from decoding.errors import ContextLengthError, ParameterError, PromptError, TokenizerError
+from decoding.text.detokenizer import Detokenizer, Utf8Decoder
 from decoding.text.tokenizer import Tokenizer
 
 WORDS = {"hello": 0, "world": 1, "</s>": 2, "<s>": 3, "[UNK]": 4}
@@ -52,6 +53,7 @@ def test_encode_decode_and_lookups(tmp_path: Path) -> None:
     assert tokenizer.token_bytes(2) == b""
     assert tokenizer.token_bytes(2, skip_special_tokens=False) == b" </s>"
     assert [tokenizer.is_special(token_id) for token_id in (0, 2, 99)] == [False, True, False]
+    assert [tokenizer.is_added(token_id) for token_id in (0, 2, 99)] == [False, True, False]
     assert (tokenizer.token_to_id("world"), tokenizer.token_to_id("x"), tokenizer.token_to_id("\ud800")) == (
         1,
         None,
@@ -97,36 +99,129 @@ def test_a_prompt_is_never_cut_or_padded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("config", "before", "after"),
+    [
+        ({}, [3], []),
+        ({"bos_token": "<s>", "eos_token": "</s>"}, [3], []),
+        ({"bos_token": "<s>", "add_bos_token": True}, [3], []),
+        ({"bos_token": "<s>", "add_bos_token": False}, [], []),
+        ({"bos_token": {"content": "<s>"}, "eos_token": "</s>", "add_eos_token": True}, [3], [2]),
+        ({"bos_token": "</s>", "eos_token": "</s>", "add_bos_token": True}, [2], []),
+        ({"add_bos_token": False}, [3], []),  # no BOS is named: nothing to add or leave out
+        ({"add_bos_token": None, "bos_token": "<s>"}, [3], []),
+    ],
+)
+def test_what_stands_around_a_text(tmp_path: Path, config: Any, before: list[int], after: list[int]) -> None:
+    """tokenizer.json's post-processor, unless tokenizer_config.json says add_bos_token or add_eos_token."""
+    tokenizer = Tokenizer.from_folder(_write(tmp_path, config))
+    assert tokenizer.encode("hello") == [*before, 0, *after]
+    assert tokenizer.encode("") == [*before, *after]
+    assert tokenizer.encode("hello", add_special_tokens=False) == [0]
+
+
+def test_a_start_token_that_only_the_config_asks_for(tmp_path: Path) -> None:
+    """DeepSeek's case: tokenizer.json adds nothing, add_bos_token says that every text begins with BOS."""
+    folder = _write(tmp_path, {"bos_token": "<s>", "add_bos_token": True}, post_processor=None)
+    with_bos = Tokenizer.from_folder(folder)
+    assert with_bos.encode("hello") == [3, 0]
+    (folder / "tokenizer_config.json").unlink()
+    without = Tokenizer.from_folder(folder)
+    assert without.encode("hello") == [0]
+    assert with_bos.digest != without.digest
+
+
+@pytest.mark.parametrize("name", ["tokenizers/phi-3", "models/stories260K", "tokenizers/gpt2", "tokenizers/dolma2"])
+def test_encoding_in_the_middle_of_a_text(shared: Path, name: str) -> None:
+    """With at_start=False the ids spell the text itself: no leading space is put before it."""
+    tokenizer = Tokenizer.from_folder(shared / name)
+    for text in ("Once upon", " Once", "  Once", "\nOnce", "é", "☺", ".", "1", "", "Once\n"):
+        ids = tokenizer.encode(text, add_special_tokens=False, at_start=False)
+        assert b"".join(map(tokenizer.token_bytes, ids)) == text.encode()
+
+
+def test_a_text_that_cannot_fit_is_refused_by_its_length(tmp_path: Path) -> None:
+    """The longest token has 5 characters, so 11 tokens hold at most 55, whatever they are."""
+    tokenizer = Tokenizer.from_folder(_write(tmp_path))
+    assert len(tokenizer.encode("hello" * 11, max_tokens=11)) == 2
+    with pytest.raises(ContextLengthError, match="at least 12 tokens: must fit the model's context of 11 tokens"):
+        tokenizer.encode("hello" * 11 + "!", max_tokens=11)
+
+
+# tokenizer_config.json and chat templates
+
+
+@pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (None, (None, None, None)),
-        ({}, (None, None, None)),
-        ({"bos_token": "<s>", "eos_token": {"content": "</s>", "special": True}}, (3, 2, None)),
-        ({"bos_token": None, "eos_token": "<absent>"}, (None, None, None)),
-        ({"chat_template": "{{ x }}"}, (None, None, "{{ x }}")),
-        (
-            {"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]},
-            (None, None, "d"),
-        ),
-        ({"chat_template": [{"name": "rag", "template": "r"}]}, (None, None, None)),
+        (None, (None, None)),
+        ({}, (None, None)),
+        ({"bos_token": "<s>", "eos_token": {"content": "</s>", "special": True}}, (3, 2)),
+        ({"bos_token": None, "eos_token": "<absent>"}, (None, None)),
     ],
 )
 def test_tokenizer_config(tmp_path: Path, config: Any, expected: tuple[Any, ...]) -> None:
-    """Start token, end token and chat template as tokenizer_config.json has them."""
+    """Start token and end token as tokenizer_config.json has them, as text or as an object."""
     tokenizer = Tokenizer.from_folder(_write(tmp_path, config))
-    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.chat_template) == expected
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == expected
 
 
-@pytest.mark.parametrize("config", [[], 3, {"bos_token": 3}, {"eos_token": {"content": 1}}, {"chat_template": 1}])
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (None, {}),
+        ("{{ x }}", {"default": "{{ x }}"}),
+        ([{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}], {"rag": "r", "default": "d"}),
+        ([{"name": "rag", "template": "r"}], {"rag": "r"}),
+    ],
+)
+def test_chat_templates_in_the_config(tmp_path: Path, template: Any, expected: dict[str, str]) -> None:
+    """One template, or named ones: all of them by name, and the default one by itself."""
+    tokenizer = Tokenizer.from_folder(_write(tmp_path, {"chat_template": template}))
+    assert tokenizer.chat_templates == expected
+    assert tokenizer.chat_template == expected.get("default")
+
+
+def test_chat_templates_in_files_take_their_place(tmp_path: Path) -> None:
+    """chat_template.jinja is the default, additional_chat_templates/*.jinja are named after their files."""
+    folder = _write(tmp_path, {"chat_template": "old"})
+    (folder / "chat_template.jinja").write_text("{{ bos_token }} café")
+    assert Tokenizer.from_folder(folder).chat_templates == {"default": "{{ bos_token }} café"}
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tools.jinja").write_text("t")
+    assert Tokenizer.from_folder(folder).chat_templates == {"tools": "t", "default": "{{ bos_token }} café"}
+    (folder / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(TokenizerError, match=r"chat_template\.jinja must be UTF-8"):
+        Tokenizer.from_folder(folder)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        [],
+        3,
+        {"bos_token": 3},
+        {"eos_token": {"content": 1}},
+        {"add_bos_token": "yes"},
+        {"chat_template": 1},
+        {"chat_template": ["a"]},
+        {"chat_template": [{"name": "default"}]},
+    ],
+)
 def test_a_broken_tokenizer_config(tmp_path: Path, config: Any) -> None:
     """Values of a wrong type are a TokenizerError that names the file."""
     with pytest.raises(TokenizerError, match=r"tokenizer_config\.json"):
         Tokenizer.from_folder(_write(tmp_path, config))
 
 
+# Broken files
+
+
 def test_no_tokenizer(tmp_path: Path) -> None:
-    """A folder without tokenizer.json is a TokenizerError that names it."""
-    with pytest.raises(TokenizerError, match=r"no tokenizer\.json"):
+    """A folder without tokenizer.json is a TokenizerError that names it, and a format that is there and not read."""
+    with pytest.raises(TokenizerError, match=rf"{tmp_path}: no tokenizer\.json in this folder$"):
+        Tokenizer.from_folder(tmp_path)
+    (tmp_path / "tokenizer.model").write_bytes(b"x")
+    with pytest.raises(TokenizerError, match=r"no tokenizer\.json .*tokenizer\.model is not read"):
         Tokenizer.from_folder(tmp_path)
 
 
@@ -144,6 +239,22 @@ def test_a_panic_of_the_library_is_an_error(tmp_path: Path) -> None:
     folder = _write(tmp_path, post_processor=processor | {"special_tokens": {}})
     with pytest.raises(TokenizerError):
         Tokenizer.from_folder(folder).encode("hello")
+
+
+def test_a_post_processor_with_ids_of_its_own(tmp_path: Path) -> None:
+    """A start token whose id the model does not have is found while loading, not in a prompt's ids."""
+    processor = json.loads((_write(tmp_path) / "tokenizer.json").read_text())["post_processor"]
+    processor["special_tokens"]["<s>"]["ids"] = [999_999]
+    with pytest.raises(TokenizerError, match="largest token id 999999: must be below the model's vocab_size=5"):
+        Tokenizer.from_folder(_write(tmp_path, post_processor=processor), vocab_size=5)
+
+
+def test_a_text_that_the_library_gives_up_on(tmp_path: Path) -> None:
+    """A regular expression that backtracks without end: the library panics after a while, we raise TokenizerError."""
+    splitter = {"type": "Split", "pattern": {"Regex": "(\\w+\\s?)*$"}, "behavior": "Isolated", "invert": False}
+    tokenizer = Tokenizer.from_folder(_write(tmp_path, pre_tokenizer=splitter))
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot encode text='aaa"):
+        tokenizer.encode("a" * 200 + "!")
 
 
 def test_a_vocabulary_without_tokens(tmp_path: Path) -> None:
@@ -168,9 +279,9 @@ def test_digest_is_that_of_the_file(tmp_path: Path) -> None:
     assert Tokenizer.from_folder(_write(tmp_path, normalizer={"type": "NFC"})).digest != first
 
 
-@pytest.mark.parametrize(("name", "vectors"), [("gpt2", "gpt-2"), ("phi-3", "phi-3")])
+@pytest.mark.parametrize(("name", "vectors"), [("gpt2", "gpt-2"), ("phi-3", "phi-3"), ("phi-3", "llama-spm")])
 def test_published_ids(shared: Path, name: str, vectors: str) -> None:
-    """46 hard strings of llama.cpp (ggml-vocab-*.inp and .out): ids, and the way back."""
+    """46 hard strings of llama.cpp (ggml-vocab-*.inp and .out): ids, and the way back, also token by token."""
     folder = shared / "vectors" / "llama_cpp_vocab"
     texts = (folder / f"{vectors}.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")[:-1]
     lines = (folder / f"{vectors}.out").read_text().split("\n")
@@ -180,3 +291,6 @@ def test_published_ids(shared: Path, name: str, vectors: str) -> None:
         expected = [int(token_id) for token_id in line.split()]
         assert tokenizer.encode(text, add_special_tokens=False) == expected
         assert tokenizer.decode(expected) == text
+        detokenizer, decoder = Detokenizer(tokenizer), Utf8Decoder()
+        pieces = [decoder.feed(detokenizer.append(token_id)) for token_id in expected]
+        assert "".join(pieces) + decoder.feed(b"", final=True) == text

@@ -1,0 +1,357 @@
+"""Model folders made to harm: each is refused with an error of ours, in seconds, in little memory, and nothing is run.
+
+All of them are loaded by one child process, which reports what happened, how long it took, what was opened, and the
+most memory that it ever had.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+CHILD = """
+import json, sys, time
+from decoding import LLM, DecodingError
+
+LLM(sys.argv[1]).complete("Once")  # whatever is imported on the way is imported now
+WATCHED = "open import exec compile pickle.find_class os.system os.exec subprocess.Popen socket.connect".split()
+events = []
+sys.addaudithook(lambda name, args: events.append([name, str(args[0])]) if name in WATCHED else None)
+for folder in sys.argv[2:]:
+    events.clear()
+    started, raised, text = time.perf_counter(), None, ""
+    try:
+        LLM(folder)
+    except DecodingError as error:
+        raised, text = type(error).__name__, str(error)
+    seconds, seen = time.perf_counter() - started, list(events)
+    status = open("/proc/self/status").read()
+    peak = int(status.split("VmHWM:")[1].split()[0]) // 1024
+    print(json.dumps([raised, text, seconds, peak, seen]), flush=True)
+"""
+
+EMBEDDING = "model.embed_tokens.weight"
+WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+
+
+class Report(NamedTuple):
+    """What the child says of one folder."""
+
+    error: str | None
+    text: str
+    seconds: float
+    peak_mb: int
+    events: list[list[str]]
+
+
+def _safetensors(header: bytes, data: bytes = b"") -> bytes:
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def _write(name: str, data: bytes | Callable[[], bytes]) -> Callable[[Path], None]:
+    """Other contents for a file; large ones are made when they are needed."""
+
+    def change(folder: Path) -> None:
+        (folder / name).write_bytes(data if isinstance(data, bytes) else data())
+
+    return change
+
+
+def _edit(name: str, **values: Any) -> Callable[[Path], None]:
+    """Change keys of a JSON file."""
+
+    def change(folder: Path) -> None:
+        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | values))
+
+    return change
+
+
+def _header(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Change the header of the weights, and leave their bytes as they are."""
+
+    def change(folder: Path) -> None:
+        raw = (folder / WEIGHTS).read_bytes()
+        start = 8 + int.from_bytes(raw[:8], "little")
+        header = json.loads(raw[8:start])
+        edit(header)
+        (folder / WEIGHTS).write_bytes(_safetensors(json.dumps(header).encode(), raw[start:]))
+
+    return change
+
+
+def _entry(**values: Any) -> Callable[[Path], None]:
+    return _header(lambda header: header[EMBEDDING].update(values))
+
+
+def _replace(name: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Something else where a file was: a pipe, a folder, a link."""
+
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        make(folder / name)
+
+    return change
+
+
+def _sharded(weight_map: dict[str, Any]) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / WEIGHTS).rename(folder / "a.safetensors")
+        (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+
+    return change
+
+
+def _header_bomb(folder: Path) -> None:
+    with (folder / WEIGHTS).open("wb") as file:
+        file.write(struct.pack("<Q", 99_000_000) + b"{")
+        file.truncate(200_000_000)  # sparse
+
+
+def _half_a_terabyte(folder: Path) -> None:
+    """A vocabulary of two billion tokens and weights that fit it to the byte, all zero, taking no room on the disk."""
+    raw = (folder / WEIGHTS).read_bytes()
+    start = 8 + int.from_bytes(raw[:8], "little")
+    header, body = json.loads(raw[8:start]), b""
+    header.pop("__metadata__", None)
+    rows, width = 2**31 - 1, header.pop(EMBEDDING)["shape"][1]
+    for entry in header.values():
+        begin, end = entry["data_offsets"]
+        entry["data_offsets"] = [len(body), len(body) + end - begin]
+        body += raw[start + begin : start + end]
+    size = 4 * rows * width
+    header[EMBEDDING] = {"dtype": "F32", "shape": [rows, width], "data_offsets": [len(body), len(body) + size]}
+    with (folder / WEIGHTS).open("wb") as file:
+        file.write(_safetensors(json.dumps(header).encode(), body))
+        file.truncate(file.tell() + size)
+    _edit(CONFIG, vocab_size=rows)(folder)
+
+
+def _truncated(folder: Path) -> None:
+    os.truncate(folder / WEIGHTS, (folder / WEIGHTS).stat().st_size - 1)
+
+
+def _escape(folder: Path) -> None:
+    shutil.copy(folder / WEIGHTS, folder.parent / "stolen.safetensors")
+    _sharded({EMBEDDING: "../stolen.safetensors"})(folder)
+
+
+def _code(folder: Path) -> None:
+    """Files that other loaders would run: Python modules named by auto_map, and a pickle."""
+    program = f"open({str(folder / 'ran')!r}, 'w')"
+    (folder / "modeling_evil.py").write_text(program)
+    (folder / "pytorch_model.bin").write_bytes(b"cbuiltins\nexec\n(V" + program.encode() + b"\ntR.")
+    auto_map = {"AutoConfig": "modeling_evil.Config", "AutoModelForCausalLM": "modeling_evil.Model"}
+    _edit(CONFIG, auto_map=auto_map, architectures=["EvilForCausalLM"])(folder)
+    (folder / WEIGHTS).unlink()
+
+
+def _flood(num_tokens: int) -> bytes:
+    vocab = ",".join(f'"{index}":{index}' for index in range(num_tokens))
+    return b'{"version":"1.0","model":{"type":"BPE","merges":[],"vocab":{' + vocab.encode() + b"}}}"
+
+
+def _post_processor(folder: Path) -> None:
+    template = [{"SpecialToken": {"id": "<evil>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    processor = {"type": "TemplateProcessing", "single": template, "pair": [], "special_tokens": {}}
+    pair = [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}]
+    _edit(TOKENIZER, post_processor=processor | {"pair": pair})(folder)
+
+
+DEEP = b'{"a":' * 100_000
+TWICE = b'{"model_type":"llama","model_type":"llama"}'
+
+
+def _many_values() -> bytes:
+    return b'{"a":[' + b"{}," * 5_000_000 + b"{}]}"
+
+
+def _many_bytes() -> bytes:
+    return b'{"a":"' + b"x" * (17 << 20) + b'"}'
+
+
+def _just_below() -> bytes:
+    """As many values and bytes as are let through: here the parser has to do its work."""
+    return b'{"a":{' + b",".join(b'"%024x":""' % index for index in range(520_000)) + b"}}"
+
+
+def _tokenizer_just_below() -> bytes:
+    return b'{"model":{"type":"BPE","a":[' + b"1," * 73_000 + b'"' + b"x" * (63 << 20) + b'"]}}'
+
+
+CASES: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    # safetensors: name -> (what is done to a good folder, the error, what its text says)
+    "empty": (_write(WEIGHTS, b""), "CheckpointError", WEIGHTS),
+    "seven bytes": (_write(WEIGHTS, b"1234567"), "CheckpointError", "has 7 bytes: must begin with 8"),
+    "header bomb": (_header_bomb, "CheckpointError", "header too large"),
+    "header of 2^64 bytes": (_write(WEIGHTS, b"\xff" * 64), "CheckpointError", "header too large"),
+    "header cut off": (_write(WEIGHTS, struct.pack("<Q", 500) + b"{}"), "CheckpointError", "header cut off"),
+    "header of many values": (
+        _write(WEIGHTS, lambda: _safetensors(_many_values())),
+        "CheckpointError",
+        "must have at most 524,288 values",
+    ),
+    "header nested deeply": (_write(WEIGHTS, _safetensors(DEEP)), "CheckpointError", "nested too deeply"),
+    "header without JSON": (_write(WEIGHTS, _safetensors(b"\x80\x04" * 9)), "CheckpointError", "not valid JSON"),
+    "header with a name twice": (
+        _write(WEIGHTS, _safetensors(b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0],"shape":[9]}}')),
+        "CheckpointError",
+        "the name 'shape' twice",
+    ),
+    "one byte short": (_truncated, "CheckpointError", WEIGHTS),
+    "offsets that overlap": (_entry(data_offsets=[4, 131076]), "CheckpointError", WEIGHTS),
+    "offsets that overflow": (_entry(data_offsets=[0, 2**64 - 1]), "CheckpointError", WEIGHTS),
+    "offsets below zero": (_entry(data_offsets=[-8, 131064]), "CheckpointError", WEIGHTS),
+    "a shape that overflows": (_entry(shape=[2**63, 2]), "CheckpointError", WEIGHTS),
+    "a shape of floats": (_entry(shape=[512.0, 64]), "CheckpointError", WEIGHTS),
+    "a shape that is not the config's": (_entry(shape=[64, 512]), "CheckpointError", EMBEDDING),
+    "a dtype of the same size": (_entry(dtype="I32"), "CheckpointError", f"{EMBEDDING}: has dtype I32"),
+    "a dtype that is unknown": (_entry(dtype="F99"), "CheckpointError", WEIGHTS),
+    "a tensor missing": (
+        _header(lambda h: h.update(other=h.pop(EMBEDDING))),
+        "CheckpointError",
+        f"{EMBEDDING}: is missing",
+    ),
+    "half a terabyte": (_half_a_terabyte, "CheckpointError", f"{EMBEDDING}: needs 549,755,813,632 bytes of memory"),
+    "a pipe for weights": (_replace(WEIGHTS, os.mkfifo), "CheckpointError", "must be a regular file"),
+    "a folder for weights": (_replace(WEIGHTS, Path.mkdir), "CheckpointError", "must be a regular file"),
+    "a device for weights": (
+        _replace(WEIGHTS, lambda path: path.symlink_to("/dev/zero")),
+        "CheckpointError",
+        "must be a regular file",
+    ),
+    "a link to nowhere": (_replace(WEIGHTS, lambda path: path.symlink_to("gone")), "CheckpointError", "is missing"),
+    "a link to itself": (_replace(WEIGHTS, lambda path: path.symlink_to(path)), "CheckpointError", WEIGHTS),
+    "header at the limits": (_write(WEIGHTS, lambda: _safetensors(_just_below())), "CheckpointError", WEIGHTS),
+    # the index
+    "an index that leads out": (_escape, "CheckpointError", "beside the index"),
+    "an index that leads to the root": (_sharded({EMBEDDING: "/etc/passwd"}), "CheckpointError", "beside the index"),
+    "an index of pickles": (_sharded({EMBEDDING: "pytorch_model.bin"}), "CheckpointError", "beside the index"),
+    "an index with a shard missing": (
+        _sharded({EMBEDDING: "b.safetensors"}),
+        "CheckpointError",
+        "b.safetensors: is missing",
+    ),
+    "an index that lies": (_sharded({EMBEDDING: "a.safetensors"}), "CheckpointError", "in this shard and in"),
+    "an index of numbers": (_sharded({EMBEDDING: 3}), "CheckpointError", "weight_map"),
+    # config.json
+    "a config of many values": (
+        _write(CONFIG, _many_values),
+        "CheckpointError",
+        "must have at most 524,288 values|bytes",
+    ),
+    "a config of many bytes": (_write(CONFIG, _many_bytes), "CheckpointError", "must have at most 16,777,216 bytes"),
+    "a config at the limits": (_write(CONFIG, _just_below), "CheckpointError", "model_type: is missing"),
+    "a config nested deeply": (_write(CONFIG, DEEP), "CheckpointError", "nested too deeply"),
+    "a config with a key twice": (_write(CONFIG, TWICE), "CheckpointError", "the name 'model_type' twice"),
+    "a config that is a pipe": (_replace(CONFIG, os.mkfifo), "CheckpointError", "must be a regular file"),
+    "a config that is a list": (_write(CONFIG, b"[]"), "CheckpointError", "must be a JSON object"),
+    "huge layers": (_edit(CONFIG, num_hidden_layers=2**31 - 1), "CheckpointError", "is missing"),
+    "huge width": (_edit(CONFIG, hidden_size=2**30), "CheckpointError", EMBEDDING),
+    "a huge vocabulary": (_edit(CONFIG, vocab_size=2**31 - 1), "CheckpointError", EMBEDDING),
+    "a vocabulary beyond 64 bits": (_edit(CONFIG, vocab_size=10**400), "CheckpointError", "vocab_size"),
+    "eos beyond the vocabulary": (
+        _edit("generation_config.json", eos_token_id=[2, 512]),
+        "CheckpointError",
+        "eos_token_id",
+    ),
+    "code in the folder": (_code, "ModelNotFoundError", r"pytorch_model\.bin is not read"),
+    # the tokenizer
+    "a tokenizer of many values": (
+        _write(TOKENIZER, _many_values),
+        "TokenizerError",
+        "must have at most 73,728 values",
+    ),
+    "a tokenizer of many bytes": (
+        lambda folder: os.truncate(folder / TOKENIZER, 65 << 20),
+        "TokenizerError",
+        "must have at most 67,108,864 bytes",
+    ),
+    "a tokenizer at the limits": (
+        _write(TOKENIZER, _tokenizer_just_below),
+        "TokenizerError",
+        "is not valid",
+    ),
+    "a tokenizer nested deeply": (_write(TOKENIZER, b"[" * 70_000), "TokenizerError", TOKENIZER),
+    "a tokenizer that is no JSON": (_write(TOKENIZER, b"\x80\x04."), "TokenizerError", TOKENIZER),
+    "a tokenizer cut off": (_write(TOKENIZER, b'{"version": "1.0", "model": {'), "TokenizerError", TOKENIZER),
+    "a tokenizer with too many ids": (
+        _write(TOKENIZER, lambda: _flood(70_000)),
+        "TokenizerError",
+        "largest token id 69999",
+    ),
+    "a tokenizer that is a pipe": (_replace(TOKENIZER, os.mkfifo), "TokenizerError", "must be a regular file"),
+    "a tokenizer that is a folder": (_replace(TOKENIZER, Path.mkdir), "TokenizerError", "must be a regular file"),
+    "a normalizer that panics": (
+        _edit(TOKENIZER, normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+        "TokenizerError",
+        TOKENIZER,
+    ),
+    "a post-processor that panics": (_post_processor, "TokenizerError", TOKENIZER),
+    "a decoder that is unknown": (_edit(TOKENIZER, decoder={"type": "Evil"}), "TokenizerError", TOKENIZER),
+    "a token of two ids": (_write(TOKENIZER_CONFIG, b'{"bos_token":"a","bos_token":"b"}'), "TokenizerError", "twice"),
+    "a chat template without end": (
+        _write("chat_template.jinja", b"{" * (1 << 21)),
+        "TokenizerError",
+        r"chat_template\.jinja must have at most",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def reports(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Report]]:
+    """Every case, loaded by one child; a child that hangs or dies has no report on the rest."""
+    root = tmp_path_factory.mktemp("hostile")
+    good = shared / "models" / "stories260K"
+    for index, (change, _, _) in enumerate(CASES.values()):
+        shutil.copytree(good, root / str(index), copy_function=shutil.copyfile)
+        change(root / str(index))
+    command = [sys.executable, "-c", CHILD, str(good), *(str(root / str(index)) for index in range(len(CASES)))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    lines = [Report(*json.loads(line)) for line in done.stdout.splitlines()]
+    assert len(lines) == len(CASES), f"{list(CASES)[len(lines)]}: {done.stderr[-2000:]}"
+    yield dict(zip(CASES, lines, strict=True))
+    shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_refused(reports: dict[str, Report], case: str) -> None:
+    """An error of ours that names file and rule (and tensor or key, where there is one), in under five seconds."""
+    _, error, text = CASES[case]
+    report = reports[case]
+    assert report.error == error, report.text
+    assert re.search(text, report.text), report.text
+    assert len(report.text) < 1000
+    assert report.seconds < 5
+
+
+def test_in_little_memory(reports: dict[str, Report]) -> None:
+    """All of them together, with the library itself and a good model: under 300 MB."""
+    assert max(report.peak_mb for report in reports.values()) < 300
+
+
+def test_nothing_is_run_and_nothing_else_is_opened(reports: dict[str, Report]) -> None:
+    """No import, no code, no pickle, no process; only the files that are read by name are opened at all."""
+    names = {
+        CONFIG,
+        "generation_config.json",
+        WEIGHTS,
+        "a.safetensors",
+        TOKENIZER,
+        TOKENIZER_CONFIG,
+        "chat_template.jinja",
+    }
+    for case, report in reports.items():
+        for event, subject in report.events:
+            assert event == "open", (case, event, subject)
+            assert Path(subject).name in {*names, INDEX}, (case, subject)
