@@ -170,7 +170,7 @@ typedef struct decoding_row {
   const int32_t *context_token_ids; /* [num_context] */
   int32_t num_context;
   int32_t no_repeat_ngram_size;    /* >= 1; 0 is off */
-  decoding_sequences dry_breakers; /* a repetition does not reach across one of these */
+  decoding_sequences dry_breakers; /* no repetition reaches across one; no penalty for one of a single token */
   decoding_sequences bad_words;    /* the last token of each is banned where the others stand at the end */
 
   int32_t num_banned;

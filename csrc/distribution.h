@@ -31,9 +31,6 @@ typedef struct dk_distribution {
   int32_t point;    /* greedy: the one token; else -1 */
 } dk_distribution;
 
-/* All of the mass on the first token of the order. */
-dk_distribution dk_point(const dk_view *view);
-
 /* Everything that is not banned, at temperature 1, with its total. */
 dk_distribution dk_whole(const dk_view *view);
 

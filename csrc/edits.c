@@ -163,7 +163,7 @@ dk_failure dk_view_edited(dk_view *view, const dk_view *raw, const decoding_batc
     failure = check_ids(view, row->bias_token_ids, row->num_bias, DECODING_STAGE_LOGIT_BIAS);
   for (int32_t i = 0; failure.status == DECODING_OK && i < batch->num_stages; i++)
     failure = run_stage(view, batch->stages[i], batch, row, &num_edits);
-  if (failure.status == DECODING_OK)
+  if (failure.status == DECODING_OK && dk_has_stage(batch, DECODING_STAGE_HARD_MASKS))
     failure = dk_mask_tokens(view, batch, row);
   if (failure.status != DECODING_OK)
     return failure;

@@ -49,7 +49,8 @@ int main(void) {
   int32_t status = DECODING_OK;
   for (row.position = 0; row.position < 10 && status == DECODING_OK; row.position++) {
     status = decoding_sample(&batch);
-    printf("%d (%.4f) ", (int)result.token_id, (double)result.logprobs[0]);
+    if (status == DECODING_OK)
+      printf("%d (%.4f) ", (int)result.token_id, (double)result.logprobs[0]);
   }
   printf("\n%s\n", decoding_status_message(status));
   free(workspace);

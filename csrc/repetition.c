@@ -48,6 +48,15 @@ static int32_t reach(const int32_t *tokens, int32_t n, const decoding_sequences 
   return limit;
 }
 
+/* Whether the token alone is a breaker: then nothing is taken off it. */
+static int32_t is_breaker(const decoding_sequences *breakers, int32_t token_id) {
+  const int32_t *sequence = breakers->token_ids;
+  for (int32_t i = 0; i < breakers->num_sequences; sequence += breakers->lengths[i++])
+    if (breakers->lengths[i] == 1 && *sequence == token_id)
+      return 1;
+  return 0;
+}
+
 dk_failure dk_find_repetitions(const dk_view *view, const decoding_row *row, int32_t *num_edits) {
   int32_t n = row->num_context < row->dry_range ? row->num_context : row->dry_range, longest = 0;
   if (row->dry_multiplier == 0.0f || n == 0)
@@ -63,7 +72,7 @@ dk_failure dk_find_repetitions(const dk_view *view, const decoding_row *row, int
   int32_t limit = reach(tokens, n, &row->dry_breakers, longest);
   for (int32_t j = 1; j < n; j++) {
     int32_t match = matches[j] < limit ? matches[j] : limit;
-    if (match < row->dry_allowed_length)
+    if (match < row->dry_allowed_length || is_breaker(&row->dry_breakers, tokens[n - j]))
       continue;
     dk_edit *edit = dk_touch(view, num_edits, tokens[n - j]);
     edit->match = match > edit->match ? match : edit->match;

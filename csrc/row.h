@@ -85,6 +85,14 @@ float dk_value(const dk_view *view, int32_t place);
 /* One logit of the caller's memory. */
 float dk_read_logit(const dk_view *view, int32_t token_id);
 
+/* Whether the batch runs this stage. */
+static inline int32_t dk_has_stage(const decoding_batch *batch, int32_t stage) {
+  for (int32_t i = 0; i < batch->num_stages; i++)
+    if (batch->stages[i] == stage)
+      return 1;
+  return 0;
+}
+
 /* ---- between raw and edited: edits.c, repetition.c, masks.c ---- */
 
 static inline int32_t dk_is_token(const dk_view *view, int32_t token_id) {

@@ -16,10 +16,6 @@ int32_t dk_first(const dk_view *view) {
   return -1;
 }
 
-dk_distribution dk_point(const dk_view *view) {
-  return (dk_distribution){.edited = view, .base = *view, .view = *view, .point = dk_first(view)};
-}
-
 static dk_distribution before_temperature(const dk_view *edited, const decoding_row *row) {
   return (dk_distribution){.row = row,
                            .edited = edited,
@@ -191,25 +187,15 @@ static void apply(dk_distribution *d, int32_t stage, const decoding_batch *batch
   }
 }
 
-static int32_t has_stage(const decoding_batch *batch, int32_t stage) {
-  for (int32_t i = 0; i < batch->num_stages; i++)
-    if (batch->stages[i] == stage)
-      return 1;
-  return 0;
-}
-
 /* Mirostat stands in place of the truncations, so temperature comes before it wherever the batch has it. */
 static void run_mirostat(dk_distribution *d, const decoding_batch *batch) {
-  if (has_stage(batch, DECODING_STAGE_TEMPERATURE))
+  if (dk_has_stage(batch, DECODING_STAGE_TEMPERATURE))
     dk_apply_temperature(d);
-  if (d->point < 0 && has_stage(batch, DECODING_STAGE_MIROSTAT))
+  if (d->point < 0 && dk_has_stage(batch, DECODING_STAGE_MIROSTAT))
     apply_mirostat(d, batch);
 }
 
 dk_distribution dk_truncated(const dk_view *edited, const decoding_batch *batch, const decoding_row *row) {
-  int32_t is_dynamic = row->dynatemp_range > 0.0f;
-  if (row->temperature < DK_GREEDY_TEMPERATURE && !is_dynamic && has_stage(batch, DECODING_STAGE_TEMPERATURE))
-    return dk_point(edited);
   dk_distribution d = before_temperature(edited, row);
   if (row->flags & DECODING_MIROSTAT)
     run_mirostat(&d, batch);

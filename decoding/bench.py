@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.errors import ParameterError
-from decoding.kernel import STREAM_VERSION, Call, Kernel, Matrix, available_isas, forced_isa
+from decoding.kernel import STREAM_VERSION, Call, Kernel, available_isas, forced_isa
 from decoding.llm import LLM
+from decoding.logits import matrix_of
 from decoding.params import SamplingParams
 from decoding.sampler import SamplingState
 from decoding.version import __version__
@@ -114,9 +115,8 @@ def make_states(work: Work, vocab_size: int, num_states: int = NUM_DRAWS) -> lis
 def prepared(logits: NDArray[Any], states: Sequence[SamplingState], *, plain_search: bool = False) -> Call:
     """A call of the kernel with everything in place: to run it is C, and as little Python as there can be."""
     vocab_size = logits.shape[1]
-    kernel = Kernel(vocab_size, vocab_size, mask_nan=False, plain_search=plain_search)
-    num_top = max(state.params.logprobs or 0 for state in states)
-    return kernel.prepare(Matrix(logits, vocab_size), [state._row for state in states], num_top)
+    kernel = Kernel(vocab_size, vocab_size, plain_search=plain_search)
+    return kernel.prepare(matrix_of(logits, vocab_size), [state._row for state in states])
 
 
 def repeated(row: NDArray[Any], num_rows: int = NUM_DRAWS) -> NDArray[Any]:

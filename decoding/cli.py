@@ -15,7 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from decoding.errors import DecodingError, shown
+from decoding.cli_flags import (
+    DEFAULT_MAX_TOKENS,
+    EXPLAIN_MAX_TOKENS,
+    add_sampling_flags,
+    given_parameters,
+    integer,
+    token_ids,
+)
+from decoding.errors import DecodingError
 from decoding.params import SamplingParams
 from decoding.version import __version__
 
@@ -23,7 +31,6 @@ if TYPE_CHECKING:
     from decoding.engine.outputs import Choice, Logprobs
     from decoding.llm import LLM
 
-DEFAULT_MAX_TOKENS = 128
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 2, 130, 141
 
 
@@ -83,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"decoding {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_complete(commands)
+    _add_explain(commands)
     _add_bench(commands)
     return parser
 
@@ -95,15 +103,32 @@ def _add_complete(commands: Any) -> None:
         epilog="The prompt is taken as it is, a newline at its end included. The seed that replays the completion"
         " is printed to stderr.",
     )
-    complete.add_argument("prompt", nargs="?", metavar="PROMPT", help="the text to complete; - reads it from stdin")
-    complete.add_argument("--prompt-file", metavar="FILE", help="read the prompt from a file (UTF-8)")
-    complete.add_argument("--model", metavar="PATH", help="folder of a Hugging Face checkpoint (default: bundled)")
+    _add_prompt(complete)
     complete.add_argument("--json", action="store_true", help="print the completion object of the Completions API")
     complete.set_defaults(run=_complete)
-    sampling = complete.add_argument_group("sampling parameters")
-    for name, settings in _FLAGS.items():
-        flag = "--" + name.replace("_", "-")
-        sampling.add_argument(flag, dest=name, default=argparse.SUPPRESS, **settings)
+    add_sampling_flags(complete)
+
+
+def _add_explain(commands: Any) -> None:
+    explain = commands.add_parser(
+        "explain",
+        help="show what each stage of sampling does",
+        description="Complete a prompt and print a table for each token: what every stage of the pipeline keeps, how"
+        " much of the mass it removes, the entropy that is left, and the most likely tokens.",
+    )
+    _add_prompt(explain)
+    explain.add_argument("--top", type=integer, default=5, metavar="N", help="most likely tokens to show (default: 5)")
+    explain.add_argument(
+        "--why-not", type=token_ids, default=[], metavar="ID,...", help="say why these tokens could not be drawn"
+    )
+    explain.set_defaults(run=_explain)
+    add_sampling_flags(explain)
+
+
+def _add_prompt(command: argparse.ArgumentParser) -> None:
+    command.add_argument("prompt", nargs="?", metavar="PROMPT", help="the text to complete; - reads it from stdin")
+    command.add_argument("--prompt-file", metavar="FILE", help="read the prompt from a file (UTF-8)")
+    command.add_argument("--model", metavar="PATH", help="folder of a Hugging Face checkpoint (default: bundled)")
 
 
 def _add_bench(commands: Any) -> None:
@@ -113,7 +138,7 @@ def _add_bench(commands: Any) -> None:
         description="Measure sampling on every instruction set of this CPU, and decoding with the bundled model.",
     )
     bench.add_argument(
-        "--vocab", type=_integer, default=151_936, metavar="N", help="logits of a row, 2,000 or more (default: 151936)"
+        "--vocab", type=integer, default=151_936, metavar="N", help="logits of a row, 2,000 or more (default: 151936)"
     )
     bench.add_argument("--json", metavar="FILE", help="write all figures to a file, too")
     bench.set_defaults(run=_bench)
@@ -128,10 +153,26 @@ def _bench(options: argparse.Namespace, _: list[str]) -> None:
         Path(options.json).write_text(json.dumps(found, indent=1) + "\n")
 
 
-def _complete(options: argparse.Namespace, arguments: list[str]) -> None:
-    if hasattr(sys.stdout, "reconfigure"):  # a terminal that cannot show a character shows its number
+def _explain(options: argparse.Namespace, _: list[str]) -> None:
+    _show_all_characters()
+    params = SamplingParams(**{"max_tokens": EXPLAIN_MAX_TOKENS, **given_parameters(options)})
+    prompt = _read_prompt(options)
+    from decoding.cli_explain import explained
+    from decoding.llm import LLM
+
+    for lines in explained(LLM(options.model), prompt, params, options.top, options.why_not):
+        print(lines, flush=True)
+
+
+def _show_all_characters() -> None:
+    """A terminal that cannot show a character shows its number."""
+    if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
-    given = {name: value for name, value in vars(options).items() if name in _FLAGS}
+
+
+def _complete(options: argparse.Namespace, arguments: list[str]) -> None:
+    _show_all_characters()
+    given = given_parameters(options)
     params = SamplingParams(**{"max_tokens": DEFAULT_MAX_TOKENS, **given})
     prompt = _read_prompt(options)
     from decoding.llm import LLM
@@ -218,102 +259,3 @@ def _print_logprobs(logprobs: Logprobs | None) -> None:
         rivals = "  ".join(f"{text!r} {value:.4f}" for text, value in (top or {}).items() if text != token)
         value = "-" if logprob is None else f"{logprob:.4f}"
         print(f"{value:>10} {rank or '-':>6}  {token!r}  {rivals}".rstrip(), file=sys.stderr)
-
-
-def _number(convert: type[int] | type[float], what: str, *, or_none: bool = False) -> Any:
-    def parse(text: str) -> int | float | None:
-        if or_none and text.lower() == "none":
-            return None
-        try:
-            return convert(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{shown(text)} is not {what}") from None
-
-    return parse
-
-
-def _token_ids(text: str) -> list[int]:
-    return [_integer(part) for part in text.split(",")]
-
-
-def _logit_bias(text: str) -> list[tuple[int, float]]:
-    """`ID=VALUE`, or a JSON object {"ID": VALUE, ...}."""
-    if not text.lstrip().startswith("{"):
-        token_id, separator, value = text.partition("=")
-        if not separator:
-            raise argparse.ArgumentTypeError(f"{shown(text)} is neither ID=VALUE nor a JSON object")
-        return [(_integer(token_id), _real(value))]
-    try:
-        pairs = json.loads(text, object_pairs_hook=list)
-    except (ValueError, RecursionError):
-        raise argparse.ArgumentTypeError(f"{shown(text)} is not valid JSON") from None
-    return [(_integer(token_id), value) for token_id, value in pairs]
-
-
-_integer = _number(int, "an integer")
-_real = _number(float, "a number")
-_optional_integer = _number(int, "an integer or none", or_none=True)
-
-
-def _scope(text: str) -> str | int:
-    """A word, or the number of last tokens; the parameter's own check knows which of them are right."""
-    return int(_integer(text)) if text[:1].isdigit() or text[:1] == "-" else text
-
-
-def _flag(kind: Any, metavar: str, help_text: str) -> dict[str, Any]:
-    return {"type": kind, "metavar": metavar, "help": help_text}
-
-
-def _list_flag(kind: Any, metavar: str, help_text: str) -> dict[str, Any]:
-    return {"type": kind, "metavar": metavar, "action": "extend", "help": f"{help_text}; may be given several times"}
-
-
-def _switch(help_text: str) -> dict[str, Any]:
-    return {"action": argparse.BooleanOptionalAction, "help": help_text}
-
-
-_FLAGS: dict[str, dict[str, Any]] = {
-    "max_tokens": _flag(
-        _optional_integer,
-        "N",
-        f"tokens to generate at most; none: to the context's end (default: {DEFAULT_MAX_TOKENS})",
-    ),
-    "min_tokens": _flag(_integer, "N", "tokens before which nothing ends the text (default: 0)"),
-    "n": _flag(_integer, "N", "completions to print (default: 1)"),
-    "best_of": _flag(
-        _optional_integer, "N", "candidates to generate; the n likeliest per token are printed (default: n)"
-    ),
-    "seed": _flag(_integer, "SEED", "signed 64-bit integer; same seed, same text (default: from the system)"),
-    "temperature": _flag(_real, "T", "0 is greedy (default: 1)"),
-    "top_k": _flag(_optional_integer, "K", "keep the K likeliest tokens (default: off)"),
-    "top_p": _flag(_real, "P", "keep the likeliest tokens up to this mass, 0 to 1 (default: 1, off)"),
-    "min_p": _flag(_real, "P", "keep tokens at least P times as likely as the likeliest (default: 0, off)"),
-    "repetition_penalty": _flag(_real, "R", "multiplicative, > 0, for tokens seen before (default: 1, off)"),
-    "repetition_penalty_scope": _flag(
-        _scope, "SCOPE", "where it looks: prompt+output, output, or the last so many tokens (default: prompt+output)"
-    ),
-    "frequency_penalty": _flag(_real, "F", "per occurrence in the output (default: 0)"),
-    "presence_penalty": _flag(_real, "F", "once for tokens in the output (default: 0)"),
-    "context_frequency_penalty": _flag(_real, "F", "per occurrence in prompt and output (default: 0)"),
-    "logit_bias": _list_flag(
-        _logit_bias, "ID=VALUE", "add VALUE to a token's logit; or a JSON object of ids to values"
-    ),
-    "allowed_token_ids": _list_flag(_token_ids, "ID,...", "the only tokens that may be drawn"),
-    "banned_token_ids": _list_flag(_token_ids, "ID,...", "tokens that are never drawn"),
-    "stop": {
-        "action": "append",
-        "metavar": "TEXT",
-        "help": "end before this text, taken as it is ($'\\n' in bash is a newline); may be given several times",
-    },
-    "stop_token_ids": _list_flag(_token_ids, "ID,...", "end at these tokens"),
-    "include_stop_str_in_output": _switch("keep the stop text"),
-    "ignore_eos": _switch("go on after the model's end-of-sequence token"),
-    "logprobs": _flag(
-        _optional_integer, "N", "log-probabilities of tokens and their N likeliest rivals (on stderr, without --json)"
-    ),
-    "logprobs_mode": _flag(str, "MODE", "raw, penalized, scaled or final (default: raw)"),
-    "echo": _switch("print the prompt first"),
-    "suffix": _flag(str, "TEXT", "what follows the completion: fill in the middle"),
-    "skip_special_tokens": _switch("leave special tokens out of the text (default: yes)"),
-}
-"""How argparse reads each field of SamplingParams; ranges are SamplingParams' own business."""

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 
-from decoding.engine.engine import Engine
+from decoding.engine.engine import Engine, OnSample
 from decoding.engine.group import SequenceGroup
 from decoding.engine.outputs import CompletionResult, Delta
 from decoding.engine.request import NO_TOKENIZER, Request, checked_token_ids, make_request, split_prompts
@@ -159,8 +159,12 @@ class LLM:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         on_error: OnError = "raise",
+        on_sample: OnSample | None = None,
     ) -> Iterator[Delta]:
         """The same completions piece by piece, as they are generated; the pieces add up to what `complete` gives.
+
+        on_sample: called before each draw with the sampler, the logits [rows, vocab] and the state of each row, to look
+            at them (`sampler.explain(logits[0], states[0])`).
 
         Choices are numbered prompt by prompt. Closing the iterator frees everything. Raises as `complete`
         does, at once for bad arguments; ParameterError also for best_of > n, which is not known before the
@@ -171,7 +175,7 @@ class LLM:
             if request.params.ranks_candidates:
                 rule = f"must be None or n={request.params.n} when streaming: a ranking needs finished candidates"
                 raise ParameterError.single("best_of", request.params.best_of, rule)
-        return self._stream(requests, on_error)
+        return self._stream(requests, on_error, on_sample)
 
     def logits(self, token_ids: Sequence[int]) -> Logits:
         """The forward pass, bare: logits float32 [num_tokens, vocab]; row i predicts the token after token_ids[i]."""
@@ -196,13 +200,16 @@ class LLM:
     def _fim_format(self, template: str | None) -> FimFormat | None:
         return None if template is None else FimFormat.from_template(self.tokenizer, template)
 
-    def _engine(self, requests: Sequence[Request]) -> Engine:
+    def _engine(self, requests: Sequence[Request], on_sample: OnSample | None = None) -> Engine:
         """An engine of its own for each call: nothing is left behind, whatever happens to the call."""
         candidates = sum(1 if r.is_greedy else r.params.num_candidates for r in requests)
-        return Engine(self._model, self._tokenizer, max_num_seqs=min(self._max_num_seqs, candidates))
+        max_num_seqs = min(self._max_num_seqs, candidates)
+        return Engine(self._model, self._tokenizer, max_num_seqs=max_num_seqs, on_sample=on_sample)
 
-    def _stream(self, requests: Sequence[Request], on_error: OnError) -> Iterator[Delta]:
-        engine = self._engine(requests)
+    def _stream(
+        self, requests: Sequence[Request], on_error: OnError, on_sample: OnSample | None
+    ) -> Iterator[Delta]:
+        engine = self._engine(requests, on_sample)
         first_index: dict[SequenceGroup, int] = {}
         num_choices = 0
         for request in requests:

@@ -7,40 +7,26 @@ output = sampler.sample(logits, states)      # logits [rows, vocab]; one call, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decoding.errors import LogitsError, ParameterError
-from decoding.kernel import Batch, Kernel, Matrix, Row, checked_vocab_size
+from decoding.explain import Explanation, explain
+from decoding.kernel import Kernel, Row, checked_vocab_size
+from decoding.logits import matrix_of
+from decoding.output import TOKEN_ID, SamplerOutput
+from decoding.stages import PROFILES, Profile
 from decoding.state import SamplingState, checked_ids, is_integer
+from decoding.verify import Verification, check_bitmasks, verify
 
-__all__ = ["Sampler", "SamplerOutput", "SamplingState"]
+__all__ = ["Explanation", "Sampler", "SamplerOutput", "SamplingState", "Verification"]
 
+MAX_THREADS = 64
 
-@dataclass(frozen=True, slots=True)
-class SamplerOutput:
-    """What came of each row.
-
-    token_ids: int32 [rows]; -1 for a row that failed.
-    logprobs: float32 [rows], of the drawn token in the row's logprobs_mode; NaN where params.logprobs is None.
-    raw_logprobs: float32 [rows], in mode "raw"; NaN unless that mode or a best_of ranking asks for it.
-    ranks: int32 [rows], 1 is the first of the total order; 0 where params.logprobs is None.
-    top_token_ids, top_logprobs: int32 and float32 [rows, N], N the largest params.logprobs of the rows, in the total
-        order; entries that a row did not ask for, or that only banned tokens could fill, are -1 and -inf.
-    errors: a row's own error, or None; only with on_error="status" can one be other than None.
-    """
-
-    token_ids: NDArray[np.int32]
-    logprobs: NDArray[np.float32]
-    raw_logprobs: NDArray[np.float32]
-    ranks: NDArray[np.int32]
-    top_token_ids: NDArray[np.int32]
-    top_logprobs: NDArray[np.float32]
-    errors: tuple[LogitsError | None, ...]
+Word = TypeVar("Word", bound=str)
 
 
 class Sampler:
@@ -48,8 +34,17 @@ class Sampler:
 
     Parameters
         vocab_size: 1 .. 1,048,576; the width of the logits.
+        profile: "openai" is the order and the rules of docs/semantics.md, section 1; "transformers", "llama_cpp" and
+            "vllm" are those of section 9; or a Profile of your own making (decoding.stages).
         num_valid_tokens: the tokenizer's size; ids from there on are padding and never drawn. Default: vocab_size.
         on_nonfinite: "raise" makes a NaN fail its row; "mask" counts it as -inf. +inf always fails its row.
+        num_threads: 1 .. 64; threads that share the rows of a call, where there are rows enough. The bits do not
+            depend on it.
+
+    Logits, in every method: [rows, vocab_size], or [vocab_size] for one row, of float32, float16 or bfloat16, in any
+    row stride; a numpy array (ml_dtypes.bfloat16, or its bits as uint16), or an object with the buffer protocol,
+    DLPack or __array_interface__ (torch and JAX on the CPU). They are neither changed nor copied. LogitsError says
+    what is wrong with them before any of their memory is read.
 
     One Sampler may be used from several threads at once, a SamplingState from one at a time.
     """
@@ -58,23 +53,23 @@ class Sampler:
         self,
         vocab_size: int,
         *,
+        profile: str | Profile = "openai",
         num_valid_tokens: int | None = None,
         on_nonfinite: Literal["raise", "mask"] = "raise",
+        num_threads: int = 1,
     ) -> None:
         self.vocab_size = checked_vocab_size(vocab_size)
         valid = self.vocab_size if num_valid_tokens is None else num_valid_tokens
-        if not is_integer(valid) or not 1 <= valid <= vocab_size:
-            rule = f"must be an integer from 1 to vocab_size={vocab_size}"
-            raise ParameterError.single("num_valid_tokens", num_valid_tokens, rule)
-        if on_nonfinite not in ("raise", "mask"):
-            raise ParameterError.single("on_nonfinite", on_nonfinite, "must be 'raise' or 'mask'")
-        self.num_valid_tokens = int(valid)
-        self.on_nonfinite = on_nonfinite
-        self._kernel = Kernel(self.vocab_size, self.num_valid_tokens, mask_nan=on_nonfinite == "mask")
+        self.num_valid_tokens = _integer("num_valid_tokens", valid, 1, self.vocab_size, f"vocab_size={vocab_size}")
+        self.num_threads = _integer("num_threads", num_threads, 1, MAX_THREADS)
+        self.on_nonfinite: Literal["raise", "mask"] = _one_of("on_nonfinite", on_nonfinite, ("raise", "mask"))
+        self.profile = profile if isinstance(profile, Profile) else PROFILES[_one_of("profile", profile, PROFILES)]
+        self._kernel = self._new_kernel(self.profile.order, num_threads=self.num_threads)
+        self._scorer = Kernel(self.vocab_size, self.vocab_size, mask_nan=on_nonfinite == "mask")
 
     def sample(
         self,
-        logits: NDArray[Any],
+        logits: Any,
         states: Sequence[SamplingState],
         *,
         commit: bool = True,
@@ -82,97 +77,144 @@ class Sampler:
     ) -> SamplerOutput:
         """Draw one token for each row and record it in the row's state.
 
-        logits: float32, float16 or bfloat16 (as ml_dtypes.bfloat16, or its bits as uint16) [rows, vocab], or [vocab]
-            for one row; any row stride, read-only is fine; never changed.
         states: one a row; with commit, each state may stand in one row only.
-        commit: False leaves recording to `state.append(token_id)`.
+        commit: False leaves recording to `state.append`.
         on_error: a row that fails raises its LogitsError, and no row is recorded ("raise"), or is reported in
             `errors` while the others go on ("status").
         """
-        matrix = self._matrix(logits, states)
-        if not isinstance(commit, bool):
+        matrix = matrix_of(logits, self.vocab_size)
+        rows = self._rows(matrix, states)
+        if commit is not True and commit is not False:
             raise ParameterError.single("commit", commit, "must be True or False")
         if on_error not in ("raise", "status"):
             raise ParameterError.single("on_error", on_error, "must be 'raise' or 'status'")
-        if commit and len({id(state) for state in states}) != len(states):
+        if commit and len(rows) > 1 and len(set(rows)) != len(rows):
             rule = "each state may stand in one row only, unless commit=False"
             raise ParameterError.single("states", len(states), rule)
-        num_top = max((state.params.logprobs or 0 for state in states), default=0)
-        batch = self._kernel.sample(matrix, [state._row for state in states], num_top)
-        output = _output(batch)
-        if on_error == "raise":
-            _raise_first(output.errors)
+        output = self._kernel.sample(matrix, rows)
+        if output.failures and on_error == "raise":
+            raise next(iter(output.failures.values()))
         if commit:
-            for state, token_id in zip(states, output.token_ids.tolist(), strict=True):
+            for row, token_id in enumerate(output.words[:, TOKEN_ID].tolist()):
                 if token_id >= 0:
-                    state._append(token_id)
+                    state = states[row]
+                    state._append(token_id, float(output.surprises[row]) if state._mus else None)
         return output
 
-    def probabilities(self, logits: NDArray[Any], states: Sequence[SamplingState]) -> NDArray[np.float64]:
+    def probabilities(self, logits: Any, states: Sequence[SamplingState]) -> NDArray[np.float64]:
         """The distribution that `sample` draws from: float64 [rows, vocab]. Takes what `sample` takes.
 
         Each row sums to 1 up to float64 rounding; tokens that cannot be drawn are exactly 0.
         """
-        out, batch = self._kernel.probabilities(self._matrix(logits, states), [state._row for state in states])
-        _raise_first(tuple(batch.error(row) for row in range(len(states))))
+        matrix = matrix_of(logits, self.vocab_size)
+        out, output = self._kernel.probabilities(matrix, self._rows(matrix, states))
+        for error in output.failures.values():
+            raise error
         return out
 
-    def score(self, logits: NDArray[Any], token_ids: Sequence[int], *, num_top: int = 0) -> SamplerOutput:
+    def score(self, logits: Any, token_ids: Sequence[int], *, num_top: int = 0) -> SamplerOutput:
         """Raw log-probabilities of given tokens: row i of the logits reports on token_ids[i]. Nothing is drawn.
 
         num_top: how many of the most likely tokens to report as well. A row that fails raises its LogitsError.
         """
-        matrix = Matrix(logits, self.vocab_size)
+        matrix = matrix_of(logits, self.vocab_size)
         ids = checked_ids("token_ids", token_ids)
-        if len(ids) != matrix.num_rows:
-            raise ParameterError.single("token_ids", len(ids), f"must be one a row of logits ({matrix.num_rows})")
+        if len(ids) != len(matrix):
+            raise ParameterError.single("token_ids", len(ids), f"must be one a row of logits ({len(matrix)})")
         if any(token_id >= self.vocab_size for token_id in ids):
             raise ParameterError.single("token_ids", max(ids), f"must be below vocab_size={self.vocab_size}")
-        if not is_integer(num_top) or not 0 <= num_top <= self.vocab_size:
-            rule = f"must be an integer from 0 to vocab_size={self.vocab_size}"
-            raise ParameterError.single("num_top", num_top, rule)
-        batch = self._kernel.sample(matrix, [_forced_row(i, num_top) for i in ids], num_top, ban_padding=False)
-        output = _output(batch)
-        _raise_first(output.errors)
+        num_top = _integer("num_top", num_top, 0, self.vocab_size, f"vocab_size={self.vocab_size}")
+        output = self._scorer.sample(matrix, [_forced_row(token_id, num_top) for token_id in ids])
+        for error in output.failures.values():
+            raise error
         return output
 
-    def _matrix(self, logits: NDArray[Any], states: Sequence[SamplingState]) -> Matrix:
-        matrix = Matrix(logits, self.vocab_size)
-        is_list = isinstance(states, Sequence) and all(isinstance(state, SamplingState) for state in states)
-        if not is_list:
+    def verify(
+        self,
+        logits: Any,
+        state: SamplingState,
+        draft_token_ids: Sequence[int],
+        *,
+        bitmasks: NDArray[np.uint32] | NDArray[np.int32] | None = None,
+    ) -> Verification:
+        """Accept the beginning of a draft that plain decoding would have drawn, and draw the token after it.
+
+        Each position is drawn as `sample` draws it, with its own random number and with everything before it
+        recorded, up to the first token that is not the draft's: so the tokens are those of plain decoding with this
+        seed, bit for bit, however good the draft is.
+
+        logits: [len(draft_token_ids), vocab], row i after the i-th draft token's predecessors; with one row more, the
+            token after a draft that is accepted as a whole is drawn, too.
+        state: holds the accepted tokens afterwards. Where a row fails, its LogitsError is raised and nothing is
+            recorded.
+        bitmasks: a grammar mask a row, uint32 or int32 [rows, ceil(vocab / 32)]; by default state.bitmask holds for
+            all of them. state.bitmask is left as it was.
+        """
+        matrix = matrix_of(logits, self.vocab_size)
+        draft = checked_ids("draft_token_ids", draft_token_ids)
+        if not len(draft) <= len(matrix) <= len(draft) + 1:
+            rule = f"must have as many tokens as there are rows of logits, or one fewer ({len(matrix)} rows)"
+            raise ParameterError.single("draft_token_ids", len(draft), rule)
+        self._check_state(state)
+        check_bitmasks(bitmasks, len(matrix))
+        return verify(self._kernel, matrix, state, draft, bitmasks)
+
+    def explain(self, logits: Any, state: SamplingState) -> Explanation:
+        """What each stage of the pipeline makes of one row, and why a token could not be drawn; nothing is recorded.
+
+        logits: [vocab], or [1, vocab]. A row that fails at a stage is explained up to there (`Explanation.error`); one
+        that is not finite, or has nothing to draw from as it comes, raises its LogitsError.
+        """
+        matrix = matrix_of(logits, self.vocab_size)
+        if len(matrix) != 1:
+            raise LogitsError(f"logits.shape={matrix.shape}: must be one row to explain")
+        self._check_state(state)
+        return explain(self._new_kernel, self.profile.order, matrix, state)
+
+    def _new_kernel(self, stages: Sequence[int], *, num_threads: int = 1) -> Kernel:
+        return Kernel(
+            self.vocab_size,
+            self.num_valid_tokens,
+            mask_nan=self.on_nonfinite == "mask",
+            stages=stages,
+            rules=self.profile.rules,
+            num_threads=num_threads,
+        )
+
+    def _rows(self, matrix: NDArray[Any], states: Sequence[SamplingState]) -> list[Row]:
+        """What each state asks for, once each is known to fit the vocabulary."""
+        if not isinstance(states, (list, tuple)) and not isinstance(states, Sequence):  # the ABC takes its time
             raise ParameterError.single("states", states, "must be a list of SamplingState, one a row of logits")
-        if len(states) != matrix.num_rows:
-            raise ParameterError.single("states", len(states), f"must be one a row of logits ({matrix.num_rows})")
+        if len(states) != len(matrix):
+            raise ParameterError.single("states", len(states), f"must be one a row of logits ({len(matrix)})")
+        vocab_size, rows = self.vocab_size, []
         for state in states:
-            state.check_vocab(self.vocab_size)
-        return matrix
+            if not isinstance(state, SamplingState):
+                raise ParameterError.single("states", states, "must be a list of SamplingState, one a row of logits")
+            state.check_vocab(vocab_size)
+            rows.append(state._row)
+        return rows
+
+    def _check_state(self, state: SamplingState) -> None:
+        if not isinstance(state, SamplingState):
+            raise ParameterError.single("state", state, "must be a SamplingState")
+        state.check_vocab(self.vocab_size)
 
 
 def _forced_row(token_id: int, num_top: int) -> Row:
     row = Row()
-    row.set_report(mode="raw", num_top=num_top, want_raw=False)
+    row.set_report(("raw",), num_top)
     row.force_token(token_id)
     return row
 
 
-def _output(batch: Batch) -> SamplerOutput:
-    results = batch.results
-    failed = np.flatnonzero(results["status"]).tolist()
-    errors: list[LogitsError | None] = [None] * len(results)
-    for row in failed:
-        errors[row] = batch.error(row)
-    return SamplerOutput(
-        token_ids=results["token_id"].copy(),
-        logprobs=results["logprob"].copy(),
-        raw_logprobs=results["raw_logprob"].copy(),
-        ranks=results["rank"].copy(),
-        top_token_ids=batch.top_token_ids,
-        top_logprobs=batch.top_logprobs,
-        errors=tuple(errors),
-    )
+def _integer(name: str, value: int, low: int, high: int, high_name: str = "") -> int:
+    if not is_integer(value) or not low <= value <= high:
+        raise ParameterError.single(name, value, f"must be an integer from {low} to {high_name or high}")
+    return int(value)
 
 
-def _raise_first(errors: Sequence[LogitsError | None]) -> None:
-    for error in errors:
-        if error is not None:
-            raise error
+def _one_of(name: str, value: Word, words: Iterable[str]) -> Word:
+    if not isinstance(value, str) or value not in words:
+        raise ParameterError.single(name, value, f"must be one of {', '.join(map(repr, words))}")
+    return value

@@ -14,6 +14,9 @@ LogprobsMode: TypeAlias = Literal["raw", "penalized", "scaled", "final"]
 RepetitionScope: TypeAlias = Literal["prompt+output", "output"]
 """Which tokens the multiplicative repetition penalty looks at; an int instead means the last N of them."""
 
+TokenSequence: TypeAlias = str | Sequence[int]
+"""Several tokens in a row: text (where there is a tokenizer), or token ids."""
+
 Prompt: TypeAlias = str | Sequence[int]
 """One prompt: text, or token ids taken as they are."""
 

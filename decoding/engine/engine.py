@@ -8,8 +8,10 @@ sequences share a step: with equal logits, a request gets the tokens that it wou
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -19,8 +21,11 @@ from decoding.engine.request import Request
 from decoding.engine.runner import Cache, Logits, Model, Row, Runner
 from decoding.engine.sequence import Sequence
 from decoding.errors import LogitsError
-from decoding.sampler import Sampler, SamplerOutput
+from decoding.sampler import Sampler, SamplerOutput, SamplingState
 from decoding.text.tokenizer import Tokenizer
+
+OnSample: TypeAlias = Callable[[Sampler, Logits, Several[SamplingState]], None]
+"""Called before each draw, to look at what is drawn from: logits [rows, vocab], and a state for each row."""
 
 MAX_PREFILL_TOKENS = 2048
 """Prompt tokens after which no further prompt joins the same step."""
@@ -47,11 +52,19 @@ class Engine:
     Not for several threads at once. Dropping the engine frees everything that it holds.
     """
 
-    def __init__(self, model: Model[Cache], tokenizer: Tokenizer | None, *, max_num_seqs: int) -> None:
+    def __init__(
+        self,
+        model: Model[Cache],
+        tokenizer: Tokenizer | None,
+        *,
+        max_num_seqs: int,
+        on_sample: OnSample | None = None,
+    ) -> None:
         vocab_size = model.config.vocab_size
         num_valid = vocab_size if tokenizer is None else min(vocab_size, tokenizer.vocab_size)
         self._sampler = Sampler(vocab_size, num_valid_tokens=num_valid)
         self._runner = Runner(model, max_num_seqs)
+        self._on_sample = on_sample
         self._tokenizer = tokenizer
         self._waiting: deque[SequenceGroup] = deque()
         self._running: list[Running] = []
@@ -79,6 +92,8 @@ class Engine:
         if active:
             logits = self._run(active)  # [len(active), vocab]
             states = [running.sequence.state for running in active]
+            if self._on_sample is not None:
+                self._on_sample(self._sampler, logits, states)
             self._postprocess(active, self._sampler.sample(logits, states, on_error="status"))
         return self._retire()
 

@@ -7,14 +7,16 @@ It never imports the kernel, nor the kernel it; the tests hold the two together.
 """
 
 from decoding.reference.draw import possible_tokens
-from decoding.reference.logits import Row, total_order
+from decoding.reference.mirostat import next_mu
 from decoding.reference.philox import philox4x64, random_words
+from decoding.reference.row import Row, total_order
 from decoding.reference.sample import log_softmax, logprobs, rank, sample_row, top_token_ids
 
 __all__ = [
     "Row",
     "log_softmax",
     "logprobs",
+    "next_mu",
     "philox4x64",
     "possible_tokens",
     "random_words",

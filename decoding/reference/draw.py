@@ -1,17 +1,17 @@
-"""Stage 13: one exact draw, by inverse CDF where the mass of what is kept is known, by rejection where it is not.
+"""Stage 11: one exact draw, by inverse CDF where the mass of what is kept is known, by rejection where it is not.
 
 Both draw token i with probability `row.probabilities[i]`. Which of them a row takes depends on its parameters alone:
-with top_k or top_p what is kept has been weighed anyway; without them, rejection saves the weighing.
+with a truncation that weighs, what is kept has been weighed anyway; with min_p alone or none, rejection saves it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from decoding.params import to_float32
-from decoding.reference.logits import Array, Row
+from decoding.params import SamplingParams, to_float32
 from decoding.reference.philox import random_words
-from decoding.reference.truncation import weights
+from decoding.reference.row import Array, Row
+from decoding.reference.weights import probabilities
 from decoding.stages import GREEDY_TEMPERATURE
 
 BLOCK = 256
@@ -19,40 +19,53 @@ BLOCK = 256
 
 
 def apply_draw(row: Row) -> None:
-    """The drawn token, and the distribution that it was drawn from."""
-    mass = weights(row.logits)
-    row.probabilities = mass / mass.sum()
+    """The drawn token, the distribution that it was drawn from, and with mirostat its surprise in bits."""
+    row.probabilities = probabilities(row.logits)
     (row.token_id,) = possible_tokens(row, row.probabilities)
+    if row.params.mirostat_tau is not None:
+        row.surprise = -float(np.log2(row.probabilities[row.token_id]))
 
 
 def is_by_rejection(row: Row) -> bool:
-    """Nothing but a temperature and min_p shapes the row."""
-    p = row.params
-    return p.top_k is None and to_float32(p.top_p) == 1.0 and to_float32(p.temperature) >= GREEDY_TEMPERATURE
+    """Nothing but stage 8 and min_p shapes the row."""
+    return not is_weighed(row.params) and row.temperature >= GREEDY_TEMPERATURE
 
 
-def possible_tokens(row: Row, probabilities: Array, slack: float = 0.0) -> set[int]:
-    """The tokens that the row's random words can mean, where `probabilities` [vocab] are known to `slack` only.
+def is_weighed(params: SamplingParams) -> bool:
+    """Whether a truncation is on that looks at more than the largest logit."""
+    limits = (params.epsilon_cutoff, params.eta_cutoff, params.top_a, params.xtc_probability)
+    return (
+        params.top_k is not None
+        or to_float32(params.top_p) < 1.0
+        or to_float32(params.typical_p) < 1.0
+        or params.top_n_sigma is not None
+        or any(to_float32(limit) > 0.0 for limit in limits)
+        or params.mirostat_tau is not None
+    )
+
+
+def possible_tokens(row: Row, distribution: Array, slack: float = 0.0) -> set[int]:
+    """The tokens that the row's random words can mean, where `distribution` [vocab] is known to `slack` only.
 
     Without slack that is one token: the definition. With it, a test can tell a wrong draw from one that
     rounding decides.
     """
     method = _by_rejection if is_by_rejection(row) else _by_inversion
-    return method(row, probabilities, slack)
+    return method(row, distribution, slack)
 
 
-def _by_inversion(row: Row, probabilities: Array, slack: float) -> set[int]:
+def _by_inversion(row: Row, distribution: Array, slack: float) -> set[int]:
     """The first token, by id, whose cumulative probability exceeds the uniform number (Devroye 1986, II.2.1)."""
-    return set(_at(_uniform(_words(row, 0)[0]), probabilities, slack).tolist())
+    return set(_at(_uniform(_words(row, 0)[0]), distribution, slack).tolist())
 
 
-def _by_rejection(row: Row, probabilities: Array, slack: float) -> set[int]:
+def _by_rejection(row: Row, distribution: Array, slack: float) -> set[int]:
     """Rejection from a dominating step function (Devroye 1986, II.3.1), each step a block of ids.
 
     Of each attempt's three words the first chooses a block in proportion to its largest probability, the
     second a place in it, the third accepts with the ratio of that place's probability to the largest.
     """
-    padded = np.pad(probabilities, (0, -len(probabilities) % BLOCK)).reshape(-1, BLOCK)  # [blocks, BLOCK]
+    padded = np.pad(distribution, (0, -len(distribution) % BLOCK)).reshape(-1, BLOCK)  # [blocks, BLOCK]
     largest = padded.max(axis=1)
     chances = largest / largest.sum()
     possible: set[int] = set()
@@ -67,12 +80,12 @@ def _by_rejection(row: Row, probabilities: Array, slack: float) -> set[int]:
         attempt += 1
 
 
-def _at(point: float, probabilities: Array, slack: float) -> Array:
+def _at(point: float, distribution: Array, slack: float) -> Array:
     """Indices whose interval [cumulative[i - 1], cumulative[i]), widened by slack, holds the point."""
-    cumulative = np.cumsum(probabilities)
+    cumulative = np.cumsum(distribution)
     cumulative /= cumulative[-1]
     start = np.concatenate([[0.0], cumulative[:-1]])
-    return np.flatnonzero((start - slack <= point) & (point < cumulative + slack) & (probabilities > 0))
+    return np.flatnonzero((start - slack <= point) & (point < cumulative + slack) & (distribution > 0))
 
 
 def _words(row: Row, attempt: int) -> tuple[int, int, int, int]:

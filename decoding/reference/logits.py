@@ -1,64 +1,24 @@
-"""Stages 0 to 7: from the model's logits to the row that temperature sees.
+"""Stages 0 to 5: from the model's logits to the row that the masks see.
 
 These stages edit a handful of tokens, and their results decide every tie, so they are defined in float32,
-each operation rounded once; the kernel and this file agree to the bit. Everything after them is real
+each operation rounded once; the kernel and this file agree to the bit. What comes after the masks is real
 arithmetic, for which float64 stands here.
 
-A stage is a function `apply_<name>(row)` that replaces `row.logits`. A token is banned where its logit is
--inf, and stays banned: no penalty or bias touches it again.
+A token is banned where its logit is -inf, and stays banned: no penalty or bias touches it again.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from decoding.errors import EmptySupportError, NonFiniteLogitsError
-from decoding.params import SamplingParams
-
-Array: TypeAlias = NDArray[Any]
-
-
-@dataclass(kw_only=True)
-class Row:
-    """One row on its way through the pipeline: what was asked, and what the stages have made of it so far.
-
-    `logits` is [vocab]: float32 up to the masks, float64 from temperature on, -inf for every token that is
-    banned or was dropped. `stage_rows` keeps a copy of it as each stage left it.
-    """
-
-    logits: Array
-    params: SamplingParams
-    seed: int
-    stream: int = 0
-    choice: int = 0
-    prompt_token_ids: Sequence[int] = ()
-    output_token_ids: Sequence[int] = ()
-    eos_token_ids: Sequence[int] = ()
-    bitmask: Array | None = None
-    num_valid_tokens: int | None = None
-    on_nonfinite: Literal["raise", "mask"] = "raise"
-    index: int = 0
-
-    stage_rows: dict[str, Array] = field(default_factory=dict)
-    order: Array = field(default_factory=lambda: np.empty(0, np.int64))
-    probabilities: Array = field(default_factory=lambda: np.empty(0))
-    token_id: int = -1
-
-    @property
-    def kept(self) -> Array:
-        """Which tokens, bool [vocab], are neither banned nor dropped by the stages so far."""
-        return np.asarray(self.logits > -np.inf)
-
-
-def total_order(logits: Array) -> Array:
-    """Token ids [vocab] in the order of every tie: higher logit first, then lower id; -0.0 equals +0.0."""
-    return np.argsort(-logits, kind="stable")
+from decoding.reference.dry import dry_penalties
+from decoding.reference.row import Row
+from decoding.stages import Rule
 
 
 def apply_finite_check(row: Row) -> None:
@@ -70,7 +30,7 @@ def apply_finite_check(row: Row) -> None:
     if bad.any():
         raise NonFiniteLogitsError(row.index, int(np.argmax(bad)), "finite_check")
     row.logits = logits
-    _require_support(row, "finite_check")
+    require_support(row, "finite_check")
 
 
 def apply_raw_snapshot(row: Row) -> None:
@@ -80,21 +40,29 @@ def apply_raw_snapshot(row: Row) -> None:
 def apply_repetition_penalty(row: Row) -> None:
     """Once per distinct token of the scope: l / r where l > 0, else l * r (Keskar et al. 2019, CTRL, 4.1)."""
     r = np.float32(row.params.repetition_penalty)
-    seen = Counter(_repetition_scope(row))
+    seen = Counter(row.repetition_scope)
     _edit(row, "repetition_penalty", seen, lambda logit, _: logit / r if logit > 0 else logit * r)
 
 
 def apply_frequency_presence(row: Row) -> None:
-    """For each token generated so far: l - (count * f + p) (OpenAI API, frequency and presence penalty)."""
+    """For each token generated so far: l - (count * f + p) (OpenAI API, frequency and presence penalty).
+
+    Under Rule.PENALTIES_IN_SCOPE for each token in the scope of the repetition penalty, counted there (llama.cpp).
+    """
     f, p = np.float32(row.params.frequency_penalty), np.float32(row.params.presence_penalty)
-    counts = Counter(row.output_token_ids)
-    _edit(row, "frequency_presence", counts, lambda logit, count: logit - (np.float32(count) * f + p))
+    counted = row.repetition_scope if Rule.PENALTIES_IN_SCOPE in row.profile.rules else row.output_token_ids
+    _edit(row, "frequency_presence", Counter(counted), lambda logit, count: logit - (np.float32(count) * f + p))
+
+
+def apply_dry(row: Row) -> None:
+    """For each token that would go on repeating the context: l - penalty (see dry_penalties)."""
+    _edit(row, "dry", dry_penalties(row.params, row.context), lambda logit, penalty: logit - penalty)
 
 
 def apply_context_frequency_penalty(row: Row) -> None:
     """For each token of prompt and output, by its occurrences in both: l - count * c."""
     c = np.float32(row.params.context_frequency_penalty)
-    counts = Counter([*row.prompt_token_ids, *row.output_token_ids])
+    counts = Counter(row.context)
     _edit(row, "context_frequency_penalty", counts, lambda logit, count: logit - np.float32(count) * c)
 
 
@@ -104,40 +72,13 @@ def apply_logit_bias(row: Row) -> None:
     _edit(row, "logit_bias", biases, lambda logit, bias: logit + np.float32(bias))
 
 
-def apply_hard_masks(row: Row) -> None:
-    """What must not be drawn becomes -inf; last of the edits, so that nothing revives a banned token."""
-    params, vocab_size = row.params, len(row.logits)
-    allowed = np.ones(vocab_size, dtype=bool)
-    if params.allowed_token_ids is not None:
-        allowed[:] = False
-        allowed[list(params.allowed_token_ids)] = True
-    allowed[list(params.banned_token_ids)] = False
-    if len(row.output_token_ids) < params.min_tokens:
-        allowed[list(params.stop_token_ids)] = False
-        allowed[[] if params.ignore_eos else list(row.eos_token_ids)] = False
-    if row.bitmask is not None:
-        allowed &= unpack_bitmask(row.bitmask, vocab_size)
-    if row.num_valid_tokens is not None:
-        allowed[row.num_valid_tokens :] = False
-    row.logits = np.where(allowed, row.logits, np.float32(-np.inf))
-    _require_support(row, "hard_masks")
+def require_support(row: Row, stage: str) -> None:
+    """EmptySupportError naming the stage where every token is banned."""
+    if not row.kept.any():
+        raise EmptySupportError(row.index, stage)
 
 
-def unpack_bitmask(bitmask: Array, vocab_size: int) -> Array:
-    """Unpack uint32 [ceil(vocab_size / 32)] to bool [vocab_size]: token i is bit i % 32 of word i // 32."""
-    token_ids = np.arange(vocab_size)
-    bits = bitmask.astype(np.uint32)[token_ids // 32] >> (token_ids % 32).astype(np.uint32)  # [vocab_size]
-    return np.asarray(bits & 1 == 1)
-
-
-def _repetition_scope(row: Row) -> list[int]:
-    scope, history = row.params.repetition_penalty_scope, [*row.prompt_token_ids, *row.output_token_ids]
-    if scope == "output":
-        return list(row.output_token_ids)
-    return history if scope == "prompt+output" else history[-int(scope) :]
-
-
-def _edit(row: Row, stage: str, amounts: Mapping[int, float], edit: Callable[[np.float32, float], np.float32]) -> None:
+def _edit(row: Row, stage: str, amounts: Mapping[int, Any], edit: Callable[[np.float32, Any], np.float32]) -> None:
     """Replace each logit that is not banned by `edit(logit, amount)`; it must stay finite."""
     logits = row.logits.copy()
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
@@ -147,8 +88,3 @@ def _edit(row: Row, stage: str, amounts: Mapping[int, float], edit: Callable[[np
                 if not np.isfinite(logits[token_id]):
                     raise NonFiniteLogitsError(row.index, token_id, stage)
     row.logits = logits
-
-
-def _require_support(row: Row, stage: str) -> None:
-    if not row.kept.any():
-        raise EmptySupportError(row.index, stage)

@@ -19,6 +19,8 @@ _NUM_ROUNDS = 10
 
 SAMPLING_DRAW = 0
 """Draw id of the token itself; other ids separate other uses of randomness at the same position."""
+XTC_DRAW = 1
+"""Draw id of XTC's coin."""
 
 
 def philox4x64(counter: Counter, key: Key) -> Counter:
@@ -33,11 +35,13 @@ def philox4x64(counter: Counter, key: Key) -> Counter:
     return c0, c1, c2, c3
 
 
-def random_words(seed: int, stream: int, position: int, choice: int, attempt: int = 0) -> Counter:
+def random_words(
+    seed: int, stream: int, position: int, choice: int, attempt: int = 0, *, draw_id: int = SAMPLING_DRAW
+) -> Counter:
     """The random bits that draw the token at `position` (the number of output tokens before it), four words.
 
     Key = (seed, stream), counter = (position, choice, draw id, attempt). A negative seed is taken as its
     two's complement.
     """
     key = (seed & _MASK, stream & _MASK)
-    return philox4x64((position, choice, SAMPLING_DRAW, attempt), key)
+    return philox4x64((position, choice, draw_id, attempt), key)

@@ -9,53 +9,58 @@ from collections.abc import Callable
 
 import numpy as np
 
-from decoding.reference import draw, logits, truncation
-from decoding.reference.logits import Array, Row, total_order
-from decoding.stages import PIPELINE
+from decoding.reference import draw, logits, masks, mirostat, temperature, truncation, xtc
+from decoding.reference.row import Array, Row, total_order
+from decoding.reference.weights import relative
+from decoding.stages import Stage
 from decoding.types import LogprobsMode
 
 APPLY: dict[str, Callable[[Row], None]] = {
     name.removeprefix("apply_"): function
-    for module in (logits, truncation, draw)
+    for module in (logits, masks, temperature, truncation, xtc, mirostat, draw)
     for name, function in vars(module).items()
     if name.startswith("apply_")
 }
 """`apply_<stage>` of every stage, by the stage's name."""
 
-SNAPSHOT_OF_MODE: dict[LogprobsMode, str] = {
-    "raw": "raw_snapshot",
-    "penalized": "hard_masks",
-    "scaled": "temperature",
-    "final": "cut",
-}
-"""The stage whose row each mode of log-probabilities is the log-softmax of."""
-
 
 def sample_row(row: Row) -> Row:
-    """Take `row` through all stages, in the order of PIPELINE, and return it.
+    """Take `row` through all stages, in the order of its profile, and return it.
 
     Afterwards `row.stage_rows` has the row as each stage left it, `probabilities` is the distribution of the
-    draw (float64 [vocab]), and `token_id` the token.
+    draw (float64 [vocab]), `token_id` the token, and `surprise` what mirostat learns from it.
 
     Raises:
         NonFiniteLogitsError: NaN or +inf in the logits, or made by an edit.
         EmptySupportError: every token is banned.
     """
-    for stage in PIPELINE:
-        APPLY[stage.name](row)
+    for stage in row.profile.stages:
+        if takes(row, stage):
+            APPLY[stage.name](row)
         row.stage_rows[stage.name] = row.logits.copy()
     return row
 
 
-def log_softmax(row: Array) -> Array:
-    """Return l - log(sum(exp(l))), float64 [vocab]; the maximum is taken out first: nothing overflows."""
-    shifted = np.subtract(row, row.max(), dtype=np.float64)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
+def takes(row: Row, stage: Stage) -> bool:
+    """Every stage is taken, but mirostat stands in place of the truncations."""
+    return row.params.mirostat_tau is None or not 90 <= stage.number < 99
+
+
+def log_softmax(exponents: Array) -> Array:
+    """Return x - log(sum(exp(x))), float64 [vocab]; the maximum is taken out first: nothing overflows."""
+    x = relative(exponents)
+    return np.asarray(x - np.log(np.exp(x).sum()))
 
 
 def logprobs(row: Row, mode: LogprobsMode) -> Array:
     """Natural log-probabilities of every token in one of the four modes, float64 [vocab]."""
-    return log_softmax(row.stage_rows[SNAPSHOT_OF_MODE[mode]])
+    spoken_of = {
+        "raw": row.stage_rows["raw_snapshot"],
+        "penalized": row.stage_rows["hard_masks"],
+        "scaled": row.whole,
+        "final": row.stage_rows["cut"],
+    }
+    return log_softmax(spoken_of[mode])
 
 
 def ranking(row: Row, mode: LogprobsMode) -> Array:

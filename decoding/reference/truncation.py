@@ -1,9 +1,8 @@
-"""Stages 8 to 12: temperature and truncation, in float64.
+"""Stage 9: which tokens may be drawn at all; and the cut.
 
-After temperature `row.logits` holds the exponents of the weights: weight = exp(logit), 1 for the best token.
-Every truncation keeps a prefix of `row.order`, the total order of the stage-7 logits; being taken before
-temperature, that order has no ties that rounding made. A greedy row is a point from temperature on, so that
-the stages after it have nothing to drop.
+Each stage works on the distribution renormalised over what the stages before it kept, and keeps at least the first of
+that in the total order (under Rule.KEEP_TIES: with all tokens equal to it). In a profile whose temperature comes later
+the distribution is that at temperature 1.
 """
 
 from __future__ import annotations
@@ -13,29 +12,19 @@ import math
 import numpy as np
 
 from decoding.params import to_float32
-from decoding.reference.logits import Array, Row, total_order
-from decoding.stages import CUT_LOG2, GREEDY_TEMPERATURE
-
-CUT = CUT_LOG2 * math.log(2.0)
-"""Exponent below which a weight is zero by definition: no token with less is kept or has mass."""
-
-
-def apply_temperature(row: Row) -> None:
-    """(l - max) / T; below GREEDY_TEMPERATURE its limit, a point on the first of the total order."""
-    row.order = total_order(row.logits)
-    logits = row.logits.astype(np.float64)
-    temperature = to_float32(row.params.temperature)
-    if temperature < GREEDY_TEMPERATURE:
-        row.logits = np.full_like(logits, -np.inf)
-        row.logits[row.order[0]] = 0.0
-    else:
-        row.logits = (logits - logits.max()) / temperature
+from decoding.reference.row import Array, Row
+from decoding.reference.weights import CUT, entropy, mean_exponent, probabilities, relative, weights
+from decoding.stages import Rule
 
 
 def apply_top_k(row: Row) -> None:
-    """The k first of the total order, exactly (Fan et al. 2018): ties at the k-th go to the lower ids."""
-    if row.params.top_k is not None:
-        _keep_first(row, row.params.top_k)
+    """The k first of the total order, exactly (Fan et al. 2018): ties at the k-th go to the lower ids.
+
+    Under Rule.KEEP_TIES all of them stay (transformers' TopKLogitsWarper, vLLM).
+    """
+    k, order = row.params.top_k, _kept_order(row)
+    if k is not None and k < len(order):
+        keep_first(row, k + (_num_tied(row, order, k - 1) if Rule.KEEP_TIES in row.profile.rules else 0))
 
 
 def apply_top_p(row: Row) -> None:
@@ -45,27 +34,97 @@ def apply_top_p(row: Row) -> None:
     """
     p = to_float32(row.params.top_p)
     if p < 1.0:
-        mass = np.cumsum(weights(row.logits)[row.order])
-        _keep_first(row, int(np.searchsorted(mass, p * mass[-1])) + 1)
+        mass = np.cumsum(weights(row.logits)[_kept_order(row)])
+        keep_first(row, int(np.searchsorted(mass, p * mass[-1])) + 1)
 
 
 def apply_min_p(row: Row) -> None:
-    """Tokens with prob >= min_p * max prob, compared as (l - max) / T >= log(min_p) (Nguyen et al. 2024)."""
+    """Tokens with prob >= min_p * max prob, compared as l - max >= log(min_p) (Nguyen et al. 2024)."""
     min_p = to_float32(row.params.min_p)
     if min_p > 0.0:
-        row.logits = np.where(row.logits >= math.log(min_p), row.logits, -np.inf)
+        keep(row, relative(row.logits) >= math.log(min_p))
+
+
+def apply_typical_p(row: Row) -> None:
+    """Tokens whose surprise is nearest to the entropy, until their mass reaches p (Meister et al. 2022).
+
+    The distance |-ln p - H| is |x - mean(x)| in exponents; equal ones follow the total order. p = 0 keeps one token,
+    1 is off. Under Rule.TYPICAL_EXCEEDS the mass must be above p (llama.cpp); under Rule.KEEP_TIES every token as near
+    as the last one stays (transformers' TypicalLogitsWarper).
+    """
+    p, rules = to_float32(row.params.typical_p), row.profile.rules
+    if p == 1.0:
+        return
+    order = _kept_order(row)
+    distance = abs(relative(row.logits)[order] - mean_exponent(row.logits))
+    nearest = np.argsort(distance, kind="stable")
+    mass = np.cumsum(weights(row.logits)[order][nearest])
+    last = int(np.searchsorted(mass, p * mass[-1], side="right" if Rule.TYPICAL_EXCEEDS in rules else "left"))
+    near = np.arange(len(order)) <= last
+    if Rule.KEEP_TIES in rules:
+        near = distance[nearest] <= distance[nearest[last]]
+    keep(row, np.isin(np.arange(len(row.logits)), order[nearest[near]]))
+
+
+def apply_top_n_sigma(row: Row) -> None:
+    """Exponents of at least max - n * sigma, sigma their standard deviation (Tang et al. 2024, "Top-nsigma").
+
+    Both are those of the whole row: of all tokens that are not banned, whatever was dropped before.
+    """
+    if row.params.top_n_sigma is not None:
+        spread = to_float32(row.params.top_n_sigma) * float(np.std(row.whole[row.whole > -np.inf]))
+        keep(row, row.whole >= -spread)
+
+
+def apply_epsilon_cutoff(row: Row) -> None:
+    """Tokens with p >= epsilon (Hewitt et al. 2022, "Truncation Sampling as Language Model Desmoothing", 5)."""
+    epsilon = to_float32(row.params.epsilon_cutoff)
+    if epsilon > 0.0:
+        keep(row, probabilities(row.logits) >= epsilon)
+
+
+def apply_eta_cutoff(row: Row) -> None:
+    """Tokens with p >= min(eta, sqrt(eta) * exp(-entropy)) (Hewitt et al. 2022; transformers' EtaLogitsWarper)."""
+    eta = to_float32(row.params.eta_cutoff)
+    if eta > 0.0:
+        keep(row, probabilities(row.logits) >= min(eta, math.sqrt(eta) * math.exp(-entropy(row.logits))))
+
+
+def apply_top_a(row: Row) -> None:
+    """Tokens with p >= a * (largest p)**2 (BlinkDL 2022, RWKV-LM; text-generation-webui)."""
+    a = to_float32(row.params.top_a)
+    if a > 0.0:
+        p = probabilities(row.logits)
+        keep(row, p >= a * p.max() ** 2)
 
 
 def apply_cut(row: Row) -> None:
-    """Weights below 2**-40 of the largest are zero by definition: the only rounding that can drop a token."""
-    row.logits = np.where(row.logits >= CUT, row.logits, -np.inf)
+    """Weights below 2**-40 of the largest kept are zero by definition: the only rounding that can drop a token."""
+    keep(row, relative(row.logits) >= CUT)
 
 
-def weights(exponents: Array) -> Array:
-    """exp, and zero below the cut: the unnormalised probabilities that mass is made of, float64 [vocab]."""
-    return np.where(exponents >= CUT, np.exp(exponents), 0.0)
-
-
-def _keep_first(row: Row, num_tokens: int) -> None:
+def keep_first(row: Row, num_tokens: int) -> None:
+    """Drop what comes after the first `num_tokens` of what is kept, in the total order."""
     row.logits = row.logits.copy()
-    row.logits[row.order[num_tokens:]] = -np.inf
+    row.logits[_kept_order(row)[num_tokens:]] = -np.inf
+
+
+def keep(row: Row, wanted: Array) -> None:
+    """Drop what is not in `wanted`, bool [vocab]; where nothing would be left, the first of the total order stays."""
+    if not (wanted & row.kept).any():
+        order = _kept_order(row)
+        ties = _num_tied(row, order, 0) if Rule.KEEP_TIES in row.profile.rules else 0
+        keep_first(row, 1 + ties)
+    else:
+        row.logits = np.where(wanted, row.logits, -np.inf)
+
+
+def _kept_order(row: Row) -> Array:
+    """Ids of what is kept, in the total order."""
+    return row.order[row.kept[row.order]]
+
+
+def _num_tied(row: Row, order: Array, place: int) -> int:
+    """How many tokens after this place are equal to the one there."""
+    values = row.ranked[order]
+    return int((values[place + 1 :] == values[place]).sum())

@@ -11,11 +11,10 @@ This package needs the `test` extra (`hypothesis`); `import decoding` never does
 """
 
 from decoding.testing.checks import assert_matches_reference, reference_row
+from decoding.testing.invalid import INVALID_VALUES, invalid_sampling_params
 from decoding.testing.strategies import (
-    INVALID_VALUES,
     SamplingProblem,
     bitmasks,
-    invalid_sampling_params,
     logits_batches,
     logits_rows,
     sampling_params,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from decoding.params import SamplingParams
 from decoding.sampler import Sampler, SamplingState
+from decoding.stages import PROFILES
 from decoding.types import LOGPROBS_MODES, REPETITION_SCOPES
 
 Array: TypeAlias = NDArray[Any]
@@ -123,9 +124,9 @@ _BACKGROUNDS: tuple[Callable[[np.random.Generator, int], Array], ...] = (
 
 @st.composite
 def sampling_params(draw: st.DrawFn, vocab_size: int, *, max_logprobs: int = 8) -> SamplingParams:
-    """Valid SamplingParams: up to eight parameters of the pipeline are set, the others are neutral."""
+    """Valid SamplingParams: up to ten parameters of the pipeline are set, the others are neutral."""
     strategies = _pipeline_parameters(vocab_size, max_logprobs)
-    names = draw(st.lists(st.sampled_from(tuple(strategies)), unique=True, max_size=8))
+    names = draw(st.lists(st.sampled_from(tuple(strategies)), unique=True, max_size=10))
     seed = draw(st.integers(-(2**63), 2**63 - 1))
     return SamplingParams(seed=seed, max_tokens=None, **{name: draw(strategies[name]) for name in names})
 
@@ -134,71 +135,68 @@ def sampling_params(draw: st.DrawFn, vocab_size: int, *, max_logprobs: int = 8) 
 def _pipeline_parameters(vocab_size: int, max_logprobs: int) -> dict[str, Strategy]:
     """For each parameter that the sampler looks at, its valid values: the ordinary ones and the corners."""
     ids = token_ids(vocab_size, max_size=6)
-    penalty = st.sampled_from((0.5, -0.5, 2.0)) | st.floats(-2.0, 2.0)
-    probability = st.sampled_from((0.0, 0.5, 0.9, 1.0)) | st.floats(0.0, 1.0)
-    bias = st.sampled_from((-100.0, 100.0)) | st.floats(-100.0, 100.0)
     return {
-        "temperature": st.sampled_from((0.0, 0.5, 1e-7, 2.0**-20, 2.0**60, 1e38)) | st.floats(0.0, 4.0),
-        "top_k": st.sampled_from((1, max(1, vocab_size - 1), vocab_size)) | st.integers(1, vocab_size + 1),
-        "top_p": probability,
-        "min_p": probability | st.floats(0.0, 2.0**-6),
-        "repetition_penalty": st.sampled_from((1.1, 0.5)) | st.floats(0.125, 8.0),
-        "repetition_penalty_scope": st.sampled_from(REPETITION_SCOPES) | st.integers(1, 30),
-        "frequency_penalty": penalty,
-        "presence_penalty": penalty,
-        "context_frequency_penalty": penalty,
-        "logit_bias": st.dictionaries(st.integers(0, vocab_size - 1), bias, max_size=6),
-        "allowed_token_ids": ids.filter(bool),
-        "banned_token_ids": ids,
         "stop_token_ids": ids,
         "min_tokens": st.integers(0, 16),
         "ignore_eos": st.booleans(),
         "logprobs": st.integers(0, min(max_logprobs, vocab_size)),
-        "logprobs_mode": st.sampled_from(LOGPROBS_MODES),
+        "logprobs_mode": st.sampled_from(LOGPROBS_MODES) | st.lists(st.sampled_from(LOGPROBS_MODES), min_size=1),
+        **_edits(vocab_size, ids),
+        **_shapes(),
+        **_truncations(vocab_size),
     }
 
 
-def invalid_sampling_params() -> st.SearchStrategy[dict[str, Any]]:
-    """Arguments that SamplingParams must refuse with an error that tells of every one of them."""
-    bad = {name: st.sampled_from(values) for name, values in INVALID_VALUES.items()}
-    return st.fixed_dictionaries({}, optional=bad).filter(bool)
+def _edits(vocab_size: int, ids: Strategy) -> dict[str, Strategy]:
+    penalty = st.sampled_from((0.5, -0.5, 2.0)) | st.floats(-2.0, 2.0)
+    bias = st.sampled_from((-100.0, 100.0)) | st.floats(-100.0, 100.0)
+    sequences = st.lists(ids.filter(bool), max_size=3)
+    return {
+        "repetition_penalty": st.sampled_from((1.1, 0.5)) | st.floats(0.125, 8.0),
+        "repetition_penalty_scope": st.sampled_from(REPETITION_SCOPES) | st.integers(1, 30),
+        "frequency_penalty": penalty,
+        "presence_penalty": penalty,
+        "dry_multiplier": st.sampled_from((0.8, 1e38)) | st.floats(0.0, 4.0),
+        "dry_base": st.sampled_from((1.0, 1.75, 1e30)) | st.floats(1.0, 4.0),
+        "dry_allowed_length": st.integers(1, 4),
+        "dry_range": st.integers(1, 30),
+        "dry_sequence_breakers": sequences,
+        "context_frequency_penalty": penalty,
+        "logit_bias": st.dictionaries(st.integers(0, vocab_size - 1), bias, max_size=6),
+        "allowed_token_ids": ids.filter(bool),
+        "banned_token_ids": ids,
+        "no_repeat_ngram_size": st.integers(1, 4),
+        "bad_words": sequences,
+    }
 
 
-_NOT_INTEGERS: tuple[Any, ...] = (1.0, 1.5, "1", True, [1], float("nan"), b"1", 1j)
-_NOT_FINITE: tuple[Any, ...] = (np.nan, np.inf, -np.inf, 1e39, 10**400, "1", True, None, [], 1j)
-_NOT_BOOLEANS: tuple[Any, ...] = (0, 1, "true", None, 1.0)
-_NOT_TOKEN_IDS: tuple[Any, ...] = (1, "12", b"12", [-1], [2**31], [1.0], [True], ["1"], [None], {1: 2})
-_NOT_BIASES: tuple[Any, ...] = ({1: float("nan")}, {1: 1e39}, {1: "1"}, [1], [(1, 1), (1, 2)], [(1, 1, 1)])
+def _shapes() -> dict[str, Strategy]:
+    return {
+        "temperature": st.sampled_from((0.0, 0.5, 1e-7, 2.0**-20, 2.0**60, 1e38)) | st.floats(0.0, 4.0),
+        "dynatemp_range": st.sampled_from((0.5, 1e-7)) | st.floats(0.0, 4.0),
+        "dynatemp_exponent": st.sampled_from((1.0, 2.0)) | st.floats(0.25, 8.0),
+        "smoothing_factor": st.sampled_from((0.25, 1.0)) | st.floats(0.0, 8.0),
+        "smoothing_curve": st.sampled_from((1.0, 3.0)) | st.floats(1.0, 3.0),
+    }
 
-INVALID_VALUES: dict[str, tuple[Any, ...]] = {
-    "max_tokens": (*_NOT_INTEGERS, -1, 2**31, 10**4000),
-    "min_tokens": (*_NOT_INTEGERS, None, -1, 2**31, 10**4000),
-    "n": (*_NOT_INTEGERS, None, 0, -1, 2**31),
-    "best_of": (*_NOT_INTEGERS, -1, 2**31),
-    "seed": (*_NOT_INTEGERS, 2**63, -(2**63) - 1, 10**4000),
-    "repetition_penalty": (*_NOT_FINITE, 0, 0.0, -0.0, -1.0, 1e-60),
-    "repetition_penalty_scope": (None, "prompt", "", 0, -1, 1.0, True, 2**31),
-    "frequency_penalty": _NOT_FINITE,
-    "presence_penalty": _NOT_FINITE,
-    "context_frequency_penalty": _NOT_FINITE,
-    "logit_bias": (1, "1", {"1": 1.0}, {-1: 1.0}, {True: 1.0}, *_NOT_BIASES),
-    "allowed_token_ids": (*_NOT_TOKEN_IDS, [], ()),
-    "banned_token_ids": _NOT_TOKEN_IDS,
-    "temperature": (*_NOT_FINITE, -1, -1e-9),
-    "top_k": (*_NOT_INTEGERS, 0, -1, 2**31),
-    "top_p": (*_NOT_FINITE, -0.1, 1.1, 2),
-    "min_p": (*_NOT_FINITE, -0.1, 1.1, -1),
-    "stop": (1, b"x", "", ["a", ""], [1], {"a": 1}, "\ud800", [None]),
-    "stop_token_ids": _NOT_TOKEN_IDS,
-    "include_stop_str_in_output": _NOT_BOOLEANS,
-    "ignore_eos": _NOT_BOOLEANS,
-    "logprobs": (*_NOT_INTEGERS, -1, 2**31),
-    "logprobs_mode": (None, "", "RAW", 1, ["raw"]),
-    "echo": _NOT_BOOLEANS,
-    "suffix": (1, b"x", ["x"], "\udfff"),
-    "skip_special_tokens": _NOT_BOOLEANS,
-}
-"""Values that break the rule of each parameter of SamplingParams by themselves."""
+
+def _truncations(vocab_size: int) -> dict[str, Strategy]:
+    probability = st.sampled_from((0.0, 0.5, 0.9, 1.0)) | st.floats(0.0, 1.0)
+    small = probability | st.floats(0.0, 2.0**-6)
+    return {
+        "top_k": st.sampled_from((1, max(1, vocab_size - 1), vocab_size)) | st.integers(1, vocab_size + 1),
+        "top_p": probability,
+        "min_p": small,
+        "typical_p": probability,
+        "top_n_sigma": st.sampled_from((0.0, 1.0)) | st.floats(0.0, 6.0),
+        "epsilon_cutoff": small,
+        "eta_cutoff": small,
+        "top_a": small,
+        "xtc_probability": probability,
+        "xtc_threshold": small,
+        "mirostat_tau": st.sampled_from((0.5, 5.0)) | st.floats(0.125, 12.0),
+        "mirostat_eta": st.sampled_from((0.1, 1.0)),
+    }
 
 
 @st.composite
@@ -212,7 +210,7 @@ def sampling_states(draw: st.DrawFn, vocab_size: int, *, max_logprobs: int = 8) 
         eos_token_ids=draw(token_ids(vocab_size, max_size=2)),
     )
     for token_id in draw(token_ids(vocab_size)):
-        state.append(token_id)
+        state.append(token_id, None if state.params.mirostat_tau is None else draw(st.floats(0.0, 20.0)))
     state.bitmask = draw(st.none() | bitmasks(vocab_size))
     return state
 
@@ -228,7 +226,9 @@ class SamplingProblem:
     def __repr__(self) -> str:
         """What a failing example needs to be written down as a test of its own."""
         valid, policy = self.sampler.num_valid_tokens, self.sampler.on_nonfinite
-        sampler = f"Sampler({self.sampler.vocab_size}, num_valid_tokens={valid}, on_nonfinite={policy!r})"
+        profile = self.sampler.profile.name
+        options = f"num_valid_tokens={valid}, on_nonfinite={policy!r}, profile={profile!r}"
+        sampler = f"Sampler({self.sampler.vocab_size}, {options})"
         rows = zip(self.logits.tolist(), self.states, strict=True)
         return "\n".join([sampler, *(f"{row}: {_shown(state)}" for row, state in rows)])
 
@@ -239,7 +239,8 @@ def _shown(state: SamplingState) -> str:
     chosen = {f.name: getattr(params, f.name) for f in fields(params)}
     changed = ", ".join(f"{k}={v!r}" for k, v in chosen.items() if v != getattr(default, k))
     place = f"choice={state.choice}, stream={state.stream}, eos_token_ids={state.eos_token_ids}"
-    history = f"{state.prompt_token_ids}, {place}), output {state.output_token_ids}, bitmask {state.bitmask}"
+    rest = f"output {state.output_token_ids}, mu {state.mirostat_mu}, bitmask {state.bitmask}"
+    history = f"{state.prompt_token_ids}, {place}), {rest}"
     return f"SamplingState(SamplingParams({changed}), {history}"
 
 
@@ -261,6 +262,7 @@ def sampling_problems(
         vocab_size,
         num_valid_tokens=draw(st.none() | st.integers(1, vocab_size)),
         on_nonfinite=draw(st.sampled_from(("raise", "mask"))) if nonfinite else "raise",
+        profile=draw(st.sampled_from(tuple(PROFILES))),
     )
     logits = draw(logits_batches(vocab_size, num_rows, nonfinite=nonfinite))
     states = [draw(sampling_states(vocab_size)) for _ in range(num_rows)]

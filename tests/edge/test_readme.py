@@ -32,10 +32,10 @@ EMBEDDING = indented_after(ROOT / "docs" / "embedding.md", "From Python")
 
 def test_readme_has_five_examples() -> None:
     """The parser finds them all."""
-    assert len(README) == 5
+    assert len(README) == 6
 
 
-@pytest.mark.parametrize("code", [*README, EMBEDDING], ids=[*(f"README-{i}" for i in range(1, 6)), "embedding"])
+@pytest.mark.parametrize("code", [*README, EMBEDDING], ids=[*(f"README-{i}" for i in range(1, 7)), "embedding"])
 def test_example_runs(code: str, tmp_path: Path) -> None:
     """It exits with 0 and writes nothing to stderr."""
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

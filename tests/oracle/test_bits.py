@@ -1,6 +1,5 @@
 """The same bits on every instruction set, in every batch, from every memory layout."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -23,9 +22,15 @@ def bits(output):
     return arrays | {"errors": [repr(error) for error in output.errors]}
 
 
+ARRAYS = (
+    *("token_ids", "logprobs", "all_logprobs", "raw_logprobs", "ranks", "surprises"),
+    *("top_token_ids", "top_logprobs", "all_top_logprobs"),
+)
+
+
 def vars_of(output):
-    """Fields of the output by name."""
-    return {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
+    """Everything that an output has, by name."""
+    return {name: getattr(output, name) for name in (*ARRAYS, "errors")}
 
 
 def sample(problem, logits=None):

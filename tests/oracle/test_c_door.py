@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from decoding._kernel import ffi, lib
 
-VOCAB_SIZE, TOP, INT32_MAX = 40, 4, 2**31 - 1
+from decoding.stages import PIPELINE
+
+VOCAB_SIZE, TOP, MODES, INT32_MAX = 40, 4, 2, 2**31 - 1
 POINTERS = {
     "history_token_ids": "int32_t[]",
     "history_scope_counts": "int32_t[]",
@@ -19,6 +21,7 @@ POINTERS = {
     "bias_values": "float[]",
     "banned_token_ids": "int32_t[]",
     "allowed_token_ids": "int32_t[]",
+    "context_token_ids": "int32_t[]",
 }
 
 
@@ -26,16 +29,18 @@ class Call:
     """A good call with two rows, each with one entry in every array, to be spoilt in one place."""
 
     def __init__(self) -> None:
-        self.outputs = np.full((2, 64), 77, np.int64)  # results and top-N of both rows, all in one place to compare
+        self.outputs = np.full((3, 32), 77, np.int64)  # results and top-N of both rows, all in one place to compare
         self.probabilities = np.full((2, VOCAB_SIZE), 77.0)
         self.rows = [ffi.new("decoding_row *") for _ in range(2)]
         self.kept: list[Any] = []
         for row in self.rows:
             row.struct_size = ffi.sizeof("decoding_row")
-            row.temperature = row.top_p = row.repetition_penalty = 1.0
-            row.top_k, row.num_top, row.logprobs_mode = lib.DECODING_TOP_K_OFF, 1, lib.DECODING_LOGPROBS_RAW
-            row.num_history = row.num_bias = row.num_banned = 1
+            row.temperature = row.top_p = row.typical_p = row.repetition_penalty = 1.0
+            row.top_k, row.top_n_sigma, row.num_top = lib.DECODING_TOP_K_OFF, math.inf, 1
+            row.logprobs_modes = [lib.DECODING_LOGPROBS_RAW, lib.DECODING_LOGPROBS_FINAL, 0, 0]
+            row.num_history = row.num_bias = row.num_banned = row.num_context = 1
             row.num_allowed = 2
+            self.say(row, bad_words=[[1], [3, 4]], dry_breakers=[[5]])
             for field in POINTERS:
                 self.point(row, field, [1, 2] if field == "allowed_token_ids" else [1])
         self.batch = ffi.new("decoding_batch *", {"struct_size": ffi.sizeof("decoding_batch"), "num_rows": 2})
@@ -43,15 +48,17 @@ class Call:
 
     def _fill(self, batch: Any) -> None:
         batch.vocab_size = batch.num_valid_tokens = VOCAB_SIZE
-        batch.row_stride, batch.top_stride = 4 * VOCAB_SIZE, TOP
-        batch.workspace_size = lib.decoding_workspace_size(VOCAB_SIZE, 2)
+        batch.row_stride, batch.top_stride, batch.top_modes = 4 * VOCAB_SIZE, TOP, MODES
+        batch.workspace_size = lib.decoding_workspace_size(VOCAB_SIZE, 3)
+        self.stages = ffi.new("int32_t[]", [stage.number for stage in PIPELINE if 20 <= stage.number < 100])
+        batch.stages, batch.num_stages = self.stages, len(self.stages)
         arrays = {
             "logits": ffi.new("float[]", 2 * VOCAB_SIZE),
             "rows": ffi.new("decoding_row *[]", self.rows),
             "workspace": ffi.new("char[]", batch.workspace_size),
             "results": ffi.from_buffer("decoding_result[]", self.outputs[0], require_writable=True),
-            "top_token_ids": ffi.from_buffer("int32_t[]", self.outputs[1, :32], require_writable=True),
-            "top_logprobs": ffi.from_buffer("float[]", self.outputs[1, 32:], require_writable=True),
+            "top_token_ids": ffi.from_buffer("int32_t[]", self.outputs[1], require_writable=True),
+            "top_logprobs": ffi.from_buffer("float[]", self.outputs[2], require_writable=True),
         }
         self.kept.append(arrays)
         for field, array in arrays.items():
@@ -62,6 +69,14 @@ class Call:
         array = ffi.new(POINTERS[field], values)
         self.kept.append(array)
         setattr(row, field, array)
+
+    def say(self, row: Any, **sequences: list[list[int]]) -> None:
+        """Give the row bad words or breakers."""
+        for field, ids in sequences.items():
+            flat = ffi.new("int32_t[]", [token_id for sequence in ids for token_id in sequence])
+            lengths = ffi.new("int32_t[]", [len(sequence) for sequence in ids])
+            self.kept.append((flat, lengths))
+            setattr(row, field, {"token_ids": flat, "lengths": lengths, "num_sequences": len(ids)})
 
     def sample(self) -> int:
         """decoding_sample."""
@@ -90,19 +105,24 @@ def test_the_call_is_good() -> None:
     np.testing.assert_array_equal(call.probabilities[:, 2], 1.0)
 
 
+SHARES = ("top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_a", "xtc_probability", "xtc_threshold")
+NOT_NEGATIVE = ("temperature", "dynatemp_range", "smoothing_factor", "dry_multiplier")
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        *(("temperature", value) for value in (math.nan, math.inf, -1.0)),
-        *(("top_p", value) for value in (math.nan, -0.5, 1.5)),
-        *(("min_p", value) for value in (math.nan, -0.5, 1.5)),
+        *((name, value) for name in SHARES for value in (math.nan, -0.5, 1.5)),
+        *((name, value) for name in NOT_NEGATIVE for value in (math.nan, math.inf, -1.0)),
+        *(("top_n_sigma", value) for value in (math.nan, -1.0)),
         *(("top_k", value) for value in (0, -1)),
         *(("repetition_penalty", value) for value in (math.nan, math.inf, 0.0, -1.0)),
         *((f"{name}_penalty", math.nan) for name in ("frequency", "presence", "context_frequency")),
-        *((f"num_{name}", -1) for name in ("history", "bias", "banned", "allowed", "top")),
+        *((f"num_{name}", -1) for name in ("history", "bias", "banned", "allowed", "context", "top")),
         *(("num_top", value) for value in (TOP + 1, INT32_MAX)),
-        *(("logprobs_mode", value) for value in (-1, lib.DECODING_LOGPROBS_FINAL + 1)),
+        ("no_repeat_ngram_size", -1),
         ("num_history", INT32_MAX),  # with the bias: more edits than there can be
+        ("num_context", INT32_MAX),
         *((name, ffi.NULL) for name in POINTERS if name != "allowed_token_ids"),
     ],
 )
@@ -114,6 +134,85 @@ def test_a_bad_row_is_refused(field: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("switch", "field", "value"),
+    [
+        *(("dynatemp_range", "dynatemp_exponent", value) for value in (math.nan, math.inf, 0.0, -1.0)),
+        *(("smoothing_factor", "smoothing_curve", value) for value in (math.nan, 0.5, 3.5)),
+        *(("dry_multiplier", "dry_base", value) for value in (math.nan, math.inf, 0.5)),
+        *(("dry_multiplier", "dry_allowed_length", value) for value in (0, -1)),
+        *(("dry_multiplier", "dry_range", value) for value in (0, -1)),
+    ],
+)
+def test_what_belongs_to_a_switch_matters_with_it(switch: str, field: str, value: Any) -> None:
+    """Where the sampler is on, the fields that shape it are checked; where it is off, zero is as good as anything."""
+    call = Call()
+    for row in call.rows:
+        row.dynatemp_exponent = row.smoothing_curve = row.dry_base = 1.0
+        row.dry_allowed_length = row.dry_range = 1
+    setattr(call.rows[1], switch, 0.5)
+    assert call.sample() == lib.DECODING_OK
+    call.outputs[:] = 77
+    setattr(call.rows[1], field, value)
+    call.assert_refused(lib.DECODING_BAD_ARGUMENT)
+
+
+@pytest.mark.parametrize("mu", [math.nan, -1.0])
+def test_mirostats_bound(mu: float) -> None:
+    """It matters with the flag only."""
+    call = Call()
+    call.rows[1].mirostat_mu = mu
+    assert call.sample() == lib.DECODING_OK
+    call.outputs[:] = 77
+    call.rows[1].flags = lib.DECODING_MIROSTAT
+    call.assert_refused(lib.DECODING_BAD_ARGUMENT)
+
+
+@pytest.mark.parametrize("modes", [[-1, 0, 0, 0], [5, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 2, 0], [1, 2, 3, 0]])
+def test_modes_are_refused(modes: list[int]) -> None:
+    """Unknown, twice, after a gap, or more than the batch has lists for."""
+    call = Call()
+    call.rows[1].logprobs_modes = modes
+    call.assert_refused(lib.DECODING_BAD_ARGUMENT)
+
+
+@pytest.mark.parametrize("name", ["bad_words", "dry_breakers"])
+@pytest.mark.parametrize(
+    ("field", "value"), [("num_sequences", -1), ("token_ids", ffi.NULL), ("lengths", ffi.NULL), ("length", 0)]
+)
+def test_bad_sequences_are_refused(name: str, field: str, value: Any) -> None:
+    """A negative number of them, an array that is not there, a sequence of nothing."""
+    call = Call()
+    sequences = getattr(call.rows[1], name)
+    if field == "length":
+        sequences.lengths[0] = value
+    else:
+        setattr(sequences, field, value)
+    call.assert_refused(lib.DECODING_BAD_ARGUMENT)
+
+
+@pytest.mark.parametrize("stages", [[0], [10], [60], [100], [110], [21], [-1], [90, 91, 90], [80, 50], [91, 70]])
+def test_bad_stages_are_refused(stages: list[int]) -> None:
+    """A stage that cannot be chosen, one that stands twice, an edit after the distribution has begun."""
+    call = Call()
+    listed = ffi.new("int32_t[]", stages)
+    call.batch.stages, call.batch.num_stages = listed, len(stages)
+    call.assert_refused(lib.DECODING_BAD_ARGUMENT)
+
+
+def test_no_stages_is_the_default_order() -> None:
+    """Null is every stage; an empty list is none, so that the row is drawn from as it is."""
+    call = Call()
+    assert call.measure() == lib.DECODING_OK
+    expected = call.probabilities.copy()
+    call.batch.stages = ffi.NULL
+    assert call.measure() == lib.DECODING_OK
+    np.testing.assert_array_equal(call.probabilities, expected)
+    call.batch.stages, call.batch.num_stages = call.stages, 0
+    assert call.measure() == lib.DECODING_OK
+    np.testing.assert_array_equal(call.probabilities, 1 / VOCAB_SIZE)
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [
         *(("vocab_size", value) for value in (0, -1, lib.DECODING_MAX_VOCAB_SIZE + 1)),
@@ -121,6 +220,9 @@ def test_a_bad_row_is_refused(field: str, value: Any) -> None:
         *(("dtype", value) for value in (-1, 3)),
         ("num_rows", -1),
         ("top_stride", -1),
+        ("top_modes", -1),
+        ("top_modes", MODES - 1),
+        ("num_stages", -1),
         *((name, ffi.NULL) for name in ("logits", "rows", "results", "workspace", "top_token_ids", "top_logprobs")),
     ],
 )
@@ -210,13 +312,13 @@ def test_a_bias_may_not_overflow() -> None:
 
 @pytest.mark.parametrize("missing", ["top_token_ids", "top_logprobs"])
 def test_top_arrays_may_be_missing(missing: str) -> None:
-    """Rows that ask for no top-N need neither array, and one alone is left as it is."""
+    """Rows that ask for no top-N need neither array."""
     call = Call()
     setattr(call.batch, missing, ffi.NULL)
     for row in call.rows:
         row.num_top = 0
     assert call.sample() == lib.DECODING_OK
-    assert (call.outputs[1] == 77).all()
+    assert (call.outputs[1 if missing == "top_token_ids" else 2] == 77).all()
 
 
 def test_every_status_has_a_sentence() -> None:

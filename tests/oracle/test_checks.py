@@ -1,13 +1,16 @@
 """The comparison itself: a sampler that is wrong in any one way must not pass it."""
 
-import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from decoding.params import SamplingParams
 from decoding.sampler import Sampler, SamplingState
+from decoding.stages import PROFILES
 from decoding.testing import assert_matches_reference
+
+SECOND = np.array([[[0.0], [4e-6]]], np.float32)  # added to a report [rows, modes, N]: to the second mode
 
 
 class Wrong(Sampler):
@@ -20,18 +23,24 @@ class Wrong(Sampler):
     def sample(self, *args, **kwargs):
         """The true output with some arrays replaced."""
         output = super().sample(*args, **kwargs)
-        return dataclasses.replace(output, **self.falsify_output(output))
+        true = {name: getattr(output, name) for name in dir(output) if not name.startswith("_")}
+        return SimpleNamespace(**(true | self.falsify_output(output)))
 
     def probabilities(self, *args, **kwargs):
         """The true distribution, passed through the falsifier."""
         return self.falsify_probabilities(super().probabilities(*args, **kwargs))
 
 
-def check(**wrong):
-    """Compare a falsified sampler on a row with logprobs, top-5, top_k 20 and top_p 0.9."""
+SETTINGS = {"top_k": 20, "top_p": 0.9, "logprobs": 5, "logprobs_mode": ("final", "raw")}
+
+
+def check(settings=SETTINGS, profile=None, **wrong):
+    """Compare a falsified sampler on two rows; by default with top_k, top_p, top-5 and two kinds of logprobs."""
     logits = np.random.default_rng(3).normal(0, 2, (2, 100)).astype(np.float32)
-    params = SamplingParams(seed=1, top_k=20, top_p=0.9, logprobs=5, logprobs_mode="final")
-    assert_matches_reference(Wrong(100, **wrong), logits, [SamplingState(params), SamplingState(params, choice=1)])
+    params = SamplingParams(seed=1, **settings)
+    sampler = Wrong(100, **wrong)
+    sampler.profile = PROFILES[profile or "openai"]  # what it says, not what it does
+    assert_matches_reference(sampler, logits, [SamplingState(params), SamplingState(params, choice=1)])
 
 
 def drop_last(probabilities):
@@ -51,21 +60,87 @@ def test_the_truth_passes():
     [
         ("draws token", {"output": lambda o: {"token_ids": (o.token_ids + 1) % 100}}),
         ("draws token", {"output": lambda o: {"token_ids": o.token_ids - 101}}),
-        ("logprob of token", {"output": lambda o: {"logprobs": o.logprobs + np.float32(4e-6)}}),
+        ("logprob of token", {"output": lambda o: {"all_logprobs": o.all_logprobs + np.float32(4e-6)}}),
         ("reports rank", {"output": lambda o: {"ranks": o.ranks + 1}}),
         ("top-N", {"output": lambda o: {"top_token_ids": o.top_token_ids[:, ::-1]}}),
-        ("top token", {"output": lambda o: {"top_logprobs": o.top_logprobs - np.float32(4e-6)}}),
+        ("top token", {"output": lambda o: {"all_top_logprobs": o.all_top_logprobs - np.float32(4e-6)}}),
         ("fails with", {"output": lambda o: {"errors": (ValueError("no"), None)}}),
         ("row 0", {"probabilities": lambda p: p * (1 + 1e-5 * (np.arange(100) % 2))}),
         ("total mass", {"probabilities": lambda p: p * (1 + 1e-6)}),
         ("keeps", {"probabilities": drop_last}),
-        ("not the first in order", {"probabilities": lambda p: p[:, ::-1]}),
+        ("differs at ids", {"probabilities": lambda p: p[:, ::-1]}),
+        ("raw logprob of token", {"output": lambda o: {"all_logprobs": o.all_logprobs + SECOND[..., 0]}}),
+        ("raw logprob of top token", {"output": lambda o: {"all_top_logprobs": o.all_top_logprobs + SECOND}}),
+        ("surprise of 1", {"output": lambda o: {"surprises": np.ones(2, np.float32)}}),
     ],
 )
 def test_each_kind_of_lie_is_found(what, wrong):
     """One falsified array, by little more than rounding, and the comparison fails and says what differs."""
     with pytest.raises(AssertionError, match=what):
         check(**wrong)
+
+
+def lose(place):
+    """A falsifier that forgets the kept token at this place in order of probability, and renormalises."""
+
+    def falsify(probabilities):
+        p = probabilities.copy()
+        p[0, np.argsort(-p[0])[place]] = 0
+        return p / p.sum()
+
+    return falsify
+
+
+@pytest.mark.parametrize(
+    ("settings", "place"),
+    [
+        ({"typical_p": 0.5}, 0),
+        ({"typical_p": 0.5}, 3),
+        ({"xtc_probability": 1.0, "xtc_threshold": 0.02}, 0),
+        ({"top_n_sigma": 1.5}, 1),
+        ({"epsilon_cutoff": 0.01}, 1),
+        ({"eta_cutoff": 0.1}, 1),
+        ({"top_a": 0.2}, 1),
+        ({"mirostat_tau": 2.0}, 1),
+        ({"min_p": 0.01, "dynatemp_range": 0.5, "smoothing_factor": 0.1}, 1),
+    ],
+)
+def test_a_lost_token_is_found(settings, place):
+    """Also where what is kept is no prefix of the total order, or comes from an entropy."""
+    check(settings)
+    with pytest.raises(AssertionError, match="differs at ids"):
+        check(settings, probabilities=lose(place))
+
+
+@pytest.mark.parametrize("settings", [{"dynatemp_range": 0.5}, {"smoothing_factor": 0.3}, {"temperature": 1.7}])
+def test_a_wrong_shape_is_found(settings):
+    """The probabilities of stage 8 off by 1e-4 of their logarithm."""
+
+    def flatter(probabilities):
+        p = probabilities ** (1 - 1e-4)
+        return p / p.sum()
+
+    with pytest.raises(AssertionError, match="has probabilities"):
+        check(settings, probabilities=flatter)
+
+
+def test_another_profile_is_found():
+    """A sampler that runs in the default order and says it is llama.cpp's: temperature first moves top_p's border."""
+    settings = {"temperature": 2.0, "top_p": 0.8}
+    check(settings)
+    with pytest.raises(AssertionError, match="differs at ids"):
+        check(settings, profile="llama_cpp")
+
+
+def test_a_wrong_surprise_is_found():
+    """Mirostat's surprise, in nats instead of bits, or missing."""
+    check({"mirostat_tau": 3.0})
+    for wrong in (
+        lambda o: {"surprises": o.surprises * np.float32(np.log(2))},
+        lambda o: {"surprises": o.surprises * np.nan},
+    ):
+        with pytest.raises(AssertionError, match="surprise"):
+            check({"mirostat_tau": 3.0}, output=wrong)
 
 
 def test_a_missing_error_is_found():
@@ -77,6 +152,6 @@ def test_a_missing_error_is_found():
 
 def test_unasked_reports_are_found():
     """Where no log-probabilities were asked for there must be none."""
-    sampler = Wrong(3, output=lambda output: {"logprobs": np.zeros(1, np.float32)})
+    sampler = Wrong(3, output=lambda output: {"all_logprobs": np.zeros((1, 1), np.float32)})
     with pytest.raises(AssertionError, match="unasked"):
         assert_matches_reference(sampler, np.zeros((1, 3), np.float32), [SamplingState(SamplingParams())])

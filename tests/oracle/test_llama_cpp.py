@@ -1,6 +1,6 @@
 """Published cases of another project: probabilities in, probabilities out (llama.cpp's own sampler tests).
 
-Where one stage acts alone, or several in our order, its definition and ours are the same.
+Every section of the file, under the profile llama_cpp, by the reference and by the kernel on every instruction set.
 """
 
 import json
@@ -8,10 +8,11 @@ import json
 import numpy as np
 import pytest
 
+from decoding.kernel import available_isas, forced_isa
 from decoding.params import SamplingParams
+from decoding.reference import Row, sample_row
 from decoding.sampler import Sampler, SamplingState
-
-pytestmark = pytest.mark.usefixtures("isa")
+from decoding.stages import PROFILES, STAGE_NAMES, Profile
 
 
 @pytest.fixture(scope="module")
@@ -20,43 +21,77 @@ def cases(shared):
     return json.loads((shared / "vectors" / "llama_cpp_sampling.json").read_text())
 
 
-def distribution(p, *, output=(), **params):
-    """Our distribution for logits ln(p)."""
-    with np.errstate(divide="ignore"):
-        logits = np.log(np.array(p, np.float64)).astype(np.float32)
-    state = SamplingState(SamplingParams(**params))
+def by_reference(logits, params, output, profile):
+    """The distribution by definition."""
+    return sample_row(Row(logits=logits, params=params, seed=0, output_token_ids=output, profile=profile)).probabilities
+
+
+def by_kernel(logits, params, output, profile):
+    """The distribution that the kernel draws from."""
+    state = SamplingState(params)
     for token_id in output:
         state.append(token_id)
-    return Sampler(len(p)).probabilities(logits, [state])[0]
+    return Sampler(len(logits), profile=profile).probabilities(logits, [state])[0]
+
+
+@pytest.fixture(scope="module", params=["reference", *available_isas()])
+def distribution(request):
+    """Who answers: called with probabilities p it returns our distribution for the logits ln(p)."""
+
+    def answer(p, *, output=(), profile=PROFILES["llama_cpp"], **params):
+        with np.errstate(divide="ignore"):
+            logits = np.log(np.array(p, np.float64)).astype(np.float32)
+        return method(logits, SamplingParams(**params), output, profile)
+
+    if request.param == "reference":
+        method = by_reference
+        yield answer
+    else:
+        method = by_kernel
+        with forced_isa(request.param):
+            yield answer
 
 
 def check(case, p):
-    """Survivors, in order of probability unless the case lists every token."""
+    """Survivors, in order of probability unless the case lists every token; by weight where they are not normalised."""
     if not case.get("by_id"):
         p = np.sort(p[p > 0])[::-1]
-    np.testing.assert_allclose(p, case["expect"], atol=2e-5)
+    expected = np.array(case["expect"])
+    np.testing.assert_allclose(p, expected / expected.sum() if case.get("unnormalised") else expected, atol=2e-5)
 
 
-def test_temperature(cases):
+def test_every_section_is_tested(cases):
+    """The file has these sections and no other."""
+    sections = "temperature top_k top_p min_p penalties_over_history typical_p top_n_sigma queue"
+    assert list(cases) == ["source", *sections.split()]
+
+
+def test_temperature(cases, distribution):
     """One and zero."""
     for case in cases["temperature"]:
         check(case, distribution(case["p"], temperature=case["temp"]))
 
 
-def test_top_k(cases):
+def test_top_k(cases, distribution):
     """Theirs takes 0 for off."""
     for case in cases["top_k"]:
         check(case, distribution(case["p"], top_k=case["k"] or None))
 
 
-@pytest.mark.parametrize("name", ["top_p", "min_p"])
-def test_nucleus_and_min_p(cases, name):
+@pytest.mark.parametrize("name", ["top_p", "min_p", "typical_p"])
+def test_truncation(cases, distribution, name):
     """The boundary case of top_p among them: the token that reaches p is the last one kept."""
     for case in cases[name]:
         check(case, distribution(case["p"], **{name: case[name]}))
 
 
-def test_penalties(cases):
+def test_top_n_sigma(cases, distribution):
+    """The standard deviation is that of a whole population."""
+    for case in cases["top_n_sigma"]:
+        check(case, distribution(case["p"], top_n_sigma=case["n"]))
+
+
+def test_penalties(cases, distribution):
     """Repetition, frequency and presence over a history of output tokens."""
     for case in cases["penalties_over_history"]:
         params = {f"{name}_penalty": case[name] for name in ("repetition", "frequency", "presence")}
@@ -80,11 +115,34 @@ def survivors(stages, top_k, top_p, min_p):
     return sorted(ids)
 
 
-def test_queues_in_our_order(cases):
-    """Of the 23 published combinations those in the order top_k, top_p, min_p keep the same tokens here."""
-    ours = [case for case in cases["queue"]["cases"] if case[0] in ("k", "p", "m", "kp", "km", "pm", "kpm")]
-    assert len(ours) == 15
-    for stages, top_k, top_p, min_p in ours:
+def queue(letters):
+    """The profile llama_cpp with top_k, top_p and min_p in the order of these letters, right after the masks."""
+    first = [{"k": "top_k", "p": "top_p", "m": "min_p"}[letter] for letter in letters]
+    base = PROFILES["llama_cpp"]
+
+    def place(stage):
+        if stage.name in first:
+            return 0.5 + first.index(stage.name) / 10
+        return 0 if stage.number <= 70 else 1
+
+    stages = tuple(sorted(base.stages, key=place))
+    assert [stage.name for stage in stages if stage.name in first] == first
+    return Profile(letters, stages, base.rules)
+
+
+def test_queues(cases, distribution):
+    """All 23 published combinations, in the published order: the order of the stages is data."""
+    assert len(cases["queue"]["cases"]) == 23
+    for letters, top_k, top_p, min_p in cases["queue"]["cases"]:
         options = {"k": ("top_k", top_k), "p": ("top_p", top_p), "m": ("min_p", min_p)}
-        p = distribution(range(10_000), **dict(options[stage] for stage in stages))
-        assert np.flatnonzero(p).tolist() == survivors(stages, top_k, top_p, min_p), (stages, top_k, top_p, min_p)
+        params = dict(options[letter] for letter in letters)
+        p = distribution(range(10_000), profile=queue(letters), **params)
+        assert np.flatnonzero(p).tolist() == survivors(letters, top_k, top_p, min_p), (letters, params)
+
+
+def test_the_order_matters(cases):
+    """Some of the queues keep other tokens when they run in another order: the test above can fail."""
+    kept = {letters: survivors(*case) for case in cases["queue"]["cases"] for letters in [case[0]] if len(letters) == 2}
+    assert kept["kp"] != kept["pk"]
+    assert kept["mp"] != kept["pm"]
+    assert set(queue("pk").order) == set(PROFILES["openai"].order) == set(STAGE_NAMES) - {0, 10, 100, 110}

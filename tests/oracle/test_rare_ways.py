@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from decoding import Sampler, SamplingParams, SamplingState
 from decoding.errors import EmptySupportError, NonFiniteLogitsError
-from decoding.kernel import Kernel, Matrix, Row, active_isa, available_isas, force_isa
+from decoding.kernel import Kernel, Row, active_isa, available_isas, force_isa
 from decoding.testing import assert_matches_reference
 from decoding.types import LogprobsMode
 
@@ -40,7 +40,7 @@ def test_a_misled_search_finds_the_same_prefix(make, top_p):
     row = make(np.random.Generator(np.random.Philox(key=3)))
     states = [SamplingState(SamplingParams(top_p=top_p, seed=1))]
     fast, plain = Sampler(VOCAB_SIZE), Sampler(VOCAB_SIZE)
-    plain._kernel = Kernel(VOCAB_SIZE, VOCAB_SIZE, mask_nan=False, plain_search=True)
+    plain._kernel = Kernel(VOCAB_SIZE, VOCAB_SIZE, plain_search=True)
     assert fast.probabilities(row, states).tobytes() == plain.probabilities(row, states).tobytes()
     assert_matches_reference(fast, row[np.newaxis], states)
 
@@ -50,13 +50,13 @@ def forced_logprobs(logits: NDArray[np.float32], mode: LogprobsMode, temperature
     num_tokens = len(logits)
     rows = [Row() for _ in range(num_tokens)]
     for token_id, row in enumerate(rows):
-        row.set_distribution(temperature=temperature, top_k=None, top_p=0.9, min_p=0.0)
-        row.set_report(mode=mode, num_top=0, want_raw=False)
+        row.set(temperature=temperature, top_p=0.9)
+        row.set_report((mode,), 0)
         row.force_token(token_id)
-    matrix = Matrix(np.tile(logits, (num_tokens, 1)), num_tokens)  # [tokens, tokens]
-    batch = Kernel(num_tokens, num_tokens, mask_nan=False).sample(matrix, rows, 0)
-    assert batch.results["token_id"].tolist() == list(range(num_tokens))
-    logprobs: list[float] = batch.results["logprob"].tolist()
+    matrix = np.tile(logits, (num_tokens, 1))  # [tokens, tokens]
+    output = Kernel(num_tokens, num_tokens).sample(matrix, rows)
+    assert output.token_ids.tolist() == list(range(num_tokens))
+    logprobs: list[float] = output.logprobs.tolist()
     return logprobs
 
 

@@ -82,7 +82,7 @@ def test_fast_search_is_plain_search(kind: str, data: st.DataObject) -> None:
         logprobs_mode=data.draw(st.sampled_from(["raw", "final"])),
     )
     fast, plain = Sampler(VOCAB_SIZE), Sampler(VOCAB_SIZE)
-    plain._kernel = Kernel(VOCAB_SIZE, VOCAB_SIZE, mask_nan=False, plain_search=True)
+    plain._kernel = Kernel(VOCAB_SIZE, VOCAB_SIZE, plain_search=True)
     assert bits(fast, row, params) == bits(plain, row, params)
 
 

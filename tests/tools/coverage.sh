@@ -2,12 +2,11 @@
 # Line and branch coverage of csrc/ by the tests that reach the kernel, and the numbers of the lines that they miss.
 # Needs gcc with gcov, Python and PyPI, and leaves nothing behind: tests/tools/coverage.sh
 #
-# kernel_body.h and lanes.h are compiled once for each instruction set. gcovr adds the three up by line: a line or a
-# branch counts as covered when one set took it.
+# kernel_body.h is compiled once for each instruction set. gcovr adds the three up by line: a line or a branch counts as
+# covered when one set took it. Sets that this CPU cannot run are not measured.
 source "$(dirname "${BASH_SOURCE[0]}")/instrumented.sh"
 copy_checkout
-# Neither optimised nor inlined, so that lines and branches are those of the source.
-sed -i 's/ __attribute__((always_inline))//' "$scratch/decoding/csrc/lanes.h"
+forbid_inlining
 install_copy -O0 "--coverage -fprofile-update=atomic"
 run_tests
 python3 -m venv "$scratch/gcovr"

@@ -11,6 +11,10 @@ copy_checkout() { # optional test data in a folder called shared is found where 
   if [ -d "$checkout/../shared" ]; then ln -s "$(cd "$checkout/../shared" && pwd)" "$scratch/shared"; fi
 }
 
+forbid_inlining() { # so that lines and branches are those of the source; and gcc needs minutes to instrument the lanes
+  sed -i 's/ __attribute__((always_inline))//' "$scratch/decoding/csrc/lanes.h"
+}
+
 install_copy() { # OPTIMISATION C-FLAGS: the package and what its tests need, the kernel compiled this way
   sed -i "s/ -O3 / $1 /" "$scratch/decoding/csrc/CMakeLists.txt"
   python3 -m venv "$scratch/venv"

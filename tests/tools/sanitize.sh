@@ -24,16 +24,17 @@ run_sanitized() { # PYTEST-OPTIONS
 }
 
 copy_checkout
+forbid_inlining
 if [ "${1:-}" = --prove ]; then
   plant_error
-  install_copy -O1 "$flags"
+  install_copy "-O1 -fno-inline" "$flags"
   if run_sanitized --exitfirst >"$scratch/log" 2>&1; then
     echo "the planted error was not found"
     exit 1
   fi
   grep -m1 'ERROR: AddressSanitizer' "$scratch/log"
 else
-  install_copy -O1 "$flags"
+  install_copy "-O1 -fno-inline" "$flags"
   run_sanitized
   echo "no reports"
 fi

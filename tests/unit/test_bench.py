@@ -83,7 +83,7 @@ def test_prepared_call_is_the_sampler():
         call = bench.prepared(logits, bench.make_states(work, VOCAB_SIZE))
         call.sample()
         expected = sampler.sample(logits, bench.make_states(work, VOCAB_SIZE), commit=False)
-        assert call.batch.results["token_id"].tolist() == expected.token_ids.tolist()
+        assert call.output.token_ids.tolist() == expected.token_ids.tolist()
 
 
 def test_everything_is_everything():

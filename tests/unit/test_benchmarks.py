@@ -100,7 +100,7 @@ def test_floor_passes_do_their_work(modules):
     _, (_, out) = floor.max(row[None])()
     assert out[0] == row.max()
     _, (_, out) = floor.exp_sum(row[None])()
-    assert out[0] == pytest.approx(2.0**43 * np.exp(row - row.max()).sum(), rel=1e-5)
+    assert out[0] == pytest.approx(np.exp(row - row.max()).sum(), rel=1e-5)
 
 
 def test_floor_without_a_compiler(modules, monkeypatch):

@@ -8,6 +8,7 @@ from dataclasses import fields
 import pytest
 
 from decoding import cli, llm
+from decoding.cli_flags import DEFAULT_MAX_TOKENS, FLAGS
 from decoding.params import SamplingParams
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
 
@@ -69,17 +70,18 @@ def test_128_tokens_by_default(run, scripted):
     """More than the API's 16, as --help says."""
     _, out, _ = run("ab", "--seed", "1")
     assert out == expected(scripted, seed=1, max_tokens=128).choices[0].text + "\n"
-    assert cli.DEFAULT_MAX_TOKENS == 128
+    assert DEFAULT_MAX_TOKENS == 128
 
 
-def test_every_sampling_parameter_has_a_flag(capsys):
+@pytest.mark.parametrize("command", ["complete", "explain"])
+def test_every_sampling_parameter_has_a_flag(capsys, command):
     """Each field of SamplingParams can be set under its own name, and --help shows it."""
     with pytest.raises(SystemExit) as caught:
-        cli.main(["complete", "--help"])
+        cli.main([command, "--help"])
     assert caught.value.code == 0
     helped = capsys.readouterr().out
     for field in fields(SamplingParams):
-        assert field.name in cli._FLAGS
+        assert field.name in FLAGS
         assert "--" + field.name.replace("_", "-") in helped
 
 
@@ -89,10 +91,14 @@ def test_flags_become_parameters():
         --repetition-penalty-scope 64 --frequency-penalty -.5 --presence-penalty 1e-1 --context-frequency-penalty 1
         --logit-bias 5=-1.5 --logit-bias {"7":2} --allowed-token-ids 1,2 --allowed-token-ids 3 --banned-token-ids 4
         --temperature 0 --top-k 5 --top-p .5 --min-p 0.1 --stop a --stop b --stop-token-ids 8
-        --include-stop-str-in-output --ignore-eos --logprobs 2 --logprobs-mode final --echo --suffix s
-        --no-skip-special-tokens"""
+        --include-stop-str-in-output --ignore-eos --logprobs 2 --logprobs-mode final,raw --echo --suffix s
+        --no-skip-special-tokens --dry-multiplier .8 --dry-base 2 --dry-allowed-length 3 --dry-range none
+        --dry-sequence-breakers . --dry-sequence-breakers ; --no-repeat-ngram-size 4 --bad-words no --bad-words No
+        --dynatemp-range .5 --dynatemp-exponent 2 --smoothing-factor .3 --smoothing-curve 1.5 --typical-p .9
+        --top-n-sigma 1.5 --epsilon-cutoff .01 --eta-cutoff .02 --top-a .1 --xtc-probability .5 --xtc-threshold .2
+        --mirostat-tau none --mirostat-eta .2"""
     options = vars(cli._parser().parse_args(["complete", "x", *arguments.split()]))
-    assert SamplingParams(**{name: options[name] for name in cli._FLAGS}) == SamplingParams(
+    assert SamplingParams(**{name: options[name] for name in FLAGS}) == SamplingParams(
         max_tokens=None,
         min_tokens=1,
         n=2,
@@ -115,7 +121,27 @@ def test_flags_become_parameters():
         include_stop_str_in_output=True,
         ignore_eos=True,
         logprobs=2,
-        logprobs_mode="final",
+        logprobs_mode=["final", "raw"],
+        dry_multiplier=0.8,
+        dry_base=2,
+        dry_allowed_length=3,
+        dry_range=None,
+        dry_sequence_breakers=[".", ";"],
+        no_repeat_ngram_size=4,
+        bad_words=["no", "No"],
+        dynatemp_range=0.5,
+        dynatemp_exponent=2,
+        smoothing_factor=0.3,
+        smoothing_curve=1.5,
+        typical_p=0.9,
+        top_n_sigma=1.5,
+        epsilon_cutoff=0.01,
+        eta_cutoff=0.02,
+        top_a=0.1,
+        xtc_probability=0.5,
+        xtc_threshold=0.2,
+        mirostat_tau=None,
+        mirostat_eta=0.2,
         echo=True,
         suffix="s",
         skip_special_tokens=False,

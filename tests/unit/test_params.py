@@ -52,6 +52,20 @@ def test_all_problems_are_reported_together(arguments):
         ),
         ({"n": 4, "best_of": 2}, "best_of=2: must be at least n=4"),
         ({"min_tokens": 9, "max_tokens": 8}, "min_tokens=9: must be at most max_tokens=8"),
+        ({"smoothing_curve": 4}, "smoothing_curve=4: must be a number from 1 to 3"),
+        (
+            {"mirostat_tau": 0},
+            "mirostat_tau=0: must be a finite number > 0 (as a float32) or None",
+        ),
+        (
+            {"logprobs_mode": "RAW"},
+            "logprobs_mode='RAW': must be one or several of 'raw', 'penalized', 'scaled', 'final'",
+        ),
+        (
+            {"bad_words": [7]},
+            "bad_words=[7]: must be several sequences, none of them empty, each a string or token ids:"
+            " integers from 0 to 2,147,483,647",
+        ),
         ({"stop": ["ok", ""]}, "stop=['ok', '']: must be a string or several, none of them empty"),
         (
             {"temperature": -1, "top_k": 0},
@@ -97,6 +111,16 @@ def test_a_bias_error_names_the_key():
         ("best_of", 0, 0),
         ("max_tokens", None, None),
         ("min_p", 1, 1.0),
+        ("top_n_sigma", 2, 2.0),
+        ("top_n_sigma", None, None),
+        ("mirostat_tau", None, None),
+        ("dry_range", np.int32(64), 64),
+        ("dry_sequence_breakers", "\n", ("\n",)),
+        ("dry_sequence_breakers", ["\n", [5, 6], "\n", (5, 6)], ("\n", (5, 6))),
+        ("bad_words", np.array([[1, 2], [3, 4]]), ((1, 2), (3, 4))),
+        ("bad_words", None, ()),
+        ("logprobs_mode", ["final", "raw", "final"], ("final", "raw")),
+        ("logprobs_mode", ["final"], "final"),
     ],
 )
 def test_good_values_are_kept_in_one_form(name, value, kept):
@@ -124,6 +148,22 @@ def test_candidates_follow_best_of():
     """None and 0 mean n; only a best_of above n ranks anything."""
     assert [SamplingParams(n=2, best_of=b).num_candidates for b in (None, 0, 2, 5)] == [2, 2, 2, 5]
     assert [SamplingParams(n=2, best_of=b).ranks_candidates for b in (None, 0, 2, 5)] == [False] * 3 + [True]
+
+
+def test_modes_are_always_a_tuple():
+    """`logprobs_modes` is one shape for one mode and for several, in the order given."""
+    assert SamplingParams(logprobs_mode="scaled").logprobs_modes == ("scaled",)
+    assert SamplingParams(logprobs_mode=("final", "raw")).logprobs_modes == ("final", "raw")
+
+
+def test_neutral_values_are_the_defaults():
+    """Nothing shapes or truncates unless it is asked for."""
+    params = SamplingParams()
+    off = dict.fromkeys(("dry_multiplier", "dynatemp_range", "smoothing_factor", "min_p", "epsilon_cutoff"), 0.0)
+    off |= dict.fromkeys(("eta_cutoff", "top_a", "xtc_probability"), 0.0)
+    off |= dict.fromkeys(("top_k", "top_n_sigma", "mirostat_tau", "no_repeat_ngram_size"))
+    off |= {"top_p": 1.0, "typical_p": 1.0, "bad_words": ()}
+    assert {name: getattr(params, name) for name in off} == off
 
 
 def test_to_float32_rounds_to_nearest_and_refuses_overflow():

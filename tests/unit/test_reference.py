@@ -8,7 +8,7 @@ import pytest
 from decoding.errors import EmptySupportError, NonFiniteLogitsError
 from decoding.params import SamplingParams
 from decoding.reference import Row, logprobs, random_words, rank, sample_row, top_token_ids
-from decoding.reference.logits import unpack_bitmask
+from decoding.reference.masks import unpack_bitmask
 
 INF = float("inf")
 

@@ -1,109 +1,352 @@
-"""Golden hashes of drawn tokens and log-probability bits, on logits made by Philox.
+"""Tokens and log-probability bits that fix the stream version: what README.md beside this file describes.
 
-    python tests/vectors/make_golden.py          # writes golden.json beside this file
+    python tests/vectors/make_golden.py          # writes golden.txt.gz beside this file
 
-A hash changes only with the stream version: any other change of these bits breaks the promise of docs/semantics.md,
-section 2. Logits are made from integers alone, so that no version of numpy and no libm can move them.
+Everything is chosen by Philox, logits are made from integers alone, and rows are drawn through the public interface, so
+a line changes only where the kernel's answer does.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import gzip
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from decoding import Sampler, SamplerOutput, SamplingParams, SamplingState
 from decoding.kernel import STREAM_VERSION, active_isa
-from decoding.params import SamplingParams
-from decoding.sampler import Sampler, SamplingState
+from decoding.stages import PROFILES
+from decoding.types import LogprobsMode
 
-GOLDEN = Path(__file__).with_name("golden.json")
-COMMAND = "python tests/vectors/make_golden.py"
-NUM_STEPS = 3
+GOLDEN = Path(__file__).with_name("golden.txt.gz")
+NUM_SEQUENCES = 4096
+NONE = 2**31 - 1  # how the header writes "off" for top_k and dry_range
+
+
+# ---- choices ----
+
+
+def random_words(first_key: int, second_key: int, n: int) -> NDArray[np.uint64]:
+    """Blocks of Philox4x64-10 one after another, from the counter (1, 0, 0, 0) on: numpy counts up before the first."""
+    return np.asarray(np.random.Philox(key=np.array([first_key, second_key], np.uint64)).random_raw(n))
+
+
+class Choices:
+    """Choices of one sequence, each from one more 64-bit word of Philox with the key (sequence, 2**64 - 1)."""
+
+    def __init__(self, sequence: int) -> None:
+        self._words = iter(random_words(sequence, 2**64 - 1, 1000).tolist())
+
+    def word(self) -> int:
+        """64 random bits."""
+        return next(self._words)
+
+    def below(self, n: int) -> int:
+        """One of 0 .. n - 1."""
+        return self.word() * n >> 64
+
+    def pick(self, values: Sequence[Any]) -> Any:
+        """One of the values."""
+        return values[self.below(len(values))]
+
+    def one_in(self, n: int) -> bool:
+        """True once in n times."""
+        return self.below(n) == 0
+
+    def ids(self, likely: Sequence[int], most: int) -> tuple[int, ...]:
+        """Up to `most` of a few ids, so that they repeat themselves."""
+        return tuple(self.pick(likely) for _ in range(self.below(most + 1)))
+
+    def distinct_ids(self, likely: Sequence[int], vocab_size: int) -> list[int]:
+        """A few ids, likely ones and any, no id twice, in order."""
+        return sorted({self.pick((self.pick(likely), self.below(vocab_size))) for _ in range(1 + self.below(12))})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One case: `num_rows` sequences over `vocab_size` tokens, NUM_STEPS tokens each, all with the same parameters.
+    """How a row's bits are made of random words: see README.md."""
 
-    bits: how many bits a logit has. Logits are multiples of 2**(5 - bits) from -16 up to 16: the fewer, the more ties.
-    """
+    bits: int
+    shift: int
+    offset: int
+    peak: int = 0
+    ban: int = 0
 
-    name: str
+
+RECIPES: dict[int, tuple[Recipe, ...]] = {
+    0: (  # float32
+        Recipe(24, 2, 0x3F800000),  # 1 to 16, both signs
+        Recipe(24, 1, 0x3F800000, peak=0x01400000),  # up to 4, a few up to 24
+        Recipe(24, 1, 0x40000000, peak=0x00800000, ban=230),  # one in ten is left
+        Recipe(4, 22, 0x3E000000),  # sixteen values and their negatives: ties
+        Recipe(2, 23, 0x40000000, ban=20),
+        Recipe(12, 8, 0x40800000),  # 4 to 8, in steps of 2**-13: more tokens than values
+        Recipe(24, 0, 0x41400000),
+        Recipe(24, 4, 0x00000000),  # far below one unit: flat
+        Recipe(24, 0, 0x00000000),  # subnormal
+        Recipe(0, 0, 0x00000000),  # zeros of both signs
+        Recipe(24, 1, 0x7D000000),  # up to 1.7e38
+    ),
+    1: (  # float16
+        Recipe(12, 0, 0x3C00),
+        Recipe(11, 0, 0x3C00, peak=0x0A00),
+        Recipe(3, 9, 0x3800),
+        Recipe(10, 0, 0x0000, ban=60),  # subnormal
+        Recipe(11, 1, 0x6B00),  # up to 65504
+    ),
+    2: (  # bfloat16
+        Recipe(9, 0, 0x3F80),
+        Recipe(8, 0, 0x3F80, peak=0x0140),
+        Recipe(8, 0, 0x4000, peak=0x0080, ban=230),
+        Recipe(5, 3, 0x3F80),
+        Recipe(7, 0, 0x0000),  # subnormal
+    ),
+}
+
+SMALL = (1, 2, 3, 5, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 128, 200, 255, 256, 257, 300, 400, 511, 512, 513)
+MIDDLE = (700, 1000, 1024, 1025, 2048, 4095, 4096, 4097)
+LARGE = (32_000, 50_257, 128_256)
+
+FEATURES: dict[str, dict[str, tuple[Any, ...]]] = {
+    "temperature": {"temperature": (0.0, 2.0**-20, 0.05, 0.3, 0.7, 0.8, 1.3, 5.0, 1e30)},
+    "dynatemp": {"dynatemp_range": (0.3, 0.5, 1.5), "dynatemp_exponent": (0.5, 1.0, 2.0)},
+    "smoothing": {"smoothing_factor": (0.05, 0.2, 1.0), "smoothing_curve": (1.0, 1.5, 2.2, 3.0)},
+    "top_k": {"top_k": (1, 2, 5, 20, 50, 400)},
+    "top_p": {"top_p": (0.0, 0.1, 0.5, 0.9, 0.95, 0.999)},
+    "min_p": {"min_p": (1e-5, 0.02, 0.1, 0.5, 1.0)},
+    "typical_p": {"typical_p": (0.0, 0.2, 0.5, 0.9, 0.99)},
+    "top_n_sigma": {"top_n_sigma": (0.0, 0.3, 1.0, 2.0)},
+    "epsilon_cutoff": {"epsilon_cutoff": (1e-6, 3e-4, 3e-3, 0.05, 1.0)},
+    "eta_cutoff": {"eta_cutoff": (1e-6, 3e-4, 4e-3, 0.1, 1.0)},
+    "top_a": {"top_a": (0.05, 0.2, 0.5, 1.0)},
+    "xtc": {"xtc_probability": (0.1, 0.5, 1.0), "xtc_threshold": (0.0, 0.01, 0.1, 0.3, 0.6)},
+    "mirostat": {"mirostat_tau": (0.5, 2.0, 3.3, 5.0, 8.0), "mirostat_eta": (0.05, 0.1, 1.0)},
+    "repetition": {
+        "repetition_penalty": (0.7, 1.1, 1.3, 2.0),
+        "repetition_penalty_scope": ("prompt+output", "output", 1, 4, 16),
+    },
+    "frequency": {"frequency_penalty": (-0.5, 0.2, 1.7)},
+    "presence": {"presence_penalty": (-0.5, 0.3, 2.0)},
+    "context_frequency": {"context_frequency_penalty": (-0.3, 0.1, 0.9)},
+    "dry": {
+        "dry_multiplier": (0.4, 0.8, 3.0),
+        "dry_base": (1.0, 1.75, 2.5),
+        "dry_allowed_length": (1, 2, 3),
+        "dry_range": (None, None, 5, 12),
+    },
+    "no_repeat_ngram": {"no_repeat_ngram_size": (1, 2, 3, 4)},
+    "raw_too": {"best_of": (2,)},
+    "logprobs": {"logprobs": (1, 2, 5, 20)},
+}
+"""Each with the values that it takes; a value is picked for every parameter of a feature that is on."""
+
+LISTS = ("logit_bias", "allowed_token_ids", "banned_token_ids", "bad_words", "dry_sequence_breakers")
+ALL_FEATURES = (*FEATURES, *LISTS, "bitmask", "padding", "profile")
+MODES: tuple[LogprobsMode, ...] = ("raw", "penalized", "scaled", "final")
+
+# ---- sequences ----
+
+
+@dataclass(frozen=True)
+class Case:
+    """Some rows, one after another, each with the tokens drawn before it in its context."""
+
+    number: int
+    dtype: int
     vocab_size: int
-    num_rows: int = 16
-    bits: int = 24
-    dtype: str = "float32"
-    params: dict[str, Any] = field(default_factory=dict)
+    num_valid_tokens: int
+    recipe: Recipe
+    period: int  # after so many rows the logits come again
+    num_steps: int
+    profile: str
+    params: SamplingParams
+    prompt: tuple[int, ...]
+    choice: int
+    stream: int
+    bitmask: NDArray[np.uint32] | None
 
 
-def recipes() -> list[Recipe]:
-    """Every stage by itself, all together, every dtype, sizes around lanes, words and blocks."""
-    usual = {"temperature": 0.8, "top_p": 0.95, "logprobs": 5}
-    penalties = {"repetition_penalty": 1.3, "frequency_penalty": 0.4, "presence_penalty": 0.3}
-    stages = {
-        "neutral": {},
-        "greedy": {"temperature": 0.0},
-        "cold": {"temperature": 0.05},
-        "hot": {"temperature": 1e30},
-        "top_k": {"top_k": 7},
-        "top_p": {"top_p": 0.7},
-        "min_p": {"min_p": 0.02},
-        "penalties": penalties,
-        "context_frequency": {"context_frequency_penalty": 0.7},
-        "bias": {"logit_bias": {0: 9.0, 17: -3.5, 255: 12.0}},
-        "masks": {"banned_token_ids": [3, 5], "allowed_token_ids": list(range(1, 250, 2))},
-        "all": usual | penalties | {"top_k": 50, "min_p": 0.001, "logit_bias": {1: 2.0}},
-    }
-    modes = {mode: usual | {"logprobs_mode": mode} for mode in ("raw", "penalized", "scaled", "final")}
-    return [
-        *(Recipe(f"stage-{name}", 300, params={"logprobs": 5} | p) for name, p in stages.items()),
-        *(Recipe(f"ties-{name}", 300, bits=4, params={"logprobs": 5} | p) for name, p in stages.items()),
-        *(Recipe(f"mode-{name}", 1000, params=p) for name, p in modes.items()),
-        *(Recipe(f"size-{n}", n, params=usual | {"logprobs": 1}) for n in (1, 2, 15, 16, 17, 31, 33, 255, 256, 257)),
-        *(Recipe(f"dtype-{d}", 4097, 4, bits=8, dtype=d, params=usual) for d in ("float32", "float16", "bfloat16")),
-        Recipe("real-size", 128_256, 4, params=usual),
-    ]
+def make_case(number: int) -> Case:
+    """One feature certainly, in turn, and others by chance; everything else stays neutral."""
+    choices = Choices(number)
+    sizes = LARGE if number % 170 == 0 else MIDDLE if choices.one_in(16) else SMALL
+    vocab_size, dtype = choices.pick(sizes), choices.pick((0, 0, 1, 2))
+    recipe = choices.pick(RECIPES[dtype])
+    likely = likely_ids(make_logits(number, 0, dtype, vocab_size, recipe), dtype)
+    on = [name for name in ALL_FEATURES if name == ALL_FEATURES[number % len(ALL_FEATURES)] or choices.one_in(9)]
+    with_mask = "bitmask" in on and vocab_size < 600
+    return Case(
+        number=number,
+        dtype=dtype,
+        vocab_size=vocab_size,
+        num_valid_tokens=vocab_size - choices.below(vocab_size) // 4 if "padding" in on else vocab_size,
+        recipe=recipe,
+        period=choices.pick((1, 1, 2, 100)),
+        num_steps=1 if sizes == LARGE else choices.pick((1, 2, 2, 3, 4, 6)),
+        profile=choices.pick(tuple(PROFILES)) if "profile" in on else "openai",
+        params=choose_params(choices, on, likely, vocab_size),
+        prompt=choices.ids(likely, 16),
+        choice=choices.pick((0, 0, 1, 7)),
+        stream=choices.word() if choices.one_in(4) else 0,
+        bitmask=random_words(number, 2**64 - 2, (vocab_size + 31) // 32).astype(np.uint32) if with_mask else None,
+    )
 
 
-def make_logits(recipe: Recipe, step: int) -> np.ndarray:
-    """Logits [num_rows, vocab_size] from the raw words of Philox, keyed by the recipe's name and the step."""
-    key = int.from_bytes(hashlib.blake2b(recipe.name.encode(), digest_size=8).digest(), "little")
-    words = np.random.Philox(key=[key, step]).random_raw(recipe.num_rows * recipe.vocab_size)
-    integers = (words >> np.uint64(64 - recipe.bits)).astype(np.int64) - 2 ** (recipe.bits - 1)
-    logits = (integers.astype(np.float64) * 2.0 ** (5 - recipe.bits)).astype(np.float32)  # exact
-    logits = logits.reshape(recipe.num_rows, recipe.vocab_size)
-    if recipe.dtype == "bfloat16":
-        return (logits.view(np.uint32) >> 16).astype(np.uint16)  # 8 bits: exact
-    return logits.astype(recipe.dtype)
+def choose_params(choices: Choices, on: Sequence[str], likely: Sequence[int], vocab_size: int) -> SamplingParams:
+    """Values for all parameters of the features that are on."""
+    params: dict[str, Any] = {"seed": choices.pick((0, 1, -1, 42, choices.word() - 2**63))}
+    for name in on:
+        params |= {parameter: choices.pick(values) for parameter, values in FEATURES.get(name, {}).items()}
+    if "logprobs" in params or choices.one_in(2):
+        params["logprobs"] = min(params.get("logprobs", 0), vocab_size)
+        start, count = choices.below(4), choices.pick((1, 1, 2, 4))
+        params["logprobs_mode"] = [MODES[(start + i) % 4] for i in range(count)]
+    for name in on:
+        if name in LISTS:
+            params[name] = choose_list(name, choices, likely, vocab_size)
+    return SamplingParams(**params)
 
 
-def digest(recipe: Recipe, make: Callable[[Recipe, int], np.ndarray] = make_logits) -> str:
-    """BLAKE2b over everything that `sample` reports in NUM_STEPS steps, little-endian."""
-    prompt = [row % recipe.vocab_size for row in (0, 1, 1, 2)]
-    params = SamplingParams(seed=-7, **recipe.params)
-    states = [SamplingState(params, prompt, choice=row, stream=row * 2**40) for row in range(recipe.num_rows)]
-    sampler = Sampler(recipe.vocab_size)
-    bits = hashlib.blake2b(digest_size=16)
-    for step in range(NUM_STEPS):
-        output = sampler.sample(make(recipe, step), states)
-        for array in (output.token_ids, output.ranks, output.top_token_ids):
-            bits.update(array.astype("<i4").tobytes())
-        for array in (output.logprobs, output.top_logprobs):
-            bits.update(array.astype("<f4").view("<u4").tobytes())
-    return bits.hexdigest()
+def choose_list(name: str, choices: Choices, likely: Sequence[int], vocab_size: int) -> Any:
+    """The value of a parameter that holds token ids."""
+    if name == "logit_bias":
+        return {token_id: choices.below(160) / 8 - 10 for token_id in choices.distinct_ids(likely, vocab_size)}
+    if name in ("bad_words", "dry_sequence_breakers"):
+        return [(choices.pick(likely), *choices.ids(likely, 2)) for _ in range(1 + choices.below(4))]
+    return choices.distinct_ids(likely, vocab_size)
+
+
+def make_logits(number: int, step: int, dtype: int, vocab_size: int, recipe: Recipe) -> NDArray[Any]:
+    """Logits [vocab_size] of a row; bfloat16 as uint16."""
+    words = np.random.Philox(key=np.array([number, step], np.uint64)).random_raw(
+        vocab_size
+    )  # its counter starts with 1
+    sign, minus_infinity = (31, 0xFF800000) if dtype == 0 else (15, (0, 0xFC00, 0xFF80)[dtype])
+    random = words >> np.uint64(1) >> np.uint64(63 - recipe.bits)
+    magnitude = np.uint64(recipe.offset) + (random << np.uint64(recipe.shift))
+    signed = magnitude | (words & np.uint64(1)) << np.uint64(sign)
+    logits = np.where(words >> np.uint64(8) & np.uint64(255), signed, magnitude + np.uint64(recipe.peak))
+    banned = (words >> np.uint64(16) & np.uint64(255)) < recipe.ban
+    logits = np.where(banned, np.uint64(minus_infinity), logits)
+    if dtype == 0:
+        return logits.astype(np.uint32).view(np.float32)
+    return logits.astype(np.uint16).view(np.float16 if dtype == 1 else np.uint16)
+
+
+def likely_ids(logits: NDArray[Any], dtype: int) -> list[int]:
+    """The first six of the total order: what is drawn often, so that histories and lists matter."""
+    values = (logits.astype(np.uint32) << 16).view(np.float32) if dtype == 2 else logits.astype(np.float32)
+    return [int(token_id) for token_id in np.argsort(-values, kind="stable")[:6]]
+
+
+# ---- lines ----
+
+
+def lines(case: Case) -> Iterator[str]:
+    """The lines of a sequence's rows; a row that fails is the last."""
+    state = SamplingState(case.params, case.prompt, choice=case.choice, stream=case.stream)
+    state.bitmask = case.bitmask
+    sampler = Sampler(case.vocab_size, num_valid_tokens=case.num_valid_tokens, profile=case.profile)
+    for step in range(case.num_steps):
+        step_key = step % case.period
+        before = [*case_columns(case, step_key), *row_columns(case, state)]
+        logits = make_logits(case.number, step_key, case.dtype, case.vocab_size, case.recipe)
+        output = sampler.sample(logits, [state], on_error="status")
+        yield " ".join(map(str, [*before, *result_columns(output)]))
+        if output.failures:
+            return
+
+
+def case_columns(case: Case, step_key: int) -> Iterator[Any]:
+    """Fields of decoding_batch, then the recipe of the logits."""
+    profile, recipe = PROFILES[case.profile], case.recipe
+    yield from (0, int(profile.rules), case.dtype, case.vocab_size, case.num_valid_tokens, 1)
+    yield from (len(order := () if case.profile == "openai" else profile.order), *listed(order))
+    yield from (case.number, step_key, recipe.bits, recipe.shift, recipe.offset, recipe.peak, recipe.ban)
+
+
+def row_columns(case: Case, state: SamplingState) -> Iterator[Any]:
+    """Fields of decoding_row, in its order."""
+    p, context = case.params, (*state.prompt_token_ids, *state.output_token_ids)
+    ngram, bias = p.no_repeat_ngram_size or 0, tuple(p.logit_bias)
+    modes = [] if p.logprobs is None else [1 + MODES.index(mode) for mode in p.logprobs_modes]
+    history = count_history(context, len(case.prompt), p.repetition_penalty_scope)
+    yield int(p.ranks_candidates) + (0 if p.mirostat_tau is None else 4)
+    yield from (state.seed % 2**64, state.stream, state.position, state.choice)
+    yield from floats(p.temperature, p.dynatemp_range, p.dynatemp_exponent, p.smoothing_factor, p.smoothing_curve)
+    yield NONE if p.top_k is None else p.top_k
+    yield from floats(p.top_p, p.min_p, p.typical_p, math.inf if p.top_n_sigma is None else p.top_n_sigma)
+    yield from floats(p.epsilon_cutoff, p.eta_cutoff, p.top_a, p.xtc_probability, p.xtc_threshold)
+    yield from (0, max(0.0, state.mirostat_mu or 0.0))
+    yield from floats(p.repetition_penalty, p.frequency_penalty, p.presence_penalty, p.context_frequency_penalty)
+    yield from floats(p.dry_multiplier, p.dry_base)
+    yield from (p.dry_allowed_length, NONE if p.dry_range is None else p.dry_range)
+    yield from (len(history[0]), len(bias))
+    for array in history:
+        yield from listed(array)
+    yield from listed([token_id for token_id, _ in bias])
+    yield from listed(list(floats(*(value for _, value in bias))))
+    yield from (*listed(context), len(context), ngram)
+    for sequences in (p.dry_sequence_breakers, p.bad_words):
+        yield from listed([token_id for sequence in sequences for token_id in sequence])
+        yield from (*listed([len(sequence) for sequence in sequences]), len(sequences), 0)
+    allowed = p.allowed_token_ids or ()
+    yield from (len(p.banned_token_ids), len(allowed), *listed(p.banned_token_ids), *listed(allowed))
+    yield from listed([] if case.bitmask is None else [f"{word:x}" for word in case.bitmask])
+    yield from (*modes, *[0] * (4 - len(modes)), p.logprobs or 0, 0)
+
+
+def result_columns(output: SamplerOutput) -> Iterator[Any]:
+    """Fields of decoding_result, then the top-N."""
+    record = output.records[0]
+    yield from (record[name] for name in ("status", "stage", "bad_token_id", "token_id", "rank", "num_top"))
+    yield from bits([record["raw_logprob"], record["surprise"], *record["logprobs"]])
+    num_top = int(record["num_top"])
+    yield from listed(output.top_token_ids[0, :num_top])
+    yield from listed(list(bits(output.all_top_logprobs[0, :, :num_top].ravel())))
+
+
+def listed(items: Sequence[Any]) -> Iterator[Any]:
+    """How many there are, and the items."""
+    yield from (len(items), *items)
+
+
+def floats(*values: float) -> Iterator[str]:
+    """The shortest decimal numbers that round to these float32."""
+    for value in values:
+        yield str(np.float32(value)).removesuffix(".0")
+
+
+def bits(values: Iterable[float]) -> Iterator[str]:
+    """Bits of float32, in hexadecimal."""
+    for value in values:
+        yield f"{np.float32(value).view(np.uint32):x}"
+
+
+def count_history(context: Sequence[int], num_prompt: int, scope: str | int) -> list[list[int]]:
+    """Distinct tokens of the context; how often each is in the penalty's scope, in the output, in all of it."""
+    start = {"prompt+output": 0, "output": num_prompt}.get(scope) if isinstance(scope, str) else len(context) - scope
+    ids = sorted(set(context))
+    scoped, output = context[max(start, 0) :], context[num_prompt:]
+    return [ids, *([part.count(token_id) for token_id in ids] for part in (scoped, output, context))]
+
+
+def golden_text() -> str:
+    """The whole file: stream version and number of rows, then the rows."""
+    rows = [line for number in range(NUM_SEQUENCES) for line in lines(make_case(number))]
+    return "\n".join([f"{STREAM_VERSION} {len(rows)}", *rows, ""])
 
 
 def main() -> None:
-    """Write golden.json."""
-    digests = {recipe.name: digest(recipe) for recipe in recipes()}
-    content = {"command": COMMAND, "stream_version": STREAM_VERSION, "digests": digests}
-    GOLDEN.write_text(json.dumps(content, indent=2) + "\n")
-    print(f"{len(digests)} hashes, made on {active_isa()}: {GOLDEN}")
+    """Write the file."""
+    text = golden_text()
+    GOLDEN.write_bytes(gzip.compress(text.encode(), mtime=0))
+    print(f"{text.count(chr(10)) - 1} rows, made on {active_isa()}: {GOLDEN.stat().st_size} bytes in {GOLDEN}")
 
 
 if __name__ == "__main__":

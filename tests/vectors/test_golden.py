@@ -1,10 +1,14 @@
-"""The bits are what they were: golden hashes, equal on every instruction set.
+"""The bits are what they were: the golden file, drawn again from Python and from C, on every instruction set.
 
-Where a change of a drawn token is meant, raise the stream version and run the command in golden.json.
+Where a change of a drawn token is meant, raise the stream version and run make_golden.py beside this file.
 """
 
-import json
+from __future__ import annotations
+
+import gzip
 import runpy
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,32 +16,90 @@ import pytest
 from decoding.kernel import STREAM_VERSION, active_isa, available_isas, forced_isa
 
 HERE = Path(__file__).parent
-GOLDEN = json.loads((HERE / "golden.json").read_text())
+ROOT = HERE.parents[1]
 MAKER = runpy.run_path(str(HERE / "make_golden.py"))
-RECIPES = MAKER["recipes"]()
+SOME = 8
+"""Every so many sequences are drawn again in the quick tier; C draws all of them, and so does the slow tier."""
+
+
+@pytest.fixture(scope="module")
+def golden() -> list[str]:
+    """The lines of the file."""
+    return gzip.decompress(MAKER["GOLDEN"].read_bytes()).decode().splitlines()
+
+
+@pytest.fixture(scope="module")
+def golden_sequences(golden: list[str]) -> dict[int, list[str]]:
+    """The rows of each sequence, by its number, which stands behind the list of stages."""
+    sequences: dict[int, list[str]] = {}
+    for line in golden[1:]:
+        words = line.split(maxsplit=40)
+        sequences.setdefault(int(words[8 + int(words[6])]), []).append(line)
+    return sequences
+
+
+def drawn_again(isa: str, numbers: range) -> dict[int, list[str]]:
+    """The rows of some sequences, on this instruction set."""
+    with forced_isa(isa):
+        assert active_isa() == isa
+        return {number: list(MAKER["lines"](MAKER["make_case"](number))) for number in numbers}
+
+
+def test_the_head(golden: list[str], golden_sequences: dict[int, list[str]]) -> None:
+    """The file is of this stream version, has as many rows as it says, at least 10,000, and all sequences."""
+    assert [int(word) for word in golden[0].split()] == [STREAM_VERSION, len(golden) - 1]
+    assert len(golden) > 10_000
+    assert list(golden_sequences) == list(range(MAKER["NUM_SEQUENCES"]))
 
 
 @pytest.mark.parametrize("isa", available_isas())
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-def test_golden_hash(recipe, isa):
-    """Tokens, ranks and log-probability bits of this recipe have the published hash."""
-    with forced_isa(isa):
-        assert active_isa() == isa
-        assert MAKER["digest"](recipe) == GOLDEN["digests"][recipe.name]
+def test_some_rows_from_python(isa: str, golden_sequences: dict[int, list[str]]) -> None:
+    """Python draws the file's rows, bit for bit, some of them on each instruction set."""
+    first = available_isas().index(isa)
+    drawn = drawn_again(isa, range(first, MAKER["NUM_SEQUENCES"], SOME))
+    assert drawn == {number: golden_sequences[number] for number in drawn}
 
 
-def test_the_file_is_that_of_this_stream_version():
-    """One hash a recipe and none left over, made for the stream version of the kernel."""
-    assert GOLDEN["stream_version"] == STREAM_VERSION
-    assert list(GOLDEN["digests"]) == [recipe.name for recipe in RECIPES]
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", available_isas())
+def test_all_rows_from_python(isa: str, golden_sequences: dict[int, list[str]]) -> None:
+    """Python draws the file's rows, bit for bit, all of them on each instruction set."""
+    assert drawn_again(isa, range(MAKER["NUM_SEQUENCES"])) == golden_sequences
 
 
-def test_a_hash_depends_on_one_bit():
-    """Raising the largest logit of one row by its last bit changes the hash: the hashes look closely."""
+@pytest.fixture(scope="module")
+def check_golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checker in C, with a build of the kernel of its own, not optimised."""
+    if not all(map(shutil.which, ("cc", "cmake"))):
+        pytest.skip("needs a C compiler and cmake")
+    folder = tmp_path_factory.mktemp("golden")
+    compile_rule = (
+        "-DCMAKE_C_COMPILE_OBJECT=<CMAKE_C_COMPILER> <DEFINES> <INCLUDES> <FLAGS> -O0 -o <OBJECT> -c <SOURCE>"
+    )
+    program = folder / "check_golden"
+    for command in (
+        ["cmake", "-S", ROOT / "csrc", "-B", folder, compile_rule],
+        ["cmake", "--build", folder, "--target", "decoding", "--parallel"],
+        ["cc", f"-I{ROOT / 'csrc'}", HERE / "check_golden.c", folder / "libdecoding.a", "-lm", "-o", program],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return program
 
-    def nudged(recipe, step):
-        logits = MAKER["make_logits"](recipe, step)
-        logits[0, logits[0].argmax()] += 2.0**-19
-        return logits
 
-    assert MAKER["digest"](RECIPES[0], nudged) != MAKER["digest"](RECIPES[0])
+@pytest.mark.parametrize("isa", available_isas())
+def test_all_rows_from_c(isa: str, check_golden: Path, golden: list[str]) -> None:
+    """The checker in C draws all rows of the file, bit for bit, on each instruction set, whatever the optimisation."""
+    done = subprocess.run([check_golden, isa], input="\n".join(golden), capture_output=True, text=True, check=False)
+    assert done.stdout == f"{isa}: 0 of {len(golden) - 1} rows differ from stream version {STREAM_VERSION}\n"
+    assert done.returncode == 0
+
+
+def test_the_checker_looks_closely(check_golden: Path, golden: list[str]) -> None:
+    """One bit of one log-probability, or one token id, and the checker names the line."""
+    line = next(i for i, words in enumerate(golden) if words.endswith(" 0 0") and " 7fc00000 " in words)
+    for spoilt in (golden[line].replace(" 7fc00000 ", " 7fc00001 ", 1), golden[line].replace(" -1 ", " -2 ", 1)):
+        text = "\n".join(["0 1", spoilt])
+        done = subprocess.run([check_golden], input=text, capture_output=True, text=True, check=False)
+        assert done.stdout.startswith("line 2 differs\n")
+        assert done.returncode == 1

@@ -1,0 +1,38 @@
+"""A few threads that help with the rows of one call, started when they are first needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+
+class Threads:
+    """Runs tasks side by side, the first of them on the caller's thread.
+
+    Several callers may share one object. The threads end when it is dropped. A forked child has none of its parent's
+    threads, so it starts its own.
+    """
+
+    def __init__(self, num_helpers: int) -> None:
+        self._num_helpers = num_helpers
+        self._pool: ThreadPoolExecutor | None = None
+        self._process = 0
+
+    def run(self, tasks: Sequence[Callable[[], bool]]) -> bool:
+        """Run all tasks; whether each of them returned True. What one raises is raised here."""
+        pool = self._helpers()
+        others = [pool.submit(task) for task in tasks[1:]]
+        results = [tasks[0](), *(other.result() for other in others)]
+        return all(results)
+
+    def _helpers(self) -> ThreadPoolExecutor:
+        if self._pool is None or self._process != os.getpid():
+            from concurrent.futures import ThreadPoolExecutor  # most programs never need it
+
+            self._pool = ThreadPoolExecutor(self._num_helpers, thread_name_prefix="decoding")
+            self._process = os.getpid()
+        return self._pool

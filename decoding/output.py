@@ -1,0 +1,131 @@
+"""SamplerOutput: the memory that the kernel writes its results to, seen as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoding.errors import LogitsError
+
+RECORD = np.dtype(
+    [
+        ("status", "<i4"),
+        ("stage", "<i4"),
+        ("bad_token_id", "<i4"),
+        ("token_id", "<i4"),
+        ("rank", "<i4"),
+        ("num_top", "<i4"),
+        ("raw_logprob", "<f4"),
+        ("surprise", "<f4"),
+        ("logprobs", "<f4", (4,)),
+    ]
+)
+"""`decoding_result` of decoding.h."""
+
+NUM_WORDS, TOKEN_ID = RECORD.itemsize // 4, RECORD.fields["token_id"][1] // 4  # type: ignore[index]
+
+
+class SamplerOutput:
+    """What came of each row. Arrays are made when they are first asked for, and belong to this output alone.
+
+    N is the largest params.logprobs of the rows, M the largest number of logprobs modes of a row, at least 1.
+    `failures` has the errors of the rows that failed, by row: only with on_error="status" can there be any.
+    """
+
+    failures: Mapping[int, LogitsError] = MappingProxyType({})
+    top: tuple[NDArray[np.int32], NDArray[np.float32]] | None = None
+
+    def __init__(self, num_rows: int, num_top: int = 0, num_modes: int = 1) -> None:
+        """Memory for the results of so many rows, not yet filled in."""
+        self.words: NDArray[np.int32] = np.empty((num_rows, NUM_WORDS), np.int32)  # thrice as fast as with RECORD
+        self.num_modes = num_modes
+        if num_top:
+            shape = (num_rows, num_modes, num_top)
+            self.top = np.empty((num_rows, num_top), np.int32), np.empty(shape, np.float32)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.words)
+
+    def part(self, rows: slice) -> SamplerOutput:
+        """Some of the rows, in the same memory."""
+        part = SamplerOutput.__new__(SamplerOutput)
+        part.words, part.num_modes = self.words[rows], self.num_modes
+        if self.top is not None:
+            part.top = self.top[0][rows], self.top[1][rows]
+        return part
+
+    @classmethod
+    def joined(cls, outputs: Sequence[SamplerOutput]) -> SamplerOutput:
+        """The rows of several outputs (of as many modes and top entries) in one."""
+        joined = cls(0)
+        if outputs:
+            joined.words = np.concatenate([output.words for output in outputs])
+            joined.num_modes = outputs[0].num_modes
+        tops = [output.top for output in outputs if output.top is not None]
+        if tops:
+            ids, logprobs = zip(*tops, strict=True)
+            joined.top = np.concatenate(ids), np.concatenate(logprobs)
+        return joined
+
+    @property
+    def errors(self) -> tuple[LogitsError | None, ...]:
+        """Each row's own error, or None."""
+        return tuple(self.failures.get(row) for row in range(len(self)))
+
+    @cached_property
+    def records(self) -> NDArray[np.void]:
+        """RECORD [rows], as the kernel wrote them."""
+        return self.words.view(RECORD)[:, 0]
+
+    @cached_property
+    def token_ids(self) -> NDArray[np.int32]:
+        """int32 [rows]; -1 for a row that failed."""
+        return self.words[:, TOKEN_ID].copy()
+
+    @cached_property
+    def logprobs(self) -> NDArray[np.float32]:
+        """float32 [rows], of the drawn token in the row's (first) mode; NaN where params.logprobs is None."""
+        return self.records["logprobs"][:, 0].copy()
+
+    @cached_property
+    def all_logprobs(self) -> NDArray[np.float32]:
+        """float32 [rows, M], of the drawn token in each of the row's modes; NaN past its last."""
+        return self.records["logprobs"][:, : self.num_modes].copy()
+
+    @cached_property
+    def raw_logprobs(self) -> NDArray[np.float32]:
+        """float32 [rows], in mode "raw"; NaN unless that mode or a best_of ranking asks for it."""
+        return self.records["raw_logprob"].copy()
+
+    @cached_property
+    def ranks(self) -> NDArray[np.int32]:
+        """int32 [rows]; 1 is the first of the order that the first mode speaks of; 0 where params.logprobs is None."""
+        return self.records["rank"].copy()
+
+    @cached_property
+    def surprises(self) -> NDArray[np.float32]:
+        """float32 [rows], -log2 of the probability that the token was drawn with; NaN for rows without mirostat."""
+        return self.records["surprise"].copy()
+
+    @cached_property
+    def top_token_ids(self) -> NDArray[np.int32]:
+        """int32 [rows, N], most likely first, in the order of the first mode.
+
+        -1 where a row did not ask for an entry, or only banned tokens could fill it.
+        """
+        return np.empty((len(self), 0), np.int32) if self.top is None else self.top[0]
+
+    @cached_property
+    def top_logprobs(self) -> NDArray[np.float32]:
+        """float32 [rows, N], of top_token_ids in the first mode; -inf where there is no entry."""
+        return self.all_top_logprobs[:, 0]
+
+    @cached_property
+    def all_top_logprobs(self) -> NDArray[np.float32]:
+        """float32 [rows, M, N], of top_token_ids in each mode; -inf where there is no entry."""
+        return np.empty((len(self), self.num_modes, 0), np.float32) if self.top is None else self.top[1]

@@ -1,0 +1,69 @@
+"""DRY, "don't repeat yourself": a penalty that grows with the length of the repetition that a token would continue.
+
+p-e-w, 2024: text-generation-webui, pull request 5677; llama.cpp's llama_sampler_dry is the same, but for breakers of
+several tokens that overlap, where it stops at the first that it meets from the end.
+
+    context   a b c d a b c d a b c
+    d would continue "a b c d a b c", which stands here twice, one of them being the end: n = 7
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from decoding.params import SamplingParams, to_float32
+
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def dry_penalties(params: SamplingParams, context: Sequence[int]) -> dict[int, np.float32]:
+    """What each token loses: multiplier * base**(n - allowed_length), where n is at least the allowed length.
+
+    n is the longest repetition that the token would continue; a token that is itself a breaker loses nothing.
+    """
+    multiplier, allowed = to_float32(params.dry_multiplier), params.dry_allowed_length
+    if multiplier == 0.0:
+        return {}
+    breakers = [tuple(int(token_id) for token_id in breaker) for breaker in params.dry_sequence_breakers]
+    penalties: dict[int, np.float32] = {}
+    for token_id, n in continued_lengths(context[-(params.dry_range or len(context)) :], breakers).items():
+        if n >= allowed and (token_id,) not in breakers:
+            penalty = multiplier * power(to_float32(params.dry_base), n - allowed)
+            penalties[token_id] = np.float32(min(penalty, _FLOAT32_MAX))
+    return penalties
+
+
+def continued_lengths(context: Sequence[int], breakers: Sequence[Sequence[int]]) -> dict[int, int]:
+    """For each token of the context, the longest end of the context that also stands right before that token.
+
+    No repetition reaches across a breaker: none is longer than what has come since the last one ended.
+    """
+    limit = since_breaker(context, breakers)
+    lengths: dict[int, int] = {}
+    for i, token_id in enumerate(context):
+        n = 0
+        while n < min(i, limit) and context[i - 1 - n] == context[-1 - n]:
+            n += 1
+        lengths[token_id] = max(n, lengths.get(token_id, 0))
+    return lengths
+
+
+def since_breaker(context: Sequence[int], breakers: Sequence[Sequence[int]]) -> int:
+    """How many tokens have come since the end of the last breaker; all of them where there is none."""
+    for end in range(len(context), 0, -1):
+        if any(end >= len(b) and tuple(context[end - len(b) : end]) == tuple(b) for b in breakers):
+            return len(context) - end
+    return len(context)
+
+
+def power(base: float, exponent: int) -> float:
+    """base**exponent in float64 by repeated squaring: an order of roundings that every machine can follow."""
+    result = 1.0
+    while exponent:
+        if exponent & 1:
+            result *= base
+        base *= base
+        exponent >>= 1
+    return result

@@ -1,0 +1,32 @@
+"""Mirostat, version 2: a bound on surprise that follows a target, in place of every truncation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from decoding.params import SamplingParams, to_float32
+from decoding.reference.row import Row
+from decoding.reference.truncation import keep
+from decoding.reference.weights import probabilities
+
+
+def apply_mirostat(row: Row) -> None:
+    """Tokens with a surprise -log2(p) of at most mu bits; at least the first of the total order.
+
+    Basu et al. 2021, "Mirostat: a neural text decoding algorithm that directly controls perplexity"; version 2 as in
+    llama.cpp. The surprise of the drawn token, renormalised, moves mu: see next_mu.
+    """
+    if row.params.mirostat_tau is not None:
+        mu = first_mu(row.params) if row.mirostat_mu is None else row.mirostat_mu
+        with np.errstate(divide="ignore"):
+            keep(row, -np.log2(probabilities(row.logits)) <= mu)
+
+
+def first_mu(params: SamplingParams) -> float:
+    """The bound for the first token, in bits: 2 * tau."""
+    return 2.0 * to_float32(params.mirostat_tau or 0.0)
+
+
+def next_mu(params: SamplingParams, mu: float, surprise: float) -> float:
+    """The bound for the next token: mu - eta * (surprise - tau)."""
+    return mu - to_float32(params.mirostat_eta) * (surprise - to_float32(params.mirostat_tau or 0.0))

@@ -1,0 +1,41 @@
+"""What truncation and draw are made of: the weights of the tokens that are kept, and what follows from them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from decoding.reference.row import Array
+from decoding.stages import CUT_LOG2
+
+CUT = CUT_LOG2 * math.log(2.0)
+"""Exponent, relative to the largest kept, below which a weight is zero by definition."""
+
+
+def relative(exponents: Array) -> Array:
+    """Exponents less the largest of them, float64: what is dropped stays -inf."""
+    return np.asarray(np.subtract(exponents, exponents.max(), dtype=np.float64))
+
+
+def weights(exponents: Array) -> Array:
+    """exp, 1 for the largest, and zero below the cut: the unnormalised probabilities that mass is made of."""
+    x = relative(exponents)
+    return np.where(x >= CUT, np.exp(x), 0.0)
+
+
+def probabilities(exponents: Array) -> Array:
+    """The weights over their sum."""
+    mass = weights(exponents)
+    return np.asarray(mass / mass.sum())
+
+
+def mean_exponent(exponents: Array) -> float:
+    """The mean of the relative exponents under their own distribution, sum(w * x) / sum(w) <= 0."""
+    mass, x = weights(exponents), relative(exponents)
+    return float(np.dot(mass, np.where(mass > 0.0, x, 0.0)) / mass.sum())
+
+
+def entropy(exponents: Array) -> float:
+    """-sum(p * ln p), in nats: ln(sum(w)) - sum(w * x) / sum(w), two terms that are not negative."""
+    return math.log(weights(exponents).sum()) - mean_exponent(exponents)

@@ -1,0 +1,31 @@
+"""XTC, "exclude top choices": with some probability the likely tokens are dropped, all but the least likely of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from decoding.params import to_float32
+from decoding.reference.philox import XTC_DRAW, random_words
+from decoding.reference.row import Row
+from decoding.reference.weights import probabilities
+
+
+def apply_xtc(row: Row) -> None:
+    """Where the coin falls, of the tokens with p >= threshold only the last of the total order stays.
+
+    p-e-w 2024 (text-generation-webui, pull request 6335); llama.cpp's llama_sampler_xtc. One such token alone, or
+    none: nothing is dropped.
+    """
+    if not coin_falls(row):
+        return
+    likely = row.order[probabilities(row.logits)[row.order] >= to_float32(row.params.xtc_threshold)]
+    likely = likely[row.kept[likely]]
+    row.logits = row.logits.copy()
+    row.logits[likely[:-1]] = -np.inf
+
+
+def coin_falls(row: Row) -> bool:
+    """A coin of its own for each token: a uniform 64-bit word below floor(probability * 2**64), which is exact."""
+    place = len(row.output_token_ids)
+    word, *_ = random_words(row.seed, row.stream, place, row.choice, draw_id=XTC_DRAW)
+    return word < int(to_float32(row.params.xtc_probability) * 2.0**64)

@@ -1,0 +1,134 @@
+"""What rounding may decide: how far a sampler may be from the float64 reference, and which tokens it may keep.
+
+The kernel holds a weight as a float32 exponential rounded to a 43-bit fraction; the reference does not round. So a
+comparison whose sides are nearer than `MARGIN` may fall either way, and nothing else may. To find such comparisons the
+reference itself runs again, with each threshold moved by the margin to either side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import replace
+from itertools import product
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoding.params import SamplingParams, to_float32
+from decoding.reference import Row, total_order
+from decoding.reference.mirostat import first_mu
+from decoding.reference.sample import APPLY, takes
+from decoding.reference.temperature import temperature_at
+from decoding.reference.weights import CUT, relative
+from decoding.stages import GREEDY_TEMPERATURE
+
+Array: TypeAlias = NDArray[Any]
+
+MARGIN = 1e-6
+"""Distance from a threshold, in mass or relative to an exponent, from which on no rounding may decide."""
+
+SMOOTHING_ERROR = 4e-7
+"""Relative error of an exponent after quadratic smoothing in float32."""
+
+TYPICAL_QUANTUM = 2.0**-22
+"""Distances from the mean that differ by less may count as equal, and then the lower id comes first."""
+
+_MASSES = ("top_p", "typical_p")
+_RATIOS = ("min_p", "epsilon_cutoff", "eta_cutoff", "top_a", "xtc_threshold")
+
+
+def row_that_keeps(row: Row, kept: Array) -> Row | None:
+    """The row itself where `kept`, bool [vocab], is what the reference keeps; one that rounding may have made; or None.
+
+    Where several comparisons are within the margin, whatever lies between the fewest and the most tokens is accepted.
+    """
+    fewest = most = row.probabilities > 0
+    if np.array_equal(kept, most):
+        return row
+    for other in _moved_rows(row):
+        theirs = other.kept
+        if np.array_equal(kept, theirs):
+            return other
+        fewest, most = fewest & theirs, most | theirs
+    either = _at_the_cut(row, most)
+    between = ((kept <= (most | either)) & (kept >= (fewest & ~either))).all()
+    return row if between and kept.any() else None
+
+
+def _at_the_cut(row: Row, kept: Array) -> Array:
+    """Tokens whose weight is, but for the margin, 2**-40 of the largest kept: bool [vocab]."""
+    if row.temperature < GREEDY_TEMPERATURE:
+        return np.zeros_like(kept)
+    return np.asarray(abs(row.whole - row.whole[kept].max() - CUT) < -CUT * MARGIN)
+
+
+def num_kept_range(row: Row) -> tuple[int, int]:
+    """Fewest and most tokens that the reference keeps when its thresholds move by a margin."""
+    numbers = [int((row.probabilities > 0).sum()), *(int(other.kept.sum()) for other in _moved_rows(row))]
+    return min(numbers), max(numbers)
+
+
+def exponent_error(row: Row) -> float:
+    """How far the exponents of two right samplers may be apart, relatively: 0 but for the curves of stage 8."""
+    error = SMOOTHING_ERROR if row.params.smoothing_factor > 0.0 else 0.0
+    if row.params.dynatemp_range == 0.0 or row.temperature < GREEDY_TEMPERATURE:
+        return error
+    ratios = (row.entropy_ratio * (1.0 - MARGIN), min(1.0, row.entropy_ratio * (1.0 + MARGIN) + 2.0**-40))
+    furthest = max(abs(temperature_at(row.params, ratio) - row.temperature) for ratio in ratios)
+    return error + furthest / row.temperature
+
+
+def _moved_rows(row: Row) -> Iterator[Row]:
+    """What truncation leaves of the row with every threshold a little lower or higher, in all combinations."""
+    moves = [[(name, value) for value in _moved(row, name)] for name in _thresholds(row.params)]
+    for edited in _moved_logits(row):
+        for values in product(*moves):
+            yield _truncated_again(row, dict(values), edited)
+
+
+def _moved_logits(row: Row) -> Iterator[Array]:
+    """The row after the masks; for typical_p also such that tokens that are as near to its mean change places."""
+    edited = row.stage_rows["hard_masks"]
+    yield edited
+    if row.params.typical_p < 1.0:
+        merged = np.round(relative(edited) / TYPICAL_QUANTUM) * TYPICAL_QUANTUM
+        for exponents in (relative(edited), merged):
+            yield (exponents * (1.0 - 4 * MARGIN)).astype(np.float32)
+            yield (exponents * (1.0 + 4 * MARGIN)).astype(np.float32)
+
+
+def _thresholds(params: SamplingParams) -> list[str]:
+    if params.mirostat_tau is not None:
+        return ["mirostat_mu"]
+    off, switches = SamplingParams(), {"xtc_threshold": "xtc_probability"}
+    names = {name: switches.get(name, name) for name in (*_MASSES, *_RATIOS, "top_n_sigma")}
+    return [name for name, switch in names.items() if getattr(params, switch) != getattr(off, switch)]
+
+
+def _moved(row: Row, name: str) -> tuple[float, float]:
+    if name == "mirostat_mu":
+        mu = first_mu(row.params) if row.mirostat_mu is None else row.mirostat_mu
+        return mu - MARGIN * max(1.0, mu), mu + MARGIN * max(1.0, mu)
+    value = to_float32(getattr(row.params, name))
+    if name in _MASSES:
+        return max(0.0, value - MARGIN), min(1.0, value + MARGIN)
+    factor = math.exp(4 * MARGIN * max(1.0, -math.log(value or 1.0)))
+    return value / factor, value * factor
+
+
+def _truncated_again(row: Row, values: dict[str, Any], edited: Array) -> Row:
+    """The stages from the masks to the cut, with other thresholds, of other logits."""
+    mu = values.pop("mirostat_mu", row.mirostat_mu)
+    params, order = copy(row.params), total_order(edited)
+    for name, value in values.items():
+        object.__setattr__(params, name, value)  # also where it leaves the range of the parameter by the margin
+    again = replace(row, params=params, mirostat_mu=mu, logits=edited, ranked=edited, order=order)
+    again.whole = relative(edited)
+    after = [stage.name for stage in row.profile.stages].index("hard_masks") + 1
+    for stage in row.profile.stages[after:-1]:
+        if takes(again, stage):
+            APPLY[stage.name](again)
+    return again

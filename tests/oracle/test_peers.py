@@ -1,0 +1,124 @@
+"""Other projects' own code, and ours under their profiles: the same tokens kept, the same probabilities.
+
+tests/vectors/peers.json holds answers of transformers, llama.cpp and vLLM. Where one of them is installed it is asked
+again, on other rows.
+"""
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from decoding.params import SamplingParams
+from decoding.reference import Row, next_mu, sample_row
+from decoding.sampler import Sampler, SamplingState
+from decoding.stages import PROFILES
+
+VECTORS = Path(__file__).resolve().parents[1] / "vectors"
+PEERS = runpy.run_path(str(VECTORS / "make_peers.py"))
+GOLDEN = json.loads((VECTORS / "peers.json").read_text())
+CONTEXT, NUM_PROMPT, VOCAB_SIZE = PEERS["CONTEXT"], PEERS["NUM_PROMPT"], PEERS["VOCAB_SIZE"]
+
+
+def title(case):
+    """The profile, the parameters and the row of a case, for its id."""
+    words = ",".join(f"{name}={value}" for name, value in case["params"].items())
+    return f"{case['profile']}-{words}-{case['seed']}-{case['bits']}"
+
+
+def params_of(case):
+    """SamplingParams of a case; JSON has made text of the biases' keys."""
+    params = dict(case["params"])
+    if "logit_bias" in params:
+        params["logit_bias"] = {int(token_id): bias for token_id, bias in params["logit_bias"].items()}
+    return SamplingParams(seed=1, **params)
+
+
+def steps_of(case):
+    """For each step the logits, the distribution that the peer has, and the token that it drew, if any."""
+    for number, step in enumerate(case["steps"]):
+        expected = np.zeros(VOCAB_SIZE)
+        expected[[int(token_id) for token_id in step["p"]]] = list(step["p"].values())
+        yield PEERS["make_logits"](case["seed"] + number, case["bits"]), expected, step.get("drawn")
+
+
+def assert_same(actual, expected):
+    """The same tokens, each with the same probability as far as six digits of float32 arithmetic go."""
+    assert np.flatnonzero(actual).tolist() == np.flatnonzero(expected).tolist()
+    np.testing.assert_allclose(actual, expected, atol=3e-6)
+
+
+def check_reference(case):
+    """The reference under the peer's profile, step by step; the peer's own tokens move mirostat's bound."""
+    params, mu = params_of(case), None
+    for logits, expected, drawn in steps_of(case):
+        row = sample_row(
+            Row(
+                logits=logits,
+                params=params,
+                seed=1,
+                profile=PROFILES[case["profile"]],
+                prompt_token_ids=CONTEXT[:NUM_PROMPT],
+                output_token_ids=CONTEXT[NUM_PROMPT:],
+                mirostat_mu=mu,
+            )
+        )
+        assert_same(row.probabilities, expected)
+        if drawn is not None:
+            before = 2 * params.mirostat_tau if mu is None else mu
+            mu = next_mu(params, before, -np.log2(row.probabilities[drawn]))
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=title)
+def test_the_reference_has_the_known_answers(case):
+    """What the peers' own code has answered is what the definition says under their profiles."""
+    check_reference(case)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=title)
+def test_the_kernel_has_the_known_answers(case):
+    """The same of `Sampler(vocab_size, profile=peer)`."""
+    sampler = Sampler(VOCAB_SIZE, profile=case["profile"])
+    state = SamplingState(params_of(case), CONTEXT[:NUM_PROMPT])
+    for token_id in CONTEXT[NUM_PROMPT:]:
+        state.append(token_id, None if state.mirostat_mu is None else 0.0)
+    state.mirostat_mu = None
+    for logits, expected, drawn in steps_of(case):
+        probabilities = sampler.probabilities(logits, [state])[0]
+        assert_same(probabilities, expected)
+        if drawn is not None:
+            state.append(drawn, -np.log2(probabilities[drawn]))
+
+
+def test_every_question_has_its_answer():
+    """The file is that of the questions as they are."""
+    asked = [json.loads(json.dumps(vars(case))) for profile in PEERS["ASKED"] for case in PEERS["cases"](profile)]
+    assert [{k: v for k, v in case.items() if k != "steps"} for case in GOLDEN["cases"]] == asked
+
+
+@pytest.mark.parametrize("profile", list(PEERS["PEERS"]))
+def test_installed_peers_answer_other_rows_alike(profile):
+    """Each question again, of the peer that is installed here, on five rows that are not in the file."""
+    try:
+        peer = PEERS["PEERS"][profile]()
+    except ModuleNotFoundError as error:
+        pytest.skip(f"{error}: {PEERS['COMMAND']} says what to install")
+    for case in PEERS["cases"](profile, seeds=(1000, 1010, 1020, 1030, 1040)):
+        check_reference(PEERS["ask"](peer, case))
+
+
+def test_the_answers_depend_on_the_profile():
+    """Under the default profile a good part of them is wrong: the profiles are not a formality."""
+
+    def is_known(case):
+        row = Row(logits=None, params=params_of(case), seed=1)
+        row.prompt_token_ids, row.output_token_ids = CONTEXT[:NUM_PROMPT], CONTEXT[NUM_PROMPT:]
+        (row.logits, expected, _) = next(steps_of(case))
+        return np.allclose(sample_row(row).probabilities, expected, atol=3e-6)
+
+    for profile in ("transformers", "llama_cpp", "vllm"):
+        known = [is_known(case) for case in GOLDEN["cases"] if case["profile"] == profile]
+        assert 0 < sum(known) < len(known)

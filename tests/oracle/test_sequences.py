@@ -1,0 +1,51 @@
+"""Whole sequences against the reference: what a state keeps of its past is what the definition reads off the tokens."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decoding import Sampler, SamplingParams, SamplingState
+from decoding.stages import PROFILES
+from decoding.testing import assert_matches_reference
+
+pytestmark = pytest.mark.usefixtures("isa")
+
+VOCAB_SIZE = 6  # so that everything repeats itself
+
+HISTORIES = {
+    "dry_multiplier": st.sampled_from([0.5, 2.0]),
+    "dry_base": st.sampled_from([1.0, 1.75]),
+    "dry_allowed_length": st.integers(1, 3),
+    "dry_range": st.none() | st.integers(1, 20),
+    "dry_sequence_breakers": st.lists(st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=3), max_size=2),
+    "no_repeat_ngram_size": st.none() | st.integers(2, 4),
+    "bad_words": st.lists(st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=2, max_size=3), max_size=3),
+    "repetition_penalty": st.sampled_from([1.0, 1.3]),
+    "repetition_penalty_scope": st.sampled_from(["prompt+output", "output", 1, 5]),
+    "presence_penalty": st.sampled_from([0.0, 0.4]),
+    "context_frequency_penalty": st.sampled_from([0.0, 0.2]),
+    "mirostat_tau": st.none() | st.sampled_from([0.5, 2.0]),
+    "min_tokens": st.integers(0, 5),
+}
+
+
+@settings(max_examples=settings.default.max_examples // 2)
+@given(st.data())
+def test_every_step_of_a_sequence_matches(data):
+    """Twenty tokens with histories of every kind, taken back here and there: each step is the reference's."""
+    params = SamplingParams(
+        seed=data.draw(st.integers(0, 99)),
+        max_tokens=None,
+        stop_token_ids=[0],
+        logprobs=2,
+        logprobs_mode=("final", "penalized"),
+        **{name: data.draw(values) for name, values in HISTORIES.items()},
+    )
+    sampler = Sampler(VOCAB_SIZE, profile=data.draw(st.sampled_from(tuple(PROFILES))))
+    state = SamplingState(params, data.draw(st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=8)))
+    logits = np.random.default_rng(data.draw(st.integers(0, 99))).standard_normal((20, VOCAB_SIZE)).astype(np.float32)
+    for row in logits:
+        assert_matches_reference(sampler, row[np.newaxis], [state])
+        if sampler.sample(row, [state], on_error="status").failures or data.draw(st.integers(0, 9)) == 0:
+            state.truncate(data.draw(st.integers(0, state.position)))

@@ -1,0 +1,82 @@
+"""Every truncation by itself, and some together, on rows of every kind: the kernel keeps what the reference does.
+
+Hypothesis looks for corners (test_against_reference.py); this is the plain ground between them, walked evenly.
+"""
+
+import numpy as np
+import pytest
+
+from decoding.params import SamplingParams
+from decoding.reference import next_mu
+from decoding.sampler import Sampler, SamplingState
+from decoding.stages import PROFILES
+from decoding.testing import assert_matches_reference
+
+pytestmark = pytest.mark.usefixtures("isa")
+
+ALONE = {
+    "top_k": (1, 2, 5, 40),
+    "top_p": (0.0, 0.3, 0.7, 0.9, 0.99),
+    "min_p": (0.01, 0.3, 1.0),
+    "typical_p": (0.0, 0.2, 0.6, 0.9, 0.99),
+    "top_n_sigma": (0.0, 0.7, 2.0),
+    "epsilon_cutoff": (0.001, 0.1, 0.9),
+    "eta_cutoff": (0.001, 0.1, 1.0),
+    "top_a": (0.05, 0.5, 1.0),
+    "mirostat_tau": (0.1, 2.0, 9.0),
+    "temperature": (0.0, 0.2, 3.0),
+    "dynatemp_range": (0.2, 1.0, 5.0),
+    "smoothing_factor": (0.1, 2.0),
+}
+
+TOGETHER = (
+    {"xtc_probability": 1.0, "xtc_threshold": 0.02},
+    {"xtc_probability": 0.5, "xtc_threshold": 0.1, "min_p": 0.02},
+    {"top_k": 20, "top_p": 0.9, "min_p": 0.05},
+    {"top_k": 20, "typical_p": 0.8, "top_n_sigma": 2.0, "eta_cutoff": 0.01, "temperature": 1.5},
+    {"top_p": 0.95, "typical_p": 0.7, "epsilon_cutoff": 0.01, "top_a": 0.1, "temperature": 0.7},
+    {"smoothing_factor": 0.3, "smoothing_curve": 2.0, "top_p": 0.9, "temperature": 1.2},
+    {"smoothing_factor": 0.2, "dynatemp_range": 0.5, "dynatemp_exponent": 2.0, "typical_p": 0.9},
+    {"temperature": 0.0, "dynatemp_range": 1.0, "top_k": 9},
+    {"mirostat_tau": 3.0, "temperature": 1.5, "top_k": 2, "xtc_probability": 1.0},
+)
+
+QUESTIONS = [{name: value} for name, values in ALONE.items() for value in values] + list(TOGETHER)
+
+KINDS = {
+    "normal": lambda rng, n: rng.normal(0, 2, n),
+    "wide": lambda rng, n: rng.normal(0, 9, n),
+    "tied": lambda rng, n: rng.integers(-3, 4, n),
+    "flat": lambda rng, n: np.zeros(n),
+    "banned": lambda rng, n: np.where(rng.random(n) < 0.7, -np.inf, rng.normal(0, 2, n)),
+}
+
+
+def states():
+    """One for each question, with log-probabilities in two modes."""
+    report = {"logprobs": 1, "logprobs_mode": ("final", "scaled")}
+    return [SamplingState(SamplingParams(seed=7, **report, **q), choice=i) for i, q in enumerate(QUESTIONS)]
+
+
+@pytest.mark.parametrize("profile", list(PROFILES))
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("vocab_size", [1, 2, 3, 9, 40, 300, 1000])
+def test_truncation(vocab_size, kind, profile):
+    """Kept set, probabilities, token and log-probabilities of every question, in one batch."""
+    rng = np.random.default_rng([vocab_size, len(kind)])
+    logits = np.stack([KINDS[kind](rng, vocab_size) for _ in QUESTIONS]).astype(np.float32)  # [questions, vocab]
+    logits[:, -1] = np.maximum(logits[:, -1], 0)  # something to draw
+    assert_matches_reference(Sampler(vocab_size, profile=profile), logits, states())
+
+
+def test_mirostat_follows_its_target():
+    """300 tokens of N(0, 3) logits: mu moves by the reported surprises as defined, and these are 3 bits on average."""
+    params = SamplingParams(mirostat_tau=3.0, mirostat_eta=0.2, seed=5)
+    state, sampler, rng = SamplingState(params), Sampler(1000), np.random.default_rng(0)
+    surprises = []
+    for _ in range(300):
+        mu = state.mirostat_mu
+        output = sampler.sample(rng.normal(0, 3, 1000).astype(np.float32), [state])
+        surprises.append(float(output.surprises[0]))
+        assert state.mirostat_mu == next_mu(params, mu, surprises[-1])
+    assert abs(np.mean(surprises[50:]) - 3.0) < 0.1

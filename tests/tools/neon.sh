@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# The kernel on 64-bit ARM: cross-compiles it and runs, in qemu's emulation of a user's process, the checker of the
+# golden file and inputs of the fuzzer, which compare the NEON set with the portable one and both with x86's bits.
+#     tests/tools/neon.sh [inputs of the fuzzer, 200 by default]
+#
+# Needs cmake, aarch64-linux-gnu-gcc and qemu-aarch64: on Debian `apt-get install cmake gcc-aarch64-linux-gnu
+# libc6-dev-arm64-cross qemu-user`. Leaves nothing behind.
+set -euo pipefail
+tests=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+csrc=$tests/../csrc
+inputs=${1:-200}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+qemu=$(command -v qemu-aarch64 || command -v qemu-aarch64-static)
+
+cmake -S "$csrc" -B "$scratch" -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+  -DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc >"$scratch/log"
+cmake --build "$scratch" --target decoding --parallel >>"$scratch/log"
+
+link() { # PROGRAM SOURCES: a program that needs nothing of the system that it runs on
+  aarch64-linux-gnu-gcc -std=c11 -O2 -static -I"$csrc" "${@:2}" "$scratch/libdecoding.a" -lm -o "$scratch/$1"
+}
+
+link check_golden "$tests/vectors/check_golden.c"
+for isa in neon portable; do
+  gzip -dc "$tests/vectors/golden.txt.gz" | "$qemu" "$scratch/check_golden" $isa
+done
+link fuzz "$tests"/fuzz/*.c
+"$qemu" "$scratch/fuzz" "$inputs"

@@ -1,0 +1,22 @@
+"""The NEON set, on machines of any kind: neon.sh beside this file in the slow tier."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+TOOLS = (("cmake",), ("aarch64-linux-gnu-gcc",), ("qemu-aarch64", "qemu-aarch64-static"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not all(any(map(shutil.which, names)) for names in TOOLS),
+    reason="needs cmake, aarch64-linux-gnu-gcc and qemu-aarch64",
+)
+def test_neon_has_the_same_bits():
+    """Under emulation, NEON draws all rows of the golden file, and the portable set agrees with it on fuzzed inputs."""
+    command = [Path(__file__).with_name("neon.sh")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("neon: 0 of ")
