@@ -33,8 +33,8 @@ extern "C" {
 
 /* Raised when a struct or a signature changes. */
 #define DECODING_ABI_VERSION 2
-/* Raised when any drawn token changes for any seed; 0 while the first kernel is in the making. */
-#define DECODING_STREAM_VERSION 0
+/* Raised when any drawn token, or any bit of a log-probability, changes for any seed. */
+#define DECODING_STREAM_VERSION 1
 
 /* Element types of a row of logits. */
 #define DECODING_FLOAT32 0

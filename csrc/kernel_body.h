@@ -389,7 +389,7 @@ static void bins(const float *block, float top, float low, float bins_per_value,
   for (int v = 0; v < DK_VECTORS; v++) {
     dk_f x = f_load(block + v * DK_LANES);
     dk_f place = f_mul(f_sub(f_set(top), x), f_set(bins_per_value));
-    place = f_select(f_gt(place, limit), limit, place);
+    place = f_select(f_ge(limit, place), place, limit); /* 0 * inf, where values hardly differ, is the limit too */
     place = f_select(m_and(f_ge(f_set(top), x), f_ge(x, f_set(low))), place, outside);
     u_store(out + v * DK_LANES, u_sub(f_bits(f_add(place, magic)), f_bits(magic)));
   }

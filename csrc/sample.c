@@ -61,7 +61,7 @@ static void report(const decoding_batch *batch, const dk_view *raw, const dk_dis
 }
 
 static float surprise_of(dk_distribution *drawn, int32_t token_id) {
-  return (float)(-dk_logprob(drawn, dk_value(drawn->edited, token_id), token_id) * DK_LOG2E);
+  return (float)((0.0 - dk_logprob(drawn, dk_value(drawn->edited, token_id), token_id)) * DK_LOG2E);
 }
 
 /* A forced token needs a distribution only where something is said about it. */
