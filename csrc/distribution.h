@@ -28,7 +28,8 @@ typedef struct dk_distribution {
   uint64_t total;   /* mass of `kept` within the cut, in units of 2^-DK_WEIGHT_BITS; 0 where nobody has asked yet */
   uint64_t *sums;   /* [blocks of view] where total is not 0: the mass of each */
   int32_t is_short; /* kept is expected to hold few tokens */
-  int32_t point;    /* greedy: the one token; else -1 */
+  int32_t by_rejection;
+  int32_t point; /* greedy: the one token; else -1 */
 } dk_distribution;
 
 /* Everything that is not banned, at temperature 1, with its total. */
@@ -86,8 +87,8 @@ void dk_apply_xtc(dk_distribution *d);
 
 void dk_random_words(const decoding_row *row, uint64_t draw_id, uint64_t attempt, uint64_t words[4]);
 
-/* Whether the row is drawn by rejection: nothing but stage 8 and min_p shapes it, so its total is not needed. */
-int32_t dk_by_rejection(const decoding_row *row);
+/* Whether the row is drawn by rejection: nothing but stage 8 and then min_p shapes it, so its total is not needed. */
+int32_t dk_by_rejection(const decoding_batch *batch, const decoding_row *row);
 
 /* Stage 13: one token. */
 int32_t dk_draw(const dk_distribution *d);

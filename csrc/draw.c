@@ -77,14 +77,22 @@ static int32_t draw_by_rejection(const dk_distribution *d) {
   }
 }
 
-int32_t dk_by_rejection(const decoding_row *row) {
-  return row->top_k == DECODING_TOP_K_OFF && row->top_p == 1.0f && row->typical_p == 1.0f && isinf(row->top_n_sigma) &&
-         row->epsilon_cutoff == 0.0f && row->eta_cutoff == 0.0f && row->top_a == 0.0f && row->xtc_probability == 0.0f &&
-         !(row->flags & DECODING_MIROSTAT);
+/* Where min_p comes before stage 8, what it leaves may be a list, which has no blocks of ids. */
+static int32_t tempers_first(const decoding_batch *batch) {
+  for (int32_t i = 0; i < batch->num_stages; i++)
+    if (batch->stages[i] == DECODING_STAGE_TEMPERATURE || batch->stages[i] == DECODING_STAGE_MIN_P)
+      return batch->stages[i] == DECODING_STAGE_TEMPERATURE;
+  return 1;
+}
+
+int32_t dk_by_rejection(const decoding_batch *batch, const decoding_row *row) {
+  return (row->min_p == 0.0f || tempers_first(batch)) && row->top_k == DECODING_TOP_K_OFF && row->top_p == 1.0f &&
+         row->typical_p == 1.0f && isinf(row->top_n_sigma) && row->epsilon_cutoff == 0.0f && row->eta_cutoff == 0.0f &&
+         row->top_a == 0.0f && row->xtc_probability == 0.0f && !(row->flags & DECODING_MIROSTAT);
 }
 
 int32_t dk_draw(const dk_distribution *d) {
   if (d->point >= 0)
     return d->point;
-  return dk_by_rejection(d->row) ? draw_by_rejection(d) : draw_by_inversion(d);
+  return d->by_rejection ? draw_by_rejection(d) : draw_by_inversion(d);
 }

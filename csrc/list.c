@@ -79,30 +79,34 @@ static float pivot_of(const dk_rest *rest, double share) {
   return values[chosen];
 }
 
+static float middle_of(float low, float high) {
+  return dk_value_of(dk_key_of(low) + (dk_key_of(high) - dk_key_of(low)) / 2);
+}
+
 /* Steps that look for a good pivot; whatever the values are, the later ones halve the keys that are left. */
 #define GOOD_STEPS 24
 
 int32_t dk_search_list(const dk_list *list, uint64_t target, dk_threshold *threshold) {
   dk_rest rest = all_of(list);
   dk_weighed to = at(rest.from, whole_blocks(list->n)); /* behind the list, which stays as it is */
-  uint32_t low = dk_key_of(-FLT_MAX), high = dk_key_of(FLT_MAX);
+  float low = -FLT_MAX, high = FLT_MAX;
   double share = 0.5;
   for (int32_t step = 0; rest.n > 0; step++) {
-    float pivot = step < GOOD_STEPS ? pivot_of(&rest, share) : dk_value_of(low + (high - low) / 2);
+    float pivot = step < GOOD_STEPS ? pivot_of(&rest, share) : middle_of(low, high);
     dk_tally found = tally(&rest, pivot);
     if (found.above < target && found.above + found.equal >= target) {
       *threshold = (dk_threshold){pivot, target - found.above};
       return 1;
     }
     if (found.above >= target) {
-      low = dk_key_of(pivot) + 1;
+      low = dk_next_above(pivot);
       share = (double)target / (double)found.above;
     } else {
-      high = dk_key_of(pivot) - 1;
+      high = dk_next_below(pivot);
       target -= found.above + found.equal;
       share = 0.5; /* the mass below is not known */
     }
-    rest = narrowed(rest, dk_value_of(low), dk_value_of(high), to);
+    rest = narrowed(rest, low, high, to);
   }
   return 0;
 }
@@ -134,7 +138,7 @@ dk_prefix dk_end_in_list(const dk_list *list, dk_threshold end, uint64_t *sums) 
   const int32_t *starts = list->view->workspace->list_start;
   dk_weighed all = {list->entries.values, list->entries.weights};
   int32_t i = first_equal(list, end.value), block = 0;
-  float over = dk_value_of(dk_key_of(end.value) + 1);
+  float over = dk_next_above(end.value);
   dk_spread_list(list, over, sums);
   while (starts[block + 1] <= i)
     block++;

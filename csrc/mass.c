@@ -270,14 +270,13 @@ static float only_value(const float *sample, dk_bracket bracket) {
 
 static int64_t count_equal(const dk_search *s, float value, int32_t block) {
   dk_slice slice = dk_slice_of(s->view, s->within, block);
-  return s->view->kernel->count(slice.block, value) -
-         s->view->kernel->count(slice.block, dk_value_of(dk_key_of(value) + 1));
+  return s->view->kernel->count(slice.block, value) - s->view->kernel->count(slice.block, dk_next_above(value));
 }
 
 /* The threshold is this value, if what lies above it misses the target and the tokens that equal it make up for that:
  * they are counted, not listed. 0 where it is not. */
 static int32_t among_equals(const dk_search *s, float value, dk_prefix *prefix) {
-  dk_survey found = survey(s, INFINITY, dk_value_of(dk_key_of(value) + 1));
+  dk_survey found = survey(s, INFINITY, dk_next_above(value));
   uint64_t target = crossing(s->top_p, found.total), each = s->view->kernel->weight(value, s->scale);
   if (found.above >= target)
     return 0;

@@ -19,4 +19,12 @@ static inline float dk_value_of(uint32_t key) {
   return value;
 }
 
+/* The nearest values that are not equal to this one. The key below that of zero is -0, which is equal. */
+static inline float dk_next_above(float value) { return dk_value_of(dk_key_of(value) + 1); }
+
+static inline float dk_next_below(float value) {
+  uint32_t key = dk_key_of(value);
+  return dk_value_of(key - (key == 0x80000000u ? 2 : 1));
+}
+
 #endif

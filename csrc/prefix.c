@@ -16,7 +16,7 @@ dk_prefix dk_prefix_from(double bound) {
     return (dk_prefix){FLT_MAX, -1};
   float value = (float)bound;
   if ((double)value < bound)
-    value = dk_value_of(dk_key_of(value) + 1);
+    value = dk_next_above(value);
   return (dk_prefix){value, INT32_MAX};
 }
 
@@ -39,7 +39,7 @@ dk_slice dk_slice_of(const dk_view *view, dk_prefix prefix, int32_t block) {
   if (takes_all || ties >= DK_BLOCK)
     return (dk_slice){dk_fetch(view, block), prefix.value};
   if (ties <= 0)
-    return (dk_slice){dk_fetch(view, block), dk_value_of(dk_key_of(prefix.value) + 1)};
+    return (dk_slice){dk_fetch(view, block), dk_next_above(prefix.value)};
   float *copy = dk_fetch_copy(view, block);
   for (int32_t i = ties; i < DK_BLOCK; i++)
     copy[i] = copy[i] == prefix.value ? -INFINITY : copy[i];

@@ -28,7 +28,7 @@ static dk_distribution in_mode(int32_t mode, const dk_view *raw, const dk_distri
     return dk_whole(raw);
   if (mode == DECODING_LOGPROBS_PENALIZED)
     return dk_whole(drawn->edited);
-  return mode == DECODING_LOGPROBS_FINAL || drawn->point >= 0 ? *drawn : dk_scaled(drawn);
+  return mode == DECODING_LOGPROBS_FINAL ? *drawn : dk_scaled(drawn);
 }
 
 /* The token's log-probability in one mode, and those of the top tokens. */
@@ -82,7 +82,7 @@ void dk_sample_row(const decoding_batch *batch, const decoding_row *row, const v
   if (needs_distribution(row))
     drawn = dk_truncated(&edited, batch, row);
   result->token_id = row->flags & DECODING_FORCE_TOKEN ? row->forced_token_id : dk_draw(&drawn);
-  if (dk_by_rejection(row))
+  if (drawn.by_rejection)
     drawn.total = 0; /* the draw has used the sums for something else */
   report(batch, &raw, &drawn, row, result, top_token_ids, top_logprobs);
   if (row->flags & DECODING_MIROSTAT)

@@ -11,8 +11,7 @@ int32_t dk_nth_equal(const dk_view *view, float value, int64_t n) {
     if (view->block_max[block] < value)
       continue;
     dk_block fetched = dk_fetch(view, block);
-    int32_t num_equal =
-        view->kernel->count(fetched, value) - view->kernel->count(fetched, dk_value_of(dk_key_of(value) + 1));
+    int32_t num_equal = view->kernel->count(fetched, value) - view->kernel->count(fetched, dk_next_above(value));
     if (num_equal < n) {
       n -= num_equal;
       continue;

@@ -58,7 +58,10 @@ dk_distribution dk_scaled(const dk_distribution *d) {
   all.view = d->base;
   all.kept = dk_prefix_all();
   all.scale.max = all.view.max;
-  all.total = mass_of_all(&all);
+  if (d->point >= 0)
+    all.point = dk_first(&all.view);
+  else
+    all.total = mass_of_all(&all);
   return all;
 }
 
@@ -197,6 +200,7 @@ static void run_mirostat(dk_distribution *d, const decoding_batch *batch) {
 
 dk_distribution dk_truncated(const dk_view *edited, const decoding_batch *batch, const decoding_row *row) {
   dk_distribution d = before_temperature(edited, row);
+  d.by_rejection = dk_by_rejection(batch, row);
   if (row->flags & DECODING_MIROSTAT)
     run_mirostat(&d, batch);
   else
@@ -205,7 +209,7 @@ dk_distribution dk_truncated(const dk_view *edited, const decoding_batch *batch,
   if (d.point >= 0)
     return d;
   d.kept = dk_within_cut(&d); /* totals never had more than that */
-  if (!dk_by_rejection(row))
+  if (!d.by_rejection)
     dk_find_total(&d);
   return d;
 }

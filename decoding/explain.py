@@ -80,8 +80,9 @@ class Step:
 
 def _top(p: Distribution, number: int) -> list[tuple[int, float]]:
     number = min(number, int(np.count_nonzero(p)))
-    ids = np.argsort(-p, kind="stable")[:number].tolist()  # of equal ones the lower id is first
-    return [(token_id, float(p[token_id])) for token_id in ids]
+    ids = np.flatnonzero(p >= np.partition(p, -number)[-number]) if number > 0 else np.empty(0, np.int64)
+    ids = ids[np.argsort(-p[ids], kind="stable")[:number]]  # of equal ones the lower id is first
+    return [(token_id, float(p[token_id])) for token_id in ids.tolist()]
 
 
 class Explanation:

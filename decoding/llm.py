@@ -206,9 +206,7 @@ class LLM:
         max_num_seqs = min(self._max_num_seqs, candidates)
         return Engine(self._model, self._tokenizer, max_num_seqs=max_num_seqs, on_sample=on_sample)
 
-    def _stream(
-        self, requests: Sequence[Request], on_error: OnError, on_sample: OnSample | None
-    ) -> Iterator[Delta]:
+    def _stream(self, requests: Sequence[Request], on_error: OnError, on_sample: OnSample | None) -> Iterator[Delta]:
         engine = self._engine(requests, on_sample)
         first_index: dict[SequenceGroup, int] = {}
         num_choices = 0

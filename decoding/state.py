@@ -17,34 +17,15 @@ from decoding.history import TokenContext, TokenHistory
 from decoding.kernel import Row, num_mask_words
 from decoding.output import SamplerOutput
 from decoding.params import INT32_MAX, SamplingParams, to_float32
+from decoding.stages import PIPELINE
 from decoding.types import TokenSequence
 
-_NUMBERS = (
-    "temperature",
-    "dynatemp_range",
-    "dynatemp_exponent",
-    "smoothing_factor",
-    "smoothing_curve",
-    "top_k",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "top_n_sigma",
-    "epsilon_cutoff",
-    "eta_cutoff",
-    "top_a",
-    "xtc_probability",
-    "xtc_threshold",
-    "repetition_penalty",
-    "frequency_penalty",
-    "presence_penalty",
-    "context_frequency_penalty",
-    "dry_multiplier",
-    "dry_base",
-    "dry_allowed_length",
-    "dry_range",
-    "no_repeat_ngram_size",
+_SEQUENCES = ("dry_sequence_breakers", "bad_words")
+_OTHERS = (
+    *("repetition_penalty_scope", "logit_bias", "allowed_token_ids", "banned_token_ids", "min_tokens"),
+    *("mirostat_tau", "mirostat_eta", *_SEQUENCES),
 )
+_NUMBERS = tuple(name for stage in PIPELINE[2:-2] for name in stage.parameters if name not in _OTHERS)
 """Parameters that the kernel takes as they are, under the same names."""
 
 
@@ -258,8 +239,7 @@ class SamplingState:
             "banned_token_ids": p.banned_token_ids,
             "stop_token_ids": p.stop_token_ids,
             "eos_token_ids": self.eos_token_ids,
-            "dry_sequence_breakers": [*chain(*_of_ids("dry_sequence_breakers", p.dry_sequence_breakers))],
-            "bad_words": [*chain(*_of_ids("bad_words", p.bad_words))],
+            **{name: [*chain(*_of_ids(name, getattr(p, name)))] for name in _SEQUENCES},
         }
 
     def check_vocab(self, vocab_size: int) -> None:

@@ -18,7 +18,7 @@ from decoding.logits import BFLOAT16, FLOAT16, FLOAT32
 from decoding.output import SamplerOutput
 from decoding.stages import STAGE_NAMES
 
-MIN_LOGITS_A_THREAD = 2**18
+MIN_LOGITS_A_THREAD = 2**19
 """Fewer than this are done before another thread has woken up."""
 
 _DTYPES = {FLOAT32: lib.DECODING_FLOAT32, FLOAT16: lib.DECODING_FLOAT16, BFLOAT16: lib.DECODING_BFLOAT16}

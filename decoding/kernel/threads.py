@@ -23,10 +23,15 @@ class Threads:
         self._process = 0
 
     def run(self, tasks: Sequence[Callable[[], bool]]) -> bool:
-        """Run all tasks; whether each of them returned True. What one raises is raised here."""
+        """Run all tasks; whether each of them returned True. What one raises is raised here.
+
+        What no helper has begun with, because the other CPUs are busy, the caller does itself.
+        """
         pool = self._helpers()
-        others = [pool.submit(task) for task in tasks[1:]]
-        results = [tasks[0](), *(other.result() for other in others)]
+        others = [(task, pool.submit(task)) for task in tasks[1:]]
+        results = [tasks[0]()]
+        for task, future in reversed(others):
+            results.append(task() if future.cancel() else future.result())
         return all(results)
 
     def _helpers(self) -> ThreadPoolExecutor:

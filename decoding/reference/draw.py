@@ -27,8 +27,10 @@ def apply_draw(row: Row) -> None:
 
 
 def is_by_rejection(row: Row) -> bool:
-    """Nothing but stage 8 and min_p shapes the row."""
-    return not is_weighed(row.params) and row.temperature >= GREEDY_TEMPERATURE
+    """Nothing but stage 8, and min_p after it, shapes the row."""
+    order = [stage.name for stage in row.profile.stages]
+    tempers_first = to_float32(row.params.min_p) == 0.0 or order.index("temperature") < order.index("min_p")
+    return tempers_first and not is_weighed(row.params) and row.temperature >= GREEDY_TEMPERATURE
 
 
 def is_weighed(params: SamplingParams) -> bool:

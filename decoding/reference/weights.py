@@ -25,9 +25,8 @@ def weights(exponents: Array) -> Array:
 
 
 def probabilities(exponents: Array) -> Array:
-    """The weights over their sum."""
-    mass = weights(exponents)
-    return np.asarray(mass / mass.sum())
+    """exp(x) over the sum of the weights: what a threshold is compared with, also below the cut."""
+    return np.asarray(np.exp(relative(exponents)) / weights(exponents).sum())
 
 
 def mean_exponent(exponents: Array) -> float:

@@ -51,6 +51,14 @@ def test_the_manual_names_every_source(csrc: Path) -> None:
     assert named == {path.name for path in csrc.glob("*.c")} - NOT_THE_LIBRARY | {"example.c"}
 
 
+def test_the_manual_compiles(csrc: Path, run: Callable[..., str], tmp_path: Path) -> None:
+    """The C of docs/embedding.md, all of it in one file, gives no warning as C11 or as C++17."""
+    source = tmp_path / "manual.c"
+    source.write_text("\n".join(re.findall(r"^```c\n(.*?)^```", MANUAL.read_text(), flags=re.M | re.S)))
+    for compiler in (["cc", "-std=c11"], ["c++", "-std=c++17", "-x", "c++"]):
+        run(*compiler, *HOST_FLAGS, "-Wno-unused-function", "-fsyntax-only", f"-I{csrc}", source)
+
+
 def test_the_example_fits_a_screen(csrc: Path) -> None:
     """csrc/example.c, which the manual calls a complete host, is under 60 lines."""
     assert len((csrc / "example.c").read_text().splitlines()) < 60

@@ -58,10 +58,12 @@ def states():
     return [SamplingState(SamplingParams(seed=7, **report, **q), choice=i) for i, q in enumerate(QUESTIONS)]
 
 
-@pytest.mark.parametrize("profile", list(PROFILES))
+SIZES = [(n, "openai") for n in (1, 2, 3, 9, 300, 1000)] + [(40, profile) for profile in PROFILES]
+
+
 @pytest.mark.parametrize("kind", list(KINDS))
-@pytest.mark.parametrize("vocab_size", [1, 2, 3, 9, 40, 300, 1000])
-def test_truncation(vocab_size, kind, profile):
+@pytest.mark.parametrize(("vocab_size", "profile"), SIZES)
+def test_truncation(vocab_size, profile, kind):
     """Kept set, probabilities, token and log-probabilities of every question, in one batch."""
     rng = np.random.default_rng([vocab_size, len(kind)])
     logits = np.stack([KINDS[kind](rng, vocab_size) for _ in QUESTIONS]).astype(np.float32)  # [questions, vocab]

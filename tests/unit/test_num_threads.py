@@ -77,11 +77,12 @@ def test_errors_do_not_depend_on_it_either(num_threads):
 
 def test_other_threads_take_part(monkeypatch):
     """With two threads, the halves of a call are worked off in two different ones."""
-    seen = []
+    seen, both = [], threading.Barrier(2, timeout=30)
     sample = call.Call.sample
 
     def watched(self):
         seen.append(threading.current_thread())
+        both.wait()
         return sample(self)
 
     monkeypatch.setattr(call.Call, "sample", watched)
@@ -90,13 +91,41 @@ def test_other_threads_take_part(monkeypatch):
     assert threading.current_thread() in seen
 
 
+def test_what_no_thread_has_begun_with_is_done_here():
+    """While the only helper is busy with something else, its part is the caller's."""
+    sampler, release = Sampler(VOCAB_SIZE, num_threads=2), threading.Event()
+    busy = sampler._kernel._threads._helpers().submit(release.wait)
+    try:
+        assert results(sampler) == results(Sampler(VOCAB_SIZE))
+    finally:
+        release.set()
+    assert busy.result() is True
+
+
+def test_an_error_of_a_helper_is_raised(monkeypatch):
+    """It is not lost with its thread."""
+    caller, both = threading.current_thread(), threading.Barrier(2, timeout=30)
+
+    def failing(self):
+        both.wait()
+        if threading.current_thread() is not caller:
+            raise MemoryError("no workspace")
+        return True
+
+    monkeypatch.setattr(call.Call, "sample", failing)
+    with pytest.raises(MemoryError, match="no workspace"):
+        Sampler(VOCAB_SIZE, num_threads=2).sample(LOGITS, states())
+
+
 def test_few_logits_stay_on_the_callers_thread(monkeypatch):
     """No thread is started for what is done before it has woken up, or before the first call."""
     monkeypatch.setattr(call, "MIN_LOGITS_A_THREAD", LOGITS.size)
-    before = threading.active_count()
     sampler = Sampler(VOCAB_SIZE, num_threads=8)
     sampler.sample(LOGITS, states())
-    assert threading.active_count() == before
+    assert sampler._kernel._threads._pool is None
+    monkeypatch.setattr(call, "MIN_LOGITS_A_THREAD", LOGITS.size // 2)
+    sampler.sample(LOGITS, states())
+    assert sampler._kernel._threads._pool is not None
 
 
 def test_many_callers_share_the_threads():

@@ -4,6 +4,9 @@ import numpy as np
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
+from decoding.reference.dry import dry_penalties
+from decoding.reference.masks import completed_ngrams
+from decoding.stages import PROFILES
 from decoding.testing import (
     SamplingProblem,
     bitmasks,
@@ -41,6 +44,21 @@ def test_the_corners_are_reached():
         find(logits_rows(65), condition, settings=QUICK)
     for condition in (np.isnan, np.isposinf):
         find(logits_rows(65, nonfinite=True), lambda row, c=condition: c(row).any(), settings=QUICK)
+
+
+def test_every_kind_of_problem_is_reached():
+    """Each profile, mirostat on its way, several modes, repetitions that DRY sees, no-repeat n-grams that ban."""
+    problems = sampling_problems(max_rows=1)
+    for profile in PROFILES.values():
+        find(problems, lambda problem, profile=profile: problem.sampler.profile is profile, settings=QUICK)
+    found = (
+        lambda state: state.mirostat_mu not in (None, 2 * (state.params.mirostat_tau or 0)),
+        lambda state: len(state.params.logprobs_modes) > 1,
+        lambda state: dry_penalties(state.params, [*state.prompt_token_ids, *state.output_token_ids]),
+        lambda state: completed_ngrams(state.prompt_token_ids, state.params.no_repeat_ngram_size),
+    )
+    for condition in found:
+        find(problems, lambda problem, c=condition: c(problem.states[0]), settings=settings(QUICK, max_examples=3000))
 
 
 def test_rows_shrink_to_what_matters():
