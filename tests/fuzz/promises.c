@@ -130,12 +130,13 @@ static int has_mode(const decoding_row *row, int32_t mode) {
   return 0;
 }
 
-/* One list of the top-N: log-probabilities of a mode, which fall along the order that all but `final` keep to. */
+/* One list of the top-N: the log-probabilities fall along the order, apart from tokens that cannot be drawn. */
 static void check_list(const decoding_batch *batch, int32_t mode, int32_t num_top, const float *logprobs) {
+  int may_skip = mode == DECODING_LOGPROBS_SCALED || mode == DECODING_LOGPROBS_FINAL;
   float last = INFINITY;
   for (int32_t n = 0; n < batch->top_stride; n++) {
     REQUIRE(n < num_top ? is_logprob(logprobs[n]) : logprobs[n] == -INFINITY);
-    if (mode == DECODING_LOGPROBS_FINAL && logprobs[n] == -INFINITY)
+    if (may_skip && logprobs[n] == -INFINITY)
       continue;
     REQUIRE(logprobs[n] <= last);
     last = logprobs[n];
