@@ -128,7 +128,10 @@ static int32_t letter(choices *in, problem *p, alphabet from) {
   return wild_id(in, p->batch.vocab_size);
 }
 
+/* No letters are nowhere. */
 static const int32_t *make_letters(choices *in, problem *p, alphabet from, int32_t n) {
+  if (n == 0)
+    return NULL;
   int32_t *ids = input_array(p, (size_t)n * sizeof *ids);
   for (int32_t i = 0; i < n; i++)
     ids[i] = letter(in, p, from);

@@ -33,4 +33,4 @@ for source in "$csrc"/*.c "$here"/*.c; do
 done
 "$clang" "${flags[@]}" -fsanitize=fuzzer "$scratch"/*.o -lm -o "$scratch/fuzz_sample"
 
-"$scratch/fuzz_sample" -max_total_time="$seconds" -max_len=256 -len_control=0 -timeout=20 -print_final_stats=1 "$corpus"
+"$scratch/fuzz_sample" -max_total_time="$seconds" -max_len=512 -len_control=0 -timeout=20 -print_final_stats=1 "$corpus"

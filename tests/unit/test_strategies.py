@@ -1,7 +1,7 @@
 """The public Hypothesis strategies: what they promise, and that what they make shrinks to something readable."""
 
 import numpy as np
-from hypothesis import find, given, settings
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from decoding.reference.dry import dry_penalties
@@ -47,18 +47,22 @@ def test_the_corners_are_reached():
 
 
 def test_every_kind_of_problem_is_reached():
-    """Each profile, mirostat on its way, several modes, repetitions that DRY sees, no-repeat n-grams that ban."""
-    problems = sampling_problems(max_rows=1)
-    for profile in PROFILES.values():
-        find(problems, lambda problem, profile=profile: problem.sampler.profile is profile, settings=QUICK)
-    found = (
-        lambda state: state.mirostat_mu not in (None, 2 * (state.params.mirostat_tau or 0)),
-        lambda state: len(state.params.logprobs_modes) > 1,
-        lambda state: dry_penalties(state.params, [*state.prompt_token_ids, *state.output_token_ids]),
-        lambda state: completed_ngrams(state.prompt_token_ids, state.params.no_repeat_ngram_size),
-    )
-    for condition in found:
-        find(problems, lambda problem, c=condition: c(problem.states[0]), settings=settings(QUICK, max_examples=3000))
+    """Among 300: each profile, mirostat on its way, several modes, repetitions for DRY, n-grams that are banned."""
+    found = set()
+
+    @settings(QUICK, phases=[Phase.generate])
+    @given(sampling_problems(max_rows=1))
+    def look_at(problem):
+        (state,), params = problem.states, problem.states[0].params
+        context = [*state.prompt_token_ids, *state.output_token_ids]
+        found.add(problem.sampler.profile.name)
+        found.update(["mirostat"] if state.mirostat_mu not in (None, 2 * (params.mirostat_tau or 0)) else [])
+        found.update(["modes"] if len(params.logprobs_modes) > 1 else [])
+        found.update(["dry"] if dry_penalties(params, context) else [])
+        found.update(["ngram"] if completed_ngrams(context, params.no_repeat_ngram_size) else [])
+
+    look_at()
+    assert found == {*PROFILES, "mirostat", "modes", "dry", "ngram"}
 
 
 def test_rows_shrink_to_what_matters():
