@@ -3,7 +3,7 @@
 from decoding.models.batch import ForwardBatch
 from decoding.models.cache import KVCache
 from decoding.models.config import ModelConfig
-from decoding.models.llama import LlamaModel
-from decoding.models.registry import load_model
+from decoding.models.registry import load_config, load_model
+from decoding.models.transformer import Transformer
 
-__all__ = ["ForwardBatch", "KVCache", "LlamaModel", "ModelConfig", "load_model"]
+__all__ = ["ForwardBatch", "KVCache", "ModelConfig", "Transformer", "load_config", "load_model"]

@@ -14,8 +14,11 @@ from decoding.errors import ContextLengthError, ParameterError
 Integers: TypeAlias = NDArray[np.integer[Any]]
 Indices: TypeAlias = NDArray[np.intp]
 Rows: TypeAlias = slice | Indices
+Mask: TypeAlias = NDArray[np.float32]
 
 _MAX_SCORES = 1 << 21  # attention scores held at once: what a long prompt's prefill takes besides its tokens
+_MAX_QUERIES = 64  # of one row at once: later blocks need keys that earlier ones must not even look at
+_MAX_COVER = 2  # slots looked at for each that is meant, rather than copying those
 
 
 @dataclass(slots=True)
@@ -45,61 +48,138 @@ class ForwardBatch:
         _check_range("token_ids", self.token_ids, vocab_size)
         _check_range("slots", self.slots, num_slots)
         _check_range("start", self.start, max_tokens + 1)
-        longest = int((self.start + self.num_new).max())
+        longest = int(self.ends.max())
         if longest > max_tokens:
             raise ContextLengthError(longest, max_tokens)
 
     @property
+    def one_each(self) -> bool:
+        """Whether every row has one new token, as in decoding."""
+        return len(self.token_ids) == len(self.slots)
+
+    @property
+    def ends(self) -> Integers:
+        """How many tokens each row's sequence has after this pass, [rows]."""
+        return self.start + self.num_new
+
+    @property
     def last(self) -> Indices:
         """Index of each row's last token in token_ids, [rows]."""
+        if self.one_each:
+            return np.arange(len(self.slots))
         ends: Indices = np.cumsum(self.num_new, dtype=np.intp)
         return ends - 1
 
     @property
     def token_slots(self) -> Indices:
         """The slot of each token, [total]."""
-        return np.repeat(self.slots.astype(np.intp), self.num_new)
+        return self._for_tokens(self.slots)
+
+    @property
+    def lengths(self) -> Indices:
+        """For each token, how many tokens its sequence has after this pass, [total]."""
+        return self._for_tokens(self.ends)
 
     @property
     def positions(self) -> Indices:
         """The position of each token in its sequence, [total]."""
+        if self.one_each:
+            return self.start.astype(np.intp)
         first = self.last - self.num_new + 1
-        positions: Indices = np.arange(len(self.token_ids)) + np.repeat(self.start - first, self.num_new)
+        positions: Indices = np.arange(len(self.token_ids)) + self._for_tokens(self.start - first)
         return positions
 
+    def _for_tokens(self, values: Integers) -> Indices:
+        """Values of rows, repeated for each of their tokens."""
+        indices: Indices = values.astype(np.intp)
+        return indices if self.one_each else np.repeat(indices, self.num_new)
+
+    def last_tokens(self) -> ForwardBatch:
+        """Each row's last token as a batch of its own."""
+        return ForwardBatch(self.token_ids[self.last], self.slots, np.ones_like(self.num_new), self.ends - 1)
+
     def spans(self, num_heads: int) -> Iterator[Span]:
-        """All rows with one new token together; every other row by itself, in blocks of bounded memory."""
-        single = np.flatnonzero(self.num_new == 1)
-        if single.size:
-            yield Span(_rows(self.last[single]), _rows(self.slots[single]), self.start[single, None] + np.intp(1))
-        for row in np.flatnonzero(self.num_new > 1):
-            new, start, end = int(self.num_new[row]), int(self.start[row]), int(self.last[row]) + 1
-            block = max(1, _MAX_SCORES // (num_heads * (start + new)))
-            for first in range(0, new, block):
-                after = min(first + block, new)
-                num_visible = np.arange(start + first + 1, start + after + 1)
-                tokens = slice(end - new + first, end - new + after)
-                yield Span(tokens, _rows(self.slots[row : row + 1]), num_visible[None])
+        """The rows, in groups of about the same shape; a long row by itself, in blocks of bounded memory."""
+        if len(self.slots) == 1:
+            yield from self._blocks(0, num_heads)
+            return
+        num_keys = self.ends
+        waiting = np.lexsort((num_keys, self.num_new))[::-1]  # long ones first
+        while waiting.size:
+            first = waiting[0]
+            most = max(1, _MAX_SCORES // int(num_heads * self.num_new[first] * num_keys[first]))
+            alike = (2 * self.num_new[waiting] > self.num_new[first]) & (2 * num_keys[waiting] >= num_keys[first])
+            alike[np.flatnonzero(alike)[most:]] = False
+            if np.count_nonzero(alike) == 1:
+                yield from self._blocks(int(first), num_heads)
+            else:
+                rows = waiting[alike]
+                yield self._group(rows[np.argsort(self.slots[rows])])
+            waiting = waiting[~alike]
+
+    def _group(self, rows: Indices) -> Span:
+        """Several rows together, in the order of their slots, each filled up with repetitions of its last token."""
+        new, last, slots = self.num_new[rows], self.last[rows], self.slots[rows].astype(np.intp)
+        tokens = last[:, None] - np.maximum(new[:, None] - 1 - np.arange(new.max()), 0)  # [rows, new]
+        num_visible = (self.start[rows] + new)[:, None] - (last[:, None] - tokens)
+        places = slots - slots[0]
+        width = int(places[-1]) + 1
+        if width == len(rows) or width > _MAX_COVER * len(rows):
+            return Span(_as_slice(tokens.ravel()), _as_slice(slots), num_visible)
+        covered = np.full((width, int(new.max())), num_visible.max())
+        covered[places] = num_visible
+        return Span(tokens.ravel(), slice(int(slots[0]), int(slots[0]) + width), covered, places)
+
+    def _blocks(self, row: int, num_heads: int) -> Iterator[Span]:
+        """One row, in blocks of queries."""
+        new, start, end = int(self.num_new[row]), int(self.start[row]), int(self.last[row]) + 1
+        slot = slice(int(self.slots[row]), int(self.slots[row]) + 1)
+        size = max(1, min(_MAX_QUERIES, _MAX_SCORES // (num_heads * (start + new))))
+        for first in range(0, new, size):
+            after = min(first + size, new)
+            num_visible = np.arange(start + first + 1, start + after + 1)
+            yield Span(slice(end - new + first, end - new + after), slot, num_visible[None])
 
 
 class Span(NamedTuple):
     """Tokens whose attention is one call: the same number of new tokens for each of a batch of sequences.
 
-    tokens: which of the forward pass's tokens, [batch * new]; slots: their cache slots, [batch].
+    tokens: which of the forward pass's tokens, [rows * new]; a token may be there several times.
+    slots: the cache slots of the batch, [batch]. A slice gives views of the cache, so a few slots more than rows are
+    worth it; places, [rows], then says which of them are meant (None: all).
     num_visible: int [batch, new]; how many tokens of its sequence, from the first, each new one sees.
     """
 
     tokens: Rows
     slots: Rows
     num_visible: Indices
+    places: Indices | None = None
+
+    def visible(self, window: int | None) -> tuple[slice, Mask | None]:
+        """The keys that are seen at all, and the mask for `layers.attention` over them; None where all see all.
+
+        window: a query sees no more keys than that, the last ones.
+        """
+        if self.num_visible.size == 1:
+            end = int(self.num_visible[0, 0])
+            return slice(0 if window is None else max(0, end - window), end), None
+        end = int(self.num_visible.max())
+        first = 0 if window is None else max(0, int(self.num_visible.min()) - window)
+        after = self.num_visible[..., None] - first  # [batch, new, 1]
+        keys = np.arange(end - first)
+        hidden = keys >= after
+        if window is not None:
+            hidden |= keys < after - window
+        mask = np.where(hidden, np.float32(-np.inf), np.float32(0.0)) if hidden.any() else None
+        return slice(first, end), mask
 
 
-def _rows(indices: Integers) -> Rows:
-    """The same rows, as a slice where they are consecutive: indexing with it gives a view, not a copy."""
+def _as_slice(indices: Indices) -> Rows:
+    """The same indices, as a slice where they are consecutive: indexing with it gives a view, not a copy."""
     first, count = int(indices[0]), len(indices)
     if (indices == np.arange(first, first + count)).all():
         return slice(first, first + count)
-    return indices.astype(np.intp)
+    return indices
 
 
 def _check_range(name: str, values: Integers, end: int) -> None:

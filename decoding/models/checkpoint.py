@@ -1,4 +1,4 @@
-"""Safetensors files, one or sharded: checked as a whole first, read as float32 afterwards."""
+"""Safetensors files, one or sharded: checked as a whole first, read as float32 afterwards, straight from the file."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 
 from decoding.errors import CheckpointError, ModelNotFoundError, shown
 from decoding.json_file import parse_json_object
-from decoding.models.config import ConfigFile
+from decoding.models.config_file import ConfigFile
+from decoding.models.scratch import aligned
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -26,32 +28,46 @@ _STORAGE: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<
 _SHARD_NAME = re.compile(r"[^/\\\0]+\.safetensors")
 _MAX_HEADER = 1 << 24  # 100,000 tensors take about two thirds
 _MAX_NAME = 200
-_HARMLESS = ".rotary_emb.inv_freq"  # older exports store these constants; they follow from the config
+_ROWS = 64  # read at a time: few enough to stay in a cache until they are in their place
 _OTHER_FORMATS = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf", ".h5", ".msgpack", ".onnx"}
 
 
-class _Stored(NamedTuple):
-    """Where one tensor lies: its file's bytes (mapped, not read), and what the header says of it."""
+class Tensor:
+    """A tensor as it lies in its file (mapped, not read); indexing reads rows of it as float32."""
 
-    path: Path
-    data: NDArray[np.uint8]  # the bytes after the header
-    dtype: str
-    shape: Shape
-    begin: int
+    def __init__(self, path: Path, data: NDArray[np.uint8], dtype: str, shape: Shape, begin: int) -> None:
+        self.path = path
+        self.dtype = dtype
+        self.shape = shape
+        self._data = data  # the file's bytes after the header
+        self._begin = begin
+
+    @cached_property
+    def _values(self) -> NDArray[Any]:
+        values = np.frombuffer(self._data, _STORAGE[self.dtype], math.prod(self.shape), self._begin)
+        return values.reshape(self.shape)
+
+    def __getitem__(self, index: slice | NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """Rows along the first axis, in memory of their own."""
+        values = self._values[index]
+        if self.dtype == "BF16":  # the upper half of a float32
+            values = np.left_shift(values, np.uint32(16), dtype=np.uint32).view(np.float32)
+        rows: NDArray[np.float32] = np.array(values, np.float32)
+        return rows
 
 
 class Checkpoint:
     """The tensors of a model folder: `model.safetensors`, or the shards that its index names.
 
     Opening reads headers only. `check` compares every name, shape and dtype with what the architecture wants,
-    so that nothing is allocated on the word of a config; `read` converts.
+    so that nothing is allocated on the word of a config; `read` and `rows` convert.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         shards = _weight_files(folder)
         self.files = tuple(shards)
-        self._tensors: dict[str, _Stored] = {}
+        self._tensors: dict[str, Tensor] = {}
         for path, listed in shards.items():
             tensors = _open(path)
             if listed is not None and listed != tensors.keys():
@@ -59,11 +75,13 @@ class Checkpoint:
                 raise CheckpointError(path, _label(name), f"must be in this shard and in {_INDEX}, or in neither")
             self._tensors.update(tensors)
 
-    def check(self, expected: Iterable[tuple[str, Shape]], optional: Mapping[str, Shape]) -> None:
+    def check(
+        self, expected: Iterable[tuple[str, Shape]], optional: Mapping[str, Shape], harmless: re.Pattern[str]
+    ) -> None:
         """Hold the stored tensors against (name, shape) pairs: all there, each as it must be, no others.
 
-        `expected` may be lazy and endless: it is left at the first tensor that is missing. Raises
-        CheckpointError naming file, tensor and rule.
+        Tensors in `optional` may be there as well; what matches `harmless` is not looked at. `expected` may be lazy:
+        it is left at the first tensor that is missing. Raises CheckpointError naming file, tensor and rule.
         """
         names = set()
         for name, shape in expected:
@@ -74,7 +92,7 @@ class Checkpoint:
         for name in sorted(self._tensors.keys() - names):
             if name in optional:
                 self._check_tensor(name, optional[name])
-            elif not name.endswith(_HARMLESS):
+            elif not harmless.search(name):
                 raise self.error(name, "is no tensor of this architecture and config")
 
     def _check_tensor(self, name: str, shape: Shape) -> None:
@@ -87,39 +105,39 @@ class Checkpoint:
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
 
-    def read(self, *names: str) -> NDArray[np.float32]:
-        """The tensors as float32, one after another along their first axis, in memory of their own.
+    def tensor(self, name: str) -> Tensor:
+        """The tensor as it is stored; its name must have passed `check`."""
+        return self._tensors[name]
 
-        Names and shapes must have passed `check`. Raises CheckpointError where a value is NaN or infinite, or where
-        there is not the memory for them.
-        """
-        shapes = [self._tensors[name].shape for name in names]
-        out = self._allocate(names[0], (sum(shape[0] for shape in shapes), *shapes[0][1:]))
-        first = 0
-        for name, shape in zip(names, shapes, strict=True):
-            self._read_into(out[first : first + shape[0]], name)
-            first += shape[0]
+    def read(self, name: str) -> NDArray[np.float32]:
+        """A whole tensor; CheckpointError where a value is NaN or infinite, or where there is not the memory for it."""
+        out = self.allocate(name, *self._tensors[name].shape)
+        for place, rows in self.rows(name):
+            out[place] = rows
         return out
 
-    def _allocate(self, name: str, shape: Shape) -> NDArray[np.float32]:
-        """An array for tensors of which `name` is the first: no larger than memory, whatever a sparse file claims."""
+    def allocate(self, name: str, *shape: int) -> NDArray[np.float32]:
+        """An array for what is read from `name`: no larger than memory, whatever a sparse file claims."""
         num_bytes = 4 * math.prod(shape)
         try:
             if num_bytes > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
                 raise MemoryError
-            return np.empty(shape, np.float32)
+            return aligned(*shape)
         except MemoryError:
             raise self.error(name, f"needs {num_bytes:,} bytes of memory, which are not there") from None
 
-    def _read_into(self, out: NDArray[np.float32], name: str) -> None:
-        _, data, dtype, shape, begin = self._tensors[name]
-        values = np.frombuffer(data, _STORAGE[dtype], math.prod(shape), begin).reshape(shape)
-        if dtype == "BF16":  # the upper half of a float32
-            np.left_shift(values, np.uint32(16), out=out.view(np.uint32), dtype=np.uint32)
-        else:
-            out[...] = values
-        if not (np.isfinite(out.min()) and np.isfinite(out.max())):  # both pass NaN on, and need no array of flags
-            raise self.error(name, "has values that are NaN or infinite")
+    def rows(self, name: str, order: NDArray[np.intp] | None = None) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """The rows of a tensor, in `order` or as they are, a few at a time, each time with their places.
+
+        Raises CheckpointError where a value is NaN or infinite.
+        """
+        tensor = self._tensors[name]
+        for first in range(0, tensor.shape[0], _ROWS):
+            place = slice(first, min(first + _ROWS, tensor.shape[0]))
+            rows = tensor[place if order is None else order[place]]
+            if not (np.isfinite(rows.min()) and np.isfinite(rows.max())):  # both pass NaN on
+                raise self.error(name, "has values that are NaN or infinite")
+            yield place, rows
 
     def error(self, name: str, rule: str) -> CheckpointError:
         """The error that says that tensor `name` breaks `rule`."""
@@ -164,14 +182,14 @@ def _other_formats(folder: Path) -> str:
     return f" ({_label(names[0])} is not read: convert it to safetensors)" if names else ""
 
 
-def _open(path: Path) -> dict[str, _Stored]:
+def _open(path: Path) -> dict[str, Tensor]:
     """The tensors of one file, by name."""
     if not path.is_file():
         raise CheckpointError(path, None, "must be a regular file" if path.exists() else "is missing")
     try:
         data, header = _read_header(path)
         return {
-            name: _Stored(path, data, entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][0])
+            name: Tensor(path, data, entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][0])
             for name, entry in header.items()
             if name != "__metadata__"
         }

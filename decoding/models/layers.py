@@ -1,4 +1,7 @@
-"""The pure operations of a Llama-family network, on float32 arrays, without caches and files."""
+"""The operations of a decoder network on float32 arrays: no caches, no files, results in arrays that the caller gives.
+
+These few are all that a backend has to have.
+"""
 
 from __future__ import annotations
 
@@ -7,101 +10,143 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[np.float32]
+from decoding.models.activations import ACTIVATIONS, Array
+from decoding.models.scratch import Scratch
+
+Rotation: TypeAlias = NDArray[np.complex64]
 
 
 class Linear(NamedTuple):
-    """x -> x W^T + b; weight is [out, in] as Hugging Face stores it, bias [out] or None."""
+    """x -> x W + b; weight is [in, out], so that one token's product reads it row by row; bias [out] or None."""
 
     weight: Array
     bias: Array | None = None
 
-    def __call__(self, x: Array) -> Array:
-        """[..., in] -> [..., out]."""
-        y: Array = x @ self.weight.T
+    def __call__(self, x: Array, out: Array) -> Array:
+        """[tokens, in] -> out [tokens, out]."""
+        np.matmul(x, self.weight, out=out)
         if self.bias is not None:
-            y += self.bias
-        return y
+            out += self.bias
+        return out
+
+    @property
+    def num_outputs(self) -> int:
+        """Features that it makes of each token."""
+        num_outputs: int = self.weight.shape[1]
+        return num_outputs
+
+    def part(self, outputs: slice) -> Linear:
+        """The same for some of the outputs only; a view."""
+        return Linear(self.weight[:, outputs], None if self.bias is None else self.bias[outputs])
 
 
-def rms_norm(x: Array, weight: Array, eps: float) -> Array:
-    """RMSNorm (Zhang and Sennrich 2019) of [tokens, hidden]: x / sqrt(mean(x^2) + eps) * weight."""
-    sum_squares = np.einsum("td,td->t", x, x, dtype=np.float64)  # [tokens]; squares of 1e20 overflow float32
-    scale = (1.0 / np.sqrt(sum_squares / x.shape[1] + eps)).astype(np.float32)
-    normed: Array = x * scale[:, None] * weight
-    return normed
+class RMSNorm(NamedTuple):
+    """RMSNorm (Zhang and Sennrich 2019): x / sqrt(mean(x^2) + eps) * weight."""
+
+    weight: Array
+    eps: float
+
+    def __call__(self, x: Array, out: Array) -> Array:
+        """[..., size] -> out, of the same shape; may be x itself."""
+        mean = np.matmul(x[..., None, :], x[..., None])[..., 0] / np.float32(x.shape[-1])  # [..., 1]
+        np.divide(x, np.sqrt(mean + np.float32(self.eps)), out=out)
+        out *= self.weight
+        return out
 
 
-def silu_and_mul(gate_up: Array) -> Array:
-    """SwiGLU's nonlinearity (Shazeer 2020): [gate, up] [tokens, 2 * size] -> silu(gate) * up."""
-    size = gate_up.shape[1] // 2
-    gate, up = gate_up[:, :size], gate_up[:, size:]
-    gated: Array = np.divide(gate, np.exp(-gate) + np.float32(1.0)) * up
-    return gated
+class LayerNorm(NamedTuple):
+    """LayerNorm (Ba et al. 2016): (x - mean(x)) / sqrt(var(x) + eps) * weight + bias."""
+
+    weight: Array
+    bias: Array
+    eps: float
+
+    def __call__(self, x: Array, out: Array) -> Array:
+        """[..., size] -> out, of the same shape; may be x itself."""
+        np.subtract(x, x.mean(axis=-1, keepdims=True), out=out)
+        RMSNorm(self.weight, self.eps)(out, out)
+        out += self.bias
+        return out
 
 
-class RotaryTable:
-    """Rotary embeddings (Su et al. 2021): exp(i * position * frequency), for the positions seen so far."""
-
-    def __init__(self, head_dim: int, theta: float) -> None:
-        self._frequencies = theta ** -(np.arange(0, head_dim, 2) / head_dim)  # float64 [head_dim/2]
-        self._table = np.empty((0, head_dim // 2), np.complex64)
-
-    def at(self, positions: NDArray[np.intp]) -> NDArray[np.complex64]:
-        """[tokens] -> [tokens, head_dim/2]. In float32 the angles would be off by 0.004 at 100,000."""
-        end = int(positions.max()) + 1
-        if end > len(self._table):
-            angles = np.outer(np.arange(max(end, 2 * len(self._table))), self._frequencies)
-            self._table = np.exp(1j * angles).astype(np.complex64)
-        return self._table[positions]
+Norm: TypeAlias = RMSNorm | LayerNorm
 
 
-def pair_halves(rows: Array, head_dim: int) -> Array:
-    """Reorder the first axis so that the rows i and i + head_dim/2 of each head become neighbours.
+def gated(name: str, gate_up: Array, out: Array) -> Array:
+    """The nonlinearity of a gated MLP (Shazeer 2020): [gate, up] [tokens, 2 * size] -> out = act(gate) * up."""
+    size = out.shape[-1]
+    ACTIVATIONS[name](gate_up[:, :size], out)
+    out *= gate_up[:, size:]
+    return out
 
-    Hugging Face's checkpoints keep the two numbers of a rotated pair half a head apart. With the query and
-    key weights reordered once, `rotate` is one complex product; scores, being dot products, do not change.
+
+def soft_cap(x: Array, cap: float) -> Array:
+    """Soft capping, in place: cap * tanh(x / cap), close to x where x is small, and never beyond the cap."""
+    x /= np.float32(cap)
+    np.tanh(x, out=x)
+    x *= np.float32(cap)
+    return x
+
+
+def pair_order(head_dim: int, num_pairs: int) -> NDArray[np.intp]:
+    """The order of a head's numbers in which rotated pairs are neighbours, int [head_dim].
+
+    Hugging Face's checkpoints keep the two numbers of a pair `num_pairs` apart. With the rows of the query and key
+    weights in this order, `rotate` is one complex product; scores, being dot products, do not change.
     """
-    heads = rows.reshape(-1, 2, head_dim // 2, *rows.shape[1:])  # [heads, 2, head_dim/2, ...]
-    return heads.swapaxes(1, 2).reshape(rows.shape)
+    places = np.arange(head_dim)
+    places[: 2 * num_pairs] = places[: 2 * num_pairs].reshape(2, num_pairs).T.ravel()
+    return places
 
 
-def rotate(x: Array, rotation: NDArray[np.complex64]) -> Array:
-    """Turn the neighbouring pairs of [tokens, heads, head_dim] by rotation [tokens, head_dim/2]."""
+def rotate(x: Array, rotation: Rotation) -> None:
+    """Turn the neighbouring pairs of x [tokens, heads, head_dim] by rotation [tokens, head_dim/2], in place."""
     pairs = x.view(np.complex64)  # [tokens, heads, head_dim/2]
-    return (pairs * rotation[:, None]).view(np.float32)
+    pairs *= rotation[:, None]
 
 
-def attention(queries: Array, keys: Array, values: Array, num_visible: NDArray[np.intp]) -> Array:
-    """Grouped-query attention (Ainslie et al. 2023) of a batch: softmax(q k / sqrt(head_dim)) v.
+def attention(
+    queries: Array,
+    keys: Array,
+    values: Array,
+    scale: float,
+    scratch: Scratch,
+    *,
+    mask: Array | None = None,
+    cap: float | None = None,
+) -> Array:
+    """Grouped-query attention (Ainslie et al. 2023) of a batch: softmax(cap(q k * scale) + mask) v.
 
-    queries [batch, new, heads, head_dim]; keys and values [batch, kv_heads, keys, head_dim]; num_visible
-    [batch, new]: the query sees that many keys, from the first. Returns [batch, new, heads, head_dim].
+    queries [batch, new, heads, head_dim]; keys and values [batch, kv_heads, keys, head_dim]; mask [batch, new, keys]:
+    0 for keys that a query sees, -inf for others (None: it sees all); each query sees one at least.
+    Returns [batch, new, heads, head_dim], in the scratch.
     """
     batch, new, num_heads, head_dim = queries.shape
-    kv_heads = keys.shape[1]
+    kv_heads, num_keys = keys.shape[1:3]
     group = num_heads // kv_heads
-    q = queries.reshape(batch, new, kv_heads, group, head_dim).transpose(0, 2, 3, 1, 4)
-    q = q.reshape(batch, kv_heads, group * new, head_dim) * np.float32(head_dim**-0.5)
-    scores = q @ keys.swapaxes(2, 3)  # [batch, kv_heads, group * new, keys]
-    by_query = scores.reshape(batch, kv_heads, group, new, -1)
-    _mask(by_query, num_visible)
-    out = softmax(scores) @ values  # [batch, kv_heads, group * new, head_dim]
-    out = out.reshape(batch, kv_heads, group, new, head_dim).transpose(0, 3, 1, 2, 4)
-    return out.reshape(batch, new, num_heads, head_dim)
+    q = scratch("q", batch, kv_heads, group, new, head_dim)
+    grouped = queries.reshape(batch, new, kv_heads, group, head_dim)
+    np.multiply(grouped.transpose(0, 2, 3, 1, 4), np.float32(scale), out=q)
+    q = q.reshape(batch, kv_heads, group * new, head_dim)
+    scores = scratch("scores", batch, kv_heads, group * new, num_keys)
+    np.matmul(q, keys.swapaxes(2, 3), out=scores)
+    if cap is not None:
+        soft_cap(scores, cap)
+    if mask is not None:
+        by_query = scores.reshape(batch, kv_heads, group, new, num_keys)
+        by_query += mask[:, None, None]
+    weighted = _softmax_product(scores, values, q).reshape(batch, kv_heads, group, new, head_dim)
+    if new == 1:
+        return weighted.reshape(queries.shape)
+    out = scratch("heads", batch, new, kv_heads, group, head_dim)
+    np.copyto(out, weighted.transpose(0, 3, 1, 2, 4))
+    return out.reshape(queries.shape)
 
 
-def _mask(scores: Array, num_visible: NDArray[np.intp]) -> None:
-    """Set scores [batch, kv_heads, group, new, keys] of keys that a query must not see to -inf, in place."""
-    num_keys = scores.shape[-1]
-    if num_visible.min() < num_keys:
-        hidden = np.arange(num_keys) >= num_visible[..., None]  # [batch, new, keys]
-        np.copyto(scores, -np.inf, where=hidden[:, None, None])
-
-
-def softmax(scores: Array) -> Array:
-    """exp(x) / sum(exp(x)) over the last axis, in place, without overflow; each row has a finite maximum."""
+def _softmax_product(scores: Array, values: Array, out: Array) -> Array:
+    """exp(scores) / sum(exp(scores)) over the last axis, times values; without overflow; scores are used up."""
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
-    scores /= scores.sum(axis=-1, keepdims=True)
-    return scores
+    np.matmul(scores, values, out=out)
+    out /= np.einsum("...k->...", scores)[..., None]  # three times as fast as sum() on short rows
+    return out

@@ -1,183 +1,196 @@
-"""LlamaModel: the forward pass of Llama-family networks (Touvron et al. 2023), all sequences at once."""
+"""Llama (Touvron et al. 2023) and the networks that differ from it by settings and norms only.
+
+Mistral, Qwen2, Qwen3, Phi-3, SmolLM3, Granite, OLMo 2.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cached_property
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from decoding.models.activations import ACTIVATIONS
+from decoding.models.config import (
+    LayerConfig,
+    ModelConfig,
+    layer_types,
+    num_layers,
+    read_sizes,
+    refuse_unknown,
+    special_token_ids,
+)
+from decoding.models.config_file import ConfigFile
+from decoding.models.rope import Rope
+from decoding.models.rope_config import read_rope
+from decoding.models.weights import BlockSpec, HeadOrder, Layout, LinearSpec, NormSpec, Part
 
-from decoding.models import layers
-from decoding.models.batch import ForwardBatch, Indices, Span
-from decoding.models.cache import KVCache
-from decoding.models.checkpoint import Checkpoint, Shape, digest_files
-from decoding.models.config import ModelConfig
-from decoding.models.layers import Array, Linear
+_LLAMA = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "tie_word_embeddings": False}
+_QWEN = {"max_position_embeddings": 32768, "num_key_value_heads": 32, "sliding_window": 4096}
+_PHI3 = {"max_position_embeddings": 4096, "original_max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "granite": _LLAMA | {"attention_multiplier": 1.0},
+    "llama": _LLAMA,
+    "mistral": _LLAMA | {"max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096},
+    "olmo2": _LLAMA | {"rms_norm_eps": 1e-5},
+    "phi3": _LLAMA | _PHI3,
+    "qwen2": _LLAMA | _QWEN,
+    "qwen3": _LLAMA | _QWEN | {"head_dim": 128},
+    "smollm3": _LLAMA | {"max_position_embeddings": 32768, "num_key_value_heads": 4, "tie_word_embeddings": True},
+}
+"""What transformers takes for keys that a config.json lacks, by model_type."""
 
-
-class _Layer(NamedTuple):
-    """Weights of one transformer block. qkv: queries, keys and values of one product; gate_up likewise."""
-
-    input_norm: Array
-    qkv: Linear
-    output: Linear
-    mlp_norm: Array
-    gate_up: Linear
-    down: Linear
-
-
-class LlamaModel:
-    """A Llama-family network in float32.
-
-    Weights may be stored as float32, float16 or bfloat16. A tied model (tie_word_embeddings) uses its
-    embedding as its head; a `lm_head.weight` that is stored all the same must equal the embedding, so that
-    nothing is ignored.
-
-    One instance serves one thread at a time. numpy's matrix products may round differently for other batch
-    shapes: the same sequence alone and among others has logits that agree to about 1e-5, not to the bit.
-    """
-
-    def __init__(self, config: ModelConfig, checkpoint: Checkpoint) -> None:
-        """Load the weights; CheckpointError where the tensors are not those that the config describes."""
-        self.config = config
-        self.path = checkpoint.folder
-        self._files = (checkpoint.folder / "config.json", *checkpoint.files)
-        embedding_shape = (config.vocab_size, config.hidden_size)
-        optional = {"lm_head.weight": embedding_shape} if config.tie_word_embeddings else {}
-        checkpoint.check(tensor_shapes(config), optional)
-        self._embedding = checkpoint.read("model.embed_tokens.weight")
-        self._layers = [_read_layer(checkpoint, config, index) for index in range(config.num_hidden_layers)]
-        self._norm = checkpoint.read("model.norm.weight")
-        self._head = Linear(_read_head(checkpoint, config, self._embedding))
-        self._rotary = layers.RotaryTable(config.head_dim, config.rope_theta)
-
-    @cached_property
-    def digest(self) -> str:
-        """Hex digest of config.json and the weight files as they are on disk, read on first use."""
-        return digest_files(self._files)
-
-    def new_cache(self, num_slots: int) -> KVCache:
-        """An empty cache for up to `num_slots` running sequences of this model."""
-        return KVCache(self.config, num_slots)
-
-    def forward(self, batch: ForwardBatch, cache: KVCache) -> NDArray[np.float32]:
-        """Run the new tokens through the network, and leave their keys and values in `cache`.
-
-        Returns logits: float32 [rows, vocab] of each row's last new token, or [total, vocab] with
-        batch.all_logits. Weights that make a number overflow give NaN or infinite logits, for the sampler to
-        report. Raises ParameterError or ContextLengthError for a batch that does not fit the model or the
-        cache.
-        """
-        batch.check(self.config.vocab_size, cache.num_slots, self.config.max_position_embeddings)
-        cache.reserve(int((batch.start + batch.num_new).max()))
-        cache.clear(batch.slots[batch.start == 0].astype(np.intp))
-        with np.errstate(over="ignore", invalid="ignore"):
-            hidden = self._run_layers(batch, cache)  # [total, hidden]
-            if not batch.all_logits:
-                hidden = hidden[batch.last]  # [rows, hidden]
-            return self._head(layers.rms_norm(hidden, self._norm, self.config.rms_norm_eps))
-
-    def _run_layers(self, batch: ForwardBatch, cache: KVCache) -> Array:
-        eps = self.config.rms_norm_eps
-        step = _Step(batch, cache, self.config, self._rotary)
-        hidden = self._embedding[batch.token_ids]  # [total, hidden]
-        for index, layer in enumerate(self._layers):
-            hidden += step.attend(index, layer, layers.rms_norm(hidden, layer.input_norm, eps))
-            mlp = layers.silu_and_mul(layer.gate_up(layers.rms_norm(hidden, layer.mlp_norm, eps)))
-            hidden += layer.down(mlp)
-        return hidden
+_ATTENTION_BIAS = ("granite", "llama", "olmo2", "qwen3", "smollm3")
+_MLP_BIAS = ("granite", "llama", "smollm3")
+_PHI3_ROPE = {"default": "default", "longrope": "longrope", "su": "longrope", "yarn": "longrope"}
 
 
-class _Step:
-    """What all layers of one forward pass share: where each token stands, and who attends to what."""
-
-    def __init__(self, batch: ForwardBatch, cache: KVCache, config: ModelConfig, rotary: layers.RotaryTable) -> None:
-        self._cache = cache
-        self._heads = config.num_attention_heads
-        self._kv_heads = config.num_key_value_heads
-        self._slots: Indices = batch.token_slots
-        self._positions: Indices = batch.positions
-        self._rotation = rotary.at(self._positions)
-        self._spans: list[Span] = list(batch.spans(self._heads))
-
-    def attend(self, index: int, layer: _Layer, x: Array) -> Array:
-        """The attention half of layer number `index`: [total, hidden] -> [total, hidden]."""
-        qkv = layer.qkv(x).reshape(len(x), self._heads + 2 * self._kv_heads, -1)  # [total, all heads, head_dim]
-        rotated = layers.rotate(qkv[:, : -self._kv_heads], self._rotation)
-        queries, keys = rotated[:, : self._heads], rotated[:, self._heads :]
-        self._cache.write(index, self._slots, self._positions, keys, qkv[:, -self._kv_heads :])
-        out = np.empty_like(queries)  # [total, heads, head_dim]
-        for span in self._spans:
-            shape = (*span.num_visible.shape, *queries.shape[1:])  # [batch, new, heads, head_dim]
-            k, v = self._cache.read(index, span.slots, int(span.num_visible.max()))
-            attended = layers.attention(queries[span.tokens].reshape(shape), k, v, span.num_visible)
-            out[span.tokens] = attended.reshape(-1, *queries.shape[1:])
-        return layer.output(out.reshape(len(x), -1))
-
-
-def tensor_shapes(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
-    """Name and shape of every tensor that a checkpoint of this config has, in Hugging Face's layout."""
-    hidden = config.hidden_size
-    yield "model.embed_tokens.weight", (config.vocab_size, hidden)
-    yield "model.norm.weight", (hidden,)
-    if not config.tie_word_embeddings:
-        yield "lm_head.weight", (config.vocab_size, hidden)
-    for index in range(config.num_hidden_layers):
-        prefix = f"model.layers.{index}"
-        yield f"{prefix}.input_layernorm.weight", (hidden,)
-        yield f"{prefix}.post_attention_layernorm.weight", (hidden,)
-        for name, shape, has_bias in _projections(config):
-            yield f"{prefix}.{name}.weight", shape
-            if has_bias:
-                yield f"{prefix}.{name}.bias", shape[:1]
-
-
-def _projections(config: ModelConfig) -> Iterator[tuple[str, Shape, bool]]:
-    """Name, weight shape [out, in] and presence of a bias of each matrix of one layer."""
-    hidden, inner = config.hidden_size, config.intermediate_size
-    q, kv = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
-    for name, shape in (("q", (q, hidden)), ("k", (kv, hidden)), ("v", (kv, hidden)), ("o", (hidden, q))):
-        yield f"self_attn.{name}_proj", shape, config.attention_bias
-    for name, shape in (("gate", (inner, hidden)), ("up", (inner, hidden)), ("down", (hidden, inner))):
-        yield f"mlp.{name}_proj", shape, config.mlp_bias
-
-
-def _read_layer(checkpoint: Checkpoint, config: ModelConfig, index: int) -> _Layer:
-    prefix = f"model.layers.{index}"
-
-    def linear(has_bias: bool, *names: str) -> Linear:
-        weight = checkpoint.read(*(f"{prefix}.{name}_proj.weight" for name in names))
-        bias = checkpoint.read(*(f"{prefix}.{name}_proj.bias" for name in names)) if has_bias else None
-        return Linear(weight, bias)
-
-    return _Layer(
-        input_norm=checkpoint.read(f"{prefix}.input_layernorm.weight"),
-        qkv=_paired(
-            linear(config.attention_bias, "self_attn.q", "self_attn.k", "self_attn.v"),
-            (config.num_attention_heads + config.num_key_value_heads) * config.head_dim,
-            config.head_dim,
+def read_config(files: Sequence[ConfigFile]) -> ModelConfig:
+    """The config of a network of this family; the last of `files` is config.json, others before it know eos ids."""
+    file = files[-1]
+    kind = file.string("model_type")
+    file = file.with_defaults(**DEFAULTS[kind])
+    sizes = read_sizes(file)
+    bias = kind in _ATTENTION_BIAS and file.boolean("attention_bias", False)
+    rope = _read_rope(kind, file, sizes.head_dim)
+    scale = file.real("attention_multiplier") if kind == "granite" else sizes.head_dim**-0.5
+    turned = _turned_layers(kind, file, num_layers(file))
+    config = ModelConfig(
+        model_type=kind,
+        **sizes._asdict(),
+        max_position_embeddings=rope.context(file.integer("max_position_embeddings")),
+        layers=tuple(
+            LayerConfig(rope if turn else None, window, scale)
+            for turn, window in zip(turned, _windows(kind, file, turned), strict=True)
         ),
-        output=linear(config.attention_bias, "self_attn.o"),
-        mlp_norm=checkpoint.read(f"{prefix}.post_attention_layernorm.weight"),
-        gate_up=linear(config.mlp_bias, "mlp.gate", "mlp.up"),
-        down=linear(config.mlp_bias, "mlp.down"),
+        norm_eps=file.positive_real("rms_norm_eps"),
+        hidden_act=file.choice("hidden_act", ACTIVATIONS, "silu"),
+        qkv_bias=bias or kind == "qwen2",
+        output_bias=bias,
+        mlp_bias=kind in _MLP_BIAS and file.boolean("mlp_bias", False),
+        tie_word_embeddings=file.boolean("tie_word_embeddings"),
+        **(_multipliers(file) if kind == "granite" else {}),
+        **special_token_ids(files, sizes.vocab_size),
+    )
+    refuse_unknown(file, config)
+    return config
+
+
+def _multipliers(file: ConfigFile) -> dict[str, Any]:
+    """Granite's."""
+    return {
+        "embedding_scale": file.real("embedding_multiplier", 1.0),
+        "residual_scale": file.real("residual_multiplier", 1.0),
+        "logits_scale": 1.0 / file.positive_real("logits_scaling", 1.0),
+    }
+
+
+def _read_rope(kind: str, file: ConfigFile, head_dim: int) -> Rope:
+    if kind == "phi3":
+        return read_rope(file, head_dim, partial=True, names=_PHI3_ROPE)
+    return read_rope(file, head_dim, default_theta=2000000.0 if kind == "smollm3" else 10000.0)
+
+
+def _turned_layers(kind: str, file: ConfigFile, count: int) -> list[bool]:
+    """Which layers have rotary embeddings: all, but in SmolLM3."""
+    if kind != "smollm3":
+        return [True] * count
+    interval, flags = file.integer("no_rope_layer_interval", 4), file.get("no_rope_layers")
+    if flags is None:
+        return [(index + 1) % interval != 0 for index in range(count)]
+    if not isinstance(flags, list) or len(flags) < count or not all(flag in (0, 1) for flag in flags):
+        raise file.error("no_rope_layers", f"must be a list of {count} or more numbers, 0 or 1")
+    return [bool(flag) for flag in flags[:count]]
+
+
+def _windows(kind: str, file: ConfigFile, turned: Sequence[bool]) -> list[int | None]:
+    """The sliding window of each layer, or None."""
+    window, slides = None, [False] * len(turned)
+    if kind in ("mistral", "phi3"):
+        window = file.optional_integer("sliding_window")
+        slides = [window is not None] * len(turned)
+    elif kind in ("qwen2", "qwen3", "smollm3"):
+        window = file.optional_integer("sliding_window")
+        window = window if file.boolean("use_sliding_window", False) else None
+        first = 0 if kind == "smollm3" else file.integer("max_window_layers", 28, least=0)
+        slides = [
+            window is not None and index >= first and not (kind == "smollm3" and turn)
+            for index, turn in enumerate(turned)
+        ]
+    usual = ["sliding_attention" if slide else "full_attention" for slide in slides]
+    types = layer_types(file, usual)
+    if types != usual and (window is None or kind in ("mistral", "phi3")):
+        raise file.unsupported("layer_types", "asks for windows that this model_type or config has not")
+    return [window if name == "sliding_attention" else None for name in types]
+
+
+# Tensors
+
+
+def layout(config: ModelConfig) -> Layout:
+    """The names of the family's tensors."""
+    return Layout(
+        prefixes=("model.", ""),
+        embedding="embed_tokens.weight",
+        block=lambda index: _block(config, f"layers.{index}"),
+        norm=NormSpec("norm", config.hidden_size),
     )
 
 
-def _paired(qkv: Linear, num_rotated: int, head_dim: int) -> Linear:
-    """`qkv` with its first `num_rotated` rows (queries, keys) in the order that `layers.rotate` wants."""
-    for rows in qkv:
-        if rows is not None:
-            rows[:num_rotated] = layers.pair_halves(rows[:num_rotated], head_dim)
-    return qkv
+def _block(config: ModelConfig, prefix: str) -> BlockSpec:
+    after_attention = NormSpec(f"{prefix}.post_attention_layernorm", config.hidden_size)
+    if config.model_type == "olmo2":  # norms stand after each half, and inside attention over all heads together
+        return projections(config, prefix)._replace(
+            query_norm=head_norm(config, f"{prefix}.self_attn.q_norm", config.num_attention_heads),
+            key_norm=head_norm(config, f"{prefix}.self_attn.k_norm", config.num_key_value_heads),
+            attention_out_norm=after_attention,
+            mlp_out_norm=NormSpec(f"{prefix}.post_feedforward_layernorm", config.hidden_size),
+        )
+    has_head_norms = config.model_type == "qwen3"
+    return projections(config, prefix)._replace(
+        attention_norm=NormSpec(f"{prefix}.input_layernorm", config.hidden_size),
+        query_norm=head_norm(config, f"{prefix}.self_attn.q_norm", 1) if has_head_norms else None,
+        key_norm=head_norm(config, f"{prefix}.self_attn.k_norm", 1) if has_head_norms else None,
+        mlp_norm=after_attention,
+    )
 
 
-def _read_head(checkpoint: Checkpoint, config: ModelConfig, embedding: Array) -> Array:
-    name = "lm_head.weight"
-    if not config.tie_word_embeddings:
-        return checkpoint.read(name)
-    if name in checkpoint and not np.array_equal(checkpoint.read(name), embedding):
-        raise checkpoint.error(name, "differs from the embedding, though the config says tie_word_embeddings")
-    return embedding
+def head_norm(config: ModelConfig, name: str, num_heads: int, offset: float = 0.0) -> NormSpec:
+    """A norm of queries or keys: of each head for itself (num_heads=1), or of so many together."""
+    order = head_order(config, num_heads, num_heads)
+    return NormSpec(name, num_heads * config.head_dim, offset=offset, order=order)
+
+
+def head_order(config: ModelConfig, num_heads: int, num_turned: int, *, interleaved: bool = False) -> HeadOrder:
+    """The order of features that the rotary embeddings of this config want; they are alike in all layers."""
+    num_pairs = next((layer.rope.num_pairs for layer in config.layers if layer.rope), 0)
+    return HeadOrder(num_heads, num_turned, config.head_dim, num_pairs, interleaved)
+
+
+def projections(config: ModelConfig, prefix: str) -> BlockSpec:
+    """The matrices of one layer, without norms."""
+    hidden, inner, residual = config.hidden_size, config.intermediate_size, config.residual_scale
+    heads = config.num_attention_heads * config.head_dim
+    return BlockSpec(
+        qkv=LinearSpec(_qkv_parts(config, f"{prefix}.self_attn"), hidden, config.qkv_bias),
+        output=LinearSpec((Part(f"{prefix}.self_attn.o_proj", hidden),), heads, config.output_bias, scale=residual),
+        up=LinearSpec(_up_parts(config, f"{prefix}.mlp"), hidden, config.mlp_bias),
+        down=LinearSpec((Part(f"{prefix}.mlp.down_proj", hidden),), inner, config.mlp_bias, scale=residual),
+    )
+
+
+def _qkv_parts(config: ModelConfig, prefix: str) -> tuple[Part, ...]:
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    if config.model_type == "phi3":
+        order = head_order(config, heads + 2 * kv_heads, heads + kv_heads)
+        return (Part(f"{prefix}.qkv_proj", (heads + 2 * kv_heads) * config.head_dim, order),)
+    return (
+        Part(f"{prefix}.q_proj", heads * config.head_dim, head_order(config, heads, heads)),
+        Part(f"{prefix}.k_proj", kv_heads * config.head_dim, head_order(config, kv_heads, kv_heads)),
+        Part(f"{prefix}.v_proj", kv_heads * config.head_dim),
+    )
+
+
+def _up_parts(config: ModelConfig, prefix: str) -> tuple[Part, ...]:
+    inner = config.intermediate_size
+    if config.model_type == "phi3":
+        return (Part(f"{prefix}.gate_up_proj", 2 * inner),)
+    return Part(f"{prefix}.gate_proj", inner), Part(f"{prefix}.up_proj", inner)

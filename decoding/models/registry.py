@@ -1,30 +1,67 @@
-"""load_model: from a folder to the model class that its config.json names."""
+"""load_model: from a folder to the network that its config.json names."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from decoding.errors import ModelNotFoundError, ParameterError, UnsupportedModelError, shown
+from decoding.models import gemma, gpt2, gpt_neox, llama
 from decoding.models.checkpoint import Checkpoint
-from decoding.models.config import ConfigFile, ModelConfig
-from decoding.models.llama import LlamaModel
+from decoding.models.config import ModelConfig
+from decoding.models.config_file import ConfigFile
+from decoding.models.transformer import Transformer
+from decoding.models.weights import Layout
 
-_MODELS = {"llama": LlamaModel}
+
+class Architecture(NamedTuple):
+    """How to read a family's config.json, and what its tensors are called."""
+
+    read_config: Callable[[Sequence[ConfigFile]], ModelConfig]
+    layout: Callable[[ModelConfig], Layout]
 
 
-def load_model(path: str | os.PathLike[str]) -> LlamaModel:
+ARCHITECTURES: dict[str, Architecture] = {
+    **dict.fromkeys(llama.DEFAULTS, Architecture(llama.read_config, llama.layout)),
+    **dict.fromkeys(("gemma2", "gemma3", "gemma3_text"), Architecture(gemma.read_config, gemma.layout)),
+    "gpt2": Architecture(gpt2.read_config, gpt2.layout),
+    "gpt_neox": Architecture(gpt_neox.read_config, gpt_neox.layout),
+}
+"""By model_type."""
+
+
+def load_model(path: str | os.PathLike[str]) -> Transformer:
     """Load the checkpoint in the folder `path`, in Hugging Face's layout.
 
     Raises ModelNotFoundError where the folder or one of its files is missing, UnsupportedModelError for an
     architecture or feature that is not implemented, CheckpointError for a file that breaks a rule.
     """
     folder = _folder(path)
-    model_type = ConfigFile.read(folder / "config.json").string("model_type")
-    if model_type not in _MODELS:
-        known = ", ".join(repr(name) for name in sorted(_MODELS))
-        raise UnsupportedModelError(f"{folder}: model_type={shown(model_type)}: must be one of {known}")
-    return _MODELS[model_type](ModelConfig.from_folder(folder), Checkpoint(folder))
+    config, architecture = _read(folder)
+    return Transformer(config, Checkpoint(folder), architecture.layout(config))
+
+
+def load_config(path: str | os.PathLike[str]) -> ModelConfig:
+    """Read config.json and generation_config.json only; raises what `load_model` raises for them."""
+    return _read(_folder(path))[0]
+
+
+def _read(folder: Path) -> tuple[ModelConfig, Architecture]:
+    file = ConfigFile.read(folder / "config.json")
+    architecture = ARCHITECTURES[_model_type(file)]
+    generation = folder / "generation_config.json"
+    files = [ConfigFile.read(generation), file] if generation.exists() else [file]
+    return architecture.read_config(files), architecture
+
+
+def _model_type(file: ConfigFile) -> str:
+    model_type = file.string("model_type")
+    if model_type not in ARCHITECTURES:
+        known = ", ".join(repr(name) for name in sorted(ARCHITECTURES))
+        raise UnsupportedModelError(f"{file.path.parent}: model_type={shown(model_type)}: must be one of {known}")
+    return model_type
 
 
 def _folder(path: str | os.PathLike[str]) -> Path:

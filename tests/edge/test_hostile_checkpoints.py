@@ -256,7 +256,7 @@ CASES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a config with a key twice": (_write(CONFIG, TWICE), "CheckpointError", "the name 'model_type' twice"),
     "a config that is a pipe": (_replace(CONFIG, os.mkfifo), "CheckpointError", "must be a regular file"),
     "a config that is a list": (_write(CONFIG, b"[]"), "CheckpointError", "must be a JSON object"),
-    "huge layers": (_edit(CONFIG, num_hidden_layers=2**31 - 1), "CheckpointError", "is missing"),
+    "huge layers": (_edit(CONFIG, num_hidden_layers=2**31 - 1), "CheckpointError", "num_hidden_layers"),
     "huge width": (_edit(CONFIG, hidden_size=2**30), "CheckpointError", EMBEDDING),
     "a huge vocabulary": (_edit(CONFIG, vocab_size=2**31 - 1), "CheckpointError", EMBEDDING),
     "a vocabulary beyond 64 bits": (_edit(CONFIG, vocab_size=10**400), "CheckpointError", "vocab_size"),

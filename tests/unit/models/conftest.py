@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from decoding.models.config import ModelConfig
-from decoding.models.llama import tensor_shapes
+from decoding.models import load_config
+from decoding.models.registry import ARCHITECTURES
+from decoding.models.weights import stored_tensors
 
 TINY = {
     "model_type": "llama",
@@ -72,7 +73,9 @@ class Workshop:
     def tensors(self, folder: Path, seed: int = 0) -> Tensors:
         """Random tensors, large enough that every part of the network matters to the logits."""
         rng = np.random.default_rng(seed)
-        shapes = tensor_shapes(ModelConfig.from_folder(folder))
+        config = load_config(folder)
+        layout = ARCHITECTURES[config.model_type].layout(config)
+        shapes = stored_tensors(config, layout, layout.prefixes[0], layout.heads[0])
         return {
             name: (rng.normal(1.0, 0.2, shape) if "norm" in name else rng.normal(0.0, 0.3, shape))
             for name, shape in shapes

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
 
 from decoding.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError
-from decoding.models import ModelConfig
+from decoding.models import load_config
+from decoding.models.rope import LinearRope, LongRope, Rope, YarnRope
 
 
 def test_defaults_are_those_of_transformers(workshop: Any) -> None:
@@ -16,10 +18,10 @@ def test_defaults_are_those_of_transformers(workshop: Any) -> None:
     folder = workshop.config(num_key_value_heads=None, max_position_embeddings=None, rms_norm_eps=None)
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(values | {"head_dim": None, "rope_scaling": None}))
-    config = ModelConfig.from_folder(folder)
+    config = load_config(folder)
     assert (config.num_key_value_heads, config.head_dim) == (4, 4)
-    assert (config.max_position_embeddings, config.rms_norm_eps) == (2048, 1e-6)
-    assert [config.tie_word_embeddings, config.attention_bias, config.mlp_bias] == [False] * 3
+    assert (config.max_position_embeddings, config.norm_eps) == (2048, 1e-6)
+    assert [config.tie_word_embeddings, config.qkv_bias, config.output_bias, config.mlp_bias] == [False] * 4
 
 
 @pytest.mark.parametrize(
@@ -36,7 +38,7 @@ def test_defaults_are_those_of_transformers(workshop: Any) -> None:
 )
 def test_both_styles_of_rotary_settings(workshop: Any, changes: dict[str, Any], theta: float) -> None:
     """rope_theta beside the sizes (transformers 4) or under rope_parameters (5)."""
-    assert ModelConfig.from_folder(workshop.config(**changes)).rope_theta == theta
+    assert load_config(workshop.config(**changes)).layers[1].rope == Rope(theta=theta, dim=4)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_generation_config_has_the_last_word_on_start_and_end(
     folder = workshop.config(**changes)
     if generation is not None:
         (folder / "generation_config.json").write_text(json.dumps(generation))
-    config = ModelConfig.from_folder(folder)
+    config = load_config(folder)
     assert (config.bos_token_id, config.eos_token_ids) == (bos, eos)
 
 
@@ -82,6 +84,12 @@ def test_generation_config_has_the_last_word_on_start_and_end(
         ("rms_norm_eps", float("nan"), "finite number above 0"),
         ("rms_norm_eps", False, "finite number above 0"),
         ("rope_theta", float("inf"), "finite number above 0"),
+        ("rope_theta", 0.5, "from 1 to"),
+        ("rope_theta", 1e31, "from 1 to"),
+        ("num_hidden_layers", 5000, "must be an integer from 1 to 4,096"),
+        ("head_dim", 2**17, "must be an integer from 1 to 65,536"),
+        ("layer_types", ["full_attention"], "one entry for each"),
+        ("layer_types", "full_attention", "must be a list of strings"),
         ("rope_theta", 10**400, "finite number above 0"),
         ("rope_parameters", {"rope_theta": -1}, "finite number above 0"),
         ("rope_parameters", [1], "must be a JSON object"),
@@ -98,7 +106,7 @@ def test_generation_config_has_the_last_word_on_start_and_end(
 def test_a_bad_value_is_named_with_its_rule(workshop: Any, key: str, value: Any, rule: str) -> None:
     """Wrong types, signs and sizes are a CheckpointError with file, key and rule, before anything is allocated."""
     with pytest.raises(CheckpointError, match=rule) as caught:
-        ModelConfig.from_folder(workshop.config(**{key: value}))
+        load_config(workshop.config(**{key: value}))
     assert caught.value.path.endswith("config.json")
 
 
@@ -109,24 +117,37 @@ def test_a_bad_value_is_named_with_its_rule(workshop: Any, key: str, value: Any,
 def test_the_sizes_of_the_network_must_be_given(workshop: Any, key: str) -> None:
     """A config without one of its sizes is refused; nothing is guessed."""
     with pytest.raises(CheckpointError, match=f"{key}: is missing"):
-        ModelConfig.from_folder(workshop.config(**{key: None}))
+        load_config(workshop.config(**{key: None}))
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("hidden_act", "gelu"),
-        ("rope_scaling", {"type": "linear", "factor": 2.0}),
-        ("rope_scaling", {"rope_type": "llama3", "factor": 8.0}),
-        ("rope_parameters", {"rope_type": "yarn", "rope_theta": 1e4}),
+        ("hidden_act", "xielu"),
+        ("rope_scaling", {"type": "proportional"}),
+        ("rope_scaling", {"rope_type": "linear", "factor": 2.0, "mrope_section": [1, 1, 2]}),
+        ("rope_parameters", {"rope_type": "default", "factor": 2.0}),
         ("partial_rotary_factor", 0.5),
         ("quantization_config", {"bits": 4}),
+        ("sliding_window", 100),
+        ("use_sliding_window", True),
+        ("layer_types", ["sliding_attention", "full_attention"]),
+        ("layer_types", ["full_attention", "linear_attention"]),
+        ("attn_logit_softcapping", 50.0),
+        ("final_logit_softcapping", 30.0),
+        ("logits_scaling", 8.0),
+        ("embedding_multiplier", 12),
+        ("no_rope_layers", [1, 0]),
+        ("clip_qkv", 8.0),
+        ("num_local_experts", 8),
+        ("rope_interleaved", True),
+        ("is_encoder_decoder", True),
     ],
 )
 def test_what_is_not_implemented_is_said(workshop: Any, key: str, value: Any) -> None:
     """A well-formed config that asks for more than we have is an UnsupportedModelError, not a wrong result."""
     with pytest.raises(UnsupportedModelError):
-        ModelConfig.from_folder(workshop.config(**{key: value}))
+        load_config(workshop.config(**{key: value}))
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"3", b'{"a":', b"\xff\xfe{}", b"[" * 200_000, b'{"a": 1}]'])
@@ -136,7 +157,7 @@ def test_a_file_that_is_no_json_object(workshop: Any, name: str, content: bytes)
     folder = workshop.config()
     (folder / name).write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
-        ModelConfig.from_folder(folder)
+        load_config(folder)
     assert caught.value.path == str(folder / name)
 
 
@@ -145,13 +166,219 @@ def test_a_missing_config(workshop: Any) -> None:
     folder = workshop.config()
     (folder / "config.json").unlink()
     with pytest.raises(ModelNotFoundError, match=r"no config\.json"):
-        ModelConfig.from_folder(folder)
+        load_config(folder)
 
 
 def test_two_names_of_the_rotary_settings_that_disagree(workshop: Any) -> None:
     """Neither is silently ignored; where both say the same, both are right."""
     same = {"rope_type": "default", "rope_theta": 77.0}
     folder = workshop.config(rope_parameters=same, rope_scaling=same)
-    assert ModelConfig.from_folder(folder).rope_theta == 77.0
+    assert load_config(folder).layers[0].rope == Rope(theta=77.0, dim=4)
     with pytest.raises(CheckpointError, match="rope_scaling"):
-        ModelConfig.from_folder(workshop.config(rope_parameters=same, rope_scaling={"type": "linear", "factor": 2.0}))
+        load_config(workshop.config(rope_parameters=same, rope_scaling={"type": "linear", "factor": 2.0}))
+
+
+def test_values_that_change_nothing_are_no_hindrance(workshop: Any) -> None:
+    """Keys of other architectures are accepted where they say that there is nothing special."""
+    harmless = {
+        "layer_types": ["full_attention", "full_attention"],
+        "use_sliding_window": False,
+        "partial_rotary_factor": 1.0,
+        "rope_interleaved": False,
+        "embedding_multiplier": 1,
+        "head_dim": 4,
+        "pretraining_tp": 2,
+        "architectures": ["LlamaForCausalLM"],
+        "rope_scaling": {},
+    }
+    assert load_config(workshop.config(**harmless)).layers == load_config(workshop.config()).layers
+
+
+# What other architectures read
+
+
+def _family(workshop: Any, model_type: str, **changes: Any) -> Any:
+    return load_config(workshop.config(model_type=model_type, **changes))
+
+
+def _windows(config: Any) -> list[int | None]:
+    return [layer.window for layer in config.layers]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "windows"),
+    [
+        ("mistral", {}, [4096, 4096]),
+        ("mistral", {"sliding_window": 7}, [7, 7]),
+        ("qwen2", {"sliding_window": 7}, [None, None]),
+        ("qwen2", {"sliding_window": 7, "use_sliding_window": True}, [None, None]),
+        ("qwen2", {"sliding_window": 7, "use_sliding_window": True, "max_window_layers": 0}, [7, 7]),
+        ("qwen3", {"sliding_window": 7, "use_sliding_window": True, "max_window_layers": 1}, [None, 7]),
+        ("phi3", {"sliding_window": 7}, [7, 7]),
+        ("phi3", {}, [None, None]),
+        ("smollm3", {"use_sliding_window": True, "sliding_window": 7, "no_rope_layers": [1, 0]}, [None, 7]),
+        ("gemma2", {"sliding_window": 7}, [7, None]),
+        ("gemma2", {"sliding_window": 7, "layer_types": ["full_attention", "sliding_attention"]}, [None, 7]),
+        ("gemma3_text", {}, [4096, 4096]),
+        ("gemma3_text", {"sliding_window_pattern": 1}, [None, None]),
+    ],
+)
+def test_windows(workshop: Any, model_type: str, changes: dict[str, Any], windows: list[int | None]) -> None:
+    """Which layers have a sliding window follows from different keys in different architectures."""
+    assert _windows(_family(workshop, model_type, **changes)) == windows
+
+
+def test_null_says_none_where_a_default_would_not(workshop: Any) -> None:
+    """Mistral's window and Gemma 2's caps have defaults; null switches them off, absence does not."""
+    folder = workshop.config(model_type="mistral")
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(values | {"sliding_window": None}))
+    assert _windows(load_config(folder)) == [None, None]
+    caps = {"attn_logit_softcapping": None, "final_logit_softcapping": None}
+    (folder / "config.json").write_text(json.dumps(values | caps | {"model_type": "gemma2"}))
+    config = load_config(folder)
+    assert (config.attn_logit_softcapping, config.final_logit_softcapping) == (None, None)
+    assert _family(workshop, "gemma2").attn_logit_softcapping == 50.0
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "key"),
+    [
+        ("mistral", {"attention_bias": True}, "attention_bias"),
+        ("mistral", {"sliding_window": 7, "layer_types": ["full_attention"] * 2}, "layer_types"),
+        ("qwen2", {"attention_bias": False}, "attention_bias"),
+        ("qwen2", {"layer_types": ["sliding_attention"] * 2}, "layer_types"),
+        ("qwen3", {"mlp_bias": True}, "mlp_bias"),
+        ("phi3", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "type='linear'"),
+        ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ("gemma3_text", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
+        ("gemma3_text", {"rope_parameters": {"rope_type": "default"}}, "rope_type"),
+        ("olmo2", {"clip_qkv": 3}, "clip_qkv"),
+        ("gpt_neox", {"num_key_value_heads": 2}, "num_key_value_heads"),
+    ],
+)
+def test_what_an_architecture_does_not_have(workshop: Any, model_type: str, changes: dict[str, Any], key: str) -> None:
+    """A setting of another architecture is refused, by name, and never ignored."""
+    with pytest.raises(UnsupportedModelError, match=key):
+        _family(workshop, model_type, **changes)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "rule"),
+    [
+        ("smollm3", {"no_rope_layers": [1]}, "list of 2 or more"),
+        ("smollm3", {"no_rope_layers": [1, 2]}, "0 or 1"),
+        ("gemma2", {"hidden_activation": "gelu", "hidden_act": "silu"}, "contradicts hidden_activation"),
+        ("gpt_neox", {"rotary_pct": 0.5, "partial_rotary_factor": 0.25, "num_key_value_heads": None}, "contradicts"),
+        ("gpt_neox", {"rotary_pct": 0.1, "num_key_value_heads": None}, "numbers of a head to turn"),
+        ("gpt_neox", {"rotary_pct": 1.5, "num_key_value_heads": None}, "numbers of a head to turn"),
+        ("gpt2", {"n_embd": 8}, "contradicts n_embd"),
+        ("gpt2", {"hidden_size": 18}, "multiple of num_attention_heads=4"),
+        ("llama", {"rope_scaling": {"type": "linear"}}, "rope_scaling.factor: is missing"),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": 0}}, "rope_scaling.factor=0"),
+        ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2}, "head_dim": 2}, "more than 2"),
+        ("phi3", {"rope_scaling": {"type": "su", "short_factor": [1], "long_factor": [1, 1]}}, "list of 2 finite"),
+        (
+            "llama",
+            {"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 1}},
+            "must be below high_freq_factor",
+        ),
+    ],
+)
+def test_a_bad_setting_of_an_architecture(workshop: Any, model_type: str, changes: dict[str, Any], rule: str) -> None:
+    """Settings that contradict each other or cannot be are a CheckpointError with key and rule."""
+    with pytest.raises(CheckpointError, match=rule):
+        _family(workshop, model_type, **changes)
+
+
+def test_the_context_grows_with_the_embeddings(workshop: Any) -> None:
+    """Dynamic and yarn scaling give more positions than max_position_embeddings, as far as their formula goes."""
+    dynamic = {"rope_scaling": {"type": "dynamic", "factor": 4.0}}
+    yarn = {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 100}}
+    huge = {"rope_scaling": {"type": "dynamic", "factor": 1e300}}
+    assert _family(workshop, "llama", **dynamic).max_position_embeddings == 640
+    assert _family(workshop, "llama", **yarn).max_position_embeddings == 400
+    assert _family(workshop, "llama", **huge).max_position_embeddings == 2**31 - 1
+    assert _family(workshop, "llama").max_position_embeddings == 160
+
+
+def test_the_trained_length_is_found_in_three_places(workshop: Any) -> None:
+    """Beside the sizes, else among the settings, else max_position_embeddings, as transformers has it."""
+    scaling = {"type": "yarn", "factor": 2.0}
+    inside = {"rope_scaling": scaling | {"original_max_position_embeddings": 40}}
+    for changes, trained in (
+        ({"rope_scaling": scaling}, 160),
+        (inside, 40),
+        (inside | {"original_max_position_embeddings": 30}, 30),
+    ):
+        rope = _family(workshop, "llama", **changes).layers[0].rope
+        assert isinstance(rope, YarnRope)
+        assert rope.trained == trained
+
+
+def test_gemma3_has_two_embeddings_in_either_style(workshop: Any) -> None:
+    """The layers with a window have their own base; scaling is for the others."""
+    new = {
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 500.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+        },
+        "rope_theta": None,
+    }
+    old = {
+        "rope_theta": 500.0,
+        "rope_local_base_freq": 50.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+    }
+    for style in (new, old):
+        config = _family(workshop, "gemma3_text", head_dim=4, sliding_window_pattern=2, **style)
+        assert [layer.rope for layer in config.layers] == [
+            Rope(theta=50.0, dim=4),
+            LinearRope(theta=500.0, dim=4, factor=8.0),
+        ]
+    with pytest.raises(CheckpointError, match="contradicts rope_parameters"):
+        _family(workshop, "gemma3_text", **new | {"rope_scaling": {"rope_type": "linear", "factor": 2.0}})
+
+
+def test_a_multimodal_gemma3_is_read_by_its_text_part(workshop: Any) -> None:
+    """text_config may name only what differs from the published sizes; tying and end tokens stand outside."""
+    config = _family(
+        workshop,
+        "gemma3",
+        text_config={"hidden_size": 2560, "num_hidden_layers": 34, "sliding_window": 1024, "bos_token_id": 2},
+        vision_config={"hidden_size": 1152},
+        tie_word_embeddings=False,
+        eos_token_id=[1, 106],
+        bos_token_id=None,
+        num_key_value_heads=None,
+        rope_theta=None,
+    )
+    assert (config.vocab_size, config.num_attention_heads, config.head_dim) == (262208, 8, 256)
+    assert (config.hidden_size, config.num_hidden_layers, config.tie_word_embeddings) == (2560, 34, False)
+    assert (config.bos_token_id, config.eos_token_ids) == (2, (1, 106))
+
+
+def test_phi3_calls_longrope_by_older_names(workshop: Any) -> None:
+    """The types "su" and "yarn" of early checkpoints are longrope."""
+    factors = {"short_factor": [1.0, 1.0], "long_factor": [2.0, 3.0]}
+    for name in ("su", "yarn", "longrope"):
+        config = _family(workshop, "phi3", rope_scaling={"type": name, **factors}, original_max_position_embeddings=40)
+        rope = config.layers[0].rope
+        assert isinstance(rope, LongRope)
+        assert (rope.trained, rope.long_factor) == (40, (2.0, 3.0))
+        assert rope.attention_factor == pytest.approx(math.sqrt(1 + math.log(4) / math.log(40)))
+
+
+def test_gpt2_has_names_of_its_own(workshop: Any) -> None:
+    """n_embd, n_head and their like; the general names are understood too."""
+    general = (
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "max_position_embeddings",
+    )
+    own = {"n_embd": 24, "n_head": 3, "n_layer": 5, "n_positions": 77}
+    config = _family(workshop, "gpt2", **dict.fromkeys(general), rope_theta=None, **own)
+    assert (config.hidden_size, config.num_attention_heads, config.num_hidden_layers) == (24, 3, 5)
+    assert (config.intermediate_size, config.max_position_embeddings, config.head_dim) == (96, 77, 8)

@@ -1,4 +1,4 @@
-"""The pure operations, each against its formula."""
+"""The operations, each against its formula."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from decoding.models import layers
+from decoding.models.scratch import Scratch, aligned
 
 RNG = np.random.default_rng(7)
 
@@ -14,63 +15,118 @@ def _random(*shape: int) -> layers.Array:
     return RNG.normal(size=shape).astype(np.float32)
 
 
+def _empty(*shape: int) -> layers.Array:
+    return np.full(shape, np.nan, np.float32)
+
+
 def test_linear_adds_its_bias_where_it_has_one() -> None:
-    """The weight is stored [out, in], as Hugging Face does, and applied as x W^T + b."""
-    x, weight, bias = _random(3, 4), _random(5, 4), _random(5)
-    np.testing.assert_allclose(layers.Linear(weight)(x), np.einsum("ti,oi->to", x, weight), atol=1e-6)
-    np.testing.assert_allclose(layers.Linear(weight, bias)(x), np.einsum("ti,oi->to", x, weight) + bias, atol=1e-6)
+    """The weight is [in, out] and applied as x W + b, into the array that is given."""
+    x, weight, bias = _random(3, 4), _random(4, 5), _random(5)
+    out = _empty(3, 5)
+    assert layers.Linear(weight)(x, out) is out
+    np.testing.assert_allclose(out, np.einsum("ti,io->to", x, weight), atol=1e-6)
+    biased = layers.Linear(weight, bias)(x, _empty(3, 5))
+    np.testing.assert_allclose(biased, np.einsum("ti,io->to", x, weight) + bias, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [1e-20, 1.0, 1e25])
-def test_rms_norm_neither_overflows_nor_underflows(size: float) -> None:
-    """The norm of a row does not depend on its size, up to eps, however far its squares leave float32."""
-    x = _random(2, 8)
-    scaled = (x * np.float32(size)).astype(np.float32)
-    exact = scaled / np.sqrt(np.mean(scaled.astype(float) ** 2, axis=1, keepdims=True) + 1e-42)
-    np.testing.assert_allclose(layers.rms_norm(scaled, np.ones(8, np.float32), 1e-42), exact, rtol=1e-5)
+def test_a_part_of_a_linear_makes_some_of_its_outputs() -> None:
+    """Columns of weight and bias, without a copy."""
+    whole = layers.Linear(_random(4, 6), _random(6))
+    part, x = whole.part(slice(2, 5)), _random(3, 4)
+    assert np.shares_memory(part.weight, whole.weight)
+    assert part.num_outputs == 3
+    np.testing.assert_allclose(part(x, _empty(3, 3)), whole(x, _empty(3, 6))[:, 2:5], atol=1e-6)
 
 
-def test_silu_and_mul_at_its_extremes() -> None:
-    """silu(x) * up is x * up far right, 0 far left, without an overflow that matters."""
+@pytest.mark.parametrize("shape", [(2, 8), (2, 3, 8)])
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e15])
+def test_rms_norm(shape: tuple[int, ...], size: float) -> None:
+    """Rows of any number of dimensions are divided by their root mean square, whatever its size, and weighted."""
+    x, weight = _random(*shape) * np.float32(size), _random(8)
+    exact = x / np.sqrt(np.mean(x.astype(float) ** 2, axis=-1, keepdims=True) + 1e-12) * weight
+    np.testing.assert_allclose(layers.RMSNorm(weight, 1e-12)(x, _empty(*shape)), exact, rtol=1e-5)
+    np.testing.assert_allclose(layers.RMSNorm(weight, 1e-12)(x, x), exact, rtol=1e-5)
+
+
+def test_layer_norm() -> None:
+    """Rows get mean 0 and variance 1, then weight and bias; in place too."""
+    x, weight, bias = _random(3, 8) + 5, _random(8), _random(8)
+    exact = (x - x.mean(axis=1, keepdims=True)) / np.sqrt(x.var(axis=1, keepdims=True) + 1e-5) * weight + bias
+    norm = layers.LayerNorm(weight, bias, 1e-5)
+    np.testing.assert_allclose(norm(x, _empty(3, 8)), exact, atol=1e-5)
+    np.testing.assert_allclose(norm(x, x), exact, atol=1e-5)
+
+
+def test_gated_at_the_extremes() -> None:
+    """silu(gate) * up is gate * up far right, 0 far left, without an overflow that matters."""
     with np.errstate(over="ignore"):  # as in the forward pass
-        out = layers.silu_and_mul(np.array([[200.0, -200.0, 0.0, 1.0, 2, 2, 2, 2]], np.float32))
+        gate_up = np.array([[200.0, -200.0, 0.0, 1.0, 2, 2, 2, 2]], np.float32)
+        out = layers.gated("silu", gate_up, _empty(1, 4))
     np.testing.assert_allclose(out, [[400.0, 0.0, 0.0, 2 / (1 + np.exp(-1))]], rtol=1e-6)
 
 
-def test_rotary_table_grows_and_keeps_its_values() -> None:
-    """exp(i p f) with f = theta^(-2j/d), for positions asked in any order."""
-    table = layers.RotaryTable(6, 100.0)
-    far, near = table.at(np.array([1000, 3])), table.at(np.array([3]))
-    expected = np.exp(1j * np.outer([1000, 3], 100.0 ** -(np.arange(3) / 3)))
-    np.testing.assert_allclose(far, expected, atol=1e-6)
-    np.testing.assert_array_equal(near, far[1:])
+def test_soft_cap() -> None:
+    """Small numbers stay, large ones end at the cap."""
+    capped = layers.soft_cap(np.array([0.01, -0.01, 3.0, 1e6, -1e6], np.float32), 3.0)
+    np.testing.assert_allclose(capped, [0.01, -0.01, 3 * np.tanh(1), 3, -3], rtol=1e-5)
 
 
-def test_rotation_of_paired_halves_is_the_rotation_of_halves() -> None:
-    """Reordering rows with pair_halves, then turning neighbours, turns (i, i + d/2) as the formula says."""
-    x = _random(2, 3 * 8)  # [tokens, 3 heads of 8]
-    angles = np.array([[0.1, 0.2, 0.3, 0.4], [1.1, 1.2, 1.3, 1.4]])
-    paired = layers.pair_halves(np.ascontiguousarray(x.T), 8).T.reshape(2, 3, 8)
-    turned = layers.rotate(np.ascontiguousarray(paired), np.exp(1j * angles).astype(np.complex64))
-    first, second = x.reshape(2, 3, 2, 4)[:, :, 0], x.reshape(2, 3, 2, 4)[:, :, 1]
+@pytest.mark.parametrize("num_pairs", [4, 2, 1])
+def test_rotation_of_reordered_heads_is_the_rotation_of_halves(num_pairs: int) -> None:
+    """Reordered with pair_order, then neighbours turned: what the formula does to (i, i + pairs); the rest stays."""
+    x, angles = _random(2, 3, 8), RNG.uniform(size=(2, num_pairs))
+    order = layers.pair_order(8, num_pairs)
+    rotation = np.ones((2, 4), np.complex64)
+    rotation[:, :num_pairs] = np.exp(1j * angles)
+    turned = np.ascontiguousarray(x[..., order])
+    layers.rotate(turned, rotation)
+    first, second = x[..., :num_pairs], x[..., num_pairs : 2 * num_pairs]
     cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
-    np.testing.assert_allclose(turned[..., 0::2], first * cos - second * sin, atol=1e-6)
-    np.testing.assert_allclose(turned[..., 1::2], second * cos + first * sin, atol=1e-6)
+    expected = x.copy()
+    expected[..., :num_pairs] = first * cos - second * sin
+    expected[..., num_pairs : 2 * num_pairs] = second * cos + first * sin
+    np.testing.assert_allclose(turned, expected[..., order], atol=1e-6)
 
 
-def test_attention_sees_what_it_may_and_shares_key_heads() -> None:
+def _visible(mask: layers.Array, batch: int, new: int) -> layers.Array:
+    return np.flatnonzero(mask[batch, new] == 0)
+
+
+@pytest.mark.parametrize("cap", [None, 0.7])
+def test_attention_sees_what_it_may_and_shares_key_heads(cap: float | None) -> None:
     """Each query's output is the softmax-weighted mean of the visible values of its own group's head."""
     queries, keys, values = _random(2, 3, 4, 6), _random(2, 2, 5, 6), _random(2, 2, 5, 6)
-    visible = np.array([[1, 2, 3], [3, 4, 5]])
-    out = layers.attention(queries, keys, values, visible)
+    mask = np.where(RNG.random((2, 3, 5)) < 0.4, -np.inf, 0).astype(np.float32)
+    mask[:, :, 2] = 0
+    out = layers.attention(queries, keys, values, 0.3, Scratch(), mask=mask, cap=cap)
     for batch, new, head in np.ndindex(2, 3, 4):
-        k, v = keys[batch, head // 2], values[batch, head // 2]
-        scores = (k @ queries[batch, new, head] / np.sqrt(6))[: visible[batch, new]]
+        seen = _visible(mask, batch, new)
+        scores = keys[batch, head // 2, seen] @ queries[batch, new, head] * 0.3
+        scores = scores if cap is None else cap * np.tanh(scores / cap)
         weights = np.exp(scores) / np.exp(scores).sum()
-        np.testing.assert_allclose(out[batch, new, head], weights @ v[: len(weights)], atol=1e-6)
+        np.testing.assert_allclose(out[batch, new, head], weights @ values[batch, head // 2, seen], atol=1e-6)
 
 
-def test_softmax_does_not_overflow() -> None:
-    """Scores of any size give weights that sum to one; banned ones give zero."""
-    out = layers.softmax(np.array([[1e30, 1e30, -np.inf], [-3e4, -3e4, 0.0]], np.float32))
-    np.testing.assert_allclose(out, [[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+def test_attention_without_a_mask_sees_everything() -> None:
+    """As with a mask of zeros."""
+    arrays = _random(2, 1, 4, 6), _random(2, 4, 9, 6), _random(2, 4, 9, 6)
+    masked = layers.attention(*arrays, 0.4, Scratch(), mask=np.zeros((2, 1, 9), np.float32))
+    np.testing.assert_allclose(layers.attention(*arrays, 0.4, Scratch()), masked, atol=1e-6)
+
+
+def test_attention_does_not_overflow() -> None:
+    """Scores of thousands give weights that sum to one."""
+    queries, keys, values = _random(1, 2, 2, 4) * 1000, _random(1, 2, 5, 4) * 1000, np.ones((1, 2, 5, 4), np.float32)
+    np.testing.assert_allclose(layers.attention(queries, keys, values, 1.0, Scratch()), 1.0)
+
+
+def test_scratch_gives_the_same_memory_again() -> None:
+    """One array for each name, aligned, as large as the largest that was asked for, in the shape asked for."""
+    scratch = Scratch()
+    first = scratch("a", 3, 4)
+    assert first.shape == (3, 4)
+    assert first.ctypes.data % 64 == 0
+    assert np.shares_memory(first, scratch("a", 5))
+    assert not np.shares_memory(first, scratch("b", 3, 4))
+    assert scratch("a", 100).shape == (100,)
+    assert aligned(3, 5).flags.c_contiguous

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from decoding.errors import ContextLengthError, ParameterError
-from decoding.models import ForwardBatch, LlamaModel, load_model
+from decoding.models import ForwardBatch, Transformer, load_model
 
 PROMPT = [1, 7, 3, 18, 0, 5, 5, 11, 2, 9]
 
@@ -31,7 +31,7 @@ def _rotated(x: NDArray[Any], position: int, theta: float) -> NDArray[Any]:
 
 
 class SlowLlama:
-    """Llama by definition; `tensors` as in the checkpoint, `config` a LlamaModel's."""
+    """Llama by definition; `tensors` as in the checkpoint, `config` a model's."""
 
     def __init__(self, config: Any, tensors: dict[str, NDArray[Any]]) -> None:
         self.config = config
@@ -42,12 +42,13 @@ class SlowLlama:
 
     def _attend(self, prefix: str, x: NDArray[Any], position: int, past: list[Any]) -> NDArray[Any]:
         config, dim = self.config, self.config.head_dim
+        theta = config.layers[0].rope.theta
         q, k, v = (self._linear(f"{prefix}.{name}_proj", x).reshape(-1, dim) for name in "qkv")
-        past.append(([_rotated(head, position, config.rope_theta) for head in k], v))
+        past.append(([_rotated(head, position, theta) for head in k], v))
         out = []
         for head, query in enumerate(q):
             group = head // (config.num_attention_heads // config.num_key_value_heads)
-            query = _rotated(query, position, config.rope_theta)
+            query = _rotated(query, position, theta)
             scores = np.array([query @ keys[group] / np.sqrt(dim) for keys, _ in past])
             weights = np.exp(scores - scores.max())
             weights /= weights.sum()
@@ -56,7 +57,7 @@ class SlowLlama:
 
     def logits(self, token_ids: list[int]) -> NDArray[Any]:
         """Logits of every token, [tokens, vocab]."""
-        eps = self.config.rms_norm_eps
+        eps = self.config.norm_eps
         pasts: list[list[Any]] = [[] for _ in range(self.config.num_hidden_layers)]
         rows = []
         for position, token_id in enumerate(token_ids):
@@ -86,11 +87,11 @@ def _batch(*rows: tuple[int, list[int], int], all_logits: bool = False) -> Forwa
     )
 
 
-def _all_logits(model: LlamaModel, token_ids: list[int]) -> NDArray[np.float32]:
+def _all_logits(model: Transformer, token_ids: list[int]) -> NDArray[np.float32]:
     return model.forward(_batch((0, token_ids, 0), all_logits=True), model.new_cache(1))
 
 
-def _greedy(model: LlamaModel, token_ids: list[int], num_tokens: int) -> list[int]:
+def _greedy(model: Transformer, token_ids: list[int], num_tokens: int) -> list[int]:
     cache, output = model.new_cache(1), list[int]()
     new, start = token_ids, 0
     while len(output) < num_tokens:
@@ -102,7 +103,7 @@ def _greedy(model: LlamaModel, token_ids: list[int], num_tokens: int) -> list[in
 
 
 @pytest.fixture
-def model(workshop: Any) -> LlamaModel:
+def model(workshop: Any) -> Transformer:
     """A tiny random model with grouped heads and an untied head."""
     return load_model(workshop.checkpoint())
 
@@ -155,7 +156,7 @@ def test_files_written_by_the_library_are_read(workshop: Any) -> None:
 
 
 @pytest.mark.parametrize("chunks", [[10], [1] * 10, [3, 7], [4, 1, 5], [9, 1]])
-def test_a_prompt_may_come_in_chunks(model: LlamaModel, chunks: list[int]) -> None:
+def test_a_prompt_may_come_in_chunks(model: Transformer, chunks: list[int]) -> None:
     """Prefill in chunks, down to token by token, gives the logits of the whole prompt at once."""
     cache, start, rows = model.new_cache(1), 0, []
     for size in chunks:
@@ -164,7 +165,7 @@ def test_a_prompt_may_come_in_chunks(model: LlamaModel, chunks: list[int]) -> No
     np.testing.assert_allclose(np.concatenate(rows), _all_logits(model, PROMPT), atol=1e-5, rtol=0)
 
 
-def test_a_row_is_the_same_alone_and_in_a_batch(model: LlamaModel) -> None:
+def test_a_row_is_the_same_alone_and_in_a_batch(model: Transformer) -> None:
     """Prompts, chunks and single tokens in one batch, slots out of order: each row as when it runs alone."""
     rng = np.random.default_rng(0)
     prompts = [rng.integers(0, 19, size).tolist() for size in (1, 12, 30, 2, 7, 90)]
@@ -180,14 +181,14 @@ def test_a_row_is_the_same_alone_and_in_a_batch(model: LlamaModel) -> None:
     np.testing.assert_allclose(mixed, alone, atol=1e-4, rtol=0)
 
 
-def test_all_logits_keeps_the_order_of_the_tokens(model: LlamaModel) -> None:
+def test_all_logits_keeps_the_order_of_the_tokens(model: Transformer) -> None:
     """With all_logits the rows follow one another, each token's logits in its place."""
     logits = model.forward(_batch((1, PROMPT, 0), (0, PROMPT[:4], 0), all_logits=True), model.new_cache(2))
     whole = _all_logits(model, PROMPT)
     np.testing.assert_allclose(logits, np.concatenate([whole, whole[:4]]), atol=1e-5, rtol=0)
 
 
-def test_a_fork_shares_the_prefix_and_nothing_else(model: LlamaModel) -> None:
+def test_a_fork_shares_the_prefix_and_nothing_else(model: Transformer) -> None:
     """KVCache.copy makes a second sequence with the same past; the two then go their own ways."""
     cache = model.new_cache(3)
     model.forward(_batch((2, PROMPT, 0)), cache)
@@ -197,21 +198,20 @@ def test_a_fork_shares_the_prefix_and_nothing_else(model: LlamaModel) -> None:
     np.testing.assert_allclose(forked, expected, atol=1e-5, rtol=0)
 
 
-def test_a_slot_starts_clean(model: LlamaModel) -> None:
+def test_a_slot_starts_clean(model: Transformer) -> None:
     """NaN that an earlier sequence left in a slot reaches neither its next sequence nor a fork into it."""
     cache = model.new_cache(2)
-    cache.reserve(100)
-    for array in (cache._keys, cache._values):
-        array[...] = np.nan
+    model.forward(_batch((1, PROMPT * 2, 0), (0, PROMPT * 3, 0)), cache)
+    cache._data[..., :20, :] = np.nan
     longer = model.forward(_batch((1, PROMPT, 0), (0, PROMPT[:2], 0)), cache)
     assert np.isfinite(longer).all()
-    cache._values[:, 0] = np.nan
+    cache._data[:, :, 0, :, :2] = np.nan
     cache.copy(1, 0, 4)
     padded = model.forward(_batch((0, [3], 4), (1, [3], 10)), cache)
     assert np.isfinite(padded).all()
 
 
-def test_the_cache_grows_with_its_sequences(model: LlamaModel) -> None:
+def test_the_cache_grows_with_its_sequences(model: Transformer) -> None:
     """Capacity doubles by need, stops at the model's context, and growing loses nothing."""
     cache = model.new_cache(1)
     assert cache.capacity == 0
@@ -224,7 +224,7 @@ def test_the_cache_grows_with_its_sequences(model: LlamaModel) -> None:
     np.testing.assert_allclose(last[0], _all_logits(model, ids)[-1], atol=1e-5, rtol=0)
 
 
-def test_a_long_prefill_is_cut_into_blocks(model: LlamaModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_prefill_is_cut_into_blocks(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention computed in blocks of queries equals attention computed at once."""
     whole = _all_logits(model, PROMPT)
     monkeypatch.setattr("decoding.models.batch._MAX_SCORES", 4 * 10 * 3)
@@ -254,14 +254,14 @@ def test_overflow_shows_in_the_logits_and_nowhere_else(workshop: Any) -> None:
         (ForwardBatch(*(np.array([], int) for _ in range(4))), "slots"),
     ],
 )
-def test_a_batch_that_does_not_fit_is_refused(model: LlamaModel, batch: ForwardBatch, parameter: str) -> None:
+def test_a_batch_that_does_not_fit_is_refused(model: Transformer, batch: ForwardBatch, parameter: str) -> None:
     """Ids, slots and lengths out of range are a ParameterError that names the array."""
     with pytest.raises(ParameterError) as caught:
         model.forward(batch, model.new_cache(1))
     assert caught.value.problems[0].parameter == parameter
 
 
-def test_the_context_is_a_hard_limit(model: LlamaModel) -> None:
+def test_the_context_is_a_hard_limit(model: Transformer) -> None:
     """A sequence may fill the context to its last position, and not one token more."""
     cache = model.new_cache(1)
     assert model.forward(_batch((0, [3] * 160, 0)), cache).shape == (1, 19)
@@ -270,7 +270,7 @@ def test_the_context_is_a_hard_limit(model: LlamaModel) -> None:
 
 
 @pytest.mark.parametrize("num_slots", [0, -1, 1.0, True, None])
-def test_a_cache_has_at_least_one_slot(model: LlamaModel, num_slots: Any) -> None:
+def test_a_cache_has_at_least_one_slot(model: Transformer, num_slots: Any) -> None:
     """num_slots must be a positive integer."""
     with pytest.raises(ParameterError, match="num_slots"):
         model.new_cache(num_slots)

@@ -1,0 +1,113 @@
+"""How many threads numpy's matrix products take: as many as there are CPUs that nobody else is using.
+
+OpenBLAS divides a product evenly among its threads and waits for the slowest. If another program has one of the CPUs,
+that wait is a time slice of the scheduler, longer than most products: on two CPUs of which one was busy, decoding with
+two threads was three to five times as slow as with one. The results do not depend on the number.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+STAT = Path("/proc/stat")
+_INTERVAL = 0.1  # seconds between two looks: ten of the ticks in which the kernel counts
+TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_IDLE = (3, 4)  # columns: idle, and waiting for a disk
+_COUNTED = 8  # the rest is counted in these already
+
+
+class _Look(NamedTuple):
+    """Seconds since some time in the past."""
+
+    clock: float
+    busy: float  # of all CPUs that this process may use
+    own: float  # of this process
+
+
+class _Functions(NamedTuple):
+    """OpenBLAS's."""
+
+    get: Callable[[], int]
+    set: Callable[[int], None]
+
+
+class BlasThreads:
+    """The threads of the OpenBLAS that numpy has brought; with any other library nothing is done."""
+
+    def __init__(self, stat: Path = STAT) -> None:
+        self._functions = _find_functions()
+        self._stat = stat
+        self._most = 1 if self._functions is None else self._functions.get()
+        self._now = self._most
+        self._last: _Look | None = None
+
+    @contextmanager
+    def adjusted(self) -> Iterator[int]:
+        """As many threads as are worth it; afterwards as many as before."""
+        if self._functions is None or self._most == 1:
+            yield self._most
+            return
+        self._look()
+        self._functions.set(self._now)
+        try:
+            yield self._now
+        finally:
+            self._functions.set(self._most)
+
+    def _look(self) -> None:
+        """Now and then, see how busy others have been since the last time."""
+        clock = time.monotonic()
+        if self._last is not None and clock - self._last.clock < _INTERVAL:
+            return
+        cpus = available_cpus()
+        look = _Look(clock, busy_seconds(self._stat, cpus), time.process_time())
+        if self._last is not None:
+            taken = (look.busy - self._last.busy) - (look.own - self._last.own)
+            self._now = _worthwhile(self._most, len(cpus), taken / (look.clock - self._last.clock))
+        self._last = look
+
+
+def _worthwhile(most: int, num_cpus: int, taken: float) -> int:
+    """Threads, of at most `most`, where others take so many of the CPUs on average."""
+    return max(1, min(most, num_cpus - round(taken)))
+
+
+def available_cpus() -> set[int]:
+    """The CPUs that this process may use; none where nobody knows."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
+def busy_seconds(stat: Path, cpus: set[int]) -> float:
+    """How long these CPUs have been busy; 0 where nobody knows."""
+    names, busy = {f"cpu{number}" for number in cpus}, 0
+    try:
+        lines = stat.read_text().splitlines()
+    except OSError:
+        return 0.0
+    for name, *ticks in map(str.split, lines):
+        if name in names:
+            busy += sum(int(tick) for column, tick in enumerate(ticks[:_COUNTED]) if column not in _IDLE)
+    return busy / TICKS
+
+
+def _find_functions() -> _Functions | None:
+    """In the library that numpy's own module is linked with, under the names of numpy's wheels and of others."""
+    module = sys.modules.get("numpy._core._multiarray_umath") or sys.modules.get("numpy.core._multiarray_umath")
+    try:
+        library = ctypes.CDLL(str(getattr(module, "__file__", None)))
+    except OSError:
+        return None
+    for name in ("scipy_openblas_{}64_", "scipy_openblas_{}", "openblas_{}64_", "openblas_{}"):
+        try:
+            found = _Functions(library[name.format("get_num_threads")], library[name.format("set_num_threads")])
+        except AttributeError:
+            continue
+        return found
+    return None

@@ -1,0 +1,192 @@
+"""ConfigFile: a JSON file of a checkpoint, read with suspicion: every value has a type and a range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from decoding.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError, shown
+from decoding.json_file import read_json_object
+
+_MAX_INTEGER = 2**31 - 1
+
+
+class ConfigFile:
+    """A JSON object and where it came from, with typed access.
+
+    `defaults` stand for keys that are absent. A key that is there as null counts as absent too, except for the
+    `optional_*` readers: null then says None, whatever the default. Reading a key marks it as understood, for
+    `refuse_unread` and `refuse_others`.
+    """
+
+    def __init__(self, path: Path, values: Mapping[str, Any], prefix: str = "") -> None:
+        self.path = path
+        self._values = values
+        self._prefix = prefix
+        self._defaults: Mapping[str, Any] = {}
+        self._read: set[str] = set()
+
+    @classmethod
+    def read(cls, path: Path) -> ConfigFile:
+        """Read `path`; ModelNotFoundError where it is missing, CheckpointError where it is no JSON object."""
+        if not path.exists():
+            raise ModelNotFoundError(f"{path.parent}: no {path.name} in this folder")
+        try:
+            return cls(path, read_json_object(path))
+        except ValueError as error:
+            raise CheckpointError(path, None, str(error)) from None
+
+    def with_defaults(self, **defaults: Any) -> ConfigFile:
+        """The same file, with values for keys that it does not have."""
+        self._defaults = defaults
+        return self
+
+    def error(self, key: str, rule: str) -> CheckpointError:
+        """The error that says that this file's `key` breaks `rule`."""
+        name = self._prefix + key
+        value = self._values.get(key)
+        return CheckpointError(self.path, name if value is None else f"{name}={shown(value)}", rule)
+
+    def unsupported(self, key: str, rule: str) -> UnsupportedModelError:
+        """The error that says that this file's `key` asks for what is not implemented."""
+        return UnsupportedModelError(f"{self.path}: {self._prefix}{key}={shown(self._values.get(key))}: {rule}")
+
+    def get(self, key: str) -> Any:
+        """The value as it stands in the file; None where it is absent or null."""
+        self._read.add(key)
+        return self._values.get(key)
+
+    def says(self, key: str) -> bool:
+        """Whether the file has a value for `key` that is not null."""
+        return self.get(key) is not None
+
+    def has(self, key: str) -> bool:
+        """The same, or a default."""
+        return self.says(key) or self._defaults.get(key) is not None
+
+    def integer(self, key: str, default: int | None = None, *, least: int = 1, most: int = _MAX_INTEGER) -> int:
+        """An integer from `least` to `most`; without a default the key must be there."""
+        value = self._value(key, default)
+        if type(value) is not int or not least <= value <= most:
+            raise self.error(key, f"must be an integer from {least} to {most:,}")
+        return value
+
+    def optional_integer(self, key: str) -> int | None:
+        """The same, or None: where the file says null, or has neither the key nor a default for it."""
+        return None if self._says_none(key) else self.integer(key)
+
+    def real(self, key: str, default: float | None = None) -> float:
+        """A finite number."""
+        value = self._value(key, default)
+        if type(value) not in (int, float) or not math.isfinite(_to_float(value)):
+            raise self.error(key, "must be a finite number")
+        return float(value)
+
+    def positive_real(self, key: str, default: float | None = None) -> float:
+        """A finite number above 0."""
+        value = self._value(key, default)
+        if not _is_positive(value):
+            raise self.error(key, "must be a finite number above 0")
+        return float(value)
+
+    def optional_positive_real(self, key: str) -> float | None:
+        """The same, or None: where the file says null, or has neither the key nor a default for it."""
+        return None if self._says_none(key) else self.positive_real(key)
+
+    def boolean(self, key: str, default: bool | None = None) -> bool:
+        """True or false."""
+        value = self._value(key, default)
+        if not isinstance(value, bool):
+            raise self.error(key, "must be true or false")
+        return value
+
+    def string(self, key: str, default: str | None = None) -> str:
+        """A string; without a default the key must be there."""
+        value = self._value(key, default)
+        if not isinstance(value, str):
+            raise self.error(key, "must be a string")
+        return value
+
+    def choice(self, key: str, known: Iterable[str], default: str | None = None) -> str:
+        """A string that is one of `known`; UnsupportedModelError for any other."""
+        value = self.string(key, default)
+        if value not in known:
+            raise self.unsupported(key, f"must be one of {', '.join(map(repr, sorted(known)))}")
+        return value
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        """The JSON object under `key`; an empty one where it is absent."""
+        value = self._value(key, {})
+        if not isinstance(value, dict):
+            raise self.error(key, "must be a JSON object")
+        return value
+
+    def section(self, key: str) -> ConfigFile:
+        """The same, as a ConfigFile of its own, whose errors name `key` too."""
+        return ConfigFile(self.path, self.mapping(key), f"{self._prefix}{key}.")
+
+    def strings(self, key: str) -> list[str] | None:
+        """A list of strings; None where the key is absent."""
+        value = self.get(key)
+        if value is not None and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            raise self.error(key, "must be a list of strings")
+        return value
+
+    def positive_reals(self, key: str, length: int) -> tuple[float, ...]:
+        """A list of `length` finite numbers above 0."""
+        values = self._value(key, None)
+        if not isinstance(values, list) or len(values) != length or not all(map(_is_positive, values)):
+            raise self.error(key, f"must be a list of {length} finite numbers above 0")
+        return tuple(map(float, values))
+
+    def token_ids(self, key: str, vocab_size: int) -> tuple[int, ...]:
+        """One id or a list of ids, each below `vocab_size`; () where the key is absent."""
+        value = self._value(key, [])
+        ids = value if isinstance(value, list) else [value]
+        if not all(type(token_id) is int and 0 <= token_id < vocab_size for token_id in ids):
+            raise self.error(key, f"must be a token id, or a list of them, from 0 to vocab_size-1={vocab_size - 1}")
+        return tuple(dict.fromkeys(ids))
+
+    def refuse_unread(self, neutral: Mapping[str, tuple[Any, ...]]) -> None:
+        """UnsupportedModelError where a key of `neutral` that nobody has read has a value that would matter.
+
+        `neutral` maps keys that change what some network computes to the values that change nothing (null never
+        does).
+        """
+        for key in sorted(neutral.keys() - self._read):
+            value = self._values.get(key)
+            if value is not None and value not in neutral[key]:
+                raise self.unsupported(key, "is not implemented for this model_type")
+
+    def refuse_others(self, harmless: Mapping[str, tuple[Any, ...]], rule: str) -> None:
+        """UnsupportedModelError for any key that nobody has read, unless null or one of its `harmless` values."""
+        for key in sorted(self._values.keys() - self._read):
+            value = self._values[key]
+            if value is not None and value not in harmless.get(key, ()):
+                raise self.unsupported(key, rule)
+
+    def _says_none(self, key: str) -> bool:
+        self._read.add(key)
+        return self._values.get(key, self._defaults.get(key)) is None
+
+    def _value(self, key: str, default: Any) -> Any:
+        self._read.add(key)
+        for source in (self._values, self._defaults):
+            if source.get(key) is not None:
+                return source[key]
+        if default is None:
+            raise self.error(key, "is missing")
+        return default
+
+
+def _is_positive(value: Any) -> bool:
+    return type(value) in (int, float) and value > 0 and math.isfinite(_to_float(value))
+
+
+def _to_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # JSON integers have no upper bound
+        return math.inf

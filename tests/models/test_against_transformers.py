@@ -1,0 +1,79 @@
+"""The same and more with transformers at hand: `pip install torch==2.13.0 && pip install 'transformers>=5'`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from decoding.models import load_model
+from decoding.models.activations import ACTIVATIONS
+
+torch = pytest.importorskip("torch", reason="needs torch and transformers")
+transformers = pytest.importorskip("transformers", reason="needs transformers")
+pytestmark = pytest.mark.filterwarnings("ignore")  # of other people's code
+
+HERE = Path(__file__).parent
+TOLERANCE = 2e-5
+
+
+def test_the_goldens_are_up_to_date(recipe: Any, maker: Any, runs: Any, tmp_path: Path) -> None:
+    """Transformers as installed gives the logits in golden.npz, from tensors of the same names."""
+    model = maker.transformers_model(recipe, tmp_path)
+    assert (
+        maker.digest(model.stored_tensors.items())
+        == json.loads((HERE / "golden.json").read_text())["tensors"][recipe.name]
+    )
+    logits = maker.truth(model, recipe.token_ids)
+    np.testing.assert_allclose(logits[maker.KEPT], np.load(HERE / "golden.npz")[recipe.name], atol=1e-6, rtol=0)
+    np.testing.assert_allclose(runs.logits(load_model(tmp_path), recipe.token_ids), logits, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_activations(activation: str, maker: Any, runs: Any, tmp_path: Path) -> None:
+    """Every nonlinearity that a config can name is transformers'."""
+    recipe = maker.Recipe("llama", {"model_type": "llama", **maker.SIZES, "hidden_act": activation})
+    truth = maker.truth(maker.transformers_model(recipe, tmp_path), recipe.token_ids)
+    np.testing.assert_allclose(runs.logits(load_model(tmp_path), recipe.token_ids), truth, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["llama dynamic", "mistral", "gemma3_text", "smollm3 windows"])
+def test_a_cache_that_grows_token_by_token(name: str, maker: Any, runs: Any, tmp_path: Path) -> None:
+    """With one token after another we and transformers agree too, also where the frequencies change on the way."""
+    (recipe,) = [recipe for recipe in maker.recipes() if recipe.name == name]
+    reference, past, expected = maker.transformers_model(recipe, tmp_path), None, []
+    for token_id in recipe.token_ids:
+        with torch.no_grad():
+            step = reference(torch.tensor([[token_id]]), past_key_values=past, use_cache=True)
+        past = step.past_key_values
+        expected.append(step.logits[0, -1].numpy())
+    logits = runs.logits(load_model(tmp_path), recipe.token_ids, [1] * len(recipe.token_ids))
+    np.testing.assert_allclose(logits, expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("scaling", [{}, {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 256}])
+def test_far_positions(scaling: dict[str, Any], maker: Any, runs: Any, tmp_path: Path) -> None:
+    """At position 2,000 the angles are still those of transformers."""
+    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0} | scaling}
+    config = {"model_type": "llama", **maker.SIZES, "max_position_embeddings": 2048, **rope}
+    recipe = maker.Recipe("llama", config, num_tokens=2000)
+    truth = maker.truth(maker.transformers_model(recipe, tmp_path), recipe.token_ids)
+    np.testing.assert_allclose(runs.logits(load_model(tmp_path), recipe.token_ids), truth, atol=TOLERANCE, rtol=0)
+
+
+def test_gemma3_with_its_vision_tower(maker: Any, runs: Any, tmp_path: Path) -> None:
+    """A multimodal checkpoint as transformers saves it: its text part gives the same logits on text."""
+    text = maker.SIZES | maker.GEMMA | maker.TWO_ROPES | {"layer_types": maker.ALTERNATING}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 16, "patch_size": 8}
+    ids = {"image_token_index": 29, "boi_token_index": 30, "eoi_token_index": 31, "mm_tokens_per_image": 1}
+    config = transformers.Gemma3Config(text_config=text, vision_config=vision, **ids)
+    torch.manual_seed(1)
+    transformers.Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float64).eval()
+    token_ids = list(range(3, 27))
+    logits = runs.logits(load_model(tmp_path), token_ids)
+    np.testing.assert_allclose(logits, maker.truth(reference, token_ids), atol=TOLERANCE, rtol=0)

@@ -1,0 +1,118 @@
+"""Threads of matrix products: as many as are free, and as before afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from decoding.models import blas
+from decoding.models.blas import BlasThreads, busy_seconds
+
+
+class Machine:
+    """Four CPUs, of which other programs take some; a library with four threads."""
+
+    def __init__(self, stat: Path) -> None:
+        self.stat, self.clock, self.own, self.others, self.threads = stat, 100.0, 3.0, 50.0, 4
+
+    def pass_time(self, seconds: float, *, own: float, others: float) -> None:
+        """So many seconds, in which so many CPUs were taken."""
+        self.clock += seconds
+        self.own += seconds * own
+        self.others += seconds * others
+        ticks = round((self.own + self.others) * 100)
+        lines = [
+            f"cpu  {9 * ticks} 0 0 0",
+            f"cpu0 {ticks // 2} 0 {ticks - ticks // 2} 777 88 0 0 0 5 5",
+            "cpu9 9999999 0 0 0",
+        ]
+        self.stat.write_text("\n".join([*lines, "intr 5", ""]))
+
+    def get(self) -> int:
+        """The library's number of threads."""
+        return self.threads
+
+    def set(self, threads: int) -> None:
+        """Change it."""
+        self.threads = threads
+
+
+@pytest.fixture
+def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A machine that stands still until it is told."""
+    machine = Machine(tmp_path / "stat")
+    machine.pass_time(0, own=0, others=0)
+    clock = SimpleNamespace(monotonic=lambda: machine.clock, process_time=lambda: machine.own)
+    monkeypatch.setattr(blas, "time", clock)
+    monkeypatch.setattr(blas, "available_cpus", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr(blas, "busy_seconds", lambda stat, _: busy_seconds(stat, {0}))
+    monkeypatch.setattr(blas, "_find_functions", lambda: blas._Functions(machine.get, machine.set))
+    return machine
+
+
+def _threads(threads: BlasThreads) -> int:
+    with threads.adjusted() as number:
+        return number
+
+
+@pytest.mark.parametrize(("others", "expected"), [(0.0, 4), (0.4, 4), (0.6, 3), (1.0, 3), (2.2, 2), (3.9, 1), (9.0, 1)])
+def test_as_many_threads_as_cpus_that_nobody_else_takes(computer: Machine, others: float, expected: int) -> None:
+    """What this process takes itself does not count, and one thread is always left."""
+    threads = BlasThreads(computer.stat)
+    assert _threads(threads) == 4
+    computer.pass_time(0.5, own=1.7, others=others)
+    assert _threads(threads) == expected
+    computer.pass_time(0.5, own=1.0, others=0)
+    assert _threads(threads) == 4
+
+
+def test_the_setting_holds_for_the_block_only(computer: Machine) -> None:
+    """Inside the library is set, afterwards, and after an error, it is as it was."""
+    threads = BlasThreads(computer.stat)
+    _threads(threads)
+    computer.pass_time(0.5, own=1, others=3)
+    with threads.adjusted() as number:
+        assert computer.threads == number == 1
+    assert computer.threads == 4
+    with pytest.raises(ZeroDivisionError), threads.adjusted():
+        raise ZeroDivisionError
+    assert computer.threads == 4
+
+
+def test_it_looks_now_and_then(computer: Machine) -> None:
+    """Between two looks less than a tenth of a second apart nothing changes."""
+    threads = BlasThreads(computer.stat)
+    _threads(threads)
+    computer.pass_time(0.05, own=1, others=3)
+    assert _threads(threads) == 4
+    computer.pass_time(0.06, own=1, others=3)
+    assert _threads(threads) == 1
+
+
+def test_a_system_that_does_not_tell_keeps_all_threads(computer: Machine) -> None:
+    """Without /proc/stat nobody else seems to be there."""
+    threads = BlasThreads(computer.stat.with_name("absent"))
+    _threads(threads)
+    computer.pass_time(0.5, own=1, others=3)
+    assert _threads(threads) == 4
+
+
+def test_another_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the functions are not found, there is one thread as far as we know, and nothing to set."""
+    monkeypatch.setattr(blas, "_find_functions", lambda: None)
+    assert _threads(BlasThreads()) == 1
+
+
+def test_numpys_own_library_obeys() -> None:
+    """The functions that are found, if any, are the ones that numpy uses."""
+    functions: Any = blas._find_functions()
+    if functions is None:
+        pytest.skip("this numpy has no OpenBLAS of its own")
+    before = functions.get()
+    functions.set(1)
+    assert functions.get() == 1
+    functions.set(before)
+    assert functions.get() == before

@@ -1,0 +1,105 @@
+"""Names and layouts: the same network under every name that its tensors have in the wild."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from decoding.errors import CheckpointError
+from decoding.models import ForwardBatch, load_model
+from decoding.models.weights import HeadOrder
+
+SIZES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "llama tied": {"tie_word_embeddings": True},
+    "gemma3_text": {"head_dim": 4, "tie_word_embeddings": False},
+    "gpt2": {"n_embd": 16, "n_head": 4, "n_layer": 2, "num_key_value_heads": None, "rope_theta": None},
+    "gpt_neox": {"num_key_value_heads": None, "rotary_pct": 0.5},
+}
+
+Rename = Callable[[str], str]
+
+
+def _logits(workshop: Any, kind: str, rename: Rename = str, extra: Any = None, **changes: Any) -> Any:
+    """Logits of the network with its tensors renamed, and more tensors beside them."""
+    sizes = {"model_type": kind.split()[0]} | SIZES[kind]
+    tensors = workshop.tensors(workshop.config(**sizes))
+    stored = {rename(name): values for name, values in tensors.items()} | (extra or {})
+    model = load_model(workshop.checkpoint(tensors=stored, **sizes | changes))
+    batch = ForwardBatch(np.arange(9), np.array([0]), np.array([9]), np.array([0]), all_logits=True)
+    return model.forward(batch, model.new_cache(1))
+
+
+def _without(prefix: str) -> Rename:
+    return lambda name: name.removeprefix(prefix)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rename"),
+    [
+        ("llama", _without("model.")),
+        ("llama tied", _without("model.")),
+        ("gpt2", _without("transformer.")),
+        ("gpt_neox", _without("gpt_neox.")),
+        ("gpt_neox", lambda name: name.replace("lm_head", "embed_out")),
+        ("gemma3_text", lambda name: name.replace("model.", "model.language_model.")),
+        ("gemma3_text", lambda name: f"language_model.{name}"),
+        ("gemma3_text", _without("model.")),
+    ],
+)
+def test_other_names_of_the_same_tensors(workshop: Any, kind: str, rename: Rename) -> None:
+    """With or without the prefix of the inner model, and with the older names of the head: the same logits."""
+    np.testing.assert_array_equal(_logits(workshop, kind, rename), _logits(workshop, kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("llama", ["model.layers.0.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"]),
+        ("gpt2", ["transformer.h.0.attn.bias", "transformer.h.1.attn.masked_bias"]),
+        ("gpt_neox", ["gpt_neox.layers.0.attention.bias", "gpt_neox.layers.0.attention.masked_bias"]),
+        ("gpt_neox", ["gpt_neox.layers.1.attention.rotary_emb.inv_freq"]),
+        ("gemma3_text", ["vision_tower.x.weight", "model.vision_tower.y", "multi_modal_projector.z.weight"]),
+    ],
+)
+def test_constants_and_other_towers_are_harmless(workshop: Any, kind: str, names: list[str]) -> None:
+    """Masks, frequencies and vision towers that files carry along change nothing."""
+    extra = {name: np.ones((1, 2, 3)) for name in names}
+    np.testing.assert_array_equal(_logits(workshop, kind, extra=extra), _logits(workshop, kind))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_what_is_not_harmless(workshop: Any, kind: str) -> None:
+    """A tensor that would matter, under a name that is only similar, is refused."""
+    with pytest.raises(CheckpointError, match="is no tensor of this architecture"):
+        _logits(workshop, kind, extra={"model.layers.0.self_attn.bias": np.ones(3)})
+
+
+def test_gpt2s_context_is_that_of_its_positions(workshop: Any) -> None:
+    """n_positions must be the number of learned positions."""
+    with pytest.raises(CheckpointError, match=r"wpe\.weight: has shape \[160, 16\]; the config asks for \[161, 16\]"):
+        _logits(workshop, "gpt2", max_position_embeddings=161)
+
+
+def test_order_of_heads() -> None:
+    """Turned heads have their pairs side by side, others stay; interleaved files keep q, k and v of a head together."""
+    plain = HeadOrder(num_heads=3, num_turned=2, head_dim=4, num_pairs=2).indices()
+    assert plain.tolist() == [0, 2, 1, 3, 4, 6, 5, 7, 8, 9, 10, 11]
+    partial = HeadOrder(num_heads=1, num_turned=1, head_dim=6, num_pairs=2).indices()
+    assert partial.tolist() == [0, 2, 1, 3, 4, 5]
+    mixed = HeadOrder(num_heads=6, num_turned=4, head_dim=2, num_pairs=1, interleaved=True).indices()
+    assert mixed.tolist() == [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]  # q0 q1 k0 k1 v0 v1 of [q0 k0 v0 q1 k1 v1]
+
+
+def test_memory_that_is_not_there(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint that is larger than the memory is a CheckpointError that says how much it needs."""
+
+    def nothing(*shape: int) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("decoding.models.checkpoint.aligned", nothing)
+    with pytest.raises(CheckpointError, match="needs 2,048 bytes of memory"):
+        load_model(workshop.checkpoint())
