@@ -6,25 +6,17 @@
 
 #define DK_GREEDY_TEMPERATURE 0x1p-20f /* below it the distribution is a point */
 
-/* What stage 8 divides by a temperature: the logit itself less the maximum, or a polynomial of that. */
-typedef struct dk_smoothing {
-  double max; /* of the logits */
-  double quadratic;
-  double cubic;
-} dk_smoothing;
-
 /* exp(x / T) over a prefix of a view, zero below the cut, divided by its total; x is the view's value less its maximum.
  */
 typedef struct dk_distribution {
   const decoding_row *row;
-  const dk_view *edited;  /* logits after stage 7: ranks and exact exponents come from them */
-  dk_view base;           /* after what stage 8 does to logits: edited itself, or shaped */
-  dk_view view;           /* base, or a list of what is left of it */
-  dk_prefix kept;         /* of the view */
-  dk_smoothing smoothing; /* where quadratic is not 0 */
-  double temperature;     /* 1 before stage 8 */
-  double unit;            /* of the view's values: 1, or 2^-64 where T is so large that a difference might overflow */
-  dk_scale scale;
+  const dk_view *edited; /* logits after stage 7: ranks come from them */
+  dk_view base;          /* after smoothing: edited itself, or shaped */
+  dk_view view;          /* base, or a list of what is left of it */
+  dk_prefix kept;        /* of the view */
+  double temperature;    /* 1 before stage 8 */
+  int32_t is_tempered;   /* stage 8 has run: what has no weight now never will */
+  dk_scale scale;        /* from the largest of the view and the temperature */
   uint64_t total;   /* mass of `kept` within the cut, in units of 2^-DK_WEIGHT_BITS; 0 where nobody has asked yet */
   uint64_t *sums;   /* [blocks of view] where total is not 0: the mass of each */
   int32_t is_short; /* kept is expected to hold few tokens */
@@ -43,6 +35,9 @@ dk_distribution dk_scaled(const dk_distribution *d);
 
 /* Finds the total and the sums, where they are not there yet. */
 void dk_find_total(dk_distribution *d);
+
+/* The scale of the view as it now is, whose total nobody knows. */
+void dk_rescale(dk_distribution *d);
 
 /* x / T of a logit of `edited`, relative to the largest of the view. */
 double dk_exponent(const dk_distribution *d, float logit);

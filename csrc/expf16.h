@@ -1,9 +1,10 @@
 /* exp on sixteen lanes, as the integer weights that the kernel sums: our own, so that no libm can change a bit.
  *
- * The weight of a logit is exp(d / T), d = x - max <= 0, taken as exp2(d * rate), rate = log2(e) / T as a float32:
- *     n = nearest integer of d * rate,  r = d * rate - n (the fused multiply-add rounds it once),  2^r * 2^n
- * 2^r on [-1/2, 1/2] is a polynomial of degree 5: minimax in relative error (9.3e-8) with coefficients rounded to
- * float32 one after another. Measured over all of its range against float64: docs/adr/0002-exp-and-log.md.
+ * The weight of a logit is exp(d / T), d = x - max <= 0, taken as exp2(d * rate), rate = log2(e) / T as a float32 (d
+ * and T in units of 2^64 where T >= 2^60): n = nearest integer of d * rate,  r = d * rate - n (the fused multiply-add
+ * rounds it once),  2^r * 2^n 2^r on [-1/2, 1/2] is a polynomial of degree 5: minimax in relative error (9.3e-8) with
+ * coefficients rounded to float32 one after another. Measured over all of its range against float64:
+ * docs/adr/0002-exp-and-log.md.
  *
  * The weight w in [0, 1] becomes the integer round(w * 2^43) in two parts, without a conversion to 64 bits: adding 6
  * leaves the multiple of 2^-21 nearest to w in the low bits of the sum; what is left of w, at most 2^-22, is rounded to
@@ -26,10 +27,10 @@ typedef struct dk_parts {
   dk_u low;
 } dk_parts;
 
-/* exp2((x - max) * rate); where keep is false, 0, whatever x is. */
+/* exp2((x * unit + origin) * rate); where keep is false, 0, whatever x is. */
 DK_INLINE dk_f dk_weight(dk_f x, dk_m keep, const dk_scale *scale) {
   const dk_f rate = f_set(scale->rate), magic = f_set(0x1.8p23f);
-  dk_f d = f_sub(x, f_set(scale->max));
+  dk_f d = f_fma(x, f_set(scale->unit), f_set(scale->origin));
   dk_f shifted = f_fma(d, rate, magic); /* the integer n is in its low bits */
   dk_f r = f_fms(d, rate, f_sub(shifted, magic));
   dk_f y = f_set(0x1.5bda3cp-10f);

@@ -16,9 +16,11 @@
  * cannot matter, and 2^20 tokens of weight 1 still fit 63 bits. */
 #define DK_WEIGHT_BITS 43
 
-/* How a value becomes a weight: exp2((x - max) * rate), rate = log2(e) / T. */
+/* How a value becomes a weight: exp2((x * unit + origin) * rate), origin = -max * unit, rate = log2(e) / (T * unit).
+ * The unit is 1, but where T is so large that differences of logits that count may overflow. */
 typedef struct dk_scale {
-  float max;
+  float unit;
+  float origin;
   float rate;
 } dk_scale;
 
@@ -28,11 +30,9 @@ typedef struct dk_block {
   int32_t dtype; /* DECODING_FLOAT32 and so on */
 } dk_block;
 
-/* How a logit becomes the exponent that temperature divides: d = (x - max) * unit, then, where quadratic is not 0,
- * d * d * (quadratic + cubic * d). Both are monotone; -inf stays -inf. */
+/* Quadratic smoothing of a logit: d * d * (quadratic + cubic * d), d = x - max. Monotone; -inf stays -inf. */
 typedef struct dk_shape {
   float max;
-  float unit;
   float quadratic;
   float cubic;
 } dk_shape;

@@ -181,12 +181,11 @@ static void mask(float *block, const uint32_t *words) {
 }
 
 static void shape(float *block, const dk_shape *shape) {
-  const dk_f unit = f_set(shape->unit), origin = f_set(-shape->max * shape->unit), banned = f_set(-INFINITY);
+  const dk_f max = f_set(shape->max), banned = f_set(-INFINITY);
   for (int v = 0; v < DK_VECTORS; v++) {
-    dk_f x = f_load(block + v * DK_LANES), d = f_fma(x, unit, origin);
-    if (shape->quadratic != 0.0f)
-      d = f_mul(f_mul(d, d), f_fma(f_set(shape->cubic), d, f_set(shape->quadratic)));
-    f_store(block + v * DK_LANES, f_select(f_gt(x, banned), d, banned));
+    dk_f d = f_sub(f_load(block + v * DK_LANES), max);
+    dk_f shaped = f_mul(f_mul(d, d), f_fma(f_set(shape->cubic), d, f_set(shape->quadratic)));
+    f_store(block + v * DK_LANES, f_select(f_gt(d, banned), shaped, banned)); /* no 0 * inf */
   }
 }
 

@@ -149,7 +149,7 @@ static const float *take_sample(const dk_search *s, dk_prefix above, const dk_li
   for (int32_t i = 0; i < SAMPLE_SIZE; i += 7) /* some will do: what is less goes into the last bin */
     least = values[i] < least && values[i] >= s->within.value ? values[i] : least;
   sample->top = above.value;
-  sample->width = (above.value - least) / (NUM_BINS - 1);
+  sample->width = above.value / (NUM_BINS - 1) - least / (NUM_BINS - 1); /* never overflows */
   float bins_per_value = sample->width > 0.0f ? 1.0f / sample->width : 0.0f;
   for (int32_t i = 0; i < SAMPLE_SIZE; i += DK_BLOCK) {
     s->view->kernel->bins(values + i, above.value, s->within.value, bins_per_value, NUM_BINS - 1, bins);

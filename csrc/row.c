@@ -67,14 +67,17 @@ static float edited_logit(const dk_view *view, int32_t place) {
   return dk_read_logit(view, place);
 }
 
-float dk_value(const dk_view *view, int32_t place) {
-  float value = edited_logit(view, place), block[DK_BLOCK];
-  if (!view->is_shaped)
-    return value;
+float dk_shaped(const dk_view *view, float logit) {
+  float block[DK_BLOCK];
   for (int32_t i = 0; i < DK_BLOCK; i++)
-    block[i] = value;
+    block[i] = logit;
   view->kernel->shape(block, &view->shape);
   return block[0];
+}
+
+float dk_value(const dk_view *view, int32_t place) {
+  float logit = edited_logit(view, place);
+  return view->is_shaped ? dk_shaped(view, logit) : logit;
 }
 
 int32_t dk_places_up_to(const dk_view *view, int32_t token_id) {

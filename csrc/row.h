@@ -79,6 +79,9 @@ int32_t dk_place(const dk_view *view, int32_t token_id);
 /* How many places hold ids up to this one. */
 int32_t dk_places_up_to(const dk_view *view, int32_t token_id);
 
+/* A logit after the view's smoothing. */
+float dk_shaped(const dk_view *view, float logit);
+
 /* The value at a place. */
 float dk_value(const dk_view *view, int32_t place);
 

@@ -35,7 +35,7 @@ static dk_moments moments_of(const dk_view *view, dk_prefix prefix, const dk_sca
 
 double dk_mean_exponent(dk_distribution *d) {
   dk_moments m = moments_of(&d->view, dk_within_cut(d), &d->scale, (double)d->view.max);
-  return m.first / m.zeroth / (d->temperature * d->unit);
+  return m.first / m.zeroth / d->temperature;
 }
 
 /* -sum(p log p) with log p = x / T - log Z. */
@@ -72,11 +72,7 @@ static void reshape(dk_distribution *d, dk_shape shape) {
  * s = (curve - 1) / 2. */
 static void apply_smoothing(dk_distribution *d) {
   double f = (double)d->row->smoothing_factor, curve = (double)d->row->smoothing_curve;
-  d->smoothing.quadratic = -f * (3.0 - curve) / 2.0;
-  d->smoothing.cubic = f * (curve - 1.0) / 2.0;
-  if (d->smoothing.quadratic == 0.0)
-    d->smoothing.quadratic = -0x1p-149; /* curve 3: all is cubic, and 0 would mean none */
-  reshape(d, (dk_shape){d->edited->max, 1.0f, (float)d->smoothing.quadratic, (float)d->smoothing.cubic});
+  reshape(d, (dk_shape){d->edited->max, (float)(-f * (3.0 - curve) / 2.0), (float)(f * (curve - 1.0) / 2.0)});
 }
 
 /* llama.cpp's entropy-based temperature: between T - R and T + R, by the entropy's share of the largest possible. */
@@ -92,18 +88,13 @@ static double dynamic_temperature(dk_distribution *d) {
 void dk_apply_temperature(dk_distribution *d) {
   if (d->row->smoothing_factor > 0.0f)
     apply_smoothing(d);
-  d->scale.max = d->view.max;
-  d->total = 0;
+  dk_rescale(d);
   double temperature = d->row->dynatemp_range > 0.0f ? dynamic_temperature(d) : (double)d->row->temperature;
   if (temperature < (double)DK_GREEDY_TEMPERATURE) {
     d->point = dk_first(&d->view);
     return;
   }
-  if (temperature >= 0x1p60 && d->smoothing.quadratic == 0.0) { /* differences of huge logits must not overflow */
-    d->unit = 0x1p-64;
-    reshape(d, (dk_shape){d->edited->max, 0x1p-64f, 0.0f, 0.0f});
-  }
   d->temperature = temperature;
-  d->scale = (dk_scale){d->view.max, (float)(DK_LOG2E / (temperature * d->unit))};
-  d->total = 0;
+  d->is_tempered = 1;
+  dk_rescale(d);
 }

@@ -12,8 +12,7 @@ static void use_survivors(dk_distribution *d, int32_t n) {
   dk_workspace *workspace = d->view.workspace;
   d->view = dk_view_list(&d->view, workspace->survivors, n, workspace->survivor_max);
   d->kept = dk_prefix_all();
-  d->scale.max = d->view.max;
-  d->total = 0;
+  dk_rescale(d);
 }
 
 static int32_t gather_survivors(const dk_view *view, dk_prefix prefix) {
@@ -39,9 +38,9 @@ static int32_t compact(const dk_entries *survivors, int32_t n) {
 
 /* ---- typical_p: Meister et al. 2023, "Locally typical sampling" ---- */
 
-/* Log p is the exponent less a constant, so |log p + H| is the distance from the mean, here in units of the logits. The
- * nearer, the larger. */
-static float nearness(float value, double centre) { return -(float)fabs((double)value - centre); }
+/* Log p is the exponent less a constant, so |log p + H| is the distance from the mean, here in units of the logits, and
+ * halved: the largest would overflow. The nearer, the larger. */
+static float nearness(float value, double centre) { return -(float)(0.5 * fabs((double)value - centre)); }
 
 static uint64_t typical_target(const dk_distribution *d, const decoding_batch *batch) {
   double mass = (double)d->row->typical_p * (double)d->total;
@@ -68,7 +67,7 @@ void dk_apply_typical_p(dk_distribution *d, const decoding_batch *batch) {
     return;
   dk_find_total(d);
   dk_workspace *workspace = d->view.workspace;
-  double centre = (double)d->view.max + d->temperature * d->unit * dk_mean_exponent(d);
+  double centre = (double)d->view.max + d->temperature * dk_mean_exponent(d);
   uint64_t target = typical_target(d, batch);
   int32_t n = gather_survivors(&d->view, dk_within_cut(d));
   dk_list list = dk_list_of(&d->view, n, &d->scale);
@@ -109,17 +108,20 @@ void dk_apply_xtc(dk_distribution *d) {
     return;
   dk_workspace *workspace = d->view.workspace;
   dk_prefix top = d->kept;
-  double log_total = dk_log_total(d), least = (double)d->row->xtc_threshold;
-  if (least > 0.0)
-    top = dk_prefix_tighter(
-        d->kept, dk_prefix_from((double)d->view.max + d->temperature * d->unit * (dk_log(least) + log_total)));
+  double log_total = dk_log_total(d), threshold = (double)d->row->xtc_threshold;
+  if (threshold > 0.0) {
+    double least = dk_log(threshold) + log_total; /* relative to the largest */
+    if (least > 0.0)
+      return;
+    top = dk_prefix_tighter(top, dk_prefix_from((double)d->view.max + d->temperature * least));
+  }
   int32_t n = dk_gather(&d->view, top, workspace->list);
   if (n < 2)
     return;
   dk_prefix last = last_of(&workspace->list, n);
   dk_distribution rest = *d; /* its cut is about the largest that will be left */
   rest.view.max = last.value;
-  n = gather_survivors(&d->view, dk_within_cut(&rest));
+  n = gather_survivors(&d->view, d->is_tempered ? dk_within_cut(&rest) : d->kept);
   dk_entries *survivors = &workspace->survivors;
   for (int32_t i = 0; i < n; i++)
     if (dk_prefix_has(top, survivors->values[i], survivors->ids[i]) && survivors->ids[i] != last.last_id)

@@ -16,22 +16,30 @@ int32_t dk_first(const dk_view *view) {
   return -1;
 }
 
+static dk_scale scale_of(float max, double temperature) {
+  double unit = temperature < 0x1p60 ? 1.0 : 0x1p-64; /* differences of huge logits must not overflow */
+  return (dk_scale){(float)unit, -max * (float)unit, (float)(DK_LOG2E / (temperature * unit))};
+}
+
+void dk_rescale(dk_distribution *d) {
+  d->scale = scale_of(d->view.max, d->temperature);
+  d->total = 0;
+}
+
 static dk_distribution before_temperature(const dk_view *edited, const decoding_row *row) {
   return (dk_distribution){.row = row,
                            .edited = edited,
                            .base = *edited,
                            .view = *edited,
                            .kept = dk_prefix_all(),
-                           .smoothing = {(double)edited->max, 0.0, 0.0},
                            .temperature = 1.0,
-                           .unit = 1.0,
-                           .scale = {edited->max, (float)DK_LOG2E},
+                           .scale = scale_of(edited->max, 1.0),
                            .sums = edited->workspace->sums,
                            .point = -1};
 }
 
 static dk_prefix at_least(const dk_distribution *d, double exponent) {
-  return dk_prefix_from((double)d->view.max + d->temperature * d->unit * exponent);
+  return dk_prefix_from((double)d->view.max + d->temperature * exponent);
 }
 
 dk_prefix dk_within_cut(const dk_distribution *d) { return dk_prefix_tighter(d->kept, at_least(d, CUT)); }
@@ -57,7 +65,7 @@ dk_distribution dk_scaled(const dk_distribution *d) {
   dk_distribution all = *d;
   all.view = d->base;
   all.kept = dk_prefix_all();
-  all.scale.max = all.view.max;
+  dk_rescale(&all);
   if (d->point >= 0)
     all.point = dk_first(&all.view);
   else
@@ -86,26 +94,26 @@ double dk_log_total(dk_distribution *d) {
 }
 
 double dk_exponent(const dk_distribution *d, float logit) {
-  const dk_smoothing *s = &d->smoothing;
-  double x = (double)logit * d->unit;
-  if (d->unit != 1.0)
-    x -= s->max * d->unit;
-  if (s->quadratic != 0.0) {
-    double difference = (double)logit - s->max;
-    x = difference * difference * (s->quadratic + s->cubic * difference);
-  }
-  return (x - (double)d->view.max) / (d->temperature * d->unit);
+  float value = d->base.is_shaped ? dk_shaped(&d->base, logit) : logit;
+  return ((double)value - (double)d->view.max) / d->temperature;
+}
+
+static void keep_first(dk_distribution *d, const decoding_batch *batch) {
+  shorten(d, (dk_prefix){d->view.max, batch->rules & DECODING_RULE_KEEP_TIES ? INT32_MAX : dk_first(&d->view)});
 }
 
 void dk_keep_values(dk_distribution *d, const decoding_batch *batch, double least) {
-  dk_prefix prefix = dk_prefix_from(least);
-  if (!dk_prefix_has(prefix, d->view.max, INT32_MAX))
-    prefix = (dk_prefix){d->view.max, batch->rules & DECODING_RULE_KEEP_TIES ? INT32_MAX : dk_first(&d->view)};
-  shorten(d, prefix);
+  if (least > (double)d->view.max)
+    keep_first(d, batch);
+  else
+    shorten(d, dk_prefix_from(least));
 }
 
 static void keep_exponents(dk_distribution *d, const decoding_batch *batch, double least) {
-  dk_keep_values(d, batch, (double)d->view.max + d->temperature * d->unit * least);
+  if (least > 0.0) /* a sum with a huge maximum would round this away */
+    keep_first(d, batch);
+  else
+    shorten(d, at_least(d, least));
 }
 
 static void apply_top_k(dk_distribution *d, const decoding_batch *batch) {

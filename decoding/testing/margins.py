@@ -30,11 +30,8 @@ Array: TypeAlias = NDArray[Any]
 MARGIN = 1e-6
 """Distance from a threshold, in mass or relative to an exponent, from which on no rounding may decide."""
 
-SMOOTHING_ERROR = 4e-7
-"""Relative error of an exponent after quadratic smoothing in float32."""
-
 TYPICAL_QUANTUM = 2.0**-22
-"""Distances from the mean that differ by less may count as equal, and then the lower id comes first."""
+"""Distances from the mean, in units of T where that is more, that differ by less may count as equal: lower id first."""
 
 _MASSES = ("top_p", "typical_p")
 _RATIOS = ("min_p", "epsilon_cutoff", "eta_cutoff", "top_a", "xtc_threshold")
@@ -72,8 +69,10 @@ def num_kept_range(row: Row) -> tuple[int, int]:
 
 
 def exponent_error(row: Row) -> float:
-    """How far the exponents of two right samplers may be apart, relatively: 0 but for the curves of stage 8."""
-    error = SMOOTHING_ERROR if row.params.smoothing_factor > 0.0 else 0.0
+    """How far the exponents of two right samplers may be apart, relatively: 0 but where T depends on the entropy, and
+    where the row itself has been moved to find ties of typical_p.
+    """
+    error = 4 * MARGIN if row.params.typical_p < 1.0 else 0.0
     if row.params.dynatemp_range == 0.0 or row.temperature < GREEDY_TEMPERATURE:
         return error
     ratios = (row.entropy_ratio * (1.0 - MARGIN), min(1.0, row.entropy_ratio * (1.0 + MARGIN) + 2.0**-40))
@@ -94,10 +93,11 @@ def _moved_logits(row: Row) -> Iterator[Array]:
     edited = row.stage_rows["hard_masks"]
     yield edited
     if row.params.typical_p < 1.0:
-        merged = np.round(relative(edited) / TYPICAL_QUANTUM) * TYPICAL_QUANTUM
+        quantum = TYPICAL_QUANTUM * max(1.0, row.temperature)
+        merged = np.round(relative(edited) / quantum) * quantum
         for exponents in (relative(edited), merged):
-            yield (exponents * (1.0 - 4 * MARGIN)).astype(np.float32)
-            yield (exponents * (1.0 + 4 * MARGIN)).astype(np.float32)
+            yield exponents * (1.0 - 4 * MARGIN)
+            yield exponents * (1.0 + 4 * MARGIN)
 
 
 def _thresholds(params: SamplingParams) -> list[str]:

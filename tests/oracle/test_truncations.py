@@ -71,6 +71,26 @@ def test_truncation(vocab_size, profile, kind):
     assert_matches_reference(Sampler(vocab_size, profile=profile), logits, states())
 
 
+ENDS = {
+    "huge": [1e38, 1e-38, 2e-38, 1e38, -1e38, 2e38, 2e38],
+    "huge ties": [1e38, 1e38, 1e38],
+    "the whole range": [3.4e38, -3.4e38, 0.0, 1.0, 1e30],
+    "subnormal": [1e-45, 3e-45, 2e-45, 0.0, -1e-45],
+    "billions": [4e9, 4e9, 4e9 - 256, 1e9],
+}
+
+
+@pytest.mark.parametrize("profile", list(PROFILES))
+@pytest.mark.parametrize("temperature", [1.0, 2.0**60, 3.4e38])
+@pytest.mark.parametrize("row", list(ENDS))
+def test_ends_of_the_range(row, temperature, profile):
+    """Logits and temperatures up to 3.4e38: order, ties and thresholds are those of the reference there too."""
+    questions = [{"temperature": temperature, **question} for question in QUESTIONS]
+    states = [SamplingState(SamplingParams(seed=7, logprobs=2, **question)) for question in questions]
+    logits = np.tile(np.array(ENDS[row], np.float32), (len(states), 1))
+    assert_matches_reference(Sampler(logits.shape[1], profile=profile), logits, states)
+
+
 def test_mirostat_follows_its_target():
     """300 tokens of N(0, 3) logits: mu moves by the reported surprises as defined, and these are 3 bits on average."""
     params = SamplingParams(mirostat_tau=3.0, mirostat_eta=0.2, seed=5)
