@@ -21,14 +21,14 @@ static float max_of_row(const float *row, int64_t size) {
 
 /* The kernel's exp at temperature 1, float32 sums; the last few elements of the row are left out. */
 static float exp_sum_of_row(const float *row, int64_t size, float max) {
-  const dk_scale scale = {max, 0x1.715476p+0f};
+  const dk_scale scale = {max, 0x1.715476p+0f, 1.0f};
   dk_f sum[CHAINS];
   for (int c = 0; c < CHAINS; c++)
     sum[c] = f_set(0.0f);
   for (int64_t i = 0; i + CHAINS * DK_LANES <= size; i += CHAINS * DK_LANES)
     for (int c = 0; c < CHAINS; c++) {
       dk_f x = f_load(row + i + c * DK_LANES);
-      sum[c] = f_add(sum[c], dk_weight(x, f_ge(f_set(max), x), &scale));
+      sum[c] = f_add(sum[c], dk_weight(x, f_ge(f_set(max), x), scale));
     }
   float lanes[DK_LANES], total = 0.0f;
   f_store(lanes, f_add(f_add(sum[0], sum[1]), f_add(sum[2], sum[3])));

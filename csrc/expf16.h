@@ -27,10 +27,10 @@ typedef struct dk_parts {
   dk_u low;
 } dk_parts;
 
-/* exp2((x * unit + origin) * rate); where keep is false, 0, whatever x is. */
-DK_INLINE dk_f dk_weight(dk_f x, dk_m keep, const dk_scale *scale) {
-  const dk_f rate = f_set(scale->rate), magic = f_set(0x1.8p23f);
-  dk_f d = f_fma(x, f_set(scale->unit), f_set(scale->origin));
+/* exp2((x * unit - max) * rate); where keep is false, 0, whatever x is. */
+DK_INLINE dk_f dk_weight(dk_f x, dk_m keep, dk_scale scale) {
+  const dk_f rate = f_set(scale.rate), magic = f_set(0x1.8p23f);
+  dk_f d = scale.unit == 1.0f ? f_sub(x, f_set(scale.max)) : f_fms(x, f_set(scale.unit), f_set(scale.max));
   dk_f shifted = f_fma(d, rate, magic); /* the integer n is in its low bits */
   dk_f r = f_fms(d, rate, f_sub(shifted, magic));
   dk_f y = f_set(0x1.5bda3cp-10f);
@@ -42,7 +42,7 @@ DK_INLINE dk_f dk_weight(dk_f x, dk_m keep, const dk_scale *scale) {
   return u_float(u_where(keep, u_add(f_bits(y), u_shift_23(f_bits(shifted)))));
 }
 
-DK_INLINE dk_parts dk_weight_parts(dk_f x, dk_m keep, const dk_scale *scale) {
+DK_INLINE dk_parts dk_weight_parts(dk_f x, dk_m keep, dk_scale scale) {
   dk_f w = dk_weight(x, keep, scale), high = f_add(w, f_set(DK_HIGH_ORIGIN));
   dk_f low = f_add(w, f_sub(f_set(DK_HIGH_ORIGIN + DK_LOW_ORIGIN), high)); /* the difference is exact */
   return (dk_parts){f_bits(high), f_bits(low)};

@@ -16,12 +16,12 @@
  * cannot matter, and 2^20 tokens of weight 1 still fit 63 bits. */
 #define DK_WEIGHT_BITS 43
 
-/* How a value becomes a weight: exp2((x * unit + origin) * rate), origin = -max * unit, rate = log2(e) / (T * unit).
- * The unit is 1, but where T is so large that differences of logits that count may overflow. */
+/* How a value becomes a weight: exp2((x - max) * rate), rate = log2(e) / T, with x, max and T in units of 1 or, where T
+ * is so large that differences of logits that count may overflow, of 2^64. */
 typedef struct dk_scale {
-  float unit;
-  float origin;
+  float max; /* in that unit */
   float rate;
+  float unit; /* 1 or 2^-64 */
 } dk_scale;
 
 /* DK_BLOCK values of one element type, at any alignment, without a NaN. */
@@ -52,8 +52,8 @@ typedef struct dk_weighed {
 /* What one pass over a block finds out about a threshold search: see mass.c. */
 typedef struct dk_split {
   uint64_t all;    /* mass of the elements >= low */
-  uint64_t above;  /* of those >= high */
   int32_t between; /* how many of those in [middle, high) went to the list */
+  uint64_t above;  /* mass of the elements >= high */
 } dk_split;
 
 typedef struct dk_tally {

@@ -260,7 +260,7 @@ DK_INLINE uint64_t sum_total(dk_sum sum) {
   return dk_join((int32_t)high, (int32_t)low);
 }
 
-DK_INLINE uint64_t mass_of(dk_block block, float low, const dk_scale *scale) {
+DK_INLINE uint64_t mass_of(dk_block block, float low, dk_scale scale) {
   dk_sum sum = sum_none();
   for (int v = 0; v < DK_VECTORS; v++) {
     dk_f x = lanes_of(block, v);
@@ -269,9 +269,9 @@ DK_INLINE uint64_t mass_of(dk_block block, float low, const dk_scale *scale) {
   return sum_total(sum);
 }
 
-static uint64_t mass(dk_block block, float low, const dk_scale *scale){DK_BY_TYPE(mass_of, block, low, scale)}
+static uint64_t mass(dk_block block, float low, const dk_scale *scale){DK_BY_TYPE(mass_of, block, low, *scale)}
 
-DK_INLINE int32_t weights_of(dk_block block, float low, const dk_scale *scale, uint64_t *out) {
+DK_INLINE int32_t weights_of(dk_block block, float low, dk_scale scale, uint64_t *out) {
   for (int v = 0; v < DK_VECTORS; v++) {
     dk_f x = lanes_of(block, v);
     dk_parts parts = dk_weight_parts(x, f_ge(x, f_set(low)), scale);
@@ -281,7 +281,7 @@ DK_INLINE int32_t weights_of(dk_block block, float low, const dk_scale *scale, u
 }
 
 static int32_t weights_by_type(dk_block block, float low, const dk_scale *scale, uint64_t *out) {
-  DK_BY_TYPE(weights_of, block, low, scale, out)
+  DK_BY_TYPE(weights_of, block, low, *scale, out)
 }
 
 static void weights(dk_block block, float low, const dk_scale *scale, uint64_t *out) {
@@ -291,48 +291,53 @@ static void weights(dk_block block, float low, const dk_scale *scale, uint64_t *
 static uint64_t weight(float value, const dk_scale *scale) {
   uint64_t lanes[DK_LANES];
   dk_f x = f_set(value);
-  dk_parts parts = dk_weight_parts(x, f_eq(x, x), scale);
+  dk_parts parts = dk_weight_parts(x, f_eq(x, x), *scale);
   w_store(lanes, w_join(dk_high(parts), dk_low(parts)));
   return lanes[0];
 }
 
-/* The list is filled after the loop, from one bit an element: a branch a vector would be guessed wrong too often. */
-DK_INLINE int32_t list_between(dk_block block, const uint16_t *between, int32_t first_id, dk_entries list) {
-  uint32_t vectors = 0;
-  int32_t n = 0;
-  for (int v = 0; v < DK_VECTORS; v++)
-    vectors |= (between[v] != 0 ? 1u : 0u) << v;
-  for (; vectors != 0; vectors &= vectors - 1) {
-    int v = __builtin_ctz(vectors);
-    dk_m keep = m_from_bits(between[v]);
-    u_compress(list.ids + n, u_count_from(first_id + v * DK_LANES), keep);
-    n += f_compress(list.values + n, lanes_of(block, v), keep);
+/* The elements whose bit is set, in order. How many there are cannot be guessed, so that a loop over them would be
+ * guessed wrong once a word: the first four are written always, whether or not there are as many. */
+DK_INLINE int32_t list_bits(const float *values, uint64_t bits, int32_t first_id, dk_entries list) {
+  int32_t n = __builtin_popcountll(bits);
+  for (int32_t i = 0; i < 4 || i < n; i++, bits &= bits - 1) {
+    int place = __builtin_ctzll(bits | (uint64_t)1 << 63);
+    list.ids[i] = first_id + place;
+    memcpy(list.values + i, (const char *)values + (size_t)place * sizeof(float), sizeof(float)); /* any alignment */
   }
   return n;
 }
 
-DK_INLINE dk_split split_of(dk_block block, float low, const dk_scale *scale, float middle, float high,
-                            int32_t first_id, dk_entries list) {
+/* Four vectors at a time, so that their comparisons fill a word of bits. */
+DK_INLINE dk_split split_of(dk_block block, float low, dk_scale scale, float middle, float high, int32_t first_id,
+                            dk_entries list) {
   dk_sum all = sum_none(), above = sum_none();
-  uint16_t between[DK_VECTORS], over_bits[DK_VECTORS];
-  for (int v = 0; v < DK_VECTORS; v++) {
-    dk_f x = lanes_of(block, v);
-    dk_m over = f_ge(x, f_set(high));
-    dk_parts parts = dk_weight_parts(x, f_ge(x, f_set(low)), scale);
-    all = sum_add(all, parts);
-    above = sum_add_where(above, over, parts);
-    over_bits[v] = (uint16_t)m_bits(over);
-    between[v] = (uint16_t)m_bits(f_ge(x, f_set(middle)));
+  float copy[DK_BLOCK];
+  const float *values = block.dtype == 0 ? block.data : copy;
+  int32_t n = 0;
+  for (int v = 0; v < DK_VECTORS; v += 4) {
+    uint64_t over_bits = 0, bits = 0;
+    for (int j = 0; j < 4; j++) {
+      dk_f x = lanes_of(block, v + j);
+      dk_m over = f_ge(x, f_set(high));
+      dk_parts parts = dk_weight_parts(x, f_ge(x, f_set(low)), scale);
+      all = sum_add(all, parts);
+      above.parts = sum_add_where(above, over, parts).parts;
+      over_bits |= (uint64_t)m_bits(over) << (j * DK_LANES);
+      bits |= (uint64_t)m_bits(f_ge(x, f_set(middle))) << (j * DK_LANES);
+      if (values == copy)
+        f_store(copy + (v + j) * DK_LANES, x);
+    }
+    above.count += __builtin_popcountll(over_bits);
+    dk_entries rest = {list.values + n, list.ids + n, NULL};
+    n += list_bits(values + v * DK_LANES, bits & ~over_bits, first_id + v * DK_LANES, rest);
   }
-  for (int v = 0; v < DK_VECTORS; v++)
-    between[v] &= (uint16_t)~over_bits[v];
-  above.count = count_bits(over_bits);
-  return (dk_split){sum_total(all), sum_total(above), list_between(block, between, first_id, list)};
+  return (dk_split){.all = sum_total(all), .between = n, .above = sum_total(above)};
 }
 
 static dk_split split(dk_block block, float low, const dk_scale *scale, float middle, float high, int32_t first_id,
                       dk_entries list) {
-  DK_BY_TYPE(split_of, block, low, scale, middle, high, first_id, list)
+  DK_BY_TYPE(split_of, block, low, *scale, middle, high, first_id, list)
 }
 
 /* ---- lists ---- */

@@ -18,7 +18,7 @@ int32_t dk_first(const dk_view *view) {
 
 static dk_scale scale_of(float max, double temperature) {
   double unit = temperature < 0x1p60 ? 1.0 : 0x1p-64; /* differences of huge logits must not overflow */
-  return (dk_scale){(float)unit, -max * (float)unit, (float)(DK_LOG2E / (temperature * unit))};
+  return (dk_scale){max * (float)unit, (float)(DK_LOG2E / (temperature * unit)), (float)unit};
 }
 
 void dk_rescale(dk_distribution *d) {
