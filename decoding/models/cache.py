@@ -63,6 +63,14 @@ class KVCache:
         self.token_ids[dst_slot, :num_tokens] = self.token_ids[src_slot, :num_tokens]
         self.regimes[dst_slot] = self.regimes[src_slot]
 
+    def share(self, src_slot: int, dst_slot: int, num_tokens: int) -> None:
+        """Start the sequence in `dst_slot` with the first tokens of the one in `src_slot`."""
+        self.copy(src_slot, dst_slot, num_tokens)
+
+    def truncate(self, slot: int, num_tokens: int) -> None:
+        """Forget the tokens of a slot after its first `num_tokens`."""
+        self._clear(slot, num_tokens)
+
     def _clear(self, slot: int, first: int) -> None:
         """Zero what a slot has from token number `first` on.
 
@@ -71,7 +79,7 @@ class KVCache:
         """
         if self._used[slot] > first:
             self._data[:, :, slot, :, first : self._used[slot]] = 0.0
-        self._used[slot] = first
+            self._used[slot] = first
 
     def write(self, layer: int, slots: Indices, positions: Indices, keys_values: Array) -> None:
         """Store one layer's keys and values [tokens, 2, kv_heads, head_dim], each at its slot and position."""
