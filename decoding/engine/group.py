@@ -150,7 +150,9 @@ class SequenceGroup:
         if not params.echo and params.logprobs is None:
             return NO_PREFIX  # nobody will see the text or count its characters
         pieces = _prompt_bytes(self.request, self._tokenizer)
-        entries = [] if params.logprobs is None else _prompt_entries(self.request, self._tokenizer, pieces, self._scores)
+        entries = (
+            [] if params.logprobs is None else _prompt_entries(self.request, self._tokenizer, pieces, self._scores)
+        )
         return Prefix(b"".join(pieces), self.request.prefix_token_ids, entries)
 
 

@@ -12,9 +12,7 @@ from decoding.testing.scripted import ScriptedCache
 class EngineMachine(RuleBasedStateMachine):
     """Prompts of few distinct blocks come, get tokens, end, and are taken back at any moment."""
 
-    @initialize(
-        max_running=st.integers(1, 4), spare=st.integers(1, 12), budget=st.integers(1, 40), keeps=st.booleans()
-    )
+    @initialize(max_running=st.integers(1, 4), spare=st.integers(1, 12), budget=st.integers(1, 40), keeps=st.booleans())
     def start(self, max_running, spare, budget, keeps):
         """A small memory, so that it is always short."""
         self.pool = BlockPool(2 * max_running, MAX_DEPTH + spare, keeps=keeps)
