@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from decoding.version import __version__
 
 if TYPE_CHECKING:
+    from decoding.engine.async_engine import AsyncEngine
     from decoding.engine.outputs import Choice, CompletionResult, Delta, Logprobs, Usage
     from decoding.errors import DecodingError, LogitsError, ModelError, ParameterError, PromptError
     from decoding.llm import LLM
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LLM",
+    "AsyncEngine",
     "Choice",
     "CompletionResult",
     "DecodingError",
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "decoding.engine.async_engine": {"AsyncEngine"},
     "decoding.engine.outputs": {"Choice", "CompletionResult", "Delta", "Logprobs", "Usage"},
     "decoding.errors": {"DecodingError", "LogitsError", "ModelError", "ParameterError", "PromptError"},
     "decoding.llm": {"LLM"},

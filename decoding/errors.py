@@ -12,6 +12,10 @@
     |   |-- CheckpointError                  ... its config or its tensors; `.path`, `.tensor`
     |   |-- UnsupportedModelError            ... a feature that we do not implement
     |   `-- TokenizerError                   ... its tokenizer, or it has none
+    |-- EngineError                          the engine cannot go on with a request
+    |   |-- ProcessorError                   ... its logits processor failed; `.name`
+    |   |-- OverloadedError                  ... too many are waiting already; `.retry_after`
+    |   `-- EngineClosedError                ... the engine is shutting down, or has
     `-- KernelError                          the compiled module
         `-- InstructionSetError              DECODING_ISA names a set that is unknown or absent
 
@@ -156,6 +160,37 @@ class UnsupportedModelError(ModelError, NotImplementedError):
 
 class TokenizerError(ModelError, ValueError):
     """The tokenizer is missing, broken, or cannot do what was asked."""
+
+
+class EngineError(DecodingError, RuntimeError):
+    """A request cannot go on for a reason that is not its logits: its step failed, and the cause says why."""
+
+
+class ProcessorError(EngineError):
+    """A custom logits processor raised, or returned what is no row of logits; `name` is the processor's."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(name, problem)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"logits processor {self.name}: {self.args[1]}"
+
+
+class OverloadedError(EngineError):
+    """Too many requests are waiting; it may be worth trying again in `retry_after` seconds."""
+
+    def __init__(self, num_waiting: int, retry_after: float) -> None:
+        super().__init__(num_waiting, retry_after)
+        self.num_waiting = num_waiting
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"{self.num_waiting} prompts are waiting already; try again in {self.retry_after:.0f} s"
+
+
+class EngineClosedError(EngineError):
+    """The engine is shutting down or has done so: it takes no work, and what it had not finished is lost."""
 
 
 class KernelError(DecodingError, RuntimeError):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, Literal, NamedTuple, TypeAlias, overload
 
 import numpy as np
 
-from decoding.engine.engine import Engine, OnSample
+from decoding.engine.engine import EngineSettings, EngineStats
 from decoding.engine.group import SequenceGroup
+from decoding.engine.host import Host, check_streamable
 from decoding.engine.outputs import CompletionResult, Delta
-from decoding.engine.request import NO_TOKENIZER, Request, checked_token_ids, make_request, split_prompts
+from decoding.engine.request import NO_TOKENIZER, OnSample, Request, checked_token_ids
 from decoding.engine.runner import Logits, Model, Row, Runner
-from decoding.errors import ContextLengthError, ModelNotFoundError, ParameterError, TokenizerError
+from decoding.engine.sequence import Sequence as Candidate
+from decoding.errors import ContextLengthError, ModelNotFoundError, ParameterError, Problem, TokenizerError, shown
 from decoding.kernel import STREAM_VERSION
 from decoding.models.generation import generation_defaults
 from decoding.models.registry import load_model
@@ -36,38 +39,41 @@ class LLM:
         llm = LLM()                       # the bundled model; LLM("path/to/checkpoint") for another
         llm.complete("def add(a, b):", SamplingParams(max_tokens=32, seed=7)).choices[0].text
 
-    One thread at a time; several streams may be open at once.
+    Calls may be made from several threads, and several streams may be open at once: they share one engine, and each
+    gets what it would have got alone.
     """
 
     def __init__(
         self,
         model: str | os.PathLike[str] | None = None,
         *,
-        max_num_seqs: int = 32,
         fim_template: str | None = None,
+        **settings: Any,
     ) -> None:
         """Load a checkpoint folder in Hugging Face's layout; None is the bundled model.
 
-        max_num_seqs: sequences that run at the same time, >= 1; further ones wait. It bounds the cache's
-            memory.
         fim_template: how a prompt and its suffix are put together to fill in the middle, such as
             "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>". None looks for the tokens of the known
             families in the tokenizer (docs/text.md).
+        settings: those of the engine, all of them optional (docs/engine.md):
+            max_num_seqs: sequences that run at the same time, >= 1 (32); further ones wait.
+            max_batched_tokens: tokens that one step feeds, >= 1 (512); a longer prompt is fed in several steps.
+            kv_cache_bytes: memory for keys and values; None is enough for max_num_seqs sequences of full length, and
+                at most 2 GiB. It is never exceeded. Where it holds less than the model's context, that is the context.
+            prefix_cache: whether what prompts leave in that memory is found again by prompts that begin alike (True).
 
         A folder without tokenizer.json takes and gives token ids only: what needs text raises TokenizerError,
         and the text of results is empty. Raises ModelError (see decoding.errors) for a folder that cannot be
         used.
         """
-        self._max_num_seqs = _checked_max_num_seqs(max_num_seqs)
+        checked = engine_settings(settings)
         folder = bundled_model_folder() if model is None else _folder(model)
         loaded = load_model(folder)
-        self._model: Model[Any] = loaded
-        self._tokenizer: Tokenizer | None = None
+        tokenizer: Tokenizer | None = None
         if os.path.lexists(folder / "tokenizer.json"):  # a link to nowhere is a broken tokenizer, not a missing one
-            self._tokenizer = Tokenizer.from_folder(folder, loaded.config.vocab_size)
-        self.name = BUNDLED_NAME if model is None else folder.resolve().name
+            tokenizer = Tokenizer.from_folder(folder, loaded.config.vocab_size)
         self._folder: Path | None = folder
-        self._fim = self._fim_format(fim_template)
+        self._open(loaded, tokenizer, BUNDLED_NAME if model is None else folder.resolve().name, fim_template, checked)
 
     @classmethod
     def from_parts(
@@ -76,18 +82,28 @@ class LLM:
         tokenizer: Tokenizer | None = None,
         *,
         name: str = "custom",
-        max_num_seqs: int = 32,
         fim_template: str | None = None,
+        **settings: Any,
     ) -> LLM:
         """An LLM around any object that stands where our models stand (`decoding.engine.runner.Model`)."""
         llm = cls.__new__(cls)
-        llm._max_num_seqs = _checked_max_num_seqs(max_num_seqs)
-        llm._model = model
-        llm._tokenizer = tokenizer
-        llm.name = name
         llm._folder = None
-        llm._fim = llm._fim_format(fim_template)
+        llm._open(model, tokenizer, name, fim_template, engine_settings(settings))
         return llm
+
+    def _open(
+        self,
+        model: Model[Any],
+        tokenizer: Tokenizer | None,
+        name: str,
+        fim_template: str | None,
+        settings: EngineSettings,
+    ) -> None:
+        self.name = name
+        self._model = model
+        self._tokenizer = tokenizer
+        fim = None if fim_template is None else FimFormat.from_template(self.tokenizer, fim_template)
+        self.host = Host(model, tokenizer, settings, name=name, fim=fim)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -143,11 +159,15 @@ class LLM:
 
         Raises PromptError, ContextLengthError, ParameterError or TokenizerError before anything is computed.
         """
-        requests, is_list = self._requests(prompt, params, on_error)
-        engine = self._engine(requests)
-        groups = [engine.add_request(request) for request in requests]
-        while engine.has_work:
-            engine.step()
+        _check_on_error(on_error)
+        requests, is_list = self.host.requests(prompt, params)
+        groups = self.host.add(requests)
+        try:
+            for group in groups:
+                while not group.is_done:
+                    self.host.step()
+        finally:
+            self.host.abort(groups)
         results = [group.result(self.name) for group in groups]
         if on_error == "raise":
             _raise_first_error(results)
@@ -163,19 +183,22 @@ class LLM:
     ) -> Iterator[Delta]:
         """The same completions piece by piece, as they are generated; the pieces add up to what `complete` gives.
 
-        on_sample: called before each draw with the sampler, the logits [rows, vocab] and the state of each row, to look
-            at them (`sampler.explain(logits[0], states[0])`).
+        on_sample: called before each draw with the sampler, the logits [1, vocab] and a list with the state of that
+            row, to look at them (`sampler.explain(logits[0], states[0])`).
 
         Choices are numbered prompt by prompt. Closing the iterator frees everything. Raises as `complete`
         does, at once for bad arguments; ParameterError also for best_of > n, which is not known before the
         end.
         """
-        requests, _ = self._requests(prompt, params, on_error)
-        for request in requests:
-            if request.params.ranks_candidates:
-                rule = f"must be None or n={request.params.n} when streaming: a ranking needs finished candidates"
-                raise ParameterError.single("best_of", request.params.best_of, rule)
-        return self._stream(requests, on_error, on_sample)
+        _check_on_error(on_error)
+        requests, _ = self.host.requests(prompt, params, on_sample)
+        check_streamable(requests)
+        return self._stream(requests, on_error)
+
+    @property
+    def stats(self) -> EngineStats:
+        """What the engine is doing, and what it has done since it was made, in plain numbers."""
+        return self.host.stats
 
     def logits(self, token_ids: Sequence[int]) -> Logits:
         """The forward pass, bare: logits float32 [num_tokens, vocab]; row i predicts the token after token_ids[i]."""
@@ -183,42 +206,63 @@ class LLM:
         ids = checked_token_ids(token_ids, config.vocab_size, "token_ids")
         if len(ids) > config.max_position_embeddings:
             raise ContextLengthError(len(ids), config.max_position_embeddings)
-        return Runner(self._model, 1).forward([Row(0, 0, ids)], all_logits=True)
+        with self.host.exclusive() as model:
+            return Runner(model, 1).forward([Row(0, 0, ids)], all_logits=True)
 
-    def _requests(self, prompt: Any, params: Any, on_error: str) -> tuple[list[Request], bool]:
-        if on_error not in ("raise", "status"):
-            raise ParameterError.single("on_error", on_error, "must be 'raise' or 'status'")
-        prompts, is_list = split_prompts(prompt)
-        names = [f"prompt[{index}]" for index in range(len(prompts))] if is_list else ["prompt"]
-        config, tokenizer = self._model.config, self._tokenizer
-        requests = [
-            make_request(one, its_params, config, tokenizer, name, self._fim)
-            for one, its_params, name in zip(prompts, _params_list(params, len(prompts)), names, strict=True)
-        ]
-        return requests, is_list
-
-    def _fim_format(self, template: str | None) -> FimFormat | None:
-        return None if template is None else FimFormat.from_template(self.tokenizer, template)
-
-    def _engine(self, requests: Sequence[Request], on_sample: OnSample | None = None) -> Engine:
-        """An engine of its own for each call: nothing is left behind, whatever happens to the call."""
-        candidates = sum(1 if r.is_greedy else r.params.num_candidates for r in requests)
-        max_num_seqs = min(self._max_num_seqs, candidates)
-        return Engine(self._model, self._tokenizer, max_num_seqs=max_num_seqs, on_sample=on_sample)
-
-    def _stream(self, requests: Sequence[Request], on_error: OnError, on_sample: OnSample | None) -> Iterator[Delta]:
-        engine = self._engine(requests, on_sample)
-        first_index: dict[SequenceGroup, int] = {}
+    def _stream(self, requests: Sequence[Request], on_error: OnError) -> Iterator[Delta]:
+        first_index: dict[Request, int] = {}
         num_choices = 0
         for request in requests:
-            first_index[engine.add_request(request)] = num_choices
+            first_index[request] = num_choices
             num_choices += request.params.n
-        while engine.has_work:
-            for running in engine.step():
-                for delta in running.group.deltas(running.sequence, first_index[running.group]):
+        news: deque[Delta] = deque()
+
+        def listen(group: SequenceGroup, candidate: Candidate) -> None:
+            news.extend(group.deltas(candidate, first_index[group.request]))
+
+        groups = self.host.add(requests, listen)
+        try:
+            while news or not all(group.is_done for group in groups):
+                while news:
+                    delta = news.popleft()
                     if delta.error is not None and on_error == "raise":
                         raise delta.error
                     yield delta
+                self.host.step()
+        finally:
+            self.host.abort(groups)
+
+
+def engine_settings(settings: Mapping[str, Any]) -> EngineSettings:
+    """The engine's settings from the arguments of LLM; ParameterError names all that are wrong."""
+    given = {"cache_bytes" if name == "kv_cache_bytes" else name: value for name, value in settings.items()}
+    problems = []
+    for name, value in settings.items():
+        rule = _SETTING_RULES.get(name)
+        if rule is None:
+            raise TypeError(f"LLM has no argument {name!r}")
+        if not rule.accepts(value):
+            problems.append(Problem(name, shown(value), rule.text))
+    if problems:
+        raise ParameterError(problems)
+    return EngineSettings(**{n: v if v is None or isinstance(v, bool) else int(v) for n, v in given.items()})
+
+
+class _Rule(NamedTuple):
+    text: str
+    accepts: Callable[[Any], bool]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= 1)
+
+
+_SETTING_RULES = {
+    "max_num_seqs": _Rule("must be an integer >= 1", _is_count),
+    "max_batched_tokens": _Rule("must be an integer >= 1", _is_count),
+    "kv_cache_bytes": _Rule("must be an integer >= 1, or None", lambda value: value is None or _is_count(value)),
+    "prefix_cache": _Rule("must be True or False", lambda value: isinstance(value, bool)),
+}
 
 
 def bundled_model_folder() -> Path:
@@ -239,24 +283,9 @@ def _folder(model: str | os.PathLike[str]) -> Path:
         raise ParameterError.single("model", model, "must be a path (a string or PathLike), or None") from None
 
 
-def _checked_max_num_seqs(value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ParameterError.single("max_num_seqs", value, "must be an integer >= 1")
-    return int(value)
-
-
-def _params_list(params: Any, num_prompts: int) -> list[SamplingParams]:
-    """Parameters for each prompt."""
-    if params is None:
-        params = SamplingParams()
-    if isinstance(params, SamplingParams):
-        return [params] * num_prompts
-    rule = "must be a SamplingParams, or a list of them, one for each prompt"
-    if not isinstance(params, (list, tuple)) or not all(isinstance(one, SamplingParams) for one in params):
-        raise ParameterError.single("params", params, rule)
-    if len(params) != num_prompts:
-        raise ParameterError.single("params", f"{len(params)} of them", f"{rule} (there are {num_prompts})")
-    return list(params)
+def _check_on_error(on_error: str) -> None:
+    if on_error not in ("raise", "status"):
+        raise ParameterError.single("on_error", on_error, "must be 'raise' or 'status'")
 
 
 def _raise_first_error(results: Sequence[CompletionResult]) -> None:

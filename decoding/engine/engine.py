@@ -1,213 +1,317 @@
 """The decoding loop: schedule, run, sample, postprocess.
 
-Every step feeds the newest token of every running sequence, and the prompts of those that start, through the
-model in one forward pass, and draws all next tokens in one call of the sampler. Nothing here depends on which
-sequences share a step: with equal logits, a request gets the tokens that it would have got alone.
+Every step feeds the newest token of every running sequence, and as much of waiting prompts as the step's budget has
+room for, through the model, and draws all next tokens in one call of the sampler. Nothing here depends on which
+sequences share a step, nor on how often one lost its memory: with equal logits, a request gets the tokens that it
+would have got alone.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence as Several
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
-from decoding.engine.group import SequenceGroup
+from decoding.engine.blocks import BLOCK_SIZE, MAX_DEPTH, BlockPool, num_blocks_of
+from decoding.engine.group import Listener, SequenceGroup, fail_all
 from decoding.engine.logprobs import TokenScore
 from decoding.engine.request import Request
 from decoding.engine.runner import Cache, Logits, Model, Row, Runner
+from decoding.engine.scheduler import Entry, Scheduler, Work
 from decoding.engine.sequence import Sequence
-from decoding.errors import LogitsError
-from decoding.sampler import Sampler, SamplerOutput, SamplingState
+from decoding.errors import ContextLengthError, DecodingError, EngineError, LogitsError, ParameterError
+from decoding.sampler import Sampler, SamplerOutput
 from decoding.text.tokenizer import Tokenizer
 
-OnSample: TypeAlias = Callable[[Sampler, Logits, Several[SamplingState]], None]
-"""Called before each draw, to look at what is drawn from: logits [rows, vocab], and a state for each row."""
-
-MAX_PREFILL_TOKENS = 2048
-"""Prompt tokens after which no further prompt joins the same step."""
+MAX_BATCHED_TOKENS = 512
+DEFAULT_CACHE_BYTES = 2**31
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Running:
-    """A sequence that has a slot of the cache, and the group that it belongs to."""
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What bounds an engine.
 
+    max_num_seqs: sequences that run at the same time.
+    max_batched_tokens: tokens that one step feeds, at least max_num_seqs: a long prompt is fed in pieces of it.
+    cache_bytes: memory for keys and values; None is what max_num_seqs sequences of full length need, up to 2 GiB.
+    prefix_cache: whether the cache keeps what prompts and outputs left in it, for later prompts that begin alike.
+    """
+
+    max_num_seqs: int = 32
+    max_batched_tokens: int = MAX_BATCHED_TOKENS
+    cache_bytes: int | None = None
+    prefix_cache: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """The engine at this moment, in plain numbers; totals are since it was made.
+
+    Blocks are of `block_size` tokens. num_blocks_used counts what is kept for later prompts, too; num_blocks_live what
+    sequences rely on.
+    """
+
+    num_running: int
+    num_waiting: int
+    block_size: int
+    num_blocks: int
+    num_blocks_used: int
+    num_blocks_live: int
+    cache_bytes: int
+    num_steps: int
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_sampled_tokens: int
+    num_draft_tokens: int
+    num_accepted_tokens: int
+    num_preemptions: int
+
+
+class _Rows(NamedTuple):
+    """Logits of a step: each sequence's own, [vocab]; and the matrix that they are the rows of, if it is just one."""
+
+    of: dict[Entry, Logits]
+    matrix: Logits | None
+
+
+class _Drawing(NamedTuple):
+    """A sequence that draws in this step, and the row that it draws from."""
+
+    entry: Entry
     group: SequenceGroup
     sequence: Sequence
-    slot: int
+    logits: Logits
 
 
 class Engine:
-    """Runs requests on one model, first come, first served, at most `max_num_seqs` sequences at a time.
+    """Runs requests on one model, first come, first served.
 
-        engine = Engine(model, tokenizer, max_num_seqs=8)
+        engine = Engine(model, tokenizer, EngineSettings(max_num_seqs=8))
         groups = [engine.add_request(request) for request in requests]
         while engine.has_work:
             engine.step()
         results = [group.result(name) for group in groups]
 
-    Not for several threads at once. Dropping the engine frees everything that it holds.
+    Not for several threads at once. Requests may be added and aborted between any two steps.
     """
 
-    def __init__(
-        self,
-        model: Model[Cache],
-        tokenizer: Tokenizer | None,
-        *,
-        max_num_seqs: int,
-        on_sample: OnSample | None = None,
-    ) -> None:
-        vocab_size = model.config.vocab_size
-        num_valid = vocab_size if tokenizer is None else min(vocab_size, tokenizer.vocab_size)
-        self._sampler = Sampler(vocab_size, num_valid_tokens=num_valid)
-        self._runner = Runner(model, max_num_seqs)
-        self._on_sample = on_sample
+    def __init__(self, model: Model[Cache], tokenizer: Tokenizer | None, settings: EngineSettings) -> None:
+        config = model.config
+        num_valid = config.vocab_size if tokenizer is None else min(config.vocab_size, tokenizer.vocab_size)
+        self._sampler = Sampler(config.vocab_size, num_valid_tokens=num_valid)
+        num_slots = 2 * settings.max_num_seqs  # as many again may keep what is shared, or may be found again
+        self._runner = Runner(model, num_slots)
+        num_blocks = _num_blocks(settings, config.max_position_embeddings, self._runner.token_bytes)
+        if num_blocks < MAX_DEPTH:
+            least = MAX_DEPTH * BLOCK_SIZE * self._runner.token_bytes
+            raise ParameterError.single("kv_cache_bytes", settings.cache_bytes, f"must be at least {least:,}")
+        self._pool = BlockPool(num_slots, num_blocks, keeps=settings.prefix_cache)
+        self._scheduler = Scheduler(
+            self._pool, settings.max_num_seqs, max(settings.max_batched_tokens, settings.max_num_seqs)
+        )
+        self.max_tokens = min(config.max_position_embeddings, self._scheduler.max_tokens)
+        self._vocab_size = config.vocab_size
         self._tokenizer = tokenizer
-        self._waiting: deque[SequenceGroup] = deque()
-        self._running: list[Running] = []
-        self._free_slots = list(range(max_num_seqs))[::-1]
+        self._instant: list[SequenceGroup] = []
+        self._num_requests = self._num_steps = self._num_fed = self._num_found = self._num_sampled = 0
 
     @property
     def has_work(self) -> bool:
         """Whether `step` has anything left to do."""
-        return bool(self._waiting or self._running)
+        return bool(self._instant) or self._scheduler.has_work
 
-    def add_request(self, request: Request) -> SequenceGroup:
-        """Queue a request; its group has the result once `has_work` is False."""
-        group = SequenceGroup(request, self._tokenizer)
-        self._waiting.append(group)
+    @property
+    def stats(self) -> EngineStats:
+        """Counts of now, and totals."""
+        scheduler, pool = self._scheduler, self._pool
+        return EngineStats(
+            num_running=len(scheduler.running),
+            num_waiting=len(scheduler.preempted) + sum(family.num_left for family in scheduler.waiting),
+            block_size=BLOCK_SIZE,
+            num_blocks=pool.num_blocks,
+            num_blocks_used=pool.num_used,
+            num_blocks_live=pool.num_live,
+            cache_bytes=pool.num_blocks * BLOCK_SIZE * self._runner.token_bytes,
+            num_steps=self._num_steps,
+            num_prompt_tokens=self._num_fed,
+            num_cached_tokens=self._num_found,
+            num_sampled_tokens=self._num_sampled,
+            num_draft_tokens=0,
+            num_accepted_tokens=0,
+            num_preemptions=scheduler.num_preemptions,
+        )
+
+    def add_request(self, request: Request, listener: Listener | None = None) -> SequenceGroup:
+        """Queue a request. Raises ContextLengthError for a prompt that the memory can never hold.
+
+        listener: called within `step` for each candidate that has got a token or has ended.
+        """
+        if len(request.token_ids) > self.max_tokens:
+            raise ContextLengthError(len(request.token_ids), self.max_tokens)
+        group = SequenceGroup(request, self._tokenizer, self._num_requests, self._vocab_size, listener)
+        self._num_requests += 1
+        if request.max_output_tokens or group.scores_prompt:
+            self._scheduler.add(group.family)
+        else:
+            self._instant.append(group)
         return group
 
-    def step(self) -> list[Running]:
-        """One round for everything that fits: each running sequence gets its next token, or its error.
+    def abort(self, group: SequenceGroup) -> None:
+        """Take a request back, whatever has become of it: its memory is free at once, nobody hears of it again."""
+        if group in self._instant:
+            self._instant.remove(group)
+        self._scheduler.remove(group.family)
+        group.listener = None
 
-        Returns the sequences that took part, those that ended in this step included.
+    def step(self) -> int:
+        """One round for everything that fits; returns how many sequences took part.
+
+        A row of logits that nothing can be drawn from ends its own candidate; a forward pass that raises ends those
+        that took part in it, with an EngineError that has the cause.
         """
-        self._running += self._schedule()
-        self._running.sort(key=lambda running: running.slot)  # neighbours in the cache are read without a copy
-        active = [running for running in self._running if not running.sequence.is_finished]
-        if active:
-            logits = self._run(active)  # [len(active), vocab]
-            states = [running.sequence.state for running in active]
-            if self._on_sample is not None:
-                self._on_sample(self._sampler, logits, states)
-            self._postprocess(active, self._sampler.sample(logits, states, on_error="status"))
-        return self._retire()
-
-    def _schedule(self) -> list[Running]:
-        """Give free slots to the first groups in line.
-
-        A group leaves the line only when its last candidate has started: until then every slot that it was
-        given keeps its prompt, also after the candidate in it has ended.
-        """
-        started: list[Running] = []
-        budget = MAX_PREFILL_TOKENS
-        while self._waiting and self._free_slots and budget > 0:
-            group, slot = self._waiting[0], self._free_slots.pop()
-            if group.source_slot is None:
-                budget -= len(group.request.token_ids)
-                self._admit(group, slot)
-            running = Running(group, group.start_next(), slot)
-            if group.error is not None:
-                running.sequence.fail(group.error)
-            elif group.request.max_output_tokens == 0:
-                running.sequence.finish_empty()
-            elif group.first_logits is not None:  # at once: the source slot may be another group's in this step
-                self._fork(running)
-            started.append(running)
-            if group.is_fully_started:
-                self._waiting.popleft()
-        return started
-
-    def _admit(self, group: SequenceGroup, slot: int) -> None:
-        """Feed what of the prompt must be fed before the step: a long one's beginning, all of one that is scored."""
-        request = group.request
-        params, scores = request.params, []
-        group.source_slot = slot
+        self._num_steps += 1
+        for group in self._instant:
+            self._finish_empty(group)
+        self._instant.clear()
+        works = self._scheduler.schedule()
         try:
-            if params.echo and params.logprobs is not None:
-                scores = self._score_prompt(slot, request.token_ids, params.logprobs)
-                group.num_prefilled = len(request.token_ids) - 1
-            elif request.max_output_tokens:
-                group.num_prefilled = self._runner.prefill_head(slot, request.token_ids)
+            self._runner.follow(self._pool.changes)
+            rows = self._run(works)
+            self._scheduler.commit(works)
+            drawing = [one for work in works if (one := self._drawing(work, rows)) is not None]
+            if drawing:
+                self._draw(drawing, rows.matrix)
+            for family in {work.entry.family for work in works if not work.entry.family.num_left}:
+                family.owner.first_logits = None  # nobody is left to start from them
+        except BaseException as error:  # an interrupt, too, must not leave a step that is half done
+            self._fail(works, error)
+            if not isinstance(error, Exception):
+                raise
+        return len(works)
+
+    def _finish_empty(self, group: SequenceGroup) -> None:
+        """End all candidates of a request before the first token, because none was asked for."""
+        while (sequence := group.start_next()) is not None:
+            sequence.finish_empty()
+            group.tell(sequence)
+
+    def _run(self, works: Several[Work]) -> _Rows:
+        """The forward passes of a step."""
+        self._count(works)
+        scored = [work for work in works if _is_scored(work)]
+        plain = [work for work in works if work.num_new and not _is_scored(work)]
+        rows: dict[Entry, Logits] = {}
+        logits = None
+        if plain:
+            logits = self._runner.forward([_row(work) for work in plain])
+            rows.update(zip((work.entry for work in plain), logits, strict=True))
+        for work in scored:
+            matrix = self._runner.forward([_row(work)], all_logits=True)  # [num_new, vocab]
+            self._score(work, matrix)
+            rows[work.entry] = matrix[-1]
+        return _Rows(rows, logits if len(plain) == len(works) else None)
+
+    def _count(self, works: Several[Work]) -> None:
+        self._num_fed += sum(work.num_new for work in works)
+        for entry, num_new, _ in works:
+            group: SequenceGroup = entry.family.owner
+            if num_new and group.begin(entry.num_computed):
+                self._num_found += entry.num_computed
+
+    def _score(self, work: Work, logits: Logits) -> None:
+        """Raw scores of the prompt's tokens that follow the ones just fed; an error ends the whole request."""
+        group: SequenceGroup = work.entry.family.owner
+        start, num_top = work.entry.num_computed, group.request.params.logprobs or 0
+        following = group.request.token_ids[start + 1 : start + 1 + work.num_new]
+        try:
+            output = self._sampler.score(logits[: len(following)], following, num_top=num_top)
         except LogitsError as error:
             group.error = error
-        group.show_prompt(scores)
+            return
+        group.add_scores(start, [TokenScore.from_output(output, row, num_top) for row in range(len(following))])
 
-    def _score_prompt(self, slot: int, token_ids: Several[int], num_top: int) -> list[TokenScore]:
-        """Raw scores of every prompt token but the first."""
-        scores: list[TokenScore] = []
-        for logits, following in self._runner.prompt_logits(slot, token_ids):
-            output = self._sampler.score(logits, following, num_top=num_top)
-            scores += [TokenScore.from_output(output, row, num_top) for row in range(len(following))]
-        return scores
+    def _drawing(self, work: Work, rows: _Rows) -> _Drawing | None:
+        """The draw of a sequence whose tokens are all fed; None for the others."""
+        entry, group = work.entry, work.entry.family.owner
+        if group.error is not None:
+            self._scheduler.remove(entry.family)
+            fail_all(group, group.error)
+        elif not entry.num_pending and group.is_only_scored:
+            self._scheduler.finish(entry)
+            self._finish_empty(group)
+        elif not entry.num_pending:
+            logits = rows.of[entry] if entry in rows.of else group.first_logits
+            if entry.owner is None:
+                entry.owner = group.start(entry.choice)
+                if entry.family.num_left and group.first_logits is None:
+                    group.first_logits = logits.copy()
+            return _Drawing(entry, group, entry.owner, logits)
+        return None
 
-    def _run(self, active: Several[Running]) -> Logits:
-        """One forward pass; the logits that each active sequence draws from, [len(active), vocab]."""
-        starting = [running for running in active if running.sequence.num_tokens == 0]
-        fresh = list(dict.fromkeys(r.group for r in starting if r.group.first_logits is None))
-        rows = [_prompt_row(group) for group in fresh]
-        rows += [_decode_row(running) for running in active if running.sequence.num_tokens]
-        logits = self._runner.forward(rows) if rows else np.empty((0, 0), np.float32)
-        if not starting:
-            return logits
-        for group, row in zip(fresh, logits, strict=False):
-            group.first_logits = row.copy()
-        for running in starting:
-            if running.group in fresh and running.slot != running.group.source_slot:
-                self._fork(running)
-        return _gather(active, logits[len(fresh) :])
-
-    def _fork(self, running: Running) -> None:
-        """Share the prompt's prefill; also within one slot, to be rid of what an earlier candidate left there."""
-        group = running.group
-        if group.source_slot is not None:
-            self._runner.fork(group.source_slot, running.slot, len(group.request.token_ids))
-
-    def _postprocess(self, active: Several[Running], output: SamplerOutput) -> None:
-        """Hand each sequence its token, or the error of its row."""
-        for row, (running, error) in enumerate(zip(active, output.errors, strict=True)):
-            sequence, params = running.sequence, running.group.request.params
+    def _draw(self, drawing: Several[_Drawing], matrix: Logits | None) -> None:
+        """One call of the sampler for all; each sequence takes its token, or the error of its row."""
+        if matrix is None or len(matrix) != len(drawing):
+            matrix = np.stack([one.logits for one in drawing])  # [len(drawing), vocab]
+        states = [one.sequence.state for one in drawing]
+        for row, one in enumerate(drawing):
+            if one.group.request.on_sample is not None:
+                one.group.request.on_sample(self._sampler, matrix[row : row + 1], states[row : row + 1])
+        output = self._sampler.sample(matrix, states, on_error="status")
+        for row, (one, error) in enumerate(zip(drawing, output.errors, strict=True)):
             if error is not None:
-                sequence.fail(error)
-                continue
-            num_top = params.logprobs
-            score = None if num_top is None else TokenScore.from_output(output, row, num_top)
-            raw_logprob = float(output.raw_logprobs[row]) if params.ranks_candidates else 0.0
-            sequence.append(int(output.token_ids[row]), score, raw_logprob)
-
-    def _retire(self) -> list[Running]:
-        """Free the slots of sequences that have ended; returns all that took part in the step."""
-        stepped, self._running = self._running, []
-        for running in stepped:
-            if running.group.is_fully_started:
-                running.group.first_logits = None
-            if running.sequence.is_finished:
-                running.group.finish(running.sequence)
-                self._free_slots.append(running.slot)
+                self._end(one, error)
             else:
-                self._running.append(running)
-        self._free_slots.sort(reverse=True)  # the lowest is taken first, so that running ones stay neighbours
-        return stepped
+                self._append(one, output, row)
+
+    def _append(self, one: _Drawing, output: SamplerOutput, row: int) -> None:
+        entry, group, sequence, _ = one
+        params, token_id = group.request.params, int(output.token_ids[row])
+        score = None if params.logprobs is None else TokenScore.from_output(output, row, params.logprobs)
+        sequence.append(token_id, score, float(output.raw_logprobs[row]) if params.ranks_candidates else 0.0)
+        entry.token_ids.append(token_id)
+        self._num_sampled += 1
+        if sequence.is_finished:
+            self._scheduler.finish(entry)
+        group.tell(sequence)
+
+    def _end(self, one: _Drawing, error: DecodingError) -> None:
+        """End one sequence with an error; what it left in the cache may be as wrong as its logits."""
+        one.sequence.fail(error)
+        self._scheduler.finish(one.entry, forget=True)
+        one.group.tell(one.sequence)
+
+    def _fail(self, works: Iterable[Work], cause: BaseException) -> None:
+        """The step raised: all who took part in it end, and what they had is given back."""
+        error = EngineError(f"the engine's step failed: {type(cause).__name__}")
+        error.__cause__ = cause
+        for group in dict.fromkeys(work.entry.family.owner for work in works):
+            entries = self._scheduler.remove(group.family)
+            for entry in entries:
+                if entry.owner is not None:
+                    entry.owner.fail(error)
+                    group.tell(entry.owner)
+            fail_all(group, error)
 
 
-def _prompt_row(group: SequenceGroup) -> Row:
-    """What is left of a prompt to feed."""
-    return Row(group.source_slot or 0, group.num_prefilled, group.request.token_ids[group.num_prefilled :])
+def _is_scored(work: Work) -> bool:
+    """Whether every row of logits is wanted: a prompt that echo shows with its log-probabilities."""
+    entry = work.entry
+    return entry.family.owner.scores_prompt and entry.owner is None and entry.choice == 0 and work.num_new > 0
 
 
-def _decode_row(running: Running) -> Row:
-    """The newest token of a sequence, which the cache does not have yet."""
-    sequence = running.sequence
-    start = len(running.group.request.token_ids) + sequence.num_tokens - 1
-    return Row(running.slot, start, sequence.state.output_token_ids[-1:])
+def _row(work: Work) -> Row:
+    entry = work.entry
+    end = entry.num_computed + work.num_new
+    return Row(entry.slot or 0, entry.num_computed, entry.token_ids[entry.num_computed : end])
 
 
-def _gather(active: Several[Running], decoded: Logits) -> Logits:
-    """Rows in the order of `active`: a sequence that starts takes its group's, the others take theirs in turn."""
-    rest = iter(decoded)
-    rows = [next(rest) if r.sequence.num_tokens else r.group.first_logits for r in active]
-    return np.stack([row for row in rows if row is not None])  # [len(active), vocab]
+def _num_blocks(settings: EngineSettings, max_tokens: int, token_bytes: int) -> int:
+    """As many blocks as the memory allows, and no more than can be used; at least one."""
+    wanted = settings.max_num_seqs * num_blocks_of(max_tokens) + MAX_DEPTH - 1
+    if not token_bytes:
+        return wanted
+    most = (settings.cache_bytes or DEFAULT_CACHE_BYTES) // (BLOCK_SIZE * token_bytes)
+    return min(most, wanted) if settings.cache_bytes is None else most

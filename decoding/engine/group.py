@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import replace
+from typing import TypeAlias
 
 from decoding.engine.logprobs import OffsetCounter, TokenScore, token_logprob
-from decoding.engine.outputs import CompletionResult, Delta, TokenLogprob, Usage
+from decoding.engine.outputs import CompletionResult, Delta, Metrics, TokenLogprob, Usage
 from decoding.engine.ranking import Ranking
 from decoding.engine.request import Request
-from decoding.engine.runner import Logits
+from decoding.engine.runner import MAX_CHUNK_LOGITS, Logits
+from decoding.engine.scheduler import Family
 from decoding.engine.sequence import Sequence
 from decoding.engine.transcript import NO_PREFIX, Prefix
 from decoding.errors import DecodingError
 from decoding.text.detokenizer import Detokenizer
 from decoding.text.tokenizer import Tokenizer
+
+Listener: TypeAlias = Callable[["SequenceGroup", Sequence], None]
+"""Called when a candidate has got a token, or has ended; once more with the last of them when all have ended."""
 
 
 class SequenceGroup:
@@ -23,23 +29,40 @@ class SequenceGroup:
 
     A greedy request is computed once and reported as all of its choices.
 
-    source_slot: the slot whose first tokens are the prompt, from the group's first candidate on.
-    num_prefilled: how many of the prompt's tokens the cache has before the step that feeds the rest.
-    first_logits: [vocab], what predicts the first token of every candidate; None until the prompt has been fed.
+    family: the request as the scheduler sees it.
+    first_logits: [vocab], what predicts the first token of candidates to come; None before the prompt has been fed.
     error: why the prompt itself failed; every candidate then fails with it.
+    listener: who is told; None where only the result counts.
     """
 
-    def __init__(self, request: Request, tokenizer: Tokenizer | None) -> None:
+    def __init__(
+        self, request: Request, tokenizer: Tokenizer | None, number: int, vocab_size: int, listener: Listener | None
+    ) -> None:
+        params = request.params
         self.request = request
-        self.source_slot: int | None = None
-        self.num_prefilled = 0
+        self.listener = listener
         self.first_logits: Logits | None = None
         self.error: DecodingError | None = None
+        self.metrics = Metrics()
+        self._has_begun = False
+        self._arrival = time.perf_counter()
+        self._first_token_at = self._last_token_at = self._arrival
         self._tokenizer = tokenizer
-        self._num_started = 0
+        self._num_started = self._num_finished = 0
         self._num_sampled = 0
-        self._prompt = NO_PREFIX
-        self._ranking = Ranking(1 if request.is_greedy else request.params.n, ranked=request.params.ranks_candidates)
+        self._scores: list[TokenScore] = []
+        self._prompt: Prefix | None = None
+        self._ranking = Ranking(1 if request.is_greedy else params.n, ranked=params.ranks_candidates)
+        self.scores_prompt = params.echo and params.logprobs is not None and len(request.token_ids) > 1
+        self.is_only_scored = self.scores_prompt and not request.max_output_tokens
+        self.family = Family(
+            arrival=number,
+            token_ids=request.token_ids[:-1] if self.is_only_scored else request.token_ids,
+            num_left=1 if self.is_only_scored else self.num_runs,
+            finds=not self.scores_prompt,
+            max_chunk=max(1, MAX_CHUNK_LOGITS // vocab_size) if self.scores_prompt else len(request.token_ids),
+            owner=self,
+        )
 
     @property
     def num_runs(self) -> int:
@@ -47,29 +70,55 @@ class SequenceGroup:
         return 1 if self.request.is_greedy else self.request.params.num_candidates
 
     @property
-    def is_fully_started(self) -> bool:
-        """Whether no further candidate will start."""
-        return self._num_started == self.num_runs
+    def is_done(self) -> bool:
+        """Whether the result is there."""
+        return self._num_finished == self.num_runs
 
-    def show_prompt(self, scores: list[TokenScore]) -> None:
-        """Make what results show of the prompt; `scores`, for echo, are those of all prompt tokens but the first."""
-        params = self.request.params
-        if not params.echo and params.logprobs is None:
-            return  # nobody will see the text or count its characters
-        pieces = _prompt_bytes(self.request, self._tokenizer)
-        entries = [] if params.logprobs is None else _prompt_entries(self.request, self._tokenizer, pieces, scores)
-        self._prompt = Prefix(b"".join(pieces), self.request.prefix_token_ids, entries)
-
-    def start_next(self) -> Sequence:
-        """The next candidate."""
-        sequence = Sequence(self.request, self._num_started, self._tokenizer, self._prompt)
+    def start(self, choice: int) -> Sequence:
+        """Candidate number `choice`, once the prompt has been fed."""
+        if self._prompt is None:
+            self._prompt = self._shown_prompt()
         self._num_started += 1
-        return sequence
+        return Sequence(self.request, choice, self._tokenizer, self._prompt)
 
-    def finish(self, sequence: Sequence) -> None:
-        """Count and rank a candidate that has ended."""
-        self._num_sampled += sequence.num_tokens
-        self._ranking.add(sequence.finished_choice())
+    def start_next(self) -> Sequence | None:
+        """The next candidate, for an ending without a token; None where all have started."""
+        return self.start(self._num_started) if self._num_started < self.num_runs else None
+
+    def add_scores(self, start: int, scores: list[TokenScore]) -> None:
+        """Scores of the prompt's tokens from number `start` + 1 on (nothing predicts the first)."""
+        self._scores[start:] = scores
+
+    def tell(self, sequence: Sequence) -> None:
+        """Count and rank a candidate that has ended; let the listener know what is new."""
+        if sequence.num_tokens:
+            self._last_token_at = time.perf_counter()
+            if self._first_token_at == self._arrival:
+                self._first_token_at = self._last_token_at
+        if sequence.is_finished:
+            self._num_finished += 1
+            self._num_sampled += sequence.num_tokens
+            self._ranking.add(sequence.finished_choice())
+        if self.is_done:
+            self._measure()
+        if self.listener is not None:
+            self.listener(self, sequence)
+
+    def begin(self, num_cached: int) -> bool:
+        """The prompt's first part is about to be fed, so many of its tokens the cache had; False for later parts."""
+        is_first = not self._has_begun
+        if is_first:
+            self._has_begun = True
+            self.metrics.queue_seconds = time.perf_counter() - self._arrival
+            self.metrics.cached_tokens = num_cached
+        return is_first
+
+    def _measure(self) -> None:
+        metrics, num_tokens = self.metrics, max(1, self._num_sampled)
+        metrics.first_token_seconds = self._first_token_at - self._arrival
+        metrics.prefill_seconds = max(0.0, metrics.first_token_seconds - metrics.queue_seconds)
+        metrics.per_token_seconds = (self._last_token_at - self._first_token_at) / max(1, num_tokens - self.num_runs)
+        metrics.total_seconds = time.perf_counter() - self._arrival
 
     def deltas(self, sequence: Sequence, first_index: int) -> Iterator[Delta]:
         """What `sequence` has released since the last call, as choice numbers from `first_index` on."""
@@ -84,12 +133,34 @@ class SequenceGroup:
     def result(self, model_name: str) -> CompletionResult:
         """All choices, once every candidate has ended."""
         params = self.request.params
-        choices, num_sampled = self._ranking.best(), self._num_sampled
+        choices = self._ranking.best()
         if self.request.is_greedy:
             choices = [replace(deepcopy(choices[0]), index=index) for index in range(params.n)]
-            num_sampled *= params.num_candidates
-        usage = Usage(prompt_tokens=len(self.request.token_ids), completion_tokens=num_sampled)
-        return CompletionResult(choices, usage, list(self.request.token_ids), model_name)
+        return CompletionResult(choices, self.usage, list(self.request.token_ids), model_name, self.metrics)
+
+    @property
+    def usage(self) -> Usage:
+        """What the candidates that have ended cost; a greedy one counts for all that it stands for."""
+        times = self.request.params.num_candidates if self.request.is_greedy else 1
+        return Usage(prompt_tokens=len(self.request.token_ids), completion_tokens=self._num_sampled * times)
+
+    def _shown_prompt(self) -> Prefix:
+        """What results show of the prompt; with echo, its tokens' scores."""
+        params = self.request.params
+        if not params.echo and params.logprobs is None:
+            return NO_PREFIX  # nobody will see the text or count its characters
+        pieces = _prompt_bytes(self.request, self._tokenizer)
+        entries = (
+            [] if params.logprobs is None else _prompt_entries(self.request, self._tokenizer, pieces, self._scores)
+        )
+        return Prefix(b"".join(pieces), self.request.prefix_token_ids, entries)
+
+
+def fail_all(group: SequenceGroup, error: DecodingError) -> None:
+    """End every candidate that has not ended, those that have not started included."""
+    while (sequence := group.start_next()) is not None:
+        sequence.fail(error)
+        group.tell(sequence)
 
 
 def _prompt_bytes(request: Request, tokenizer: Tokenizer | None) -> list[bytes]:
@@ -108,6 +179,6 @@ def _prompt_entries(
     first = request.prefix.start
     entries = []
     for index, (token_id, data) in enumerate(zip(request.prefix_token_ids, pieces, strict=True), first):
-        score = scores[index - 1] if scores and index > first else None
+        score = scores[index - 1] if index > first and index - 1 < len(scores) else None
         entries.append(token_logprob(tokenizer, token_id, data, offsets.add(data), score))
     return entries

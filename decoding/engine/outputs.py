@@ -117,14 +117,39 @@ class Choice:
     error: DecodingError | None = None
 
 
+@dataclass(slots=True)
+class Metrics:
+    """How long a prompt took, in seconds, and what it was spared.
+
+    queue_seconds: until its first token was fed. prefill_seconds: from then until the first token was drawn, and
+    first_token_seconds: both together. per_token_seconds: between tokens of one candidate, on average, after the first.
+    total_seconds: until the last candidate had ended.
+    cached_tokens: tokens of the prompt that an earlier one had left in the cache.
+    num_draft_tokens, num_accepted_tokens: guesses of speculation, and how many of them were right.
+    num_preemptions: how often a candidate lost its memory and was computed again.
+    """
+
+    queue_seconds: float = 0.0
+    prefill_seconds: float = 0.0
+    first_token_seconds: float = 0.0
+    per_token_seconds: float = 0.0
+    total_seconds: float = 0.0
+    cached_tokens: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    num_preemptions: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class CompletionResult:
     """All choices for one prompt, best first where `best_of` ranks them, and what they cost.
 
     prompt_token_ids: what the model was fed, with a start token that was added and fill-in-the-middle markers.
+    metrics: how long it took; two results are equal whatever theirs are.
     """
 
     choices: list[Choice]
     usage: Usage
     prompt_token_ids: list[int]
     model: str
+    metrics: Metrics = field(default_factory=Metrics, compare=False)

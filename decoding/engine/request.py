@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from decoding.engine.runner import ModelShape
+from decoding.engine.runner import Logits, ModelShape
+from decoding.engine.words import bad_word_sequences, breaker_sequences
 from decoding.errors import ContextLengthError, PromptError, TokenizerError, shown
 from decoding.params import SamplingParams, to_float32
+from decoding.sampler import Sampler
 from decoding.stages import GREEDY_TEMPERATURE
 from decoding.state import SamplingState, random_seed
 from decoding.text.fim import CONVENTIONS, FimFormat
@@ -28,6 +30,25 @@ _NO_MARKERS = (
 )
 
 
+OnSample: TypeAlias = Callable[[Sampler, Logits, Sequence[SamplingState]], None]
+"""Called before each draw, to look at what is drawn from: logits [1, vocab], and the state of that row."""
+
+
+class Shape(NamedTuple):
+    """A model's shape, with a context that is also what the memory has room for."""
+
+    vocab_size: int
+    max_position_embeddings: int
+    bos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
+
+    @classmethod
+    def bounded(cls, shape: ModelShape, max_tokens: int) -> Shape:
+        """That of a model, with at most `max_tokens` of context."""
+        context = min(shape.max_position_embeddings, max_tokens)
+        return cls(shape.vocab_size, context, shape.bos_token_id, shape.eos_token_ids)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
     """What the engine needs to know about one prompt; immutable, shared by all of its candidates.
@@ -39,6 +60,8 @@ class Request:
     eos_token_ids: ids that end a sequence unless ignore_eos.
     stream: the 64-bit number that separates this prompt's random numbers from other prompts' (`stream_of`).
     max_output_tokens: params.max_tokens, or less where the context ends first.
+    sampling: `params` with breakers and bad words as token ids, as the sampler takes them.
+    on_sample: who looks at every draw.
     """
 
     params: SamplingParams
@@ -48,6 +71,8 @@ class Request:
     stream: int
     stops: StopAutomaton
     max_output_tokens: int
+    sampling: SamplingParams
+    on_sample: OnSample | None = None
 
     @property
     def prefix_token_ids(self) -> list[int]:
@@ -57,12 +82,12 @@ class Request:
     @property
     def is_greedy(self) -> bool:
         """Whether all candidates come out alike, so that one is enough."""
-        return to_float32(self.params.temperature) < GREEDY_TEMPERATURE
+        return to_float32(self.params.temperature) < GREEDY_TEMPERATURE and not self.params.dynatemp_range
 
     def new_state(self, choice: int) -> SamplingState:
         """The sampler's state of candidate number `choice`, before its first token."""
         return SamplingState(
-            self.params,
+            self.sampling,
             self.prefix_token_ids,
             choice=choice,
             stream=self.stream,
@@ -77,6 +102,7 @@ def make_request(
     tokenizer: Tokenizer | None,
     name: str = "prompt",
     fim: FimFormat | None = None,
+    on_sample: OnSample | None = None,
 ) -> Request:
     """Check one prompt (text or token ids) against the model, and encode it.
 
@@ -91,17 +117,31 @@ def make_request(
     room = shape.max_position_embeddings - len(token_ids) + 1  # the last sampled token is never fed back
     if room < 1:
         raise ContextLengthError(len(token_ids), shape.max_position_embeddings)
+    params = replace(params, seed=random_seed()) if params.seed is None else params
     request = Request(
-        params=replace(params, seed=random_seed()) if params.seed is None else params,
+        params=params,
         token_ids=token_ids,
         prefix=prefix,
         eos_token_ids=(*_model_end_ids(shape, tokenizer), *end_token_ids),
         stream=stream_of(token_ids),
         stops=StopAutomaton(params.stop),
         max_output_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
+        sampling=_with_token_ids(params, tokenizer),
+        on_sample=on_sample,
     )
     request.new_state(0).check_vocab(shape.vocab_size)
     return request
+
+
+def _with_token_ids(params: SamplingParams, tokenizer: Tokenizer | None) -> SamplingParams:
+    """Breakers and bad words that are text become token ids (decoding.engine.words)."""
+    if tokenizer is None or not any(isinstance(one, str) for one in (*params.dry_sequence_breakers, *params.bad_words)):
+        return params
+    return replace(
+        params,
+        dry_sequence_breakers=breaker_sequences(tokenizer, params.dry_sequence_breakers),
+        bad_words=bad_word_sequences(tokenizer, params.bad_words),
+    )
 
 
 def _model_end_ids(shape: ModelShape, tokenizer: Tokenizer | None) -> tuple[int, ...]:
@@ -152,6 +192,8 @@ def _check_text(prompt: object, params: SamplingParams, tokenizer: Tokenizer | N
         name: prompt if isinstance(prompt, str) else None,
         "stop": params.stop or None,
         "suffix": params.suffix,
+        "bad_words": next((word for word in params.bad_words if isinstance(word, str)), None),
+        "dry_sequence_breakers": next((one for one in params.dry_sequence_breakers if isinstance(one, str)), None),
     }
     for parameter, text in texts.items():
         if tokenizer is None and text is not None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from decoding.engine.blocks import Change
 from decoding.models.batch import ForwardBatch
 
 Logits = NDArray[np.float32]
-Cache = TypeVar("Cache", bound="ForkableCache")
+Cache = TypeVar("Cache", bound="SlotCache")
 
-MAX_CHUNK_TOKENS = 512
-"""New tokens of one row in one forward pass: what bounds the memory that a long prompt takes."""
 MAX_CHUNK_LOGITS = 2**22
-"""Logits (float32) held at once while a prompt is scored: 16 MB."""
+"""Logits (float32) held at once for a prompt that is scored: 16 MB."""
 
 
 class ModelShape(Protocol):
@@ -32,10 +31,16 @@ class ModelShape(Protocol):
     def eos_token_ids(self) -> tuple[int, ...]: ...
 
 
-class ForkableCache(Protocol):
-    """What the engine does with a cache."""
+class SlotCache(Protocol):
+    """What the engine does with a cache.
 
-    def copy(self, src_slot: int, dst_slot: int, num_tokens: int) -> None: ...
+    share: the sequence in dst_slot begins with the first tokens of the one in src_slot, which stay there.
+    truncate: nobody will ask for the tokens of a slot after its first `num_tokens`.
+    A cache that says how many bytes a token takes (`token_bytes`) is bounded in bytes, too.
+    """
+
+    def share(self, src_slot: int, dst_slot: int, num_tokens: int) -> None: ...
+    def truncate(self, slot: int, num_tokens: int) -> None: ...
 
 
 class Model(Protocol[Cache]):
@@ -62,6 +67,11 @@ class Runner:
         self._model = model
         self._cache = model.new_cache(num_slots)
 
+    @property
+    def token_bytes(self) -> int:
+        """Memory for the keys and values of one token; 0 where the cache does not say."""
+        return int(getattr(self._cache, "token_bytes", 0))
+
     def forward(self, rows: Sequence[Row], *, all_logits: bool = False) -> Logits:
         """One forward pass; logits [rows, vocab] of each row's last token, or [tokens, vocab] of all of them."""
         batch = ForwardBatch(
@@ -73,22 +83,11 @@ class Runner:
         )
         return self._model.forward(batch, self._cache)
 
-    def prefill_head(self, slot: int, token_ids: Sequence[int]) -> int:
-        """Feed a long prompt's first tokens; returns how many, so that the rest makes one row of the next step."""
-        start = 0
-        while len(token_ids) - start > MAX_CHUNK_TOKENS:
-            self.forward([Row(slot, start, token_ids[start : start + MAX_CHUNK_TOKENS])])
-            start += MAX_CHUNK_TOKENS
-        return start
-
-    def prompt_logits(self, slot: int, token_ids: Sequence[int]) -> Iterator[tuple[Logits, Sequence[int]]]:
-        """Feed all but the last token of a prompt: the logits of each, with the token that came next."""
-        size = max(1, min(MAX_CHUNK_TOKENS, MAX_CHUNK_LOGITS // self._model.config.vocab_size))
-        for start in range(0, len(token_ids) - 1, size):
-            end = min(start + size, len(token_ids) - 1)
-            logits = self.forward([Row(slot, start, token_ids[start:end])], all_logits=True)  # [end - start, vocab]
-            yield logits, token_ids[start + 1 : end + 1]
-
-    def fork(self, src_slot: int, dst_slot: int, num_tokens: int) -> None:
-        """Give `dst_slot` the first `num_tokens` of `src_slot`, and nothing after them."""
-        self._cache.copy(src_slot, dst_slot, num_tokens)
+    def follow(self, changes: list[Change]) -> None:
+        """Do to the cache what the pool has decided; empties the list."""
+        for slot, num_tokens, base in changes:
+            if base is None:
+                self._cache.truncate(slot, num_tokens)
+            else:
+                self._cache.share(base, slot, num_tokens)
+        changes.clear()

@@ -98,8 +98,11 @@ class ForwardBatch:
         """Each row's last token as a batch of its own."""
         return ForwardBatch(self.token_ids[self.last], self.slots, np.ones_like(self.num_new), self.ends - 1)
 
-    def spans(self, num_heads: int) -> Iterator[Span]:
-        """The rows, in groups of about the same shape; a long row by itself, in blocks of bounded memory."""
+    def spans(self, num_heads: int, kinds: Indices | None = None) -> Iterator[Span]:
+        """The rows, in groups of about the same shape; a long row by itself, in blocks of bounded memory.
+
+        kinds [rows]: rows of different numbers are in different groups.
+        """
         if len(self.slots) == 1:
             yield from self._blocks(0, num_heads)
             return
@@ -109,6 +112,8 @@ class ForwardBatch:
             first = waiting[0]
             most = max(1, _MAX_SCORES // int(num_heads * self.num_new[first] * num_keys[first]))
             alike = (2 * self.num_new[waiting] > self.num_new[first]) & (2 * num_keys[waiting] >= num_keys[first])
+            if kinds is not None:
+                alike &= kinds[waiting] == kinds[first]
             alike[np.flatnonzero(alike)[most:]] = False
             if np.count_nonzero(alike) == 1:
                 yield from self._blocks(int(first), num_heads)

@@ -5,6 +5,7 @@ These few are all that a backend has to have.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -114,28 +115,38 @@ def attention(
     *,
     mask: Array | None = None,
     cap: float | None = None,
+    before: Sequence[tuple[Array, Array]] = (),
 ) -> Array:
     """Grouped-query attention (Ainslie et al. 2023) of a batch: softmax(cap(q k * scale) + mask) v.
 
     queries [batch, new, heads, head_dim]; keys and values [batch, kv_heads, keys, head_dim]; mask [batch, new, keys]:
     0 for keys that a query sees, -inf for others (None: it sees all); each query sees one at least.
+    before: keys and values of tokens before those, [batch or 1, kv_heads, some, head_dim]; 1 is for all of the batch.
     Returns [batch, new, heads, head_dim], in the scratch.
     """
     batch, new, num_heads, head_dim = queries.shape
-    kv_heads, num_keys = keys.shape[1:3]
+    parts = [*before, (keys, values)]
+    kv_heads, num_keys = keys.shape[1], sum(part.shape[2] for part, _ in parts)
     group = num_heads // kv_heads
     q = scratch("q", batch, kv_heads, group, new, head_dim)
     grouped = queries.reshape(batch, new, kv_heads, group, head_dim)
     np.multiply(grouped.transpose(0, 2, 3, 1, 4), np.float32(scale), out=q)
     q = q.reshape(batch, kv_heads, group * new, head_dim)
     scores = scratch("scores", batch, kv_heads, group * new, num_keys)
-    np.matmul(q, keys.swapaxes(2, 3), out=scores)
+    by_part = np.split(scores, np.cumsum([part.shape[2] for part, _ in before]), axis=-1) if before else [scores]
+    for (some, _), place in zip(parts, by_part, strict=True):
+        np.matmul(q, some.swapaxes(2, 3), out=place)
     if cap is not None:
         soft_cap(scores, cap)
     if mask is not None:
         by_query = scores.reshape(batch, kv_heads, group, new, num_keys)
         by_query += mask[:, None, None]
-    weighted = _softmax_product(scores, values, q).reshape(batch, kv_heads, group, new, head_dim)
+    sums = _softmax_weights(scores)
+    np.matmul(by_part[0], parts[0][1], out=q)
+    for place, (_, some) in zip(by_part[1:], parts[1:], strict=True):
+        q += np.matmul(place, some)
+    q /= sums
+    weighted = q.reshape(batch, kv_heads, group, new, head_dim)
     if new == 1:
         return weighted.reshape(queries.shape)
     out = scratch("heads", batch, new, kv_heads, group, head_dim)
@@ -143,10 +154,9 @@ def attention(
     return out.reshape(queries.shape)
 
 
-def _softmax_product(scores: Array, values: Array, out: Array) -> Array:
-    """exp(scores) / sum(exp(scores)) over the last axis, times values; without overflow; scores are used up."""
+def _softmax_weights(scores: Array) -> Array:
+    """scores -> exp(scores - max), in place, without overflow; returns their sums [..., 1] over the last axis."""
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
-    np.matmul(scores, values, out=out)
-    out /= np.einsum("...k->...", scores)[..., None]  # three times as fast as sum() on short rows
-    return out
+    sums: Array = np.einsum("...k->...", scores)[..., None]  # three times as fast as sum() on short rows
+    return sums

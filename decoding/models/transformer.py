@@ -55,7 +55,7 @@ class Transformer:
 
     def new_cache(self, num_slots: int) -> KVCache:
         """An empty cache for up to `num_slots` running sequences of this model."""
-        return KVCache(self.config, num_slots)
+        return KVCache(self.config, num_slots, copies=self._recomputing is not None)
 
     def forward(self, batch: ForwardBatch, cache: KVCache) -> NDArray[np.float32]:
         """Run the new tokens through the network, and leave their keys and values in `cache`.
@@ -111,9 +111,9 @@ class Transformer:
 class _Queries:
     """Tokens that ask: which rows of the hidden states they are (None: all), and what they see under each window."""
 
-    def __init__(self, config: ModelConfig, batch: ForwardBatch, rows: Indices | None) -> None:
+    def __init__(self, config: ModelConfig, batch: ForwardBatch, cache: KVCache, rows: Indices | None) -> None:
         self.rows = rows
-        spans = list(batch.spans(config.num_attention_heads))
+        spans = list(batch.spans(config.num_attention_heads, cache.kinds(batch.slots)))
         windows = {layer.window for layer in config.layers}
         self.views = {window: [(span, *span.visible(window)) for span in spans] for window in windows}
 
@@ -139,7 +139,7 @@ class _Pass:
         self._positions: Indices = batch.positions
         self._rotations = rotations
         self._scratch = scratch
-        self.all_tokens = _Queries(config, batch, None)
+        self.all_tokens = _Queries(config, batch, cache, None)
         self._batch = batch
 
     @cached_property
@@ -147,7 +147,7 @@ class _Pass:
         """Each row's last token: all that the last layer needs to know, if logits are wanted for no other."""
         if len(self._batch.token_ids) == len(self._batch.slots):
             return self.all_tokens
-        return _Queries(self._config, self._batch.last_tokens(), self._batch.last)
+        return _Queries(self._config, self._batch.last_tokens(), self._cache, self._batch.last)
 
     def block(self, index: int, block: Block, hidden: Array, queries: _Queries) -> Array:
         """One layer: [total, hidden] -> [queries, hidden]; may use `hidden` up."""
@@ -208,9 +208,9 @@ class _Pass:
         views = queries.views[layer.window]
         out = q if len(views) == 1 else scratch("attended", *q.shape)
         for span, tokens, mask in views:
-            keys, values = self._cache.read(index, span.slots, tokens)
+            *shared, (keys, values) = self._cache.read(index, span.slots, tokens)
             asked = _in_places(span, q[span.tokens].reshape(-1, span.num_visible.shape[1], *q.shape[1:]))
-            found = layers.attention(asked, keys, values, layer.scale, scratch, mask=mask, cap=cap)
+            found = layers.attention(asked, keys, values, layer.scale, scratch, mask=mask, cap=cap, before=shared)
             out[span.tokens] = (found if span.places is None else found[span.places]).reshape(-1, *q.shape[1:])
         return out
 

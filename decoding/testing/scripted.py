@@ -38,26 +38,45 @@ class ScriptedConfig:
 
 
 class ScriptedCache:
-    """The token ids of each slot; ValueError where a slot lacks tokens that it is said to have."""
+    """The token ids of each slot; ValueError where a slot lacks tokens that it is said to have.
+
+    It keeps what a real cache keeps: the beginning that a slot shares is looked up where it is, each time.
+    """
 
     def __init__(self, num_slots: int) -> None:
-        self._token_ids: list[list[int]] = [[] for _ in range(num_slots)]
+        self._bases: list[tuple[int, int] | None] = [None] * num_slots
+        self._token_ids: list[dict[int, int]] = [{} for _ in range(num_slots)]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in all slots together, shared ones once."""
+        return sum(map(len, self._token_ids))
 
     def extend(self, slot: int, start: int, token_ids: Sequence[int]) -> list[int]:
         """Put `token_ids` after the first `start` tokens of a slot; returns all of its tokens."""
-        self._token_ids[slot] = [*self.prefix(slot, start), *token_ids]
-        return self._token_ids[slot]
+        before = self.prefix(slot, start)
+        self._token_ids[slot].update(enumerate(token_ids, start))
+        return [*before, *token_ids]
 
-    def copy(self, src_slot: int, dst_slot: int, num_tokens: int) -> None:
-        """Start the sequence in `dst_slot` with the first `num_tokens` tokens of the one in `src_slot`."""
-        self._token_ids[dst_slot] = self.prefix(src_slot, num_tokens)
+    def share(self, src_slot: int, dst_slot: int, num_tokens: int) -> None:
+        """Let the sequence in `dst_slot` begin with the first `num_tokens` tokens of the one in `src_slot`."""
+        self._bases[dst_slot], self._token_ids[dst_slot] = (src_slot, num_tokens), {}
+
+    def truncate(self, slot: int, num_tokens: int) -> None:
+        """Forget the tokens after the first `num_tokens`; 0 forgets what the slot shares, too."""
+        kept = self._token_ids[slot].items()
+        self._token_ids[slot] = {position: token_id for position, token_id in kept if position < num_tokens}
+        if num_tokens == 0:
+            self._bases[slot] = None
 
     def prefix(self, slot: int, num_tokens: int) -> list[int]:
         """The first `num_tokens` tokens of a slot."""
-        held = self._token_ids[slot]
-        if len(held) < num_tokens:
-            raise ValueError(f"slot {slot} holds {len(held)} tokens, not the {num_tokens} that the caller counts on")
-        return held[:num_tokens]
+        base = self._bases[slot]
+        shared = [] if base is None else self.prefix(base[0], min(base[1], num_tokens))
+        try:
+            return [*shared, *(self._token_ids[slot][position] for position in range(len(shared), num_tokens))]
+        except KeyError as error:
+            raise ValueError(f"slot {slot} lacks token {error} of the {num_tokens} that the caller counts on") from None
 
 
 class ScriptedModel:

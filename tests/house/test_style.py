@@ -10,6 +10,7 @@ LONGEST_FUNCTION = 60
 
 PUBLIC_NAMES = [
     "LLM",
+    "AsyncEngine",
     "Choice",
     "CompletionResult",
     "DecodingError",

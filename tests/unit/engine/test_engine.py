@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from decoding.engine import engine as engine_module
-from decoding.engine import runner as runner_module
-from decoding.engine.engine import Engine
+from decoding.engine import group as group_module
+from decoding.engine.engine import Engine, EngineSettings
 from decoding.engine.request import make_request
 from decoding.errors import EmptySupportError, NonFiniteLogitsError
 from decoding.params import SamplingParams
@@ -19,13 +18,18 @@ def scripted(script=None, **config):
     return ScriptedModel(script or hashed_logits(), 257, eos_token_ids=(256,), **config)
 
 
-def run(model, requests, max_num_seqs=4):
+def make_engine(model, max_num_seqs=4, **settings):
+    """An engine for a few sequences."""
+    return Engine(model, TOKENIZER, EngineSettings(max_num_seqs=max_num_seqs, **settings))
+
+
+def run(model, requests, max_num_seqs=4, **settings):
     """The results of (prompt, parameters) pairs, and the largest number of sequences in a step."""
-    engine = Engine(model, TOKENIZER, max_num_seqs=max_num_seqs)
+    engine = make_engine(model, max_num_seqs, **settings)
     groups = [engine.add_request(make_request(p, SamplingParams(**kw), model.config, TOKENIZER)) for p, kw in requests]
     most = 0
     while engine.has_work:
-        most = max(most, len(engine.step()))
+        most = max(most, engine.step())
     return [group.result("test") for group in groups], most
 
 
@@ -75,11 +79,12 @@ def test_a_late_candidate_survives_its_source_slot_being_given_away():
 def test_a_million_candidates_are_made_one_by_one():
     """best_of = 10**6 starts at once and holds only as many sequences as there are slots."""
     model = scripted()
-    engine = Engine(model, TOKENIZER, max_num_seqs=3)
+    engine = make_engine(model, max_num_seqs=3)
     params = SamplingParams(best_of=10**6, seed=1, max_tokens=1)
     engine.add_request(make_request("a", params, model.config, TOKENIZER))
+    assert engine.step() == 1  # feeds the prompt
     for _ in range(5):
-        assert len(engine.step()) == 3
+        assert engine.step() == 3
     assert engine.has_work
 
 
@@ -122,7 +127,7 @@ def test_prompt_logprobs_are_those_of_the_bare_logits(monkeypatch):
         logits = script(ids[:end], 257).astype(np.float64)
         expected.append(logits[ids[end]] - np.log(np.exp(logits - logits.max()).sum()) - logits.max())
     for chunk in (512, 2, 1):
-        monkeypatch.setattr(runner_module, "MAX_CHUNK_TOKENS", chunk)
+        monkeypatch.setattr(group_module, "MAX_CHUNK_LOGITS", chunk * 257)
         (result,), _ = run(scripted(), [(ids, {"echo": True, "logprobs": 2, "max_tokens": 3, "seed": 1})])
         logprobs = result.choices[0].logprobs
         assert logprobs.token_logprobs[0] is None is logprobs.top_logprobs[0]
@@ -131,13 +136,11 @@ def test_prompt_logprobs_are_those_of_the_bare_logits(monkeypatch):
         assert result.choices[0].token_ids[:6] == ids
 
 
-def test_long_prompts_are_fed_in_chunks(monkeypatch):
-    """Chunks and the limit of prompts a step change nothing but the number of forward passes."""
+def test_long_prompts_are_fed_in_chunks():
+    """The budget of a step changes nothing but the number of forward passes."""
     requests = [("x" * 50, {"seed": 1}), ("y" * 33, {"seed": 2, "n": 2}), ("z", {"seed": 3})]
     expected, _ = run(scripted(), requests)
-    monkeypatch.setattr(runner_module, "MAX_CHUNK_TOKENS", 16)
-    monkeypatch.setattr(engine_module, "MAX_PREFILL_TOKENS", 40)
-    results, _ = run(scripted(), requests)
+    results, _ = run(scripted(), requests, max_batched_tokens=16)
     assert [choices(r) for r in results] == [choices(r) for r in expected]
 
 

@@ -189,10 +189,10 @@ def test_all_logits_keeps_the_order_of_the_tokens(model: Transformer) -> None:
 
 
 def test_a_fork_shares_the_prefix_and_nothing_else(model: Transformer) -> None:
-    """KVCache.copy makes a second sequence with the same past; the two then go their own ways."""
+    """KVCache.share makes a second sequence with the same past; the two then go their own ways."""
     cache = model.new_cache(3)
     model.forward(_batch((2, PROMPT, 0)), cache)
-    cache.copy(2, 0, 6)
+    cache.share(2, 0, 6)
     forked = model.forward(_batch((2, [4], 10), (0, [8], 6)), cache)
     expected = [_all_logits(model, [*PROMPT, 4])[-1], _all_logits(model, [*PROMPT[:6], 8])[-1]]
     np.testing.assert_allclose(forked, expected, atol=1e-5, rtol=0)
@@ -205,8 +205,8 @@ def test_a_slot_starts_clean(model: Transformer) -> None:
     cache._data[..., :20, :] = np.nan
     longer = model.forward(_batch((1, PROMPT, 0), (0, PROMPT[:2], 0)), cache)
     assert np.isfinite(longer).all()
-    cache._data[:, :, 0, :, :2] = np.nan
-    cache.copy(1, 0, 4)
+    cache._data[0, :, :, :, :2] = np.nan
+    cache.share(1, 0, 4)
     padded = model.forward(_batch((0, [3], 4), (1, [3], 10)), cache)
     assert np.isfinite(padded).all()
 
