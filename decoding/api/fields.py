@@ -232,8 +232,8 @@ FIELDS: tuple[Field, ...] = (
     ),
     _standard(
         "repetition_penalty",
-        "Additive, as in the API's reference: subtracted from a token's logit for each time that it is in the prompt and"
-        " the text so far. (Where the server runs with --repetition-penalty-mode multiplicative: > 0, neutral 1.)",
+        "Additive, as in the API's reference: subtracted from a token's logit for each time that it is in the prompt"
+        " and the text so far. (Where the server runs with --repetition-penalty-mode multiplicative: > 0, neutral 1.)",
         {**_number(-2, 2), "default": 0},
         _repetition_penalty,
     ),

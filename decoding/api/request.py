@@ -1,4 +1,4 @@
-"""From a request's JSON object to prompts and SamplingParams; all problems are collected, each under its field's name."""
+"""From a request's JSON object to prompts and SamplingParams; all problems are told, each with its field's name."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def _hints(values: Mapping[str, Any], settings: ApiSettings) -> tuple[str, ...]:
     penalty = values.get("repetition_penalty")
     if settings.repetition_penalty_mode == "additive" and penalty is not None and 1.0 <= penalty <= 1.5:
         return (
-            "a client sends repetition_penalty from 1.0 to 1.5, which looks multiplicative; here it is additive, neutral"
-            " 0 (--repetition-penalty-mode multiplicative changes that)",
+            "a client sends repetition_penalty from 1.0 to 1.5, which looks multiplicative; here it is additive, with"
+            " neutral 0 (--repetition-penalty-mode multiplicative changes that)",
         )
     return ()

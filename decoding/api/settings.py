@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Literal
+
+from decoding import checks
+from decoding.checks import Check, RuleError
+from decoding.errors import ParameterError, Problem, shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +34,9 @@ class Limits:
     max_stop_bytes: int = 16_384
     max_list_entries: int = 1024
 
+    def __post_init__(self) -> None:
+        check_fields(self, {field.name: checks.integer(1) for field in fields(self)})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings:
@@ -42,3 +50,24 @@ class ApiSettings:
     limits: Limits = field(default_factory=Limits)
     repetition_penalty_mode: Literal["additive", "multiplicative"] = "additive"
     unknown_fields: Literal["error", "ignore"] = "error"
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            {
+                "repetition_penalty_mode": checks.one_of("additive", "multiplicative"),
+                "unknown_fields": checks.one_of("error", "ignore"),
+            },
+        )
+
+
+def check_fields(settings: object, rules: Mapping[str, Check]) -> None:
+    """ParameterError with every field of `settings` that breaks its rule."""
+    problems = []
+    for name, check in rules.items():
+        try:
+            check(getattr(settings, name))
+        except RuleError as error:
+            problems.append(Problem(name, shown(getattr(settings, name)), str(error)))
+    if problems:
+        raise ParameterError(problems)
