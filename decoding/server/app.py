@@ -39,7 +39,8 @@ def create_app(engines: Mapping[str, AsyncEngine], settings: ServerSettings) -> 
     _add_operations(app, service)
     add_token_routes(app, service)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(DecodingError, _library_error)
+    app.add_exception_handler(DecodingError, _any_error)
+    app.add_exception_handler(Exception, _any_error)
     app.add_exception_handler(ClientGoneError, _client_gone)
     app.add_exception_handler(ClientDisconnect, _client_gone)
     return Edge(app, service), service
@@ -107,7 +108,7 @@ def _not_ready() -> dict[int | str, dict[str, Any]]:
     return {503: {"description": "The server is shutting down."}}
 
 
-async def _library_error(request: Request, error: Exception) -> Response:
+async def _any_error(request: Request, error: Exception) -> Response:
     return _answer(request, wire_error(error))
 
 

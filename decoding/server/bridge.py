@@ -177,10 +177,9 @@ class AsyncEngine:
                     out.setdefault(handle, []).extend(
                         running.group.deltas(running.sequence, handle.first_index[running.group])
                     )
-                g = running.group
-                if g.is_fully_started and not any(r.group is g for r in engine._running):
-                    live[handle].discard(g)
-                    del owners[g]
+            for g in {running.group for running in stepped}:
+                if g in owners and g.is_fully_started and not any(r.group is g for r in engine._running):
+                    live[owners.pop(g)].discard(g)
             done = []
             for handle in list(live):
                 if not live[handle] or error:

@@ -63,6 +63,8 @@ class _Completion:
         except ClientGoneError:
             self._note_gone()
             raise
+        except Exception as error:
+            raise wire_error(error, self._parsed.given) from error
         finally:
             handle.abort()
         self._raise_failed(results)
@@ -82,10 +84,11 @@ class _Completion:
             if first.done():
                 self._raise_error(first.result())
         except BaseException as error:
-            if not isinstance(error, ApiError):
-                self._note_gone()
             first.cancel()
             handle.abort()
+            if isinstance(error, Exception) and not isinstance(error, ClientGoneError):
+                raise wire_error(error, self._parsed.given) from error
+            self._note_gone()
             raise
         events = self._events(handle, first, steps)
         return EventSourceResponse(events, sep="\n", ping=self._settings.keep_alive)
@@ -127,9 +130,9 @@ class _Completion:
         progress = _Progress(handle) if self._parsed.continuous_usage else None
         deltas = await first
         while deltas:
-            self._raise_error(deltas)
             self._observe()
             for delta in deltas:
+                self._raise_error([delta])
                 usage = None if progress is None else progress.after(delta)
                 yield _event(writer.chunk(delta, usage))
             deltas = await anext(steps, [])

@@ -43,7 +43,8 @@ class Edge:
             self._admit(scope, visit)
             await self._app(scope, receive, visit.send)
         except Exception as error:
-            await visit.fail(wire_error(error))
+            if not visit.has_begun:  # the framework has answered, and logged, what a route raises
+                await visit.fail(wire_error(error))
         finally:
             self._service.num_open -= 1
             visit.close()
@@ -85,6 +86,11 @@ class _Visit:
         self.record: dict[str, Any] = {"request_id": _request_id(scope["headers"])}
         scope["record"] = self.record
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the answer's first byte is on its way."""
+        return self._status > 0
+
     async def send(self, message: Message) -> None:
         """Pass an answer on, with the request's id among its headers."""
         if message["type"] == "http.response.start":
@@ -93,10 +99,8 @@ class _Visit:
         await self._send(message)
 
     async def fail(self, error: ApiError) -> None:
-        """Answer with an error; of a stream that has begun, only the end can be told."""
+        """Answer with an error."""
         self.record["code"] = error.code
-        if self._status:
-            return
         body = json.dumps(error.body()).encode()
         await self.send({"type": "http.response.start", "status": error.status, "headers": error_headers(error, body)})
         await self._send({"type": "http.response.body", "body": body})

@@ -51,9 +51,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the door, then wait; both at once, because a connection closes when its stream has ended."""
-        self._service.is_draining = True
-        for listener in sockets or []:
-            listener.close()
+        for server in self.servers:
+            server.close()
         await self._service.drain()
         await super().shutdown(sockets)
 
