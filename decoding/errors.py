@@ -100,7 +100,16 @@ class ParameterError(DecodingError, ValueError):
 
 
 class PromptError(DecodingError, ValueError):
-    """The prompt cannot be completed by this model: empty, an unknown token id, no fill-in-the-middle tokens."""
+    """The prompt cannot be completed by this model: empty, an unknown token id, no fill-in-the-middle tokens.
+
+    parameter: which argument is wrong, such as "prompt", "prompt[3]" (one of several) or "suffix".
+    """
+
+    parameter = "prompt"
+
+    def __init__(self, message: str, parameter: str = "prompt") -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 class ContextLengthError(PromptError):
@@ -110,7 +119,7 @@ class ContextLengthError(PromptError):
     """
 
     def __init__(self, num_tokens: int, max_tokens: int, at_least: bool = False) -> None:
-        super().__init__(num_tokens, max_tokens, at_least)
+        DecodingError.__init__(self, num_tokens, max_tokens, at_least)
         self.num_tokens = num_tokens
         self.max_tokens = max_tokens
         self.at_least = at_least

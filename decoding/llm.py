@@ -120,7 +120,7 @@ class LLM:
     @property
     def max_model_len(self) -> int:
         """The context: the most tokens that prompt and output have together, the last sampled one not counted."""
-        return self._model.config.max_position_embeddings
+        return self.host.max_model_len
 
     @property
     def generation_defaults(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from decoding.api.errors import ApiError
 from decoding.errors import DecodingError
-from decoding.server.bridge import AsyncEngine
+from decoding.llm import LLM
 from decoding.server.completions import ClientGoneError, complete
 from decoding.server.edge import Edge, error_headers
 from decoding.server.openapi import completion_responses, completion_schema, error_responses, json_body
@@ -30,9 +30,9 @@ _DESCRIPTION = (
 )
 
 
-def create_app(engines: Mapping[str, AsyncEngine], settings: ServerSettings) -> tuple[ASGIApp, Service]:
+def create_app(models: Mapping[str, LLM], settings: ServerSettings) -> tuple[ASGIApp, Service]:
     """The ASGI application that serves these models by name, and what it shares with whoever runs it."""
-    service = Service(engines, settings)
+    service = Service(models, settings)
     app = FastAPI(title="decoding", version=__version__, description=_DESCRIPTION, redoc_url=None)
     _add_completions(app, service)
     _add_models(app, service)
@@ -47,7 +47,7 @@ def create_app(engines: Mapping[str, AsyncEngine], settings: ServerSettings) -> 
 
 
 def _add_completions(app: FastAPI, service: Service) -> None:
-    name = next(iter(service.engines))
+    name = next(iter(service.models))
     example = {"model": name, "prompt": "def add(a, b):", "max_tokens": 16, "temperature": 0.8, "seed": 7}
     schema = completion_schema(service.settings.api)
 
@@ -64,18 +64,17 @@ def _add_completions(app: FastAPI, service: Service) -> None:
 
 def _add_models(app: FastAPI, service: Service) -> None:
     def described(name: str) -> dict[str, Any]:
-        engine = service.engine(name)
         return {
             "id": name,
             "object": "model",
             "created": service.created,
             "owned_by": "decoding",
-            "max_model_len": engine.llm.max_model_len,
+            "max_model_len": service.model(name).llm.max_model_len,
         }
 
     @app.get("/v1/models", summary="The models of this server", tags=["models"], responses=error_responses(401, 503))
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [described(name) for name in service.engines]}
+        return {"object": "list", "data": [described(name) for name in service.models]}
 
     @app.get("/v1/models/{name:path}", summary="One model", tags=["models"], responses=error_responses(401, 404, 503))
     async def model(name: str) -> dict[str, Any]:
@@ -86,8 +85,8 @@ def _add_operations(app: FastAPI, service: Service) -> None:
     @app.get("/health", summary="Whether the server takes work", tags=["operations"], responses=_not_ready())
     @app.get("/health/ready", include_in_schema=False)
     async def health() -> Response:
-        status = "draining" if service.is_draining else "ready"
-        return JSONResponse({"status": status, "models": list(service.engines)}, 503 if service.is_draining else 200)
+        status = "ready" if service.is_ready else "draining" if service.is_draining else "failed"
+        return JSONResponse({"status": status, "models": list(service.models)}, 200 if service.is_ready else 503)
 
     @app.get("/health/live", summary="Whether the process answers at all", tags=["operations"])
     async def live() -> dict[str, str]:
@@ -105,7 +104,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 
 
 def _not_ready() -> dict[int | str, dict[str, Any]]:
-    return {503: {"description": "The server is shutting down."}}
+    return {503: {"description": "Shutting down, or an engine has failed."}}
 
 
 async def _any_error(request: Request, error: Exception) -> Response:

@@ -15,10 +15,10 @@ from starlette.responses import Response
 from decoding.api.errors import ApiError
 from decoding.api.request import CompletionRequest, parse_completion
 from decoding.api.schema import StreamWriter, completion_object
+from decoding.engine.async_engine import RequestHandle
 from decoding.engine.outputs import CompletionResult, Delta, Usage
 from decoding.server.body import read_json
-from decoding.server.bridge import AsyncEngine, RequestHandle
-from decoding.server.service import Service, wire_error
+from decoding.server.service import Served, Service, wire_error
 
 _T = TypeVar("_T")
 
@@ -35,20 +35,17 @@ async def complete(service: Service, request: Request) -> Response:
     service.hint(parsed.hints)
     if service.settings.log_prompts:
         record["prompt"] = parsed.prompts
-    engine = service.engine(parsed.model)
-    completion = _Completion(service, engine, parsed, record)
+    completion = _Completion(service, service.model(parsed.model), parsed, record)
     return await (completion.streamed(request) if parsed.stream else completion.whole(request))
 
 
 class _Completion:
     """One completion: the request, the engine's handle of it, and the measures of its progress."""
 
-    def __init__(
-        self, service: Service, engine: AsyncEngine, parsed: CompletionRequest, record: dict[str, Any]
-    ) -> None:
+    def __init__(self, service: Service, model: Served, parsed: CompletionRequest, record: dict[str, Any]) -> None:
         self._service = service
         self._settings = service.settings
-        self._engine = engine
+        self._model = model
         self._parsed = parsed
         self._record = record
         self._started = time.monotonic()
@@ -59,7 +56,7 @@ class _Completion:
         """All choices at once, as one JSON object."""
         handle = await self._submit()
         try:
-            results = await _unless_gone(request, handle.result(), self._settings.request_timeout)
+            results = await _unless_gone(request, handle.results(), self._settings.request_timeout)
         except ClientGoneError:
             self._note_gone()
             raise
@@ -68,17 +65,16 @@ class _Completion:
         finally:
             handle.abort()
         self._raise_failed(results)
-        self._count(handle.usage)
-        answer = completion_object(
-            results, system_fingerprint=self._engine.llm.system_fingerprint, model=self._parsed.model
-        )
+        self._count(_usage(results))
+        fingerprint = self._model.llm.system_fingerprint
+        answer = completion_object(results, system_fingerprint=fingerprint, model=self._parsed.model)
         return Response(json.dumps(answer), media_type="application/json")
 
     async def streamed(self, request: Request) -> Response:
         """Server-sent events. What goes wrong before the first piece, or the first keep-alive, is a real HTTP error."""
         handle = await self._submit()
-        steps = aiter(handle)
-        first = asyncio.ensure_future(anext(steps, []))
+        pieces = aiter(handle)
+        first = asyncio.ensure_future(anext(pieces, None))
         try:
             await _first_of(request, first, self._settings.keep_alive)
             if first.done():
@@ -90,29 +86,31 @@ class _Completion:
                 raise wire_error(error, self._parsed.given) from error
             self._note_gone()
             raise
-        events = self._events(handle, first, steps)
+        events = self._events(handle, first, pieces)
         return EventSourceResponse(events, sep="\n", ping=self._settings.keep_alive)
 
     async def _submit(self) -> RequestHandle:
         try:
-            return await self._engine.submit(self._parsed.prompts, self._parsed.params)
+            prompts = self._parsed.prompts
+            prompt = prompts[0] if len(prompts) == 1 else prompts  # one alone is called "prompt" in errors
+            return await self._model.engine.submit(prompt, self._parsed.params, stream=self._parsed.stream)
         except Exception as error:
             raise wire_error(error, self._parsed.given) from error
 
     async def _events(
-        self, handle: RequestHandle, first: asyncio.Future[list[Delta]], steps: AsyncIterator[list[Delta]]
+        self, handle: RequestHandle, first: asyncio.Future[Delta | None], pieces: AsyncIterator[Delta]
     ) -> AsyncIterator[ServerSentEvent]:
         """The events of a stream, an error at its end included; leaving it frees what the engine holds of it."""
         left = self._settings.request_timeout - (time.monotonic() - self._started)
         expiry = _Expiry(handle, left)
         try:
-            async for event in self._chunks(handle, first, steps):
+            async for event in self._chunks(handle, first, pieces):
                 yield event
-            if expiry.is_over:
-                raise _timeout(self._settings.request_timeout)
             yield ServerSentEvent("[DONE]", sep="\n")
         except Exception as error:
-            failure = wire_error(error, self._parsed.given)
+            failure = (
+                _timeout(self._settings.request_timeout) if expiry.is_over else wire_error(error, self._parsed.given)
+            )
             self._record["code"] = failure.code
             yield _event(failure.body())
         except BaseException:  # the response was closed under us: the client has gone
@@ -124,19 +122,18 @@ class _Completion:
             handle.abort()
 
     async def _chunks(
-        self, handle: RequestHandle, first: asyncio.Future[list[Delta]], steps: AsyncIterator[list[Delta]]
+        self, handle: RequestHandle, first: asyncio.Future[Delta | None], pieces: AsyncIterator[Delta]
     ) -> AsyncIterator[ServerSentEvent]:
-        writer = StreamWriter(model=self._parsed.model, system_fingerprint=self._engine.llm.system_fingerprint)
+        writer = StreamWriter(model=self._parsed.model, system_fingerprint=self._model.llm.system_fingerprint)
         progress = _Progress(handle) if self._parsed.continuous_usage else None
-        deltas = await first
-        while deltas:
+        delta = await first
+        while delta is not None:
+            self._raise_error(delta)
             self._observe()
-            for delta in deltas:
-                self._raise_error([delta])
-                usage = None if progress is None else progress.after(delta)
-                yield _event(writer.chunk(delta, usage))
-            deltas = await anext(steps, [])
-        usage = handle.usage
+            usage = None if progress is None else progress.after(delta)
+            yield _event(writer.chunk(delta, usage))
+            delta = await anext(pieces, None)
+        usage = _usage(await handle.results())
         self._count(usage)
         if self._parsed.include_usage:
             yield _event(writer.usage_chunk(usage))
@@ -168,10 +165,9 @@ class _Completion:
                 if choice.error is not None:
                     raise wire_error(choice.error, self._parsed.given)
 
-    def _raise_error(self, deltas: list[Delta]) -> None:
-        for delta in deltas:
-            if delta.error is not None:
-                raise wire_error(delta.error, self._parsed.given)
+    def _raise_error(self, delta: Delta | None) -> None:
+        if delta is not None and delta.error is not None:
+            raise wire_error(delta.error, self._parsed.given)
 
 
 class _Progress:
@@ -202,6 +198,10 @@ class _Expiry:
     def cancel(self) -> None:
         """The stream has ended in time."""
         self._timer.cancel()
+
+
+def _usage(results: list[CompletionResult]) -> Usage:
+    return Usage.sum([result.usage for result in results])
 
 
 def _event(body: object) -> ServerSentEvent:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from decoding.server.bridge import AsyncEngine
+from decoding.engine.async_engine import AsyncEngine
+from decoding.engine.engine import EngineStats
 
+_TOTALS = (
+    "num_steps",
+    "num_prompt_tokens",
+    "num_cached_tokens",
+    "num_sampled_tokens",
+    "num_draft_tokens",
+    "num_accepted_tokens",
+    "num_preemptions",
+)
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -57,12 +68,11 @@ class _EngineGauges(Collector):
         self._engines = engines
 
     def collect(self) -> Iterable[Metric]:
-        """One gauge for each number of EngineStats, with the model as its label."""
-        gauges: dict[str, GaugeMetricFamily] = {}
-        for name, engine in self._engines.items():
-            for field, value in vars(engine.stats()).items():
-                gauge = gauges.setdefault(
-                    field, GaugeMetricFamily(f"decoding_engine_{field}", f"The engine's {field}.", labels=["model"])
-                )
-                gauge.add_metric([name], float(value))
-        return gauges.values()
+        """One metric for each number of EngineStats, with the model as its label."""
+        stats = {name: asdict(engine.stats()) for name, engine in self._engines.items()}
+        for field in (one.name for one in fields(EngineStats)):
+            kind = CounterMetricFamily if field in _TOTALS else GaugeMetricFamily
+            metric = kind(f"decoding_engine_{field.removeprefix('num_')}", f"EngineStats.{field}.", labels=["model"])
+            for name, values in stats.items():
+                metric.add_metric([name], values[field])
+            yield metric

@@ -18,7 +18,6 @@ from starlette.types import ASGIApp
 from decoding.llm import LLM
 from decoding.server import log
 from decoding.server.app import create_app
-from decoding.server.bridge import AsyncEngine
 from decoding.server.protocol import protocol_with
 from decoding.server.service import Service
 from decoding.server.settings import ServerSettings
@@ -35,8 +34,7 @@ def serve(models: Mapping[str, LLM], listener: socket.socket, settings: ServerSe
     disable_created_metrics()
     sys.setswitchinterval(_SWITCH_INTERVAL)
     AppStatus.enable_automatic_graceful_drain = False  # streams go on until the engine has ended them
-    engines = {name: AsyncEngine(llm, max_waiting=settings.max_waiting) for name, llm in models.items()}
-    app, service = create_app(engines, settings)
+    app, service = create_app(models, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ignore)  # uvicorn raises the signal once more when it is done
     _Server(_config(app, settings), service).run(sockets=[listener])

@@ -5,33 +5,49 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from decoding.api.errors import ApiError, api_error, unknown_model
-from decoding.errors import DecodingError
-from decoding.server.bridge import AsyncEngine, EngineClosedError, OverloadedError
+from decoding.engine.async_engine import AsyncEngine
+from decoding.errors import DecodingError, EngineClosedError, EngineError, OverloadedError, shown
+from decoding.llm import LLM
 from decoding.server.log import LOGGER
 from decoding.server.metrics import Metrics
 from decoding.server.settings import ServerSettings
 
 
+class Served(NamedTuple):
+    """A model, and the engine that runs it."""
+
+    llm: LLM
+    engine: AsyncEngine
+
+
 class Service:
     """One server, seen from a request."""
 
-    def __init__(self, engines: Mapping[str, AsyncEngine], settings: ServerSettings) -> None:
-        self.engines = dict(engines)
+    def __init__(self, models: Mapping[str, LLM], settings: ServerSettings) -> None:
+        self.models = {
+            name: Served(llm, AsyncEngine(llm, max_waiting=settings.max_waiting)) for name, llm in models.items()
+        }
         self.settings = settings
-        self.metrics = Metrics(self.engines)
+        self.metrics = Metrics({name: model.engine for name, model in self.models.items()})
         self.created = int(time.time())
         self.num_open = 0
         self.is_draining = False
         self._hinted: set[str] = set()
 
-    def engine(self, model: str) -> AsyncEngine:
-        """The engine of a model; ApiError 404 where there is none of that name."""
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes work."""
+        return not self.is_draining and all(model.engine.is_open for model in self.models.values())
+
+    def model(self, name: str) -> Served:
+        """The model of this name; ApiError 404 where there is none."""
         try:
-            return self.engines[model]
+            return self.models[name]
         except KeyError:
-            raise unknown_model(model, list(self.engines)) from None
+            raise unknown_model(shown(name)[1:-1], list(self.models)) from None
 
     def hint(self, texts: tuple[str, ...]) -> None:
         """Log each of these once in the server's life."""
@@ -44,7 +60,7 @@ class Service:
         """Take no new work; give what runs its grace, then end it with an error."""
         self.is_draining = True
         grace = self.settings.shutdown_grace
-        await asyncio.gather(*(engine.close(grace=grace) for engine in self.engines.values()))
+        await asyncio.gather(*(model.engine.close(grace=grace) for model in self.models.values()))
 
 
 def wire_error(error: BaseException, given: frozenset[str] = frozenset()) -> ApiError:
@@ -54,6 +70,6 @@ def wire_error(error: BaseException, given: frozenset[str] = frozenset()) -> Api
         return ApiError(429, "the queue is full: try again later", code="queue_full", retry_after=seconds)
     if isinstance(error, EngineClosedError):
         return ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
-    if not isinstance(error, DecodingError):
+    if isinstance(error, EngineError) or not isinstance(error, DecodingError):
         LOGGER.error("a request failed", exc_info=error)
     return api_error(error, given)

@@ -23,7 +23,7 @@ _STATUSES = (400, 401, 404, 408, 413, 415, 431, 503)
 
 def add_token_routes(app: FastAPI, service: Service) -> None:
     """Put both routes on an application."""
-    name = next(iter(service.engines))
+    name = next(iter(service.models))
     limit = service.settings.api.limits.max_prompt_tokens
 
     @app.post(
@@ -36,7 +36,7 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
     async def tokenize(request: Request) -> Response:
         fields = await read_json(request, service.settings)
         fields = _checked(fields, {"model": str, "prompt": str}, {"add_special_tokens": bool})
-        llm = service.engine(fields["model"]).llm
+        llm = service.model(fields["model"]).llm
         ids = await asyncio.to_thread(
             llm.tokenizer.encode, fields["prompt"], fields.get("add_special_tokens", True), max_tokens=limit
         )
@@ -52,7 +52,7 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
     async def detokenize(request: Request) -> Response:
         fields = await read_json(request, service.settings)
         fields = _checked(fields, {"model": str, "tokens": list}, {"skip_special_tokens": bool})
-        llm = service.engine(fields["model"]).llm
+        llm = service.model(fields["model"]).llm
         _check_ids(fields["tokens"], llm, limit)
         text = await asyncio.to_thread(llm.tokenizer.decode, fields["tokens"], fields.get("skip_special_tokens", True))
         return JSONResponse({"prompt": text})
