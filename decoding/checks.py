@@ -85,6 +85,18 @@ positive = real("must be a finite number > 0 (as a float32)", lambda number: num
 at_least_one = real("must be a finite number >= 1 (as a float32)", lambda number: number >= 1.0)
 
 
+def one_of(*words: str) -> Check:
+    """One of these words."""
+    rule = "must be " + " or ".join(map(repr, words))
+
+    def check(value: Any) -> object:
+        if not isinstance(value, str) or value not in words:
+            raise RuleError(rule)
+        return value
+
+    return check
+
+
 def boolean(value: object) -> bool:
     """True or False itself."""
     if not isinstance(value, bool):

@@ -23,6 +23,7 @@ from decoding.cli_flags import (
     integer,
     token_ids,
 )
+from decoding.cli_serve import add_serve
 from decoding.errors import DecodingError
 from decoding.params import SamplingParams
 from decoding.version import __version__
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_complete(commands)
     _add_explain(commands)
     _add_bench(commands)
+    add_serve(commands)
     return parser
 
 

@@ -47,7 +47,7 @@ def _logit_bias(text: str) -> list[tuple[int, float]]:
         token_id, separator, value = text.partition("=")
         if not separator:
             raise argparse.ArgumentTypeError(f"{shown(text)} is neither ID=VALUE nor a JSON object")
-        return [(integer(token_id), _real(value))]
+        return [(integer(token_id), real(value))]
     try:
         pairs = json.loads(text, object_pairs_hook=list)
     except (ValueError, RecursionError):
@@ -56,7 +56,7 @@ def _logit_bias(text: str) -> list[tuple[int, float]]:
 
 
 integer = _number(int, "an integer")
-_real = _number(float, "a number")
+real = _number(float, "a number")
 _optional_integer = _number(int, "an integer or none", or_none=True)
 _optional_real = _number(float, "a number or none", or_none=True)
 
@@ -100,35 +100,35 @@ FLAGS: dict[str, dict[str, Any]] = {
         _optional_integer, "N", "candidates to generate; the n likeliest per token are printed (default: n)"
     ),
     "seed": _flag(integer, "SEED", "signed 64-bit integer; same seed, same text (default: from the system)"),
-    "temperature": _flag(_real, "T", "0 is greedy (default: 1)"),
-    "dynatemp_range": _flag(_real, "R", "let the entropy choose T from T - R to T + R (default: 0, off)"),
-    "dynatemp_exponent": _flag(_real, "E", "... by this power of it (default: 1)"),
-    "smoothing_factor": _flag(_real, "F", "quadratic smoothing (default: 0, off)"),
-    "smoothing_curve": _flag(_real, "C", "its curve, 1 to 3 (default: 1)"),
+    "temperature": _flag(real, "T", "0 is greedy (default: 1)"),
+    "dynatemp_range": _flag(real, "R", "let the entropy choose T from T - R to T + R (default: 0, off)"),
+    "dynatemp_exponent": _flag(real, "E", "... by this power of it (default: 1)"),
+    "smoothing_factor": _flag(real, "F", "quadratic smoothing (default: 0, off)"),
+    "smoothing_curve": _flag(real, "C", "its curve, 1 to 3 (default: 1)"),
     "top_k": _flag(_optional_integer, "K", "keep the K likeliest tokens (default: off)"),
-    "top_p": _flag(_real, "P", "keep the likeliest tokens up to this mass, 0 to 1 (default: 1, off)"),
-    "min_p": _flag(_real, "P", "keep tokens at least P times as likely as the likeliest (default: 0, off)"),
-    "typical_p": _flag(_real, "P", "keep the tokens of most typical surprise up to this mass (default: 1, off)"),
+    "top_p": _flag(real, "P", "keep the likeliest tokens up to this mass, 0 to 1 (default: 1, off)"),
+    "min_p": _flag(real, "P", "keep tokens at least P times as likely as the likeliest (default: 0, off)"),
+    "typical_p": _flag(real, "P", "keep the tokens of most typical surprise up to this mass (default: 1, off)"),
     "top_n_sigma": _flag(_optional_real, "N", "keep logits within N deviations of the largest (default: off)"),
-    "epsilon_cutoff": _flag(_real, "P", "keep tokens of at least this probability (default: 0, off)"),
-    "eta_cutoff": _flag(_real, "P", "the same, less strict where the entropy is high (default: 0, off)"),
-    "top_a": _flag(_real, "A", "keep tokens of at least A times the square of the largest (default: 0, off)"),
-    "xtc_probability": _flag(_real, "P", "how often the top choices are excluded (default: 0, off)"),
-    "xtc_threshold": _flag(_real, "P", "what counts as a top choice (default: 0.1)"),
+    "epsilon_cutoff": _flag(real, "P", "keep tokens of at least this probability (default: 0, off)"),
+    "eta_cutoff": _flag(real, "P", "the same, less strict where the entropy is high (default: 0, off)"),
+    "top_a": _flag(real, "A", "keep tokens of at least A times the square of the largest (default: 0, off)"),
+    "xtc_probability": _flag(real, "P", "how often the top choices are excluded (default: 0, off)"),
+    "xtc_threshold": _flag(real, "P", "what counts as a top choice (default: 0.1)"),
     "mirostat_tau": _flag(_optional_real, "BITS", "mirostat: the surprise to keep to (default: off)"),
-    "mirostat_eta": _flag(_real, "RATE", "mirostat: its learning rate (default: 0.1)"),
-    "repetition_penalty": _flag(_real, "R", "multiplicative, > 0, for tokens seen before (default: 1, off)"),
+    "mirostat_eta": _flag(real, "RATE", "mirostat: its learning rate (default: 0.1)"),
+    "repetition_penalty": _flag(real, "R", "multiplicative, > 0, for tokens seen before (default: 1, off)"),
     "repetition_penalty_scope": _flag(
         _scope, "SCOPE", "where it looks: prompt+output, output, or the last so many tokens (default: prompt+output)"
     ),
-    "frequency_penalty": _flag(_real, "F", "per occurrence in the output (default: 0)"),
-    "presence_penalty": _flag(_real, "F", "once for tokens in the output (default: 0)"),
-    "dry_multiplier": _flag(_real, "F", "DRY: what continuing a repetition costs at least (default: 0, off)"),
-    "dry_base": _flag(_real, "B", "DRY: how fast that grows with the repetition's length (default: 1.75)"),
+    "frequency_penalty": _flag(real, "F", "per occurrence in the output (default: 0)"),
+    "presence_penalty": _flag(real, "F", "once for tokens in the output (default: 0)"),
+    "dry_multiplier": _flag(real, "F", "DRY: what continuing a repetition costs at least (default: 0, off)"),
+    "dry_base": _flag(real, "B", "DRY: how fast that grows with the repetition's length (default: 1.75)"),
     "dry_allowed_length": _flag(integer, "N", "DRY: tokens of a repetition that cost nothing yet (default: 2)"),
     "dry_range": _flag(_optional_integer, "N", "DRY: look at the last so many tokens (default: all)"),
     "dry_sequence_breakers": _text_flag("DRY: no repetition reaches across this text"),
-    "context_frequency_penalty": _flag(_real, "F", "per occurrence in prompt and output (default: 0)"),
+    "context_frequency_penalty": _flag(real, "F", "per occurrence in prompt and output (default: 0)"),
     "logit_bias": _list_flag(
         _logit_bias, "ID=VALUE", "add VALUE to a token's logit; or a JSON object of ids to values"
     ),

@@ -24,19 +24,45 @@ Servers map these by type. The text is for people: it names the parameter, the v
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import reprlib
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
 _SHOWN = 80
 
 
+class _Beginning(reprlib.Repr):
+    """The repr of a value whose beginning alone is wanted: of a million entries, only the first are looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 8
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = _SHOWN
+        self.maxstring = self.maxlong = 4 * _SHOWN
+
+    def repr_dict(self, x: Mapping[Any, Any], level: int) -> str:
+        """In the dict's own order (reprlib sorts it)."""
+        if level <= 0:
+            return "{...}"
+        pieces = [f"{self.repr1(k, level - 1)}: {self.repr1(v, level - 1)}" for k, v in islice(x.items(), self.maxdict)]
+        return "{" + ", ".join([*pieces, "..."] if len(x) > self.maxdict else pieces) + "}"
+
+    def repr_instance(self, x: object, level: int) -> str:
+        """What the class says, errors included (reprlib would show an address instead)."""
+        return repr(x)
+
+
+_BEGINNING = _Beginning()
+
+
 def shown(value: object) -> str:
-    """`repr(value)`, short enough for one line of an error message.
+    """`repr(value)`, short enough for one line of an error message, in time that does not grow with the value.
 
     Never raises: a value whose repr is refused (an int of 5,000 digits) or broken is named by its type.
     """
     try:
-        text = " ".join(repr(value).split())
+        text = " ".join(_BEGINNING.repr(value).split())
     except Exception:  # a hostile __repr__ must not replace the error that we are about to raise
         return f"<{type(value).__name__}>"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
@@ -74,7 +100,16 @@ class ParameterError(DecodingError, ValueError):
 
 
 class PromptError(DecodingError, ValueError):
-    """The prompt cannot be completed by this model: empty, an unknown token id, no fill-in-the-middle tokens."""
+    """The prompt cannot be completed by this model: empty, an unknown token id, no fill-in-the-middle tokens.
+
+    parameter: which argument is wrong, such as "prompt", "prompt[3]" (one of several) or "suffix".
+    """
+
+    parameter = "prompt"
+
+    def __init__(self, message: str, parameter: str = "prompt") -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 class ContextLengthError(PromptError):
@@ -84,7 +119,7 @@ class ContextLengthError(PromptError):
     """
 
     def __init__(self, num_tokens: int, max_tokens: int, at_least: bool = False) -> None:
-        super().__init__(num_tokens, max_tokens, at_least)
+        DecodingError.__init__(self, num_tokens, max_tokens, at_least)
         self.num_tokens = num_tokens
         self.max_tokens = max_tokens
         self.at_least = at_least

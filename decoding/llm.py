@@ -113,6 +113,16 @@ class LLM:
         return self._tokenizer
 
     @property
+    def vocab_size(self) -> int:
+        """The number of logits in a row; token ids are below it."""
+        return self._model.config.vocab_size
+
+    @property
+    def max_model_len(self) -> int:
+        """The context: the most tokens that prompt and output have together, the last sampled one not counted."""
+        return self.host.max_model_len
+
+    @property
     def generation_defaults(self) -> dict[str, Any]:
         """What the model's generation_config.json recommends, as arguments of SamplingParams.
 

@@ -1,1 +1,1 @@
-"""The Completions API's JSON: results on their way out, no web framework."""
+"""The Completions API without a web framework: requests read, results and errors written, batch files."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TypedDict
 
-from decoding.engine.outputs import Choice, CompletionResult, Logprobs, Usage
+from decoding.engine.outputs import Choice, CompletionResult, Delta, Logprobs, Usage
 from decoding.errors import ParameterError
 from decoding.types import FinishReason
 
@@ -26,12 +26,12 @@ class LogprobsObject(TypedDict):
 
 
 class ChoiceObject(TypedDict):
-    """One choice; `stop_reason`, `token_ids` and `seed` are extensions of the API."""
+    """One choice, or a piece of one; `stop_reason`, `token_ids` and `seed` are extensions of the API."""
 
     index: int
     text: str
     logprobs: LogprobsObject | None
-    finish_reason: FinishReason
+    finish_reason: FinishReason | None
     stop_reason: str | int | None
     token_ids: list[int]
     seed: int
@@ -61,12 +61,14 @@ def completion_object(
     results: Sequence[CompletionResult],
     *,
     system_fingerprint: str,
+    model: str | None = None,
     completion_id: str | None = None,
     created: int | None = None,
 ) -> CompletionObject:
     """The completion object for the results of one request, at least one; with `json.dumps` it is the API's answer.
 
     Choices are ordered prompt by prompt: choice j of prompt i, of n choices each, has index i * n + j.
+    model: the name that the request knows it by; None is the model's own.
     completion_id: None makes a random one. created: Unix time in seconds; None is now.
     Raises ParameterError where there are no results.
     """
@@ -74,18 +76,18 @@ def completion_object(
         raise ParameterError.single("results", results, "must have at least one result")
     choices = [choice for result in results for choice in result.choices]
     return {
-        "id": f"cmpl-{secrets.token_hex(12)}" if completion_id is None else completion_id,
+        "id": new_completion_id() if completion_id is None else completion_id,
         "object": "text_completion",
         "created": int(time.time()) if created is None else created,
-        "model": results[0].model,
+        "model": results[0].model if model is None else model,
         "system_fingerprint": system_fingerprint,
         "choices": [choice_object(choice, index) for index, choice in enumerate(choices)],
         "usage": usage_object(Usage.sum([result.usage for result in results])),
     }
 
 
-def choice_object(choice: Choice, index: int) -> ChoiceObject:
-    """One choice, as number `index` of its completion object."""
+def choice_object(choice: Choice | Delta, index: int) -> ChoiceObject:
+    """One choice, or a piece of one, as number `index` of its completion object."""
     return {
         "index": index,
         "text": choice.text,
@@ -95,6 +97,52 @@ def choice_object(choice: Choice, index: int) -> ChoiceObject:
         "token_ids": choice.token_ids,
         "seed": choice.seed,
     }
+
+
+class ChunkObject(TypedDict):
+    """One event of a stream; `usage` is null, except where the request's stream_options ask for it."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChoiceObject]
+    usage: UsageObject | None
+
+
+class StreamWriter:
+    """The chunks of one streamed completion: what all of them share, and one delta each."""
+
+    def __init__(self, *, model: str, system_fingerprint: str, completion_id: str | None = None) -> None:
+        self._id = new_completion_id() if completion_id is None else completion_id
+        self._created = int(time.time())
+        self._model = model
+        self._system_fingerprint = system_fingerprint
+
+    def chunk(self, delta: Delta, usage: Usage | None = None) -> ChunkObject:
+        """What one step added to one choice, with the usage so far where that was asked for."""
+        return self._object([choice_object(delta, delta.index)], usage)
+
+    def usage_chunk(self, usage: Usage) -> ChunkObject:
+        """The last chunk of a stream with include_usage: no choices."""
+        return self._object([], usage)
+
+    def _object(self, choices: list[ChoiceObject], usage: Usage | None) -> ChunkObject:
+        return {
+            "id": self._id,
+            "object": "text_completion",
+            "created": self._created,
+            "model": self._model,
+            "system_fingerprint": self._system_fingerprint,
+            "choices": choices,
+            "usage": None if usage is None else usage_object(usage),
+        }
+
+
+def new_completion_id() -> str:
+    """A random one."""
+    return f"cmpl-{secrets.token_hex(12)}"
 
 
 def logprobs_object(logprobs: Logprobs) -> LogprobsObject:
@@ -119,7 +167,7 @@ def usage_object(usage: Usage) -> UsageObject:
     }
 
 
-def _logprobs_of_text(choice: Choice, logprobs: Logprobs) -> LogprobsObject:
+def _logprobs_of_text(choice: Choice | Delta, logprobs: Logprobs) -> LogprobsObject:
     """Without the entry of a token that ended the sequence: it is in token_ids, not in the text."""
     wire = logprobs_object(logprobs)
     if not isinstance(choice.stop_reason, int):

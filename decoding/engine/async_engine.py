@@ -142,6 +142,11 @@ class AsyncEngine:
         """Prompts that wait for their first token."""
         return sum(handle._num_unstarted for handle in self._open)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes requests."""
+        return self._closed is None
+
     def stats(self) -> EngineStats:
         """The engine as it was after its last step; never waits."""
         if self._stats is None:

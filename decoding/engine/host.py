@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -50,6 +50,11 @@ class Host:
         """The engine's counts."""
         with self._lock:
             return self._engine.stats
+
+    @property
+    def max_model_len(self) -> int:
+        """The context: the model's, or less where the memory for keys and values ends first."""
+        return self._shape.max_position_embeddings
 
     @contextmanager
     def exclusive(self) -> Iterator[Model[Any]]:

@@ -80,6 +80,7 @@ class Delta:
 
     index: which choice; over several prompts they are numbered prompt by prompt.
     finish_reason: None until the last piece of the choice, which is the only one to have it.
+    num_sampled: tokens sampled for this choice so far, those included that a stop string still holds back.
     """
 
     index: int
@@ -90,6 +91,7 @@ class Delta:
     logprobs: Logprobs | None
     seed: int
     error: DecodingError | None = None
+    num_sampled: int = 0
 
 
 @dataclass(frozen=True, slots=True)

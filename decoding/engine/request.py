@@ -183,7 +183,7 @@ def _is_sequence(value: object) -> bool:
 
 
 def _prompt_error(name: str, value: object, rule: str) -> PromptError:
-    return PromptError(f"{name}={shown(value)}: {rule}")
+    return PromptError(f"{name}={shown(value)}: {rule}", name)
 
 
 def _check_text(prompt: object, params: SamplingParams, tokenizer: Tokenizer | None, name: str) -> None:

@@ -81,6 +81,7 @@ class Sequence:
             logprobs=None if self.request.params.logprobs is None else pieces.logprobs(),
             seed=self.state.seed,
             error=self.error,
+            num_sampled=self.num_tokens,
         )
 
     def finished_choice(self) -> Choice:

@@ -7,9 +7,11 @@ one extra step for each byte at most, on average over the text.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from decoding.checks import RuleError, strings
 from decoding.errors import ParameterError
 
 _ROOT = 0
@@ -26,51 +28,62 @@ class StopMatch(NamedTuple):
 class StopAutomaton:
     """The automaton of a set of stop strings: immutable, so that any number of matchers can share it."""
 
-    __slots__ = ("_depth", "_fail", "goto", "held", "winner")
+    __slots__ = ("fail", "goto", "held", "winner")
 
-    def __init__(self, stops: Iterable[str]) -> None:
-        """Build it in time linear in the total length of `stops`; ParameterError where one is empty."""
+    def __init__(self, stops: str | Iterable[str]) -> None:
+        """Build it in time and memory linear in the total length of `stops`.
+
+        ParameterError where one is empty, no string, or no valid Unicode.
+        """
+        try:
+            distinct = strings(stops)
+        except RuleError as error:
+            raise ParameterError.single("stop", stops, str(error)) from None
         self.goto: dict[int, int] = {}
         """Children in the trie: state << 8 | byte -> state. One flat dict, a fifth of the size of one each."""
-        self.winner: list[str | None] = [None]
-        """For each state, the longest stop string that ends there: of equal ends, the earliest start."""
-        self._depth = [0]
-        for stop in (stops,) if isinstance(stops, str) else stops:
-            self._insert(stop)
-        self._fail = [_ROOT] * len(self.winner)
-        self.held = [0] * len(self.winner)
+        self.winner: dict[int, str] = {}
+        """For states where stop strings end, the longest of them: of equal ends, the earliest start."""
+        self.fail = array("l", [_ROOT])
+        """For each state, that of its longest proper suffix which begins some stop string, too."""
+        depth = self._grow(distinct)
+        self.held = array("l", depth)
         """For each state, the length of the longest suffix that a later byte could still turn into a match."""
-        self._link()
-
-    def _insert(self, stop: str) -> None:
-        if not stop:
-            raise ParameterError.single("stop", stop, "must not be empty")
-        state = _ROOT
-        for byte in stop.encode():
-            key = state << 8 | byte
-            if key not in self.goto:
-                self.goto[key] = len(self.winner)
-                self.winner.append(None)
-                self._depth.append(self._depth[state] + 1)
-            state = self.goto[key]
-        self.winner[state] = stop
-
-    def _link(self) -> None:
-        """Failure links, shallow states first: a link leads to a shallower state, which is then complete."""
-        parents = {child: key for key, child in self.goto.items()}
         inner = {key >> 8 for key in self.goto}
-        for state in sorted(parents, key=self._depth.__getitem__):
-            parent, byte = parents[state] >> 8, parents[state] & 0xFF
-            link = _ROOT if parent == _ROOT else self.step(self._fail[parent], byte)
-            self._fail[state] = link
-            self.winner[state] = self.winner[state] or self.winner[link]
-            self.held[state] = self._depth[state] if state in inner else self.held[link]
+        for state in range(1, len(depth)):
+            if state not in inner:
+                self.held[state] = self.held[self.fail[state]]
 
-    def step(self, state: int, byte: int) -> int:
+    def _grow(self, stops: tuple[str, ...]) -> array[int]:
+        """Build trie, links and winners; returns each state's depth.
+
+        One byte of every stop string at a time: a link leads to a shallower state, and all of those are there.
+        """
+        depth = array("l", [0])
+        growing = [(stop, stop.encode(), _ROOT) for stop in stops]
+        level = 0
+        while growing:
+            longer: list[tuple[str, bytes, int]] = []
+            for stop, data, parent in growing:
+                key = parent << 8 | data[level]
+                state = self.goto.setdefault(key, len(depth))
+                if state == len(depth):
+                    depth.append(level + 1)
+                    self.fail.append(self._after(self.fail[parent], data[level]) if parent else _ROOT)
+                    if (shorter := self.winner.get(self.fail[state])) is not None:
+                        self.winner[state] = shorter
+                if level + 1 == len(data):
+                    self.winner[state] = stop
+                else:
+                    longer.append((stop, data, state))
+            growing = longer
+            level += 1
+        return depth
+
+    def _after(self, state: int, byte: int) -> int:
         """The state after one more byte: the longest suffix of the text that begins some stop string."""
         child = self.goto.get(state << 8 | byte)
         while child is None and state != _ROOT:
-            state = self._fail[state]
+            state = self.fail[state]
             child = self.goto.get(state << 8 | byte)
         return child or _ROOT
 
@@ -85,13 +98,16 @@ class StopMatcher:
         matcher = StopMatcher(["\nclass ", "\ndef "])
         matcher.feed(b"return 1\n"), matcher.held    # None, 1
         matcher.feed(b"def g():")                     # StopMatch(start=8, end=13, stop="\ndef ")
+
+    Time is linear in the bytes fed, whatever the stop strings.
     """
 
-    __slots__ = ("_automaton", "_state", "match", "num_bytes")
+    __slots__ = ("_automaton", "_goto", "_state", "match", "num_bytes")
 
     def __init__(self, stops: str | Iterable[str] | StopAutomaton) -> None:
         """`stops`: one string or several, none empty, or the automaton that another matcher uses too."""
         self._automaton = stops if isinstance(stops, StopAutomaton) else StopAutomaton(stops)
+        self._goto = self._automaton.goto
         self._state = _ROOT
         self.num_bytes = 0
         self.match: StopMatch | None = None
@@ -105,30 +121,32 @@ class StopMatcher:
         """Take the next bytes; return the match once there is one (what comes after it is not looked at).
 
         With `ignore`, stop strings that end within `data` do not count; one that ends later may begin in it.
+        Raises ParameterError where `data` is no bytes (text must be encoded: a piece of it may end inside a character).
         """
+        if data.__class__ is not bytes and not isinstance(data, (bytearray, memoryview)):
+            raise ParameterError.single("data", data, "must be bytes: the UTF-8 encoding of the text")
         if self.match:
             return self.match
-        if not self._automaton.goto:
-            self.num_bytes += len(data)
-            return None
-        end = self._advance(data, ignore)
-        if end is None:
-            self.num_bytes += len(data)
-            return None
-        stop = self._automaton.winner[self._state] or ""
-        self.num_bytes += end
-        self.match = StopMatch(self.num_bytes - len(stop.encode()), self.num_bytes, stop)
-        return self.match
+        if self._goto:
+            return self._advance(data, ignore)
+        self.num_bytes += len(data)
+        return None
 
-    def _advance(self, data: bytes, ignore: bool) -> int | None:
-        """Run the automaton over `data`; the number of bytes up to the first match's end, None without one."""
-        goto, winner, step = self._automaton.goto, self._automaton.winner, self._automaton.step
-        state = self._state
+    def _advance(self, data: bytes, ignore: bool) -> StopMatch | None:
+        """Run the automaton over `data`, up to the end of the first match."""
+        goto, fail, winner, state = self._goto, self._automaton.fail, self._automaton.winner, self._state
         for position, byte in enumerate(data, 1):
-            child = goto.get(state << 8 | byte)  # the common case, without the cost of a call
-            state = child if child is not None else state and step(state, byte)
-            if winner[state] is not None and not ignore:
+            child = goto.get(state << 8 | byte)
+            while child is None and state:  # StopAutomaton's `_after`, without the cost of a call for each byte
+                state = fail[state]
+                child = goto.get(state << 8 | byte)
+            state = child or _ROOT
+            if state in winner and not ignore:
+                stop = winner[state]
                 self._state = state
-                return position
+                self.num_bytes += position
+                self.match = StopMatch(self.num_bytes - len(stop.encode()), self.num_bytes, stop)
+                return self.match
         self._state = state
+        self.num_bytes += len(data)
         return None

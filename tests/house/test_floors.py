@@ -11,24 +11,27 @@ FLOORS = (
     ("text", "models"),
     ("engine", "llm"),
     ("api", "testing", "bench"),
-    (),  # the server
-    ("__init__", "cli_flags", "cli_explain", "cli", "__main__"),
+    ("server",),
+    ("__init__", "cli_flags", "cli_explain", "cli_serve", "cli", "__main__"),
 )
 """Top-level modules and packages, bottom to top; each may import what stands before it, and itself."""
 
 RANK = {name: rank for rank, name in enumerate(name for floor in FLOORS for name in floor)}
+
+WEB = ("fastapi", "starlette", "uvicorn", "pydantic", "sse_starlette", "prometheus_client")
 
 ONLY_IN = {
     "tokenizers": ("text/tokenizer.py",),
     "safetensors": ("models/checkpoint.py",),
     "decoding._kernel": ("kernel/library.py",),
     "hypothesis": ("testing/",),
-    "argparse": ("cli.py", "cli_flags.py"),
+    "argparse": ("cli.py", "cli_flags.py", "cli_serve.py"),
+    **dict.fromkeys(WEB, ("server/",)),
     "asyncio": ("server/", "engine/async_engine.py"),
 }
 """Modules with one door into the package."""
 
-THIRD_PARTY = {"numpy", "tokenizers", "safetensors", "hypothesis"}
+THIRD_PARTY = {"numpy", "tokenizers", "safetensors", "hypothesis", *WEB}
 
 
 def imports_of(tree):
@@ -99,7 +102,17 @@ def test_nothing_else_is_needed(trees):
 
 def test_import_is_light():
     """`import decoding` brings in no test tool, no web or training framework, no event loop, no command line."""
-    heavy = ("hypothesis", "pytest", "torch", "transformers", "asyncio", "argparse", "decoding.testing", "decoding.cli")
+    heavy = (
+        "hypothesis",
+        "pytest",
+        "torch",
+        "transformers",
+        "asyncio",
+        "argparse",
+        *WEB,
+        "decoding.testing",
+        "decoding.cli",
+    )
     program = f"import sys, decoding; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -75,8 +75,23 @@ def test_nothing_changes_after_a_match():
 
 def test_an_empty_stop_string_is_an_error():
     """It would match before the first byte of every text."""
-    with pytest.raises(ParameterError, match="stop=''"):
+    with pytest.raises(ParameterError, match=r"stop=\['a', ''\]: must be a string or several, none of them empty"):
         StopMatcher(["a", ""])
+
+
+@pytest.mark.parametrize("stops", [[1], b"a", ["a", None], 3, ["\ud800"]])
+def test_a_stop_that_is_no_text_is_an_error(stops):
+    """Numbers, bytes, lone surrogates: one error that names the parameter."""
+    with pytest.raises(ParameterError, match="stop="):
+        StopMatcher(stops)
+
+
+@pytest.mark.parametrize("data", ["text", [1], None])
+def test_what_is_fed_must_be_bytes(data):
+    """Text would be counted in characters, so it is refused, also where there are no stop strings."""
+    for stops in ([], ["a"]):
+        with pytest.raises(ParameterError, match="data="):
+            StopMatcher(stops).feed(data)
 
 
 def test_matchers_can_share_an_automaton():

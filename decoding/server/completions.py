@@ -1,0 +1,240 @@
+"""POST /v1/completions: one request from its JSON to its answer, streamed or whole."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeVar
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.requests import Request
+from starlette.responses import Response
+
+from decoding.api.errors import ApiError
+from decoding.api.request import CompletionRequest, parse_completion
+from decoding.api.schema import StreamWriter, completion_object
+from decoding.engine.async_engine import RequestHandle
+from decoding.engine.outputs import CompletionResult, Delta, Usage
+from decoding.server.body import read_json
+from decoding.server.service import Served, Service, wire_error
+
+_T = TypeVar("_T")
+
+
+class ClientGoneError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+async def complete(service: Service, request: Request) -> Response:
+    """Answer one request; ApiError or an error of the library's where it cannot be."""
+    parsed = parse_completion(await read_json(request, service.settings), service.settings.api)
+    record: dict[str, Any] = request.scope["record"]
+    record["model"] = parsed.model[:128]
+    service.hint(parsed.hints)
+    if service.settings.log_prompts:
+        record["prompt"] = parsed.prompts
+    completion = _Completion(service, service.model(parsed.model), parsed, record)
+    return await (completion.streamed(request) if parsed.stream else completion.whole(request))
+
+
+class _Completion:
+    """One completion: the request, the engine's handle of it, and the measures of its progress."""
+
+    def __init__(self, service: Service, model: Served, parsed: CompletionRequest, record: dict[str, Any]) -> None:
+        self._service = service
+        self._settings = service.settings
+        self._model = model
+        self._parsed = parsed
+        self._record = record
+        self._started = time.monotonic()
+        self._first: float | None = None
+        self._num_pieces = 0
+
+    async def whole(self, request: Request) -> Response:
+        """All choices at once, as one JSON object."""
+        handle = await self._submit()
+        try:
+            results = await _unless_gone(request, handle.results(), self._settings.request_timeout)
+        except ClientGoneError:
+            self._note_gone()
+            raise
+        except Exception as error:
+            raise wire_error(error, self._parsed.given) from error
+        finally:
+            handle.abort()
+        self._raise_failed(results)
+        self._count(_usage(results))
+        fingerprint = self._model.llm.system_fingerprint
+        answer = completion_object(results, system_fingerprint=fingerprint, model=self._parsed.model)
+        return Response(json.dumps(answer), media_type="application/json")
+
+    async def streamed(self, request: Request) -> Response:
+        """Server-sent events. What goes wrong before the first piece, or the first keep-alive, is a real HTTP error."""
+        handle = await self._submit()
+        pieces = aiter(handle)
+        first = asyncio.ensure_future(anext(pieces, None))
+        try:
+            await _first_of(request, first, self._settings.keep_alive)
+            if first.done():
+                self._raise_error(first.result())
+        except BaseException as error:
+            first.cancel()
+            handle.abort()
+            if isinstance(error, Exception) and not isinstance(error, ClientGoneError):
+                raise wire_error(error, self._parsed.given) from error
+            self._note_gone()
+            raise
+        events = self._events(handle, first, pieces)
+        return EventSourceResponse(events, sep="\n", ping=self._settings.keep_alive)
+
+    async def _submit(self) -> RequestHandle:
+        try:
+            prompts = self._parsed.prompts
+            prompt = prompts[0] if len(prompts) == 1 else prompts  # one alone is called "prompt" in errors
+            return await self._model.engine.submit(prompt, self._parsed.params, stream=self._parsed.stream)
+        except Exception as error:
+            raise wire_error(error, self._parsed.given) from error
+
+    async def _events(
+        self, handle: RequestHandle, first: asyncio.Future[Delta | None], pieces: AsyncIterator[Delta]
+    ) -> AsyncIterator[ServerSentEvent]:
+        """The events of a stream, an error at its end included; leaving it frees what the engine holds of it."""
+        left = self._settings.request_timeout - (time.monotonic() - self._started)
+        expiry = _Expiry(handle, left)
+        try:
+            async for event in self._chunks(handle, first, pieces):
+                yield event
+            yield ServerSentEvent("[DONE]", sep="\n")
+        except Exception as error:
+            failure = (
+                _timeout(self._settings.request_timeout) if expiry.is_over else wire_error(error, self._parsed.given)
+            )
+            self._record["code"] = failure.code
+            yield _event(failure.body())
+        except BaseException:  # the response was closed under us: the client has gone
+            self._note_gone()
+            raise
+        finally:
+            expiry.cancel()
+            first.cancel()
+            handle.abort()
+
+    async def _chunks(
+        self, handle: RequestHandle, first: asyncio.Future[Delta | None], pieces: AsyncIterator[Delta]
+    ) -> AsyncIterator[ServerSentEvent]:
+        writer = StreamWriter(model=self._parsed.model, system_fingerprint=self._model.llm.system_fingerprint)
+        progress = _Progress(handle) if self._parsed.continuous_usage else None
+        delta = await first
+        while delta is not None:
+            self._raise_error(delta)
+            self._observe()
+            usage = None if progress is None else progress.after(delta)
+            yield _event(writer.chunk(delta, usage))
+            delta = await anext(pieces, None)
+        usage = _usage(await handle.results())
+        self._count(usage)
+        if self._parsed.include_usage:
+            yield _event(writer.usage_chunk(usage))
+
+    def _observe(self) -> None:
+        """Note when the first piece left; the mean time between the others follows at the end."""
+        self._num_pieces += 1
+        if self._first is None:
+            self._first = time.monotonic()
+            seconds = self._first - self._started
+            self._service.metrics.first_token.labels(self._parsed.model).observe(seconds)
+            self._record["first_token_seconds"] = round(seconds, 6)
+
+    def _count(self, usage: Usage) -> None:
+        metrics, model = self._service.metrics, self._parsed.model
+        metrics.prompt_tokens.labels(model).inc(usage.prompt_tokens)
+        metrics.completion_tokens.labels(model).inc(usage.completion_tokens)
+        if self._first is not None and self._num_pieces > 1:
+            metrics.per_token.labels(model).observe((time.monotonic() - self._first) / (self._num_pieces - 1))
+        self._record |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+
+    def _note_gone(self) -> None:
+        self._service.metrics.aborted.labels(self._parsed.model).inc()
+        self._record["code"] = "client_gone"
+
+    def _raise_failed(self, results: list[CompletionResult]) -> None:
+        for result in results:
+            for choice in result.choices:
+                if choice.error is not None:
+                    raise wire_error(choice.error, self._parsed.given)
+
+    def _raise_error(self, delta: Delta | None) -> None:
+        if delta is not None and delta.error is not None:
+            raise wire_error(delta.error, self._parsed.given)
+
+
+class _Progress:
+    """Usage in the middle of a stream."""
+
+    def __init__(self, handle: RequestHandle) -> None:
+        self._prompt_tokens = handle.num_prompt_tokens
+        self._sampled: dict[int, int] = {}
+
+    def after(self, delta: Delta) -> Usage:
+        """The usage once `delta` has been sent."""
+        self._sampled[delta.index] = delta.num_sampled
+        return Usage(self._prompt_tokens, sum(self._sampled.values()))
+
+
+class _Expiry:
+    """Ends a stream that takes too long."""
+
+    def __init__(self, handle: RequestHandle, seconds: float) -> None:
+        self.is_over = False
+        self._handle = handle
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self._expire)
+
+    def _expire(self) -> None:
+        self.is_over = True
+        self._handle.abort()
+
+    def cancel(self) -> None:
+        """The stream has ended in time."""
+        self._timer.cancel()
+
+
+def _usage(results: list[CompletionResult]) -> Usage:
+    return Usage.sum([result.usage for result in results])
+
+
+def _event(body: object) -> ServerSentEvent:
+    return ServerSentEvent(json.dumps(body), sep="\n")
+
+
+def _timeout(seconds: float) -> ApiError:
+    return ApiError(504, f"the completion took more than {seconds:g} s", code="timeout")
+
+
+async def _unless_gone(request: Request, work: Awaitable[_T], seconds: float) -> _T:
+    """The result of `work`; ApiError 504 where it takes longer, ClientGoneError where the client does not wait."""
+    task = asyncio.ensure_future(work)
+    try:
+        if not await _first_of(request, task, seconds):
+            raise _timeout(seconds)
+        return task.result()
+    finally:
+        task.cancel()
+
+
+async def _first_of(request: Request, task: asyncio.Future[Any], seconds: float) -> bool:
+    """Wait for `task` at most so long; whether it is done. ClientGoneError where the client goes first."""
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if gone.done() and not task.done():
+            raise ClientGoneError
+        return task.done()
+    finally:
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,143 @@
+"""The outermost layer: what every request meets, whatever its route, before a byte of its body is read.
+
+Plain ASGI, because a stream must be seen until its last byte, and a middleware of the framework would stand
+between it and the socket.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from decoding.api.errors import ApiError
+from decoding.server.log import LOGGER
+from decoding.server.service import Service, wire_error
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_OPEN_TO_ALL = ("/health", "/docs", "/openapi.json")
+
+
+class Edge:
+    """Request ids, API keys, limits, logs and metrics around an ASGI application."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+        self._keys = [key.encode() for key in service.settings.api_keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, from its headers to its line in the log."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        visit = _Visit(scope, send, self._service)
+        self._service.num_open += 1
+        try:
+            self._admit(scope, visit)
+            await self._app(scope, receive, visit.send)
+        except Exception as error:
+            if not visit.has_begun:  # the framework has answered, and logged, what a route raises
+                await visit.fail(wire_error(error))
+        finally:
+            self._service.num_open -= 1
+            visit.close()
+
+    def _admit(self, scope: Scope, visit: _Visit) -> None:
+        """Raise the ApiError of a request that is not let in."""
+        settings = self._service.settings
+        size = sum(len(name) + len(value) for name, value in scope["headers"])
+        if size > settings.max_header_bytes:
+            raise ApiError(
+                431, f"headers: must have at most {settings.max_header_bytes:,} bytes", code="headers_too_large"
+            )
+        if scope["path"].startswith(_OPEN_TO_ALL):
+            return
+        if self._keys and not self._knows(scope["headers"]):
+            raise ApiError(401, "a valid API key is needed: Authorization: Bearer KEY", code="invalid_api_key")
+        if self._service.is_draining:
+            raise ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
+        if self._service.num_open > settings.max_open_requests:
+            raise ApiError(503, "too many requests are open", code="too_many_requests", retry_after=1)
+
+    def _knows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Whether one of the keys was given; every key is compared, each in constant time."""
+        given = b"".join(value for name, value in headers if name == b"authorization")
+        scheme, _, key = given.partition(b" ")
+        matches = [hmac.compare_digest(key.strip(), known) for known in self._keys]
+        return scheme.lower() == b"bearer" and any(matches)
+
+
+class _Visit:
+    """One request on its way through: what its answer turns out to be, and what the log will say."""
+
+    def __init__(self, scope: Scope, send: Send, service: Service) -> None:
+        self._started = time.monotonic()
+        self._scope = scope
+        self._send = send
+        self._service = service
+        self._status = 0
+        self.record: dict[str, Any] = {"request_id": _request_id(scope["headers"])}
+        scope["record"] = self.record
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the answer's first byte is on its way."""
+        return self._status > 0
+
+    async def send(self, message: Message) -> None:
+        """Pass an answer on, with the request's id among its headers."""
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            message["headers"] = [*message["headers"], (b"x-request-id", self.record["request_id"].encode())]
+        await self._send(message)
+
+    async def fail(self, error: ApiError) -> None:
+        """Answer with an error."""
+        self.record["code"] = error.code
+        body = json.dumps(error.body()).encode()
+        await self.send({"type": "http.response.start", "status": error.status, "headers": error_headers(error, body)})
+        await self._send({"type": "http.response.body", "body": body})
+
+    def close(self) -> None:
+        """Count the request, and log it."""
+        route = getattr(self._scope.get("route"), "path", "other")
+        seconds = time.monotonic() - self._started
+        self._service.metrics.requests.labels(route, self._status).inc()
+        self._service.metrics.duration.labels(route).observe(seconds)
+        if code := self.record.get("code"):
+            self._service.metrics.errors.labels(code).inc()
+        fields = {
+            "method": self._scope["method"][:16],
+            "path": self._scope["path"][:128],
+            "status": self._status,
+            "seconds": round(seconds, 6),
+            **self.record,
+        }
+        LOGGER.info("request", extra={"fields": fields})
+
+
+def error_headers(error: ApiError, body: bytes) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer that is an error; one that may leave a body unread ends the connection."""
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(error.retry_after).encode()))
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if error.status in (401, 408, 413, 431, 503):
+        headers.append((b"connection", b"close"))
+    return headers
+
+
+def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The client's own id where it is a plain word, else a new one."""
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value.decode()
+    return f"req_{secrets.token_hex(12)}"

@@ -1,0 +1,107 @@
+"""The OpenAPI document: requests from the table of fields, answers from the types that api/ writes."""
+
+from __future__ import annotations
+
+import types
+from functools import cache
+from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+from decoding.api.errors import ErrorObject
+from decoding.api.fields import FIELDS, HARMLESS
+from decoding.api.schema import ChunkObject, CompletionObject
+from decoding.api.settings import ApiSettings, Limits
+
+_ERRORS = {
+    400: "A value breaks its rule; `param` names the first one that does.",
+    401: "No valid API key.",
+    404: "No such model.",
+    408: "The body did not come in time.",
+    413: "The body is too large.",
+    415: "The body is no JSON.",
+    429: "The queue is full; Retry-After says when to try again.",
+    431: "The headers are too large.",
+    500: "The model failed.",
+    503: "Shutting down, or too many requests are open; Retry-After says when to try again.",
+    504: "The completion took too long.",
+}
+
+
+@cache
+def model_of(typed_dict: type) -> type[BaseModel]:
+    """A pydantic model with the fields of a TypedDict: the shape is written once, where it is made."""
+    hints = get_type_hints(typed_dict)
+    fields: dict[str, Any] = {name: (_converted(hint), ...) for name, hint in hints.items()}
+    config = ConfigDict(protected_namespaces=(), extra="forbid")
+    return create_model(typed_dict.__name__, __config__=config, __doc__=typed_dict.__doc__, **fields)
+
+
+def _converted(hint: Any) -> Any:
+    """A type in which every TypedDict is its pydantic model."""
+    if is_typeddict(hint):
+        return model_of(hint)
+    origin, arguments = get_origin(hint), tuple(map(_converted, get_args(hint)))
+    if origin in (types.UnionType, Union):
+        return Union[arguments]  # noqa: UP007 - made at run time
+    return origin[arguments] if origin in (list, dict) else hint
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What FastAPI is told of answers that are errors."""
+    return {status: {"model": model_of(ErrorObject), "description": _ERRORS[status]} for status in statuses}
+
+
+def completion_responses() -> dict[int | str, dict[str, Any]]:
+    """All answers of POST /v1/completions."""
+    chunk = model_of(ChunkObject).model_json_schema(ref_template="#/components/schemas/{model}")
+    chunk.pop("$defs", None)
+    stream = {"schema": {"type": "string", "description": "With stream: events whose data is", "contentSchema": chunk}}
+    return {
+        200: {
+            "model": model_of(CompletionObject),
+            "description": "The completion; with stream its pieces as server-sent events, then `[DONE]`.",
+            "content": {"text/event-stream": stream},
+        },
+        **error_responses(400, 401, 404, 408, 413, 415, 429, 431, 500, 503, 504),
+    }
+
+
+def json_body(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
+    """The part of an operation that says what its body is."""
+    content = {"application/json": {"schema": schema, "examples": {"example": {"value": example}}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def completion_schema(settings: ApiSettings) -> dict[str, Any]:
+    """The JSON Schema of a completion request, with the limits of this server."""
+    properties = {}
+    for field in FIELDS:
+        schema = _limited(field.name, field.schema, settings)
+        null = [] if field.name in ("model", "prompt") else [{"type": "null"}]
+        kind = "" if field.standard else "Extension. "
+        properties[field.name] = {"description": kind + field.description, "anyOf": [schema, *null]}
+    harmless = {name: {"description": "Accepted, without effect."} for name in HARMLESS}
+    return {
+        "type": "object",
+        "required": ["model", "prompt"],
+        "properties": {**properties, **harmless},
+        "additionalProperties": settings.unknown_fields == "ignore",
+    }
+
+
+def _limited(name: str, schema: dict[str, Any], settings: ApiSettings) -> dict[str, Any]:
+    """A field's schema with what this server's settings make of it."""
+    limits: Limits = settings.limits
+    largest = {"n": limits.max_n, "best_of": limits.max_best_of, "logprobs": limits.max_logprobs}
+    if name in largest:
+        return {**schema, "maximum": largest[name]}
+    if name == "logit_bias":
+        return {
+            **schema,
+            "maxProperties": limits.max_list_entries,
+            "propertyNames": {"pattern": "^(0|[1-9][0-9]{0,9})$"},
+        }
+    if name == "repetition_penalty" and settings.repetition_penalty_mode == "multiplicative":
+        return {"type": "number", "exclusiveMinimum": 0, "default": 1}
+    return schema

@@ -1,0 +1,96 @@
+"""Running the server: models in, a socket, signals, exit."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import uvicorn
+from prometheus_client import disable_created_metrics
+from sse_starlette.sse import AppStatus
+from starlette.types import ASGIApp
+
+from decoding.llm import LLM
+from decoding.server import log
+from decoding.server.app import create_app
+from decoding.server.protocol import protocol_with
+from decoding.server.service import Service
+from decoding.server.settings import ServerSettings
+
+_BACKLOG = 2048
+_SWITCH_INTERVAL = 0.001
+"""How long the engine's thread may keep the interpreter from the event loop, in seconds (Python's own: 0.005)."""
+
+
+def serve(models: Mapping[str, LLM], listener: socket.socket, settings: ServerSettings) -> None:
+    """Serve until SIGTERM or Ctrl-C: then no new work, what runs gets its grace, and the call returns."""
+    log.set_up(settings.log_level)
+    _allow_many_files()
+    disable_created_metrics()
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    AppStatus.enable_automatic_graceful_drain = False  # streams go on until the engine has ended them
+    app, service = create_app(models, settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _ignore)  # uvicorn raises the signal once more when it is done
+    _Server(_config(app, settings), service).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which ends the engines' work while it waits for the last connections."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the door, then wait; both at once, because a connection closes when its stream has ended."""
+        for server in self.servers:
+            server.close()
+        await self._service.drain()
+        await super().shutdown(sockets)
+
+
+def _config(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=protocol_with(settings.header_timeout),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=1,
+        h11_max_incomplete_event_size=2 * settings.max_header_bytes + (1 << 13),
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; OSError where the address cannot be had. Port 0 takes any that is free."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _allow_many_files() -> None:
+    """Each connection is an open file; the usual soft limit of 1,024 is below the streams that we serve."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _ignore(number: int, frame: Any) -> None:
+    """A signal that has been heeded."""

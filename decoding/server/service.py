@@ -1,0 +1,75 @@
+"""What all requests of one server share: its models, settings, metrics, and whether it still takes work."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from decoding.api.errors import ApiError, api_error, unknown_model
+from decoding.engine.async_engine import AsyncEngine
+from decoding.errors import DecodingError, EngineClosedError, EngineError, OverloadedError, shown
+from decoding.llm import LLM
+from decoding.server.log import LOGGER
+from decoding.server.metrics import Metrics
+from decoding.server.settings import ServerSettings
+
+
+class Served(NamedTuple):
+    """A model, and the engine that runs it."""
+
+    llm: LLM
+    engine: AsyncEngine
+
+
+class Service:
+    """One server, seen from a request."""
+
+    def __init__(self, models: Mapping[str, LLM], settings: ServerSettings) -> None:
+        self.models = {
+            name: Served(llm, AsyncEngine(llm, max_waiting=settings.max_waiting)) for name, llm in models.items()
+        }
+        self.settings = settings
+        self.metrics = Metrics({name: model.engine for name, model in self.models.items()})
+        self.created = int(time.time())
+        self.num_open = 0
+        self.is_draining = False
+        self._hinted: set[str] = set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes work."""
+        return not self.is_draining and all(model.engine.is_open for model in self.models.values())
+
+    def model(self, name: str) -> Served:
+        """The model of this name; ApiError 404 where there is none."""
+        try:
+            return self.models[name]
+        except KeyError:
+            raise unknown_model(shown(name)[1:-1], list(self.models)) from None
+
+    def hint(self, texts: tuple[str, ...]) -> None:
+        """Log each of these once in the server's life."""
+        for text in texts:
+            if text not in self._hinted:
+                self._hinted.add(text)
+                LOGGER.warning(text)
+
+    async def drain(self) -> None:
+        """Take no new work; give what runs its grace, then end it with an error."""
+        self.is_draining = True
+        grace = self.settings.shutdown_grace
+        await asyncio.gather(*(model.engine.close(grace=grace) for model in self.models.values()))
+
+
+def wire_error(error: BaseException, given: frozenset[str] = frozenset()) -> ApiError:
+    """An error of a request, of the engine or of our own, as the client may see it; the last kind is logged."""
+    if isinstance(error, OverloadedError):
+        seconds = max(1, round(error.retry_after))
+        return ApiError(429, "the queue is full: try again later", code="queue_full", retry_after=seconds)
+    if isinstance(error, EngineClosedError):
+        return ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
+    if isinstance(error, EngineError) or not isinstance(error, DecodingError):
+        LOGGER.error("a request failed", exc_info=error)
+    return api_error(error, given)

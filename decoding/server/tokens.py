@@ -1,0 +1,113 @@
+"""POST /tokenize and /detokenize."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+
+from decoding.api.errors import invalid
+from decoding.checks import INT32_MAX
+from decoding.errors import Problem, shown
+from decoding.llm import LLM
+from decoding.server.body import read_json
+from decoding.server.openapi import error_responses, json_body
+from decoding.server.service import Service
+
+_MODEL = {"type": "string", "description": "The name of one of the server's models."}
+_STATUSES = (400, 401, 404, 408, 413, 415, 431, 503)
+
+
+def add_token_routes(app: FastAPI, service: Service) -> None:
+    """Put both routes on an application."""
+    name = next(iter(service.models))
+    limit = service.settings.api.limits.max_prompt_tokens
+
+    @app.post(
+        "/tokenize",
+        summary="Text to token ids",
+        tags=["tokens"],
+        responses=error_responses(*_STATUSES),
+        openapi_extra=json_body(_tokenize_schema(), {"model": name, "prompt": "def add(a, b):"}),
+    )
+    async def tokenize(request: Request) -> Response:
+        fields = await read_json(request, service.settings)
+        fields = _checked(fields, {"model": str, "prompt": str}, {"add_special_tokens": bool})
+        llm = service.model(fields["model"]).llm
+        ids = await asyncio.to_thread(
+            llm.tokenizer.encode, fields["prompt"], fields.get("add_special_tokens", True), max_tokens=limit
+        )
+        return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": llm.max_model_len})
+
+    @app.post(
+        "/detokenize",
+        summary="Token ids to text",
+        tags=["tokens"],
+        responses=error_responses(*_STATUSES),
+        openapi_extra=json_body(_detokenize_schema(), {"model": name, "tokens": [1, 2, 3]}),
+    )
+    async def detokenize(request: Request) -> Response:
+        fields = await read_json(request, service.settings)
+        fields = _checked(fields, {"model": str, "tokens": list}, {"skip_special_tokens": bool})
+        llm = service.model(fields["model"]).llm
+        _check_ids(fields["tokens"], llm, limit)
+        text = await asyncio.to_thread(llm.tokenizer.decode, fields["tokens"], fields.get("skip_special_tokens", True))
+        return JSONResponse({"prompt": text})
+
+
+def _checked(body: Mapping[str, Any], required: Mapping[str, type], optional: Mapping[str, type]) -> dict[str, Any]:
+    """The fields that are not null, each of its type; ApiError with every problem."""
+    names = {str: "a string", bool: "a boolean", list: "an array"}
+    known = {**required, **optional}
+    fields = {name: value for name, value in body.items() if value is not None}
+    problems = [
+        Problem(name[:64], shown(fields[name]), "must be a field of this route") for name in fields if name not in known
+    ]
+    problems += [Problem(name, "null", "is required") for name in required if name not in fields]
+    for name, kind in known.items():
+        if name in fields and type(fields[name]) is not kind:
+            problems.append(Problem(name, shown(fields[name]), f"must be {names[kind]}"))
+    if problems:
+        raise invalid(problems)
+    return fields
+
+
+def _check_ids(ids: list[Any], llm: LLM, limit: int) -> None:
+    """Any id that a vocabulary of this size could have; ApiError for the first that it could not."""
+    if len(ids) > limit:
+        raise invalid([Problem("tokens", f"{len(ids)} of them", f"must be at most {limit:,} token ids")])
+    size = llm.vocab_size
+    for position, one in enumerate(ids):
+        if type(one) is not int or not 0 <= one < size:
+            rule = f"must be a token id: an integer from 0 to {size - 1:,}"
+            raise invalid([Problem(f"tokens[{position}]", shown(one), rule)])
+
+
+def _tokenize_schema() -> dict[str, Any]:
+    properties = {
+        "model": _MODEL,
+        "prompt": {"type": "string", "description": "The text."},
+        "add_special_tokens": {
+            "type": ["boolean", "null"],
+            "default": True,
+            "description": "Add what the tokenizer puts around a text, such as a start token.",
+        },
+    }
+    return {"type": "object", "required": ["model", "prompt"], "properties": properties, "additionalProperties": False}
+
+
+def _detokenize_schema() -> dict[str, Any]:
+    ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": INT32_MAX}}
+    properties = {
+        "model": _MODEL,
+        "tokens": {**ids, "description": "Token ids."},
+        "skip_special_tokens": {
+            "type": ["boolean", "null"],
+            "default": True,
+            "description": "Special tokens have no text.",
+        },
+    }
+    return {"type": "object", "required": ["model", "tokens"], "properties": properties, "additionalProperties": False}

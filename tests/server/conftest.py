@@ -1,0 +1,185 @@
+"""A real server process for the tests, and clients for it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="needs the extra `server`")
+
+HERE = Path(__file__).parent
+
+
+@dataclass
+class Answer:
+    """What came back: status, headers in lower case, body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON, strictly: NaN and infinities are none."""
+        return json.loads(self.body, parse_constant=lambda name: pytest.fail(f"{name} on the wire"))
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error object, which must have exactly the API's fields."""
+        error = self.json["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        return error
+
+    @property
+    def events(self) -> list[Any]:
+        """The data of a stream's events, JSON where it is JSON; comments are left out."""
+        blocks = [block for block in self.body.decode().split("\n\n") if block.strip()]
+        data = [block.removeprefix("data: ") for block in blocks if not block.startswith(":")]
+        return [one if one == "[DONE]" else json.loads(one) for one in data]
+
+
+@dataclass
+class Server:
+    """A running `decoding serve`, or a program that does the same with a model of its own."""
+
+    process: subprocess.Popen[str]
+    port: int = 0
+    lines: list[str] = field(default_factory=list)
+    ready: threading.Event = field(default_factory=threading.Event)
+
+    def read_log(self) -> None:
+        """Keep what the server says; its first line with an address makes it ready."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line)
+            if address := re.search(r" on http://127\.0\.0\.1:(\d+)", line):
+                self.port = int(address[1])
+                self.ready.set()
+        self.ready.set()
+
+    @property
+    def url(self) -> str:
+        """Where the API is."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The structured lines so far."""
+        return [json.loads(line) for line in self.lines if line.startswith("{")]
+
+    def connect(self, timeout: float = 60) -> http.client.HTTPConnection:
+        """A connection of its own."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+    def request(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
+        """One request on a new connection; a body that is no bytes is sent as JSON."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        with contextlib.closing(self.connect()) as connection:
+            connection.request(method, path, data, {"content-type": "application/json", **(headers or {})})
+            return read_answer(connection)
+
+    def complete(self, **fields: Any) -> Answer:
+        """POST /v1/completions to the first model."""
+        return self.request("POST", "/v1/completions", {"model": self.model, "prompt": "def f(", **fields})
+
+    @property
+    def model(self) -> str:
+        """The name of the first model."""
+        return self.request("GET", "/v1/models").json["data"][0]["id"]
+
+    @staticmethod
+    def answer(connection: http.client.HTTPConnection) -> Answer:
+        """The answer to the request that was sent on a connection."""
+        return read_answer(connection)
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's values over its labels."""
+        page = self.request("GET", "/metrics").body.decode()
+        return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", page, flags=re.M))
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal; the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=30)
+
+
+def read_answer(connection: http.client.HTTPConnection) -> Answer:
+    """The answer to the request that was sent on a connection."""
+    response = connection.getresponse()
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    return Answer(response.status, headers, response.read())
+
+
+@contextlib.contextmanager
+def running(*command: str) -> Iterator[Server]:
+    """A server from its first line to its end."""
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    server = Server(process)
+    reader = threading.Thread(target=server.read_log, daemon=True)
+    reader.start()
+    try:
+        assert server.ready.wait(120)
+        assert server.port, "".join(server.lines)
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """`decoding serve` with the bundled model, as it comes."""
+    with running("-m", "decoding", "serve", "--port=0", "--log-level=info") as one:
+        yield one
+
+
+SMALL = {
+    "max_n": 3,
+    "max_best_of": 4,
+    "max_logprobs": 2,
+    "max_prompts": 3,
+    "max_sequences": 6,
+    "max_prompt_tokens": 20,
+    "max_stop": 2,
+    "max_stop_bytes": 10,
+    "max_list_entries": 4,
+    "max_body_bytes": 3000,
+    "max_header_bytes": 1000,
+}
+
+
+@pytest.fixture(scope="session")
+def small() -> Iterator[Server]:
+    """A server with small limits."""
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+    with running("-m", "decoding", "serve", "--port=0", *flags) as one:
+        yield one
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Start servers with flags of one's own; they end with the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *flags: stack.enter_context(running("-m", "decoding", "serve", "--port=0", *flags))
+
+
+@pytest.fixture
+def serve_script() -> Iterator[Callable[..., Server]]:
+    """Start servers whose model does what a test says (see scripted_server.py)."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *words: stack.enter_context(running(str(HERE / "scripted_server.py"), *words))

@@ -1,0 +1,62 @@
+"""A server whose model is scripted: `python scripted_server.py BEHAVIOUR [field=value ...]`, as a process of its own.
+
+Behaviours: plain; nan (not finite after an N, and five tokens after an M); broken (raises after a B); slow (every
+forward pass takes a second); paced (every one takes 20 ms).
+"""
+
+import sys
+import time
+
+import numpy as np
+
+from decoding.llm import LLM
+from decoding.server.run import listen, serve
+from decoding.server.settings import ServerSettings
+from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
+
+SECONDS = {"slow": 1.0, "paced": 0.02}
+
+
+class Behaving(ScriptedModel):
+    """The scripted model with a fault."""
+
+    def __init__(self, behaviour):
+        super().__init__(self.script, 256, max_position_embeddings=4096)
+        self.behaviour = behaviour
+        self.letters = hashed_logits(seed=1)
+
+    def script(self, token_ids, vocab_size):
+        """Letters from a to z, until the fault."""
+        if self.behaviour == "nan" and (token_ids[0] == ord("N") or (token_ids[0] == ord("M") and len(token_ids) > 5)):
+            return np.full(vocab_size, np.nan, np.float32)
+        if self.behaviour == "broken" and ord("B") in token_ids:
+            raise RuntimeError("/secret/path at 0x7f0000000000")
+        logits = np.full(vocab_size, -np.inf, np.float32)
+        logits[97:123] = self.letters(token_ids, 26)
+        return logits
+
+    def forward(self, batch, cache):
+        """Not at once, if so asked."""
+        time.sleep(SECONDS.get(self.behaviour, 0.0))
+        return super().forward(batch, cache)
+
+
+def main(behaviour, *changes):
+    """Serve until a signal."""
+    fields = dict(change.split("=") for change in changes)
+    running = int(fields.pop("max_running", 8))
+    settings = ServerSettings(log_level="info", **{name: type_of(name)(value) for name, value in fields.items()})
+    llm = LLM.from_parts(Behaving(behaviour), byte_tokenizer(), name="scripted", max_num_seqs=running)
+    listener = listen("127.0.0.1", 0)
+    sys.stderr.write(f"serving on http://127.0.0.1:{listener.getsockname()[1]}\n")
+    sys.stderr.flush()
+    serve({"scripted": llm}, listener, settings)
+
+
+def type_of(name):
+    """How a setting is read."""
+    return int if name.startswith("max_") else float
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,219 @@
+"""What is on the wire, byte by byte: the parts of the contract that an SDK hides."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+COMPLETION = {"id", "object", "created", "model", "system_fingerprint", "choices", "usage"}
+CHOICE = {"index", "text", "logprobs", "finish_reason", "stop_reason", "token_ids", "seed"}
+
+
+def test_the_whole_object(server):
+    """Exactly these fields, in JSON's own types."""
+    answer = server.complete(max_tokens=3, seed=1)
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    assert set(answer.json) == COMPLETION
+    (choice,) = answer.json["choices"]
+    assert set(choice) == CHOICE
+    assert (choice["logprobs"], choice["finish_reason"], choice["seed"]) == (None, "length", 1)
+    assert set(answer.json["usage"]) == {"prompt_tokens", "completion_tokens", "total_tokens"}
+
+
+def test_the_events_of_a_stream(server):
+    """`data: JSON`, an empty line between; the last is [DONE]; every chunk is an object like the completion."""
+    answer = server.complete(max_tokens=3, seed=1, stream=True, logprobs=0)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.body.endswith(b"data: [DONE]\n\n")
+    *chunks, done = answer.events
+    assert done == "[DONE]"
+    for chunk in chunks:
+        assert set(chunk) == COMPLETION
+        assert [set(choice) for choice in chunk["choices"]] == [CHOICE]
+        assert chunk["usage"] is None
+        assert set(chunk["choices"][0]["logprobs"]) == {"tokens", "token_logprobs", "top_logprobs", "text_offset"}
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, "length"]
+
+
+def test_usage_in_every_chunk(server):
+    """continuous_usage_stats counts up to the last chunk, which include_usage adds."""
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    *chunks, _ = server.complete(max_tokens=4, n=2, seed=1, stream=True, stream_options=options).events
+    counts = [chunk["usage"]["completion_tokens"] for chunk in chunks]
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1], chunks[-1]["choices"]) == (1, 8, [])
+
+
+def test_null_is_absent(server):
+    """An explicit null for every optional field gives the answer that a bare request gets."""
+    from decoding.api.fields import FIELDS, HARMLESS
+
+    names = [field.name for field in FIELDS if field.name not in ("model", "prompt", "seed", "max_tokens")]
+    bare = server.complete(seed=3)
+    full = server.complete(seed=3, max_tokens=None, **dict.fromkeys([*names, *HARMLESS]))
+    assert full.status == 200, full.body
+    assert full.json["choices"] == bare.json["choices"]
+    assert bare.json["usage"]["completion_tokens"] == 16
+
+
+@pytest.mark.parametrize("field", ["user", "metadata", "store", "service_tier"])
+def test_harmless_fields_do_nothing(server, field):
+    """Whatever a gateway puts there."""
+    for value in ("x", {"a": [1, None]}, True, 5):
+        assert server.complete(max_tokens=1, **{field: value}).status == 200
+
+
+def test_an_unknown_field_is_an_error_unless_told_otherwise(server, serve):
+    """It is named, with the nearest known one; a setting makes the server look away."""
+    error = server.complete(tempreature=0.5).error
+    assert (error["param"], error["code"]) == ("tempreature", "unknown_field")
+    assert "did you mean temperature?" in error["message"]
+    assert serve("--unknown-fields=ignore").complete(tempreature=0.5, max_tokens=1).status == 200
+
+
+def test_all_problems_are_told_at_once(server):
+    """Three bad values, one answer that names all of them; param is the first."""
+    error = server.complete(n=0, temperature="hot", stop=[""]).error
+    assert error["param"] == "n"
+    assert all(f"{name}=" in error["message"] for name in ("n", "temperature", "stop"))
+
+
+def test_repetition_penalty_has_two_meanings(serve, server):
+    """Additive, neutral 0, by default; multiplicative, neutral 1, where the server is told so. The log says once if it
+    looks like the other.
+    """
+    assert server.complete(repetition_penalty=-2, max_tokens=1).status == 200
+    assert server.complete(repetition_penalty=2.5).error["param"] == "repetition_penalty"
+    for _ in range(2):
+        server.complete(repetition_penalty=1.1, max_tokens=1)
+    assert sum("looks multiplicative" in line for line in server.lines) == 1
+    other = serve("--repetition-penalty-mode=multiplicative")
+    assert other.complete(repetition_penalty=2.5, max_tokens=1).status == 200
+    assert other.complete(repetition_penalty=0).error["param"] == "repetition_penalty"
+    plain = server.complete(seed=5, temperature=0.5).json["choices"][0]["text"]
+    assert other.complete(seed=5, temperature=0.5, repetition_penalty=1.0).json["choices"][0]["text"] == plain
+
+
+def test_errors_before_the_first_token_are_http_errors(server):
+    """Also of a request that would stream, and also those that only the engine finds."""
+    for fields in ({"prompt": [10**6]}, {"allowed_token_ids": [5], "banned_token_ids": [5]}, {"prompt": "x " * 3000}):
+        answer = server.complete(stream=True, **fields)
+        assert answer.status == 400
+        assert answer.error["param"] in ("prompt", "allowed_token_ids")
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "param"),
+    [
+        (b"", "invalid_json", None),
+        (b"{", "invalid_json", None),
+        (b"[]", "invalid_json", None),
+        (b"null", "invalid_json", None),
+        (b"\xff\xfe{}", "invalid_json", None),
+        ('{"model": "bundled"}'.encode("utf-16"), "invalid_json", None),
+        (b"[" * 100_000, "invalid_json", None),
+        (b'{"a":' * 100_000, "invalid_json", None),
+        (b'{"model": "bundled", "prompt": "a", "prompt": "b"}', "invalid_json", "prompt"),
+        (b'{"model": "bundled", "prompt": "a", "temperature": NaN}', "invalid_value", "temperature"),
+        (b'{"model": "bundled", "prompt": "a", "metadata": {"x": Infinity}}', "invalid_json", None),
+        (b'{"model": "bundled", "prompt": "a", "seed": ' + b"9" * 6000 + b"}", "invalid_value", "seed"),
+        (b'{"model": "bundled", "prompt": "a", "top_p": ' + b"9" * 6000 + b"}", "invalid_value", "top_p"),
+        (b'{"model": "bundled", "prompt": "\\ud800"}', "invalid_value", "prompt"),
+        (b'{"model": "\\ud800", "prompt": "x"}', "invalid_value", "model"),
+        (b'{"prompt": "x"}', "missing_field", "model"),
+        (b'{"model": "bundled"}', "missing_field", "prompt"),
+        (b'{"model": "bundled", "prompt": []}', "invalid_value", "prompt"),
+        (b'{"model": "bundled", "prompt": ["a", 1]}', "invalid_value", "prompt"),
+        (b'{"model": "bundled", "prompt": [1, true]}', "invalid_value", "prompt"),
+        (b'{"model": "bundled", "prompt": [[]]}', "invalid_value", "prompt"),
+    ],
+)
+def test_bodies_that_are_wrong(server, body, code, param):
+    """400 with the rule, and the field where it is one's fault."""
+    answer = server.request("POST", "/v1/completions", body)
+    assert answer.status == 400
+    assert (answer.error["code"], answer.error["param"]) == (code, param)
+    assert len(answer.body) < 2000
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("GET", "/v1/completions", {}, 405),
+        ("POST", "/v1/chat/completions", {}, 404),
+        ("GET", "/../etc/passwd", {}, 404),
+        ("POST", "/v1/completions", {"content-type": "text/plain"}, 415),
+        ("POST", "/v1/completions", {"content-type": "application/x-www-form-urlencoded"}, 415),
+        ("POST", "/v1/completions", {"content-encoding": "gzip"}, 415),
+        ("POST", "/tokenize", {"content-type": "text/html"}, 415),
+    ],
+)
+def test_requests_to_the_wrong_door(server, method, path, headers, status):
+    """An error body of the API, whatever is wrong."""
+    answer = server.request(method, path, b"{}", headers)
+    assert answer.status == status
+    assert answer.error["type"] == "invalid_request_error"
+
+
+def test_tokenize_and_back(server):
+    """Ids as the completion counts them, text as it was; bad fields are named."""
+    made = server.request("POST", "/tokenize", {"model": "bundled", "prompt": "def f(\u00e9):"}).json
+    assert made["count"] == len(made["tokens"])
+    again = server.request("POST", "/detokenize", {"model": "bundled", "tokens": made["tokens"]}).json
+    assert again == {"prompt": "def f(\u00e9):"}
+    for path, fields, param in [
+        ("/tokenize", {"prompt": 5}, "prompt"),
+        ("/tokenize", {"prompt": "a", "extra": 1}, "extra"),
+        ("/tokenize", {"prompt": "\ud800"}, "prompt"),
+        ("/detokenize", {"tokens": [1, -1]}, "tokens"),
+        ("/detokenize", {"tokens": [10**9]}, "tokens"),
+        ("/detokenize", {}, "tokens"),
+    ]:
+        answer = server.request("POST", path, {"model": "bundled", **fields})
+        assert (answer.status, answer.error["param"]) == (400, param)
+    assert server.request("POST", "/tokenize", {"model": "x", "prompt": "a"}).status == 404
+
+
+def test_health_and_metrics(server):
+    """Ready, live, and numbers that add up."""
+    assert server.request("GET", "/health").json["status"] == "ready"
+    assert server.request("GET", "/health/live").json == {"status": "live"}
+    before = server.metric("decoding_completion_tokens_total"), server.metric("decoding_prompt_tokens_total")
+    usage = server.complete(max_tokens=5).json["usage"]
+    assert server.metric("decoding_completion_tokens_total") - before[0] == usage["completion_tokens"]
+    assert server.metric("decoding_prompt_tokens_total") - before[1] == usage["prompt_tokens"]
+    errors = server.metric("decoding_errors_total")
+    server.complete(n=0)
+    assert server.metric("decoding_errors_total") == errors + 1
+
+
+def test_one_line_in_the_log_for_each_request(server):
+    """With its id, route, status, tokens and times, and nothing of the prompt."""
+    server.request(
+        "POST", "/v1/completions", {"model": "bundled", "prompt": "SECRET", "max_tokens": 2}, {"x-request-id": "the-id"}
+    )
+    server.request("GET", "/health")
+    (line,) = [line for line in server.log if line.get("request_id") == "the-id"]
+    assert (line["path"], line["status"], line["model"], line["completion_tokens"]) == (
+        "/v1/completions",
+        200,
+        "bundled",
+        2,
+    )
+    assert line["seconds"] > 0
+    assert "SECRET" not in "".join(server.lines)
+
+
+def test_the_openapi_document_describes_every_parameter(server):
+    """Each field of the API with its text, range and default; what is refused or answered is declared."""
+    from decoding.api.fields import FIELDS
+
+    document = server.request("GET", "/openapi.json").json
+    operation = document["paths"]["/v1/completions"]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert {field.name for field in FIELDS} <= set(schema["properties"])
+    assert all(schema["properties"][field.name]["description"] for field in FIELDS)
+    assert {"200", "400", "404", "413", "429", "503"} <= set(operation["responses"])
+    assert b"swagger" in server.request("GET", "/docs").body
+    assert "maximum" in json.dumps(schema["properties"]["n"])

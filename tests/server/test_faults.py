@@ -1,0 +1,60 @@
+"""Faults of the model: the request that meets one fails alone, and says nothing of the server's insides."""
+
+from __future__ import annotations
+
+import threading
+
+
+def complete_beside(server, **fields):
+    """A request, and at the same time one that nothing is wrong with; both answers."""
+    answers = {}
+
+    def good():
+        answers["good"] = server.complete(prompt="good", seed=1, max_tokens=30)
+
+    thread = threading.Thread(target=good)
+    thread.start()
+    bad = server.complete(**fields)
+    thread.join()
+    return bad, answers["good"]
+
+
+def test_a_row_that_is_not_finite(serve_script):
+    """500 for the request whose logits are NaN; the others get what they get alone, and the server goes on."""
+    server = serve_script("nan")
+    alone = server.complete(prompt="good", seed=1, max_tokens=30).json["choices"]
+    bad, good = complete_beside(server, prompt="N", max_tokens=5)
+    assert (bad.status, bad.error["code"], bad.error["type"]) == (500, "model_error", "server_error")
+    assert good.json["choices"] == alone
+    assert server.complete(prompt="N", max_tokens=5, stream=True).status == 500
+
+
+def test_a_row_that_fails_in_the_middle_of_a_stream(serve_script):
+    """What there was of it, an error event, and the end: no [DONE]."""
+    server = serve_script("nan")
+    answer = server.complete(prompt="M", max_tokens=50, stream=True)
+    *chunks, last = answer.events
+    assert answer.status == 200
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * 5
+    assert last["error"]["code"] == "model_error"
+
+
+def test_a_model_that_raises(serve_script):
+    """500 without the exception's text; the traceback is in the log; the server goes on."""
+    server = serve_script("broken")
+    for stream in (False, True):
+        answer = server.complete(prompt="B", max_tokens=5, stream=stream)
+        assert (answer.status, answer.error["code"]) == (500, "internal_error")
+        assert b"secret" not in answer.body
+        assert b"0x7f" not in answer.body
+    assert server.complete(prompt="a", max_tokens=5).status == 200
+    assert any("RuntimeError" in line.get("traceback", "") for line in server.log)
+
+
+def test_comments_while_a_stream_is_silent(serve_script):
+    """While the prompt takes its time, comments keep the connection; the completion follows."""
+    server = serve_script("slow", "keep_alive=0.3")
+    answer = server.complete(prompt="a", max_tokens=2, stream=True)
+    assert answer.body.startswith(b": ping")
+    assert answer.body.count(b": ping") >= 3
+    assert [event["choices"][0]["finish_reason"] for event in answer.events[:-1]] == [None, "length"]

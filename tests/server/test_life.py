@@ -1,0 +1,163 @@
+"""Coming and going: clients that leave, keys, signals, several models."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import signal
+import socket
+import time
+
+import pytest
+
+LONG = {"model": "scripted", "prompt": "a", "max_tokens": 3000, "stream": True}
+JSON = {"content-type": "application/json"}
+
+
+@contextlib.contextmanager
+def open_stream(server, **fields):
+    """The response of a stream that has begun."""
+    with contextlib.closing(server.connect()) as connection:
+        connection.request("POST", "/v1/completions", json.dumps({**LONG, **fields}), JSON)
+        with connection.getresponse() as response:
+            assert response.readline().startswith(b"data: ")
+            yield response
+
+
+def raw_request(**fields):
+    """The head of a streaming request, and its body."""
+    body = json.dumps({**LONG, **fields}).encode()
+    head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    return b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" + head.encode(), body
+
+
+def wait_until_idle(server):
+    """Until the engine has nothing to do; fails after ten seconds."""
+    deadline = time.monotonic() + 10
+    while server.metric("decoding_engine_running") + server.metric("decoding_engine_waiting"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_its_work(serve_script, stream):
+    """Whether it was streaming or waiting for the whole: nothing runs any more, nothing of it is kept."""
+    server = serve_script("paced")
+    connection = server.connect()
+    connection.request("POST", "/v1/completions", json.dumps({**LONG, "stream": stream, "n": 4}), JSON)
+    while server.metric("decoding_engine_running") < 4:
+        time.sleep(0.01)
+    connection.sock.shutdown(socket.SHUT_RDWR)
+    connection.close()
+    wait_until_idle(server)
+    assert server.metric("decoding_aborted_total") == 1
+    assert server.complete(max_tokens=2).status == 200
+
+
+def test_a_client_that_leaves_at_any_byte(serve_script):
+    """Cut off in its headers, in its body, at once after it, in the stream: the server goes on."""
+    server = serve_script("plain")
+    request = b"".join(raw_request(max_tokens=50))
+    for end in range(1, len(request) + 1, 3):
+        with socket.create_connection(("127.0.0.1", server.port)) as raw:
+            raw.sendall(request[:end])
+    for num_read in (1, 200, 1000):
+        with socket.create_connection(("127.0.0.1", server.port)) as raw:
+            raw.sendall(request)
+            raw.recv(num_read)
+    wait_until_idle(server)
+    assert server.complete(max_tokens=2).status == 200
+    assert not [line for line in server.log if line["level"] == "error"]
+
+
+def test_keys(serve, tmp_path):
+    """Without one of the keys everything but health and the API's page is 401; with any of them it is open."""
+    file = tmp_path / "keys"
+    file.write_text("first-key\n\nsecond-key\n")
+    server = serve("--api-key-file", str(file))
+    for headers in (
+        {},
+        {"authorization": "Bearer wrong"},
+        {"authorization": "first-key"},
+        {"authorization": "Bearer "},
+    ):
+        for path in ("/v1/models", "/metrics", "/v1/completions", "/tokenize", "/nowhere"):
+            answer = server.request("POST" if "co" in path else "GET", path, b"{}", headers)
+            assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+            assert answer.headers["www-authenticate"] == "Bearer"
+    for key in ("first-key", "second-key"):
+        assert server.request("GET", "/v1/models", headers={"authorization": f"Bearer {key}"}).status == 200
+    assert {server.request("GET", path).status for path in ("/health", "/docs", "/openapi.json")} == {200}
+    assert "-key" not in "".join(line for line in server.lines if "key" in line)
+
+
+def test_several_models(serve, shared):
+    """`model` chooses; an unknown one is 404 with the list."""
+    server = serve(f"--model=stories={shared}/models/stories260K", f"--model=other={shared}/models/stories260K")
+    assert [model["id"] for model in server.request("GET", "/v1/models").json["data"]] == ["stories", "other"]
+    answers = [server.complete(model=name, prompt="Once", seed=1, max_tokens=5).json for name in ("stories", "other")]
+    assert [answer["model"] for answer in answers] == ["stories", "other"]
+    assert answers[0]["choices"] == answers[1]["choices"]
+    unknown = server.complete(model="bundled")
+    assert unknown.status == 404
+    assert "stories, other" in unknown.error["message"]
+
+
+def test_sigterm_lets_streams_finish(serve_script):
+    """A stream that ends within the grace is whole; new connections are refused; the exit code is 0."""
+    server = serve_script("paced")
+    with open_stream(server, max_tokens=60) as response:
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.4)
+        with pytest.raises(OSError, match="refused"):
+            server.request("GET", "/health")
+        rest = response.read()
+        assert rest.endswith(b"data: [DONE]\n\n")
+        assert b'"finish_reason": "length"' in rest
+        assert server.process.wait(timeout=15) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_what_takes_too_long(serve_script, number):
+    """After the grace a stream gets an error event and its end; the exit code is 0, without a traceback."""
+    server = serve_script("paced", "shutdown_grace=0.3")
+    with open_stream(server) as response:
+        started = time.monotonic()
+        assert server.stop(number) == 0
+        assert time.monotonic() - started < 10
+        last = json.loads(response.read().split(b"data: ")[-1])
+        assert last["error"]["code"] == "shutting_down"
+    assert not any("Traceback" in line for line in server.lines)
+
+
+def test_slow_readers_and_half_bodies_disturb_nobody(serve_script):
+    """100 clients that do not read their streams and 50 that never finish their bodies; another one is served."""
+    server = serve_script("plain")
+    head, body = raw_request(max_tokens=500)
+    with contextlib.ExitStack() as stack:
+        for number in range(150):
+            raw = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            raw.sendall(head + (body if number < 100 else body[:9]))
+        assert server.request("GET", "/health").status == 200
+        assert server.request("POST", "/tokenize", {"model": "scripted", "prompt": "abc"}).json["count"] == 3
+
+
+def test_many_streams_at_once(serve_script):
+    """200 streams, each complete and right: what its seed gives alone."""
+    server = serve_script("plain", "max_running=32")
+    alone = [server.complete(seed=seed, max_tokens=8).json["choices"][0]["text"] for seed in range(4)]
+
+    async def one(seed):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"".join(raw_request(prompt="def f(", seed=seed, max_tokens=8)))
+        answer = await reader.read()
+        writer.close()
+        chunks = re.findall(rb"^data: ({.*})$", answer, flags=re.M)
+        return "".join(json.loads(chunk)["choices"][0]["text"] for chunk in chunks)
+
+    async def all_of_them():
+        return await asyncio.gather(*(one(number % 4) for number in range(200)))
+
+    assert asyncio.run(all_of_them()) == alone * 50

@@ -1,0 +1,195 @@
+"""Every limit of docs/server.md: at the limit a request is served, one beyond it is refused and the limit is named."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from decoding.api.settings import Limits
+from decoding.server.settings import ServerSettings
+
+
+@pytest.mark.parametrize(
+    ("at", "beyond", "param"),
+    [
+        ({"n": 3}, {"n": 4}, "n"),
+        ({"best_of": 4}, {"best_of": 5}, "best_of"),
+        ({"logprobs": 2}, {"logprobs": 3}, "logprobs"),
+        ({"prompt": ["a"] * 3}, {"prompt": ["a"] * 4}, "prompt"),
+        ({"prompt": ["a", "b"], "n": 3}, {"prompt": ["a", "b", "c"], "n": 3}, "n"),
+        ({"prompt": ["a"], "best_of": 4}, {"prompt": ["a", "b"], "best_of": 4}, "best_of"),
+        ({"prompt": [5] * 20}, {"prompt": [5] * 21}, "prompt"),
+        ({"prompt": [[5] * 10, [5] * 10]}, {"prompt": [[5] * 10, [5] * 11]}, "prompt"),
+        ({"stop": ["a", "b"]}, {"stop": ["a", "b", "c"]}, "stop"),
+        ({"stop": "0123456789"}, {"stop": "0123456789a"}, "stop"),
+        ({"stop": ["é" * 5]}, {"stop": ["é" * 5, "x"]}, "stop"),
+        ({"logit_bias": {str(i): 1 for i in range(4)}}, {"logit_bias": {str(i): 1 for i in range(5)}}, "logit_bias"),
+        ({"stop_token_ids": [1, 2, 3, 4]}, {"stop_token_ids": [1, 2, 3, 4, 5]}, "stop_token_ids"),
+        ({"banned_token_ids": [1, 2, 3, 4]}, {"banned_token_ids": [1, 2, 3, 4, 5]}, "banned_token_ids"),
+        ({"allowed_token_ids": [1, 2, 3, 4]}, {"allowed_token_ids": [1, 2, 3, 4, 5]}, "allowed_token_ids"),
+        ({"bad_words": [[i] for i in range(4)]}, {"bad_words": [[i] for i in range(5)]}, "bad_words"),
+        ({"bad_words": [[1, 2, 3, 4]]}, {"bad_words": [[1, 2, 3, 4, 5]]}, "bad_words"),
+        (
+            {"dry_sequence_breakers": [[1], [2], [3], [4]], "dry_multiplier": 1},
+            {"dry_sequence_breakers": [[1], [2], [3], [4], [5]], "dry_multiplier": 1},
+            "dry_sequence_breakers",
+        ),
+    ],
+)
+def test_a_limit_on_what_is_asked_for(small, at, beyond, param):
+    """200 at the limit, 400 beyond."""
+    fields = {"max_tokens": 1, "prompt": "a"}
+    served = small.complete(**{**fields, **at})
+    assert served.status == 200, served.body
+    refused = small.complete(**{**fields, **beyond})
+    assert (refused.status, refused.error["param"]) == (400, param)
+
+
+def test_the_body(small):
+    """413, whether the length is declared or turns out."""
+    body = json.dumps({"model": "bundled", "prompt": "a", "max_tokens": 1, "user": ""}).encode()
+    at = body[:-2] + b"x" * (3000 - len(body)) + body[-2:]
+    beyond = at[:-2] + b"x" + at[-2:]
+    assert small.request("POST", "/v1/completions", at).status == 200
+    refused = small.request("POST", "/v1/completions", beyond)
+    assert (refused.status, refused.error["code"]) == (413, "body_too_large")
+    for whole, status in ((at, 200), (beyond, 413)):
+        with contextlib.closing(small.connect()) as connection:
+            pieces = (whole[i : i + 100] for i in range(0, len(whole), 100))
+            headers = {"content-type": "application/json"}
+            connection.request("POST", "/v1/completions", pieces, headers, encode_chunked=True)
+            assert small.answer(connection).status == status
+
+
+def test_a_body_far_too_large_is_still_answered(small):
+    """Who sends 20 MB sees the answer, not a broken connection; who never stops is cut off."""
+    refused = small.request("POST", "/v1/completions", b" " * 20_000_000)
+    assert (refused.status, refused.headers["connection"]) == (413, "close")
+    started = time.monotonic()
+    with contextlib.closing(small.connect()) as connection:
+
+        def endless():
+            while time.monotonic() - started < 30:
+                yield b" " * 1000
+                time.sleep(0.01)
+
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            headers = {"content-type": "application/json"}
+            connection.request("POST", "/v1/completions", endless(), headers, encode_chunked=True)
+    assert time.monotonic() - started < 20
+
+
+def test_the_headers(small):
+    """431 beyond; a header that is far beyond is refused before it has been read."""
+    plain = {"host": f"127.0.0.1:{small.port}", "accept-encoding": "identity"}
+    size = sum(len(name) + len(value) for name, value in plain.items())
+    for extra, status in ((0, 200), (1, 431)):
+        padding = {"x-padding": "x" * (1000 - size - len("x-padding") + extra)}
+        with contextlib.closing(small.connect()) as connection:
+            connection.request("GET", "/health", headers=padding)
+            assert small.answer(connection).status == status
+    with socket.create_connection(("127.0.0.1", small.port)) as raw:
+        raw.sendall(b"GET /health HTTP/1.1\r\nx: ")
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(1000):
+                raw.sendall(b"x" * 1000)
+        with contextlib.suppress(ConnectionResetError):
+            assert raw.recv(1000).startswith(b"HTTP/1.1 400 ")
+
+
+def test_open_requests(serve_script):
+    """One more than may be open is refused with 503 and Retry-After at once; health is still told."""
+    server = serve_script("paced", "max_open_requests=2")
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            connection = stack.enter_context(contextlib.closing(server.connect()))
+            body = json.dumps({"model": "scripted", "prompt": "a", "max_tokens": 1000, "stream": True})
+            connection.request("POST", "/v1/completions", body, {"content-type": "application/json"})
+            connection.getresponse().fp.readline()
+        refused = server.request("GET", "/v1/models")
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        assert refused.error["code"] == "too_many_requests"
+        assert server.request("GET", "/health").status == 200
+
+
+def test_the_queue(serve_script):
+    """With one sequence running and one request waiting, a third is refused with 429 and Retry-After at once."""
+    server = serve_script("paced", "max_running=1", "max_waiting=1")
+    with contextlib.ExitStack() as stack:
+        for number in range(2):
+            connection = stack.enter_context(contextlib.closing(server.connect()))
+            body = json.dumps({"model": "scripted", "prompt": "a", "max_tokens": 2000, "stream": True})
+            connection.request("POST", "/v1/completions", body, {"content-type": "application/json"})
+            if number == 0:
+                connection.getresponse().fp.readline()
+        deadline = time.monotonic() + 10
+        while server.metric("decoding_engine_waiting") < 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        started = time.monotonic()
+        refused = server.complete(model="scripted")
+        assert (refused.status, refused.error["type"]) == (429, "rate_limit_error")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert time.monotonic() - started < 1
+    deadline = time.monotonic() + 10  # the two have gone: there is room again
+    while server.complete(model="scripted", max_tokens=1).status != 200 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert server.complete(model="scripted", max_tokens=1).status == 200
+
+
+def test_the_time_of_a_request(serve_script):
+    """504 where the answer is one object, an error event and the end where it is a stream."""
+    server = serve_script("paced", "request_timeout=0.5")
+    assert server.complete(max_tokens=2).status == 200
+    slow = server.complete(max_tokens=1000)
+    assert (slow.status, slow.error["code"]) == (504, "timeout")
+    *chunks, last = server.complete(max_tokens=1000, stream=True).events
+    assert last["error"]["code"] == "timeout"
+    assert len(chunks) > 1
+
+
+def test_the_time_of_a_body_and_of_headers(serve_script):
+    """408 where a body does not come; a connection whose headers do not come is closed."""
+    server = serve_script("plain", "body_timeout=0.3", "header_timeout=0.3")
+    with contextlib.closing(server.connect()) as connection:
+        connection.putrequest("POST", "/v1/completions")
+        connection.putheader("content-type", "application/json")
+        connection.putheader("content-length", "100")
+        connection.endheaders(b"{")
+        answer = server.answer(connection)
+        assert (answer.status, answer.error["code"]) == (408, "body_timeout")
+    for beginning in (b"", b"GET /health HTTP/1.1\r\nhost: x\r\n"):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+            raw.sendall(beginning)
+            assert raw.recv(100) == b""
+
+
+def test_the_table_of_the_documentation():
+    """docs/server.md has every limit with its default, and no other."""
+    page = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
+    told = re.findall(r"^\| `--([a-z-]+)` \| ([\d,.]+) ", page, flags=re.M)
+    limits, server = Limits(), ServerSettings()
+    names = [name.replace("-", "_") for name, _ in told]
+    defaults = [float(getattr(limits if hasattr(limits, name) else server, name)) for name in names]
+    assert defaults == [float(value.replace(",", "")) for _, value in told]
+    bounded = [name for name in ServerSettings.__slots__ if name not in ("api", "api_keys", "log_level", "log_prompts")]
+    assert sorted(names) == sorted([*Limits.__slots__, *bounded])
+
+
+def test_refusals_are_quick(server):
+    """N = 10^9, and a list of a million entries: the answer is an error, and the server still answers others."""
+    for fields in (
+        {"n": 10**9},
+        {"stop": ["a"] * 200_000},
+        {"prompt": [[1]] * 100_000},
+        {"logit_bias": {"a" * 500_000: 1}},
+    ):
+        answer = server.complete(**fields)
+        assert answer.status == 400
+        assert len(answer.body) < 2000
+    assert server.request("GET", "/health").status == 200
