@@ -1,34 +1,78 @@
-"""Tools for testing samplers: Hypothesis strategies and the comparison with the float64 reference.
+"""Tools for testing samplers and servers, ours and anyone's.
 
-    from hypothesis import given, strategies as st
+    from hypothesis import given
     from decoding.testing import assert_matches_reference, sampling_problems
 
     @given(sampling_problems())
-    def test_my_sampler(problem):
+    def test_our_sampler(problem):
         assert_matches_reference(problem.sampler, problem.logits, problem.states)
 
-This package needs the `test` extra (`hypothesis`); `import decoding` never does.
+* decoding.testing.strategies: what samplers and servers are given, for Hypothesis (the extra `testing` brings it);
+* decoding.testing.checks: oracles, as assertions;
+* decoding.testing.probes: `find_faults`, a battery for one sampler;
+* decoding.testing.conformance: the kit for servers, `decoding conformance` on the command line;
+* decoding.testing.scripted: a mock model.
+
+docs/testing.md is the tutorial.
 """
 
-from decoding.testing.checks import assert_matches_reference, reference_row
-from decoding.testing.invalid import INVALID_VALUES, invalid_sampling_params
-from decoding.testing.strategies import (
-    SamplingProblem,
-    bitmasks,
-    logits_batches,
-    logits_rows,
-    sampling_params,
-    sampling_problems,
-    sampling_states,
-    token_ids,
-    vocab_sizes,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from decoding.testing.checks import (
+        History,
+        assert_distribution,
+        assert_independent,
+        assert_logprobs,
+        assert_matches_reference,
+        assert_ranking,
+        assert_sequences,
+        reference_row,
+        sequence_distribution,
+        text_distribution,
+    )
+    from decoding.testing.invalid import INVALID_VALUES, InvalidParams, invalid_sampling_params
+    from decoding.testing.probes import Fault, find_faults
+    from decoding.testing.strategies import (
+        SamplingProblem,
+        bitmasks,
+        logits_batches,
+        logits_rows,
+        sampling_params,
+        sampling_problems,
+        sampling_states,
+        token_ids,
+        vocab_sizes,
+    )
+
+_HOMES = {
+    "checks": (
+        *("History", "assert_distribution", "assert_independent", "assert_logprobs", "assert_matches_reference"),
+        *("assert_ranking", "assert_sequences", "reference_row", "sequence_distribution", "text_distribution"),
+    ),
+    "invalid": ("INVALID_VALUES", "InvalidParams", "invalid_sampling_params"),
+    "probes": ("Fault", "find_faults"),
+    "strategies": (
+        *("SamplingProblem", "bitmasks", "logits_batches", "logits_rows", "sampling_params", "sampling_problems"),
+        *("sampling_states", "token_ids", "vocab_sizes"),
+    ),
+}
 
 __all__ = [
     "INVALID_VALUES",
+    "Fault",
+    "History",
+    "InvalidParams",
     "SamplingProblem",
+    "assert_distribution",
+    "assert_independent",
+    "assert_logprobs",
     "assert_matches_reference",
+    "assert_ranking",
+    "assert_sequences",
     "bitmasks",
+    "find_faults",
     "invalid_sampling_params",
     "logits_batches",
     "logits_rows",
@@ -36,6 +80,18 @@ __all__ = [
     "sampling_params",
     "sampling_problems",
     "sampling_states",
+    "sequence_distribution",
+    "text_distribution",
     "token_ids",
     "vocab_sizes",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used, so that what needs no Hypothesis works without it."""
+    for home, names in _HOMES.items():
+        if name in names:
+            value: object = getattr(import_module(f"decoding.testing.{home}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'decoding.testing' has no attribute {name!r}")

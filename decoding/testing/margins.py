@@ -1,8 +1,9 @@
 """What rounding may decide: how far a sampler may be from the float64 reference, and which tokens it may keep.
 
 The kernel holds a weight as a float32 exponential rounded to a 43-bit fraction; the reference does not round. So a
-comparison whose sides are nearer than `MARGIN` may fall either way, and nothing else may. To find such comparisons the
-reference itself runs again, with each threshold moved by the margin to either side.
+comparison whose sides are nearer than a margin (`MARGIN` for the kernel, more for a sampler that computes in float32)
+may fall either way, and nothing else may. To find such comparisons the reference itself runs again, with each threshold
+moved by the margin to either side.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from decoding.stages import GREEDY_TEMPERATURE
 Array: TypeAlias = NDArray[Any]
 
 MARGIN = 1e-6
-"""Distance from a threshold, in mass or relative to an exponent, from which on no rounding may decide."""
+"""Distance from a threshold, in mass or relative to an exponent, from which on no rounding of the kernel may decide."""
 
 TYPICAL_QUANTUM = 2.0**-22
 """Distances from the mean, in units of T where that is more, that differ by less may count as equal: lower id first."""
@@ -37,7 +38,7 @@ _MASSES = ("top_p", "typical_p")
 _RATIOS = ("min_p", "epsilon_cutoff", "eta_cutoff", "top_a", "xtc_threshold")
 
 
-def row_that_keeps(row: Row, kept: Array) -> Row | None:
+def row_that_keeps(row: Row, kept: Array, margin: float = MARGIN) -> Row | None:
     """The row itself where `kept`, bool [vocab], is what the reference keeps; one that rounding may have made; or None.
 
     Where several comparisons are within the margin, whatever lies between the fewest and the most tokens is accepted.
@@ -45,26 +46,26 @@ def row_that_keeps(row: Row, kept: Array) -> Row | None:
     fewest = most = row.probabilities > 0
     if np.array_equal(kept, most):
         return row
-    for other in _moved_rows(row):
+    for other in moved_rows(row, margin):
         theirs = other.kept
         if np.array_equal(kept, theirs):
             return other
         fewest, most = fewest & theirs, most | theirs
-    either = _at_the_cut(row, most)
+    either = _at_the_cut(row, most, margin)
     between = ((kept <= (most | either)) & (kept >= (fewest & ~either))).all()
     return row if between and kept.any() else None
 
 
-def _at_the_cut(row: Row, kept: Array) -> Array:
+def _at_the_cut(row: Row, kept: Array, margin: float) -> Array:
     """Tokens whose weight is, but for the margin, 2**-40 of the largest kept: bool [vocab]."""
     if row.temperature < GREEDY_TEMPERATURE:
         return np.zeros_like(kept)
-    return np.asarray(abs(row.whole - row.whole[kept].max() - CUT) < -CUT * MARGIN)
+    return np.asarray(abs(row.whole - row.whole[kept].max() - CUT) < -CUT * margin)
 
 
 def num_kept_range(row: Row) -> tuple[int, int]:
     """Fewest and most tokens that the reference keeps when its thresholds move by a margin."""
-    numbers = [int((row.probabilities > 0).sum()), *(int(other.kept.sum()) for other in _moved_rows(row))]
+    numbers = [int((row.probabilities > 0).sum()), *(int(other.kept.sum()) for other in moved_rows(row))]
     return min(numbers), max(numbers)
 
 
@@ -80,15 +81,15 @@ def exponent_error(row: Row) -> float:
     return error + furthest / row.temperature
 
 
-def _moved_rows(row: Row) -> Iterator[Row]:
+def moved_rows(row: Row, margin: float = MARGIN) -> Iterator[Row]:
     """What truncation leaves of the row with every threshold a little lower or higher, in all combinations."""
-    moves = [[(name, value) for value in _moved(row, name)] for name in _thresholds(row.params)]
-    for edited in _moved_logits(row):
+    moves = [[(name, value) for value in _moved(row, name, margin)] for name in _thresholds(row.params)]
+    for edited in _moved_logits(row, margin):
         for values in product(*moves):
             yield _truncated_again(row, dict(values), edited)
 
 
-def _moved_logits(row: Row) -> Iterator[Array]:
+def _moved_logits(row: Row, margin: float) -> Iterator[Array]:
     """The row after the masks; for typical_p also such that tokens that are as near to its mean change places."""
     edited = row.stage_rows["hard_masks"]
     yield edited
@@ -96,8 +97,8 @@ def _moved_logits(row: Row) -> Iterator[Array]:
         quantum = TYPICAL_QUANTUM * max(1.0, row.temperature)
         merged = np.round(relative(edited) / quantum) * quantum
         for exponents in (relative(edited), merged):
-            yield exponents * (1.0 - 4 * MARGIN)
-            yield exponents * (1.0 + 4 * MARGIN)
+            yield exponents * (1.0 - 4 * margin)
+            yield exponents * (1.0 + 4 * margin)
 
 
 def _thresholds(params: SamplingParams) -> list[str]:
@@ -108,14 +109,14 @@ def _thresholds(params: SamplingParams) -> list[str]:
     return [name for name, switch in names.items() if getattr(params, switch) != getattr(off, switch)]
 
 
-def _moved(row: Row, name: str) -> tuple[float, float]:
+def _moved(row: Row, name: str, margin: float) -> tuple[float, float]:
     if name == "mirostat_mu":
         mu = first_mu(row.params) if row.mirostat_mu is None else row.mirostat_mu
-        return mu - MARGIN * max(1.0, mu), mu + MARGIN * max(1.0, mu)
+        return mu - margin * max(1.0, mu), mu + margin * max(1.0, mu)
     value = to_float32(getattr(row.params, name))
     if name in _MASSES:
-        return max(0.0, value - MARGIN), min(1.0, value + MARGIN)
-    factor = math.exp(4 * MARGIN * max(1.0, -math.log(value or 1.0)))
+        return max(0.0, value - margin), min(1.0, value + margin)
+    factor = math.exp(4 * margin * max(1.0, -math.log(value or 1.0)))
     return value / factor, value * factor
 
 

@@ -11,6 +11,7 @@ import pytest
 from decoding import reference
 from decoding.params import SamplingParams
 from decoding.sampler import Sampler, SamplingState
+from decoding.testing.statistics import chi_square_survival, g_test
 
 NUM_ROWS, NUM_STEPS = 2000, 20
 LEAST_P = 1e-3
@@ -51,7 +52,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_draws_follow_the_reference_distribution(case, g_test):
+def test_draws_follow_the_reference_distribution(case):
     """After each filter, 40,000 draws fit the reference's distribution, and nothing that it drops is drawn."""
     logits, params = zipf(200), CASES[case]
     row = reference.Row(logits=logits, params=SamplingParams(**params), seed=0)
@@ -63,14 +64,14 @@ def test_draws_follow_the_reference_distribution(case, g_test):
 
 
 @pytest.mark.parametrize("what", ["seed", "choice", "stream"])
-def test_neighbours_are_independent(what, g_test):
+def test_neighbours_are_independent(what):
     """First draws under numbers i and i + 1, as pairs, fill the 8 x 8 square evenly."""
     tokens = draw(np.zeros(8, np.float32), states_that_differ_in(what, 10_000))[0]
     pairs = np.bincount(tokens[0::2] * 8 + tokens[1::2], minlength=64)
     assert g_test(pairs, np.full(64, 1 / 64)) > LEAST_P
 
 
-def test_positions_are_independent(g_test):
+def test_positions_are_independent():
     """Tokens at positions t and t + 1 of one sequence, as pairs, fill the 16 x 16 square evenly."""
     tokens = draw(np.zeros(16, np.float32), states_that_differ_in("seed", 500), 40)
     pairs = np.bincount((tokens[0::2] * 16 + tokens[1::2]).ravel(), minlength=256)
@@ -92,7 +93,7 @@ def test_the_same_seed_draws_the_same_tokens():
     assert (first[:, :250] != first[:, 250:]).mean() > 0.5
 
 
-def test_the_g_test_finds_a_bias(g_test):
+def test_the_g_test_finds_a_bias():
     """The test has power: a token with three fifths of its share, or one that is never drawn, is noticed."""
     probabilities = np.full(64, 1 / 64)
     fair = np.random.default_rng(1).multinomial(40_000, probabilities)
@@ -116,6 +117,6 @@ def test_the_g_test_finds_a_bias(g_test):
         (200.0, 2, math.exp(-100)),
     ],
 )
-def test_chi_square_survival(statistic, degrees, probability, chi_square_survival):
+def test_chi_square_survival(statistic, degrees, probability):
     """Published quantiles, and two degrees of freedom, for which Q(x) = exp(-x / 2)."""
     assert chi_square_survival(statistic, degrees) == pytest.approx(probability, rel=1e-9)

@@ -10,6 +10,7 @@ from hypothesis import given
 from decoding.errors import ParameterError
 from decoding.params import SamplingParams, to_float32
 from decoding.testing import INVALID_VALUES, invalid_sampling_params
+from decoding.testing.invalid import RULES
 
 HUGE = [(name, 10**6000) for name in ("max_tokens", "seed", "temperature", "top_k", "repetition_penalty_scope")]
 PAIRS = [(name, value) for name, values in INVALID_VALUES.items() for value in values] + HUGE
@@ -17,7 +18,7 @@ PAIRS = [(name, value) for name, values in INVALID_VALUES.items() for value in v
 
 def test_the_table_of_invalid_values_has_every_field():
     """A parameter that is added without a test of its rule fails here."""
-    assert list(INVALID_VALUES) == [field.name for field in dataclasses.fields(SamplingParams)]
+    assert list(INVALID_VALUES) == list(RULES) == [field.name for field in dataclasses.fields(SamplingParams)]
 
 
 @pytest.mark.parametrize(("name", "value"), PAIRS, ids=[f"{name}-{i}" for i, (name, _) in enumerate(PAIRS)])
@@ -33,11 +34,11 @@ def test_a_bad_value_is_an_error_with_parameter_value_and_rule(name, value):
 
 
 @given(invalid_sampling_params())
-def test_all_problems_are_reported_together(arguments):
+def test_all_problems_are_reported_together(invalid):
     """With any number of bad values, every one of them is named, in the order of the fields."""
     with pytest.raises(ParameterError) as caught:
-        SamplingParams(**arguments)
-    in_order = [field.name for field in dataclasses.fields(SamplingParams) if field.name in arguments]
+        SamplingParams(**invalid.arguments)
+    in_order = [field.name for field in dataclasses.fields(SamplingParams) if field.name in invalid.reasons]
     assert [problem.parameter for problem in caught.value.problems] == in_order
 
 

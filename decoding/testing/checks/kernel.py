@@ -1,4 +1,4 @@
-"""The sampler against the float64 reference: what must be equal, what may round, and by how much.
+"""Our own sampler against the float64 reference: what must be equal, what may round, and by how much.
 
 Which tokens are kept must be equal but where a threshold is nearer than rounding can tell (decoding.testing.margins).
 Everything after that follows from them, and is compared with what follows from the tokens that the sampler kept.
@@ -18,7 +18,7 @@ from decoding.testing.margins import MARGIN, Array, exponent_error, num_kept_ran
 from decoding.types import LogprobsMode
 
 
-def assert_matches_reference(sampler: Sampler, logits: Array, states: Sequence[SamplingState]) -> None:
+def assert_kernel_matches(sampler: Sampler, logits: Array, states: Sequence[SamplingState]) -> None:
     """Sample all rows in one call, recording nothing, and hold every result to the float64 reference.
 
     Compared are errors, the tokens kept, the probabilities, the drawn token, its log-probability in every mode, its

@@ -1,0 +1,286 @@
+"""A small right server of the Completions API over a scripted model, cut so that one thing can be made wrong.
+
+Its text is nonsense that depends on every token before it, with tokens of one to four characters and of several bytes.
+"""
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+
+from decoding import LLM, DecodingError, SamplingParams
+from decoding.api.schema import completion_object, logprobs_object, usage_object
+from decoding.engine.outputs import Usage
+from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
+
+EXTRA = [b" the", b"ing", b"tion", b"er ", b"and", b"qu", b" st", "\u00e9".encode(), "\u20ac".encode(), "\u4e2d".encode()]
+TOKENIZER = byte_tokenizer(EXTRA, ["<eos>"])
+LIKELY = [*b"abcdefghijklmnop ,.", *range(256, 256 + len(EXTRA))]
+MODEL = "mock"
+
+
+def script(token_ids, vocab_size):
+    """Hashed logits for tokens that are text, and very low ones for the rest."""
+    logits = np.full(vocab_size, -30.0, np.float32)
+    logits[LIKELY] = hashed_logits(scale=2.0)(token_ids, len(LIKELY))
+    return logits
+
+
+class BadRequestError(Exception):
+    """A request that is refused: status, message, field."""
+
+    def __init__(self, status, message, param=None):
+        super().__init__(message)
+        self.status, self.param = status, param
+
+
+def is_int(value):
+    """An integer, no boolean."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def number(low, high):
+    """A check of a number within a range."""
+    return lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and low <= v <= high
+
+
+def integer(low, high):
+    """A check of an integer within a range."""
+    return lambda v: is_int(v) and low <= v <= high
+
+
+def is_stop(value):
+    """A string or up to four, none empty."""
+    several = [value] if isinstance(value, str) else value
+    return isinstance(several, list) and len(several) <= 4 and all(isinstance(s, str) and s for s in several)
+
+
+def is_bias(value):
+    """{token id: -100 .. 100}."""
+    vocab = range(TOKENIZER.vocab_size)
+    ids = isinstance(value, dict) and all(key.isdecimal() and int(key) in vocab for key in value)
+    return ids and all(map(number(-100, 100), value.values()))
+
+
+def is_ids(value):
+    """A list of token ids."""
+    return isinstance(value, list) and bool(value) and all(is_int(v) and 0 <= v < TOKENIZER.vocab_size for v in value)
+
+
+def is_prompt(value):
+    """A string, ids, or a list of either."""
+    alone = isinstance(value, str) or is_ids(value)
+    return alone or (isinstance(value, list) and bool(value) and all(isinstance(v, str) or is_ids(v) for v in value))
+
+
+RULES = {
+    "prompt": is_prompt,
+    "max_tokens": integer(0, 2**31 - 1),
+    "stream": lambda v: isinstance(v, bool),
+    "echo": lambda v: isinstance(v, bool),
+    "stop": is_stop,
+    "temperature": number(0, 2),
+    "top_p": number(0, 1),
+    "frequency_penalty": number(-2, 2),
+    "presence_penalty": number(-2, 2),
+    "logit_bias": is_bias,
+    "logprobs": integer(0, 5),
+    "n": integer(1, 128),
+    "best_of": integer(0, 20),
+    "seed": integer(-(2**63), 2**63 - 1),
+    "suffix": lambda v: False,  # the mock has no tokens to fill in the middle
+    "user": lambda v: isinstance(v, str),
+    "stream_options": lambda v: isinstance(v, dict),
+}
+
+
+class MockServer:
+    """The application: requests as dicts in, answers as dicts out. A wrong server is a subclass."""
+
+    vocabulary = RULES
+
+    def __init__(self):
+        """One scripted model."""
+        model = ScriptedModel(script, TOKENIZER.vocab_size, max_position_embeddings=2048, eos_token_ids=(266,))
+        self.llm = LLM.from_parts(model, TOKENIZER, name=MODEL)
+        self.lock = threading.Lock()
+        self.at_once = self.most_at_once = self.num_requests = 0
+
+    def check(self, body):
+        """The request without its nulls; BadRequestError for whatever is wrong with it."""
+        body = {name: value for name, value in body.items() if value is not None}
+        if not isinstance(body.get("model"), str):
+            raise BadRequestError(400, "model must be a string", "model")
+        if body["model"] != MODEL:
+            raise BadRequestError(404, "no such model", "model")
+        if "prompt" not in body:
+            raise BadRequestError(400, "prompt is required", "prompt")
+        for name, value in body.items():
+            if name != "model" and not self.rule(name)(value):
+                raise BadRequestError(400, f"{name} is out of its range", name)
+        if body.get("best_of", 0) and body.get("stream") and body["best_of"] > body.get("n", 1):
+            raise BadRequestError(400, "best_of cannot be streamed", "best_of")
+        return body
+
+    def rule(self, name):
+        """The check of one field."""
+        if name not in self.vocabulary:
+            raise BadRequestError(400, f"{name} is unknown", name)
+        return self.vocabulary[name]
+
+    def params(self, body):
+        """SamplingParams of a checked request."""
+        own = ("max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "n", "best_of", "seed")
+        fields = {name: body[name] for name in (*own, "echo", "logprobs") if name in body}
+        stop = body.get("stop", [])
+        bias = {int(key): value for key, value in body.get("logit_bias", {}).items()}
+        return SamplingParams(stop=[stop] if isinstance(stop, str) else stop, logit_bias=bias, **fields)
+
+    def prompts(self, body):
+        """The request's prompts as a list."""
+        prompt = body["prompt"]
+        return [prompt] if isinstance(prompt, str) or is_ids(prompt) else prompt
+
+    def complete(self, body):
+        """The answer to a request that does not stream."""
+        with self.lock:
+            results = self.llm.complete(self.prompts(body), self.params(body))
+        return completion_object(results, system_fingerprint="fp")
+
+    def chunks(self, body):
+        """The chunks of a stream."""
+        head = {"id": f"cmpl-{time.monotonic_ns()}", "object": "text_completion", "created": int(time.time()), "model": MODEL}
+        params, counts = self.params(body), Usage(0, 0)
+        deltas = self.llm.stream(self.prompts(body), params)
+        while True:
+            with self.lock:
+                delta = next(deltas, None)
+            if delta is None:
+                break
+            yield {**head, "choices": [self.piece(delta)]}
+        if (body.get("stream_options") or {}).get("include_usage"):
+            whole = self.complete(body)["usage"]
+            counts = Usage(whole["prompt_tokens"], whole["completion_tokens"])
+            yield {**head, "choices": [], "usage": usage_object(counts)}
+
+    def piece(self, delta):
+        """One piece of one choice."""
+        logprobs = None if delta.logprobs is None else logprobs_object(delta.logprobs)
+        return {"index": delta.index, "text": delta.text, "logprobs": logprobs, "finish_reason": delta.finish_reason}
+
+    def events(self, chunks):
+        """Server-sent events, as bytes."""
+        for chunk in chunks:
+            yield b"data: " + json.dumps(chunk).encode() + b"\n\n"
+        yield b"data: [DONE]\n\n"
+
+    def error(self, error):
+        """The body of an error."""
+        return {
+            "error": {"message": str(error), "type": "invalid_request_error", "param": error.param, "code": None}
+        }
+
+    def parse(self, data):
+        """The request's JSON."""
+        try:
+            body = json.loads(data, parse_constant=self.constant)
+        except ValueError as error:
+            raise BadRequestError(400, f"the body is no JSON: {str(error)[:100]}") from None
+        if not isinstance(body, dict):
+            raise BadRequestError(400, "the body must be an object")
+        return body
+
+    def constant(self, word):
+        """NaN and infinities."""
+        raise ValueError(f"{word} is no JSON")
+
+    def answer(self, handler, data):
+        """A POST to /v1/completions."""
+        try:
+            body = self.check(self.parse(data))
+            if body.get("stream"):
+                events = self.events(self.chunks(body))
+                first = next(events)  # errors that are found before the first token are HTTP errors
+                handler.begin(200, "text/event-stream")
+                self.send_events(handler, first, events)
+            else:
+                handler.send_json(200, self.complete(body))
+        except BadRequestError as error:
+            handler.send_json(error.status, self.error(error))
+        except DecodingError as error:
+            problem = error.problems[0].parameter if hasattr(error, "problems") else "prompt"
+            handler.send_json(400, self.error(BadRequestError(400, str(error), problem)))
+
+    def send_events(self, handler, first, events):
+        """Write events until the reader goes away."""
+        handler.wfile.write(first)
+        for event in events:
+            handler.wfile.write(event)
+            handler.wfile.flush()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """HTTP around a MockServer, which is `server.app`."""
+
+    def do_POST(self):  # noqa: N802 - the name that http.server calls
+        """Completions."""
+        app = self.server.app
+        with app.lock:
+            app.num_requests += 1
+            app.at_once += 1
+            app.most_at_once = max(app.most_at_once, app.at_once)
+        try:
+            length = int(self.headers["Content-Length"])
+            data = self.rfile.read(length)
+            if len(data) == length:
+                app.answer(self, data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        finally:
+            with app.lock:
+                app.at_once -= 1
+
+    def do_GET(self):  # noqa: N802
+        """The list of models."""
+        if self.path == "/v1/models":
+            self.send_json(200, {"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+        else:
+            self.send_json(405, {"error": {"message": "POST it", "type": "x", "param": None, "code": None}})
+
+    def begin(self, status, content_type):
+        """Status line and headers."""
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Connection", "close")
+        self.end_headers()
+
+    def send_json(self, status, body):
+        """A whole answer."""
+        self.begin(status, "application/json")
+        self.wfile.write(json.dumps(body).encode())
+
+    def log_message(self, *args):
+        """Silence."""
+
+
+class serving:  # noqa: N801 - used as a context manager
+    """A MockServer on a free port of this machine: `with serving(MockServer()) as url`."""
+
+    def __init__(self, app):
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.http.block_on_close = False
+        self.http.app = app
+        self.http.request_queue_size = 64
+        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01})
+
+    def __enter__(self):
+        self.thread.start()
+        return f"http://127.0.0.1:{self.http.server_port}"
+
+    def __exit__(self, *exc):
+        self.http.shutdown()
+        self.thread.join()
+        self.http.server_close()
