@@ -130,12 +130,12 @@ static int32_t masks_all(const uint32_t *words) {
 static float edited_maximum(const dk_view *view, int32_t block, float raw_max) {
   const uint32_t *words = dk_block_mask(view, block);
   if (words != NULL)
-    return masks_all(words) ? -INFINITY : view->kernel->maximum(dk_fetch(view, block));
+    return masks_all(words) ? -INFINITY : view->kernel->maximum(dk_fetch_floats(view, block));
   float max = raw_max;
   for (int32_t i = view->workspace->edit_head[block]; i >= 0; i = view->workspace->edits[i].next) {
     const dk_edit *edit = &view->workspace->edits[i];
     if (edit->value < raw_max && edit->raw == raw_max)
-      return view->kernel->maximum(dk_fetch(view, block));
+      return view->kernel->maximum(dk_fetch_floats(view, block));
     max = edit->value > max ? edit->value : max;
   }
   return max;

@@ -75,7 +75,8 @@ typedef struct dk_kernel {
 
   void (*shape)(float *block, const dk_shape *shape);
 
-  float (*maximum)(dk_block block);
+  /* Of a block, which may lie anywhere in memory that float32 may. */
+  float (*maximum)(const float *block);
 
   /* Place of the first element that equals the value, or -1. */
   int32_t (*find)(dk_block block, float value);

@@ -106,17 +106,9 @@ DK_INLINE int32_t scan_halves(const char *source, int32_t dtype, int32_t num_blo
   return most > infinity || h_fold_min(least) < ~infinity;
 }
 
-DK_INLINE float maximum_of(dk_block block, dk_m *nan) {
-  float top;
-  if (block.dtype == 0)
-    return scan_block(block, nan);
-  (void)scan_halves(block.data, block.dtype, 1, &top);
-  return top;
-}
-
-static float maximum(dk_block block) {
+static float maximum(const float *block) {
   dk_m ignored;
-  DK_BY_TYPE(maximum_of, block, &ignored)
+  return scan_block((dk_block){block, 0}, &ignored);
 }
 
 /* A block with a NaN, or the short last one: widened first, so that NaN counts as -inf. */
@@ -130,7 +122,7 @@ static uint32_t scan_slowly(const char *source, int32_t dtype, int32_t n, float 
     nan |= m_bits(f_unordered(x, x));
   }
   widen(source, dtype, n, block);
-  *block_max = maximum((dk_block){block, 0});
+  *block_max = maximum(block);
   return nan ? DK_SAW_NAN : 0u;
 }
 

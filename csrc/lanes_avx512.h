@@ -45,7 +45,13 @@ DK_INLINE dk_u u_shift_23(dk_u a) { return _mm512_slli_epi32(a, 23); }
 DK_INLINE dk_u u_where(dk_m m, dk_u a) { return _mm512_maskz_mov_epi32(m, a); }
 #define DK_MASKED_ADD
 DK_INLINE dk_u u_add_where(dk_u a, dk_m m, dk_u b) { return _mm512_mask_add_epi32(a, m, a, b); }
-DK_INLINE uint32_t u_fold_sum(dk_u a) { return (uint32_t)_mm512_reduce_add_epi32(a); }
+/* By hand: gcc's own _mm512_reduce_add_epi32 adds signed integers in C, where an overflow is undefined. */
+DK_INLINE uint32_t u_fold_sum(dk_u a) {
+  __m256i eight = _mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+  __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+  __m128i two = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4E));
+  return (uint32_t)_mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xB1)));
+}
 DK_INLINE dk_u u_or(dk_u a, dk_u b) { return _mm512_or_si512(a, b); }
 DK_INLINE dk_u u_xor(dk_u a, dk_u b) { return _mm512_xor_si512(a, b); }
 DK_INLINE dk_u u_sign_fill(dk_u a) { return _mm512_srai_epi32(a, 31); }

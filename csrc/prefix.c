@@ -8,12 +8,12 @@
 
 dk_prefix dk_prefix_all(void) { return (dk_prefix){-FLT_MAX, INT32_MAX}; }
 
-/* The least float that is not below the bound; bounds under the float range keep every finite value. */
+/* The least float that is not below the bound, which no float exceeds; bounds under their range keep every finite
+ * value.
+ */
 dk_prefix dk_prefix_from(double bound) {
   if (!(bound > -(double)FLT_MAX))
     return dk_prefix_all();
-  if (bound > (double)FLT_MAX)
-    return (dk_prefix){FLT_MAX, -1};
   float value = (float)bound;
   if ((double)value < bound)
     value = dk_next_above(value);

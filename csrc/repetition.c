@@ -10,13 +10,12 @@
 
 /* matches[j], 0 < j < n: how many tokens before place n - j equal the last tokens of the context, one by one. */
 static void find_matches(const int32_t *tokens, int32_t n, int32_t *matches) {
-  const int32_t *last = tokens + n - 1;
-  int32_t left = 0, right = 0;
+  int32_t left = 0, right = 0, end = n - 1;
   for (int32_t j = 1; j < n; j++) {
     int32_t length = 0;
     if (j < right)
       length = matches[j - left] < right - j ? matches[j - left] : right - j;
-    while (j + length < n && last[-length] == last[-j - length])
+    while (j + length < n && tokens[end - length] == tokens[end - length - j])
       length++;
     if (j + length > right) {
       left = j;

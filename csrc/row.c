@@ -82,7 +82,7 @@ float dk_value(const dk_view *view, int32_t place) {
 
 int32_t dk_places_up_to(const dk_view *view, int32_t token_id) {
   if (view->ids == NULL)
-    return token_id >= view->vocab_size ? view->vocab_size : token_id + 1;
+    return token_id + 1;
   int32_t low = 0, high = view->vocab_size;
   while (low < high) {
     int32_t middle = low + (high - low) / 2;
@@ -121,7 +121,7 @@ float dk_largest(const dk_kernel *kernel, float *maxima, int32_t n) {
   for (int32_t i = n; i < padded(n); i++)
     maxima[i] = -INFINITY;
   for (int32_t i = 0; i < n; i += DK_BLOCK) {
-    float block = kernel->maximum((dk_block){maxima + i, DECODING_FLOAT32});
+    float block = kernel->maximum(maxima + i);
     max = block > max ? block : max;
   }
   return max;
@@ -138,7 +138,7 @@ static dk_view plain_view(const dk_view *parent, const float *values, int32_t nu
   view.ids = NULL;
   view.mask = NULL;
   for (int32_t block = 0; block < num_blocks; block++)
-    block_max[block] = view.kernel->maximum((dk_block){values + (size_t)block * DK_BLOCK, DECODING_FLOAT32});
+    block_max[block] = view.kernel->maximum(values + (size_t)block * DK_BLOCK);
   view.block_max = block_max;
   view.max = dk_largest(view.kernel, block_max, num_blocks);
   return view;
@@ -174,15 +174,14 @@ dk_view dk_view_shaped(const dk_view *view, dk_shape shape) {
   return shaped;
 }
 
-/* The error path: the first token that is NaN (where that is an error) or +inf. */
+/* The error path: the first token that is NaN (where that is an error) or +inf. There is one. */
 static int32_t first_not_finite(const dk_view *view, int32_t nan_is_bad) {
-  for (int32_t i = 0; i < view->vocab_size; i++) {
+  for (int32_t i = 0;; i++) {
     float max;
     uint32_t seen = view->kernel->scan(view->logits + (size_t)i * element_size(view), view->dtype, 1, &max);
     if ((seen & DK_SAW_INFINITY) || (nan_is_bad && (seen & DK_SAW_NAN)))
       return i;
   }
-  return -1;
 }
 
 dk_failure dk_view_raw(dk_view *view, const decoding_batch *batch, const void *logits, dk_workspace *workspace) {

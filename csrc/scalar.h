@@ -14,17 +14,12 @@ static inline double dk_double_of(uint64_t bits) {
   return x;
 }
 
-/* Positive, finite x = m * 2^e with m in [sqrt(1/2), sqrt(2)); log m = 2 atanh(s), s = (m - 1) / (m + 1), |s| <=
- * 0.1716, by the series 2s (1 + s^2/3 + s^4/5 + ...) up to s^20: what is left out is below 2^-56 of the result. */
+/* Positive, normal, finite x = m * 2^e with m in [sqrt(1/2), sqrt(2)); log m = 2 atanh(s), s = (m - 1) / (m + 1), |s|
+ * <= 0.1716, by the series 2s (1 + s^2/3 + s^4/5 + ...) up to s^20: what is left out is below 2^-56 of the result. */
 static inline double dk_log(double x) {
-  int64_t exponent = 0;
-  if (x < 2.2250738585072014e-308) { /* subnormal: scale it up, exactly */
-    x *= 18014398509481984.0;        /* 2^54 */
-    exponent = -54;
-  }
   uint64_t bits;
   memcpy(&bits, &x, sizeof bits);
-  exponent += (int64_t)(bits >> 52) - 1023;
+  int64_t exponent = (int64_t)(bits >> 52) - 1023;
   double m = dk_double_of((bits & 0xFFFFFFFFFFFFFu) | 0x3FF0000000000000u);
   if (m > 1.4142135623730951) {
     m *= 0.5;

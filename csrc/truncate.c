@@ -10,10 +10,10 @@
 #define NEGLIGIBLE (-45.0 * DK_LN2) /* weights below 2^-45 round to zero in units of 2^-43 */
 
 int32_t dk_first(const dk_view *view) {
-  for (int32_t block = 0; block < view->num_blocks; block++)
-    if (view->block_max[block] == view->max)
-      return dk_id(view, block * DK_BLOCK + view->kernel->find(dk_fetch(view, block), view->max));
-  return -1;
+  int32_t block = 0;
+  while (view->block_max[block] != view->max)
+    block++;
+  return dk_id(view, block * DK_BLOCK + view->kernel->find(dk_fetch(view, block), view->max));
 }
 
 static dk_scale scale_of(float max, double temperature) {

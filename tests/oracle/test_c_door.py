@@ -298,6 +298,57 @@ def test_an_id_outside_the_vocabulary_fails_its_row(field: str, stage: int, toke
     assert (failed.token_id, drawn.status, drawn.token_id) == (-1, lib.DECODING_OK, 2)
 
 
+@pytest.mark.parametrize("token_id", [-1, VOCAB_SIZE, INT32_MAX])
+@pytest.mark.parametrize("switch", ["repetition_penalty", "dry_multiplier", "no_repeat_ngram_size", "bad_words"])
+def test_an_id_outside_the_vocabulary_fails_every_use(switch: str, token_id: int) -> None:
+    """Penalties, DRY, n-grams and bad words each look at their own ids before they use them."""
+    call = Call()
+    row = call.rows[0]
+    stage = {"repetition_penalty": "REPETITION_PENALTY", "dry_multiplier": "DRY"}.get(switch, "HARD_MASKS")
+    if switch == "bad_words":
+        call.say(row, bad_words=[[1], [2, token_id]])
+    else:
+        setattr(row, switch, 2)
+        row.dry_base, row.dry_allowed_length, row.dry_range = 1.75, 2, INT32_MAX
+        call.point(row, "history_token_ids" if switch == "repetition_penalty" else "context_token_ids", [token_id])
+    assert call.sample() == lib.DECODING_ROW_FAILED
+    failed = call.batch.results[0]
+    assert (failed.status, failed.bad_token_id) == (lib.DECODING_BAD_TOKEN_ID, token_id)
+    assert failed.stage == getattr(lib, f"DECODING_STAGE_{stage}")
+
+
+def test_arrays_of_nothing_may_be_null() -> None:
+    """With all counts 0 no array is looked at, whatever is switched on."""
+    call = Call()
+    row = call.rows[0]
+    row.num_history = row.num_bias = row.num_banned = row.num_context = row.num_allowed = 0
+    for field in POINTERS:
+        setattr(row, field, ffi.NULL)
+    for field in ("bad_words", "dry_breakers"):
+        setattr(row, field, {"token_ids": ffi.NULL, "lengths": ffi.NULL, "num_sequences": 0})
+    row.dry_multiplier = row.no_repeat_ngram_size = 1
+    row.dry_base, row.dry_allowed_length, row.dry_range = 1.75, 2, INT32_MAX
+    row.repetition_penalty = 1.5
+    assert call.sample() == call.measure() == lib.DECODING_OK
+
+
+@pytest.mark.parametrize("stages", [[], [lib.DECODING_STAGE_MIN_P], [lib.DECODING_STAGE_MIROSTAT]])
+@pytest.mark.parametrize("flags", [0, lib.DECODING_MIROSTAT, lib.DECODING_MIROSTAT | lib.DECODING_FORCE_TOKEN])
+def test_a_batch_may_leave_stages_out(flags: int, stages: list[int]) -> None:
+    """Without temperature, min_p or mirostat in the batch, the parameters of these do nothing."""
+    call = Call()
+    listed = ffi.new("int32_t[]", stages)
+    call.batch.stages, call.batch.num_stages = listed, len(stages)
+    for row in call.rows:
+        row.temperature, row.min_p, row.mirostat_mu, row.flags, row.forced_token_id = 0.0, 0.5, 1.0, flags, 3
+    assert call.sample() == lib.DECODING_OK
+    assert not flags & lib.DECODING_FORCE_TOKEN or call.batch.results[0].token_id == 3
+    assert call.measure() == lib.DECODING_OK
+    alone = lib.DECODING_STAGE_MIROSTAT in stages and flags  # 40 equal tokens are worth 5.3 bits each: the first stays
+    expected = np.eye(1, VOCAB_SIZE)[0] if alone else np.full(VOCAB_SIZE, 1 / VOCAB_SIZE)
+    np.testing.assert_array_equal(call.probabilities, [expected, expected])
+
+
 def test_a_bias_may_not_overflow() -> None:
     """A finite logit that a finite bias makes infinite fails its row at that stage."""
     call = Call()

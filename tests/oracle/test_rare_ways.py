@@ -34,13 +34,54 @@ def a_sample_above_the_row(rng: np.random.Generator) -> NDArray[np.float32]:
     return row
 
 
-@pytest.mark.parametrize(("make", "top_p"), [(too_many_in_the_bracket, 0.3), (a_sample_above_the_row, 0.5)])
+def equals_that_are_few(rng: np.random.Generator) -> NDArray[np.float32]:
+    """What the search looks at is ties, and hardly anything else is: they do not reach the threshold."""
+    row = rng.uniform(-2.5, -0.5, VOCAB_SIZE).astype(np.float32)
+    row[SAMPLED.ravel()] = 0
+    row[::100] = 1
+    return row
+
+
+def equals_below_the_threshold(rng: np.random.Generator) -> NDArray[np.float32]:
+    """What the search looks at is ties, and most of the rest lies above them, and holds the threshold."""
+    row = rng.uniform(0.2, 0.9, VOCAB_SIZE).astype(np.float32)
+    row[SAMPLED.ravel()] = 0
+    row[::100] = 1
+    return row
+
+
+def ever_a_bad_pivot(_: np.random.Generator) -> NDArray[np.float32]:
+    """An adversary: whatever places the quickselect looks at for a pivot, the largest values left are there."""
+    values = np.full(1000, np.nan)
+    left, num_given = list(range(len(values))), 0
+    for _step in range(30):
+        places = [left[(2 * c + 1) * len(left) // 30] for c in range(15)]  # pivot_of in csrc/list.c
+        for place in places:
+            if np.isnan(values[place]):
+                values[place] = -num_given / 4096
+                num_given += 1
+        pivot = sorted(values[places])[7]
+        left = [place for place in left if not values[place] >= pivot]
+    values[np.isnan(values)] = np.linspace(-1.1, -1.0, np.isnan(values).sum())
+    return values.astype(np.float32)
+
+
+MISLED = [
+    (too_many_in_the_bracket, 0.3),
+    (a_sample_above_the_row, 0.5),
+    (equals_that_are_few, 0.5),
+    (equals_below_the_threshold, 0.5),
+    (ever_a_bad_pivot, 0.95),
+]
+
+
+@pytest.mark.parametrize(("make", "top_p"), MISLED)
 def test_a_misled_search_finds_the_same_prefix(make, top_p):
     """Where the suggested bracket is of no use, fast search is still plain search, and both are the reference."""
     row = make(np.random.Generator(np.random.Philox(key=3)))
     states = [SamplingState(SamplingParams(top_p=top_p, seed=1))]
-    fast, plain = Sampler(VOCAB_SIZE), Sampler(VOCAB_SIZE)
-    plain._kernel = Kernel(VOCAB_SIZE, VOCAB_SIZE, plain_search=True)
+    fast, plain = Sampler(len(row)), Sampler(len(row))
+    plain._kernel = Kernel(len(row), len(row), plain_search=True)
     assert fast.probabilities(row, states).tobytes() == plain.probabilities(row, states).tobytes()
     assert_matches_reference(fast, row[np.newaxis], states)
 
@@ -77,6 +118,41 @@ def test_greedy_logprobs_are_a_point(mode):
     output = Sampler(4).sample(logits, [state])
     assert output.top_token_ids[0].tolist() == [1, 3, 0]
     assert output.top_logprobs[0].tolist() == [0.0, -np.inf, -np.inf]
+
+
+def test_rank_of_a_banned_token_in_a_later_block():
+    """Banned tokens come last, by id; to count those before id 600, whole blocks of the row are looked at."""
+    logits = np.zeros(1000, np.float32)
+    logits[::3] = -np.inf  # 334 of them; 200 before id 600
+    row = Row()
+    row.set(temperature=1.0)
+    row.set_report(("raw",), 0)
+    row.force_token(600)
+    assert Kernel(1000, 1000).sample(logits[np.newaxis], [row]).ranks.tolist() == [666 + 200 + 1]
+
+
+def test_smoothing_of_a_row_that_is_cut_among_its_ties():
+    """top_k before the temperature leaves one of many tokens that all have the least logit of float32."""
+    logits = np.full((1, 5), np.finfo(np.float32).min)
+    state = SamplingState(SamplingParams(top_k=2, smoothing_factor=0.5, seed=3))
+    assert_matches_reference(Sampler(5, profile="llama_cpp"), logits, [state])
+
+
+def test_an_entropy_share_to_a_huge_power():
+    """The power of the share underflows to 0, and the temperature is the least."""
+    logits = np.array([[9.0, 0.0, 0.0, 0.0]], np.float32)
+    params = SamplingParams(temperature=1.0, dynatemp_range=0.5, dynatemp_exponent=1000.0, seed=3)
+    assert_matches_reference(Sampler(4), logits, [SamplingState(params)])
+
+
+@pytest.mark.parametrize("bits", [0x7C01, 0x7FFF, 0xFC01, 0xFFFF])
+@pytest.mark.parametrize("place", [0, 5, 300, 511, 520])
+def test_every_nan_of_float16_is_found(place, bits):
+    """With either sign and any mantissa, in whole blocks and in the last one."""
+    halves = np.zeros(530, np.uint16)
+    halves[place] = bits
+    with pytest.raises(NonFiniteLogitsError, match="finite_check"):
+        Sampler(530).sample(halves.view(np.float16), [SamplingState(SamplingParams())])
 
 
 def test_probabilities_of_failing_rows():

@@ -27,5 +27,6 @@ run_tests() { # PYTEST-OPTIONS: those tests that reach the kernel; most run on e
   "$scratch/venv/bin/python" -c \
     'from decoding.kernel import available_isas; print("instruction sets:", *available_isas(), flush=True)'
   "$scratch/venv/bin/python" -m pytest -q -p no:cacheprovider "$@" \
-    tests/oracle tests/unit/test_philox.py tests/unit/test_sampler_arguments.py tests/vectors
+    tests/oracle tests/vectors tests/unit/test_explain.py tests/unit/test_num_threads.py tests/unit/test_philox.py \
+    tests/unit/test_sampler_arguments.py
 }
