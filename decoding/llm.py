@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, overload
-
-import numpy as np
+from typing import Any, Literal, TypeAlias, overload
 
 from decoding.engine.engine import EngineSettings, EngineStats
 from decoding.engine.group import SequenceGroup
@@ -18,7 +16,7 @@ from decoding.engine.outputs import CompletionResult, Delta
 from decoding.engine.request import NO_TOKENIZER, OnSample, Request, checked_token_ids
 from decoding.engine.runner import Logits, Model, Row, Runner
 from decoding.engine.sequence import Sequence as Candidate
-from decoding.errors import ContextLengthError, ModelNotFoundError, ParameterError, Problem, TokenizerError, shown
+from decoding.errors import ContextLengthError, ModelNotFoundError, ParameterError, TokenizerError
 from decoding.kernel import STREAM_VERSION
 from decoding.models.generation import generation_defaults
 from decoding.models.registry import load_model
@@ -48,32 +46,39 @@ class LLM:
         model: str | os.PathLike[str] | None = None,
         *,
         fim_template: str | None = None,
-        **settings: Any,
+        max_num_seqs: int = 32,
+        max_batched_tokens: int = 512,
+        kv_cache_bytes: int | None = None,
+        prefix_cache: bool = True,
     ) -> None:
         """Load a checkpoint folder in Hugging Face's layout; None is the bundled model.
 
         fim_template: how a prompt and its suffix are put together to fill in the middle, such as
             "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>". None looks for the tokens of the known
             families in the tokenizer (docs/text.md).
-        settings: those of the engine, all of them optional (docs/engine.md):
-            max_num_seqs: sequences that run at the same time, >= 1 (32); further ones wait.
-            max_batched_tokens: tokens that one step feeds, >= 1 (512); a longer prompt is fed in several steps.
-            kv_cache_bytes: memory for keys and values; None is enough for max_num_seqs sequences of full length, and
-                at most 2 GiB. It is never exceeded. Where it holds less than the model's context, that is the context.
-            prefix_cache: whether what prompts leave in that memory is found again by prompts that begin alike (True).
+        max_num_seqs: sequences that run at the same time, >= 1; further ones wait.
+        max_batched_tokens: tokens that one step feeds, >= 1; a longer prompt is fed in several steps.
+        kv_cache_bytes: memory for keys and values, >= 1; never exceeded. None is enough for max_num_seqs sequences
+            of full length, and at most 2 GiB. Where it holds less than the model's context, that is the context.
+        prefix_cache: whether what prompts leave in that memory is found again by prompts that begin alike.
 
         A folder without tokenizer.json takes and gives token ids only: what needs text raises TokenizerError,
         and the text of results is empty. Raises ModelError (see decoding.errors) for a folder that cannot be
         used.
         """
-        checked = engine_settings(settings)
+        settings = EngineSettings(
+            max_num_seqs=max_num_seqs,
+            max_batched_tokens=max_batched_tokens,
+            kv_cache_bytes=kv_cache_bytes,
+            prefix_cache=prefix_cache,
+        )
         folder = bundled_model_folder() if model is None else _folder(model)
         loaded = load_model(folder)
         tokenizer: Tokenizer | None = None
         if os.path.lexists(folder / "tokenizer.json"):  # a link to nowhere is a broken tokenizer, not a missing one
             tokenizer = Tokenizer.from_folder(folder, loaded.config.vocab_size)
         self._folder: Path | None = folder
-        self._open(loaded, tokenizer, BUNDLED_NAME if model is None else folder.resolve().name, fim_template, checked)
+        self._open(loaded, tokenizer, BUNDLED_NAME if model is None else folder.resolve().name, fim_template, settings)
 
     @classmethod
     def from_parts(
@@ -85,10 +90,13 @@ class LLM:
         fim_template: str | None = None,
         **settings: Any,
     ) -> LLM:
-        """An LLM around any object that stands where our models stand (`decoding.engine.runner.Model`)."""
+        """An LLM around any object that stands where our models stand (`decoding.engine.runner.Model`).
+
+        settings: max_num_seqs, max_batched_tokens, kv_cache_bytes, prefix_cache, as of LLM itself.
+        """
         llm = cls.__new__(cls)
         llm._folder = None
-        llm._open(model, tokenizer, name, fim_template, engine_settings(settings))
+        llm._open(model, tokenizer, name, fim_template, EngineSettings(**settings))
         return llm
 
     def _open(
@@ -241,38 +249,6 @@ class LLM:
                 self.host.step()
         finally:
             self.host.abort(groups)
-
-
-def engine_settings(settings: Mapping[str, Any]) -> EngineSettings:
-    """The engine's settings from the arguments of LLM; ParameterError names all that are wrong."""
-    given = {"cache_bytes" if name == "kv_cache_bytes" else name: value for name, value in settings.items()}
-    problems = []
-    for name, value in settings.items():
-        rule = _SETTING_RULES.get(name)
-        if rule is None:
-            raise TypeError(f"LLM has no argument {name!r}")
-        if not rule.accepts(value):
-            problems.append(Problem(name, shown(value), rule.text))
-    if problems:
-        raise ParameterError(problems)
-    return EngineSettings(**{n: v if v is None or isinstance(v, bool) else int(v) for n, v in given.items()})
-
-
-class _Rule(NamedTuple):
-    text: str
-    accepts: Callable[[Any], bool]
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= 1)
-
-
-_SETTING_RULES = {
-    "max_num_seqs": _Rule("must be an integer >= 1", _is_count),
-    "max_batched_tokens": _Rule("must be an integer >= 1", _is_count),
-    "kv_cache_bytes": _Rule("must be an integer >= 1, or None", lambda value: value is None or _is_count(value)),
-    "prefix_cache": _Rule("must be True or False", lambda value: isinstance(value, bool)),
-}
 
 
 def bundled_model_folder() -> Path:

@@ -85,7 +85,7 @@ class RequestHandle:
             self.abort()
 
     async def results(self) -> list[CompletionResult]:
-        """What `LLM.complete` gives for a list of prompts with on_error="status". A cancelled wait aborts the request."""
+        """What `LLM.complete` gives for a list of prompts with on_error="status"; cancelling the wait aborts it."""
         try:
             while not self.is_done:
                 self._news.clear()

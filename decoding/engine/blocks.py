@@ -71,15 +71,17 @@ class _Slot:
 class BlockPool:
     """Hands out slots and blocks, and remembers what is in them.
 
-    num_slots: >= 1. num_blocks: for all slots together. keeps: whether blocks are kept for later prompts.
+    num_slots: >= 1. num_blocks: for all slots together. keeps: whether blocks are kept for later prompts. copies:
+    whether what sequences share is copied, for a cache that writes to it.
     changes: what has happened that the cache must follow before it is used, in order; whoever does so empties it.
     """
 
-    def __init__(self, num_slots: int, num_blocks: int, *, keeps: bool = True) -> None:
+    def __init__(self, num_slots: int, num_blocks: int, *, keeps: bool = True, copies: bool = False) -> None:
         self.num_blocks = num_blocks
         self.num_used = 0
         self.changes: list[Change] = []
         self._keeps = keeps
+        self._copies = copies
         self._slots = [_Slot() for _ in range(num_slots)]
         self._index: dict[Digest, int] = {}
         self._clock = 0
@@ -121,22 +123,31 @@ class BlockPool:
         if prefix is not None and self._can_take_over(prefix):
             self._slots[prefix.slot].is_live = True
             return prefix
-        prefix = None if prefix is None else self._within_depth(prefix)
-        if prefix is not None:  # what is to be shared must not be evicted for the slot that shares it
-            self._slots[prefix.slot].holders[self] = prefix.num_tokens
+        if prefix is None:
+            index = self._free_slot()
+            if index is None:
+                return None
+            self._slots[index].is_live = True
+            return Prefix(index, 0)
+        return self._share(self._within_depth(prefix))
+
+    def _share(self, prefix: Prefix) -> Prefix | None:
+        """A slot that begins with the prefix of another one."""
+        source = self._slots[prefix.slot]
+        source.holders[self] = prefix.num_tokens  # or it might be evicted for the slot that is to share it
+        source.last_used = self._clock
         index = self._free_slot()
-        if prefix is not None:
-            del self._slots[prefix.slot].holders[self]
+        if index is not None:
+            slot = self._slots[index]
+            slot.is_live = True
+            if not self._copies:
+                slot.base, slot.end = prefix, prefix.num_tokens // BLOCK_SIZE
+                source.holders[index] = prefix.num_tokens
+            elif not self.reserve(index, prefix.num_tokens):
+                self._slots[index], index = _Slot(), None
+        del source.holders[self]
         if index is None:
             return None
-        slot = self._slots[index]
-        slot.is_live, slot.base = True, prefix
-        if prefix is None:
-            return Prefix(index, 0)
-        slot.end = slot.first
-        source = self._slots[prefix.slot]
-        source.holders[index] = prefix.num_tokens
-        source.last_used = self._clock
         self.changes.append(Change(index, prefix.num_tokens, prefix.slot))
         return Prefix(index, prefix.num_tokens)
 
@@ -217,7 +228,7 @@ class BlockPool:
         slot = self._slots[prefix.slot]
         return not slot.is_live and not slot.holders and slot.end * BLOCK_SIZE == prefix.num_tokens
 
-    def _within_depth(self, prefix: Prefix) -> Prefix | None:
+    def _within_depth(self, prefix: Prefix) -> Prefix:
         """The part of a prefix that does not spread a sequence over more slots than are allowed."""
         chain = [prefix]
         while (base := self._slots[chain[-1].slot].base) is not None:

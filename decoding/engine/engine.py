@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence as Several
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
 
+from decoding.checks import Check, RuleError, boolean, integer, or_none
 from decoding.engine.blocks import BLOCK_SIZE, MAX_DEPTH, BlockPool, num_blocks_of
 from decoding.engine.group import Listener, SequenceGroup, fail_all
 from decoding.engine.logprobs import TokenScore
@@ -22,28 +23,46 @@ from decoding.engine.request import Request
 from decoding.engine.runner import Cache, Logits, Model, Row, Runner
 from decoding.engine.scheduler import Entry, Scheduler, Work
 from decoding.engine.sequence import Sequence
-from decoding.errors import ContextLengthError, DecodingError, EngineError, LogitsError, ParameterError
+from decoding.errors import ContextLengthError, DecodingError, EngineError, LogitsError, ParameterError, Problem, shown
 from decoding.sampler import Sampler, SamplerOutput
 from decoding.text.tokenizer import Tokenizer
 
-MAX_BATCHED_TOKENS = 512
 DEFAULT_CACHE_BYTES = 2**31
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """What bounds an engine.
+    """What bounds an engine; ParameterError names all that are wrong.
 
-    max_num_seqs: sequences that run at the same time.
-    max_batched_tokens: tokens that one step feeds, at least max_num_seqs: a long prompt is fed in pieces of it.
-    cache_bytes: memory for keys and values; None is what max_num_seqs sequences of full length need, up to 2 GiB.
+    max_num_seqs: sequences that run at the same time, >= 1; further ones wait.
+    max_batched_tokens: tokens that one step feeds, >= 1 (max_num_seqs at least); a long prompt is fed in pieces of it.
+    kv_cache_bytes: memory for keys and values; None is what max_num_seqs sequences of full length need, up to 2 GiB.
     prefix_cache: whether the cache keeps what prompts and outputs left in it, for later prompts that begin alike.
     """
 
     max_num_seqs: int = 32
-    max_batched_tokens: int = MAX_BATCHED_TOKENS
-    cache_bytes: int | None = None
+    max_batched_tokens: int = 512
+    kv_cache_bytes: int | None = None
     prefix_cache: bool = True
+
+    def __post_init__(self) -> None:
+        problems = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            try:
+                object.__setattr__(self, field.name, _SETTINGS[field.name](value))
+            except RuleError as error:
+                problems.append(Problem(field.name, shown(value), str(error)))
+        if problems:
+            raise ParameterError(problems)
+
+
+_SETTINGS: dict[str, Check] = {
+    "max_num_seqs": integer(1),
+    "max_batched_tokens": integer(1),
+    "kv_cache_bytes": or_none(integer(1, 2**63 - 1)),
+    "prefix_cache": boolean,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +79,7 @@ class EngineStats:
     num_blocks: int
     num_blocks_used: int
     num_blocks_live: int
-    cache_bytes: int
+    kv_cache_bytes: int
     num_steps: int
     num_prompt_tokens: int
     num_cached_tokens: int
@@ -107,8 +126,8 @@ class Engine:
         num_blocks = _num_blocks(settings, config.max_position_embeddings, self._runner.token_bytes)
         if num_blocks < MAX_DEPTH:
             least = MAX_DEPTH * BLOCK_SIZE * self._runner.token_bytes
-            raise ParameterError.single("kv_cache_bytes", settings.cache_bytes, f"must be at least {least:,}")
-        self._pool = BlockPool(num_slots, num_blocks, keeps=settings.prefix_cache)
+            raise ParameterError.single("kv_cache_bytes", settings.kv_cache_bytes, f"must be at least {least:,}")
+        self._pool = BlockPool(num_slots, num_blocks, keeps=settings.prefix_cache, copies=self._runner.copies)
         self._scheduler = Scheduler(
             self._pool, settings.max_num_seqs, max(settings.max_batched_tokens, settings.max_num_seqs)
         )
@@ -134,7 +153,7 @@ class Engine:
             num_blocks=pool.num_blocks,
             num_blocks_used=pool.num_used,
             num_blocks_live=pool.num_live,
-            cache_bytes=pool.num_blocks * BLOCK_SIZE * self._runner.token_bytes,
+            kv_cache_bytes=pool.num_blocks * BLOCK_SIZE * self._runner.token_bytes,
             num_steps=self._num_steps,
             num_prompt_tokens=self._num_fed,
             num_cached_tokens=self._num_found,
@@ -243,7 +262,7 @@ class Engine:
             self._scheduler.finish(entry)
             self._finish_empty(group)
         elif not entry.num_pending:
-            logits = rows.of[entry] if entry in rows.of else group.first_logits
+            logits = rows.of.get(entry, group.first_logits)
             if entry.owner is None:
                 entry.owner = group.start(entry.choice)
                 if entry.family.num_left and group.first_logits is None:
@@ -313,5 +332,5 @@ def _num_blocks(settings: EngineSettings, max_tokens: int, token_bytes: int) -> 
     wanted = settings.max_num_seqs * num_blocks_of(max_tokens) + MAX_DEPTH - 1
     if not token_bytes:
         return wanted
-    most = (settings.cache_bytes or DEFAULT_CACHE_BYTES) // (BLOCK_SIZE * token_bytes)
-    return min(most, wanted) if settings.cache_bytes is None else most
+    most = (settings.kv_cache_bytes or DEFAULT_CACHE_BYTES) // (BLOCK_SIZE * token_bytes)
+    return min(most, wanted) if settings.kv_cache_bytes is None else most

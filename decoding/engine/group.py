@@ -118,6 +118,7 @@ class SequenceGroup:
         metrics.first_token_seconds = self._first_token_at - self._arrival
         metrics.prefill_seconds = max(0.0, metrics.first_token_seconds - metrics.queue_seconds)
         metrics.per_token_seconds = (self._last_token_at - self._first_token_at) / max(1, num_tokens - self.num_runs)
+        metrics.num_preemptions = self.family.num_preemptions
         metrics.total_seconds = time.perf_counter() - self._arrival
 
     def deltas(self, sequence: Sequence, first_index: int) -> Iterator[Delta]:

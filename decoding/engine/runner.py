@@ -36,7 +36,8 @@ class SlotCache(Protocol):
 
     share: the sequence in dst_slot begins with the first tokens of the one in src_slot, which stay there.
     truncate: nobody will ask for the tokens of a slot after its first `num_tokens`.
-    A cache that says how many bytes a token takes (`token_bytes`) is bounded in bytes, too.
+    Optional attributes: `token_bytes`, what a token takes, without which nothing is bounded in bytes; `copies`, whether
+    `share` copies rather than shares.
     """
 
     def share(self, src_slot: int, dst_slot: int, num_tokens: int) -> None: ...
@@ -71,6 +72,11 @@ class Runner:
     def token_bytes(self) -> int:
         """Memory for the keys and values of one token; 0 where the cache does not say."""
         return int(getattr(self._cache, "token_bytes", 0))
+
+    @property
+    def copies(self) -> bool:
+        """Whether what sequences share is there once for each of them."""
+        return bool(getattr(self._cache, "copies", False))
 
     def forward(self, rows: Sequence[Row], *, all_logits: bool = False) -> Logits:
         """One forward pass; logits [rows, vocab] of each row's last token, or [tokens, vocab] of all of them."""

@@ -1,8 +1,8 @@
 """Scheduler: who takes part in the next step, and with how many tokens; in plain integers.
 
 First come, first served. Sequences that generate always get their token; what is left of the step's budget goes to
-prompts, oldest first, so that a long prompt is fed in pieces and stalls nobody. When the memory is used up, the youngest
-sequence gives up its own, and is computed again when its turn comes: the oldest one so always gets on.
+prompts, oldest first, so that a long prompt is fed in pieces and stalls nobody. When the memory is used up, the
+youngest sequence gives up its own, and is computed again when its turn comes: the oldest one so always gets on.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Family:
     num_started: int = 0
     source: Prefix | None = None
     is_prefilling: bool = False
+    num_preemptions: int = 0
     owner: Any = None
 
 
@@ -223,6 +224,7 @@ class Scheduler:
 
     def _preempt(self, entry: Entry) -> None:
         self.num_preemptions += 1
+        entry.family.num_preemptions += 1
         self.finish(entry)
         entry.num_computed = 0
         insort(self.preempted, entry, key=lambda entry: entry.order)

@@ -112,9 +112,10 @@ class Sequence:
             self._finish("stop", match.stop, match.end if params.include_stop_str_in_output else match.start)
         elif self.num_tokens >= self.request.max_output_tokens:
             self._finish("length")
-        else:  # a stop string that stays in the text takes nothing back
-            held = 0 if params.include_stop_str_in_output else self._matcher.held
-            self._transcript.release(self._transcript.num_bytes - held)
+        elif params.include_stop_str_in_output or not params.stop:  # nothing can be taken back
+            self._transcript.release(self._transcript.num_bytes + 1)
+        else:
+            self._transcript.release(self._transcript.num_bytes - self._matcher.held)
 
     def _finish(self, reason: FinishReason, stop_reason: str | int | None = None, cut: int | None = None) -> None:
         self.finish_reason = reason

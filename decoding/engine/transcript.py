@@ -71,8 +71,8 @@ class Transcript:
         self._num_bytes += len(data)
 
     def release(self, end: int) -> None:
-        """Release the bytes up to `end` and the tokens that start before it."""
-        self._release_text(end, final=False)
+        """Release the bytes up to `end` and the tokens that start before it; past the last byte, those without any."""
+        self._release_text(min(end, self._num_bytes), final=False)
         self._release_tokens(end)
 
     def close(self, cut: int | None) -> None:

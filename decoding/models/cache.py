@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from decoding.errors import ParameterError
 from decoding.models.activations import Array
-from decoding.models.batch import ForwardBatch, Indices, Rows
+from decoding.models.batch import ForwardBatch, Indices, Integers, Rows
 from decoding.models.config import ModelConfig
 from decoding.models.pages import Pages
 
@@ -122,7 +122,7 @@ class KVCache:
     def _shared_end(self, slot: int) -> int:
         return self._shared[slot][-1].after if self._shared[slot] else 0
 
-    def kinds(self, slots: Indices) -> Indices | None:
+    def kinds(self, slots: Integers) -> Indices | None:
         """For each slot a number, the same for those that begin with the same memory; None where none shares any."""
         shared = [self._shared[slot] for slot in slots.tolist()]
         if not any(shared):

@@ -155,7 +155,7 @@ def attention(
 
 
 def _softmax_weights(scores: Array) -> Array:
-    """Scores -> exp(scores - max), in place, without overflow; returns their sums [..., 1] over the last axis."""
+    """Scores to exp(scores - max), in place, without overflow; returns their sums [..., 1] over the last axis."""
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     sums: Array = np.einsum("...k->...", scores)[..., None]  # three times as fast as sum() on short rows

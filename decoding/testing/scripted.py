@@ -40,8 +40,11 @@ class ScriptedConfig:
 class ScriptedCache:
     """The token ids of each slot; ValueError where a slot lacks tokens that it is said to have.
 
-    It keeps what a real cache keeps: the beginning that a slot shares is looked up where it is, each time.
+    It keeps what a real cache keeps: the beginning that a slot shares is looked up where it is, each time. A token
+    counts as one byte.
     """
+
+    token_bytes = 1
 
     def __init__(self, num_slots: int) -> None:
         self._bases: list[tuple[int, int] | None] = [None] * num_slots

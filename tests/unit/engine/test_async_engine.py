@@ -98,7 +98,7 @@ def test_whoever_goes_away_frees_everything(how):
                     break
 
         task = asyncio.create_task(read())
-        await until(lambda: handle._groups and engine.stats().num_sampled_tokens > 20)
+        await until(lambda: handle._groups and engine.stats().num_sampled_tokens > (0 if how == "break" else 20))
         if how == "cancel":
             task.cancel()
         elif how == "abort":
@@ -154,14 +154,15 @@ def test_the_line_is_bounded():
             try:
                 return await engine.complete("ab", SamplingParams(seed=1, max_tokens=30, ignore_eos=True))
             except OverloadedError as error:
-                assert error.retry_after >= 1
-                assert "try again" in str(error)
+                refused.append(error)
                 return None
 
         found = await asyncio.gather(*(one() for _ in range(200)))
         return [result for result in found if result is not None], await one()
 
+    refused = []
     accepted, later = run(scenario, max_waiting=8)
+    assert all(error.retry_after >= 1 and "try again" in str(error) for error in refused)
     assert 8 <= len(accepted) < 200
     assert all(result == later for result in accepted)
 
@@ -224,13 +225,14 @@ def test_a_model_that_raises_fails_the_step_and_not_the_engine():
             deltas.append(delta)
             broken.set()
         broken.clear()
-        return deltas[-1].error, await engine.complete("ab", SamplingParams(seed=1)), engine.stats()
+        results = await engine.complete("ab", SamplingParams(seed=1))
+        await until(lambda: engine.stats().num_blocks_live == 0)
+        return deltas[-1].error, results
 
-    error, (result,), stats = run(scenario, make_llm(script))
+    error, (result,) = run(scenario, make_llm(script))
     assert isinstance(error, EngineError)
     assert isinstance(error.__cause__, OSError)
     assert result == make_llm().complete("ab", SamplingParams(seed=1))
-    assert stats.num_blocks_live == 0
 
 
 def test_llm_and_async_engine_share_one_model():

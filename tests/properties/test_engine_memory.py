@@ -1,0 +1,134 @@
+"""Short memory, other schedules, other users: what a request gets is what it gets alone, and nothing stays behind."""
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decoding.engine.blocks import BLOCK_SIZE
+from decoding.llm import LLM
+from decoding.params import SamplingParams
+from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
+
+TOKENIZER = byte_tokenizer([b"ab", b"\xe2\x80"], ["<eos>"])
+EOS = TOKENIZER.vocab_size - 1
+PARAMS = st.builds(
+    SamplingParams,
+    seed=st.integers(0, 5),
+    n=st.integers(1, 4),
+    max_tokens=st.integers(0, 40),
+    temperature=st.sampled_from([0.0, 1.0, 2.0]),
+    frequency_penalty=st.sampled_from([0.0, 0.5]),
+    repetition_penalty=st.sampled_from([1.0, 1.3]),
+    dry_multiplier=st.sampled_from([0.0, 0.8]),
+    mirostat_tau=st.sampled_from([None, 3.0]),
+    logprobs=st.sampled_from([None, 1]),
+    logprobs_mode=st.sampled_from(["raw", ("final", "raw")]),
+    echo=st.booleans(),
+    stop=st.sampled_from([(), ("ab",)]),
+    ignore_eos=st.booleans(),
+    allowed_token_ids=st.just([97, 98, 0xE2, *range(256, EOS + 1)]),
+)
+# Prompts that begin alike, block by block, so that the prefix cache has something to find.
+PROMPTS = st.builds(
+    lambda blocks, rest: [token for block in blocks for token in [block] * BLOCK_SIZE] + rest,
+    st.lists(st.sampled_from([97, 98]), max_size=3),
+    st.lists(st.sampled_from([97, 98]), min_size=1, max_size=4),
+)
+REQUESTS = st.lists(st.tuples(PROMPTS, PARAMS), min_size=1, max_size=6)
+SETTINGS = st.fixed_dictionaries(
+    {
+        "max_num_seqs": st.integers(1, 6),
+        "max_batched_tokens": st.integers(1, 40),
+        "kv_cache_bytes": st.integers(9, 20).map(lambda blocks: blocks * BLOCK_SIZE),
+        "prefix_cache": st.booleans(),
+    }
+)
+
+
+def make_llm(**settings):
+    """Logits that depend on nothing but the sequence's own tokens; room for 96 of them."""
+    model = ScriptedModel(hashed_logits(), TOKENIZER.vocab_size, max_position_embeddings=96, eos_token_ids=(EOS,))
+    return LLM.from_parts(model, TOKENIZER, **settings)
+
+
+def free(llm):
+    """Whether nothing runs, waits or holds memory."""
+    stats = llm.stats
+    return (stats.num_running, stats.num_waiting, stats.num_blocks_live) == (0, 0, 0)
+
+
+@settings(max_examples=60)
+@given(REQUESTS, SETTINGS)
+def test_short_memory_changes_nothing(requests, given_settings):
+    """Together in a memory that is always short, with and without prefix cache: bit for bit what each gets alone."""
+    prompts, params = map(list, zip(*requests, strict=True))
+    alone = [make_llm(prefix_cache=False).complete(prompt, one) for prompt, one in requests]
+    llm = make_llm(**given_settings)
+    assert llm.complete(prompts, params) == alone
+    assert llm.complete(prompts, params) == alone
+    assert free(llm)
+
+
+def test_preemption_happens_and_is_told():
+    """The tests here mean something: sequences do lose their memory, and it is in the metrics."""
+    llm = make_llm(max_num_seqs=4, kv_cache_bytes=10 * BLOCK_SIZE)
+    params = SamplingParams(seed=1, max_tokens=60, ignore_eos=True, frequency_penalty=0.3)
+    results = llm.complete([[97], [98], [99], [100]], params)
+    assert llm.stats.num_preemptions > 0
+    assert sum(result.metrics.num_preemptions for result in results) == llm.stats.num_preemptions
+    assert results == [make_llm().complete([prompt], params) for prompt in (97, 98, 99, 100)]
+
+
+@settings(max_examples=60)
+@given(REQUESTS, SETTINGS, st.data())
+def test_leaving_at_any_step_leaves_nothing(requests, given_settings, data):
+    """Streams are closed at any piece, in any order; the others get what they get alone, and in the end all is free."""
+    llm = make_llm(**given_settings)
+    requests = [(prompt, replace(params, n=min(params.n, 2))) for prompt, params in requests]
+    streams = {index: llm.stream(*request) for index, request in enumerate(requests)}
+    pieces = {index: [] for index in streams}
+    while streams:
+        index = data.draw(st.sampled_from(sorted(streams)))
+        if data.draw(st.integers(0, 9)) == 0:
+            streams.pop(index).close()
+            pieces.pop(index)
+            continue
+        piece = next(streams[index], None)
+        if piece is None:
+            del streams[index]
+        else:
+            pieces[index].append(piece)
+    assert free(llm)
+    for index, deltas in pieces.items():
+        choices = make_llm().complete(*requests[index]).choices
+        texts = ["".join(delta.text for delta in deltas if delta.index == choice.index) for choice in choices]
+        assert texts == [choice.text for choice in choices]
+
+
+def test_a_prefix_that_is_kept_is_not_fed_again():
+    """The second prompt that begins alike feeds its own part only; a scored prompt is always computed."""
+    llm = make_llm()
+    prompt = [97] * 40
+    params = SamplingParams(seed=1, max_tokens=1)
+    assert llm.complete(prompt, params).metrics.cached_tokens == 0
+    assert llm.complete([*prompt, 98], params).metrics.cached_tokens == 2 * BLOCK_SIZE
+    assert llm.complete([97] * 32, params).metrics.cached_tokens == BLOCK_SIZE  # the last token must be fed
+    assert llm.stats.num_prompt_tokens == 40 + 9 + 16
+    assert llm.stats.num_cached_tokens == 3 * BLOCK_SIZE
+    scored = llm.complete(prompt, SamplingParams(seed=1, max_tokens=1, echo=True, logprobs=0))
+    assert scored.metrics.cached_tokens == 0
+    assert None not in scored.choices[0].logprobs.token_logprobs[1:]
+    assert make_llm(prefix_cache=False).complete([prompt, prompt], params)[1].metrics.cached_tokens == 0
+
+
+def test_candidates_share_the_blocks_of_their_prompt():
+    """Sixteen candidates of a prompt of five blocks hold these once, and a block or two of their own each."""
+    model = ScriptedModel(hashed_logits(), 257, max_position_embeddings=200)
+    llm = LLM.from_parts(model, max_num_seqs=16)
+    stream = llm.stream([1] * (5 * BLOCK_SIZE), SamplingParams(n=16, seed=1, max_tokens=10))
+    for _ in range(20):
+        next(stream)
+    assert llm.stats.num_running == 16
+    assert llm.stats.num_blocks_live == 5 + 16
+    assert model.num_tokens < 5 * BLOCK_SIZE + 2 * 16
