@@ -2,7 +2,7 @@
 
 The server runs in a process of its own with the model of --model (default: stories260K beside the checkout, else the
 bundled one), the client here. CPU time is that of the server's process (/proc). The engine's own figures come from
-benchmarks/server_engine.py with the same requests. --peer PORT MODEL measures another Completions server that is running
+benchmarks/server_engine.py with the same requests. --peer PORT MODEL measures another Completions server that runs
 already, llama-cpp-python's for instance, by the same client.
 """
 
@@ -27,7 +27,7 @@ from benchmarks.server_client import Arrivals, seconds_of, stream
 from decoding.bench import machine, machine_lines
 
 STREAMS, TOKENS = 32, 200
-MANY, MANY_TOKENS = 1000, 16
+MANY, MANY_TOKENS, ARRIVAL = 1000, 32, 2.0
 STORIES = Path(__file__).resolve().parents[2] / "shared" / "models" / "stories260K"
 
 BOUNDS = {
@@ -99,18 +99,20 @@ async def steady(port: int, pid: int | None, name: str) -> dict[str, float]:
 
 
 async def crowd(port: int, name: str) -> dict[str, float]:
-    """1,000 streams at once, and health asked all the while."""
-    slowest = 0.0
+    """1,000 streams at once; health is asked from the moment at which all have been let in."""
+    health = []
     task = asyncio.ensure_future(many(port, name, MANY, MANY_TOKENS))
+    await asyncio.sleep(ARRIVAL)
     while not task.done():
-        slowest = max(slowest, (await seconds_of(port, "GET", "/health"))[1])
-        await asyncio.sleep(0.05)
+        health.append((await seconds_of(port, "GET", "/health"))[1])
+        await asyncio.sleep(0.02)
     every = task.result()
-    bad = sum(one.status != 200 or not one.is_whole or len(one.times) != MANY_TOKENS for one in every)
+    bad = sum(one.status != 200 or not one.is_whole for one in every)
     return {
         "errors of 1,000 streams": bad,
         "1,000 streams, seconds": max(one.seconds for one in every),
-        "health under 1,000 streams, slowest, ms": 1e3 * slowest,
+        "health under 1,000 streams, slowest, ms": 1e3 * max(health),
+        "  median": 1e3 * median(health),
     }
 
 
@@ -133,11 +135,13 @@ async def flood(port: int, name: str) -> dict[str, float]:
 async def siege(port: int, name: str) -> dict[str, float]:
     """300 readers that do not read and 50 bodies that do not end."""
     body = json.dumps({**request(name, 0, 400), "stream": True}).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     writers = []
     for number in range(350):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(head.encode() + (body if number < 300 else body[:9]))
+        writer.write(
+            b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n" + head.encode() + (body if number < 300 else body[:9])
+        )
         writers.append(writer)
     _, seconds = await seconds_of(port, "POST", "/tokenize", {"model": name, "prompt": "a normal request"})
     for writer in writers:

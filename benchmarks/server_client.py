@@ -9,6 +9,7 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 _HEAD = (
@@ -29,7 +30,7 @@ class Arrivals:
     @property
     def gaps(self) -> list[float]:
         """Seconds between one event with text and the next."""
-        return [after - before for before, after in zip(self.times, self.times[1:], strict=False)]
+        return [after - before for before, after in pairwise(self.times)]
 
 
 async def stream(port: int, body: dict[str, Any], path: str = "/v1/completions") -> Arrivals:

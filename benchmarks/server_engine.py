@@ -10,6 +10,7 @@ import asyncio
 import json
 import sys
 import time
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -33,7 +34,7 @@ async def _measure(model: str, streams: int, tokens: int) -> dict[str, Any]:
     every = await asyncio.gather(*(_arrivals(engine, f"Once {i}", _params(tokens, i)) for i in range(streams)))
     cpu = time.process_time() - cpu
     await engine.close()
-    gaps = [after - before for one in every for before, after in zip(one, one[1:], strict=False)]
+    gaps = [after - before for one in every for before, after in pairwise(one)]
     num_tokens = sum(map(len, every))
     return {"cpu": cpu, "tokens": num_tokens, "gaps": gaps, "first": median(one[0] for one in alone)}
 
