@@ -31,7 +31,7 @@ def serve(models: Mapping[str, LLM], listener: socket.socket, settings: ServerSe
     """Serve until SIGTERM or Ctrl-C: then no new work, what runs gets its grace, and the call returns."""
     log.set_up(settings.log_level)
     _allow_many_files()
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     sys.setswitchinterval(_SWITCH_INTERVAL)
     AppStatus.enable_automatic_graceful_drain = False  # streams go on until the engine has ended them
     app, service = create_app(models, settings)

@@ -1,0 +1,251 @@
+"""What the server costs and bears: `python -m benchmarks.server`, about a minute; the soak: `--soak 3600`.
+
+The server runs in a process of its own with the model of --model (default: stories260K beside the checkout, else the
+bundled one), the client here. CPU time is that of the server's process (/proc). The engine's own figures come from
+benchmarks/server_engine.py with the same requests. --peer PORT MODEL measures another Completions server that runs
+already, llama-cpp-python's for instance, by the same client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from benchmarks.server_client import Arrivals, seconds_of, stream
+from decoding.bench import machine, machine_lines
+
+STREAMS, TOKENS = 32, 200
+MANY, MANY_TOKENS, ARRIVAL = 1000, 32, 2.0
+STORIES = Path(__file__).resolve().parents[2] / "shared" / "models" / "stories260K"
+
+BOUNDS = {
+    "CPU a streamed token, us": 250.0,
+    "first token, ms over the engine's": 10.0,
+    "p99 gap / median gap": 1.5,
+    "errors of 1,000 streams": 0.0,
+    "refusing n = 10^9, slowest, ms": 50.0,
+    "health under 1,000 streams, slowest, ms": 100.0,
+    "flood: slowest refusal, ms": 1000.0,
+    "flood: recovery, ms": 2000.0,
+    "300 slow readers, 50 half bodies: a request, ms": 3000.0,
+}
+"""What the project has set itself; what is measured must not be more."""
+
+
+@contextlib.contextmanager
+def serving(model: str, *flags: str) -> Iterator[tuple[int, int]]:
+    """A server; its port and process id."""
+    command = [sys.executable, "-m", "decoding", "serve", "--port=0", *flags, *([model] if model else [])]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        lines = iter(process.stderr.readline, "")
+        port = next(int(found[1]) for line in lines if (found := re.search(r" on http://127\.0\.0\.1:(\d+)", line)))
+        yield port, process.pid
+    finally:
+        process.terminate()
+        process.wait()
+        process.stderr.close()
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process so far, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def request(name: str, seed: int, tokens: int) -> dict[str, Any]:
+    """A request whose work is the same at the engine and at the server."""
+    return {"model": name, "prompt": f"Once {seed}", "max_tokens": tokens, "seed": seed, "ignore_eos": True}
+
+
+async def many(port: int, name: str, streams: int, tokens: int) -> list[Arrivals]:
+    """So many streams at once."""
+    return await asyncio.gather(*(stream(port, request(name, seed, tokens)) for seed in range(streams)))
+
+
+def p99_over_median(gaps: Sequence[float]) -> float:
+    """How far the slowest hundredth is from the middle."""
+    return quantiles(gaps, n=100)[98] / median(gaps)
+
+
+async def steady(port: int, pid: int | None, name: str) -> dict[str, float]:
+    """32 streams: CPU a token, gaps; and the first token of a stream alone."""
+    alone = [await stream(port, request(name, seed, 2)) for seed in range(40)]
+    cpu = cpu_seconds(pid) if pid else 0.0
+    start = time.perf_counter()
+    every = await many(port, name, STREAMS, TOKENS)
+    seconds = time.perf_counter() - start
+    num_tokens = sum(len(one.times) for one in every)
+    return {
+        "cpu": (cpu_seconds(pid) - cpu) / num_tokens if pid else float("nan"),
+        "tokens/s": num_tokens / seconds,
+        "p99": p99_over_median([gap for one in every for gap in one.gaps]),
+        "gap": median(gap for one in every for gap in one.gaps),
+        "first": median(one.times[0] for one in alone),
+    }
+
+
+async def crowd(port: int, name: str) -> dict[str, float]:
+    """1,000 streams at once; health is asked from the moment at which all have been let in."""
+    health = []
+    task = asyncio.ensure_future(many(port, name, MANY, MANY_TOKENS))
+    await asyncio.sleep(ARRIVAL)
+    while not task.done():
+        health.append((await seconds_of(port, "GET", "/health"))[1])
+        await asyncio.sleep(0.02)
+    every = task.result()
+    bad = sum(one.status != 200 or not one.is_whole for one in every)
+    return {
+        "errors of 1,000 streams": bad,
+        "1,000 streams, seconds": max(one.seconds for one in every),
+        "health under 1,000 streams, slowest, ms": 1e3 * max(health),
+        "  median": 1e3 * median(health),
+    }
+
+
+async def flood(port: int, name: str) -> dict[str, float]:
+    """Ten times what a small server takes, at once: who is refused hears it soon, who is not gets everything."""
+    every = await many(port, name, 400, 30)
+    start = time.perf_counter()
+    await stream(port, request(name, 0, 1))
+    served = [one for one in every if one.status == 200]
+    assert all(one.is_whole and len(one.times) == 30 for one in served)
+    refused = [one.seconds for one in every if one.status == 429]
+    return {
+        "flood: served": len(served),
+        "flood: refused": len(refused),
+        "flood: slowest refusal, ms": 1e3 * max(refused, default=float("nan")),
+        "flood: recovery, ms": 1e3 * (time.perf_counter() - start),
+    }
+
+
+async def siege(port: int, name: str) -> dict[str, float]:
+    """300 readers that do not read and 50 bodies that do not end."""
+    body = json.dumps({**request(name, 0, 400), "stream": True}).encode()
+    head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    writers = []
+    for number in range(350):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(
+            b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n" + head.encode() + (body if number < 300 else body[:9])
+        )
+        writers.append(writer)
+    _, seconds = await seconds_of(port, "POST", "/tokenize", {"model": name, "prompt": "a normal request"})
+    for writer in writers:
+        writer.transport.abort()
+    return {"300 slow readers, 50 half bodies: a request, ms": 1e3 * seconds}
+
+
+async def refusals(port: int, name: str) -> dict[str, float]:
+    """N = 10^9, a hundred times."""
+    body = {"model": name, "prompt": "a", "n": 10**9}
+    every = [await seconds_of(port, "POST", "/v1/completions", body) for _ in range(100)]
+    assert {status for status, _ in every} == {400}
+    return {"refusing n = 10^9, slowest, ms": 1e3 * max(seconds for _, seconds in every)}
+
+
+def measure(model: str) -> dict[str, float]:
+    """All figures."""
+    name = Path(model).name if model else "bundled"
+    command = [sys.executable, "-m", "benchmarks.server_engine", model, str(STREAMS), str(TOKENS)]
+    engine = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    with serving(model) as (port, pid):
+        found = asyncio.run(steady(port, pid, name))
+        figures = {
+            "CPU a streamed token, us": 1e6 * (found["cpu"] - engine["cpu"] / engine["tokens"]),
+            "  the engine's own, us": 1e6 * engine["cpu"] / engine["tokens"],
+            "tokens/s, 32 streams": found["tokens/s"],
+            "first token, ms over the engine's": 1e3 * (found["first"] - engine["first"]),
+            "  the engine's own, ms": 1e3 * engine["first"],
+            "p99 gap / median gap": found["p99"],
+            "  the engine's own": p99_over_median(engine["gaps"]),
+            **asyncio.run(refusals(port, name)),
+            **asyncio.run(crowd(port, name)),
+            **asyncio.run(siege(port, name)),
+        }
+    with serving(model, "--max-running=8", "--max-waiting=32") as (port, _):
+        figures |= asyncio.run(flood(port, name))
+    return figures
+
+
+def soak(model: str, seconds: float) -> None:
+    """Streams come, end and are cut off for so long; memory and errors, a line every half minute."""
+    name = Path(model).name if model else "bundled"
+    with serving(model) as (port, pid):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            until = min(end, time.monotonic() + 30)
+            num, bad = asyncio.run(_churn(port, name, until))
+            resident = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+            print(f"{num} streams, {bad} bad, {int(resident[1]) // 1024 if resident else 0} MiB", flush=True)
+
+
+async def _churn(port: int, name: str, until: float) -> tuple[int, int]:
+    counts = [0, 0]
+
+    async def one(seed: int) -> None:
+        while time.monotonic() < until:
+            seed += 100
+            work = stream(port, request(name, seed, 5 + seed % 40))
+            if seed % 3:
+                got = await work
+                counts[1] += got.status != 200 or not got.is_whole
+            else:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(work, 0.05)
+            counts[0] += 1
+
+    await asyncio.gather(*(one(seed) for seed in range(32)))
+    return counts[0], counts[1]
+
+
+def table(figures: dict[str, float]) -> str:
+    """A line a figure, with its bound and whether it holds."""
+    lines = []
+    for name, value in figures.items():
+        bound = BOUNDS.get(name)
+        verdict = "" if bound is None else f"   <= {bound:g}   {'ok' if value <= bound else 'MISSED'}"
+        lines.append(f"{name:50} {value:10.2f}{verdict}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.server", description=__doc__)
+    parser.add_argument("--model", default=str(STORIES) if STORIES.is_dir() else "", help="folder of a checkpoint")
+    parser.add_argument("--json", metavar="FILE", help="write all figures to a file, too")
+    parser.add_argument("--peer", nargs=2, metavar=("PORT", "MODEL"), help="measure another server on this machine")
+    parser.add_argument("--soak", type=float, metavar="SECONDS", help="load for so long, and nothing else")
+    options = parser.parse_args()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if options.soak:
+        soak(options.model, options.soak)
+        return
+    print("\n".join(machine_lines(machine())))
+    figures = measure(options.model)
+    print(table(figures))
+    if options.peer:
+        port, name = options.peer
+        peer = asyncio.run(steady(int(port), None, name))
+        print(table({f"peer: {key}": value for key, value in peer.items()}))
+        figures |= {f"peer: {key}": value for key, value in peer.items()}
+    if options.json:
+        Path(options.json).write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The engine without a server, in a process of its own: `python -m benchmarks.server_engine MODEL STREAMS TOKENS`.
+
+Prints one JSON object: CPU seconds and tokens of so many streams at once, the gaps between their deltas, and how
+long the first token of a stream takes when it is alone. What the server costs is the difference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+from decoding.engine.async_engine import AsyncEngine
+from decoding.llm import LLM
+from decoding.params import SamplingParams
+
+FIRST_TOKENS = 40
+
+
+async def _arrivals(engine: AsyncEngine, prompt: str, params: SamplingParams) -> list[float]:
+    start = time.perf_counter()
+    handle = await engine.submit(prompt, params, stream=True)
+    return [time.perf_counter() - start async for _ in handle]
+
+
+async def _measure(model: str, streams: int, tokens: int) -> dict[str, Any]:
+    engine = AsyncEngine(LLM(model or None, max_num_seqs=streams))
+    alone = [await _arrivals(engine, f"Once {i}", _params(2, i)) for i in range(FIRST_TOKENS)]
+    cpu = time.process_time()
+    every = await asyncio.gather(*(_arrivals(engine, f"Once {i}", _params(tokens, i)) for i in range(streams)))
+    cpu = time.process_time() - cpu
+    await engine.close()
+    gaps = [after - before for one in every for before, after in pairwise(one)]
+    num_tokens = sum(map(len, every))
+    return {"cpu": cpu, "tokens": num_tokens, "gaps": gaps, "first": median(one[0] for one in alone)}
+
+
+def _params(tokens: int, seed: int) -> SamplingParams:
+    return SamplingParams(max_tokens=tokens, seed=seed, ignore_eos=True)
+
+
+if __name__ == "__main__":
+    sys.setswitchinterval(0.001)  # as the server does
+    print(json.dumps(asyncio.run(_measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))))
