@@ -67,6 +67,7 @@ def _(target: Target) -> None:
 
 @check("seed.range", "Seeds are signed 64-bit integers.", "The API says so, and hashes are used for them.")
 def _(target: Target) -> None:
+    target.complete(seed=1, max_tokens=1, needs=["seed"])
     for seed in (-1, 2**63 - 1, -(2**63)):
         answer = target.client.send(target.body({"seed": seed, "max_tokens": 1}))
         if answer.status != 200:

@@ -28,6 +28,17 @@ def _require_cut(target: Target, stop: str | list[str], text: str | None = None,
     return completion
 
 
+def _places(target: Target) -> list[tuple[int, str]]:
+    """Where each token of the greedy completion begins in its text, as far as tokens are text by themselves."""
+    places, start = [], 0
+    for token in target.tokens:
+        if not target.text.startswith(token, start):
+            break
+        places.append((start, token))
+        start += len(token)
+    return places
+
+
 @check("stop.cut", "A text ends before its stop string, which is not in it.", "Parsers take the text as it is.")
 def _(target: Target) -> None:
     middle = len(target.text) // 2
@@ -50,21 +61,21 @@ def _(target: Target) -> None:
 
 @check("stop.across", "A stop string that begins in one token and ends in another is found.", "Tokens are no words.")
 def _(target: Target) -> None:
-    for first, second in zip(target.tokens[2:], target.tokens[3:], strict=False):
-        stop = first[-1:] + second[:1]
-        if first and second and stop in target.text and "bytes:" not in first + second:
+    for start, token in _places(target):
+        stop = target.text[start - 1 : start + 1]
+        if token and start > 0 and target.text.find(stop) == start - 1:
             _require_cut(target, stop)
             return
-    raise NotOfferedError("no two tokens of the greedy completion are next to each other in its text")
+    raise NotOfferedError("the greedy completion has no two tokens whose border is the first of its kind")
 
 
 @check("stop.inside", "A stop string inside one token is found.", "The text is cut there, not the token.")
 def _(target: Target) -> None:
-    for token in target.tokens[2:]:
-        if len(token) >= 3 and token in target.text and "bytes:" not in token:
-            _require_cut(target, token[1:2])
+    for start, token in _places(target):
+        if len(token) >= 3 and target.text.find(token[1:-1]) == start + 1:
+            _require_cut(target, token[1:-1])
             return
-    raise NotOfferedError("the greedy completion has no token of three characters")
+    raise NotOfferedError("the greedy completion has no token of three characters whose middle comes there first")
 
 
 @check("stop.earliest", "Of several stop strings the one that ends first wins, in whatever order.", "Lists are sets.")
