@@ -12,6 +12,10 @@ from decoding.testing.conformance.target import NUM_TOKENS, Completion, Target, 
 check = Checks()
 
 
+_LETTERS = "\u201cHi, Ren\u00e9!\u201d said Zo\u00eb. \u201cHi, Zo\u00eb!\u201d said Ren\u00e9. \u201c"
+"""A prompt that invites characters of several bytes."""
+
+
 def cut_at(text: str, stops: Sequence[str]) -> str:
     """The text before the first stop string: earliest end, then earliest start."""
     found = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
@@ -85,7 +89,7 @@ def _(target: Target) -> None:
         _require_cut(target, stops)
 
 
-@check("stop.overlap", "Of overlapping stop strings the one that ends first wins.", "One may begin inside another.")
+@check("stop.overlap", "Of overlapping stop strings the one that ends first wins.", "A stream has to stop right there.")
 def _(target: Target) -> None:
     text = target.text
     for stops in ([text[2:7], text[3:5]], [text[3:5], text[2:7]], [text[2:4] + "\x03", text[3:6]]):
@@ -116,7 +120,8 @@ def _(target: Target) -> None:
 @check("stop.multibyte", "A stop string of several bytes is found.", "Most languages are written so.")
 def _(target: Target) -> None:
     for seed in range(8):
-        fields: dict[str, Any] = {"temperature": 1.5, "seed": seed, "max_tokens": 2 * NUM_TOKENS}
+        prompt = _LETTERS if seed % 2 else target.prompt
+        fields: dict[str, Any] = {"prompt": prompt, "temperature": 1.5, "seed": seed, "max_tokens": 2 * NUM_TOKENS}
         whole = target.complete(**fields, needs=["seed"]).text
         letters = [letter for letter in whole if ord(letter) > 127 and letter != "\ufffd"]
         if letters:
