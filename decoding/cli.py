@@ -1,7 +1,8 @@
 """The command `decoding`: completions in the terminal.
 
-Exit codes: 0 done, 2 something is wrong with the arguments, the model or the output (one line on stderr says
-what), 130 interrupted. Heavy modules are imported by the command that needs them: `--help` answers at once.
+Exit codes: 0 done, 1 a check of `decoding conformance` failed, 2 something is wrong with the arguments, the model or
+the output (one line on stderr says what), 130 interrupted. Heavy modules are imported by the command that needs them:
+`--help` answers at once.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from decoding.cli_conformance import add_conformance, list_of_checks, run_and_write
 from decoding.cli_flags import (
     DEFAULT_MAX_TOKENS,
     EXPLAIN_MAX_TOKENS,
@@ -32,11 +34,15 @@ if TYPE_CHECKING:
     from decoding.engine.outputs import Choice, Logprobs
     from decoding.llm import LLM
 
-EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 2, 130, 141
+EXIT_FAILED, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
 
 
 class CommandError(Exception):
     """The command cannot go on; the text is the line that the user sees."""
+
+
+class ChecksFailedError(Exception):
+    """The command has done its work, and what it looked at is not as it must be."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except (CommandError, DecodingError) as error:
         return _report(str(error))
+    except ChecksFailedError:
+        return EXIT_FAILED
     except BrokenPipeError:
         _silence_stdout()
         return EXIT_BROKEN_PIPE
@@ -94,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_explain(commands)
     _add_bench(commands)
     add_serve(commands)
+    add_conformance(commands, _conformance)
     return parser
 
 
@@ -153,6 +162,21 @@ def _bench(options: argparse.Namespace, _: list[str]) -> None:
     print(table(found))
     if options.json:
         Path(options.json).write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _conformance(options: argparse.Namespace, _: list[str]) -> None:
+    _show_all_characters()
+    if options.list:
+        print(list_of_checks())
+        return
+    from decoding.testing.conformance import NoAnswerError
+
+    try:
+        report = run_and_write(options, lambda text: print(text, flush=True))
+    except NoAnswerError as error:
+        raise CommandError(f"{options.url}: {error}") from None
+    if not report.passed:
+        raise ChecksFailedError
 
 
 def _explain(options: argparse.Namespace, _: list[str]) -> None:

@@ -15,7 +15,18 @@ from decoding.api.schema import completion_object, logprobs_object, usage_object
 from decoding.engine.outputs import Usage
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
 
-EXTRA = [b" the", b"ing", b"tion", b"er ", b"and", b"qu", b" st", "\u00e9".encode(), "\u20ac".encode(), "\u4e2d".encode()]
+EXTRA = [
+    b" the",
+    b"ing",
+    b"tion",
+    b"er ",
+    b"and",
+    b"qu",
+    b" st",
+    "\u00e9".encode(),
+    "\u20ac".encode(),
+    "\u4e2d".encode(),
+]
 TOKENIZER = byte_tokenizer(EXTRA, ["<eos>"])
 LIKELY = [*b"abcdefghijklmnop ,.", *range(256, 256 + len(EXTRA))]
 MODEL = "mock"
@@ -151,7 +162,12 @@ class MockServer:
 
     def chunks(self, body):
         """The chunks of a stream."""
-        head = {"id": f"cmpl-{time.monotonic_ns()}", "object": "text_completion", "created": int(time.time()), "model": MODEL}
+        head = {
+            "id": f"cmpl-{time.monotonic_ns()}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": MODEL,
+        }
         params, counts = self.params(body), Usage(0, 0)
         deltas = self.llm.stream(self.prompts(body), params)
         while True:
@@ -178,9 +194,7 @@ class MockServer:
 
     def error(self, error):
         """The body of an error."""
-        return {
-            "error": {"message": str(error), "type": "invalid_request_error", "param": error.param, "code": None}
-        }
+        return {"error": {"message": str(error), "type": "invalid_request_error", "param": error.param, "code": None}}
 
     def parse(self, data):
         """The request's JSON."""
@@ -224,7 +238,7 @@ class MockServer:
 class Handler(BaseHTTPRequestHandler):
     """HTTP around a MockServer, which is `server.app`."""
 
-    def do_POST(self):  # noqa: N802 - the name that http.server calls
+    def do_POST(self):
         """Completions."""
         app = self.server.app
         with app.lock:
@@ -242,7 +256,7 @@ class Handler(BaseHTTPRequestHandler):
             with app.lock:
                 app.at_once -= 1
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         """The list of models."""
         if self.path == "/v1/models":
             self.send_json(200, {"object": "list", "data": [{"id": MODEL, "object": "model"}]})

@@ -8,7 +8,7 @@ docs/conformance.md lists the checks.
 """
 
 from decoding.testing.conformance.check import Check, Status
-from decoding.testing.conformance.client import Client, Load
+from decoding.testing.conformance.client import Client, Load, NoAnswerError
 from decoding.testing.conformance.html import html_page
 from decoding.testing.conformance.report import Report, Result, json_object, table
 from decoding.testing.conformance.run import CHECKS, run_check, run_conformance, selected_checks
@@ -19,6 +19,7 @@ __all__ = [
     "Check",
     "Client",
     "Load",
+    "NoAnswerError",
     "Report",
     "Result",
     "Status",

@@ -15,7 +15,7 @@ LONG = 256
 """Tokens of a stream that is abandoned; with a short prompt they fit any context."""
 
 PATIENCE = 3.0
-"""Seconds that an abandoned stream may still be in the way, beside thirty times a short request's own time."""
+"""Seconds that abandoned streams may be in the way, beside thirty times a short request's own time."""
 
 
 @check("greedy.repeats", "At temperature 0 the same request gives the same text.", "Tests and caches rely on it.")
@@ -52,15 +52,20 @@ def _(target: Target) -> None:
     started = time.monotonic()
     target.complete(max_tokens=1)
     limit = PATIENCE + 30 * (time.monotonic() - started)
-    for _ in range(2 * target.client.load.concurrency):
-        abandon_stream(target, max_tokens=LONG, temperature=1)
-    body = target.body({"max_tokens": 1})
+    count = 2 * target.client.load.concurrency
+    deadline = time.monotonic() + limit
     try:
-        answer = target.client.send(body, timeout=min(limit, target.client.load.timeout))
+        for _ in range(count):
+            abandon_stream(target, max_tokens=LONG, temperature=1, timeout=_left(deadline))
+        answer = target.client.send(target.body({"max_tokens": 1}), timeout=_left(deadline))
     except NoAnswerError as error:
-        evidence = f"{2 * target.client.load.concurrency} abandoned streams hold up a short request"
-        raise FailedError(f"{evidence} for more than {limit:.1f} s: {error}", error.request) from error
+        evidence = f"{count} abandoned streams and a short request took more than {limit:.1f} s: {error}"
+        raise FailedError(evidence, error.request) from error
     target.require_ok(answer)
+
+
+def _left(deadline: float) -> float:
+    return max(0.01, deadline - time.monotonic())
 
 
 @check("cancel.alive", "After abandoned streams the server answers as before.", "What they held must be free again.")

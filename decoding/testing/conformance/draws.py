@@ -13,11 +13,18 @@ import numpy as np
 
 from decoding.testing.checks import assert_distribution, assert_independent
 from decoding.testing.conformance.check import Checks, FailedError, NotOfferedError
-from decoding.testing.conformance.target import Completion, Target, shown
+from decoding.testing.conformance.target import ABSENT, Target, shown
 
 check = Checks()
 
 CHOICES_A_REQUEST = 16
+FIRST_SEED = 1000
+FEWEST = 80
+"""Draws among the most likely tokens below which nothing is said."""
+
+CERTAIN = 14.0
+"""A token that should have been drawn so many times, and never was, is not drawn at all: exp(-14) is the chance."""
+
 OTHERS = "(others)"
 
 
@@ -25,13 +32,14 @@ class FirstTokens:
     """First tokens of many choices, and the log-probabilities that were reported for that position."""
 
     def __init__(self, target: Target, **fields: Any) -> None:
-        """Draw target.num_draws of them, of one request after another."""
-        num_requests = -(-target.num_draws // CHOICES_A_REQUEST)
-        common = {"max_tokens": 1, "n": CHOICES_A_REQUEST, "logprobs": 5, **fields}
-        needs = ["n", "logprobs", *fields]
-        requests = [{**common, "seed": 1000 + number, "needs": needs} for number in range(num_requests)]
-        completions = target.complete_all(requests)
-        self.first: Completion = completions[0]
+        """Draw target.num_draws of them, of one request after another; of a server that ignores n, a quarter."""
+        common = {"prompt": target.open_prompt, "max_tokens": 1, "n": CHOICES_A_REQUEST, "logprobs": 5, **fields}
+        common["needs"] = ["n", "logprobs", *fields]
+        self.first = target.complete(**common, seed=FIRST_SEED)
+        self.choices_a_request = len(self.first.choices)
+        wanted = target.num_draws if self.choices_a_request > 1 else target.num_draws // 4
+        seeds = range(FIRST_SEED + 1, FIRST_SEED + -(-wanted // max(1, self.choices_a_request)))
+        completions = [self.first, *target.complete_all([{**common, "seed": seed} for seed in seeds])]
         self.tokens: list[str] = []  # in the order of requests and choices; "" where none came
         self.reported: dict[str, float] = {}
         for completion in completions:
@@ -65,7 +73,7 @@ class FirstTokens:
         places = {name: place for place, name in enumerate(names)}
         draws = [places.get(token, places.get(OTHERS)) for token in self.tokens]
         known = [draw for draw in draws if draw is not None]
-        if len(known) < 100:
+        if len(known) < FEWEST:
             raise NotOfferedError(f"{len(known)} draws are among the most likely tokens, too few to judge")
         try:
             assert_distribution(known, chances)
@@ -79,41 +87,39 @@ class FirstTokens:
     "draws.plain", "First tokens are drawn with the probabilities that are reported.", "Else neither can be trusted."
 )
 def _(target: Target) -> None:
-    FirstTokens(target, temperature=1).require_fit()
+    FirstTokens(target, temperature=1, top_p=1).require_fit()
 
 
 @check("draws.default", "Without a temperature it is 1, without top_p all tokens can come.", "Defaults are documented.")
 def _(target: Target) -> None:
-    drawn = FirstTokens(target, temperature=None)
-    drawn.require_fit()
+    FirstTokens(target, temperature=ABSENT, top_p=ABSENT).require_fit()
 
 
 @check("draws.temperature", "At temperature 0.5 probabilities are squared.", "It divides logits, not something else.")
 def _(target: Target) -> None:
-    reported = FirstTokens(target, temperature=0.5)
-    reported.require_fit(power=2.0)
+    FirstTokens(target, temperature=0.5, top_p=1).require_fit(power=2.0)
 
 
 @check("draws.top_p", "top_p draws from the nucleus alone, the token that crosses p included.", "It is a promise.")
 def _(target: Target) -> None:
-    plain = FirstTokens(target, temperature=1)
+    plain = FirstTokens(target, temperature=1, top_p=1)
     names, chances = plain.cells(1.0)
-    masses = np.cumsum(chances[:-1])
-    if OTHERS not in names or len(masses) < 2:
-        raise NotOfferedError("too few likely tokens are reported")
-    place = min(1, len(masses) - 2)
-    top_p = float(masses[place] - 0.5 * chances[place])  # crossed in the middle of a token
-    if top_p >= 1:
-        raise NotOfferedError("the model is too sure of its first token")
-    drawn = FirstTokens(target, temperature=1, top_p=round(top_p, 4))
+    often = [place for place in range(len(names) - 1) if chances[place] * len(plain.tokens) >= CERTAIN]
+    if not often or chances[-1] < 0.01:
+        raise NotOfferedError("the model is too sure of its first token, or too unsure")
+    place = often[-1]
+    top_p = round(sum(chances[:place]) + 0.5 * chances[place], 4)  # crossed in the middle of a token
+    drawn = FirstTokens(target, temperature=1, top_p=top_p)
     found, nucleus = set(drawn.tokens), set(names[: place + 1])
-    drawn.first.require(found <= nucleus, f"top_p {top_p:.4f} draws {shown(sorted(found - nucleus))}")
-    drawn.first.require(nucleus <= found, f"top_p {top_p:.4f} never draws {shown(sorted(nucleus - found))}")
+    drawn.first.require(found <= nucleus, f"top_p {top_p} draws {shown(sorted(found - nucleus))}")
+    drawn.first.require(nucleus <= found, f"top_p {top_p} never draws {shown(sorted(nucleus - found))}")
 
 
 @check("draws.independent", "Choices of one request, and of neighbouring seeds, do not depend on each other.", "See n.")
 def _(target: Target) -> None:
     drawn = FirstTokens(target, temperature=1.5)
+    if drawn.choices_a_request != CHOICES_A_REQUEST:
+        raise NotOfferedError(f"n is ignored: choices of a request are {drawn.choices_a_request}")
     whole = len(drawn.tokens) // CHOICES_A_REQUEST * CHOICES_A_REQUEST
     names, numbers = np.unique(drawn.tokens[:whole], return_inverse=True)
     if len(names) < 2 or whole < 160:

@@ -78,8 +78,7 @@ check.checks.extend(
 )
 def _(target: Target) -> None:
     answer = _send(target, "max_tokens", -1)
-    if not 400 <= answer.status < 500:
-        raise FailedError(f"max_tokens=-1: status {answer.status}", answer.request)
+    _require_refused([("max_tokens=-1", answer)])
     try:
         error = json.loads(answer.body)["error"]
         missing = [name for name in ("message", "type", "param", "code") if name not in error]
@@ -112,7 +111,7 @@ def _(target: Target) -> None:
         for number in ("NaN", "Infinity", "-1e400", "9" * 6000):
             body = json.dumps(target.body({name: 0, "max_tokens": 1}) | {name: 0})
             hostile = body.replace(f'"{name}": 0', f'"{name}": {number}')
-            tries.append((f"{name}={shown(number)[:20]}", target.client.send(hostile.encode())))
+            tries.append((f"{name}={number[:9]}", target.client.send(hostile.encode())))
     _require_refused(tries)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from decoding.testing.conformance.check import Checks, NotOfferedError
-from decoding.testing.conformance.target import NUM_TOKENS, Completion, Target, shown
+from decoding.testing.conformance.check import Checks, FailedError, NotOfferedError
+from decoding.testing.conformance.client import Answer
+from decoding.testing.conformance.target import ABSENT, NUM_TOKENS, Completion, Target, shown
 
 check = Checks()
 
@@ -95,11 +96,7 @@ def _(target: Target) -> None:
 
 @check("default.max_tokens", "Without max_tokens at most 16 tokens come.", "A forgotten field must not cost a context.")
 def _(target: Target) -> None:
-    body = target.body({})
-    del body["max_tokens"]
-    answer = target.client.send(body)
-    target.require_ok(answer)
-    completion = Completion(answer)
+    completion = target.complete(max_tokens=ABSENT)
     count = completion.usage["completion_tokens"]
     completion.require(count <= 16, f"{count} tokens")
     if completion.choice.get("finish_reason") == "length":
@@ -109,17 +106,15 @@ def _(target: Target) -> None:
 @check("default.null", "A field that is null is as if it were absent.", "Typed clients send nulls.")
 def _(target: Target) -> None:
     plain = target.complete()
-    wrong = []
+    wrong: list[tuple[str, Answer]] = []
     for name in _NULLS:
-        body = target.body({})
-        if body.pop(name, None) is not None:
-            continue  # max_tokens and temperature: their defaults differ from what other checks use
-        answer = target.client.send({**body, name: None})
+        answer = target.client.send(target.body({name: None}))
         if answer.status != 200:
-            wrong.append(f"{name}: status {answer.status}")
-        elif Completion(answer).text != plain.text:
-            wrong.append(f"{name}: another text")
-    plain.require(not wrong, "; ".join(wrong))
+            wrong.append((f"{name}: status {answer.status}", answer))
+        elif name not in ("max_tokens", "temperature") and Completion(answer).text != plain.text:
+            wrong.append((f"{name}: another text", answer))
+    if wrong:
+        raise FailedError("; ".join(what for what, _ in wrong), wrong[0][1].request)
 
 
 @check("max_tokens.exact", "max_tokens tokens come, and then finish_reason is length.", "It is a limit and a promise.")
@@ -158,8 +153,7 @@ def _(target: Target) -> None:
 @check("usage.choices", "With n = 2 the prompt is counted once, the tokens of both choices.", "Prefill is shared.")
 def _(target: Target) -> None:
     one = target.complete(max_tokens=3)
-    two = target.complete(max_tokens=3, n=2, needs=["n"])
-    two.require(len(two.choices) == 2, f"{len(two.choices)} choices")
+    two = target.complete_choices(2, max_tokens=3)
     prompts = (one.usage["prompt_tokens"], two.usage["prompt_tokens"])
     two.require(prompts[0] == prompts[1], f"prompt_tokens are {prompts[1]}, with n = 1 {prompts[0]}")
     counts = (one.usage["completion_tokens"], two.usage["completion_tokens"])

@@ -76,25 +76,23 @@ def read_stream(target: Target, *, needs: tuple[str, ...] = (), **fields: Any) -
     return Stream(request, content_type, raw, events, times)
 
 
-def abandon_stream(target: Target, **fields: Any) -> None:
+def abandon_stream(target: Target, *, timeout: float | None = None, **fields: Any) -> None:
     """Begin to stream a completion, read one event, and close the connection."""
-    with target.client.opened(target.body({**fields, "stream": True})) as (_, response, _started):
-        for _line, event in lines_and_events(response):
-            if event is not None:
-                return
+    body = target.body({**fields, "stream": True})
+    with target.client.opened(body, timeout=timeout) as (request, response, _):
+        try:
+            for _line, event in lines_and_events(response):
+                if event is not None:
+                    return
+        except OSError as error:
+            raise NoAnswerError(request, f"the stream broke off: {error}") from error
 
 
 def lines_and_events(response: HTTPResponse) -> Iterator[tuple[bytes, str | None]]:
-    """Each line as it came, and with the blank line that ends an event the event's data (WHATWG HTML, 9.2.6)."""
-    data: list[str] = []
+    """Each line as it came, and the data of those that are an event's.
+
+    Every `data:` line is an event, as clients of this API read it; what divides them is looked at in stream.framing.
+    """
     while line := response.readline():
-        stripped = line.rstrip(b"\r\n")
-        if stripped.startswith(b"data:"):
-            data.append(stripped[5:].decode("utf-8", "replace").removeprefix(" "))
-        if stripped or not data:
-            yield line, None
-        else:
-            yield line, "\n".join(data)
-            data = []
-    if data:  # an event that no blank line ends counts for nobody but us, who say so
-        yield b"", "\n".join(data)
+        is_data = line.startswith(b"data:")
+        yield line, line[5:].strip(b" \r\n").decode("utf-8", "replace") if is_data else None

@@ -16,7 +16,13 @@ Fields: TypeAlias = Mapping[str, Any]
 NUM_TOKENS = 24
 """Tokens of the completion that many checks compare with."""
 
+ABSENT = object()
+"""As a field's value: the field is not sent at all."""
+
 _PROMPTS = ("Once upon a time", "def add(a, b):", "The", "1 2 3 4 5")
+_OPEN_PROMPTS = ("The", "She", "I", "A", "x = ", "(")
+"""Beginnings that leave much open."""
+
 _SHOWN = 300
 
 
@@ -107,7 +113,8 @@ class Target:
     def body(self, fields: Fields) -> dict[str, Any]:
         """A request with these fields; greedy, short, of the usual prompt where they do not say."""
         prompt = {} if "prompt" in fields else {"prompt": self.prompt}
-        return {"model": self.model, **prompt, "max_tokens": NUM_TOKENS, "temperature": 0, **fields}
+        body = {"model": self.model, **prompt, "max_tokens": NUM_TOKENS, "temperature": 0, **fields}
+        return {name: value for name, value in body.items() if value is not ABSENT}
 
     def complete(self, *, needs: Sequence[str] = (), **fields: Any) -> Completion:
         """A completion that the server must give.
@@ -117,6 +124,13 @@ class Target:
         answer = self.client.send(self.body(fields))
         self.require_ok(answer, needs)
         return Completion(answer)
+
+    def complete_choices(self, n: int, **fields: Any) -> Completion:
+        """A completion of n choices; a server that gives another number does not offer n (n.count tells of it)."""
+        completion = self.complete(n=n, needs=["n"], **fields)
+        if len(completion.choices) != n * (len(fields["prompt"]) if isinstance(fields.get("prompt"), list) else 1):
+            raise NotOfferedError(f"n is ignored: {len(completion.choices)} choices where {n} were asked for")
+        return completion
 
     def complete_all(self, requests: Sequence[Fields]) -> list[Completion]:
         """Several completions at the same time, as many as the load allows."""
@@ -139,6 +153,16 @@ class Target:
             if len(self.complete(prompt=prompt).text.strip("\ufffd \n")) >= 8:
                 return prompt
         return _PROMPTS[0]
+
+    @cached_property
+    def open_prompt(self) -> str:
+        """Of a few prompts the one whose next token the model is least sure of: there statistics see most."""
+        certainty = {}
+        for prompt in (self.prompt, *_OPEN_PROMPTS):
+            logprobs = self.complete(prompt=prompt, max_tokens=1, logprobs=1, needs=["logprobs"]).logprobs
+            if logprobs["token_logprobs"]:
+                certainty[prompt] = float(logprobs["token_logprobs"][0])
+        return min(certainty, key=lambda prompt: certainty[prompt], default=self.prompt)
 
     @cached_property
     def greedy(self) -> Completion:
