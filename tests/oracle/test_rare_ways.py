@@ -15,7 +15,7 @@ from decoding.types import LogprobsMode
 pytestmark = pytest.mark.usefixtures("isa")
 
 VOCAB_SIZE = 40_000
-SAMPLED = (np.arange(64) * (VOCAB_SIZE - 16) // 64)[:, np.newaxis] + np.arange(16)
+SAMPLED = (np.arange(256) * (VOCAB_SIZE - 16) // 256)[:, np.newaxis] + np.arange(16)
 """The places that the search for top_p looks at first: dk_peek in csrc/row.c."""
 
 
@@ -138,11 +138,28 @@ def test_smoothing_of_a_row_that_is_cut_among_its_ties():
     assert_matches_reference(Sampler(5, profile="llama_cpp"), logits, [state])
 
 
+def test_a_repetition_beyond_the_float_range():
+    """DRY's penalty grows with a power; it stops at the largest float, and the token at the least."""
+    params = SamplingParams(dry_multiplier=1e38, dry_base=1e38, dry_allowed_length=1, seed=1)
+    state = SamplingState(params, prompt_token_ids=[1, 2, 3, 1, 2])
+    logits = np.array([[0.0, 0.0, 0.0, 9.0]], np.float32)
+    assert_matches_reference(Sampler(4), logits, [state])
+    assert Sampler(4).probabilities(logits, [state])[0, 3] == 0
+
+
 def test_an_entropy_share_to_a_huge_power():
     """The power of the share underflows to 0, and the temperature is the least."""
     logits = np.array([[9.0, 0.0, 0.0, 0.0]], np.float32)
     params = SamplingParams(temperature=1.0, dynatemp_range=0.5, dynatemp_exponent=1000.0, seed=3)
     assert_matches_reference(Sampler(4), logits, [SamplingState(params)])
+
+
+@pytest.mark.parametrize("num_tokens", range(2, 40))
+def test_an_entropy_share_that_rounding_makes_more_than_one(num_tokens):
+    """On equal logits the share is 1 but for rounding, and no power of it spoils the distribution."""
+    params = SamplingParams(temperature=1.0, dynatemp_range=0.5, dynatemp_exponent=3e38, top_p=0.999)
+    probabilities = Sampler(num_tokens).probabilities(np.zeros(num_tokens, np.float32), [SamplingState(params)])
+    np.testing.assert_allclose(probabilities, 1 / num_tokens, rtol=1e-9)
 
 
 @pytest.mark.parametrize("bits", [0x7C01, 0x7FFF, 0xFC01, 0xFFFF])
