@@ -81,8 +81,10 @@ static double dynamic_temperature(dk_distribution *d) {
   double least = temperature > range ? temperature - range : 0.0, most = temperature + range;
   int64_t num_tokens = dk_prefix_count(&d->view, d->kept);
   double share = num_tokens > 1 ? dk_entropy(d) / dk_log((double)num_tokens) : 0.0;
-  share = share > 0.0 ? dk_exp((double)d->row->dynatemp_exponent * dk_log(share)) : 0.0;
-  return least + (most - least) * share;
+  double power = share > 0.0 ? 1.0 : 0.0;
+  if (share > 0.0 && share < 1.0) /* rounding may have made it more */
+    power = dk_exp((double)d->row->dynatemp_exponent * dk_log(share));
+  return least + (most - least) * power;
 }
 
 void dk_apply_temperature(dk_distribution *d) {
