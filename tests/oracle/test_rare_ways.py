@@ -138,14 +138,19 @@ def test_smoothing_of_a_row_that_is_cut_among_its_ties():
     assert_matches_reference(Sampler(5, profile="llama_cpp"), logits, [state])
 
 
-@pytest.mark.parametrize("num_tokens", [2, 3, 5, 7, 11, 13, 1000])
-@pytest.mark.parametrize(("first", "exponent"), [(9.0, 1000.0), (0.0, 1.5), (0.0, 3e38)])
-def test_an_entropy_share_to_a_huge_power(first, exponent, num_tokens):
-    """The power of a small share underflows to 0; that of one that rounding makes more than 1 is 1."""
-    logits = np.zeros((1, num_tokens), np.float32)
-    logits[0, 0] = first
-    params = SamplingParams(temperature=1.0, dynatemp_range=0.5, dynatemp_exponent=exponent, seed=3)
-    assert_matches_reference(Sampler(num_tokens), logits, [SamplingState(params)])
+def test_an_entropy_share_to_a_huge_power():
+    """The power of the share underflows to 0, and the temperature is the least."""
+    logits = np.array([[9.0, 0.0, 0.0, 0.0]], np.float32)
+    params = SamplingParams(temperature=1.0, dynatemp_range=0.5, dynatemp_exponent=1000.0, seed=3)
+    assert_matches_reference(Sampler(4), logits, [SamplingState(params)])
+
+
+@pytest.mark.parametrize("num_tokens", range(2, 40))
+def test_an_entropy_share_that_rounding_makes_more_than_one(num_tokens):
+    """On equal logits the share is 1 but for rounding, and no power of it spoils the distribution."""
+    params = SamplingParams(temperature=1.0, dynatemp_range=0.5, dynatemp_exponent=3e38, top_p=0.999)
+    probabilities = Sampler(num_tokens).probabilities(np.zeros(num_tokens, np.float32), [SamplingState(params)])
+    np.testing.assert_allclose(probabilities, 1 / num_tokens, rtol=1e-9)
 
 
 @pytest.mark.parametrize("bits", [0x7C01, 0x7FFF, 0xFC01, 0xFFFF])
