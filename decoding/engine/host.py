@@ -12,6 +12,7 @@ from decoding.engine.engine import Engine, EngineSettings, EngineStats
 from decoding.engine.group import Listener, SequenceGroup
 from decoding.engine.request import OnSample, Request, Shape, make_request, split_prompts
 from decoding.engine.runner import Model
+from decoding.engine.speculation import Drafter
 from decoding.errors import ParameterError
 from decoding.params import SamplingParams
 from decoding.text.fim import FimFormat
@@ -33,17 +34,19 @@ class Host:
         *,
         name: str,
         fim: FimFormat | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
         self._settings = settings
         self._fim = fim
+        self._drafter = drafter
         self._lock = threading.RLock()
 
     @cached_property
     def _engine(self) -> Engine:
-        return Engine(self.model, self.tokenizer, self._settings)
+        return Engine(self.model, self.tokenizer, self._settings, self._drafter)
 
     @property
     def stats(self) -> EngineStats:
@@ -62,7 +65,9 @@ class Host:
         with self._lock:
             yield self.model
 
-    def requests(self, prompt: Any, params: Any, on_sample: OnSample | None = None) -> tuple[list[Request], bool]:
+    def requests(
+        self, prompt: Any, params: Any, processors: Any = (), on_sample: OnSample | None = None
+    ) -> tuple[list[Request], bool]:
         """The checked requests of one call, and whether a list of prompts was given.
 
         Raises PromptError, ContextLengthError, ParameterError or TokenizerError. Takes about 1 s for each MB of text,
@@ -72,7 +77,7 @@ class Host:
         names = [f"prompt[{index}]" for index in range(len(prompts))] if is_list else ["prompt"]
         each = zip(prompts, params_list(params, len(prompts)), names, strict=True)
         return [
-            make_request(one, its_params, self._shape, self.tokenizer, name, self._fim, on_sample)
+            make_request(one, its_params, self._shape, self.tokenizer, name, self._fim, processors, on_sample)
             for one, its_params, name in each
         ], is_list
 

@@ -5,11 +5,11 @@ Everything here is plain data. Lists in a result belong to the caller.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from decoding.errors import DecodingError
-from decoding.types import FinishReason
+from decoding.types import FinishReason, LogprobsMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class TokenLogprob:
     text_offset: code points from the start of the prompt to the character that holds the token's first byte.
     logprob, top, rank: None for the first token of an echoed prompt, which nothing predicts.
     top: the most likely tokens, most likely first, and the token itself.
+    by_mode: log-probability in each mode, where logprobs_mode names several (echoed prompts have the raw one alone).
     """
 
     text: str
@@ -29,6 +30,7 @@ class TokenLogprob:
     top: dict[str, float] | None
     text_offset: int
     rank: int | None
+    by_mode: Mapping[LogprobsMode, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Logprobs:
     top_logprobs: list[dict[str, float] | None] = field(default_factory=list)
     text_offset: list[int] = field(default_factory=list)
     ranks: list[int | None] = field(default_factory=list)
+    by_mode: list[Mapping[LogprobsMode, float]] = field(default_factory=list)
 
     @classmethod
     def from_tokens(cls, entries: Iterable[TokenLogprob]) -> Logprobs:
@@ -53,6 +56,7 @@ class Logprobs:
             logprobs.top_logprobs.append(None if entry.top is None else dict(entry.top))
             logprobs.text_offset.append(entry.text_offset)
             logprobs.ranks.append(entry.rank)
+            logprobs.by_mode.append(dict(entry.by_mode))
         return logprobs
 
 

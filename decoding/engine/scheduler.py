@@ -40,7 +40,7 @@ class Family:
 class Entry:
     """One sequence. token_ids: all that is known of it; num_computed: how many of these the cache has in `slot`.
 
-    num_draft: how many guessed tokens it would like to have checked besides.
+    draft: guesses of the tokens after these, of which as many are checked as there is room for.
     """
 
     family: Family
@@ -48,7 +48,8 @@ class Entry:
     token_ids: list[int]
     num_computed: int = 0
     slot: int | None = None
-    num_draft: int = 0
+    draft: list[int] = field(default_factory=list)
+    memo: Any = None
     owner: Any = None
 
     @property
@@ -132,7 +133,7 @@ class Scheduler:
     def _grant_drafts(self, works: dict[Entry, Work], budget: int) -> None:
         """Guesses are for what is left over."""
         for entry, work in works.items():
-            num_draft = min(entry.num_draft, budget)
+            num_draft = min(len(entry.draft), budget)
             complete = work.num_new == entry.num_pending > 0
             if num_draft and complete and self.pool.reserve(entry.slot or 0, len(entry.token_ids) + num_draft):
                 works[entry] = work._replace(num_draft=num_draft)
@@ -149,6 +150,11 @@ class Scheduler:
                 if family.num_left:
                     family.source = Prefix(entry.slot or 0, len(family.token_ids))
                     self.pool.hold(family.source.slot, family, family.source.num_tokens)
+
+    def accept(self, entry: Entry, num_tokens: int) -> None:
+        """So many of the guesses that the step has fed were right: they are in the cache, and among its tokens."""
+        entry.num_computed += num_tokens
+        self.pool.commit(entry.slot or 0, entry.token_ids, entry.num_computed)
 
     def finish(self, entry: Entry, *, forget: bool = False) -> None:
         """A sequence has ended; `forget`: what it has in the cache is not to be used again."""
