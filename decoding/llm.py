@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -12,13 +13,20 @@ from typing import Any, Literal, TypeAlias, overload
 from decoding.engine.engine import EngineSettings, EngineStats
 from decoding.engine.group import SequenceGroup
 from decoding.engine.host import Host, check_streamable
-from decoding.engine.outputs import CompletionResult, Delta
+from decoding.engine.outputs import CompletionResult, Delta, Score
 from decoding.engine.processors import Processor
-from decoding.engine.request import NO_TOKENIZER, OnSample, Request, checked_token_ids
+from decoding.engine.request import NO_TOKENIZER, OnSample, Request, checked_token_ids, split_prompts
 from decoding.engine.runner import Logits, Model, Row, Runner
 from decoding.engine.sequence import Sequence as Candidate
 from decoding.engine.speculation import Drafter, DraftModel, PromptLookup
-from decoding.errors import ContextLengthError, ModelNotFoundError, ParameterError, TokenizerError
+from decoding.errors import (
+    ContextLengthError,
+    ModelNotFoundError,
+    ParameterError,
+    PromptError,
+    TokenizerError,
+    shown,
+)
 from decoding.kernel import STREAM_VERSION
 from decoding.models.generation import generation_defaults
 from decoding.models.registry import load_model
@@ -241,6 +249,36 @@ class LLM:
         requests, _ = self.host.requests(prompt, params, processors, on_sample)
         check_streamable(requests)
         return self._stream(requests, on_error)
+
+    def score(self, prompt: Prompt, continuations: Prompt | Sequence[Prompt]) -> list[Score]:
+        """How likely given continuations of a prompt are; the prompt is computed once for all of them.
+
+        prompt: text, or token ids taken as they are. continuations: one, or several; each is tokenised by itself, as
+        what goes on in the middle of a text (`tokenizer.encode(text, False, at_start=False)`), or is given as ids.
+        Raises as `complete` does; LogitsError where the logits are not finite.
+        """
+        prompt_ids = self.host.encode(prompt, "prompt", at_start=True)
+        several, is_list = split_prompts(continuations, "continuations")
+        names = [f"continuations[{index}]" for index in range(len(several))] if is_list else ["continuations"]
+        ids = [self.host.encode(one, name, at_start=False) for one, name in zip(several, names, strict=True)]
+        group = self.host.add_scoring(prompt_ids, ids)
+        try:
+            while not group.is_done:
+                self.host.step()
+        finally:
+            self.host.abort([group])
+        return group.result()
+
+    def perplexity(self, text: Prompt) -> float:
+        """Exp of the mean negative log-likelihood of a text's tokens, each given all before it; the first is given.
+
+        A start token that the tokenizer adds is that first one. PromptError for a text of one token.
+        """
+        token_ids = self.host.encode(text, "text", at_start=True)
+        if len(token_ids) < 2:
+            raise PromptError(f"text={shown(text)}: must have at least two tokens")
+        (score,) = self.score(token_ids[:1], [token_ids[1:]])
+        return math.exp(-score.total / len(score.token_ids))
 
     @property
     def stats(self) -> EngineStats:

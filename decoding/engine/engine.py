@@ -16,11 +16,12 @@ from typing import NamedTuple
 from decoding.checks import Check, RuleError, boolean, integer, or_none
 from decoding.engine.blocks import BLOCK_SIZE, MAX_DEPTH, BlockPool, Change, num_blocks_of
 from decoding.engine.drawing import Drawing, draw
-from decoding.engine.group import Listener, SequenceGroup, fail_all
+from decoding.engine.group import Listener, SequenceGroup
 from decoding.engine.logprobs import TokenScore
 from decoding.engine.request import Request
 from decoding.engine.runner import Cache, Logits, Model, Row, Runner
 from decoding.engine.scheduler import Entry, Scheduler, Work
+from decoding.engine.scoring import ScoringGroup
 from decoding.engine.speculation import Drafter
 from decoding.errors import ContextLengthError, EngineError, LogitsError, ParameterError, Problem, shown
 from decoding.sampler import Sampler
@@ -181,12 +182,26 @@ class Engine:
             self._instant.append(group)
         return group
 
-    def abort(self, group: SequenceGroup) -> None:
+    def add_scoring(self, prompt: list[int], continuations: list[list[int]]) -> ScoringGroup:
+        """Queue the scoring of token ids, at least one each, behind one prompt of at least one token.
+
+        Raises ContextLengthError where they can never fit the memory together.
+        """
+        longest = len(prompt) + max(map(len, continuations)) - 1  # the last token is predicted, and never fed
+        if longest > self.max_tokens:
+            raise ContextLengthError(longest + 1, self.max_tokens)
+        group = ScoringGroup(prompt, continuations, self._num_requests, self._vocab_size)
+        self._num_requests += 1
+        self._scheduler.add(group.family)
+        return group
+
+    def abort(self, group: SequenceGroup | ScoringGroup) -> None:
         """Take a request back, whatever has become of it: its memory is free at once, nobody hears of it again."""
-        if group in self._instant:
-            self._instant.remove(group)
+        if isinstance(group, SequenceGroup):
+            group.listener = None
+            if group in self._instant:
+                self._instant.remove(group)
         self._scheduler.remove(group.family)
-        group.listener = None
 
     def step(self) -> int:
         """One round for everything that fits; returns how many sequences took part.
@@ -196,7 +211,7 @@ class Engine:
         """
         self._num_steps += 1
         for group in self._instant:
-            self._finish_empty(group)
+            group.finish_scored()
         self._instant.clear()
         works: list[Work] = []
         try:
@@ -213,12 +228,6 @@ class Engine:
             if not works or not isinstance(error, Exception):
                 raise
         return len(works)
-
-    def _finish_empty(self, group: SequenceGroup) -> None:
-        """End all candidates of a request before the first token, because none was asked for."""
-        while (sequence := group.start_next()) is not None:
-            sequence.finish_empty()
-            group.tell(sequence)
 
     def _run(self, works: Several[Work]) -> _Rows:
         """The forward passes of a step."""
@@ -245,31 +254,30 @@ class Engine:
     def _count(self, works: Several[Work]) -> None:
         self._num_fed += sum(work.num_new for work in works)
         for entry, num_new, _ in works:
-            group: SequenceGroup = entry.family.owner
+            group = entry.family.owner
             if num_new and group.begin(entry.num_computed):
                 self._num_found += entry.num_computed
 
     def _score(self, work: Work, logits: Logits) -> None:
-        """Raw scores of the prompt's tokens that follow the ones just fed; an error ends the whole request."""
-        group: SequenceGroup = work.entry.family.owner
-        start, num_top = work.entry.num_computed, group.request.params.logprobs or 0
-        following = group.request.token_ids[start + 1 : start + 1 + work.num_new]
+        """Raw scores of the tokens that follow the ones just fed; an error ends the whole request."""
+        group, entry = work.entry.family.owner, work.entry
+        following, num_top = group.following(entry, work.num_new), group.num_top
         try:
             output = self._sampler.score(logits[: len(following)], following, num_top=num_top)
         except LogitsError as error:
             group.error = error
             return
-        group.add_scores(start, [TokenScore.from_output(output, row, num_top) for row in range(len(following))])
+        group.add_scores(entry, [TokenScore.from_output(output, row, num_top) for row in range(len(following))])
 
     def _drawing(self, work: Work, rows: _Rows) -> Drawing | None:
         """The draw of a sequence whose tokens are all fed; None for the others."""
         entry, group = work.entry, work.entry.family.owner
         if group.error is not None:
             self._scheduler.remove(entry.family)
-            fail_all(group, group.error)
+            group.fail_all(group.error)
         elif not entry.num_pending and group.is_only_scored:
             self._scheduler.finish(entry)
-            self._finish_empty(group)
+            group.finish_scored(entry)
         elif not entry.num_pending:
             logits = rows.of.get(entry, group.first_logits)
             if entry.owner is None:
@@ -335,13 +343,12 @@ class Engine:
                 if entry.owner is not None:
                     entry.owner.fail(error)
                     group.tell(entry.owner)
-            fail_all(group, error)
+            group.fail_all(error)
 
 
 def _is_scored(work: Work) -> bool:
-    """Whether every row of logits is wanted: a prompt that echo shows with its log-probabilities."""
-    entry = work.entry
-    return entry.family.owner.scores_prompt and entry.owner is None and entry.choice == 0 and work.num_new > 0
+    """Whether every row of logits is wanted, for the tokens that are known to follow."""
+    return bool(work.entry.family.owner.is_scored(work.entry)) and work.num_new > 0
 
 
 def _row(work: Work) -> Row:

@@ -10,13 +10,23 @@ from typing import Any
 
 from decoding.engine.engine import Engine, EngineSettings, EngineStats
 from decoding.engine.group import Listener, SequenceGroup
-from decoding.engine.request import OnSample, Request, Shape, make_request, split_prompts
+from decoding.engine.request import (
+    NO_TOKENIZER,
+    OnSample,
+    Request,
+    Shape,
+    checked_token_ids,
+    make_request,
+    split_prompts,
+)
 from decoding.engine.runner import Model
+from decoding.engine.scoring import ScoringGroup
 from decoding.engine.speculation import Drafter
-from decoding.errors import ParameterError
+from decoding.errors import ParameterError, TokenizerError, shown
 from decoding.params import SamplingParams
 from decoding.text.fim import FimFormat
 from decoding.text.tokenizer import Tokenizer
+from decoding.types import Prompt
 
 
 class Host:
@@ -91,6 +101,21 @@ class Host:
         with self._lock:
             return [self._engine.add_request(request, listener) for request in requests]
 
+    def add_scoring(self, prompt: list[int], continuations: list[list[int]]) -> ScoringGroup:
+        """Queue the scoring of continuations of one prompt."""
+        with self._lock:
+            return self._engine.add_scoring(prompt, continuations)
+
+    def encode(self, text: Prompt, name: str, *, at_start: bool) -> list[int]:
+        """Token ids of a prompt, or of what goes on in the middle of a text; ids are checked and taken as they are."""
+        if isinstance(text, str) and not at_start:
+            if self.tokenizer is None:
+                raise TokenizerError(f"{name}={shown(text)}: {NO_TOKENIZER}")
+            text = self.tokenizer.encode(text, add_special_tokens=False, at_start=False)
+        if not isinstance(text, str):
+            return checked_token_ids(text, self._shape.vocab_size, name)
+        return make_request(text, SamplingParams(max_tokens=0), self._shape, self.tokenizer, name).token_ids
+
     def step(self) -> bool:
         """One step, if there is anything to do; whether there was."""
         with self._lock:
@@ -99,7 +124,7 @@ class Host:
                 self._engine.step()
             return has_work
 
-    def abort(self, groups: Iterable[SequenceGroup]) -> None:
+    def abort(self, groups: Iterable[SequenceGroup | ScoringGroup]) -> None:
         """Free everything that these hold; those that are done hold nothing."""
         with self._lock:
             for group in groups:

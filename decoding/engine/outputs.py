@@ -61,6 +61,19 @@ class Logprobs:
 
 
 @dataclass(frozen=True, slots=True)
+class Score:
+    """What a model says of given tokens behind a prompt: raw log-probabilities (natural log) and ranks, one a token.
+
+    total: the sum of the log-probabilities, in float64 and in token order: that of the whole continuation.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    ranks: list[int]
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Token counts: the prompt once, and every token sampled for it, those of discarded candidates included."""
 

@@ -180,7 +180,7 @@ def stream_of(token_ids: Sequence[int]) -> int:
     return int.from_bytes(digest, "little")
 
 
-def split_prompts(prompts: Any) -> tuple[list[Any], bool]:
+def split_prompts(prompts: Any, name: str = "prompt") -> tuple[list[Any], bool]:
     """The prompts that the caller's argument holds, and whether it was a list of them.
 
     A string or a sequence of integers is one prompt; a sequence that begins with a string or a sequence is a list.
@@ -190,7 +190,7 @@ def split_prompts(prompts: Any) -> tuple[list[Any], bool]:
     if isinstance(prompts, str):
         return [prompts], False
     if not _is_sequence(prompts):
-        raise _prompt_error("prompt", prompts, "must be a string, a sequence of token ids, or a list of these")
+        raise _prompt_error(name, prompts, "must be a string, a sequence of token ids, or a list of these")
     if len(prompts) and (isinstance(prompts[0], str) or _is_sequence(prompts[0])):
         return list(prompts), True
     return [prompts], False
