@@ -15,6 +15,7 @@ from decoding.engine.group import SequenceGroup
 from decoding.engine.host import Host, check_streamable
 from decoding.engine.outputs import CompletionResult, Delta, Score
 from decoding.engine.processors import Processor
+from decoding.engine.replay import Capsule, Replay, compare
 from decoding.engine.request import NO_TOKENIZER, OnSample, Request, checked_token_ids, split_prompts
 from decoding.engine.runner import Logits, Model, Row, Runner
 from decoding.engine.sequence import Sequence as Candidate
@@ -215,14 +216,7 @@ class LLM:
         """
         _check_on_error(on_error)
         requests, is_list = self.host.requests(prompt, params, processors)
-        groups = self.host.add(requests)
-        try:
-            for group in groups:
-                while not group.is_done:
-                    self.host.step()
-        finally:
-            self.host.abort(groups)
-        results = [group.result(self.name) for group in groups]
+        results = self._run(requests)
         if on_error == "raise":
             _raise_first_error(results)
         return results if is_list else results[0]
@@ -279,6 +273,30 @@ class LLM:
             raise PromptError(f"text={shown(text)}: must have at least two tokens")
         (score,) = self.score(token_ids[:1], [token_ids[1:]])
         return math.exp(-score.total / len(score.token_ids))
+
+    def capsule(self, result: CompletionResult) -> Capsule:
+        """What it takes to run a request again and compare: save it with `.save(path)`."""
+        return Capsule.of(result, self.system_fingerprint)
+
+    def replay(self, capsule: Capsule | str | os.PathLike[str], *, force: bool = False) -> Replay:
+        """Run a capsule's request again and say where the outcome first differs, to the bit.
+
+        capsule: one, or the path of its file. force: do not draw; take the capsule's tokens, and report their
+            log-probabilities here (`replay.result`), for which the request need not have asked.
+        """
+        given = capsule if isinstance(capsule, Capsule) else Capsule.load(capsule)
+        (result,) = self._run([self.host.replayed(given, force=force)])
+        return compare(given, result, self.system_fingerprint)
+
+    def _run(self, requests: Sequence[Request]) -> list[CompletionResult]:
+        groups = self.host.add(requests)
+        try:
+            for group in groups:
+                while not group.is_done:
+                    self.host.step()
+        finally:
+            self.host.abort(groups)
+        return [group.result(self.name) for group in groups]
 
     @property
     def stats(self) -> EngineStats:

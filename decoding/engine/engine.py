@@ -284,6 +284,11 @@ class Engine:
                 entry.owner = group.start(entry.choice)
                 if entry.family.num_left and group.first_logits is None:
                     group.first_logits = logits.copy()
+                if not entry.owner.num_output_tokens:  # forced to have none
+                    entry.owner.finish_empty()
+                    self._scheduler.finish(entry)
+                    group.tell(entry.owner)
+                    return None
             return Drawing(entry, group, entry.owner, logits, entry.draft[: work.num_draft])
         return None
 

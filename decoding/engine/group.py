@@ -162,7 +162,9 @@ class SequenceGroup:
         choices = self._ranking.best()
         if self.request.is_greedy:
             choices = [replace(deepcopy(choices[0]), index=index) for index in range(params.n)]
-        return CompletionResult(choices, self.usage, list(self.request.token_ids), model_name, self.metrics)
+        return CompletionResult(
+            choices, self.usage, list(self.request.token_ids), model_name, self.metrics, self.request
+        )
 
     @property
     def usage(self) -> Usage:

@@ -10,6 +10,7 @@ from typing import Any
 
 from decoding.engine.engine import Engine, EngineSettings, EngineStats
 from decoding.engine.group import Listener, SequenceGroup
+from decoding.engine.replay import Capsule
 from decoding.engine.request import (
     NO_TOKENIZER,
     OnSample,
@@ -95,6 +96,10 @@ class Host:
     def _shape(self) -> Shape:
         with self._lock:
             return Shape.bounded(self.model.config, self._engine.max_tokens)
+
+    def replayed(self, capsule: Capsule, *, force: bool) -> Request:
+        """The request of a capsule; raises where this model cannot run it."""
+        return capsule.request(self._shape, self.tokenizer, force=force)
 
     def add(self, requests: Iterable[Request], listener: Listener | None = None) -> list[SequenceGroup]:
         """Queue requests; `listener` is called within somebody's step."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from decoding.errors import DecodingError
 from decoding.types import FinishReason, LogprobsMode
@@ -123,6 +124,7 @@ class Choice:
     logprobs: one entry for each of `token_ids`; None where they were not asked for.
     seed: the seed in use; the same request with this seed gives the same tokens again.
     mean_logprob: mean raw log-probability of the sampled tokens where `best_of` ranked by it, else None.
+    candidate: its number among the candidates of the prompt, on which its random numbers depend.
     """
 
     index: int
@@ -134,6 +136,7 @@ class Choice:
     seed: int
     mean_logprob: float | None = None
     error: DecodingError | None = None
+    candidate: int = 0
 
 
 @dataclass(slots=True)
@@ -165,6 +168,7 @@ class CompletionResult:
 
     prompt_token_ids: what the model was fed, with a start token that was added and fill-in-the-middle markers.
     metrics: how long it took; two results are equal whatever theirs are.
+    origin: the request as the engine had it (`LLM.capsule` makes it a file).
     """
 
     choices: list[Choice]
@@ -172,3 +176,4 @@ class CompletionResult:
     prompt_token_ids: list[int]
     model: str
     metrics: Metrics = field(default_factory=Metrics, compare=False)
+    origin: Any = field(default=None, compare=False, repr=False)

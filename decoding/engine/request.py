@@ -64,6 +64,7 @@ class Request:
     sampling: `params` with breakers and bad words as token ids, as the sampler takes them.
     processors: what edits the logits of each sequence (decoding.engine.processors).
     forced: for each choice the tokens that it is to have, whatever would be drawn: a replay's.
+    candidates: the number of each choice's candidate, where these are not 0, 1, 2 ...
     on_sample: who looks at every draw.
     """
 
@@ -77,6 +78,7 @@ class Request:
     sampling: SamplingParams
     processors: tuple[Processor, ...] = ()
     forced: tuple[tuple[int, ...], ...] | None = None
+    candidates: tuple[int, ...] | None = None
     on_sample: OnSample | None = None
 
     @property
@@ -99,7 +101,7 @@ class Request:
         return SamplingState(
             self.sampling,
             self.prefix_token_ids,
-            choice=choice,
+            choice=choice if self.candidates is None else self.candidates[choice],
             stream=self.stream,
             eos_token_ids=self.eos_token_ids,
         )
@@ -137,7 +139,7 @@ def make_request(
         stream=stream_of(token_ids),
         stops=StopAutomaton(params.stop),
         max_output_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
-        sampling=_with_token_ids(params, tokenizer),
+        sampling=with_token_ids(params, tokenizer),
         processors=checked_processors(processors),
         on_sample=on_sample,
     )
@@ -153,7 +155,7 @@ def checked_processors(processors: Any) -> tuple[Processor, ...]:
     return tuple(several)
 
 
-def _with_token_ids(params: SamplingParams, tokenizer: Tokenizer | None) -> SamplingParams:
+def with_token_ids(params: SamplingParams, tokenizer: Tokenizer | None) -> SamplingParams:
     """Breakers and bad words that are text become token ids (decoding.engine.words)."""
     if tokenizer is None or not any(isinstance(one, str) for one in (*params.dry_sequence_breakers, *params.bad_words)):
         return params

@@ -100,6 +100,7 @@ class Sequence:
             seed=self.state.seed,
             mean_logprob=self._raw_logprob_sum / max(1, self.num_tokens) if params.ranks_candidates else None,
             error=self.error,
+            candidate=self.state.choice,
         )
 
     def _ends(self, token_id: int) -> bool:
