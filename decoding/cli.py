@@ -1,8 +1,8 @@
 """The command `decoding`: completions in the terminal.
 
-Exit codes: 0 done, 1 a check of `decoding conformance` failed, 2 something is wrong with the arguments, the model or
-the output (one line on stderr says what), 130 interrupted. Heavy modules are imported by the command that needs them:
-`--help` answers at once.
+Exit codes: 0 done, 1 a check of `decoding conformance` failed or a replay differs, 2 something is wrong with the
+arguments, the model or the output (one line on stderr says what), 130 interrupted. Heavy modules are imported by the
+command that needs them: `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from decoding.cli_batch import add_batch, add_replay
 from decoding.cli_conformance import add_conformance, list_of_checks, run_and_write
 from decoding.cli_flags import (
     DEFAULT_MAX_TOKENS,
@@ -31,7 +32,7 @@ from decoding.params import SamplingParams
 from decoding.version import __version__
 
 if TYPE_CHECKING:
-    from decoding.engine.outputs import Choice, Logprobs
+    from decoding.engine.outputs import Choice, CompletionResult, Logprobs
     from decoding.llm import LLM
 
 EXIT_FAILED, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check_streams()
         options = _parser().parse_args(arguments)
-        options.run(options, arguments)
+        code = options.run(options, arguments)
         sys.stdout.flush()
     except (CommandError, DecodingError) as error:
         return _report(str(error))
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return EXIT_INTERRUPTED
-    return 0
+    return code or 0
 
 
 def _check_streams() -> None:
@@ -100,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_complete(commands)
     _add_explain(commands)
+    add_replay(commands)
+    add_batch(commands)
     _add_bench(commands)
     add_serve(commands)
     add_conformance(commands, _conformance)
@@ -116,6 +119,12 @@ def _add_complete(commands: Any) -> None:
     )
     _add_prompt(complete)
     complete.add_argument("--json", action="store_true", help="print the completion object of the Completions API")
+    complete.add_argument(
+        "--fim-template",
+        metavar="TEMPLATE",
+        help="how --suffix is put into the prompt: '<PRE>{prefix}<SUF>{suffix}<MID>', say (default: the model's way)",
+    )
+    complete.add_argument("--capsule", metavar="FILE", help="save what `decoding replay` needs, when all is done")
     complete.set_defaults(run=_complete)
     add_sampling_flags(complete)
 
@@ -203,11 +212,13 @@ def _complete(options: argparse.Namespace, arguments: list[str]) -> None:
     prompt = _read_prompt(options)
     from decoding.llm import LLM
 
-    llm = LLM(options.model)
-    if options.json:
-        seed = _print_json(llm, prompt, params)
-    elif params.n > 1 or params.ranks_candidates:
-        seed = _print_choices(llm, prompt, params)
+    llm = LLM(options.model, fim_template=options.fim_template)
+    if options.json or options.capsule or params.n > 1 or params.ranks_candidates:
+        result = llm.complete(prompt, params)
+        if options.capsule:
+            llm.capsule(result).save(options.capsule)
+        (_print_json if options.json else _print_choices)(llm, result)
+        seed = result.choices[0].seed
     else:
         seed = _print_stream(llm, prompt, params)
     sys.stdout.flush()
@@ -233,23 +244,19 @@ def _read_prompt(options: argparse.Namespace) -> str:
         raise CommandError(f"prompt from {source}: cannot be read ({error.strerror})") from None
 
 
-def _print_json(llm: LLM, prompt: str, params: SamplingParams) -> int:
+def _print_json(llm: LLM, result: CompletionResult) -> None:
     from decoding.api.schema import completion_object
 
-    result = llm.complete(prompt, params)
     print(json.dumps(completion_object([result], system_fingerprint=llm.system_fingerprint), allow_nan=False))
-    return result.choices[0].seed
 
 
-def _print_choices(llm: LLM, prompt: str, params: SamplingParams) -> int:
+def _print_choices(_: LLM, result: CompletionResult) -> None:
     """Several choices, or ranked ones: each is printed when all are finished."""
-    choices = llm.complete(prompt, params).choices
-    for choice in choices:
-        if params.n > 1:
+    for choice in result.choices:
+        if len(result.choices) > 1:
             print(f"--- {_heading(choice)} ---")
         print(choice.text)
         _print_logprobs(choice.logprobs)
-    return choices[0].seed
 
 
 def _heading(choice: Choice) -> str:

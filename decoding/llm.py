@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -12,11 +13,21 @@ from typing import Any, Literal, TypeAlias, overload
 from decoding.engine.engine import EngineSettings, EngineStats
 from decoding.engine.group import SequenceGroup
 from decoding.engine.host import Host, check_streamable
-from decoding.engine.outputs import CompletionResult, Delta
-from decoding.engine.request import NO_TOKENIZER, OnSample, Request, checked_token_ids
+from decoding.engine.outputs import CompletionResult, Delta, Score
+from decoding.engine.processors import Processor
+from decoding.engine.replay import Capsule, Replay, compare
+from decoding.engine.request import NO_TOKENIZER, OnSample, Request, checked_token_ids, split_prompts
 from decoding.engine.runner import Logits, Model, Row, Runner
 from decoding.engine.sequence import Sequence as Candidate
-from decoding.errors import ContextLengthError, ModelNotFoundError, ParameterError, TokenizerError
+from decoding.engine.speculation import Drafter, DraftModel, PromptLookup
+from decoding.errors import (
+    ContextLengthError,
+    ModelNotFoundError,
+    ParameterError,
+    PromptError,
+    TokenizerError,
+    shown,
+)
 from decoding.kernel import STREAM_VERSION
 from decoding.models.generation import generation_defaults
 from decoding.models.registry import load_model
@@ -27,6 +38,7 @@ from decoding.types import Prompt
 from decoding.version import __version__
 
 OnError: TypeAlias = Literal["raise", "status"]
+Speculation: TypeAlias = 'Literal["prompt_lookup"] | LLM | None'
 
 BUNDLED_NAME = "bundled"
 
@@ -50,6 +62,8 @@ class LLM:
         max_batched_tokens: int = 512,
         kv_cache_bytes: int | None = None,
         prefix_cache: bool = True,
+        speculation: Speculation = None,
+        num_draft_tokens: int = 4,
     ) -> None:
         """Load a checkpoint folder in Hugging Face's layout; None is the bundled model.
 
@@ -61,6 +75,9 @@ class LLM:
         kv_cache_bytes: memory for keys and values, >= 1; never exceeded. None is enough for max_num_seqs sequences
             of full length, and at most 2 GiB. Where it holds less than the model's context, that is the context.
         prefix_cache: whether what prompts leave in that memory is found again by prompts that begin alike.
+        speculation: None; "prompt_lookup", which guesses that a text goes on as it did before; or an LLM of the same
+            vocabulary, smaller, that guesses what this one will say. It changes how fast a text comes, not the text.
+        num_draft_tokens: tokens that are guessed at once, >= 1.
 
         A folder without tokenizer.json takes and gives token ids only: what needs text raises TokenizerError,
         and the text of results is empty. Raises ModelError (see decoding.errors) for a folder that cannot be
@@ -71,6 +88,7 @@ class LLM:
             max_batched_tokens=max_batched_tokens,
             kv_cache_bytes=kv_cache_bytes,
             prefix_cache=prefix_cache,
+            num_draft_tokens=num_draft_tokens,
         )
         folder = bundled_model_folder() if model is None else _folder(model)
         loaded = load_model(folder)
@@ -78,7 +96,14 @@ class LLM:
         if os.path.lexists(folder / "tokenizer.json"):  # a link to nowhere is a broken tokenizer, not a missing one
             tokenizer = Tokenizer.from_folder(folder, loaded.config.vocab_size)
         self._folder: Path | None = folder
-        self._open(loaded, tokenizer, BUNDLED_NAME if model is None else folder.resolve().name, fim_template, settings)
+        self._open(
+            loaded,
+            tokenizer,
+            BUNDLED_NAME if model is None else folder.resolve().name,
+            fim_template,
+            speculation,
+            settings,
+        )
 
     @classmethod
     def from_parts(
@@ -88,15 +113,16 @@ class LLM:
         *,
         name: str = "custom",
         fim_template: str | None = None,
+        speculation: Speculation = None,
         **settings: Any,
     ) -> LLM:
         """An LLM around any object that stands where our models stand (`decoding.engine.runner.Model`).
 
-        settings: max_num_seqs, max_batched_tokens, kv_cache_bytes, prefix_cache, as of LLM itself.
+        settings: max_num_seqs, max_batched_tokens, kv_cache_bytes, prefix_cache, num_draft_tokens, as of LLM itself.
         """
         llm = cls.__new__(cls)
         llm._folder = None
-        llm._open(model, tokenizer, name, fim_template, EngineSettings(**settings))
+        llm._open(model, tokenizer, name, fim_template, speculation, EngineSettings(**settings))
         return llm
 
     def _open(
@@ -105,13 +131,15 @@ class LLM:
         tokenizer: Tokenizer | None,
         name: str,
         fim_template: str | None,
+        speculation: Speculation,
         settings: EngineSettings,
     ) -> None:
         self.name = name
         self._model = model
         self._tokenizer = tokenizer
         fim = None if fim_template is None else FimFormat.from_template(self.tokenizer, fim_template)
-        self.host = Host(model, tokenizer, settings, name=name, fim=fim)
+        drafter = _drafter(speculation, model.config.vocab_size, settings.max_num_seqs)
+        self.host = Host(model, tokenizer, settings, name=name, fim=fim, drafter=drafter)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -150,7 +178,12 @@ class LLM:
 
     @overload
     def complete(  # type: ignore[overload-overlap]  # a str is also a sequence of str
-        self, prompt: Prompt, params: SamplingParams | None = None, *, on_error: OnError = "raise"
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        processors: Sequence[Processor] = (),
+        on_error: OnError = "raise",
     ) -> CompletionResult: ...
     @overload
     def complete(
@@ -158,6 +191,7 @@ class LLM:
         prompt: Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        processors: Sequence[Processor] = (),
         on_error: OnError = "raise",
     ) -> list[CompletionResult]: ...
     def complete(
@@ -165,12 +199,15 @@ class LLM:
         prompt: Prompt | Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        processors: Sequence[Processor] = (),
         on_error: OnError = "raise",
     ) -> CompletionResult | list[CompletionResult]:
         """Complete one prompt, or several at once: a list in, a list out.
 
         prompt: text, or token ids taken as they are (no start token is added); or a list of prompts.
         params: for all prompts, or a list with those of each; None is SamplingParams().
+        processors: callables(token_ids, logits) that edit every row before anything is masked (docs/engine.md), for all
+            prompts; each gets the tokens so far and a float32 row of its own, and returns a row, or None for that one.
         on_error: what becomes of a choice whose logits nothing can be drawn from (NaN, everything banned): its error
             is raised once all other work is done ("raise"), or it is returned with finish_reason "error" ("status").
             Candidates that best_of does not return raise nothing.
@@ -178,15 +215,8 @@ class LLM:
         Raises PromptError, ContextLengthError, ParameterError or TokenizerError before anything is computed.
         """
         _check_on_error(on_error)
-        requests, is_list = self.host.requests(prompt, params)
-        groups = self.host.add(requests)
-        try:
-            for group in groups:
-                while not group.is_done:
-                    self.host.step()
-        finally:
-            self.host.abort(groups)
-        results = [group.result(self.name) for group in groups]
+        requests, is_list = self.host.requests(prompt, params, processors)
+        results = self._run(requests)
         if on_error == "raise":
             _raise_first_error(results)
         return results if is_list else results[0]
@@ -196,6 +226,7 @@ class LLM:
         prompt: Prompt | Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
+        processors: Sequence[Processor] = (),
         on_error: OnError = "raise",
         on_sample: OnSample | None = None,
     ) -> Iterator[Delta]:
@@ -209,9 +240,63 @@ class LLM:
         end.
         """
         _check_on_error(on_error)
-        requests, _ = self.host.requests(prompt, params, on_sample)
+        requests, _ = self.host.requests(prompt, params, processors, on_sample)
         check_streamable(requests)
         return self._stream(requests, on_error)
+
+    def score(self, prompt: Prompt, continuations: Prompt | Sequence[Prompt]) -> list[Score]:
+        """How likely given continuations of a prompt are; the prompt is computed once for all of them.
+
+        prompt: text, or token ids taken as they are. continuations: one, or several; each is tokenised by itself, as
+        what goes on in the middle of a text (`tokenizer.encode(text, False, at_start=False)`), or is given as ids.
+        Raises as `complete` does; LogitsError where the logits are not finite.
+        """
+        prompt_ids = self.host.encode(prompt, "prompt", at_start=True)
+        several, is_list = split_prompts(continuations, "continuations")
+        names = [f"continuations[{index}]" for index in range(len(several))] if is_list else ["continuations"]
+        ids = [self.host.encode(one, name, at_start=False) for one, name in zip(several, names, strict=True)]
+        group = self.host.add_scoring(prompt_ids, ids)
+        try:
+            while not group.is_done:
+                self.host.step()
+        finally:
+            self.host.abort([group])
+        return group.result()
+
+    def perplexity(self, text: Prompt) -> float:
+        """Exp of the mean negative log-likelihood of a text's tokens, each given all before it; the first is given.
+
+        A start token that the tokenizer adds is that first one. PromptError for a text of one token.
+        """
+        token_ids = self.host.encode(text, "text", at_start=True)
+        if len(token_ids) < 2:
+            raise PromptError(f"text={shown(text)}: must have at least two tokens")
+        (score,) = self.score(token_ids[:1], [token_ids[1:]])
+        return math.exp(-score.total / len(score.token_ids))
+
+    def capsule(self, result: CompletionResult) -> Capsule:
+        """What it takes to run a request again and compare: save it with `.save(path)`."""
+        return Capsule.of(result, self.system_fingerprint)
+
+    def replay(self, capsule: Capsule | str | os.PathLike[str], *, force: bool = False) -> Replay:
+        """Run a capsule's request again and say where the outcome first differs, to the bit.
+
+        capsule: one, or the path of its file. force: do not draw; take the capsule's tokens, and report their
+            log-probabilities here (`replay.result`), for which the request need not have asked.
+        """
+        given = capsule if isinstance(capsule, Capsule) else Capsule.load(capsule)
+        (result,) = self._run([self.host.replayed(given, force=force)])
+        return compare(given, result, self.system_fingerprint)
+
+    def _run(self, requests: Sequence[Request]) -> list[CompletionResult]:
+        groups = self.host.add(requests)
+        try:
+            for group in groups:
+                while not group.is_done:
+                    self.host.step()
+        finally:
+            self.host.abort(groups)
+        return [group.result(self.name) for group in groups]
 
     @property
     def stats(self) -> EngineStats:
@@ -267,6 +352,14 @@ def _folder(model: str | os.PathLike[str]) -> Path:
         return Path(model)
     except TypeError:
         raise ParameterError.single("model", model, "must be a path (a string or PathLike), or None") from None
+
+
+def _drafter(speculation: Speculation, vocab_size: int, max_num_seqs: int) -> Drafter | None:
+    if isinstance(speculation, LLM):
+        return DraftModel(speculation._model, vocab_size, max_num_seqs)
+    if speculation not in (None, "prompt_lookup"):
+        raise ParameterError.single("speculation", speculation, "must be None, 'prompt_lookup' or an LLM")
+    return None if speculation is None else PromptLookup()
 
 
 def _check_on_error(on_error: str) -> None:

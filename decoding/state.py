@@ -157,6 +157,12 @@ class SamplingState:
         """Record the token that was drawn for a row: `append` without the checks."""
         self._append(token_id, None if not self._mus else float(output.surprises[row]))
 
+    def force(self, token_id: int) -> None:
+        """From now on nothing is drawn: each row reports on this token, until another one is forced."""
+        (token_id,) = checked_ids("token_id", [token_id])
+        self._fits = 0
+        self._row.force_token(token_id)
+
     def truncate(self, num_tokens: int) -> None:
         """Keep the first `num_tokens` generated tokens and take the later ones back, with all that followed them."""
         if not is_integer(num_tokens) or not 0 <= num_tokens <= self.position:

@@ -18,6 +18,7 @@ from decoding.engine.engine import EngineStats
 from decoding.engine.group import SequenceGroup
 from decoding.engine.host import Host, check_streamable
 from decoding.engine.outputs import CompletionResult, Delta
+from decoding.engine.processors import Processor
 from decoding.engine.request import Request
 from decoding.engine.sequence import Sequence as Candidate
 from decoding.errors import DecodingError, EngineClosedError, EngineError, OverloadedError, ParameterError
@@ -153,15 +154,17 @@ class AsyncEngine:
             self._stats = self._host.stats
         return self._stats
 
-    async def submit(self, prompt: Any, params: Any = None, *, stream: bool = False) -> RequestHandle:
+    async def submit(
+        self, prompt: Any, params: Any = None, *, stream: bool = False, processors: Sequence[Processor] = ()
+    ) -> RequestHandle:
         """Check a request and queue it.
 
-        prompt, params: as in `LLM.complete`. stream: whether its deltas are wanted.
+        prompt, params, processors: as in `LLM.complete`. stream: whether its deltas are wanted.
         Raises PromptError, ContextLengthError, ParameterError or TokenizerError for what is wrong with it;
         OverloadedError or EngineClosedError where it cannot be taken.
         """
         self._require_room(1)
-        requests, _ = await asyncio.to_thread(self._host.requests, prompt, params)
+        requests, _ = await asyncio.to_thread(self._host.requests, prompt, params, processors)
         if stream:
             check_streamable(requests)
         self._require_room(len(requests))

@@ -13,18 +13,18 @@ from collections.abc import Sequence as Several
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
-import numpy as np
-
 from decoding.checks import Check, RuleError, boolean, integer, or_none
-from decoding.engine.blocks import BLOCK_SIZE, MAX_DEPTH, BlockPool, num_blocks_of
-from decoding.engine.group import Listener, SequenceGroup, fail_all
+from decoding.engine.blocks import BLOCK_SIZE, MAX_DEPTH, BlockPool, Change, num_blocks_of
+from decoding.engine.drawing import Drawing, draw
+from decoding.engine.group import Listener, SequenceGroup
 from decoding.engine.logprobs import TokenScore
 from decoding.engine.request import Request
 from decoding.engine.runner import Cache, Logits, Model, Row, Runner
 from decoding.engine.scheduler import Entry, Scheduler, Work
-from decoding.engine.sequence import Sequence
-from decoding.errors import ContextLengthError, DecodingError, EngineError, LogitsError, ParameterError, Problem, shown
-from decoding.sampler import Sampler, SamplerOutput
+from decoding.engine.scoring import ScoringGroup
+from decoding.engine.speculation import Drafter
+from decoding.errors import ContextLengthError, EngineError, LogitsError, ParameterError, Problem, shown
+from decoding.sampler import Sampler
 from decoding.text.tokenizer import Tokenizer
 
 DEFAULT_CACHE_BYTES = 2**31
@@ -38,12 +38,14 @@ class EngineSettings:
     max_batched_tokens: tokens that one step feeds, >= 1 (max_num_seqs at least); a long prompt is fed in pieces of it.
     kv_cache_bytes: memory for keys and values; None is what max_num_seqs sequences of full length need, up to 2 GiB.
     prefix_cache: whether the cache keeps what prompts and outputs left in it, for later prompts that begin alike.
+    num_draft_tokens: tokens that are guessed at once, where there is speculation.
     """
 
     max_num_seqs: int = 32
     max_batched_tokens: int = 512
     kv_cache_bytes: int | None = None
     prefix_cache: bool = True
+    num_draft_tokens: int = 4
 
     def __post_init__(self) -> None:
         problems = []
@@ -62,6 +64,7 @@ _SETTINGS: dict[str, Check] = {
     "max_batched_tokens": integer(1),
     "kv_cache_bytes": or_none(integer(1, 2**63 - 1)),
     "prefix_cache": boolean,
+    "num_draft_tokens": integer(1),
 }
 
 
@@ -90,19 +93,10 @@ class EngineStats:
 
 
 class _Rows(NamedTuple):
-    """Logits of a step: each sequence's own, [vocab]; and the matrix that they are the rows of, if it is just one."""
+    """Logits of a step: each sequence's own, [rows, vocab]; and the matrix that they are in, if one has them all."""
 
     of: dict[Entry, Logits]
     matrix: Logits | None
-
-
-class _Drawing(NamedTuple):
-    """A sequence that draws in this step, and the row that it draws from."""
-
-    entry: Entry
-    group: SequenceGroup
-    sequence: Sequence
-    logits: Logits
 
 
 class Engine:
@@ -117,7 +111,14 @@ class Engine:
     Not for several threads at once. Requests may be added and aborted between any two steps.
     """
 
-    def __init__(self, model: Model[Cache], tokenizer: Tokenizer | None, settings: EngineSettings) -> None:
+    def __init__(
+        self,
+        model: Model[Cache],
+        tokenizer: Tokenizer | None,
+        settings: EngineSettings,
+        drafter: Drafter | None = None,
+    ) -> None:
+        """`drafter`: who guesses tokens in advance; None decodes one token a step."""
         config = model.config
         num_valid = config.vocab_size if tokenizer is None else min(config.vocab_size, tokenizer.vocab_size)
         self._sampler = Sampler(config.vocab_size, num_valid_tokens=num_valid)
@@ -135,6 +136,9 @@ class Engine:
         self._vocab_size = config.vocab_size
         self._tokenizer = tokenizer
         self._instant: list[SequenceGroup] = []
+        self._drafter = drafter
+        self._num_draft_tokens = settings.num_draft_tokens
+        self._num_guessed = self._num_accepted = 0
         self._num_requests = self._num_steps = self._num_fed = self._num_found = self._num_sampled = 0
 
     @property
@@ -158,8 +162,8 @@ class Engine:
             num_prompt_tokens=self._num_fed,
             num_cached_tokens=self._num_found,
             num_sampled_tokens=self._num_sampled,
-            num_draft_tokens=0,
-            num_accepted_tokens=0,
+            num_draft_tokens=self._num_guessed,
+            num_accepted_tokens=self._num_accepted,
             num_preemptions=scheduler.num_preemptions,
         )
 
@@ -178,12 +182,26 @@ class Engine:
             self._instant.append(group)
         return group
 
-    def abort(self, group: SequenceGroup) -> None:
+    def add_scoring(self, prompt: list[int], continuations: list[list[int]]) -> ScoringGroup:
+        """Queue the scoring of token ids, at least one each, behind one prompt of at least one token.
+
+        Raises ContextLengthError where they can never fit the memory together.
+        """
+        longest = len(prompt) + max(map(len, continuations)) - 1  # the last token is predicted, and never fed
+        if longest > self.max_tokens:
+            raise ContextLengthError(longest + 1, self.max_tokens)
+        group = ScoringGroup(prompt, continuations, self._num_requests, self._vocab_size)
+        self._num_requests += 1
+        self._scheduler.add(group.family)
+        return group
+
+    def abort(self, group: SequenceGroup | ScoringGroup) -> None:
         """Take a request back, whatever has become of it: its memory is free at once, nobody hears of it again."""
-        if group in self._instant:
-            self._instant.remove(group)
+        if isinstance(group, SequenceGroup):
+            group.listener = None
+            if group in self._instant:
+                self._instant.remove(group)
         self._scheduler.remove(group.family)
-        group.listener = None
 
     def step(self) -> int:
         """One round for everything that fits; returns how many sequences took part.
@@ -193,114 +211,132 @@ class Engine:
         """
         self._num_steps += 1
         for group in self._instant:
-            self._finish_empty(group)
+            group.finish_scored()
         self._instant.clear()
-        works = self._scheduler.schedule()
+        works: list[Work] = []
         try:
+            self._guess()
+            works = self._scheduler.schedule()
             self._runner.follow(self._pool.changes)
             rows = self._run(works)
             self._scheduler.commit(works)
-            drawing = [one for work in works if (one := self._drawing(work, rows)) is not None]
-            if drawing:
-                self._draw(drawing, rows.matrix)
+            self._draw([one for work in works if (one := self._drawing(work, rows)) is not None], rows.matrix)
             for family in {work.entry.family for work in works if not work.entry.family.num_left}:
                 family.owner.first_logits = None  # nobody is left to start from them
         except BaseException as error:  # an interrupt, too, must not leave a step that is half done
             self._fail(works, error)
-            if not isinstance(error, Exception):
+            if not works or not isinstance(error, Exception):
                 raise
         return len(works)
-
-    def _finish_empty(self, group: SequenceGroup) -> None:
-        """End all candidates of a request before the first token, because none was asked for."""
-        while (sequence := group.start_next()) is not None:
-            sequence.finish_empty()
-            group.tell(sequence)
 
     def _run(self, works: Several[Work]) -> _Rows:
         """The forward passes of a step."""
         self._count(works)
-        scored = [work for work in works if _is_scored(work)]
-        plain = [work for work in works if work.num_new and not _is_scored(work)]
-        rows: dict[Entry, Logits] = {}
-        logits = None
+        kinds: dict[str, list[Work]] = {"plain": [], "guessed": [], "scored": []}
+        for work in works:
+            if work.num_new:
+                kinds["scored" if _is_scored(work) else "guessed" if work.num_draft else "plain"].append(work)
+        plain, rows, logits = kinds["plain"], dict[Entry, Logits](), None
         if plain:
             logits = self._runner.forward([_row(work) for work in plain])
-            rows.update(zip((work.entry for work in plain), logits, strict=True))
-        for work in scored:
-            matrix = self._runner.forward([_row(work)], all_logits=True)  # [num_new, vocab]
-            self._score(work, matrix)
-            rows[work.entry] = matrix[-1]
+            rows.update((work.entry, logits[row : row + 1]) for row, work in enumerate(plain))
+        if kinds["guessed"]:
+            every, first = self._runner.forward([_row(work) for work in kinds["guessed"]], all_logits=True), 0
+            for entry, num_new, num_draft in kinds["guessed"]:
+                rows[entry] = every[first + num_new - 1 : first + num_new + num_draft]
+                first += num_new + num_draft
+        for work in kinds["scored"]:
+            every = self._runner.forward([_row(work)], all_logits=True)  # [num_new, vocab]
+            self._score(work, every)
+            rows[work.entry] = every[-1:]
         return _Rows(rows, logits if len(plain) == len(works) else None)
 
     def _count(self, works: Several[Work]) -> None:
         self._num_fed += sum(work.num_new for work in works)
         for entry, num_new, _ in works:
-            group: SequenceGroup = entry.family.owner
+            group = entry.family.owner
             if num_new and group.begin(entry.num_computed):
                 self._num_found += entry.num_computed
 
     def _score(self, work: Work, logits: Logits) -> None:
-        """Raw scores of the prompt's tokens that follow the ones just fed; an error ends the whole request."""
-        group: SequenceGroup = work.entry.family.owner
-        start, num_top = work.entry.num_computed, group.request.params.logprobs or 0
-        following = group.request.token_ids[start + 1 : start + 1 + work.num_new]
+        """Raw scores of the tokens that follow the ones just fed; an error ends the whole request."""
+        group, entry = work.entry.family.owner, work.entry
+        following, num_top = group.following(entry, work.num_new), group.num_top
         try:
             output = self._sampler.score(logits[: len(following)], following, num_top=num_top)
         except LogitsError as error:
             group.error = error
             return
-        group.add_scores(start, [TokenScore.from_output(output, row, num_top) for row in range(len(following))])
+        group.add_scores(entry, [TokenScore.from_output(output, row, num_top) for row in range(len(following))])
 
-    def _drawing(self, work: Work, rows: _Rows) -> _Drawing | None:
+    def _drawing(self, work: Work, rows: _Rows) -> Drawing | None:
         """The draw of a sequence whose tokens are all fed; None for the others."""
         entry, group = work.entry, work.entry.family.owner
         if group.error is not None:
             self._scheduler.remove(entry.family)
-            fail_all(group, group.error)
+            group.fail_all(group.error)
         elif not entry.num_pending and group.is_only_scored:
             self._scheduler.finish(entry)
-            self._finish_empty(group)
+            group.finish_scored(entry)
         elif not entry.num_pending:
             logits = rows.of.get(entry, group.first_logits)
             if entry.owner is None:
                 entry.owner = group.start(entry.choice)
                 if entry.family.num_left and group.first_logits is None:
                     group.first_logits = logits.copy()
-            return _Drawing(entry, group, entry.owner, logits)
+                if not entry.owner.num_output_tokens:  # forced to have none
+                    entry.owner.finish_empty()
+                    self._scheduler.finish(entry)
+                    group.tell(entry.owner)
+                    return None
+            return Drawing(entry, group, entry.owner, logits, entry.draft[: work.num_draft])
         return None
 
-    def _draw(self, drawing: Several[_Drawing], matrix: Logits | None) -> None:
-        """One call of the sampler for all; each sequence takes its token, or the error of its row."""
-        if matrix is None or len(matrix) != len(drawing):
-            matrix = np.stack([one.logits for one in drawing])  # [len(drawing), vocab]
-        states = [one.sequence.state for one in drawing]
-        for row, one in enumerate(drawing):
-            if one.group.request.on_sample is not None:
-                one.group.request.on_sample(self._sampler, matrix[row : row + 1], states[row : row + 1])
-        output = self._sampler.sample(matrix, states, on_error="status")
-        for row, (one, error) in enumerate(zip(drawing, output.errors, strict=True)):
-            if error is not None:
-                self._end(one, error)
-            else:
-                self._append(one, output, row)
+    def _draw(self, drawing: list[Drawing], matrix: Logits | None) -> None:
+        """Round by round: each sequence takes its token, or the error of its row, and then those that it guessed."""
+        if matrix is not None and len(matrix) != len(drawing):
+            matrix = None
+        while drawing:
+            draw(self._sampler, drawing, matrix)
+            going_on = [one for one in drawing if one.goes_on()]
+            for one in drawing:
+                self._settle(one, ends=one not in going_on)
+            drawing, matrix = going_on, None
 
-    def _append(self, one: _Drawing, output: SamplerOutput, row: int) -> None:
-        entry, group, sequence, _ = one
-        params, token_id = group.request.params, int(output.token_ids[row])
-        score = None if params.logprobs is None else TokenScore.from_output(output, row, params.logprobs)
-        sequence.append(token_id, score, float(output.raw_logprobs[row]) if params.ranks_candidates else 0.0)
-        entry.token_ids.append(token_id)
-        self._num_sampled += 1
+    def _settle(self, one: Drawing, *, ends: bool) -> None:
+        """Tell what has come of a draw; `ends`: it was the last of this step."""
+        entry, group, sequence = one.entry, one.group, one.sequence
+        self._num_sampled += one.error is None
+        if one.error is not None:  # what it left in the cache may be as wrong as its logits
+            sequence.fail(one.error)
+        if ends and one.draft:
+            self._count_guesses(one)
         if sequence.is_finished:
-            self._scheduler.finish(entry)
+            self._scheduler.finish(entry, forget=one.error is not None)
+        elif ends and one.draft:
+            self._scheduler.accept(entry, one.num_accepted)
+            self._runner.follow([Change(entry.slot or 0, entry.num_computed)])  # what was wrong must not linger
         group.tell(sequence)
 
-    def _end(self, one: _Drawing, error: DecodingError) -> None:
-        """End one sequence with an error; what it left in the cache may be as wrong as its logits."""
-        one.sequence.fail(error)
-        self._scheduler.finish(one.entry, forget=True)
-        one.group.tell(one.sequence)
+    def _count_guesses(self, one: Drawing) -> None:
+        one.group.metrics.num_draft_tokens += len(one.draft)
+        one.group.metrics.num_accepted_tokens += one.num_accepted
+        self._num_guessed += len(one.draft)
+        self._num_accepted += one.num_accepted
+
+    def _guess(self) -> None:
+        """Let the drafter guess what comes after each sequence that has nothing but its newest token to feed."""
+        if self._drafter is None:
+            return
+        ready = []
+        for entry in self._scheduler.running:
+            entry.draft = []
+            if entry.owner is not None and entry.num_pending == 1:
+                left = entry.owner.num_output_tokens - entry.owner.num_tokens - 1
+                room = min(left, self.max_tokens - len(entry.token_ids), self._num_draft_tokens)
+                if room > 0:
+                    ready.append((entry, room))
+        self._drafter.guess(ready)
 
     def _fail(self, works: Iterable[Work], cause: BaseException) -> None:
         """The step raised: all who took part in it end, and what they had is given back."""
@@ -312,19 +348,18 @@ class Engine:
                 if entry.owner is not None:
                     entry.owner.fail(error)
                     group.tell(entry.owner)
-            fail_all(group, error)
+            group.fail_all(error)
 
 
 def _is_scored(work: Work) -> bool:
-    """Whether every row of logits is wanted: a prompt that echo shows with its log-probabilities."""
-    entry = work.entry
-    return entry.family.owner.scores_prompt and entry.owner is None and entry.choice == 0 and work.num_new > 0
+    """Whether every row of logits is wanted, for the tokens that are known to follow."""
+    return bool(work.entry.family.owner.is_scored(work.entry)) and work.num_new > 0
 
 
 def _row(work: Work) -> Row:
     entry = work.entry
-    end = entry.num_computed + work.num_new
-    return Row(entry.slot or 0, entry.num_computed, entry.token_ids[entry.num_computed : end])
+    token_ids = entry.token_ids[entry.num_computed : entry.num_computed + work.num_new]
+    return Row(entry.slot or 0, entry.num_computed, token_ids + entry.draft[: work.num_draft])
 
 
 def _num_blocks(settings: EngineSettings, max_tokens: int, token_bytes: int) -> int:

@@ -13,7 +13,7 @@ from decoding.engine.outputs import CompletionResult, Delta, Metrics, TokenLogpr
 from decoding.engine.ranking import Ranking
 from decoding.engine.request import Request
 from decoding.engine.runner import MAX_CHUNK_LOGITS, Logits
-from decoding.engine.scheduler import Family
+from decoding.engine.scheduler import Entry, Family
 from decoding.engine.sequence import Sequence
 from decoding.engine.transcript import NO_PREFIX, Prefix
 from decoding.errors import DecodingError
@@ -85,9 +85,34 @@ class SequenceGroup:
         """The next candidate, for an ending without a token; None where all have started."""
         return self.start(self._num_started) if self._num_started < self.num_runs else None
 
-    def add_scores(self, start: int, scores: list[TokenScore]) -> None:
-        """Scores of the prompt's tokens from number `start` + 1 on (nothing predicts the first)."""
-        self._scores[start:] = scores
+    @property
+    def num_top(self) -> int:
+        """Rivals that are reported with each token of a scored prompt."""
+        return self.request.params.logprobs or 0
+
+    def is_scored(self, entry: Entry) -> bool:
+        """Whether what `entry` feeds next is scored: a prompt that echo shows with its log-probabilities."""
+        return self.scores_prompt and entry.owner is None and entry.choice == 0
+
+    def following(self, entry: Entry, num_new: int) -> list[int]:
+        """The tokens that the next `num_new` rows predict, and that are known."""
+        return self.request.token_ids[entry.num_computed + 1 : entry.num_computed + 1 + num_new]
+
+    def add_scores(self, entry: Entry, scores: list[TokenScore]) -> None:
+        """Scores of the prompt's tokens behind those that the cache has (nothing predicts the first)."""
+        self._scores[entry.num_computed :] = scores
+
+    def finish_scored(self, entry: Entry | None = None) -> None:
+        """End every candidate before its first token, because none was asked for."""
+        while (sequence := self.start_next()) is not None:
+            sequence.finish_empty()
+            self.tell(sequence)
+
+    def fail_all(self, error: DecodingError) -> None:
+        """End every candidate that has not started."""
+        while (sequence := self.start_next()) is not None:
+            sequence.fail(error)
+            self.tell(sequence)
 
     def tell(self, sequence: Sequence) -> None:
         """Count and rank a candidate that has ended; let the listener know what is new."""
@@ -137,7 +162,9 @@ class SequenceGroup:
         choices = self._ranking.best()
         if self.request.is_greedy:
             choices = [replace(deepcopy(choices[0]), index=index) for index in range(params.n)]
-        return CompletionResult(choices, self.usage, list(self.request.token_ids), model_name, self.metrics)
+        return CompletionResult(
+            choices, self.usage, list(self.request.token_ids), model_name, self.metrics, self.request
+        )
 
     @property
     def usage(self) -> Usage:
@@ -155,13 +182,6 @@ class SequenceGroup:
             [] if params.logprobs is None else _prompt_entries(self.request, self._tokenizer, pieces, self._scores)
         )
         return Prefix(b"".join(pieces), self.request.prefix_token_ids, entries)
-
-
-def fail_all(group: SequenceGroup, error: DecodingError) -> None:
-    """End every candidate that has not ended, those that have not started included."""
-    while (sequence := group.start_next()) is not None:
-        sequence.fail(error)
-        group.tell(sequence)
 
 
 def _prompt_bytes(request: Request, tokenizer: Tokenizer | None) -> list[bytes]:

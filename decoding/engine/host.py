@@ -10,12 +10,24 @@ from typing import Any
 
 from decoding.engine.engine import Engine, EngineSettings, EngineStats
 from decoding.engine.group import Listener, SequenceGroup
-from decoding.engine.request import OnSample, Request, Shape, make_request, split_prompts
+from decoding.engine.replay import Capsule
+from decoding.engine.request import (
+    NO_TOKENIZER,
+    OnSample,
+    Request,
+    Shape,
+    checked_token_ids,
+    make_request,
+    split_prompts,
+)
 from decoding.engine.runner import Model
-from decoding.errors import ParameterError
+from decoding.engine.scoring import ScoringGroup
+from decoding.engine.speculation import Drafter
+from decoding.errors import ParameterError, TokenizerError, shown
 from decoding.params import SamplingParams
 from decoding.text.fim import FimFormat
 from decoding.text.tokenizer import Tokenizer
+from decoding.types import Prompt
 
 
 class Host:
@@ -33,17 +45,19 @@ class Host:
         *,
         name: str,
         fim: FimFormat | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
         self._settings = settings
         self._fim = fim
+        self._drafter = drafter
         self._lock = threading.RLock()
 
     @cached_property
     def _engine(self) -> Engine:
-        return Engine(self.model, self.tokenizer, self._settings)
+        return Engine(self.model, self.tokenizer, self._settings, self._drafter)
 
     @property
     def stats(self) -> EngineStats:
@@ -62,7 +76,9 @@ class Host:
         with self._lock:
             yield self.model
 
-    def requests(self, prompt: Any, params: Any, on_sample: OnSample | None = None) -> tuple[list[Request], bool]:
+    def requests(
+        self, prompt: Any, params: Any, processors: Any = (), on_sample: OnSample | None = None
+    ) -> tuple[list[Request], bool]:
         """The checked requests of one call, and whether a list of prompts was given.
 
         Raises PromptError, ContextLengthError, ParameterError or TokenizerError. Takes about 1 s for each MB of text,
@@ -72,7 +88,7 @@ class Host:
         names = [f"prompt[{index}]" for index in range(len(prompts))] if is_list else ["prompt"]
         each = zip(prompts, params_list(params, len(prompts)), names, strict=True)
         return [
-            make_request(one, its_params, self._shape, self.tokenizer, name, self._fim, on_sample)
+            make_request(one, its_params, self._shape, self.tokenizer, name, self._fim, processors, on_sample)
             for one, its_params, name in each
         ], is_list
 
@@ -81,10 +97,29 @@ class Host:
         with self._lock:
             return Shape.bounded(self.model.config, self._engine.max_tokens)
 
+    def replayed(self, capsule: Capsule, *, force: bool) -> Request:
+        """The request of a capsule; raises where this model cannot run it."""
+        return capsule.request(self._shape, self.tokenizer, force=force)
+
     def add(self, requests: Iterable[Request], listener: Listener | None = None) -> list[SequenceGroup]:
         """Queue requests; `listener` is called within somebody's step."""
         with self._lock:
             return [self._engine.add_request(request, listener) for request in requests]
+
+    def add_scoring(self, prompt: list[int], continuations: list[list[int]]) -> ScoringGroup:
+        """Queue the scoring of continuations of one prompt."""
+        with self._lock:
+            return self._engine.add_scoring(prompt, continuations)
+
+    def encode(self, text: Prompt, name: str, *, at_start: bool) -> list[int]:
+        """Token ids of a prompt, or of what goes on in the middle of a text; ids are checked and taken as they are."""
+        if isinstance(text, str) and not at_start:
+            if self.tokenizer is None:
+                raise TokenizerError(f"{name}={shown(text)}: {NO_TOKENIZER}")
+            text = self.tokenizer.encode(text, add_special_tokens=False, at_start=False)
+        if not isinstance(text, str):
+            return checked_token_ids(text, self._shape.vocab_size, name)
+        return make_request(text, SamplingParams(max_tokens=0), self._shape, self.tokenizer, name).token_ids
 
     def step(self) -> bool:
         """One step, if there is anything to do; whether there was."""
@@ -94,7 +129,7 @@ class Host:
                 self._engine.step()
             return has_work
 
-    def abort(self, groups: Iterable[SequenceGroup]) -> None:
+    def abort(self, groups: Iterable[SequenceGroup | ScoringGroup]) -> None:
         """Free everything that these hold; those that are done hold nothing."""
         with self._lock:
             for group in groups:

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from decoding.engine.outputs import TokenLogprob
 from decoding.sampler import SamplerOutput
 from decoding.text.tokenizer import Tokenizer
+from decoding.types import LogprobsMode
 
 
 class TokenScore(NamedTuple):
-    """What the sampler says of one token: log-probability, rank, and the most likely tokens with theirs."""
+    """What the sampler says of one token: log-probability, rank, and the most likely tokens with theirs.
+
+    by_mode: its log-probability in each mode, where there are several.
+    """
 
     logprob: float
     rank: int
     top: list[tuple[int, float]]
+    by_mode: Mapping[LogprobsMode, float] = MappingProxyType({})
 
     @classmethod
-    def from_output(cls, output: SamplerOutput, row: int, num_top: int) -> TokenScore:
+    def from_output(
+        cls, output: SamplerOutput, row: int, num_top: int, modes: Sequence[LogprobsMode] = ()
+    ) -> TokenScore:
         """Row `row`, with as many rivals as its request asked for (another row may have asked for more)."""
         ids = output.top_token_ids[row, :num_top].tolist()
         logprobs = output.top_logprobs[row, :num_top].tolist()
         top = [(token_id, logprob) for token_id, logprob in zip(ids, logprobs, strict=True) if token_id >= 0]
-        return cls(float(output.logprobs[row]), int(output.ranks[row]), top)
+        by_mode = dict(zip(modes, output.all_logprobs[row].tolist(), strict=False)) if len(modes) > 1 else {}
+        return cls(float(output.logprobs[row]), int(output.ranks[row]), top, by_mode)
 
 
 class OffsetCounter:
@@ -77,4 +87,4 @@ def token_logprob(
     for rival, logprob in score.top:  # most likely first: of equal texts the first is the larger
         top.setdefault(text if rival == token_id else rival_text(tokenizer, rival), logprob)
     top[text] = score.logprob
-    return TokenLogprob(text, token_id, score.logprob, top, text_offset, score.rank)
+    return TokenLogprob(text, token_id, score.logprob, top, text_offset, score.rank, score.by_mode)

@@ -5,11 +5,12 @@ Everything here is plain data. Lists in a result belong to the caller.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from decoding.errors import DecodingError
-from decoding.types import FinishReason
+from decoding.types import FinishReason, LogprobsMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class TokenLogprob:
     text_offset: code points from the start of the prompt to the character that holds the token's first byte.
     logprob, top, rank: None for the first token of an echoed prompt, which nothing predicts.
     top: the most likely tokens, most likely first, and the token itself.
+    by_mode: log-probability in each mode, where logprobs_mode names several (echoed prompts have the raw one alone).
     """
 
     text: str
@@ -29,6 +31,7 @@ class TokenLogprob:
     top: dict[str, float] | None
     text_offset: int
     rank: int | None
+    by_mode: Mapping[LogprobsMode, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class Logprobs:
     top_logprobs: list[dict[str, float] | None] = field(default_factory=list)
     text_offset: list[int] = field(default_factory=list)
     ranks: list[int | None] = field(default_factory=list)
+    by_mode: list[Mapping[LogprobsMode, float]] = field(default_factory=list)
 
     @classmethod
     def from_tokens(cls, entries: Iterable[TokenLogprob]) -> Logprobs:
@@ -53,7 +57,21 @@ class Logprobs:
             logprobs.top_logprobs.append(None if entry.top is None else dict(entry.top))
             logprobs.text_offset.append(entry.text_offset)
             logprobs.ranks.append(entry.rank)
+            logprobs.by_mode.append(dict(entry.by_mode))
         return logprobs
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a model says of given tokens behind a prompt: raw log-probabilities (natural log) and ranks, one a token.
+
+    total: the sum of the log-probabilities, in float64 and in token order: that of the whole continuation.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    ranks: list[int]
+    total: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +124,7 @@ class Choice:
     logprobs: one entry for each of `token_ids`; None where they were not asked for.
     seed: the seed in use; the same request with this seed gives the same tokens again.
     mean_logprob: mean raw log-probability of the sampled tokens where `best_of` ranked by it, else None.
+    candidate: its number among the candidates of the prompt, on which its random numbers depend.
     """
 
     index: int
@@ -117,6 +136,7 @@ class Choice:
     seed: int
     mean_logprob: float | None = None
     error: DecodingError | None = None
+    candidate: int = 0
 
 
 @dataclass(slots=True)
@@ -148,6 +168,7 @@ class CompletionResult:
 
     prompt_token_ids: what the model was fed, with a start token that was added and fill-in-the-middle markers.
     metrics: how long it took; two results are equal whatever theirs are.
+    origin: the request as the engine had it (`LLM.capsule` makes it a file).
     """
 
     choices: list[Choice]
@@ -155,3 +176,4 @@ class CompletionResult:
     prompt_token_ids: list[int]
     model: str
     metrics: Metrics = field(default_factory=Metrics, compare=False)
+    origin: Any = field(default=None, compare=False, repr=False)

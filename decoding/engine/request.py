@@ -9,9 +9,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from decoding.engine.processors import Processor
 from decoding.engine.runner import Logits, ModelShape
 from decoding.engine.words import bad_word_sequences, breaker_sequences
-from decoding.errors import ContextLengthError, PromptError, TokenizerError, shown
+from decoding.errors import ContextLengthError, ParameterError, PromptError, TokenizerError, shown
 from decoding.params import SamplingParams, to_float32
 from decoding.sampler import Sampler
 from decoding.stages import GREEDY_TEMPERATURE
@@ -61,6 +62,9 @@ class Request:
     stream: the 64-bit number that separates this prompt's random numbers from other prompts' (`stream_of`).
     max_output_tokens: params.max_tokens, or less where the context ends first.
     sampling: `params` with breakers and bad words as token ids, as the sampler takes them.
+    processors: what edits the logits of each sequence (decoding.engine.processors).
+    forced: for each choice the tokens that it is to have, whatever would be drawn: a replay's.
+    candidates: the number of each choice's candidate, where these are not 0, 1, 2 ...
     on_sample: who looks at every draw.
     """
 
@@ -72,6 +76,9 @@ class Request:
     stops: StopAutomaton
     max_output_tokens: int
     sampling: SamplingParams
+    processors: tuple[Processor, ...] = ()
+    forced: tuple[tuple[int, ...], ...] | None = None
+    candidates: tuple[int, ...] | None = None
     on_sample: OnSample | None = None
 
     @property
@@ -82,14 +89,19 @@ class Request:
     @property
     def is_greedy(self) -> bool:
         """Whether all candidates come out alike, so that one is enough."""
-        return to_float32(self.params.temperature) < GREEDY_TEMPERATURE and not self.params.dynatemp_range
+        is_cold = to_float32(self.params.temperature) < GREEDY_TEMPERATURE
+        return is_cold and not self.params.dynatemp_range and self.forced is None
+
+    def num_tokens_of(self, choice: int) -> int:
+        """The most tokens that a candidate may have."""
+        return self.max_output_tokens if self.forced is None else len(self.forced[choice])
 
     def new_state(self, choice: int) -> SamplingState:
         """The sampler's state of candidate number `choice`, before its first token."""
         return SamplingState(
             self.sampling,
             self.prefix_token_ids,
-            choice=choice,
+            choice=choice if self.candidates is None else self.candidates[choice],
             stream=self.stream,
             eos_token_ids=self.eos_token_ids,
         )
@@ -102,6 +114,7 @@ def make_request(
     tokenizer: Tokenizer | None,
     name: str = "prompt",
     fim: FimFormat | None = None,
+    processors: Sequence[Processor] = (),
     on_sample: OnSample | None = None,
 ) -> Request:
     """Check one prompt (text or token ids) against the model, and encode it.
@@ -126,14 +139,23 @@ def make_request(
         stream=stream_of(token_ids),
         stops=StopAutomaton(params.stop),
         max_output_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
-        sampling=_with_token_ids(params, tokenizer),
+        sampling=with_token_ids(params, tokenizer),
+        processors=checked_processors(processors),
         on_sample=on_sample,
     )
     request.new_state(0).check_vocab(shape.vocab_size)
     return request
 
 
-def _with_token_ids(params: SamplingParams, tokenizer: Tokenizer | None) -> SamplingParams:
+def checked_processors(processors: Any) -> tuple[Processor, ...]:
+    """Callables; ParameterError where one is none."""
+    several = () if processors is None else processors
+    if not isinstance(several, (list, tuple)) or not all(map(callable, several)):
+        raise ParameterError.single("processors", processors, "must be a list of callables (token_ids, logits)")
+    return tuple(several)
+
+
+def with_token_ids(params: SamplingParams, tokenizer: Tokenizer | None) -> SamplingParams:
     """Breakers and bad words that are text become token ids (decoding.engine.words)."""
     if tokenizer is None or not any(isinstance(one, str) for one in (*params.dry_sequence_breakers, *params.bad_words)):
         return params
@@ -160,7 +182,7 @@ def stream_of(token_ids: Sequence[int]) -> int:
     return int.from_bytes(digest, "little")
 
 
-def split_prompts(prompts: Any) -> tuple[list[Any], bool]:
+def split_prompts(prompts: Any, name: str = "prompt") -> tuple[list[Any], bool]:
     """The prompts that the caller's argument holds, and whether it was a list of them.
 
     A string or a sequence of integers is one prompt; a sequence that begins with a string or a sequence is a list.
@@ -170,7 +192,7 @@ def split_prompts(prompts: Any) -> tuple[list[Any], bool]:
     if isinstance(prompts, str):
         return [prompts], False
     if not _is_sequence(prompts):
-        raise _prompt_error("prompt", prompts, "must be a string, a sequence of token ids, or a list of these")
+        raise _prompt_error(name, prompts, "must be a string, a sequence of token ids, or a list of these")
     if len(prompts) and (isinstance(prompts[0], str) or _is_sequence(prompts[0])):
         return list(prompts), True
     return [prompts], False

@@ -21,7 +21,8 @@ class Family:
 
     token_ids: the prompt. num_left: sequences that have not started. finds: whether kept blocks will do in place of
     feeding them. max_chunk: tokens of the prompt that may be fed at once. source: the prompt in the cache, once it is
-    there and as long as it is needed.
+    there and as long as it is needed. tails: for each sequence what it has behind the prompt from the start, to be
+    scored: then that alone is fed in chunks, and never together with the prompt.
     """
 
     arrival: int
@@ -33,14 +34,19 @@ class Family:
     source: Prefix | None = None
     is_prefilling: bool = False
     num_preemptions: int = 0
+    tails: list[list[int]] | None = None
     owner: Any = None
+
+    def token_ids_of(self, choice: int) -> list[int]:
+        """What a sequence begins with."""
+        return [*self.token_ids, *(() if self.tails is None else self.tails[choice])]
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
     """One sequence. token_ids: all that is known of it; num_computed: how many of these the cache has in `slot`.
 
-    num_draft: how many guessed tokens it would like to have checked besides.
+    draft: guesses of the tokens after these, of which as many are checked as there is room for.
     """
 
     family: Family
@@ -48,7 +54,8 @@ class Entry:
     token_ids: list[int]
     num_computed: int = 0
     slot: int | None = None
-    num_draft: int = 0
+    draft: list[int] = field(default_factory=list)
+    memo: Any = None
     owner: Any = None
 
     @property
@@ -60,6 +67,12 @@ class Entry:
     def num_pending(self) -> int:
         """Tokens that the cache does not have; 0 for one that starts behind a prompt that is there."""
         return len(self.token_ids) - self.num_computed
+
+    @property
+    def max_chunk(self) -> int:
+        """Tokens that may be fed at once."""
+        left = len(self.family.token_ids) - self.num_computed
+        return left if self.family.tails is not None and left > 0 else self.family.max_chunk
 
 
 class Work(NamedTuple):
@@ -115,7 +128,7 @@ class Scheduler:
 
         Whoever loses its memory for it is taken out again; its tokens are then not given to anybody else.
         """
-        num_new = min(entry.num_pending, budget, entry.family.max_chunk)
+        num_new = min(entry.num_pending, budget, entry.max_chunk)
         if entry.slot is None or (num_new == 0 and entry.num_pending):
             return 0
         while not self.pool.reserve(entry.slot, entry.num_computed + num_new):
@@ -132,7 +145,7 @@ class Scheduler:
     def _grant_drafts(self, works: dict[Entry, Work], budget: int) -> None:
         """Guesses are for what is left over."""
         for entry, work in works.items():
-            num_draft = min(entry.num_draft, budget)
+            num_draft = min(len(entry.draft), budget)
             complete = work.num_new == entry.num_pending > 0
             if num_draft and complete and self.pool.reserve(entry.slot or 0, len(entry.token_ids) + num_draft):
                 works[entry] = work._replace(num_draft=num_draft)
@@ -144,11 +157,16 @@ class Scheduler:
             entry.num_computed += num_new
             family = entry.family
             self.pool.commit(entry.slot or 0, entry.token_ids, entry.num_computed)
-            if family.is_prefilling and entry.choice == 0 and not entry.num_pending:
+            if family.is_prefilling and entry.choice == 0 and entry.num_computed >= len(family.token_ids):
                 family.is_prefilling = False
                 if family.num_left:
                     family.source = Prefix(entry.slot or 0, len(family.token_ids))
                     self.pool.hold(family.source.slot, family, family.source.num_tokens)
+
+    def accept(self, entry: Entry, num_tokens: int) -> None:
+        """So many of the guesses that the step has fed were right: they are in the cache, and among its tokens."""
+        entry.num_computed += num_tokens
+        self.pool.commit(entry.slot or 0, entry.token_ids, entry.num_computed)
 
     def finish(self, entry: Entry, *, forget: bool = False) -> None:
         """A sequence has ended; `forget`: what it has in the cache is not to be used again."""
@@ -189,7 +207,8 @@ class Scheduler:
             return None
         prefix = entry.family.source if entry.choice == entry.family.num_started else None
         if prefix is None and entry.family.finds:
-            prefix = self.pool.match(entry.token_ids, len(entry.token_ids) - 1)
+            most = len(entry.token_ids) - 1 if entry.family.tails is None else len(entry.family.token_ids)
+            prefix = self.pool.match(entry.token_ids, most)
         opened = self._opened(entry, prefix)
         if opened is None and prefix is not None and not self.running:  # what is shared may be what is in the way
             return self._opened(entry, None)
@@ -207,7 +226,7 @@ class Scheduler:
         family = next((family for family in self.waiting if not family.is_prefilling), None)
         if family is None or (self.preempted and self.preempted[0].order < (family.arrival, family.num_started)):
             return self.preempted[0] if self.preempted else None
-        return Entry(family, family.num_started, list(family.token_ids))
+        return Entry(family, family.num_started, family.token_ids_of(family.num_started))
 
     def _start(self, entry: Entry) -> None:
         family = entry.family
@@ -215,7 +234,7 @@ class Scheduler:
         if entry in self.preempted:
             self.preempted.remove(entry)
             return
-        family.is_prefilling = family.num_started == 0
+        family.is_prefilling = family.num_started == 0 and bool(family.token_ids)
         family.num_started += 1
         family.num_left -= 1
         if not family.num_left:

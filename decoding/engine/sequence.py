@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decoding.engine.logprobs import OffsetCounter, TokenScore, token_logprob
 from decoding.engine.outputs import Choice, Delta
+from decoding.engine.processors import Processing
 from decoding.engine.request import Request
 from decoding.engine.transcript import NO_PREFIX, Prefix, Transcript
 from decoding.errors import DecodingError
@@ -25,6 +26,8 @@ class Sequence:
         self.request = request
         self.choice = choice
         self.state = request.new_state(choice)
+        self.processing = Processing(request.processors, request.sampling, self.state) if request.processors else None
+        self.num_output_tokens = request.num_tokens_of(choice)
         self.num_tokens = 0
         self.finish_reason: FinishReason | None = None
         self.stop_reason: str | int | None = None
@@ -97,6 +100,7 @@ class Sequence:
             seed=self.state.seed,
             mean_logprob=self._raw_logprob_sum / max(1, self.num_tokens) if params.ranks_candidates else None,
             error=self.error,
+            candidate=self.state.choice,
         )
 
     def _ends(self, token_id: int) -> bool:
@@ -110,7 +114,7 @@ class Sequence:
         match = self._matcher.feed(data, ignore=self.num_tokens < params.min_tokens)
         if match:
             self._finish("stop", match.stop, match.end if params.include_stop_str_in_output else match.start)
-        elif self.num_tokens >= self.request.max_output_tokens:
+        elif self.num_tokens >= self.num_output_tokens:
             self._finish("length")
         elif params.include_stop_str_in_output or not params.stop:  # nothing can be taken back
             self._transcript.release(self._transcript.num_bytes + 1)

@@ -12,7 +12,7 @@ FLOORS = (
     ("engine", "llm"),
     ("api", "testing", "bench"),
     ("server",),
-    ("__init__", "cli_flags", "cli_explain", "cli_serve", "cli_conformance", "cli", "__main__"),
+    ("__init__", "cli_flags", "cli_explain", "cli_serve", "cli_conformance", "cli_batch", "cli", "__main__"),
 )
 """Top-level modules and packages, bottom to top; each may import what stands before it, and itself."""
 
@@ -25,7 +25,7 @@ ONLY_IN = {
     "safetensors": ("models/checkpoint.py",),
     "decoding._kernel": ("kernel/library.py",),
     "hypothesis": ("testing/",),
-    "argparse": ("cli.py", "cli_flags.py", "cli_serve.py", "cli_conformance.py"),
+    "argparse": ("cli.py", "cli_flags.py", "cli_serve.py", "cli_conformance.py", "cli_batch.py"),
     **dict.fromkeys(WEB, ("server/",)),
     "pytest": ("testing/pytest_plugin.py",),
     "asyncio": ("server/", "engine/async_engine.py"),

@@ -35,7 +35,7 @@ class EngineMachine(RuleBasedStateMachine):
     def step(self, token, ends, draft):
         """One step as the engine takes it; some of those that got a token end, and with `draft` guess some first."""
         for entry in self.scheduler.running:
-            entry.num_draft = min(draft, self.scheduler.max_tokens - len(entry.token_ids))
+            entry.draft = [9] * min(draft, self.scheduler.max_tokens - len(entry.token_ids))
         works = self.scheduler.schedule()
         assert works, "somebody always gets on"
         assert sum(work.num_new + work.num_draft for work in works) <= self.scheduler.max_batched_tokens

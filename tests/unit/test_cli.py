@@ -20,10 +20,10 @@ LETTERS = ",".join(str(byte) for byte in b"abcdefgh \n")
 def scripted(monkeypatch):
     """LLM(path) is a scripted model that is named after the path."""
 
-    def make(path=None):
+    def make(path=None, fim_template=None):
         model = ScriptedModel(hashed_logits(), 260, eos_token_ids=(256,))
         tokenizer = byte_tokenizer(special=["<eos>", *FIM])
-        return real.from_parts(model, tokenizer, name=str(path))
+        return real.from_parts(model, tokenizer, name=str(path), fim_template=fim_template)
 
     real = llm.LLM
     monkeypatch.setattr(llm, "LLM", make)

@@ -1,0 +1,115 @@
+"""Speculated = plain, with every penalty, bias, mask and processor, however good or bad the guesses are."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decoding.errors import ParameterError
+from decoding.llm import LLM
+from decoding.params import SamplingParams
+from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
+
+TOKENIZER = byte_tokenizer([b"ab", b"ba"], ["<eos>"])
+EOS = TOKENIZER.vocab_size - 1
+PARAMS = st.builds(
+    SamplingParams,
+    seed=st.integers(0, 9),
+    n=st.integers(1, 3),
+    max_tokens=st.integers(0, 40),
+    min_tokens=st.just(0),
+    temperature=st.sampled_from([0.0, 0.5, 2.0]),
+    top_p=st.sampled_from([1.0, 0.9]),
+    frequency_penalty=st.sampled_from([0.0, 0.5]),
+    repetition_penalty=st.sampled_from([1.0, 1.3]),
+    dry_multiplier=st.sampled_from([0.0, 0.8]),
+    no_repeat_ngram_size=st.sampled_from([None, 3]),
+    xtc_probability=st.sampled_from([0.0, 0.5]),
+    mirostat_tau=st.sampled_from([None, 2.0]),
+    logit_bias=st.sampled_from([(), {97: 1.5}]),
+    logprobs=st.sampled_from([None, 2]),
+    logprobs_mode=st.sampled_from(["raw", "final", ("scaled", "raw")]),
+    stop=st.sampled_from([(), ("aba",)]),
+    ignore_eos=st.booleans(),
+    allowed_token_ids=st.just([97, 98, 99, *range(256, EOS + 1)]),
+)
+
+
+def rather_b(token_ids, logits):
+    """A processor that looks at the tokens so far."""
+    logits[98] += 0.1 * len(token_ids)
+
+
+def short_memory(token_ids, vocab_size):
+    """Logits that follow from the last two tokens alone: texts repeat themselves, and guesses are often right."""
+    return hashed_logits(seed=3)(token_ids[-2:], vocab_size)
+
+
+def wrong_at_times(token_ids, vocab_size):
+    """What a small model makes of it."""
+    return short_memory(token_ids, vocab_size) if len(token_ids) % 3 else hashed_logits(9)(token_ids, vocab_size)
+
+
+def make_llm(script=short_memory, **settings):
+    """A context of 64 tokens."""
+    model = ScriptedModel(script, TOKENIZER.vocab_size, max_position_embeddings=64, eos_token_ids=(EOS,))
+    return LLM.from_parts(model, TOKENIZER, **settings)
+
+
+@pytest.mark.parametrize("guesser", ["prompt_lookup", "model"])
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.text("abc", min_size=1, max_size=30), PARAMS), min_size=1, max_size=5), st.data())
+def test_speculated_is_plain(guesser, requests, data):
+    """Tokens, text, log-probability bits and endings, in batches and in short memory."""
+    prompts, params = map(list, zip(*requests, strict=True))
+    processors = [rather_b] if data.draw(st.booleans()) else []
+    plain = make_llm().complete(prompts, params, processors=processors)
+    speculating = make_llm(
+        speculation=make_llm(wrong_at_times) if guesser == "model" else guesser,
+        num_draft_tokens=data.draw(st.integers(1, 6)),
+        max_num_seqs=data.draw(st.integers(1, 5)),
+        kv_cache_bytes=16 * data.draw(st.integers(8, 16)),
+        max_batched_tokens=data.draw(st.integers(1, 60)),
+    )
+    assert speculating.complete(prompts, params, processors=processors) == plain
+    assert speculating.stats.num_blocks_live == 0
+
+
+@pytest.mark.parametrize("guesser", ["prompt_lookup", "model"])
+def test_guesses_are_right_and_save_steps(guesser):
+    """On a text that repeats itself most guesses are right; steps are fewer by what was accepted, and told so."""
+    params = SamplingParams(seed=1, temperature=0.0, max_tokens=60, allowed_token_ids=[97, 98, 99])
+    llm = make_llm(speculation=make_llm() if guesser == "model" else guesser)
+    result = llm.complete("ab", params)
+    metrics = result.metrics
+    assert 0.5 < metrics.num_accepted_tokens / metrics.num_draft_tokens <= 1
+    assert llm.stats.num_steps == 60 - metrics.num_accepted_tokens
+    assert (llm.stats.num_draft_tokens, llm.stats.num_accepted_tokens) == (
+        metrics.num_draft_tokens,
+        metrics.num_accepted_tokens,
+    )
+    assert result == make_llm().complete("ab", params)
+
+
+def test_a_guess_that_leads_to_nan_fails_when_plain_decoding_does():
+    """Rows behind a wrong guess are never looked at; a right one's row fails as it would have."""
+
+    def nan_late(token_ids, vocab_size):
+        logits = short_memory(token_ids, vocab_size)
+        return logits * np.nan if len(token_ids) > 20 else logits
+
+    params = SamplingParams(seed=1, max_tokens=40, allowed_token_ids=[97, 98], logprobs=1)
+    plain = make_llm(nan_late).complete("ab", params, on_error="status")
+    speculated = make_llm(nan_late, speculation="prompt_lookup").complete("ab", params, on_error="status")
+    assert plain.choices[0].finish_reason == speculated.choices[0].finish_reason == "error"
+    assert plain.choices[0].token_ids == speculated.choices[0].token_ids
+    assert plain.choices[0].logprobs == speculated.choices[0].logprobs
+
+
+def test_what_cannot_guess():
+    """An unknown word, or a model of another vocabulary."""
+    with pytest.raises(ParameterError, match="speculation='ngram'"):
+        make_llm(speculation="ngram")
+    other = LLM.from_parts(ScriptedModel(hashed_logits(), 7))
+    with pytest.raises(ParameterError, match="same vocabulary"):
+        make_llm(speculation=other)

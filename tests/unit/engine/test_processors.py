@@ -1,0 +1,115 @@
+"""Custom logits processors: where they stand in the pipeline, what they may return, and whose error it is."""
+
+import numpy as np
+import pytest
+
+from decoding.errors import EmptySupportError, ParameterError, ProcessorError
+from decoding.llm import LLM
+from decoding.params import SamplingParams
+from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
+
+
+def make_llm(script=None):
+    """Bytes and an EOS."""
+    model = ScriptedModel(script or hashed_logits(), 257, eos_token_ids=(256,))
+    return LLM.from_parts(model, byte_tokenizer(special=["<eos>"]))
+
+
+def keep(token_ids, logits):
+    """A processor that changes nothing."""
+
+
+EVERYTHING = {
+    "seed": 3,
+    "max_tokens": 12,
+    "temperature": 0.9,
+    "repetition_penalty": 1.3,
+    "frequency_penalty": 0.4,
+    "presence_penalty": 0.2,
+    "context_frequency_penalty": 0.1,
+    "dry_multiplier": 0.8,
+    "dry_sequence_breakers": ["\n"],
+    "bad_words": ["zz"],
+    "logit_bias": {97: 2.0, 98: 1.5},
+    "allowed_token_ids": list(range(90, 110)),
+    "min_tokens": 3,
+}
+
+
+@pytest.mark.parametrize("mode", ["raw", "penalized", "scaled", "final", ("final", "raw"), ("raw", "scaled", "final")])
+@pytest.mark.parametrize("more", [{}, {"mirostat_tau": 3.0}, {"n": 2, "best_of": 4}, {"temperature": 0.0}])
+def test_a_processor_that_changes_nothing_changes_nothing(mode, more):
+    """With every stage before and after: tokens and log-probability bits are those without it."""
+    params = SamplingParams(**{**EVERYTHING, "logprobs": 2, "logprobs_mode": mode, **more})
+    assert make_llm().complete("ababab", params, processors=[keep]) == make_llm().complete("ababab", params)
+
+
+def test_they_run_after_biases_and_before_masks_in_order():
+    """Each gets the row of the one before; what they raise to the skies is still banned if it is banned."""
+    seen = []
+
+    def first(token_ids, logits):
+        seen.append((list(token_ids), float(logits[97])))
+        logits[98] = 1e30
+        return logits
+
+    def second(token_ids, logits):
+        seen.append(float(logits[98]))
+        return np.where(np.arange(257) == 99, np.float64(1e20), logits)
+
+    params = SamplingParams(seed=1, max_tokens=2, logit_bias={97: 5.0}, banned_token_ids=[98])
+    choice = make_llm().complete("ab", params, processors=[first, second]).choices[0]
+    assert choice.text == "cc"
+    bare = hashed_logits()([97, 98], 257)[97]
+    assert seen[0] == ([97, 98], float(np.float32(bare) + np.float32(5.0)))
+    assert seen[1] == pytest.approx(1e30)
+    assert seen[2][0] == [97, 98, 99]
+
+
+def test_bans_by_minus_infinity():
+    """A row of -inf but for one token draws that token; all of -inf is an EmptySupportError of the request."""
+
+    def only_x(token_ids, logits):
+        logits[:] = -np.inf
+        logits[120] = 0.0
+
+    assert make_llm().complete("ab", SamplingParams(max_tokens=3), processors=[only_x]).choices[0].text == "xxx"
+    with pytest.raises(EmptySupportError):
+        make_llm().complete("ab", processors=[lambda token_ids, logits: logits - np.inf])
+
+
+def raises(token_ids, logits):
+    """A processor with a bug that shows at the third token."""
+    return logits if len(token_ids) < 4 else [][0]
+
+
+@pytest.mark.parametrize(
+    ("processor", "match"),
+    [
+        (raises, "raises: raised IndexError"),
+        (lambda token_ids, logits: logits[:-1], r"floats of shape \(257,\)"),
+        (lambda token_ids, logits: logits.astype(int), "must return floats"),
+        (lambda token_ids, logits: logits * np.nan, "gave nan at 0"),
+        (lambda token_ids, logits: np.where(np.arange(257) == 7, np.inf, logits), "gave inf at 7"),
+        (lambda token_ids, logits: "abc", "must return floats"),
+    ],
+)
+def test_a_processor_that_fails_fails_its_own_request(processor, match):
+    """The error names it; a request in the same batch gets what it gets alone."""
+    llm, params = make_llm(), SamplingParams(seed=1, max_tokens=10, ignore_eos=True)
+    good = llm.stream("good", params)
+    texts = [next(good).text]
+    with pytest.raises(ProcessorError, match=match):
+        llm.complete("ab", params, processors=[processor])
+    texts += [delta.text for delta in good]
+    assert "".join(texts) == make_llm().complete("good", params).choices[0].text
+    failed = llm.complete("ab", params, on_error="status", processors=[processor]).choices[0]
+    assert failed.finish_reason == "error"
+    assert isinstance(failed.error, ProcessorError)
+
+
+@pytest.mark.parametrize("value", [keep, "abc", [1], {keep}])
+def test_what_is_no_list_of_processors(value):
+    """A ParameterError before anything is computed."""
+    with pytest.raises(ParameterError, match="processors="):
+        make_llm().complete("ab", processors=value)
