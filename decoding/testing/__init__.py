@@ -32,18 +32,27 @@ if TYPE_CHECKING:
         sequence_distribution,
         text_distribution,
     )
-    from decoding.testing.invalid import INVALID_VALUES, InvalidParams, invalid_sampling_params
     from decoding.testing.probes import Fault, find_faults
     from decoding.testing.strategies import (
+        INVALID_VALUES,
+        Arrival,
+        InvalidParams,
         SamplingProblem,
         bitmasks,
+        chunkings,
+        invalid_sampling_params,
         logits_batches,
         logits_rows,
+        request_mixes,
         sampling_params,
         sampling_problems,
         sampling_states,
+        stop_sets,
+        texts,
         token_ids,
+        tokenizations,
         vocab_sizes,
+        vocabularies,
     )
 
 _HOMES = {
@@ -51,16 +60,18 @@ _HOMES = {
         *("History", "assert_distribution", "assert_independent", "assert_logprobs", "assert_matches_reference"),
         *("assert_ranking", "assert_sequences", "reference_row", "sequence_distribution", "text_distribution"),
     ),
-    "invalid": ("INVALID_VALUES", "InvalidParams", "invalid_sampling_params"),
     "probes": ("Fault", "find_faults"),
     "strategies": (
-        *("SamplingProblem", "bitmasks", "logits_batches", "logits_rows", "sampling_params", "sampling_problems"),
-        *("sampling_states", "token_ids", "vocab_sizes"),
+        *("INVALID_VALUES", "Arrival", "InvalidParams", "SamplingProblem", "bitmasks", "chunkings"),
+        *("invalid_sampling_params", "logits_batches", "logits_rows", "request_mixes", "sampling_params"),
+        *("sampling_problems", "sampling_states", "stop_sets", "texts", "token_ids", "tokenizations", "vocab_sizes"),
+        "vocabularies",
     ),
 }
 
 __all__ = [
     "INVALID_VALUES",
+    "Arrival",
     "Fault",
     "History",
     "InvalidParams",
@@ -72,18 +83,24 @@ __all__ = [
     "assert_ranking",
     "assert_sequences",
     "bitmasks",
+    "chunkings",
     "find_faults",
     "invalid_sampling_params",
     "logits_batches",
     "logits_rows",
     "reference_row",
+    "request_mixes",
     "sampling_params",
     "sampling_problems",
     "sampling_states",
     "sequence_distribution",
+    "stop_sets",
     "text_distribution",
+    "texts",
     "token_ids",
+    "tokenizations",
     "vocab_sizes",
+    "vocabularies",
 ]
 
 

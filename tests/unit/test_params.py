@@ -10,7 +10,7 @@ from hypothesis import given
 from decoding.errors import ParameterError
 from decoding.params import SamplingParams, to_float32
 from decoding.testing import INVALID_VALUES, invalid_sampling_params
-from decoding.testing.invalid import RULES
+from decoding.testing.strategies.invalid import RULES
 
 HUGE = [(name, 10**6000) for name in ("max_tokens", "seed", "temperature", "top_k", "repetition_penalty_scope")]
 PAIRS = [(name, value) for name, values in INVALID_VALUES.items() for value in values] + HUGE

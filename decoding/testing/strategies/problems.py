@@ -1,125 +1,20 @@
-"""Hypothesis strategies for everything that a sampler is given: logits, parameters, histories, masks.
-
-A row is a background made from a few numbers (kind, scale, seed of a Philox generator) with a handful of
-logits overridden. Such a row shrinks in a few steps, to a short flat one with the one override that
-matters, and takes no more of Hypothesis's entropy at 4,097 tokens than at 3.
-"""
+"""Parameters, states, and whole problems for a sampler, as Hypothesis strategies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
 from typing import Any, TypeAlias
 
-import numpy as np
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from decoding.params import SamplingParams
 from decoding.sampler import Sampler, SamplingState
 from decoding.stages import PROFILES
+from decoding.testing.strategies.rows import Array, bitmasks, logits_batches, token_ids, vocab_sizes
 from decoding.types import LOGPROBS_MODES, REPETITION_SCOPES
 
-Array: TypeAlias = NDArray[Any]
 Strategy: TypeAlias = st.SearchStrategy[Any]
-
-# Around every size where code turns a corner: words of a bitmask, lanes, blocks, and the plain small ones.
-VOCAB_SIZES = (1, 2, 3, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1000)
-LARGE_VOCAB_SIZES = (4095, 4096, 4097, 32_000)
-
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
-_SUBNORMAL = float(np.finfo(np.float32).smallest_subnormal)
-_SPECIAL_LOGITS = (0.0, -0.0, 1.0, -1.0, -np.inf, 30.0, _SUBNORMAL, -_SUBNORMAL, 1e38, -1e38, _FLOAT32_MAX)
-
-
-def vocab_sizes(*, large: bool = False) -> st.SearchStrategy[int]:
-    """Vocabulary sizes at and around powers of two; with `large` also from 4,095 to 32,000. Shrinks to 1."""
-    return st.sampled_from(VOCAB_SIZES + (LARGE_VOCAB_SIZES if large else ()))
-
-
-@cache
-def token_ids(vocab_size: int, *, max_size: int = 12) -> st.SearchStrategy[list[int]]:
-    """Histories of token ids: in any order, with repetitions; the first and the last id are favoured."""
-    one = st.one_of(st.sampled_from((0, vocab_size - 1)), st.integers(0, vocab_size - 1))
-    return st.lists(one, max_size=max_size)
-
-
-@cache
-def bitmasks(vocab_size: int) -> st.SearchStrategy[Array]:
-    """Grammar masks, uint32 [ceil(vocab_size / 32)]; the spare bits of the last word are random."""
-    num_words = -(-vocab_size // 32)
-    words = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=8)
-    return words.map(lambda some: np.resize(np.array(some, dtype=np.uint32), num_words))
-
-
-@st.composite
-def logits_rows(draw: st.DrawFn, vocab_size: int, *, nonfinite: bool = False) -> Array:
-    """One row of float32 logits [vocab_size]: flat, peaked, tied, spread to 1e38, banned here and there.
-
-    Args:
-        draw: supplied by Hypothesis.
-        vocab_size: length of the row.
-        nonfinite: whether NaN, +inf and rows of nothing but -inf may occur.
-    """
-    background = draw(st.sampled_from(_BACKGROUNDS))
-    generator = np.random.Generator(np.random.Philox(key=draw(st.integers(0, 2**16))))
-    row = background(generator, vocab_size).astype(np.float32)
-    special = st.sampled_from(_SPECIAL_LOGITS + ((np.nan, np.inf) if nonfinite else ()))
-    value = st.one_of(special, st.floats(-50.0, 50.0, width=32))
-    for token_id in draw(token_ids(vocab_size, max_size=6)):
-        row[token_id] = draw(value)
-    if not nonfinite and not (row > -np.inf).any():
-        row[draw(st.integers(0, vocab_size - 1))] = 0.0
-    return row
-
-
-def logits_batches(vocab_size: int, num_rows: int, *, nonfinite: bool = False) -> st.SearchStrategy[Array]:
-    """Float32 logits [num_rows, vocab_size], each row a `logits_rows` of its own."""
-    rows = [logits_rows(vocab_size, nonfinite=nonfinite) for _ in range(num_rows)]
-    return st.tuples(*rows).map(lambda drawn: np.stack(drawn))
-
-
-def _flat(_: np.random.Generator, n: int) -> Array:
-    return np.zeros(n)
-
-
-def _normal(generator: np.random.Generator, n: int) -> Array:
-    return generator.normal(0.0, 3.0, n)
-
-
-def _peaked(generator: np.random.Generator, n: int) -> Array:
-    return generator.normal(0.0, 12.0, n)
-
-
-def _tied(generator: np.random.Generator, n: int) -> Array:
-    """Normal, with the 8 significant bits of bfloat16: hundreds of ties in a row of any length."""
-    bits = generator.normal(0.0, 2.0, n).astype(np.float32).view(np.uint32)
-    return (bits & np.uint32(0xFFFF0000)).view(np.float32)
-
-
-def _spread(generator: np.random.Generator, n: int) -> Array:
-    """Every magnitude that float32 has, of both signs, subnormals among them."""
-    return generator.choice((-1.0, 1.0), n) * 10.0 ** generator.uniform(-45.0, 38.0, n)
-
-
-def _half_banned(generator: np.random.Generator, n: int) -> Array:
-    return np.where(generator.random(n) < 0.5, -np.inf, generator.normal(0.0, 3.0, n))
-
-
-def _all_banned(_: np.random.Generator, n: int) -> Array:
-    return np.full(n, -np.inf)  # with what overrides it: the one survivor
-
-
-_BACKGROUNDS: tuple[Callable[[np.random.Generator, int], Array], ...] = (
-    _flat,
-    _normal,
-    _peaked,
-    _tied,
-    _spread,
-    _half_banned,
-    _all_banned,
-)
 
 
 @st.composite
