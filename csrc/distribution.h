@@ -17,9 +17,8 @@ typedef struct dk_distribution {
   double temperature;    /* 1 before stage 8 */
   int32_t is_tempered;   /* stage 8 has run: what has no weight now never will */
   dk_scale scale;        /* from the largest of the view and the temperature */
-  uint64_t total;   /* mass of `kept` within the cut, in units of 2^-DK_WEIGHT_BITS; 0 where nobody has asked yet */
-  uint64_t *sums;   /* [blocks of view] where total is not 0: the mass of each */
-  int32_t is_short; /* kept is expected to hold few tokens */
+  uint64_t total; /* mass of `kept` within the cut, in units of 2^-DK_WEIGHT_BITS; 0 where nobody has asked yet */
+  uint64_t *sums; /* [blocks of view] where total is not 0: the mass of each */
   int32_t by_rejection;
   int32_t point; /* greedy: the one token; else -1 */
 } dk_distribution;
@@ -68,8 +67,12 @@ void dk_apply_top_n_sigma(dk_distribution *d, const decoding_batch *batch);
 
 /* ---- survivors.c: truncations whose result is no prefix ---- */
 
-/* Makes a list of a prefix of the view the view, with a maximum of its own. */
-void dk_make_list(dk_distribution *d, dk_prefix prefix);
+/* The first n entries of the workspace's list, tokens of the view, and of them what is kept, become the view: few
+ * tokens, with a maximum of their own, which no later stage has to look for again. */
+void dk_use_list(dk_distribution *d, int32_t n);
+
+/* The same with all that is kept. */
+void dk_make_list(dk_distribution *d);
 
 void dk_apply_typical_p(dk_distribution *d, const decoding_batch *batch);
 void dk_apply_xtc(dk_distribution *d);

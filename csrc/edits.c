@@ -27,52 +27,59 @@ dk_edit *dk_touch(const dk_view *view, int32_t *num_edits, int32_t token_id) {
   return edit != NULL ? edit : add_edit(view, num_edits, token_id);
 }
 
-/* Of several tokens that a stage spoils, the lowest id is reported. */
-static void settle(dk_edit *edit, float value, int32_t stage, dk_failure *failure) {
-  if (edit->value == -INFINITY)
-    return;
-  edit->value = value;
-  if (!isfinite(value) && (failure->status == DECODING_OK || edit->token_id < failure->token_id))
-    *failure = (dk_failure){DECODING_NONFINITE, stage, edit->token_id};
+/* A stage's new value. One that is not finite spoils the row: it becomes NaN, and the result is 1. No branch: whether a
+ * token is banned cannot be guessed. */
+static int32_t settle(dk_edit *edit, float value) {
+  int32_t is_banned = edit->value == -INFINITY, is_spoilt = !is_banned && !isfinite(value);
+  edit->value = is_banned ? -INFINITY : is_spoilt ? NAN : value;
+  return is_spoilt;
 }
 
 /* The edits of the history are the first ones, in its order. */
-static void penalize_repetition(dk_edit *edits, const decoding_row *row, dk_failure *failure) {
+static int32_t penalize_repetition(dk_edit *edits, const decoding_row *row) {
   float r = row->repetition_penalty;
+  int32_t is_spoilt = 0;
   for (int32_t i = 0; r != 1.0f && i < row->num_history; i++)
     if (row->history_scope_counts[i] > 0)
-      settle(&edits[i], edits[i].value > 0.0f ? edits[i].value / r : edits[i].value * r,
-             DECODING_STAGE_REPETITION_PENALTY, failure);
+      is_spoilt |= settle(&edits[i], edits[i].value > 0.0f ? edits[i].value / r : edits[i].value * r);
+  return is_spoilt;
 }
 
-static void penalize_frequency(dk_edit *edits, const decoding_row *row, const int32_t *counts, dk_failure *failure) {
-  int32_t is_on = row->frequency_penalty != 0.0f || row->presence_penalty != 0.0f;
+static int32_t penalize_frequency(dk_edit *edits, const decoding_row *row, const int32_t *counts) {
+  int32_t is_on = row->frequency_penalty != 0.0f || row->presence_penalty != 0.0f, is_spoilt = 0;
   for (int32_t i = 0; is_on && i < row->num_history; i++) {
     float penalty = (float)counts[i] * row->frequency_penalty;
     penalty = penalty + row->presence_penalty;
     if (counts[i] > 0)
-      settle(&edits[i], edits[i].value - penalty, DECODING_STAGE_FREQUENCY_PRESENCE, failure);
+      is_spoilt |= settle(&edits[i], edits[i].value - penalty);
   }
+  return is_spoilt;
 }
 
-static void penalize_context(dk_edit *edits, const decoding_row *row, dk_failure *failure) {
+static int32_t penalize_context(dk_edit *edits, const decoding_row *row) {
+  int32_t is_spoilt = 0;
   for (int32_t i = 0; row->context_frequency_penalty != 0.0f && i < row->num_history; i++) {
     float penalty = (float)row->history_total_counts[i] * row->context_frequency_penalty;
-    settle(&edits[i], edits[i].value - penalty, DECODING_STAGE_CONTEXT_FREQUENCY_PENALTY, failure);
+    is_spoilt |= settle(&edits[i], edits[i].value - penalty);
   }
+  return is_spoilt;
 }
 
-static void penalize_matches(dk_edit *edits, int32_t num_edits, const decoding_row *row, dk_failure *failure) {
+static int32_t penalize_matches(dk_edit *edits, int32_t num_edits, const decoding_row *row) {
+  int32_t is_spoilt = 0;
   for (int32_t i = 0; i < num_edits; i++)
     if (edits[i].match > 0)
-      settle(&edits[i], edits[i].value - dk_dry_penalty(row, edits[i].match), DECODING_STAGE_DRY, failure);
+      is_spoilt |= settle(&edits[i], edits[i].value - dk_dry_penalty(row, edits[i].match));
+  return is_spoilt;
 }
 
-static void add_biases(const dk_view *view, const decoding_row *row, int32_t *num_edits, dk_failure *failure) {
+static int32_t add_biases(const dk_view *view, const decoding_row *row, int32_t *num_edits) {
+  int32_t is_spoilt = 0;
   for (int32_t i = 0; i < row->num_bias; i++) {
     dk_edit *edit = dk_touch(view, num_edits, row->bias_token_ids[i]);
-    settle(edit, edit->value + row->bias_values[i], DECODING_STAGE_LOGIT_BIAS, failure);
+    is_spoilt |= settle(edit, edit->value + row->bias_values[i]);
   }
+  return is_spoilt;
 }
 
 static dk_failure check_ids(const dk_view *view, const int32_t *ids, int32_t n, int32_t stage) {
@@ -92,30 +99,39 @@ static dk_failure touch_history(const dk_view *view, const decoding_row *row, in
   return failure;
 }
 
+/* Of several tokens that a stage spoils, the lowest id is reported. */
+static dk_failure lowest_spoilt(const dk_edit *edits, int32_t num_edits, int32_t stage) {
+  int32_t lowest = INT32_MAX;
+  for (int32_t i = 0; i < num_edits; i++)
+    if (isnan(edits[i].value) && edits[i].token_id < lowest)
+      lowest = edits[i].token_id;
+  return (dk_failure){DECODING_NONFINITE, stage, lowest};
+}
+
 static dk_failure run_stage(const dk_view *view, int32_t stage, const decoding_batch *batch, const decoding_row *row,
                             int32_t *num_edits) {
   dk_edit *edits = view->workspace->edits;
   const int32_t *counts =
       batch->rules & DECODING_RULE_PENALTIES_IN_SCOPE ? row->history_scope_counts : row->history_output_counts;
-  dk_failure failure = DK_FINE;
+  int32_t is_spoilt = 0;
   switch (stage) {
   case DECODING_STAGE_REPETITION_PENALTY:
-    penalize_repetition(edits, row, &failure);
+    is_spoilt = penalize_repetition(edits, row);
     break;
   case DECODING_STAGE_FREQUENCY_PRESENCE:
-    penalize_frequency(edits, row, counts, &failure);
+    is_spoilt = penalize_frequency(edits, row, counts);
     break;
   case DECODING_STAGE_DRY:
-    penalize_matches(edits, *num_edits, row, &failure);
+    is_spoilt = penalize_matches(edits, *num_edits, row);
     break;
   case DECODING_STAGE_CONTEXT_FREQUENCY_PENALTY:
-    penalize_context(edits, row, &failure);
+    is_spoilt = penalize_context(edits, row);
     break;
   case DECODING_STAGE_LOGIT_BIAS:
-    add_biases(view, row, num_edits, &failure);
+    is_spoilt = add_biases(view, row, num_edits);
     break;
   }
-  return failure;
+  return is_spoilt ? lowest_spoilt(edits, *num_edits, stage) : DK_FINE;
 }
 
 static int32_t masks_all(const uint32_t *words) {

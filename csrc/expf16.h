@@ -31,15 +31,15 @@ typedef struct dk_parts {
 DK_INLINE dk_f dk_weight(dk_f x, dk_m keep, dk_scale scale) {
   const dk_f rate = f_set(scale.rate), magic = f_set(0x1.8p23f);
   dk_f d = scale.unit == 1.0f ? f_sub(x, f_set(scale.max)) : f_fms(x, f_set(scale.unit), f_set(scale.max));
-  dk_f shifted = f_fma(d, rate, magic); /* the integer n is in its low bits */
-  dk_f r = f_fms(d, rate, f_sub(shifted, magic));
+  dk_f shifted = f_fma(d, rate, magic), n = f_sub(shifted, magic); /* the integer n is in the low bits of shifted */
+  dk_f r = f_fms(d, rate, n);
   dk_f y = f_set(0x1.5bda3cp-10f);
   y = f_fma(y, r, f_set(0x1.3ce8acp-7f));
   y = f_fma(y, r, f_set(0x1.c6b6d8p-5f));
   y = f_fma(y, r, f_set(0x1.ebf9c2p-3f));
   y = f_fma(y, r, f_set(0x1.62e42ap-1f));
   y = f_fma(y, r, f_set(1.0f));
-  return u_float(u_where(keep, u_add(f_bits(y), u_shift_23(f_bits(shifted)))));
+  return f_power_of_two(keep, y, n, shifted);
 }
 
 DK_INLINE dk_parts dk_weight_parts(dk_f x, dk_m keep, dk_scale scale) {

@@ -29,6 +29,14 @@
 DK_INLINE dk_u u_add_where(dk_u a, dk_m m, dk_u b) { return u_add(a, u_where(m, b)); }
 #endif
 
+/* a * 2^n where m, else 0, whatever a and n are; n is also in the low bits of `shifted`, and a * 2^n is normal. */
+#ifndef DK_SCALED
+DK_INLINE dk_f f_power_of_two(dk_m m, dk_f a, dk_f n, dk_f shifted) {
+  (void)n;
+  return u_float(u_where(m, u_add(f_bits(a), u_shift_23(f_bits(shifted)))));
+}
+#endif
+
 /* Where the hardware has nothing better. Maxima and integer sums do not depend on their order. */
 #ifdef DK_PLAIN_SUM
 DK_INLINE uint64_t w_fold_sum(dk_w a) {

@@ -41,8 +41,12 @@ DK_INLINE dk_f u_float(dk_u a) { return _mm512_castsi512_ps(a); }
 DK_INLINE dk_u u_set(uint32_t a) { return _mm512_set1_epi32((int)a); }
 DK_INLINE dk_u u_add(dk_u a, dk_u b) { return _mm512_add_epi32(a, b); }
 DK_INLINE dk_u u_sub(dk_u a, dk_u b) { return _mm512_sub_epi32(a, b); }
-DK_INLINE dk_u u_shift_23(dk_u a) { return _mm512_slli_epi32(a, 23); }
 DK_INLINE dk_u u_where(dk_m m, dk_u a) { return _mm512_maskz_mov_epi32(m, a); }
+#define DK_SCALED
+DK_INLINE dk_f f_power_of_two(dk_m m, dk_f a, dk_f n, dk_f shifted) {
+  (void)shifted;
+  return _mm512_maskz_scalef_ps(m, a, n);
+}
 #define DK_MASKED_ADD
 DK_INLINE dk_u u_add_where(dk_u a, dk_m m, dk_u b) { return _mm512_mask_add_epi32(a, m, a, b); }
 /* By hand: gcc's own _mm512_reduce_add_epi32 adds signed integers in C, where an overflow is undefined. */

@@ -13,9 +13,9 @@
 #include "ordered.h"
 #include "select.h"
 
-#define SAMPLE_SIZE 4096 /* tokens; a multiple of DK_BLOCK */
-#define NUM_BINS 512     /* of the sample, by value */
-#define MARGIN 2.8       /* standard errors of the sample that a bracket allows for */
+#define NUM_BINS 512   /* of the sample, by value */
+#define NUM_COUNTERS 4 /* of each bin: one after the other would wait for itself */
+#define MARGIN 2.8     /* standard errors of the sample that a bracket allows for */
 
 /* One search: what is looked for, and the masses of blocks that the draw will want. */
 typedef struct dk_search {
@@ -144,19 +144,22 @@ static const float *take_sample(const dk_search *s, dk_prefix above, const dk_li
   float *values = head->entries.values + (head->n + DK_BLOCK - 1) / DK_BLOCK * DK_BLOCK; /* behind it */
   float least = above.value;
   uint32_t *bins = s->view->workspace->keys;
-  int32_t counts[NUM_BINS + 1] = {0}; /* one more, for what is not in the sample */
-  dk_peek(s->view, SAMPLE_SIZE, values);
-  for (int32_t i = 0; i < SAMPLE_SIZE; i += 7) /* some will do: what is less goes into the last bin */
+  int32_t counts[NUM_COUNTERS][NUM_BINS + 1] = {{0}}; /* one more, for what is not in the sample */
+  dk_peek(s->view, values);
+  for (int32_t i = 0; i < DK_SAMPLE_SIZE; i += 7) /* some will do: what is less goes into the last bin */
     least = values[i] < least && values[i] >= s->within.value ? values[i] : least;
   sample->top = above.value;
   sample->width = above.value / (NUM_BINS - 1) - least / (NUM_BINS - 1); /* never overflows */
   float bins_per_value = sample->width > 0.0f ? 1.0f / sample->width : 0.0f;
-  for (int32_t i = 0; i < SAMPLE_SIZE; i += DK_BLOCK) {
+  for (int32_t i = 0; i < DK_SAMPLE_SIZE; i += DK_BLOCK) {
     s->view->kernel->bins(values + i, above.value, s->within.value, bins_per_value, NUM_BINS - 1, bins);
     for (int32_t j = 0; j < DK_BLOCK; j++)
-      counts[bins[j]]++;
+      counts[j % NUM_COUNTERS][bins[j]]++;
   }
-  weigh_bins(s, counts, sample);
+  for (int32_t bin = 0; bin < NUM_BINS; bin++)
+    for (int32_t c = 1; c < NUM_COUNTERS; c++)
+      counts[0][bin] += counts[c][bin];
+  weigh_bins(s, counts[0], sample);
   return values;
 }
 
@@ -174,7 +177,7 @@ static double error_squared(const dk_sample *sample, double squares_above, doubl
 }
 
 static dk_bracket bracket_of(const dk_search *s, const dk_sample *sample, uint64_t head_mass) {
-  double p = (double)s->top_p, head = (double)head_mass * SAMPLE_SIZE / s->view->vocab_size;
+  double p = (double)s->top_p, head = (double)head_mass * DK_SAMPLE_SIZE / s->view->vocab_size;
   double needed = p * (head + sample->all.mass) - head; /* of the sample's mass */
   dk_bin above = {0.0, 0.0};
   dk_bracket bracket = {needed <= 0.0 && needed * needed >= error_squared(sample, 0.0, p) ? sample->top : -INFINITY,
@@ -258,7 +261,7 @@ static dk_prefix from_top(const dk_search *s, const dk_list *head, uint64_t head
 static float only_value(const float *sample, dk_bracket bracket) {
   float value = INFINITY;
   int32_t num_equal = 0;
-  for (int32_t i = 0; i < SAMPLE_SIZE; i += 8) {
+  for (int32_t i = 0; i < DK_SAMPLE_SIZE; i += 8) {
     if (!(sample[i] >= bracket.low && sample[i] < bracket.high))
       continue;
     if (num_equal++ > 0 && sample[i] != value)
@@ -304,25 +307,15 @@ static dk_prefix by_sample(const dk_search *s) {
   return value < INFINITY && among_equals(s, value, &prefix) ? prefix : in_bracket(s, bracket);
 }
 
-dk_prefix dk_select_mass(const dk_view *view, dk_prefix within, int32_t is_short, const dk_scale *scale, float top_p,
-                         uint64_t *sums) {
+dk_prefix dk_select_mass(const dk_view *view, dk_prefix within, const dk_scale *scale, float top_p, uint64_t *sums) {
   dk_search s = {view, within, scale, top_p, sums};
   if (view->plain_search)
     return plainly(&s);
-  if (is_short || view->num_blocks < 16) { /* too few blocks for a head */
+  if (view->num_blocks < 16) { /* too few blocks for a head */
     dk_list list = list_of(&s, within);
     dk_prefix prefix = within;
     (void)in_list(&s, &list, crossing(top_p, dk_list_mass(&list)), &prefix);
     return prefix;
   }
   return by_sample(&s);
-}
-
-uint64_t dk_weigh(const dk_view *view, dk_prefix prefix, const dk_scale *scale, uint64_t *sums) {
-  if (view->plain_search)
-    return dk_prefix_mass(view, prefix, scale, sums);
-  dk_list list = dk_list_of(view, dk_gather(view, prefix, view->workspace->list), scale);
-  memset(sums, 0, (size_t)view->num_blocks * sizeof *sums);
-  dk_spread_list(&list, -FLT_MAX, sums);
-  return dk_list_mass(&list);
 }

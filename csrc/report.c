@@ -66,7 +66,7 @@ int32_t dk_list_top(const dk_view *view, int32_t n, int32_t *ids, float *values)
   const dk_entries *list = &view->workspace->list;
   if (n == 0)
     return 0;
-  int32_t found = dk_gather(view, dk_select_count(view, n), *list);
+  int32_t found = dk_list_first(view, n, 0);
   for (int32_t i = 0; i < found; i++) {
     ids[i] = list->ids[i];
     values[i] = list->values[i];

@@ -21,7 +21,10 @@ float *dk_fetch_copy(const dk_view *view, int32_t block) {
   const uint32_t *words = dk_block_mask(view, block);
   const char *address = view->logits + (size_t)block * DK_BLOCK * element_size(view);
   float *copy = view->workspace->block;
-  view->kernel->widen(address, view->dtype, block_length(view, block), copy);
+  if (block < view->vocab_size / DK_BLOCK && view->dtype == DECODING_FLOAT32 && !view->has_nan)
+    memcpy(copy, address, DK_BLOCK * sizeof(float));
+  else
+    view->kernel->widen(address, view->dtype, block_length(view, block), copy);
   for (int32_t i = first_edit(view, block); i >= 0; i = view->workspace->edits[i].next)
     copy[view->workspace->edits[i].token_id % DK_BLOCK] = view->workspace->edits[i].value;
   if (words != NULL)
@@ -99,13 +102,13 @@ int32_t dk_place(const dk_view *view, int32_t token_id) {
   return place >= 0 && dk_id(view, place) == token_id ? place : -1;
 }
 
-void dk_peek(const dk_view *view, int32_t n, float *values) {
+void dk_peek(const dk_view *view, float *values) {
   char runs[DK_BLOCK * sizeof(float)];
   size_t size = element_size(view), bytes = DK_LANES * size;
   int64_t last = view->vocab_size - DK_LANES;
-  for (int32_t i = 0; i < n; i += DK_BLOCK) {
+  for (int32_t i = 0; i < DK_SAMPLE_SIZE; i += DK_BLOCK) {
     for (int32_t j = 0; j < DK_BLOCK; j += DK_LANES) {
-      size_t start = (size_t)(last * (i + j) / n);
+      size_t start = (size_t)(last * (i + j) / DK_SAMPLE_SIZE);
       memcpy(runs + (size_t)j * size, view->logits + start * size, bytes);
     }
     view->kernel->widen(runs, view->dtype, DK_BLOCK, values + i);

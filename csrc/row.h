@@ -66,9 +66,10 @@ float *dk_fetch_copy(const dk_view *view, int32_t block);
 /* The largest of n block maxima; the rest of their last block is overwritten. */
 float dk_largest(const dk_kernel *kernel, float *maxima, int32_t n);
 
-/* n values, spread evenly over a row of at least DK_LANES in runs of DK_LANES, without edits and masks; n a multiple of
- * DK_BLOCK. */
-void dk_peek(const dk_view *view, int32_t n, float *values);
+#define DK_SAMPLE_SIZE 4096 /* a multiple of DK_BLOCK */
+
+/* DK_SAMPLE_SIZE values, spread evenly over a row of at least DK_LANES in runs of DK_LANES, without edits and masks. */
+void dk_peek(const dk_view *view, float *values);
 
 /* The id of the token at this place. */
 static inline int32_t dk_id(const dk_view *view, int32_t place) { return view->ids == NULL ? place : view->ids[place]; }

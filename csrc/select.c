@@ -46,15 +46,31 @@ static dk_prefix first_k(const dk_view *view, float floor, int64_t k) {
   return (dk_prefix){value, dk_nth_equal(view, value, k - above)};
 }
 
-dk_prefix dk_select_count(const dk_view *view, int64_t k) {
+static dk_prefix tied(dk_prefix prefix, int32_t with_ties) {
+  return (dk_prefix){prefix.value, with_ties ? INT32_MAX : prefix.last_id};
+}
+
+/* What a prefix leaves of the workspace's list. */
+static int32_t cut_list(const dk_entries *list, int32_t n, dk_prefix prefix) {
+  int32_t left = 0;
+  for (int32_t i = 0; i < n; i++) {
+    list->values[left] = list->values[i];
+    list->ids[left] = list->ids[i];
+    left += dk_prefix_has(prefix, list->values[i], list->ids[i]);
+  }
+  return left;
+}
+
+int32_t dk_list_first(const dk_view *view, int64_t k, int32_t with_ties) {
+  const dk_entries *entries = &view->workspace->list;
   if (k > view->num_blocks || view->plain_search)
-    return first_k(view, -FLT_MAX, k);
+    return dk_gather(view, tied(first_k(view, -FLT_MAX, k), with_ties), *entries);
   dk_view maxima = dk_view_maxima(view);
   float bound = dk_value_of(dk_key_of_kth(&maxima, dk_key_of(-FLT_MAX), dk_key_of(view->max), k));
   /* ties at the bound would fill the list for nothing */
-  int32_t above = dk_gather(view, dk_prefix_above(bound), view->workspace->list);
+  int32_t above = dk_gather(view, dk_prefix_above(bound), *entries);
   if (above < k)
-    return (dk_prefix){bound, dk_nth_equal(view, bound, k - above)};
-  dk_view list = dk_view_list(view, view->workspace->list, above, view->workspace->list_max);
-  return first_k(&list, bound, k);
+    return dk_gather(view, tied((dk_prefix){bound, dk_nth_equal(view, bound, k - above)}, with_ties), *entries);
+  dk_view list = dk_view_list(view, *entries, above, view->workspace->list_max);
+  return cut_list(entries, above, tied(first_k(&list, bound, k), with_ties));
 }

@@ -56,8 +56,9 @@ int32_t dk_nth_equal(const dk_view *view, float value, int64_t n);
 /* The largest key in [low, high] with at least k tokens from it upwards; low where there is none. */
 uint32_t dk_key_of_kth(const dk_view *view, uint32_t low, uint32_t high, int64_t k);
 
-/* The first k tokens; all that are not banned where there are no more than k. */
-dk_prefix dk_select_count(const dk_view *view, int64_t k);
+/* The first k tokens into the workspace's list, in order of id, with_ties: and all that equal the last of them; all
+ * that are not banned where there are no more than k. Returns how many. */
+int32_t dk_list_first(const dk_view *view, int64_t k, int32_t with_ties);
 
 /* ---- list.c: the workspace's list with weights, searched by mass ---- */
 
@@ -93,11 +94,7 @@ dk_prefix dk_end_in_list(const dk_list *list, dk_threshold end, uint64_t *sums);
 /* ---- mass.c ---- */
 
 /* The shortest prefix of `within` whose mass is at least top_p times the mass of `within`, and at least one token.
- * is_short: `within` is expected to hold few tokens. sums[block] gets the mass that each block has in the result. */
-dk_prefix dk_select_mass(const dk_view *view, dk_prefix within, int32_t is_short, const dk_scale *scale, float top_p,
-                         uint64_t *sums);
-
-/* dk_prefix_mass for a prefix that may be short: then its tokens are weighed, and not the blocks they lie in. */
-uint64_t dk_weigh(const dk_view *view, dk_prefix prefix, const dk_scale *scale, uint64_t *sums);
+ * sums[block] gets the mass that each block has in the result. */
+dk_prefix dk_select_mass(const dk_view *view, dk_prefix within, const dk_scale *scale, float top_p, uint64_t *sums);
 
 #endif

@@ -56,7 +56,7 @@ void dk_apply_top_n_sigma(dk_distribution *d, const decoding_batch *batch) {
 static void reshape(dk_distribution *d, dk_shape shape) {
   int32_t is_whole = d->view.ids == NULL && d->kept.value == dk_prefix_all().value && d->kept.last_id == INT32_MAX;
   if (!is_whole)
-    dk_make_list(d, d->kept);
+    dk_make_list(d);
   d->base = dk_view_shaped(&d->base, shape);
   if (is_whole) {
     d->view = d->base;

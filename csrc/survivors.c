@@ -23,7 +23,18 @@ static int32_t gather_survivors(const dk_view *view, dk_prefix prefix) {
   return n;
 }
 
-void dk_make_list(dk_distribution *d, dk_prefix prefix) { use_survivors(d, gather_survivors(&d->view, prefix)); }
+void dk_use_list(dk_distribution *d, int32_t n) {
+  const dk_entries *list = &d->view.workspace->list, *survivors = &d->view.workspace->survivors;
+  int32_t left = 0;
+  for (int32_t i = 0; i < n; i++) {
+    survivors->values[left] = list->values[i];
+    survivors->ids[left] = list->ids[i];
+    left += dk_prefix_has(d->kept, list->values[i], list->ids[i]);
+  }
+  use_survivors(d, left);
+}
+
+void dk_make_list(dk_distribution *d) { use_survivors(d, gather_survivors(&d->view, d->kept)); }
 
 /* Drops the survivors whose value has become -inf. */
 static int32_t compact(const dk_entries *survivors, int32_t n) {

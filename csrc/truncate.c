@@ -83,9 +83,7 @@ static uint64_t sum_of(const uint64_t *sums, int32_t n) {
 void dk_find_total(dk_distribution *d) {
   if (d->point >= 0 || d->total != 0)
     return;
-  dk_prefix kept = dk_within_cut(d);
-  d->total =
-      d->is_short ? dk_weigh(&d->view, kept, &d->scale, d->sums) : dk_prefix_mass(&d->view, kept, &d->scale, d->sums);
+  d->total = dk_prefix_mass(&d->view, dk_within_cut(d), &d->scale, d->sums);
 }
 
 double dk_log_total(dk_distribution *d) {
@@ -119,17 +117,13 @@ static void keep_exponents(dk_distribution *d, const decoding_batch *batch, doub
 static void apply_top_k(dk_distribution *d, const decoding_batch *batch) {
   if (d->row->top_k >= d->view.vocab_size)
     return;
-  dk_prefix first = dk_select_count(&d->view, d->row->top_k);
-  if (batch->rules & DECODING_RULE_KEEP_TIES)
-    first.last_id = INT32_MAX;
-  shorten(d, first);
-  d->is_short = 1;
+  dk_use_list(d, dk_list_first(&d->view, d->row->top_k, batch->rules & DECODING_RULE_KEEP_TIES));
 }
 
 static void apply_top_p(dk_distribution *d) {
   if (d->row->top_p >= 1.0f)
     return;
-  d->kept = dk_select_mass(&d->view, dk_within_cut(d), d->is_short, &d->scale, d->row->top_p, d->sums);
+  d->kept = dk_select_mass(&d->view, dk_within_cut(d), &d->scale, d->row->top_p, d->sums);
   d->total = sum_of(d->sums, d->view.num_blocks);
 }
 
