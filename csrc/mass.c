@@ -220,6 +220,8 @@ static dk_survey survey(const dk_search *s, float low, float high) {
     n += part.between;
   }
   starts[s->view->num_blocks] = n;
+  for (int32_t i = 0; s->view->ids != NULL && i < n; i++)
+    entries->ids[i] = dk_id(s->view, entries->ids[i]);
   found.list = dk_list_of(s->view, n, s->scale);
   return found;
 }

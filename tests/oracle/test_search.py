@@ -87,9 +87,23 @@ def test_fast_search_is_plain_search(kind: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("kind", ROWS)
-@pytest.mark.parametrize("settings_of", [{"top_p": 0.95}, {"top_p": 0.5, "min_p": 0.01}, {"top_k": 300}, {}])
+@pytest.mark.parametrize(
+    "settings_of",
+    [{"top_p": 0.95}, {"top_p": 0.5, "min_p": 0.01}, {"top_k": 300}, {"top_k": 9000, "top_p": 0.5, "min_p": 1e-4}, {}],
+)
 def test_fast_search_matches_reference(kind: str, settings_of: dict[str, Any]) -> None:
     """The same rows against float64."""
     row = ROWS[kind](np.random.Generator(np.random.Philox(key=11)))
     state = SamplingState(SamplingParams(seed=4, temperature=0.8, logprobs=3, **settings_of))
     assert_matches_reference(Sampler(VOCAB_SIZE), row[np.newaxis], [state])
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_search_of_a_long_list(kind: str) -> None:
+    """What typical_p leaves is a list that is no prefix: top_p is found in it as in a row, fast or plainly."""
+    row = ROWS[kind](np.random.Generator(np.random.Philox(key=12)))
+    params = SamplingParams(seed=4, typical_p=0.97, top_p=0.6)
+    fast, plain = (Sampler(VOCAB_SIZE, profile="llama_cpp") for _ in range(2))
+    stages, rules = plain.profile.order, int(plain.profile.rules)
+    plain._kernel = Kernel(VOCAB_SIZE, VOCAB_SIZE, plain_search=True, stages=stages, rules=rules)
+    assert bits(fast, row, params) == bits(plain, row, params)
