@@ -66,7 +66,7 @@ float *dk_fetch_copy(const dk_view *view, int32_t block);
 /* The largest of n block maxima; the rest of their last block is overwritten. */
 float dk_largest(const dk_kernel *kernel, float *maxima, int32_t n);
 
-#define DK_SAMPLE_SIZE 4096 /* a multiple of DK_BLOCK */
+#define DK_SAMPLE_SIZE 3072 /* a multiple of DK_BLOCK */
 
 /* DK_SAMPLE_SIZE values, spread evenly over a row of at least DK_LANES in runs of DK_LANES, without edits and masks. */
 void dk_peek(const dk_view *view, float *values);

@@ -46,6 +46,8 @@ static dk_prefix first_k(const dk_view *view, float floor, int64_t k) {
   return (dk_prefix){value, dk_nth_equal(view, value, k - above)};
 }
 
+#define SHORT_LIST 1024 /* entries; it is cut faster one by one than by another look at its blocks */
+
 static dk_prefix tied(dk_prefix prefix, int32_t with_ties) {
   return (dk_prefix){prefix.value, with_ties ? INT32_MAX : prefix.last_id};
 }
@@ -72,5 +74,6 @@ int32_t dk_list_first(const dk_view *view, int64_t k, int32_t with_ties) {
   if (above < k)
     return dk_gather(view, tied((dk_prefix){bound, dk_nth_equal(view, bound, k - above)}, with_ties), *entries);
   dk_view list = dk_view_list(view, *entries, above, view->workspace->list_max);
-  return cut_list(entries, above, tied(first_k(&list, bound, k), with_ties));
+  dk_prefix first = tied(first_k(&list, bound, k), with_ties);
+  return above > SHORT_LIST ? dk_gather(view, first, *entries) : cut_list(entries, above, first);
 }
