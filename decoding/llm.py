@@ -355,8 +355,9 @@ def _folder(model: str | os.PathLike[str]) -> Path:
 
 
 def _drafter(speculation: Speculation, vocab_size: int, max_num_seqs: int) -> Drafter | None:
-    if isinstance(speculation, LLM):
-        return DraftModel(speculation._model, vocab_size, max_num_seqs)
+    host = getattr(speculation, "host", None)
+    if isinstance(host, Host):
+        return DraftModel(host.model, vocab_size, max_num_seqs)
     if speculation not in (None, "prompt_lookup"):
         raise ParameterError.single("speculation", speculation, "must be None, 'prompt_lookup' or an LLM")
     return None if speculation is None else PromptLookup()

@@ -29,6 +29,7 @@ class SequenceGroup:
 
     A greedy request is computed once and reported as all of its choices.
 
+    num_runs: candidates that are really computed.
     family: the request as the scheduler sees it.
     first_logits: [vocab], what predicts the first token of candidates to come; None before the prompt has been fed.
     error: why the prompt itself failed; every candidate then fails with it.
@@ -40,6 +41,7 @@ class SequenceGroup:
     ) -> None:
         params = request.params
         self.request = request
+        self.num_runs = 1 if request.is_greedy else params.num_candidates
         self.listener = listener
         self.first_logits: Logits | None = None
         self.error: DecodingError | None = None
@@ -63,11 +65,6 @@ class SequenceGroup:
             max_chunk=max(1, MAX_CHUNK_LOGITS // vocab_size) if self.scores_prompt else len(request.token_ids),
             owner=self,
         )
-
-    @property
-    def num_runs(self) -> int:
-        """Candidates that are really computed."""
-        return 1 if self.request.is_greedy else self.request.params.num_candidates
 
     @property
     def is_done(self) -> bool:
