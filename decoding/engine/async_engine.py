@@ -23,6 +23,9 @@ from decoding.engine.request import Request
 from decoding.engine.sequence import Sequence as Candidate
 from decoding.errors import DecodingError, EngineClosedError, EngineError, OverloadedError, ParameterError
 
+_STATS_SECONDS = 0.02
+"""How old `AsyncEngine.stats` may be while the engine is busy: to count takes a while."""
+
 
 class HasHost(Protocol):
     """What an LLM is to an AsyncEngine."""
@@ -149,7 +152,7 @@ class AsyncEngine:
         return self._closed is None
 
     def stats(self) -> EngineStats:
-        """The engine as it was after its last step; never waits."""
+        """The engine as it was a moment ago, within the last steps; never waits."""
         if self._stats is None:
             self._stats = self._host.stats
         return self._stats
@@ -254,13 +257,15 @@ class AsyncEngine:
 
     def _run(self) -> None:
         """The engine's thread: commands, then a step, until it is told to end."""
+        counted = 0.0
         try:
             while True:
                 self._wake.clear()
                 while self._inbox:
                     self._inbox.popleft()()
                 has_stepped = self._host.step()
-                self._stats = self._host.stats
+                if not has_stepped or time.monotonic() > counted + _STATS_SECONDS:
+                    self._stats, counted = self._host.stats, time.monotonic()
                 if not has_stepped and not self._inbox:
                     if self._closed is not None:
                         return
