@@ -147,8 +147,9 @@ class Scheduler:
         """Guesses are for what is left over."""
         for entry, work in works.items():
             num_draft = min(len(entry.draft), budget)
-            complete = work.num_new == entry.num_pending > 0
-            if num_draft and complete and self.pool.reserve(entry.slot or 0, len(entry.token_ids) + num_draft):
+            if not num_draft or not work.num_new == entry.num_pending > 0:
+                continue
+            if self.pool.reserve(entry.slot or 0, len(entry.token_ids) + num_draft):
                 works[entry] = work._replace(num_draft=num_draft)
                 budget -= num_draft
 
