@@ -79,6 +79,7 @@ def own_cost(model: Any, progress: Callable[[str], None], num_steps: int = STEPS
             llm.host.step()
             whole.append(time.perf_counter() - start)
             own.append(whole[-1] - timed.seconds - kernel)
+            news.clear()
     finally:
         Sampler.sample = plain_sample  # type: ignore[method-assign]
         llm.host.abort(groups)

@@ -254,8 +254,7 @@ class Engine:
     def _count(self, works: Several[Work]) -> None:
         self._num_fed += sum(work.num_new for work in works)
         for entry, num_new, _ in works:
-            group = entry.family.owner
-            if num_new and group.begin(entry.num_computed):
+            if num_new and entry.owner is None and entry.family.owner.begin(entry.num_computed):
                 self._num_found += entry.num_computed
 
     def _score(self, work: Work, logits: Logits) -> None:
@@ -353,13 +352,15 @@ class Engine:
 
 def _is_scored(work: Work) -> bool:
     """Whether every row of logits is wanted, for the tokens that are known to follow."""
-    return bool(work.entry.family.owner.is_scored(work.entry)) and work.num_new > 0
+    entry = work.entry
+    return entry.owner is None and work.num_new > 0 and bool(entry.family.owner.is_scored(entry))
 
 
 def _row(work: Work) -> Row:
-    entry = work.entry
-    token_ids = entry.token_ids[entry.num_computed : entry.num_computed + work.num_new]
-    return Row(entry.slot or 0, entry.num_computed, token_ids + entry.draft[: work.num_draft])
+    entry, num_new, num_draft = work
+    start = entry.num_computed
+    token_ids = entry.token_ids[start : start + num_new]
+    return Row(entry.slot or 0, start, token_ids + entry.draft[:num_draft] if num_draft else token_ids)
 
 
 def _num_blocks(settings: EngineSettings, max_tokens: int, token_bytes: int) -> int:
