@@ -28,6 +28,7 @@ from decoding.bench import machine, machine_lines
 
 STREAMS, TOKENS = 32, 200
 MANY, MANY_TOKENS, ARRIVAL = 1000, 32, 2.0
+HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n"
 STORIES = Path(__file__).resolve().parents[2] / "shared" / "models" / "stories260K"
 
 BOUNDS = {
@@ -139,9 +140,7 @@ async def siege(port: int, name: str) -> dict[str, float]:
     writers = []
     for number in range(350):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(
-            b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n" + head.encode() + (body if number < 300 else body[:9])
-        )
+        writer.write(HEAD + head.encode() + (body if number < 300 else body[:9]))
         writers.append(writer)
     _, seconds = await seconds_of(port, "POST", "/tokenize", {"model": name, "prompt": "a normal request"})
     for writer in writers:

@@ -16,6 +16,7 @@ from decoding.server.settings import ServerSettings
 
 DEFAULT_PORT, DEFAULT_MAX_RUNNING = 8000, 32
 
+_LARGEST_PORT = 65_535
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _KIND = {"int": integer, "float": real}
 
@@ -103,6 +104,8 @@ def _add_settings(group: Any, settings: type[Any], texts: dict[str, str]) -> Non
 
 def _serve(options: argparse.Namespace, _: list[str]) -> None:
     settings = _settings(options)
+    if not 0 <= options.port <= _LARGEST_PORT:  # the system's calls would take it modulo 65,536
+        raise ParameterError.single("--port", options.port, f"must be an integer from 0 to {_LARGEST_PORT:,}")
     folders = _folders(options)
     try:
         from decoding.server.run import listen, serve
@@ -111,18 +114,23 @@ def _serve(options: argparse.Namespace, _: list[str]) -> None:
         raise ParameterError.single("serve", error.name, rule) from None
     try:
         listener = listen(options.host, options.port)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or "no such port"
+    except OSError as error:
+        reason = error.strerror or "no such address"
         raise ParameterError.single(
             "host and port", f"{options.host}:{options.port}", f"cannot be listened on ({reason})"
         ) from None
-    models = {name: _loaded(name, folder, options.max_running) for name, folder in folders.items()}
-    host, port = listener.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    if options.host not in _LOOPBACK and not settings.api_keys:
+    with listener:
+        models = {name: _loaded(name, folder, options.max_running) for name, folder in folders.items()}
+        _greet(list(models), listener.getsockname(), settings)
+        serve(models, listener, settings)
+
+
+def _greet(names: list[str], address: tuple[Any, ...], settings: ServerSettings) -> None:
+    host, port = address[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if host not in _LOOPBACK and not settings.api_keys:
         _say("warning: anybody who can reach this address can use the server: no --api-key-file was given")
-    _say(f"serving {', '.join(models)} on {address} (Ctrl-C ends it; {address}/docs describes it)")
-    serve(models, listener, settings)
+    _say(f"serving {', '.join(names)} on {url} (Ctrl-C ends it; {url}/docs describes it)")
 
 
 def _settings(options: argparse.Namespace) -> ServerSettings:
