@@ -66,8 +66,7 @@ class _Completion:
             handle.abort()
         self._raise_failed(results)
         self._count(_usage(results))
-        fingerprint = self._model.llm.system_fingerprint
-        answer = completion_object(results, system_fingerprint=fingerprint, model=self._parsed.model)
+        answer = completion_object(results, **self._shared())
         return Response(json.dumps(answer), media_type="application/json")
 
     async def streamed(self, request: Request) -> Response:
@@ -88,6 +87,11 @@ class _Completion:
             raise
         events = self._events(handle, first, pieces)
         return EventSourceResponse(events, sep="\n", ping=self._settings.keep_alive)
+
+    def _shared(self) -> dict[str, Any]:
+        """What every object of the answer says of the request and the model."""
+        fingerprint = self._model.llm.system_fingerprint
+        return {"model": self._parsed.model, "system_fingerprint": fingerprint, "echo": self._parsed.params.echo}
 
     async def _submit(self) -> RequestHandle:
         try:
@@ -124,7 +128,7 @@ class _Completion:
     async def _chunks(
         self, handle: RequestHandle, first: asyncio.Future[Delta | None], pieces: AsyncIterator[Delta]
     ) -> AsyncIterator[ServerSentEvent]:
-        writer = StreamWriter(model=self._parsed.model, system_fingerprint=self._model.llm.system_fingerprint)
+        writer = StreamWriter(**self._shared())
         progress = _Progress(handle) if self._parsed.continuous_usage else None
         delta = await first
         while delta is not None:
