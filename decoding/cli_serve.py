@@ -14,7 +14,7 @@ from decoding.cli_flags import integer, real
 from decoding.errors import ParameterError, shown
 from decoding.server.settings import ServerSettings
 
-DEFAULT_PORT, DEFAULT_MAX_RUNNING = 8000, 32
+DEFAULT_PORT, DEFAULT_MAX_RUNNING, DEFAULT_MAX_BATCHED_TOKENS = 8000, 32, 512
 
 _LARGEST_PORT = 65_535
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -59,13 +59,6 @@ def add_serve(commands: Any) -> None:
     serve.add_argument("--port", type=integer, default=DEFAULT_PORT, help="0 takes a free one (default: %(default)s)")
     serve.add_argument("--api-key-file", metavar="FILE", help="ask for one of the keys in this file, one a line")
     serve.add_argument(
-        "--max-running",
-        type=integer,
-        default=DEFAULT_MAX_RUNNING,
-        metavar="N",
-        help="sequences of a model that run at once (default: %(default)s)",
-    )
-    serve.add_argument(
         "--repetition-penalty-mode",
         choices=("additive", "multiplicative"),
         default="additive",
@@ -84,9 +77,40 @@ def add_serve(commands: Any) -> None:
         help="info: one line a request (default: %(default)s)",
     )
     serve.add_argument("--log-prompts", action="store_true", help="with --log-level info: prompts, too")
+    _add_engine_flags(serve.add_argument_group("the engine of each model"))
     _add_settings(serve.add_argument_group("limits on a request"), Limits, _LIMITS)
     _add_settings(serve.add_argument_group("limits of the server"), ServerSettings, _SERVER)
     serve.set_defaults(run=_serve)
+
+
+def _add_engine_flags(group: Any) -> None:
+    group.add_argument(
+        "--max-running",
+        type=integer,
+        default=DEFAULT_MAX_RUNNING,
+        metavar="N",
+        help="sequences that run at once (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-batched-tokens",
+        type=integer,
+        default=DEFAULT_MAX_BATCHED_TOKENS,
+        metavar="N",
+        help="tokens fed in a step; a longer prompt is fed in several (default: %(default)s)",
+    )
+    group.add_argument(
+        "--kv-cache-bytes",
+        type=integer,
+        metavar="N",
+        help="memory for keys and values (default: enough, up to 2 GiB)",
+    )
+    group.add_argument(
+        "--prefix-cache",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="prompts that begin alike share what was computed (default: on)",
+    )
+    group.add_argument("--fim-template", metavar="TEXT", help="how prompt and suffix are put together (docs/text.md)")
 
 
 def _add_settings(group: Any, settings: type[Any], texts: dict[str, str]) -> None:
@@ -120,7 +144,7 @@ def _serve(options: argparse.Namespace, _: list[str]) -> None:
             "host and port", f"{options.host}:{options.port}", f"cannot be listened on ({reason})"
         ) from None
     with listener:
-        models = {name: _loaded(name, folder, options.max_running) for name, folder in folders.items()}
+        models = {name: _loaded(name, folder, options) for name, folder in folders.items()}
         _greet(list(models), listener.getsockname(), settings)
         serve(models, listener, settings)
 
@@ -179,12 +203,19 @@ def _folders(options: argparse.Namespace) -> dict[str, str | None]:
     return folders or {BUNDLED_NAME: None}
 
 
-def _loaded(name: str, folder: str | None, max_running: int) -> Any:
+def _loaded(name: str, folder: str | None, options: argparse.Namespace) -> Any:
     from decoding.llm import LLM
 
     _say(f"loading {name} ...")
     start = time.monotonic()
-    llm = LLM(folder, max_num_seqs=max_running)
+    llm = LLM(
+        folder,
+        max_num_seqs=options.max_running,
+        max_batched_tokens=options.max_batched_tokens,
+        kv_cache_bytes=options.kv_cache_bytes,
+        prefix_cache=options.prefix_cache,
+        fim_template=options.fim_template,
+    )
     _say(f"loading {name}: {time.monotonic() - start:.1f} s")
     return llm
 

@@ -14,13 +14,16 @@ from starlette.responses import Response
 
 from decoding.api.errors import ApiError
 from decoding.api.request import CompletionRequest, parse_completion
-from decoding.api.schema import StreamWriter, completion_object
+from decoding.api.schema import StreamWriter, completion_json, completion_object
 from decoding.engine.async_engine import RequestHandle
 from decoding.engine.outputs import CompletionResult, Delta, Usage
 from decoding.server.body import read_json
 from decoding.server.service import Served, Service, wire_error
 
 _T = TypeVar("_T")
+
+_QUICKLY_WRITTEN = 1000
+"""Tokens whose JSON is made within the event loop; of more it is made in a thread."""
 
 
 class ClientGoneError(Exception):
@@ -66,8 +69,10 @@ class _Completion:
             handle.abort()
         self._raise_failed(results)
         self._count(_usage(results))
-        answer = completion_object(results, **self._shared())
-        return Response(json.dumps(answer), media_type="application/json")
+        num_tokens = sum(len(choice.token_ids) for result in results for choice in result.choices)
+        if num_tokens <= _QUICKLY_WRITTEN:
+            return Response(self._written(results), media_type="application/json")
+        return Response(await asyncio.to_thread(self._written, results), media_type="application/json")
 
     async def streamed(self, request: Request) -> Response:
         """Server-sent events. What goes wrong before the first piece, or the first keep-alive, is a real HTTP error."""
@@ -87,6 +92,9 @@ class _Completion:
             raise
         events = self._events(handle, first, pieces)
         return EventSourceResponse(events, sep="\n", ping=self._settings.keep_alive)
+
+    def _written(self, results: list[CompletionResult]) -> str:
+        return completion_json(completion_object(results, **self._shared()))
 
     def _shared(self) -> dict[str, Any]:
         """What every object of the answer says of the request and the model."""
