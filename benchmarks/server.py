@@ -167,6 +167,7 @@ def measure(model: str) -> dict[str, float]:
             "CPU a streamed token, us": 1e6 * (found["cpu"] - engine["cpu"] / engine["tokens"]),
             "  the engine's own, us": 1e6 * engine["cpu"] / engine["tokens"],
             "tokens/s, 32 streams": found["tokens/s"],
+            "first token, ms": 1e3 * found["first"],
             "first token, ms over the engine's": 1e3 * (found["first"] - engine["first"]),
             "  the engine's own, ms": 1e3 * engine["first"],
             "p99 gap / median gap": found["p99"],
@@ -178,6 +179,18 @@ def measure(model: str) -> dict[str, float]:
     with serving(model, "--max-running=8", "--max-waiting=32") as (port, _):
         figures |= asyncio.run(flood(port, name))
     return figures
+
+
+def compared(figures: dict[str, float], peer: dict[str, float]) -> dict[str, float]:
+    """The peer's figures, and ours as ratios to them."""
+    first, rate = figures["first token, ms"], figures["tokens/s, 32 streams"]
+    return {
+        "peer: tokens/s, 32 streams": peer["tokens/s"],
+        "  ours / peer's": rate / peer["tokens/s"],
+        "peer: first token, ms": 1e3 * peer["first"],
+        "  ours / peer's, less is better": first / (1e3 * peer["first"]),
+        "peer: p99 gap / median gap": peer["p99"],
+    }
 
 
 def soak(model: str, seconds: float) -> None:
@@ -239,9 +252,9 @@ def main() -> None:
     print(table(figures))
     if options.peer:
         port, name = options.peer
-        peer = asyncio.run(steady(int(port), None, name))
-        print(table({f"peer: {key}": value for key, value in peer.items()}))
-        figures |= {f"peer: {key}": value for key, value in peer.items()}
+        beside = compared(figures, asyncio.run(steady(int(port), None, name)))
+        print(table(beside))
+        figures |= beside
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=1) + "\n")
 
