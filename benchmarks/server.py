@@ -23,11 +23,11 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.server_client import Arrivals, seconds_of, stream
+from benchmarks.server_client import Arrivals, answer, seconds_of, stream
 from decoding.bench import machine, machine_lines
 
 STREAMS, TOKENS = 32, 200
-MANY, MANY_TOKENS, ARRIVAL = 1000, 32, 2.0
+MANY, MANY_TOKENS = 1000, 32
 HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n"
 STORIES = Path(__file__).resolve().parents[2] / "shared" / "models" / "stories260K"
 
@@ -99,11 +99,21 @@ async def steady(port: int, pid: int | None, name: str) -> dict[str, float]:
     }
 
 
+async def let_in(port: int) -> float:
+    """How many completions run, wait, or have been answered."""
+    _, _, page = await answer(port, "GET", "/metrics")
+    counted = (
+        r'^decoding_(?:engine_running|engine_waiting|requests_total)\{(?:model|route="/v1/completions").*\} (\S+)$'
+    )
+    return sum(map(float, re.findall(counted, page.decode(), flags=re.M)))
+
+
 async def crowd(port: int, name: str) -> dict[str, float]:
     """1,000 streams at once; health is asked from the moment at which all have been let in."""
-    health = []
+    health = [(await seconds_of(port, "GET", "/health"))[1]]
     task = asyncio.ensure_future(many(port, name, MANY, MANY_TOKENS))
-    await asyncio.sleep(ARRIVAL)
+    while not task.done() and await let_in(port) < MANY:
+        await asyncio.sleep(0.1)
     while not task.done():
         health.append((await seconds_of(port, "GET", "/health"))[1])
         await asyncio.sleep(0.02)
