@@ -102,17 +102,16 @@ async def steady(port: int, pid: int | None, name: str) -> dict[str, float]:
 async def let_in(port: int) -> float:
     """How many completions run, wait, or have been answered."""
     _, _, page = await answer(port, "GET", "/metrics")
-    counted = (
-        r'^decoding_(?:engine_running|engine_waiting|requests_total)\{(?:model|route="/v1/completions").*\} (\S+)$'
-    )
+    counted = r'^decoding_(?:engine_(?:running|waiting)|requests_total\{route="/v1/completions").* (\S+)$'
     return sum(map(float, re.findall(counted, page.decode(), flags=re.M)))
 
 
 async def crowd(port: int, name: str) -> dict[str, float]:
     """1,000 streams at once; health is asked from the moment at which all have been let in."""
     health = [(await seconds_of(port, "GET", "/health"))[1]]
+    before = await let_in(port)
     task = asyncio.ensure_future(many(port, name, MANY, MANY_TOKENS))
-    while not task.done() and await let_in(port) < MANY:
+    while not task.done() and await let_in(port) < before + MANY:
         await asyncio.sleep(0.1)
     while not task.done():
         health.append((await seconds_of(port, "GET", "/health"))[1])
