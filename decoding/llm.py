@@ -171,8 +171,13 @@ class LLM:
 
     @property
     def system_fingerprint(self) -> str:
-        """A digest of what decides the output besides the request: library, stream version, weights, tokenizer."""
-        parts = (__version__, STREAM_VERSION, getattr(self._model, "digest", self.name), "float32")
+        """A digest of what decides the output besides the request: library, weights, tokenizer, settings.
+
+        Settings of the engine are part of it: the shapes in which a model computes may show in its logits' last bits.
+        """
+        fim = self.host.fim
+        settings = (self.host.settings, fim and (fim.before, fim.between, fim.after, fim.suffix_first))
+        parts = (__version__, STREAM_VERSION, getattr(self._model, "digest", self.name), "float32", settings)
         tokenizer = "" if self._tokenizer is None else self._tokenizer.digest
         return "fp_" + hashlib.blake2b(repr((*parts, tokenizer)).encode(), digest_size=8).hexdigest()
 
@@ -355,8 +360,9 @@ def _folder(model: str | os.PathLike[str]) -> Path:
 
 
 def _drafter(speculation: Speculation, vocab_size: int, max_num_seqs: int) -> Drafter | None:
-    if isinstance(speculation, LLM):
-        return DraftModel(speculation._model, vocab_size, max_num_seqs)
+    host = getattr(speculation, "host", None)
+    if isinstance(host, Host):
+        return DraftModel(host.model, vocab_size, max_num_seqs, host.exclusive)
     if speculation not in (None, "prompt_lookup"):
         raise ParameterError.single("speculation", speculation, "must be None, 'prompt_lookup' or an LLM")
     return None if speculation is None else PromptLookup()

@@ -25,6 +25,8 @@ from decoding.errors import DecodingError, EngineClosedError, EngineError, Overl
 
 _PATIENCE = 0.05
 """Seconds that a step waits for an event loop that has other things to do."""
+_STATS_SECONDS = 0.02
+"""How old `AsyncEngine.stats` may be while the engine is busy: to count takes a while."""
 
 
 class HasHost(Protocol):
@@ -155,7 +157,7 @@ class AsyncEngine:
         return self._closed is None
 
     def stats(self) -> EngineStats:
-        """The engine as it was after its last step; never waits."""
+        """The engine as it was a moment ago, within the last steps; never waits."""
         if self._stats is None:
             self._stats = self._host.stats
         return self._stats
@@ -273,6 +275,7 @@ class AsyncEngine:
 
     def _run(self) -> None:
         """The engine's thread: commands, then a step, until it is told to end."""
+        counted = 0.0
         try:
             while True:
                 self._wake.clear()
@@ -280,7 +283,8 @@ class AsyncEngine:
                     self._inbox.popleft()()
                 self._is_new_step = True
                 has_stepped = self._host.step()
-                self._stats = self._host.stats
+                if not has_stepped or time.monotonic() > counted + _STATS_SECONDS:
+                    self._stats, counted = self._host.stats, time.monotonic()
                 if not has_stepped and not self._inbox:
                     if self._closed is not None:
                         return

@@ -26,14 +26,15 @@ from decoding.state import SamplingState
 class Drawing:
     """A sequence that draws in this step.
 
-    logits: [1 + len(draft), vocab]; row i is what predicts the token after the i-th guess.
-    num_accepted: guesses that were right. error: why it could not draw.
+    logits: [rows, vocab], of which row `first` predicts the next token, and the i-th after it the token behind the i-th
+    guess. num_accepted: guesses that were right. error: why it could not draw.
     """
 
     entry: Entry
     group: SequenceGroup
     sequence: Sequence
     logits: Logits
+    first: int
     draft: list[int] = field(default_factory=list)
     num_accepted: int = 0
     error: DecodingError | None = None
@@ -41,7 +42,7 @@ class Drawing:
     @property
     def row(self) -> Logits:
         """What the next token is drawn from, [vocab]."""
-        row: Logits = self.logits[self.num_accepted]
+        row: Logits = self.logits[self.first + self.num_accepted]
         return row
 
     def goes_on(self) -> bool:

@@ -93,9 +93,9 @@ class EngineStats:
 
 
 class _Rows(NamedTuple):
-    """Logits of a step: each sequence's own, [rows, vocab]; and the matrix that they are in, if one has them all."""
+    """Logits of a step: for each sequence the array, [rows, vocab], and its first row there; one that has them all."""
 
-    of: dict[Entry, Logits]
+    of: dict[Entry, tuple[Logits, int]]
     matrix: Logits | None
 
 
@@ -236,19 +236,19 @@ class Engine:
         for work in works:
             if work.num_new:
                 kinds["scored" if _is_scored(work) else "guessed" if work.num_draft else "plain"].append(work)
-        plain, rows, logits = kinds["plain"], dict[Entry, Logits](), None
+        plain, rows, logits = kinds["plain"], dict[Entry, tuple[Logits, int]](), None
         if plain:
             logits = self._runner.forward([_row(work) for work in plain])
-            rows.update((work.entry, logits[row : row + 1]) for row, work in enumerate(plain))
+            rows.update((work.entry, (logits, row)) for row, work in enumerate(plain))
         if kinds["guessed"]:
             every, first = self._runner.forward([_row(work) for work in kinds["guessed"]], all_logits=True), 0
             for entry, num_new, num_draft in kinds["guessed"]:
-                rows[entry] = every[first + num_new - 1 : first + num_new + num_draft]
+                rows[entry] = (every, first + num_new - 1)
                 first += num_new + num_draft
         for work in kinds["scored"]:
             every = self._runner.forward([_row(work)], all_logits=True)  # [num_new, vocab]
             self._score(work, every)
-            rows[work.entry] = every[-1:]
+            rows[work.entry] = (every, len(every) - 1)
         return _Rows(rows, logits if len(plain) == len(works) else None)
 
     def _count(self, works: Several[Work]) -> None:
@@ -279,17 +279,17 @@ class Engine:
             self._scheduler.finish(entry)
             group.finish_scored(entry)
         elif not entry.num_pending:
-            logits = rows.of.get(entry, group.first_logits)
+            logits, first = rows.of.get(entry) or (group.first_logits, 0)
             if entry.owner is None:
                 entry.owner = group.start(entry.choice)
                 if entry.family.num_left and group.first_logits is None:
-                    group.first_logits = logits.copy()
+                    group.first_logits = logits[first : first + 1].copy()
                 if not entry.owner.num_output_tokens:  # forced to have none
                     entry.owner.finish_empty()
                     self._scheduler.finish(entry)
                     group.tell(entry.owner)
                     return None
-            return Drawing(entry, group, entry.owner, logits, entry.draft[: work.num_draft])
+            return Drawing(entry, group, entry.owner, logits, first, entry.draft[: work.num_draft])
         return None
 
     def _draw(self, drawing: list[Drawing], matrix: Logits | None) -> None:

@@ -29,6 +29,7 @@ class SequenceGroup:
 
     A greedy request is computed once and reported as all of its choices.
 
+    num_runs: candidates that are really computed.
     family: the request as the scheduler sees it.
     first_logits: [vocab], what predicts the first token of candidates to come; None before the prompt has been fed.
     error: why the prompt itself failed; every candidate then fails with it.
@@ -40,6 +41,8 @@ class SequenceGroup:
     ) -> None:
         params = request.params
         self.request = request
+        self._is_greedy = request.is_greedy
+        self.num_runs = 1 if self._is_greedy else params.num_candidates
         self.listener = listener
         self.first_logits: Logits | None = None
         self.error: DecodingError | None = None
@@ -52,7 +55,7 @@ class SequenceGroup:
         self._num_sampled = 0
         self._scores: list[TokenScore] = []
         self._prompt: Prefix | None = None
-        self._ranking = Ranking(1 if request.is_greedy else params.n, ranked=params.ranks_candidates)
+        self._ranking = Ranking(1 if self._is_greedy else params.n, ranked=params.ranks_candidates)
         self.scores_prompt = params.echo and params.logprobs is not None and len(request.token_ids) > 1
         self.is_only_scored = self.scores_prompt and not request.max_output_tokens
         self.family = Family(
@@ -63,11 +66,6 @@ class SequenceGroup:
             max_chunk=max(1, MAX_CHUNK_LOGITS // vocab_size) if self.scores_prompt else len(request.token_ids),
             owner=self,
         )
-
-    @property
-    def num_runs(self) -> int:
-        """Candidates that are really computed."""
-        return 1 if self.request.is_greedy else self.request.params.num_candidates
 
     @property
     def is_done(self) -> bool:
@@ -152,7 +150,7 @@ class SequenceGroup:
         if not (delta.text or delta.token_ids or delta.finish_reason):
             return
         yield delta
-        if self.request.is_greedy:
+        if self._is_greedy:
             for index in range(1, self.request.params.n):
                 yield replace(deepcopy(delta), index=first_index + index)
 
@@ -160,7 +158,7 @@ class SequenceGroup:
         """All choices, once every candidate has ended."""
         params = self.request.params
         choices = self._ranking.best()
-        if self.request.is_greedy:
+        if self._is_greedy:
             choices = [replace(deepcopy(choices[0]), index=index) for index in range(params.n)]
         return CompletionResult(
             choices, self.usage, list(self.request.token_ids), model_name, self.metrics, self.request
@@ -169,7 +167,7 @@ class SequenceGroup:
     @property
     def usage(self) -> Usage:
         """What the candidates that have ended cost; a greedy one counts for all that it stands for."""
-        times = self.request.params.num_candidates if self.request.is_greedy else 1
+        times = self.request.params.num_candidates if self._is_greedy else 1
         return Usage(prompt_tokens=len(self.request.token_ids), completion_tokens=self._num_sampled * times)
 
     def _shown_prompt(self) -> Prefix:

@@ -50,14 +50,14 @@ class Host:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
-        self._settings = settings
-        self._fim = fim
+        self.settings = settings
+        self.fim = fim
         self._drafter = drafter
         self._lock = threading.RLock()
 
     @cached_property
     def _engine(self) -> Engine:
-        return Engine(self.model, self.tokenizer, self._settings, self._drafter)
+        return Engine(self.model, self.tokenizer, self.settings, self._drafter)
 
     @property
     def stats(self) -> EngineStats:
@@ -88,7 +88,7 @@ class Host:
         names = [f"prompt[{index}]" for index in range(len(prompts))] if is_list else ["prompt"]
         each = zip(prompts, params_list(params, len(prompts)), names, strict=True)
         return [
-            make_request(one, its_params, self._shape, self.tokenizer, name, self._fim, processors, on_sample)
+            make_request(one, its_params, self._shape, self.tokenizer, name, self.fim, processors, on_sample)
             for one, its_params, name in each
         ], is_list
 

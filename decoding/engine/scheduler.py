@@ -128,8 +128,9 @@ class Scheduler:
 
         Whoever loses its memory for it is taken out again; its tokens are then not given to anybody else.
         """
-        num_new = min(entry.num_pending, budget, entry.max_chunk)
-        if entry.slot is None or (num_new == 0 and entry.num_pending):
+        num_pending = entry.num_pending
+        num_new = num_pending if num_pending <= 1 else min(num_pending, budget, entry.max_chunk)
+        if entry.slot is None or (num_new == 0 and num_pending) or num_new > budget:
             return 0
         while not self.pool.reserve(entry.slot, entry.num_computed + num_new):
             if self._drop_source():
@@ -146,17 +147,19 @@ class Scheduler:
         """Guesses are for what is left over."""
         for entry, work in works.items():
             num_draft = min(len(entry.draft), budget)
-            complete = work.num_new == entry.num_pending > 0
-            if num_draft and complete and self.pool.reserve(entry.slot or 0, len(entry.token_ids) + num_draft):
+            if not num_draft or not work.num_new == entry.num_pending > 0:
+                continue
+            if self.pool.reserve(entry.slot or 0, len(entry.token_ids) + num_draft):
                 works[entry] = work._replace(num_draft=num_draft)
                 budget -= num_draft
 
     def commit(self, works: list[Work]) -> None:
         """The step's tokens are in the cache."""
         for entry, num_new, _ in works:
-            entry.num_computed += num_new
-            family = entry.family
-            self.pool.commit(entry.slot or 0, entry.token_ids, entry.num_computed)
+            before, family = entry.num_computed, entry.family
+            entry.num_computed = now = before + num_new
+            if before // BLOCK_SIZE != now // BLOCK_SIZE:
+                self.pool.commit(entry.slot or 0, entry.token_ids, now)
             if family.is_prefilling and entry.choice == 0 and entry.num_computed >= len(family.token_ids):
                 family.is_prefilling = False
                 if family.num_left:

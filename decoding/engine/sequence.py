@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decoding.engine.logprobs import OffsetCounter, TokenScore, token_logprob
-from decoding.engine.outputs import Choice, Delta
+from decoding.engine.outputs import Choice, Delta, TokenLogprob
 from decoding.engine.processors import Processing
 from decoding.engine.request import Request
 from decoding.engine.transcript import NO_PREFIX, Prefix, Transcript
@@ -40,6 +40,10 @@ class Sequence:
                 tokenizer, request.token_ids, params.skip_special_tokens, at_start=params.suffix is None
             )
         self._matcher = StopMatcher(request.stops)
+        self._has_stops = bool(params.stop)
+        self._may_cut = self._has_stops and not params.include_stop_str_in_output
+        self._min_tokens = params.min_tokens
+        self._ending_ids = frozenset((*params.stop_token_ids, *(() if params.ignore_eos else request.eos_token_ids)))
         self._offsets = OffsetCounter(prompt.data)
         self._transcript = Transcript(prompt if params.echo else NO_PREFIX)
 
@@ -50,18 +54,18 @@ class Sequence:
 
     def append(self, token_id: int, score: TokenScore | None, raw_logprob: float) -> None:
         """Take the token that was drawn; `score` with logprobs, `raw_logprob` counts where best_of ranks."""
-        ends = self._ends(token_id)
+        ends = token_id in self._ending_ids
         data = b"" if ends or self._detokenizer is None else self._detokenizer.append(token_id)
         entry = None
         if score is not None:
             entry = token_logprob(self._tokenizer, token_id, data, self._offsets.add(data), score)
         self.num_tokens += 1
         self._raw_logprob_sum += raw_logprob  # float64, in token order
-        self._transcript.add(token_id, data, entry)
         if ends:
+            self._transcript.add(token_id, data, entry)
             self._finish("stop", token_id)
         else:
-            self._look_for_end(data)
+            self._look_for_end(token_id, data, entry)
 
     def finish_empty(self) -> None:
         """End before the first token, because none was asked for."""
@@ -103,23 +107,24 @@ class Sequence:
             candidate=self.state.choice,
         )
 
-    def _ends(self, token_id: int) -> bool:
-        params = self.request.params
-        is_eos = not params.ignore_eos and token_id in self.request.eos_token_ids
-        return is_eos or token_id in params.stop_token_ids
-
-    def _look_for_end(self, data: bytes) -> None:
+    def _look_for_end(self, token_id: int, data: bytes, entry: TokenLogprob | None) -> None:
         """A stop string first: it wins over a length that is reached by the same token."""
-        params = self.request.params
-        match = self._matcher.feed(data, ignore=self.num_tokens < params.min_tokens)
+        transcript = self._transcript
+        match = self._matcher.feed(data, ignore=self.num_tokens < self._min_tokens) if self._has_stops else None
+        is_last = match is not None or self.num_tokens >= self.num_output_tokens
+        held = self._matcher.held if self._may_cut and not is_last else 0
+        if not (is_last or held or transcript.holds) and (data or not self._may_cut):
+            transcript.pass_on(token_id, data, entry)
+            return
+        transcript.add(token_id, data, entry)
         if match:
-            self._finish("stop", match.stop, match.end if params.include_stop_str_in_output else match.start)
-        elif self.num_tokens >= self.num_output_tokens:
+            self._finish("stop", match.stop, match.start if self._may_cut else match.end)
+        elif is_last:
             self._finish("length")
-        elif params.include_stop_str_in_output or not params.stop:  # nothing can be taken back
-            self._transcript.release(self._transcript.num_bytes + 1)
-        else:
-            self._transcript.release(self._transcript.num_bytes - self._matcher.held)
+        elif self._may_cut:
+            transcript.release(transcript.num_bytes - held)
+        else:  # nothing can be taken back
+            transcript.release(transcript.num_bytes + 1)
 
     def _finish(self, reason: FinishReason, stop_reason: str | int | None = None, cut: int | None = None) -> None:
         self.finish_reason = reason

@@ -5,7 +5,8 @@ Guesses decide how fast a text comes, never what it is (decoding.engine.drawing)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,10 +64,18 @@ class DraftModel:
     The same numbers make both models draw alike more often than any others would.
     """
 
-    def __init__(self, model: Model[Any], vocab_size: int, max_num_seqs: int) -> None:
+    def __init__(
+        self,
+        model: Model[Any],
+        vocab_size: int,
+        max_num_seqs: int,
+        exclusive: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        """`exclusive`: keeps others off the model while it is used here."""
         if model.config.vocab_size != vocab_size:
             rule = f"must be a model of the same vocabulary ({vocab_size:,} tokens)"
             raise ParameterError.single("speculation", f"a model of {model.config.vocab_size:,} tokens", rule)
+        self._exclusive = exclusive
         self._runner = Runner(model, max_num_seqs)
         self._sampler = Sampler(vocab_size)
         self._max_tokens = model.config.max_position_embeddings
@@ -81,8 +90,9 @@ class DraftModel:
         going = [(entry, room) for entry, room in going if entry in self._fed or self._give_slot(entry)]
         positions = {entry: entry.owner.state.position for entry, _ in going}
         try:
-            while going:
-                going = self._draw(going)
+            with self._exclusive():
+                while going:
+                    going = self._draw(going)
         finally:
             for entry, position in positions.items():
                 entry.owner.state.truncate(position)

@@ -70,6 +70,21 @@ class Transcript:
         self._held_bytes += data
         self._num_bytes += len(data)
 
+    @property
+    def holds(self) -> bool:
+        """Whether a token is held, or bytes of one that is not."""
+        return bool(self._held_tokens or self._held_bytes)
+
+    def pass_on(self, token_id: int, data: bytes, entry: TokenLogprob | None) -> None:
+        """Add a token and release it at once, where nothing is held: `add` and `release` without the detour."""
+        self._num_bytes += len(data)
+        text = self._utf8.feed(data)
+        if text:
+            self._text.append(text)
+        self._token_ids.append(token_id)
+        if entry is not None:
+            self._entries.append(entry)
+
     def release(self, end: int) -> None:
         """Release the bytes up to `end` and the tokens that start before it; past the last byte, those without any."""
         self._release_text(min(end, self._num_bytes), final=False)

@@ -59,11 +59,13 @@ class KVCache:
         if num_tokens <= self.capacity:
             return
         capacity = min(self._max_capacity, max(num_tokens, 2 * self.capacity, _FIRST_CAPACITY))
+        capacity = self._pages.whole_pages(capacity, self._head_dim)  # no page has tokens of two slots or heads
         old, self._pages = self._pages, Pages(self.num_slots, *self._shape, capacity, self._head_dim)
         size = old.array.size // self.num_slots
         for slot, used in enumerate(self._used):  # one by one, so that what is there is never there twice
             if used:
-                self._data[slot, :, :, :, :used] = old.array[slot, :, :, :, :used]
+                own = slice(self._shared_end(slot), used)  # what lies elsewhere must not take memory here
+                self._data[slot, :, :, :, own] = old.array[slot, :, :, :, own]
                 old.release(slot * size, (slot + 1) * size)
         self.capacity = capacity
         self.token_ids = _grown(self.token_ids, capacity)
@@ -116,8 +118,11 @@ class KVCache:
         if num_tokens == 0:
             self._pages.release(begin, begin + heads * size)
             return
-        for head in range(begin, begin + heads * size, size):
-            self._pages.release(head + num_tokens * self._head_dim, head + used * self._head_dim)
+        for head in range(
+            begin, begin + heads * size, size
+        ):  # the page of the last token goes, too: nothing is after it
+            after = min(head + size, self._pages.page_end(head + used * self._head_dim))
+            self._pages.release(head + num_tokens * self._head_dim, after)
 
     def _shared_end(self, slot: int) -> int:
         return self._shared[slot][-1].after if self._shared[slot] else 0

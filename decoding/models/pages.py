@@ -10,6 +10,7 @@ import numpy as np
 from decoding.models.activations import Array
 
 _FLAGS = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0) | getattr(mmap, "MAP_NORESERVE", 0)
+_PER_PAGE = mmap.PAGESIZE // 4
 
 
 class Pages:
@@ -26,14 +27,23 @@ class Pages:
             self._map.madvise(mmap.MADV_NOHUGEPAGE)
         self.array: Array = np.frombuffer(self._map, np.float32, math.prod(shape)).reshape(shape)
 
+    @staticmethod
+    def whole_pages(count: int, size: int) -> int:
+        """The least count of rows of `size` numbers, `count` at least, that fills whole pages."""
+        unit = _PER_PAGE // math.gcd(_PER_PAGE, size)
+        return -(-count // unit) * unit
+
+    def page_end(self, number: int) -> int:
+        """Where the page ends that has the number before `number`."""
+        return -(-number // _PER_PAGE) * _PER_PAGE
+
     def release(self, first: int, after: int) -> None:
         """Zero the numbers from `first` to `after`, counted through the whole array, and give back their pages."""
         flat = self.array.reshape(-1)
-        size = mmap.PAGESIZE // 4
-        first_page, after_page = -(-first // size), after // size
+        first_page, after_page = -(-first // _PER_PAGE), after // _PER_PAGE
         if not hasattr(mmap, "MADV_DONTNEED") or first_page >= after_page:
             flat[first:after] = 0.0
             return
-        flat[first : first_page * size] = 0.0
-        flat[after_page * size : after] = 0.0
+        flat[first : first_page * _PER_PAGE] = 0.0
+        flat[after_page * _PER_PAGE : after] = 0.0
         self._map.madvise(mmap.MADV_DONTNEED, first_page * mmap.PAGESIZE, (after_page - first_page) * mmap.PAGESIZE)

@@ -30,6 +30,7 @@ class Detokenizer:
         self._tokenizer = tokenizer
         self._skip_special_tokens = skip_special_tokens
         self._joiner = PieceJoiner(tokenizer.rules, at_start=at_start)
+        self._known: dict[int, bytes] | None = None  # once nothing before a token matters to its bytes
         for token_id in prompt_token_ids:
             if self._joiner.settled:
                 break
@@ -37,8 +38,20 @@ class Detokenizer:
 
     def append(self, token_id: int) -> bytes:
         """Take the next token; returns the bytes that it adds, b"" for a special token that is skipped."""
+        if self._known is not None:
+            data = self._known.get(token_id)
+            return self._learn(token_id) if data is None else data
         text = self._tokenizer.token_text(token_id, self._skip_special_tokens)
-        return b"" if text is None else self._joiner.append(text)
+        data = b"" if text is None else self._joiner.append(text)
+        if self._joiner.settled:
+            self._known = self._tokenizer.known_bytes[self._skip_special_tokens]
+        return data
+
+    def _learn(self, token_id: int) -> bytes:
+        data = self._tokenizer.token_bytes(token_id, self._skip_special_tokens)
+        if self._known is not None:
+            self._known[token_id] = data
+        return data
 
 
 class Utf8Decoder:

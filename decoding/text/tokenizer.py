@@ -35,6 +35,7 @@ class Tokenizer:
     bos_token_id, eos_token_id: as tokenizer_config.json says; None where it does not.
     chat_templates: their texts by name, and chat_template, the one called "default"; they are never run.
     digest: hex digest of what decides the ids.
+    known_bytes: by skip_special_tokens, bytes of tokens in the middle of a text, as detokenizers have met them.
 
     The text of token ids is the bytes of the tokens, decoded as UTF-8 with maximal-subpart replacement. That
     is what the library's own decoding gives wherever those bytes are valid UTF-8. A special token has no
@@ -58,6 +59,7 @@ class Tokenizer:
         self.chat_templates = config.chat_templates
         self.chat_template = config.chat_templates.get("default")
         self._frame = self._find_frame(config)
+        self.known_bytes: tuple[dict[int, bytes], dict[int, bytes]] = ({}, {})
         self.digest = hashlib.blake2b(raw + repr(self._frame).encode(), digest_size=16).hexdigest()
 
     @classmethod

@@ -1,4 +1,4 @@
-"""README.md and docs/embedding.md: every Python example runs as it is printed, in a process of its own."""
+"""README.md, docs/engine.md and docs/embedding.md: every Python example runs as printed, in a process of its own."""
 
 from __future__ import annotations
 
@@ -30,12 +30,17 @@ README = [code for code in fenced(ROOT / "README.md") if "from openai" not in co
 EMBEDDING = indented_after(ROOT / "docs" / "embedding.md", "From Python")
 
 
-def test_readme_has_five_examples() -> None:
+ENGINE = fenced(ROOT / "docs" / "engine.md")
+
+
+def test_all_examples_are_found() -> None:
     """The parser finds them all."""
-    assert len(README) == 6
+    assert (len(README), len(ENGINE)) == (8, 1)
 
 
-@pytest.mark.parametrize("code", [*README, EMBEDDING], ids=[*(f"README-{i}" for i in range(1, 7)), "embedding"])
+@pytest.mark.parametrize(
+    "code", [*README, *ENGINE, EMBEDDING], ids=[*(f"README-{i}" for i in range(1, 9)), "engine", "embedding"]
+)
 def test_example_runs(code: str, tmp_path: Path) -> None:
     """It exits with 0 and writes nothing to stderr."""
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

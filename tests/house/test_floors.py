@@ -101,6 +101,15 @@ def test_nothing_else_is_needed(trees):
             assert roots <= sys.stdlib_module_names, path
 
 
+def test_policy_is_plain_integers(trees):
+    """Who runs and who gets memory is decided without arrays, models or clocks."""
+    for path in ("engine/blocks.py", "engine/scheduler.py"):
+        ours = {name for name in imports_of(trees[path]) if name.startswith("decoding.")}
+        others = {name.split(".")[0] for name in imports_of(trees[path])} - {"decoding"}
+        assert ours <= {"decoding.engine.blocks"}
+        assert others <= sys.stdlib_module_names - {"time"}
+
+
 def test_import_is_light():
     """`import decoding` brings in no test tool, no web or training framework, no event loop, no command line."""
     heavy = (

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoding.engine.blocks import BLOCK_SIZE
+from decoding.errors import ContextLengthError, EngineError, ParameterError
 from decoding.llm import LLM
 from decoding.params import SamplingParams
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
@@ -68,6 +70,55 @@ def test_short_memory_changes_nothing(requests, given_settings):
     assert llm.complete(prompts, params) == alone
     assert llm.complete(prompts, params) == alone
     assert free(llm)
+
+
+class Breaking(ScriptedModel):
+    """Raises in some of its forward passes, after the cache has been written to."""
+
+    breaks = frozenset()
+
+    def forward(self, batch, cache):
+        """As ever, and then perhaps not."""
+        logits = super().forward(batch, cache)
+        if self.num_forwards in self.breaks:
+            raise OSError("the disk is gone")
+        return logits
+
+
+@settings(max_examples=60)
+@given(REQUESTS, SETTINGS, st.frozensets(st.integers(1, 60), max_size=6))
+def test_a_step_that_raises_leaves_a_sound_cache(requests, given_settings, breaks):
+    """Whoever was in it has an EngineError; all that come later, with a prefix cache too, get what they get alone."""
+    model = Breaking(hashed_logits(), TOKENIZER.vocab_size, max_position_embeddings=96, eos_token_ids=(EOS,))
+    model.breaks = breaks
+    llm = LLM.from_parts(model, TOKENIZER, **given_settings)
+    prompts, params = map(list, zip(*requests, strict=True))
+    for _ in range(2):
+        results = llm.complete(prompts, params, on_error="status")
+        assert free(llm)
+        for request, result in zip(requests, results, strict=True):
+            errors = [choice.error for choice in result.choices if choice.error is not None]
+            assert all(isinstance(error, EngineError) for error in errors)
+            if not errors and not request[1].ranks_candidates:
+                assert result == make_llm().complete(*request)
+
+
+def test_what_can_never_fit_is_refused():
+    """A prompt that is longer than the memory, at once; memory for no sequence at all, when the engine is made."""
+    llm = make_llm(kv_cache_bytes=6 * BLOCK_SIZE)
+    assert (
+        llm.complete([97] * 48, SamplingParams(seed=1, max_tokens=None, ignore_eos=True)).usage.completion_tokens == 1
+    )
+    with pytest.raises(ContextLengthError, match="49 tokens"):
+        llm.complete([97] * 49)
+    with pytest.raises(ParameterError, match="kv_cache_bytes=20: must be at least 64"):
+        make_llm(kv_cache_bytes=20).complete([97])
+    for name in ("max_num_seqs", "max_batched_tokens", "kv_cache_bytes", "num_draft_tokens"):
+        for value in (0, -1, True, 1.5, "2"):
+            with pytest.raises(ParameterError, match=f"{name}="):
+                make_llm(**{name: value})
+    with pytest.raises(ParameterError, match="prefix_cache=1"):
+        make_llm(prefix_cache=1)
 
 
 def test_preemption_happens_and_is_told():

@@ -208,6 +208,33 @@ def test_suffix(run):
     assert out.startswith("ab")
 
 
+def test_fim_template(run):
+    """--fim-template says how the suffix is put into the prompt; a wrong one is refused."""
+    template = "<|fim_prefix|>{prefix}<|fim_middle|>{suffix}"
+    _, out, _ = run("ab", "--suffix", "yz", "--fim-template", template, "--json", "--max-tokens=1", "--seed=1")
+    assert json.loads(out)["usage"]["prompt_tokens"] == 6
+    code, _, err = run("ab", "--suffix", "yz", "--fim-template", "{prefix}")
+    assert code == 2
+    assert "fim_template" in err
+
+
+def test_a_capsule_is_saved_and_replayed(run, capsys, tmp_path):
+    """--capsule writes what `decoding replay` runs again; a difference is told, and is exit code 1."""
+    path = tmp_path / "capsule.json"
+    code, out, _ = run("ab", "--max-tokens=4", "--seed=3", "--logprobs=0", "--capsule", str(path))
+    assert code == 0
+    assert cli.main(["replay", str(path)]) == 0
+    assert capsys.readouterr().out == "the same, to the bit\n"
+    assert cli.main(["replay", "--force", str(path)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    capsule = json.loads(path.read_text())
+    capsule["choices"][0]["token_ids"][2] += 1
+    path.write_text(json.dumps(capsule))
+    assert cli.main(["replay", str(path)]) == 1
+    assert "choice 0: token 2 is" in capsys.readouterr().out
+    assert out
+
+
 def test_version(capsys):
     """The version of the distribution."""
     with pytest.raises(SystemExit):

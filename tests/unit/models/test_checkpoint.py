@@ -217,7 +217,7 @@ def test_a_huge_context_costs_nothing_until_it_is_used(workshop: Any) -> None:
     model = load_model(workshop.checkpoint(max_position_embeddings=2**31 - 1))
     cache = model.new_cache(4)
     cache.reserve(10)
-    assert cache.capacity == 64
+    assert 64 <= cache.capacity <= 1024
 
 
 # Sharded checkpoints

@@ -198,6 +198,42 @@ def test_a_fork_shares_the_prefix_and_nothing_else(model: Transformer) -> None:
     np.testing.assert_allclose(forked, expected, atol=1e-5, rtol=0)
 
 
+def test_sequences_spread_over_several_slots(model: Transformer) -> None:
+    """A beginning of a beginning, in chunks and single tokens, beside others: each row as when it runs alone."""
+    rng = np.random.default_rng(2)
+    ids = rng.integers(0, 19, 90).tolist()
+    ends = [rng.integers(0, 19, size).tolist() for size in (9, 1, 30, 2)]
+    cache = model.new_cache(8)
+    model.forward(_batch((5, ids[:40], 0)), cache)
+    cache.share(5, 1, 33)
+    model.forward(_batch((1, ids[33:70], 33), (5, ids[40:50], 40)), cache)
+    for slot, (source, num_tokens) in zip((2, 3, 6, 7), ((1, 60), (1, 60), (5, 20), (1, 20)), strict=True):
+        cache.share(source, slot, num_tokens)
+    starts = [60, 60, 20, 20]
+    rows = [(slot, end, start) for slot, end, start in zip((2, 3, 6, 7), ends, starts, strict=True)]
+    mixed = model.forward(_batch(rows[0], (0, PROMPT, 0), *rows[1:]), cache)
+    sequences = [[*ids[:start], *end] for start, end in zip(starts, ends, strict=True)]
+    alone = [_all_logits(model, one)[-1] for one in (sequences[0], PROMPT, *sequences[1:])]
+    np.testing.assert_allclose(mixed, alone, atol=1e-4, rtol=0)
+    decoded = model.forward(
+        _batch(*((slot, [4], len(one)) for slot, one in zip((2, 3, 6, 7), sequences, strict=True))), cache
+    )
+    np.testing.assert_allclose(decoded, [_all_logits(model, [*one, 4])[-1] for one in sequences], atol=1e-4, rtol=0)
+
+
+def test_what_is_forgotten_is_given_back(model: Transformer) -> None:
+    """`truncate` zeroes tokens, keeps those before them, and gives whole pages back to the system."""
+    cache = model.new_cache(2)
+    model.forward(_batch((0, [3] * 150, 0), (1, PROMPT, 0)), cache)
+    kept = cache._data[0, :, :, :, :40].copy()
+    cache.truncate(0, 40)
+    assert not cache._data[0, :, :, :, 40:].any()
+    np.testing.assert_array_equal(cache._data[0, :, :, :, :40], kept)
+    cache.truncate(0, 0)
+    assert not cache._data[0].any()
+    assert cache._data[1].any()
+
+
 def test_a_slot_starts_clean(model: Transformer) -> None:
     """NaN that an earlier sequence left in a slot reaches neither its next sequence nor a fork into it."""
     cache = model.new_cache(2)
@@ -211,8 +247,9 @@ def test_a_slot_starts_clean(model: Transformer) -> None:
     assert np.isfinite(padded).all()
 
 
-def test_the_cache_grows_with_its_sequences(model: Transformer) -> None:
-    """Capacity doubles by need, stops at the model's context, and growing loses nothing."""
+def test_the_cache_grows_with_its_sequences(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Capacity doubles by need, stops at the first whole page after the model's context; growing loses nothing."""
+    monkeypatch.setattr("decoding.models.pages._PER_PAGE", 4)  # pages of this kind end everywhere
     cache = model.new_cache(1)
     assert cache.capacity == 0
     ids = np.random.default_rng(1).integers(0, 19, 160).tolist()

@@ -1,0 +1,245 @@
+"""What the engine costs and what it saves: `python -m benchmarks.engine`.
+
+On a Llama network of 15 million random weights with the bundled tokenizer. The engine's own cost is the time of a step
+less that of the model and of the sampler. A time is the median of many steps, or the minimum over rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.shapes import NETWORKS, write_checkpoint
+from decoding.bench import Progress, machine, machine_lines
+from decoding.llm import LLM
+from decoding.models import load_model
+from decoding.params import SamplingParams
+from decoding.sampler import Sampler
+
+STREAMS, STEPS = 32, 200
+PROMPT, CANDIDATES = 512, 16
+TOKENS = 32
+LOADS = (0.5, 0.9)
+ARRIVALS = 150
+
+
+class Timed:
+    """A model whose time is counted."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.config = model.config
+        self.new_cache = model.new_cache
+        self.seconds = 0.0
+
+    def forward(self, batch: Any, cache: Any) -> Any:
+        """The model's own."""
+        start = time.perf_counter()
+        logits = self._model.forward(batch, cache)
+        self.seconds += time.perf_counter() - start
+        return logits
+
+
+def own_cost(model: Any, progress: Callable[[str], None], num_steps: int = STEPS) -> dict[str, float]:
+    """Milliseconds of a step with 32 streams, and what of it is neither the model's nor the kernel's."""
+    timed, kernel = Timed(model), 0.0
+    plain_sample = Sampler.sample
+
+    def sample(*args: Any, **settings: Any) -> Any:
+        nonlocal kernel
+        start = time.perf_counter()
+        output = plain_sample(*args, **settings)
+        kernel += time.perf_counter() - start
+        return output
+
+    llm = LLM.from_parts(timed, LLM().tokenizer, max_num_seqs=STREAMS)
+    params = SamplingParams(max_tokens=num_steps + 20, ignore_eos=True, stop=["@@@", "\x00\x01"], top_p=0.9)
+    requests, _ = llm.host.requests([[5, 6, 7, 8 + i] for i in range(STREAMS)], params)
+    news: list[Any] = []
+    groups = llm.host.add(requests, lambda group, sequence: news.extend(group.deltas(sequence, 0)))
+    for _ in range(10):
+        llm.host.step()
+    own, whole = [], []
+    Sampler.sample = sample  # type: ignore[method-assign]
+    try:
+        for number in range(num_steps):
+            progress(f"steps of {STREAMS} streams: {number}")
+            timed.seconds = kernel = 0.0
+            start = time.perf_counter()
+            llm.host.step()
+            whole.append(time.perf_counter() - start)
+            own.append(whole[-1] - timed.seconds - kernel)
+    finally:
+        Sampler.sample = plain_sample  # type: ignore[method-assign]
+        llm.host.abort(groups)
+    cost, step = statistics.median(own), statistics.median(whole)
+    return {
+        "step_ms": 1e3 * step,
+        "own_ms": 1e3 * cost,
+        "own_share": cost / step,
+        "us_per_sequence": 1e6 * cost / STREAMS,
+    }
+
+
+def sharing(model: Any, progress: Callable[[str], None], rounds: int = 3) -> dict[str, float]:
+    """Sixteen candidates of a prompt of 512 tokens, beside one: prompt tokens fed, and seconds to the first tokens."""
+    seconds: dict[int, list[float]] = {1: [], CANDIDATES: []}
+    fed = 0
+    for number in range(rounds):
+        for n, times in seconds.items():
+            progress(f"a prompt of {PROMPT} tokens, n = {n}, round {number + 1}")
+            llm = LLM.from_parts(model, max_num_seqs=CANDIDATES, prefix_cache=False)
+            start = time.perf_counter()
+            llm.complete(_prompt(PROMPT, number), SamplingParams(n=n, max_tokens=1, seed=1))
+            times.append(time.perf_counter() - start)
+            fed = llm.stats.num_prompt_tokens
+    return {"tokens_fed": fed, "one_ms": 1e3 * min(seconds[1]), "all_ms": 1e3 * min(seconds[CANDIDATES])}
+
+
+def prefix_hit(model: Any, progress: Callable[[str], None], rounds: int = 5) -> dict[str, float]:
+    """Milliseconds to the first token of a prompt of 512 tokens and a few, first and second time."""
+    first, second = [], []
+    llm = LLM.from_parts(model, max_num_seqs=4)
+    for number in range(rounds):
+        progress(f"prefix cache, round {number + 1}")
+        prompt = _prompt(PROMPT, 100 + number)
+        for times, end in ((first, [1, 2, 3]), (second, [4, 5, 6])):
+            result = llm.complete([*prompt, *end], SamplingParams(max_tokens=1, seed=1))
+            times.append(result.metrics.first_token_seconds)
+    return {"cold_ms": 1e3 * min(first), "hit_ms": 1e3 * min(second), "ratio": min(first) / min(second)}
+
+
+def capacity(model: Any) -> float:
+    """Requests a second when there is always a full batch of them."""
+    llm = LLM.from_parts(model, max_num_seqs=STREAMS)
+    params = SamplingParams(max_tokens=TOKENS, ignore_eos=True, seed=1)
+    start = time.perf_counter()
+    llm.complete([_prompt(64, 1000 + number) for number in range(3 * STREAMS)], params)
+    return 3 * STREAMS / (time.perf_counter() - start)
+
+
+def poisson(model: Any, rate: float, num_requests: int = ARRIVALS) -> dict[str, float]:
+    """Requests that arrive at random, `rate` a second on average: tokens a second, and how long they waited."""
+    llm = LLM.from_parts(model, max_num_seqs=STREAMS)
+    params = SamplingParams(max_tokens=TOKENS, ignore_eos=True, seed=1)
+    gaps = np.random.Generator(np.random.Philox(7)).exponential(1 / rate, num_requests)
+    done: list[Any] = []
+
+    def serve(prompt: list[int]) -> None:
+        done.append(llm.complete(prompt, params))
+
+    threads, start = [], time.perf_counter()
+    for number, gap in enumerate(gaps):
+        time.sleep(gap)
+        threads.append(threading.Thread(target=serve, args=(_prompt(64, 2000 + number),)))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - start
+    firsts = sorted(1e3 * result.metrics.first_token_seconds for result in done)
+    return {
+        "requests_per_second": rate,
+        "tokens_per_second": sum(result.usage.completion_tokens for result in done) / seconds,
+        "first_token_ms_p50": firsts[len(firsts) // 2],
+        "first_token_ms_p99": firsts[int(0.99 * len(firsts))],
+        "per_token_ms": 1e3 * statistics.median(result.metrics.per_token_seconds for result in done),
+    }
+
+
+def speculation(progress: Callable[[str], None]) -> list[dict[str, Any]]:
+    """The bundled model on code that repeats itself: tokens a second, plain and with prompt lookup."""
+    prompt = "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a - b\n\n\ndef mul(a, b):\n    return"
+    found = []
+    for name in (None, "prompt_lookup"):
+        progress(f"speculation: {name}")
+        llm, times = LLM(speculation=name), []
+        params = SamplingParams(max_tokens=128, temperature=0.0, ignore_eos=True, seed=1)
+        for _ in range(3):
+            start = time.perf_counter()
+            result = llm.complete(prompt, params)
+            times.append(time.perf_counter() - start)
+        metrics = result.metrics
+        accepted = metrics.num_accepted_tokens / max(1, metrics.num_draft_tokens)
+        found.append({"guesses": name or "none", "tokens_per_second": 128 / min(times), "accepted": accepted})
+    return found
+
+
+def _prompt(num_tokens: int, key: int) -> list[int]:
+    """Tokens that no other prompt begins with."""
+    return np.random.Generator(np.random.Philox(key)).integers(3, 4000, num_tokens).tolist()
+
+
+def report(folder: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Measure everything: what --json writes."""
+    write_checkpoint(folder, NETWORKS["15M"])
+    model = load_model(folder)
+    found: dict[str, Any] = {"machine": machine(), "step": own_cost(model, progress)}
+    found["sharing"], found["prefix"] = sharing(model, progress), prefix_hit(model, progress)
+    progress("capacity")
+    most = capacity(model)
+    found["capacity"] = most
+    found["poisson"] = []
+    for load in LOADS:
+        progress(f"Poisson arrivals, load {load}")
+        found["poisson"].append({"load": load, **poisson(model, load * most)})
+    found["speculation"] = speculation(progress)
+    return found
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The report for reading and posting."""
+    step, shared, prefix = found["step"], found["sharing"], found["prefix"]
+    return [
+        *machine_lines(found["machine"]),
+        "",
+        f"a step of {STREAMS} streams      {step['step_ms']:.2f} ms, of which the engine's own {step['own_ms']:.3f} ms:"
+        f" {100 * step['own_share']:.1f} %, {step['us_per_sequence']:.1f} us a sequence",
+        f"n = {CANDIDATES} of {PROMPT} tokens     {shared['tokens_fed']:.0f} prompt tokens fed; first tokens after"
+        f" {shared['all_ms']:.1f} ms, of one candidate after {shared['one_ms']:.1f} ms",
+        f"{PROMPT} tokens kept         first token after {prefix['hit_ms']:.1f} ms, without them after"
+        f" {prefix['cold_ms']:.1f} ms: {prefix['ratio']:.1f} x shorter",
+        f"full batches            {found['capacity']:.1f} requests/s of 64 + {TOKENS} tokens",
+        *(
+            f"Poisson, load {one['load']:.1f}        {one['requests_per_second']:.1f} requests/s:"
+            f" {one['tokens_per_second']:,.0f} tokens/s; first token after {one['first_token_ms_p50']:.0f} ms (p99"
+            f" {one['first_token_ms_p99']:.0f}), then {one['per_token_ms']:.1f} ms a token"
+            for one in found["poisson"]
+        ),
+        *(
+            f"guesses: {one['guesses']:<16} {one['tokens_per_second']:,.0f} tokens/s"
+            + (f", {100 * one['accepted']:.0f} % of them right" if one["accepted"] else "")
+            for one in found["speculation"]
+        ),
+    ]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description="What the engine costs and saves.")
+    parser.add_argument("--folder", metavar="DIR", help="where to keep the network (default: nowhere)")
+    parser.add_argument("--json", metavar="FILE", help="write all figures to a file, too")
+    options = parser.parse_args(arguments)
+    progress = Progress()
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            found = report(Path(options.folder or scratch), progress)
+    finally:
+        progress()
+    print("\n".join(lines(found)))
+    if options.json:
+        Path(options.json).write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
