@@ -23,11 +23,12 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.server_client import Arrivals, seconds_of, stream
+from benchmarks.server_client import Arrivals, answer, seconds_of, stream
 from decoding.bench import machine, machine_lines
 
 STREAMS, TOKENS = 32, 200
-MANY, MANY_TOKENS, ARRIVAL = 1000, 32, 2.0
+MANY, MANY_TOKENS = 1000, 32
+HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n"
 STORIES = Path(__file__).resolve().parents[2] / "shared" / "models" / "stories260K"
 
 BOUNDS = {
@@ -98,11 +99,20 @@ async def steady(port: int, pid: int | None, name: str) -> dict[str, float]:
     }
 
 
+async def let_in(port: int) -> float:
+    """How many completions run, wait, or have been answered."""
+    _, _, page = await answer(port, "GET", "/metrics")
+    counted = r'^decoding_(?:engine_(?:running|waiting)|requests_total\{route="/v1/completions").* (\S+)$'
+    return sum(map(float, re.findall(counted, page.decode(), flags=re.M)))
+
+
 async def crowd(port: int, name: str) -> dict[str, float]:
     """1,000 streams at once; health is asked from the moment at which all have been let in."""
-    health = []
+    health = [(await seconds_of(port, "GET", "/health"))[1]]
+    before = await let_in(port)
     task = asyncio.ensure_future(many(port, name, MANY, MANY_TOKENS))
-    await asyncio.sleep(ARRIVAL)
+    while not task.done() and await let_in(port) < before + MANY:
+        await asyncio.sleep(0.1)
     while not task.done():
         health.append((await seconds_of(port, "GET", "/health"))[1])
         await asyncio.sleep(0.02)
@@ -139,9 +149,7 @@ async def siege(port: int, name: str) -> dict[str, float]:
     writers = []
     for number in range(350):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(
-            b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n" + head.encode() + (body if number < 300 else body[:9])
-        )
+        writer.write(HEAD + head.encode() + (body if number < 300 else body[:9]))
         writers.append(writer)
     _, seconds = await seconds_of(port, "POST", "/tokenize", {"model": name, "prompt": "a normal request"})
     for writer in writers:
@@ -168,6 +176,7 @@ def measure(model: str) -> dict[str, float]:
             "CPU a streamed token, us": 1e6 * (found["cpu"] - engine["cpu"] / engine["tokens"]),
             "  the engine's own, us": 1e6 * engine["cpu"] / engine["tokens"],
             "tokens/s, 32 streams": found["tokens/s"],
+            "first token, ms": 1e3 * found["first"],
             "first token, ms over the engine's": 1e3 * (found["first"] - engine["first"]),
             "  the engine's own, ms": 1e3 * engine["first"],
             "p99 gap / median gap": found["p99"],
@@ -179,6 +188,18 @@ def measure(model: str) -> dict[str, float]:
     with serving(model, "--max-running=8", "--max-waiting=32") as (port, _):
         figures |= asyncio.run(flood(port, name))
     return figures
+
+
+def compared(figures: dict[str, float], peer: dict[str, float]) -> dict[str, float]:
+    """The peer's figures, and ours as ratios to them."""
+    first, rate = figures["first token, ms"], figures["tokens/s, 32 streams"]
+    return {
+        "peer: tokens/s, 32 streams": peer["tokens/s"],
+        "  ours / peer's": rate / peer["tokens/s"],
+        "peer: first token, ms": 1e3 * peer["first"],
+        "  ours / peer's, less is better": first / (1e3 * peer["first"]),
+        "peer: p99 gap / median gap": peer["p99"],
+    }
 
 
 def soak(model: str, seconds: float) -> None:
@@ -240,9 +261,9 @@ def main() -> None:
     print(table(figures))
     if options.peer:
         port, name = options.peer
-        peer = asyncio.run(steady(int(port), None, name))
-        print(table({f"peer: {key}": value for key, value in peer.items()}))
-        figures |= {f"peer: {key}": value for key, value in peer.items()}
+        beside = compared(figures, asyncio.run(steady(int(port), None, name)))
+        print(table(beside))
+        figures |= beside
     if options.json:
         Path(options.json).write_text(json.dumps(figures, indent=1) + "\n")
 

@@ -55,12 +55,18 @@ async def stream(port: int, body: dict[str, Any], path: str = "/v1/completions")
 
 async def seconds_of(port: int, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, float]:
     """Status and duration of one request on a connection of its own."""
+    status, seconds, _ = await answer(port, method, path, body)
+    return status, seconds
+
+
+async def answer(port: int, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, float, bytes]:
+    """Status, duration and body of one request on a connection of its own."""
     data = b"" if body is None else json.dumps(body).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     start = time.perf_counter()
     head = _HEAD.format(path=path, host="x", length=len(data)).replace("POST", method)
     writer.write(head.encode() + data)
     status = int((await reader.readline()).split()[1])
-    await reader.read()
+    page = await reader.read()
     writer.close()
-    return status, time.perf_counter() - start
+    return status, time.perf_counter() - start, page

@@ -217,7 +217,10 @@ def _complete(options: argparse.Namespace, arguments: list[str]) -> None:
         result = llm.complete(prompt, params)
         if options.capsule:
             llm.capsule(result).save(options.capsule)
-        (_print_json if options.json else _print_choices)(llm, result)
+        if options.json:
+            _print_json(llm, result, params.echo)
+        else:
+            _print_choices(llm, result)
         seed = result.choices[0].seed
     else:
         seed = _print_stream(llm, prompt, params)
@@ -244,10 +247,11 @@ def _read_prompt(options: argparse.Namespace) -> str:
         raise CommandError(f"prompt from {source}: cannot be read ({error.strerror})") from None
 
 
-def _print_json(llm: LLM, result: CompletionResult) -> None:
+def _print_json(llm: LLM, result: CompletionResult, echo: bool) -> None:
     from decoding.api.schema import completion_object
 
-    print(json.dumps(completion_object([result], system_fingerprint=llm.system_fingerprint), allow_nan=False))
+    answer = completion_object([result], system_fingerprint=llm.system_fingerprint, echo=echo)
+    print(json.dumps(answer, allow_nan=False))
 
 
 def _print_choices(_: LLM, result: CompletionResult) -> None:

@@ -14,8 +14,9 @@ from decoding.cli_flags import integer, real
 from decoding.errors import ParameterError, shown
 from decoding.server.settings import ServerSettings
 
-DEFAULT_PORT, DEFAULT_MAX_RUNNING = 8000, 32
+DEFAULT_PORT, DEFAULT_MAX_RUNNING, DEFAULT_MAX_BATCHED_TOKENS = 8000, 32, 512
 
+_LARGEST_PORT = 65_535
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _KIND = {"int": integer, "float": real}
 
@@ -58,13 +59,6 @@ def add_serve(commands: Any) -> None:
     serve.add_argument("--port", type=integer, default=DEFAULT_PORT, help="0 takes a free one (default: %(default)s)")
     serve.add_argument("--api-key-file", metavar="FILE", help="ask for one of the keys in this file, one a line")
     serve.add_argument(
-        "--max-running",
-        type=integer,
-        default=DEFAULT_MAX_RUNNING,
-        metavar="N",
-        help="sequences of a model that run at once (default: %(default)s)",
-    )
-    serve.add_argument(
         "--repetition-penalty-mode",
         choices=("additive", "multiplicative"),
         default="additive",
@@ -83,9 +77,40 @@ def add_serve(commands: Any) -> None:
         help="info: one line a request (default: %(default)s)",
     )
     serve.add_argument("--log-prompts", action="store_true", help="with --log-level info: prompts, too")
+    _add_engine_flags(serve.add_argument_group("the engine of each model"))
     _add_settings(serve.add_argument_group("limits on a request"), Limits, _LIMITS)
     _add_settings(serve.add_argument_group("limits of the server"), ServerSettings, _SERVER)
     serve.set_defaults(run=_serve)
+
+
+def _add_engine_flags(group: Any) -> None:
+    group.add_argument(
+        "--max-running",
+        type=integer,
+        default=DEFAULT_MAX_RUNNING,
+        metavar="N",
+        help="sequences that run at once (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-batched-tokens",
+        type=integer,
+        default=DEFAULT_MAX_BATCHED_TOKENS,
+        metavar="N",
+        help="tokens fed in a step; a longer prompt is fed in several (default: %(default)s)",
+    )
+    group.add_argument(
+        "--kv-cache-bytes",
+        type=integer,
+        metavar="N",
+        help="memory for keys and values (default: enough, up to 2 GiB)",
+    )
+    group.add_argument(
+        "--prefix-cache",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="prompts that begin alike share what was computed (default: on)",
+    )
+    group.add_argument("--fim-template", metavar="TEXT", help="how prompt and suffix are put together (docs/text.md)")
 
 
 def _add_settings(group: Any, settings: type[Any], texts: dict[str, str]) -> None:
@@ -103,6 +128,8 @@ def _add_settings(group: Any, settings: type[Any], texts: dict[str, str]) -> Non
 
 def _serve(options: argparse.Namespace, _: list[str]) -> None:
     settings = _settings(options)
+    if not 0 <= options.port <= _LARGEST_PORT:  # the system's calls would take it modulo 65,536
+        raise ParameterError.single("--port", options.port, f"must be an integer from 0 to {_LARGEST_PORT:,}")
     folders = _folders(options)
     try:
         from decoding.server.run import listen, serve
@@ -111,18 +138,23 @@ def _serve(options: argparse.Namespace, _: list[str]) -> None:
         raise ParameterError.single("serve", error.name, rule) from None
     try:
         listener = listen(options.host, options.port)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or "no such port"
+    except OSError as error:
+        reason = error.strerror or "no such address"
         raise ParameterError.single(
             "host and port", f"{options.host}:{options.port}", f"cannot be listened on ({reason})"
         ) from None
-    models = {name: _loaded(name, folder, options.max_running) for name, folder in folders.items()}
-    host, port = listener.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    if options.host not in _LOOPBACK and not settings.api_keys:
+    with listener:
+        models = {name: _loaded(name, folder, options) for name, folder in folders.items()}
+        _greet(list(models), listener.getsockname(), settings)
+        serve(models, listener, settings)
+
+
+def _greet(names: list[str], address: tuple[Any, ...], settings: ServerSettings) -> None:
+    host, port = address[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if host not in _LOOPBACK and not settings.api_keys:
         _say("warning: anybody who can reach this address can use the server: no --api-key-file was given")
-    _say(f"serving {', '.join(models)} on {address} (Ctrl-C ends it; {address}/docs describes it)")
-    serve(models, listener, settings)
+    _say(f"serving {', '.join(names)} on {url} (Ctrl-C ends it; {url}/docs describes it)")
 
 
 def _settings(options: argparse.Namespace) -> ServerSettings:
@@ -171,12 +203,19 @@ def _folders(options: argparse.Namespace) -> dict[str, str | None]:
     return folders or {BUNDLED_NAME: None}
 
 
-def _loaded(name: str, folder: str | None, max_running: int) -> Any:
+def _loaded(name: str, folder: str | None, options: argparse.Namespace) -> Any:
     from decoding.llm import LLM
 
     _say(f"loading {name} ...")
     start = time.monotonic()
-    llm = LLM(folder, max_num_seqs=max_running)
+    llm = LLM(
+        folder,
+        max_num_seqs=options.max_running,
+        max_batched_tokens=options.max_batched_tokens,
+        kv_cache_bytes=options.kv_cache_bytes,
+        prefix_cache=options.prefix_cache,
+        fim_template=options.fim_template,
+    )
     _say(f"loading {name}: {time.monotonic() - start:.1f} s")
     return llm
 

@@ -138,7 +138,8 @@ class BatchRun:
             if errors:
                 answer: Any = api_error(errors[0], one.request.given)
             else:
-                answer = completion_object(results, system_fingerprint=self._llm.system_fingerprint)
+                fingerprint, echo = self._llm.system_fingerprint, one.request.params.echo
+                answer = completion_object(results, system_fingerprint=fingerprint, echo=echo)
             self._answer(target, output_line(one.custom_id, answer), failed=bool(errors))
         if finished:
             self._open = [one for one in self._open if one not in finished]

@@ -18,6 +18,10 @@ from decoding.types import LOGPROBS_MODES, REPETITION_SCOPES
 
 Schema: TypeAlias = dict[str, Any]
 
+_FLOAT32_MAX = (2 - 2**-23) * 2.0**127
+_ROUNDS_TO_0 = 2.0**-150
+"""The largest number that is 0 as a float32."""
+
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")
 
 
@@ -134,11 +138,11 @@ def _integer(low: int, high: int = INT32_MAX) -> Schema:
     return {"type": "integer", "minimum": low, "maximum": high}
 
 
-def _number(low: float | None = None, high: float | None = None) -> Schema:
-    bounds = {"minimum": low, "maximum": high}
-    return {"type": "number", **{name: bound for name, bound in bounds.items() if bound is not None}}
+def _number(low: float = -_FLOAT32_MAX, high: float = _FLOAT32_MAX) -> Schema:
+    return {"type": "number", "minimum": low, "maximum": high}
 
 
+POSITIVE: Schema = {"type": "number", "exclusiveMinimum": _ROUNDS_TO_0, "maximum": _FLOAT32_MAX}
 _BOOLEAN: Schema = {"type": "boolean"}
 _STRING: Schema = {"type": "string"}
 _IDS: Schema = {"type": "array", "items": _integer(0)}
@@ -289,10 +293,10 @@ FIELDS: tuple[Field, ...] = (
     _extension("top_a", "Keep tokens of at least this times the square of the largest probability.", _number(0, 1)),
     _extension("xtc_probability", "How often the most likely tokens are excluded (XTC).", _number(0, 1)),
     _extension("xtc_threshold", "From which probability XTC excludes.", _number(0, 1)),
-    _extension("mirostat_tau", "Mirostat 2's target surprise in bits.", {"type": "number", "exclusiveMinimum": 0}),
-    _extension("mirostat_eta", "Mirostat 2's learning rate.", {"type": "number", "exclusiveMinimum": 0}),
+    _extension("mirostat_tau", "Mirostat 2's target surprise in bits.", POSITIVE),
+    _extension("mirostat_eta", "Mirostat 2's learning rate.", POSITIVE),
     _extension("dynatemp_range", "The entropy chooses the temperature within this range.", _number(0)),
-    _extension("dynatemp_exponent", "... by this power of it.", {"type": "number", "exclusiveMinimum": 0}),
+    _extension("dynatemp_exponent", "... by this power of it.", POSITIVE),
     _extension("smoothing_factor", "Quadratic smoothing's factor.", _number(0)),
     _extension("smoothing_curve", "Quadratic smoothing's curve.", _number(1, 3)),
     _extension("dry_multiplier", "DRY's strength; 0 is off.", _number(0)),

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import math
 import secrets
 import time
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import NotRequired, TypedDict
 
 from decoding.engine.outputs import Choice, CompletionResult, Delta, Logprobs, Usage
 from decoding.errors import ParameterError
-from decoding.types import FinishReason
+from decoding.types import FinishReason, LogprobsMode
 
 WIRE_MINUS_INFINITY = -9999.0
 """What a log-probability of -inf is on the wire: JSON has no infinities."""
 
 
 class LogprobsObject(TypedDict):
-    """Columns of equal length; the first entry of an echoed prompt has null for its log-probabilities."""
+    """Columns of equal length; the first entry of an echoed prompt has null for its log-probabilities.
+
+    by_mode, an extension: each token's log-probability in every mode, where logprobs_mode named several.
+    """
 
     tokens: list[str]
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
+    by_mode: NotRequired[list[dict[str, float]]]
 
 
 class ChoiceObject(TypedDict):
@@ -61,6 +67,7 @@ def completion_object(
     results: Sequence[CompletionResult],
     *,
     system_fingerprint: str,
+    echo: bool = False,
     model: str | None = None,
     completion_id: str | None = None,
     created: int | None = None,
@@ -68,6 +75,7 @@ def completion_object(
     """The completion object for the results of one request, at least one; with `json.dumps` it is the API's answer.
 
     Choices are ordered prompt by prompt: choice j of prompt i, of n choices each, has index i * n + j.
+    echo: whether the request asked for the prompt, too (see `choice_object`).
     model: the name that the request knows it by; None is the model's own.
     completion_id: None makes a random one. created: Unix time in seconds; None is now.
     Raises ParameterError where there are no results.
@@ -81,17 +89,31 @@ def completion_object(
         "created": int(time.time()) if created is None else created,
         "model": results[0].model if model is None else model,
         "system_fingerprint": system_fingerprint,
-        "choices": [choice_object(choice, index) for index, choice in enumerate(choices)],
+        "choices": [choice_object(choice, index, echo=echo) for index, choice in enumerate(choices)],
         "usage": usage_object(Usage.sum([result.usage for result in results])),
     }
 
 
-def choice_object(choice: Choice | Delta, index: int) -> ChoiceObject:
-    """One choice, or a piece of one, as number `index` of its completion object."""
+def completion_json(completion: CompletionObject) -> str:
+    """The object as JSON text, a choice at a time: another thread can run between them, however many there are."""
+    head = json.dumps({name: value for name, value in completion.items() if name != "choices"}, allow_nan=False)
+    choices = ", ".join(json.dumps(choice, allow_nan=False) for choice in completion["choices"])
+    return f'{head[:-1]}, "choices": [{choices}]}}'
+
+
+def choice_object(choice: Choice | Delta, index: int, *, echo: bool = False) -> ChoiceObject:
+    """One choice, or a piece of one, as number `index` of its completion object.
+
+    The token that ended the sequence has no entry in logprobs, because it is not in the text; with echo it has one,
+    with the text "": harnesses that score a prompt by echo count on an entry for every token, prompt and output.
+    """
+    logprobs = choice.logprobs
+    if logprobs is not None and isinstance(choice.stop_reason, int) and not echo:
+        logprobs = _without_last(logprobs)
     return {
         "index": index,
         "text": choice.text,
-        "logprobs": None if choice.logprobs is None else _logprobs_of_text(choice, choice.logprobs),
+        "logprobs": None if logprobs is None else logprobs_object(logprobs),
         "finish_reason": choice.finish_reason,
         "stop_reason": choice.stop_reason,
         "token_ids": choice.token_ids,
@@ -114,15 +136,18 @@ class ChunkObject(TypedDict):
 class StreamWriter:
     """The chunks of one streamed completion: what all of them share, and one delta each."""
 
-    def __init__(self, *, model: str, system_fingerprint: str, completion_id: str | None = None) -> None:
+    def __init__(
+        self, *, model: str, system_fingerprint: str, echo: bool = False, completion_id: str | None = None
+    ) -> None:
         self._id = new_completion_id() if completion_id is None else completion_id
         self._created = int(time.time())
+        self._echo = echo
         self._model = model
         self._system_fingerprint = system_fingerprint
 
     def chunk(self, delta: Delta, usage: Usage | None = None) -> ChunkObject:
         """What one step added to one choice, with the usage so far where that was asked for."""
-        return self._object([choice_object(delta, delta.index)], usage)
+        return self._object([choice_object(delta, delta.index, echo=self._echo)], usage)
 
     def usage_chunk(self, usage: Usage) -> ChunkObject:
         """The last chunk of a stream with include_usage: no choices."""
@@ -147,15 +172,15 @@ def new_completion_id() -> str:
 
 def logprobs_object(logprobs: Logprobs) -> LogprobsObject:
     """The columns that the API knows, -inf as -9999.0."""
-    return {
+    wire: LogprobsObject = {
         "tokens": logprobs.tokens,
         "token_logprobs": [None if value is None else _on_wire(value) for value in logprobs.token_logprobs],
-        "top_logprobs": [
-            None if top is None else {text: _on_wire(value) for text, value in top.items()}
-            for top in logprobs.top_logprobs
-        ],
+        "top_logprobs": [None if top is None else _all_on_wire(top) for top in logprobs.top_logprobs],
         "text_offset": logprobs.text_offset,
     }
+    if any(logprobs.by_mode):
+        wire["by_mode"] = [_all_on_wire(values) for values in logprobs.by_mode]
+    return wire
 
 
 def usage_object(usage: Usage) -> UsageObject:
@@ -167,18 +192,13 @@ def usage_object(usage: Usage) -> UsageObject:
     }
 
 
-def _logprobs_of_text(choice: Choice | Delta, logprobs: Logprobs) -> LogprobsObject:
-    """Without the entry of a token that ended the sequence: it is in token_ids, not in the text."""
-    wire = logprobs_object(logprobs)
-    if not isinstance(choice.stop_reason, int):
-        return wire
-    return {
-        "tokens": wire["tokens"][:-1],
-        "token_logprobs": wire["token_logprobs"][:-1],
-        "top_logprobs": wire["top_logprobs"][:-1],
-        "text_offset": wire["text_offset"][:-1],
-    }
+def _without_last(logprobs: Logprobs) -> Logprobs:
+    return Logprobs(**{one.name: getattr(logprobs, one.name)[:-1] for one in fields(Logprobs)})
 
 
 def _on_wire(logprob: float) -> float:
     return WIRE_MINUS_INFINITY if logprob == -math.inf else logprob
+
+
+def _all_on_wire(logprobs: Mapping[str, float] | Mapping[LogprobsMode, float]) -> dict[str, float]:
+    return {name: _on_wire(value) for name, value in logprobs.items()}

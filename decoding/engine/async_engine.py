@@ -23,6 +23,8 @@ from decoding.engine.request import Request
 from decoding.engine.sequence import Sequence as Candidate
 from decoding.errors import DecodingError, EngineClosedError, EngineError, OverloadedError, ParameterError
 
+_PATIENCE = 0.05
+"""Seconds that a step waits for an event loop that has other things to do."""
 _STATS_SECONDS = 0.02
 """How old `AsyncEngine.stats` may be while the engine is busy: to count takes a while."""
 
@@ -136,6 +138,9 @@ class AsyncEngine:
         self._inbox: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
         self._outbox: deque[Callable[[], None]] = deque()
+        self._is_new_step = False
+        self._caught_up = threading.Event()
+        self._caught_up.set()
         self._open: set[RequestHandle] = set()
         self._closed: EngineError | None = None
         self._stats: EngineStats | None = None
@@ -240,7 +245,15 @@ class AsyncEngine:
         self._wake.set()
 
     def _post(self, message: Callable[[], None]) -> None:
-        """To the event loop; many messages are one call."""
+        """To the event loop; many messages are one call.
+
+        The first of a step waits until the loop has passed on what the step before had to say: the interpreter's lock
+        goes back to whoever computes, and without this the loop would fall behind and send several steps at once.
+        """
+        if self._is_new_step:
+            self._is_new_step = False
+            self._caught_up.wait(_PATIENCE)
+            self._caught_up.clear()
         self._outbox.append(message)
         if len(self._outbox) == 1 and self._loop is not None:
             try:
@@ -252,8 +265,13 @@ class AsyncEngine:
         for _ in range(len(self._outbox)):
             self._outbox.popleft()()
         self._open = {handle for handle in self._open if not handle.is_done}
-        if self._outbox and self._loop is not None:
-            self._loop.call_soon(self._flush)
+        if self._loop is not None:
+            self._loop.call_soon(self._flush if self._outbox else self._settle)
+
+    def _settle(self) -> None:
+        """After the turn in which the readers have taken their pieces."""
+        if self._loop is not None:
+            self._loop.call_soon(self._caught_up.set)
 
     def _run(self) -> None:
         """The engine's thread: commands, then a step, until it is told to end."""
@@ -263,6 +281,7 @@ class AsyncEngine:
                 self._wake.clear()
                 while self._inbox:
                     self._inbox.popleft()()
+                self._is_new_step = True
                 has_stepped = self._host.step()
                 if not has_stepped or time.monotonic() > counted + _STATS_SECONDS:
                     self._stats, counted = self._host.stats, time.monotonic()

@@ -49,7 +49,7 @@ def create_app(models: Mapping[str, LLM], settings: ServerSettings) -> tuple[ASG
 def _add_completions(app: FastAPI, service: Service) -> None:
     name = next(iter(service.models))
     example = {"model": name, "prompt": "def add(a, b):", "max_tokens": 16, "temperature": 0.8, "seed": 7}
-    schema = completion_schema(service.settings.api)
+    schema = completion_schema(service.settings.api, max(model.llm.vocab_size for model in service.models.values()))
 
     @app.post(
         "/v1/completions",

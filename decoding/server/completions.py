@@ -11,16 +11,20 @@ from typing import Any, TypeVar
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from decoding.api.errors import ApiError
 from decoding.api.request import CompletionRequest, parse_completion
-from decoding.api.schema import StreamWriter, completion_object
+from decoding.api.schema import StreamWriter, completion_json, completion_object
 from decoding.engine.async_engine import RequestHandle
 from decoding.engine.outputs import CompletionResult, Delta, Usage
 from decoding.server.body import read_json
 from decoding.server.service import Served, Service, wire_error
 
 _T = TypeVar("_T")
+
+_QUICKLY_WRITTEN = 1000
+"""Tokens whose JSON is made within the event loop; of more it is made in a thread."""
 
 
 class ClientGoneError(Exception):
@@ -49,8 +53,6 @@ class _Completion:
         self._parsed = parsed
         self._record = record
         self._started = time.monotonic()
-        self._first: float | None = None
-        self._num_pieces = 0
 
     async def whole(self, request: Request) -> Response:
         """All choices at once, as one JSON object."""
@@ -65,10 +67,11 @@ class _Completion:
         finally:
             handle.abort()
         self._raise_failed(results)
-        self._count(_usage(results))
-        fingerprint = self._model.llm.system_fingerprint
-        answer = completion_object(results, system_fingerprint=fingerprint, model=self._parsed.model)
-        return Response(json.dumps(answer), media_type="application/json")
+        self._count(results)
+        num_tokens = sum(len(choice.token_ids) for result in results for choice in result.choices)
+        if num_tokens <= _QUICKLY_WRITTEN:
+            return Response(self._written(results), media_type="application/json")
+        return Response(await asyncio.to_thread(self._written, results), media_type="application/json")
 
     async def streamed(self, request: Request) -> Response:
         """Server-sent events. What goes wrong before the first piece, or the first keep-alive, is a real HTTP error."""
@@ -76,9 +79,11 @@ class _Completion:
         pieces = aiter(handle)
         first = asyncio.ensure_future(anext(pieces, None))
         try:
-            await _first_of(request, first, self._settings.keep_alive)
-            if first.done():
+            patience = min(self._settings.keep_alive, self._settings.request_timeout)
+            if await _first_of(request, first, patience):
                 self._raise_error(first.result())
+            elif patience == self._settings.request_timeout:
+                raise _timeout(patience)
         except BaseException as error:
             first.cancel()
             handle.abort()
@@ -87,7 +92,15 @@ class _Completion:
             self._note_gone()
             raise
         events = self._events(handle, first, pieces)
-        return EventSourceResponse(events, sep="\n", ping=self._settings.keep_alive)
+        return _Stream(handle, first, events, sep="\n", ping=self._settings.keep_alive)
+
+    def _written(self, results: list[CompletionResult]) -> str:
+        return completion_json(completion_object(results, **self._shared()))
+
+    def _shared(self) -> dict[str, Any]:
+        """What every object of the answer says of the request and the model."""
+        fingerprint = self._model.llm.system_fingerprint
+        return {"model": self._parsed.model, "system_fingerprint": fingerprint, "echo": self._parsed.params.echo}
 
     async def _submit(self) -> RequestHandle:
         try:
@@ -100,7 +113,7 @@ class _Completion:
     async def _events(
         self, handle: RequestHandle, first: asyncio.Future[Delta | None], pieces: AsyncIterator[Delta]
     ) -> AsyncIterator[ServerSentEvent]:
-        """The events of a stream, an error at its end included; leaving it frees what the engine holds of it."""
+        """The events of a stream, an error at its end included."""
         left = self._settings.request_timeout - (time.monotonic() - self._started)
         expiry = _Expiry(handle, left)
         try:
@@ -118,42 +131,39 @@ class _Completion:
             raise
         finally:
             expiry.cancel()
-            first.cancel()
-            handle.abort()
 
     async def _chunks(
         self, handle: RequestHandle, first: asyncio.Future[Delta | None], pieces: AsyncIterator[Delta]
     ) -> AsyncIterator[ServerSentEvent]:
-        writer = StreamWriter(model=self._parsed.model, system_fingerprint=self._model.llm.system_fingerprint)
+        writer = StreamWriter(**self._shared())
         progress = _Progress(handle) if self._parsed.continuous_usage else None
         delta = await first
         while delta is not None:
             self._raise_error(delta)
-            self._observe()
             usage = None if progress is None else progress.after(delta)
             yield _event(writer.chunk(delta, usage))
             delta = await anext(pieces, None)
-        usage = _usage(await handle.results())
-        self._count(usage)
+        results = await handle.results()
+        self._count(results)
         if self._parsed.include_usage:
-            yield _event(writer.usage_chunk(usage))
+            yield _event(writer.usage_chunk(_usage(results)))
 
-    def _observe(self) -> None:
-        """Note when the first piece left; the mean time between the others follows at the end."""
-        self._num_pieces += 1
-        if self._first is None:
-            self._first = time.monotonic()
-            seconds = self._first - self._started
-            self._service.metrics.first_token.labels(self._parsed.model).observe(seconds)
-            self._record["first_token_seconds"] = round(seconds, 6)
-
-    def _count(self, usage: Usage) -> None:
-        metrics, model = self._service.metrics, self._parsed.model
+    def _count(self, results: list[CompletionResult]) -> None:
+        """Put what the engine measured into the metrics and the log."""
+        metrics, model, usage = self._service.metrics, self._parsed.model, _usage(results)
         metrics.prompt_tokens.labels(model).inc(usage.prompt_tokens)
         metrics.completion_tokens.labels(model).inc(usage.completion_tokens)
-        if self._first is not None and self._num_pieces > 1:
-            metrics.per_token.labels(model).observe((time.monotonic() - self._first) / (self._num_pieces - 1))
-        self._record |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+        for result in results:
+            metrics.queue.labels(model).observe(result.metrics.queue_seconds)
+            metrics.first_token.labels(model).observe(result.metrics.first_token_seconds)
+            if result.metrics.per_token_seconds:
+                metrics.per_token.labels(model).observe(result.metrics.per_token_seconds)
+        self._record |= {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "queue_seconds": round(results[0].metrics.queue_seconds, 6),
+            "first_token_seconds": round(results[0].metrics.first_token_seconds, 6),
+        }
 
     def _note_gone(self) -> None:
         self._service.metrics.aborted.labels(self._parsed.model).inc()
@@ -168,6 +178,24 @@ class _Completion:
     def _raise_error(self, delta: Delta | None) -> None:
         if delta is not None and delta.error is not None:
             raise wire_error(delta.error, self._parsed.given)
+
+
+class _Stream(EventSourceResponse):
+    """A response that frees what the engine holds of it at its end, also where it ends before its first event."""
+
+    def __init__(
+        self, handle: RequestHandle, first: asyncio.Future[Delta | None], events: AsyncIterator[Any], **options: Any
+    ) -> None:
+        super().__init__(events, **options)
+        self._handle = handle
+        self._first = first
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._first.cancel()
+            self._handle.abort()
 
 
 class _Progress:

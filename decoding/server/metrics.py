@@ -40,17 +40,20 @@ class Metrics:
         self.aborted = Counter("decoding_aborted", "Completions whose client went away.", ["model"], registry=of)
         self.first_token = Histogram(
             "decoding_time_to_first_token_seconds",
-            "From a request's arrival to the first piece of its text.",
+            "From a prompt's place in the queue to its first token.",
             ["model"],
             buckets=_SECONDS,
             registry=of,
         )
         self.per_token = Histogram(
             "decoding_time_per_output_token_seconds",
-            "Mean time between a request's pieces of text, after the first.",
+            "Mean time between the tokens of one completion, after the first.",
             ["model"],
             buckets=_SECONDS,
             registry=of,
+        )
+        self.queue = Histogram(
+            "decoding_queue_seconds", "How long prompts waited.", ["model"], buckets=_SECONDS, registry=of
         )
         self.duration = Histogram(
             "decoding_request_seconds", "From a request's arrival to its end.", ["route"], buckets=_SECONDS, registry=of

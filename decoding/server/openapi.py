@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import types
 from functools import cache
-from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from pydantic import BaseModel, ConfigDict, create_model
 
 from decoding.api.errors import ErrorObject
-from decoding.api.fields import FIELDS, HARMLESS
+from decoding.api.fields import FIELDS, HARMLESS, POSITIVE
 from decoding.api.schema import ChunkObject, CompletionObject
 from decoding.api.settings import ApiSettings, Limits
 
@@ -31,8 +31,10 @@ _ERRORS = {
 @cache
 def model_of(typed_dict: type) -> type[BaseModel]:
     """A pydantic model with the fields of a TypedDict: the shape is written once, where it is made."""
-    hints = get_type_hints(typed_dict)
-    fields: dict[str, Any] = {name: (_converted(hint), ...) for name, hint in hints.items()}
+    fields: dict[str, Any] = {}
+    for name, hint in get_type_hints(typed_dict, include_extras=True).items():
+        optional = get_origin(hint) is NotRequired
+        fields[name] = (_converted(get_args(hint)[0]), None) if optional else (_converted(hint), ...)
     config = ConfigDict(protected_namespaces=(), extra="forbid")
     return create_model(typed_dict.__name__, __config__=config, __doc__=typed_dict.__doc__, **fields)
 
@@ -73,11 +75,11 @@ def json_body(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]
     return {"requestBody": {"required": True, "content": content}}
 
 
-def completion_schema(settings: ApiSettings) -> dict[str, Any]:
-    """The JSON Schema of a completion request, with the limits of this server."""
+def completion_schema(settings: ApiSettings, vocab_size: int) -> dict[str, Any]:
+    """The JSON Schema of a completion request, with the limits of this server and the largest of its vocabularies."""
     properties = {}
     for field in FIELDS:
-        schema = _limited(field.name, field.schema, settings)
+        schema = _with_ids_below(_limited(field.name, field.schema, settings), vocab_size)
         null = [] if field.name in ("model", "prompt") else [{"type": "null"}]
         kind = "" if field.standard else "Extension. "
         properties[field.name] = {"description": kind + field.description, "anyOf": [schema, *null]}
@@ -88,6 +90,18 @@ def completion_schema(settings: ApiSettings) -> dict[str, Any]:
         "properties": {**properties, **harmless},
         "additionalProperties": settings.unknown_fields == "ignore",
     }
+
+
+def _with_ids_below(schema: dict[str, Any], vocab_size: int) -> dict[str, Any]:
+    """A schema in which the integers of arrays, which are token ids all of them, are those that a model has."""
+    changed = dict(schema)
+    if "anyOf" in schema:
+        changed["anyOf"] = [_with_ids_below(one, vocab_size) for one in schema["anyOf"]]
+    if schema.get("items", {}).get("type") == "integer":
+        changed["items"] = {**schema["items"], "maximum": vocab_size - 1}
+    elif "items" in schema:
+        changed["items"] = _with_ids_below(schema["items"], vocab_size)
+    return changed
 
 
 def _limited(name: str, schema: dict[str, Any], settings: ApiSettings) -> dict[str, Any]:
@@ -103,5 +117,5 @@ def _limited(name: str, schema: dict[str, Any], settings: ApiSettings) -> dict[s
             "propertyNames": {"pattern": "^(0|[1-9][0-9]{0,9})$"},
         }
     if name == "repetition_penalty" and settings.repetition_penalty_mode == "multiplicative":
-        return {"type": "number", "exclusiveMinimum": 0, "default": 1}
+        return {**POSITIVE, "default": 1}
     return schema

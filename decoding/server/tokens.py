@@ -1,4 +1,4 @@
-"""POST /tokenize and /detokenize."""
+"""POST /tokenize and /detokenize, GET /tokenizer_info: what harnesses ask that count tokens at the server."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from decoding.api.errors import invalid
-from decoding.checks import INT32_MAX
 from decoding.errors import Problem, shown
 from decoding.llm import LLM
 from decoding.server.body import read_json
 from decoding.server.openapi import error_responses, json_body
 from decoding.server.service import Service
+from decoding.text.tokenizer import Tokenizer
 
-_MODEL = {"type": "string", "description": "The name of one of the server's models."}
+_MODEL = {"type": ["string", "null"], "description": "The name of one of the server's models (default: the first)."}
 _STATUSES = (400, 401, 404, 408, 413, 415, 431, 503)
 
 
@@ -25,6 +25,7 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
     """Put both routes on an application."""
     name = next(iter(service.models))
     limit = service.settings.api.limits.max_prompt_tokens
+    size = max(model.llm.vocab_size for model in service.models.values())
 
     @app.post(
         "/tokenize",
@@ -35,8 +36,8 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
     )
     async def tokenize(request: Request) -> Response:
         fields = await read_json(request, service.settings)
-        fields = _checked(fields, {"model": str, "prompt": str}, {"add_special_tokens": bool})
-        llm = service.model(fields["model"]).llm
+        fields = _checked(fields, {"prompt": str}, {"model": str, "add_special_tokens": bool})
+        llm = service.model(fields.get("model", name)).llm
         ids = await asyncio.to_thread(
             llm.tokenizer.encode, fields["prompt"], fields.get("add_special_tokens", True), max_tokens=limit
         )
@@ -47,15 +48,33 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
         summary="Token ids to text",
         tags=["tokens"],
         responses=error_responses(*_STATUSES),
-        openapi_extra=json_body(_detokenize_schema(), {"model": name, "tokens": [1, 2, 3]}),
+        openapi_extra=json_body(_detokenize_schema(size), {"model": name, "tokens": [1, 2, 3]}),
     )
     async def detokenize(request: Request) -> Response:
         fields = await read_json(request, service.settings)
-        fields = _checked(fields, {"model": str, "tokens": list}, {"skip_special_tokens": bool})
-        llm = service.model(fields["model"]).llm
+        fields = _checked(fields, {"tokens": list}, {"model": str, "skip_special_tokens": bool})
+        llm = service.model(fields.get("model", name)).llm
         _check_ids(fields["tokens"], llm, limit)
         text = await asyncio.to_thread(llm.tokenizer.decode, fields["tokens"], fields.get("skip_special_tokens", True))
         return JSONResponse({"prompt": text})
+
+    @app.get(
+        "/tokenizer_info",
+        summary="The special tokens of the first model",
+        tags=["tokens"],
+        responses=error_responses(400, 401, 431, 503),
+    )
+    async def tokenizer_info() -> dict[str, str | None]:
+        tokenizer = service.model(name).llm.tokenizer
+        return {
+            "bos_token": _text_of(tokenizer, tokenizer.bos_token_id),
+            "eos_token": _text_of(tokenizer, tokenizer.eos_token_id),
+            "chat_template": tokenizer.chat_template,
+        }
+
+
+def _text_of(tokenizer: Tokenizer, token_id: int | None) -> str | None:
+    return None if token_id is None else tokenizer.token_text(token_id, skip_special_tokens=False)
 
 
 def _checked(body: Mapping[str, Any], required: Mapping[str, type], optional: Mapping[str, type]) -> dict[str, Any]:
@@ -96,11 +115,11 @@ def _tokenize_schema() -> dict[str, Any]:
             "description": "Add what the tokenizer puts around a text, such as a start token.",
         },
     }
-    return {"type": "object", "required": ["model", "prompt"], "properties": properties, "additionalProperties": False}
+    return {"type": "object", "required": ["prompt"], "properties": properties, "additionalProperties": False}
 
 
-def _detokenize_schema() -> dict[str, Any]:
-    ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": INT32_MAX}}
+def _detokenize_schema(vocab_size: int) -> dict[str, Any]:
+    ids = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": vocab_size - 1}}
     properties = {
         "model": _MODEL,
         "tokens": {**ids, "description": "Token ids."},
@@ -110,4 +129,4 @@ def _detokenize_schema() -> dict[str, Any]:
             "description": "Special tokens have no text.",
         },
     }
-    return {"type": "object", "required": ["model", "tokens"], "properties": properties, "additionalProperties": False}
+    return {"type": "object", "required": ["tokens"], "properties": properties, "additionalProperties": False}

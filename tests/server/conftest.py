@@ -64,7 +64,7 @@ class Server:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.lines.append(line)
-            if address := re.search(r" on http://127\.0\.0\.1:(\d+)", line):
+            if address := re.search(r" on http://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)", line):
                 self.port = int(address[1])
                 self.ready.set()
         self.ready.set()

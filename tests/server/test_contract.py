@@ -36,6 +36,14 @@ def test_the_events_of_a_stream(server):
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, "length"]
 
 
+def test_an_answer_of_many_tokens(server):
+    """Thousands of entries: the answer is one object all the same, with every token of every choice."""
+    answer = server.complete(max_tokens=100, n=20, logprobs=1, ignore_eos=True, seed=1)
+    choices = answer.json["choices"]
+    assert [len(choice["logprobs"]["tokens"]) for choice in choices] == [100] * 20
+    assert answer.json["usage"]["completion_tokens"] == 2000
+
+
 def test_usage_in_every_chunk(server):
     """continuous_usage_stats counts up to the last chunk, which include_usage adds."""
     options = {"include_usage": True, "continuous_usage_stats": True}

@@ -151,6 +151,8 @@ def test_the_time_of_a_request(serve_script):
     *chunks, last = server.complete(max_tokens=1000, stream=True).events
     assert last["error"]["code"] == "timeout"
     assert len(chunks) > 1
+    silent = serve_script("slow", "request_timeout=0.3")
+    assert silent.complete(max_tokens=2, stream=True).error["code"] == "timeout"
 
 
 def test_the_time_of_a_body_and_of_headers(serve_script):

@@ -174,6 +174,17 @@ def test_errors_are_the_sdks_own(client):
         client.completions.create(model="bundled", prompt=PROMPT, best_of=2, stream=True)
 
 
+def test_a_stream_that_fails_is_an_error(serve_script):
+    """What came before it has been read; the error event is the SDK's APIError, with the code."""
+    server = serve_script("nan")
+    texts = []
+    with openai.OpenAI(base_url=server.url, api_key="none", max_retries=0) as client:
+        stream = client.completions.create(model="scripted", prompt="M", max_tokens=50, stream=True)
+        with pytest.raises(openai.APIError) as failed:
+            texts += [chunk.choices[0].text for chunk in stream]
+        assert failed.value.code == "model_error"
+
+
 def test_models(client):
     """The list, one of it, and one that is not there."""
     (model,) = client.models.list().data

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from decoding.api.schema import completion_object
-from decoding.engine.outputs import Choice, CompletionResult, Logprobs, Usage
+from decoding.api.schema import StreamWriter, completion_json, completion_object
+from decoding.engine.outputs import Choice, CompletionResult, Delta, Logprobs, Usage
 from decoding.errors import ParameterError
 from decoding.llm import LLM
 from decoding.params import SamplingParams
@@ -65,6 +65,34 @@ def test_the_token_that_ended_the_sequence_has_no_entry():
     assert {len(column) for column in ended["logprobs"].values()} == {1}
     assert ended["token_ids"] == [97, 256]
     assert cut["logprobs"]["tokens"] == ["a", ""]
+
+
+def test_with_echo_the_token_that_ended_the_sequence_keeps_its_entry():
+    """Whole or streamed: harnesses that score by echo count on one entry a token."""
+    ended = choice(0, stop_reason=256)
+    (whole,) = completion_object([result(ended)], system_fingerprint="fp", echo=True)["choices"]
+    assert whole["logprobs"]["tokens"] == ["a", ""]
+    delta = Delta(0, "a", [97, 256], "stop", 256, ended.logprobs, -7)
+    for echo, tokens in ((True, ["a", ""]), (False, ["a"])):
+        writer = StreamWriter(model="m", system_fingerprint="fp", echo=echo)
+        assert writer.chunk(delta)["choices"][0]["logprobs"]["tokens"] == tokens
+
+
+def test_several_modes_are_all_told():
+    """Where logprobs_mode names several, each token has its log-probability in every one of them."""
+    llm = LLM.from_parts(ScriptedModel(hashed_logits(), 256), byte_tokenizer())
+    params = SamplingParams(logprobs=1, logprobs_mode=("scaled", "raw"), temperature=0.5, seed=1, max_tokens=2)
+    (told,) = completion_object([llm.complete("x", params)], system_fingerprint="fp")["choices"]
+    logprobs = told["logprobs"]
+    assert [entry["scaled"] for entry in logprobs["by_mode"]] == logprobs["token_logprobs"]
+    assert all(set(entry) == {"scaled", "raw"} for entry in logprobs["by_mode"])
+
+
+def test_the_text_of_the_object():
+    """Written a choice at a time it is the same object, of one choice and of several."""
+    for results in ([result(choice(0))], [result(choice(0), choice(1)), result(choice(0, text='\u00e9"'), choice(1))]):
+        made = completion_object(results, system_fingerprint="fp")
+        assert json.loads(completion_json(made)) == made
 
 
 def test_choices_are_ordered_prompt_by_prompt():

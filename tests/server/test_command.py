@@ -1,0 +1,62 @@
+"""`decoding serve` where something is wrong before it serves: one line, exit code 2."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from decoding import cli
+
+
+@pytest.fixture(autouse=True)
+def _never_serves(monkeypatch):
+    """A server that does start would wait for ever."""
+    monkeypatch.setattr("decoding.server.run.serve", lambda *_: pytest.fail("it serves"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--port", "99999"], "--port=99999: must be an integer from 0 to 65,535"),
+        (["--port", "x"], "--port: 'x' is not an integer"),
+        (["--host", "999.1.1.1"], "cannot be listened on"),
+        (["--model", "bundled"], "--model='bundled': must be NAME=PATH"),
+        (["--model", "a=x", "--model", "a=y"], "'a' is taken"),
+        (["no/such/folder"], "no such folder"),
+        (["--api-key-file", "no/such/file"], "cannot read"),
+        (["--max-n", "0"], "max_n=0: must be an integer from 1"),
+        (["--request-timeout", "nan"], "request_timeout=nan: must be a finite number > 0"),
+        (["--max-running", "0"], "max_num_seqs=0"),
+        (["--log-level", "loud"], "--log-level"),
+    ],
+)
+def test_one_line_and_exit_code_2(arguments, expected, capsys):
+    """It names the flag and the rule; nothing has been served."""
+    assert cli.main(["serve", "--port=0", *arguments]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("decoding: error: ")
+    assert expected in error
+
+
+def test_a_port_that_is_taken(capsys):
+    """Said at once, before the model is loaded."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        assert cli.main(["serve", f"--port={other.getsockname()[1]}"]) == 2
+    said = capsys.readouterr().err
+    assert "cannot be listened on" in said
+    assert "loading" not in said
+
+
+def test_keys_that_are_none(capsys, tmp_path):
+    """An empty file, and one that is no ASCII."""
+    for content in (b"", b"\n \n", b"k\xc3\xa9y\n"):
+        (tmp_path / "keys").write_bytes(content)
+        assert cli.main(["serve", "--port=0", "--api-key-file", str(tmp_path / "keys")]) == 2
+        assert "--api-key-file" in capsys.readouterr().err
+
+
+def test_an_open_address_without_keys_is_warned_of(serve):
+    """Whoever listens on more than loopback without keys is told once, on stderr."""
+    server = serve("--host=0.0.0.0")
+    assert any("anybody who can reach this address" in line for line in server.lines)
