@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds each hand-made mutant of csrc/ (mutants.py beside this file) and runs the tests that reach the kernel against
-# it, up to the first that fails. Succeeds where every mutant with an effect is noticed, and the one without is not.
+# it, up to the first that fails. Succeeds where every mutant is noticed.
 #     tests/tools/mutants.sh [NUMBER...]        all of them by default
 #
 # The golden file is left out: it notices any change of a bit, and would say nothing of the other tests. Needs gcc,
@@ -23,17 +23,17 @@ noticed() { # whether a test fails, by the oracle and the statistics
     tests/statistical >"$scratch/tests" 2>&1
 }
 
-bad=0
+missed=0
 for number in ${*:-$(seq "$(python3 "$tools/mutants.py")")}; do
   cp -r "$scratch/original/." "$scratch/decoding/csrc/"
   effect=$(python3 "$tools/mutants.py" "$number" "$scratch/decoding/csrc")
   build
-  expected=noticed
-  [[ $effect != *"no effect" ]] || expected=survives
-  found=survives
-  if noticed; then found=noticed; fi
-  echo "$found: $number. $effect $(grep -m1 -o 'FAILED [^ ]*' "$scratch/tests" || true)"
-  [ "$found" = "$expected" ] || bad=$((bad + 1))
+  if noticed; then
+    echo "noticed: $number. $effect: $(grep -m1 -o 'FAILED [^ ]*' "$scratch/tests" || echo 'no test came to its end')"
+  else
+    echo "MISSED: $number. $effect"
+    missed=$((missed + 1))
+  fi
 done
-echo "$bad wrong"
-[ "$bad" = 0 ]
+echo "$missed missed"
+[ "$missed" = 0 ]
