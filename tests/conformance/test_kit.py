@@ -287,3 +287,10 @@ def test_the_page_lists_every_check():
     rows = [line for line in page.split("## The checks")[1].splitlines() if line.startswith("| ")][1:]
     assert rows == [f"| {check.id} | {check.sentence} | {check.reason} |" for check in CHECKS]
     assert f"runs {len(CHECKS)} checks" in page
+
+
+def test_the_kit_needs_no_hypothesis():
+    """It works after a plain install."""
+    program = "import sys, decoding.testing.conformance, decoding.testing.checks; print('hypothesis' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -25,7 +25,6 @@ noticed() { # whether a test fails, by the oracle and the statistics
 
 missed=0
 for number in ${*:-$(seq "$(python3 "$tools/mutants.py")")}; do
-  cp -r "$scratch/original/." "$scratch/decoding/csrc/"
   effect=$(python3 "$tools/mutants.py" "$number" "$scratch/decoding/csrc")
   build
   if noticed; then
@@ -34,6 +33,7 @@ for number in ${*:-$(seq "$(python3 "$tools/mutants.py")")}; do
     echo "MISSED: $number. $effect"
     missed=$((missed + 1))
   fi
+  cp "$scratch/original/${effect%%:*}" "$scratch/decoding/csrc/" # that file alone, or all would be compiled again
 done
 echo "$missed missed"
 [ "$missed" = 0 ]
