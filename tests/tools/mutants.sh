@@ -23,6 +23,10 @@ noticed() { # whether a test fails, by the oracle and the statistics
     tests/statistical >"$scratch/tests" 2>&1
 }
 
+if [ $# = 0 ] && noticed; then
+  echo "a test fails without any mutant: $(grep -m1 -o 'FAILED [^ ]*' "$scratch/tests")"
+  exit 1
+fi
 missed=0
 for number in ${*:-$(seq "$(python3 "$tools/mutants.py")")}; do
   effect=$(python3 "$tools/mutants.py" "$number" "$scratch/decoding/csrc")
