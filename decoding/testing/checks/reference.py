@@ -144,7 +144,7 @@ def _check_probabilities(row: reference.Row, probabilities: Array, tolerance: fl
         bad = np.flatnonzero(~(np.isfinite(probabilities) & (probabilities >= 0)))[:8]
         raise AssertionError(f"returns {probabilities[bad]} at ids {bad.tolist()}, must be probabilities")
     if abs(probabilities.sum() - 1.0) > 10 * tolerance:
-        raise AssertionError(f"returns probabilities that add up to {probabilities.sum()}")
+        raise AssertionError(f"returns probabilities that add up to {probabilities.sum():.6g}")
     kept = probabilities >= 2.0**-40 * probabilities.max()  # below that the reference has nothing, and no draw tells
     found = row_that_keeps(row, kept, tolerance)
     if found is None:
