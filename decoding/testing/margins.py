@@ -69,6 +69,12 @@ def num_kept_range(row: Row) -> tuple[int, int]:
     return min(numbers), max(numbers)
 
 
+def kept_rule(row: Row) -> str:
+    """How many tokens must be kept, for messages: a number, or a range."""
+    fewest, most = num_kept_range(row)
+    return str(most) if fewest == most else f"{fewest} to {most}"
+
+
 def exponent_error(row: Row) -> float:
     """How far the exponents of two right samplers may be apart, relatively: 0 but where T depends on the entropy, and
     where the row itself has been moved to find ties of typical_p.

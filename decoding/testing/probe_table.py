@@ -35,8 +35,7 @@ class Probe:
 
     def state(self) -> SamplingState:
         """The state of the row."""
-        params = SamplingParams(seed=0, max_tokens=None, **self.params)
-        state = SamplingState(params, self.prompt)
+        state = SamplingState(SamplingParams(**self.params), self.prompt)
         for token_id in self.output:
             state.append(token_id)
         return state
@@ -216,7 +215,7 @@ PROBES: tuple[Probe, ...] = (
     Probe(
         "presence.output",
         "The prompt does not count for presence_penalty, but where the profile says so.",
-        "See frequency.output.",
+        "A long prompt bans its own words.",
         _SIGNED,
         {"presence_penalty": 1.0},
         (0, 4),

@@ -7,6 +7,7 @@ tokenizer.json (Llama 2's kind), such as Karpathy's stories260K; it is converted
 """
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,7 +34,8 @@ NAMES = {
 
 
 def main(folder, port="8080"):
-    """Convert, and serve until interrupted."""
+    """Convert, and serve until interrupted or terminated."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the server below is ended, too
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.gguf"
         convert(Path(folder), path)

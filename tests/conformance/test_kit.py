@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from mock_server import MODEL, MockServer, serving
@@ -278,3 +279,18 @@ def test_the_plugin_is_silent_without_a_url(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "decoding.testing.pytest_plugin"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert "1 passed" in done.stdout
+
+
+def test_the_page_lists_every_check():
+    """docs/conformance.md has each check as it is, in the order of the run, and says how many there are."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "conformance.md").read_text()
+    rows = [line for line in page.split("## The checks")[1].splitlines() if line.startswith("| ")][1:]
+    assert rows == [f"| {check.id} | {check.sentence} | {check.reason} |" for check in CHECKS]
+    assert f"runs {len(CHECKS)} checks" in page
+
+
+def test_the_kit_needs_no_hypothesis():
+    """It works after a plain install."""
+    program = "import sys, decoding.testing.conformance, decoding.testing.checks; print('hypothesis' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

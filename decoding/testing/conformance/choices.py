@@ -98,7 +98,7 @@ def _(target: Target) -> None:
     best.require(right, f"returns {shown(best.text)}; mean log-probabilities are {shown(scores)}")
 
 
-@check("best_of.usage", "usage counts the tokens of all candidates.", "They were computed.")
+@check("best_of.usage", "usage counts the tokens of all candidates.", "They were computed, and somebody pays.")
 def _(target: Target) -> None:
     one = target.complete(max_tokens=3)
     three = target.complete(max_tokens=3, best_of=3, needs=["best_of"])

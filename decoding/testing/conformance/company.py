@@ -31,7 +31,11 @@ def _(target: Target) -> None:
     _require_same_in_company(target, {})
 
 
-@check("seed.company", "A seeded text does not depend on requests without a seed beside it.", "vllm#51226.")
+@check(
+    "seed.company",
+    "A seeded text does not depend on requests without a seed beside it.",
+    "A batch-mate without a seed made others lose theirs (vllm#51226).",
+)
 def _(target: Target) -> None:
     _require_same_in_company(target, {"seed": 3, "temperature": 1, "needs": ["seed"]})
 

@@ -100,7 +100,11 @@ def _(target: Target) -> None:
     FirstTokens(target, temperature=0.5, top_p=1).require_fit(power=2.0)
 
 
-@check("draws.top_p", "top_p draws from the nucleus alone, the token that crosses p included.", "It is a promise.")
+@check(
+    "draws.top_p",
+    "top_p draws from the nucleus alone, the token that crosses p included.",
+    "A token outside of it was asked not to come.",
+)
 def _(target: Target) -> None:
     plain = FirstTokens(target, temperature=1, top_p=1)
     names, chances = plain.cells(1.0)
@@ -115,7 +119,11 @@ def _(target: Target) -> None:
     drawn.first.require(nucleus <= found, f"top_p {top_p} never draws {shown(sorted(nucleus - found))}")
 
 
-@check("draws.independent", "Choices of one request, and of neighbouring seeds, do not depend on each other.", "See n.")
+@check(
+    "draws.independent",
+    "Choices of one request, and of neighbouring seeds, do not depend on each other.",
+    "n samples must be worth n.",
+)
 def _(target: Target) -> None:
     drawn = FirstTokens(target, temperature=1.5)
     if drawn.choices_a_request != CHOICES_A_REQUEST:
@@ -133,7 +141,11 @@ def _(target: Target) -> None:
             raise FailedError(f"{what}: {error}", drawn.first.request) from None
 
 
-@check("bias.forces", "A bias of 100 makes a token all but certain, one of -100 all but impossible.", "It is a switch.")
+@check(
+    "bias.forces",
+    "A bias of 100 makes a token all but certain, one of -100 all but impossible.",
+    "Classifiers are built on it.",
+)
 def _(target: Target) -> None:
     fields = {"n": 4, "max_tokens": 1, "temperature": 1}
     tokens = set()

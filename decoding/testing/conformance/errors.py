@@ -104,7 +104,11 @@ def _(target: Target) -> None:
     _require_refused([(shown(body.decode("latin-1")), target.client.send(body)) for body in bodies])
 
 
-@check("error.numbers", "NaN, 1e400 and numbers of 6,000 digits are a 4xx, in every number field.", "CVEs began so.")
+@check(
+    "error.numbers",
+    "NaN, 1e400 and numbers of 6,000 digits are a 4xx, in every number field.",
+    "Several CVEs of inference servers began so.",
+)
 def _(target: Target) -> None:
     tries = []
     for name in ("temperature", "top_p", "frequency_penalty", "max_tokens", "n", "logprobs", "seed"):

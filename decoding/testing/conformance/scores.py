@@ -30,7 +30,9 @@ def _(target: Target) -> None:
     completion.require(lengths["tokens"] > 0, "there are no entries")
 
 
-@check("logprobs.text", "The tokens of logprobs, joined, are the text.", "Spans are found so.")
+@check(
+    "logprobs.text", "The tokens of logprobs, joined, are the text.", "Each score is shown beside its piece of text."
+)
 def _(target: Target) -> None:
     completion = _scored(target)
     tokens = completion.logprobs["tokens"]
@@ -39,7 +41,11 @@ def _(target: Target) -> None:
     completion.require("".join(tokens) == completion.text, f"{shown(tokens)} for {shown(completion.text)}")
 
 
-@check("logprobs.offsets", "text_offset says where each token begins, counted from the prompt's start.", "See above.")
+@check(
+    "logprobs.offsets",
+    "text_offset says where each token begins, counted from the prompt's start.",
+    "Spans of a text are found by them.",
+)
 def _(target: Target) -> None:
     completion = _scored(target)
     whole = target.prompt + completion.text
@@ -50,7 +56,11 @@ def _(target: Target) -> None:
         completion.require(right, f"offset {offset} is that of {shown(token)}, but {shown(there)} is there")
 
 
-@check("logprobs.top", "Each entry has the N most likely tokens, the chosen one among them or besides.", "N was asked.")
+@check(
+    "logprobs.top",
+    "Each entry has the N most likely tokens, the chosen one among them or besides.",
+    "The rivals of a token are read there.",
+)
 def _(target: Target) -> None:
     completion = _scored(target)
     for top, token in zip(completion.logprobs["top_logprobs"], completion.logprobs["tokens"], strict=False):
@@ -59,7 +69,7 @@ def _(target: Target) -> None:
         completion.require(token in top, f"the chosen {shown(token)} is not in {shown(top)}")
 
 
-@check("logprobs.zero", "logprobs 0 reports the chosen tokens alone.", "0 is not false.")
+@check("logprobs.zero", "logprobs 0 reports the chosen tokens alone.", "0 is a number, not false.")
 def _(target: Target) -> None:
     completion = target.complete(logprobs=0, needs=["logprobs"])
     found = completion.choice.get("logprobs")
@@ -81,7 +91,11 @@ def _(target: Target) -> None:
         completion.require(both[0] == both[1], f"{shown(token)} has {both[0]!r} and {both[1]!r}")
 
 
-@check("logprobs.values", "Log-probabilities are numbers <= 0, and the top ones add up to no more than 1.", "Nats.")
+@check(
+    "logprobs.values",
+    "Log-probabilities are numbers <= 0, and the top ones add up to no more than 1.",
+    "They are the logarithms of a distribution.",
+)
 def _(target: Target) -> None:
     completion = _scored(target)
     for logprob, top in zip(*(completion.logprobs[n] for n in ("token_logprobs", "top_logprobs")), strict=False):
@@ -126,14 +140,18 @@ def _require_close(completion: Completion, plain: dict[str, float], top: dict[st
     completion.require(off <= SCORE_TOLERANCE, f"{where} they are {shown(top)}, without {shown(plain)}")
 
 
-@check("echo.text", "echo puts the prompt before the completion.", "One text to score.")
+@check("echo.text", "echo puts the prompt before the completion.", "Prompt and completion are scored as one text.")
 def _(target: Target) -> None:
     completion = target.complete(echo=True, needs=["echo"])
     right = completion.text == target.prompt + target.greedy.text
     completion.require(right, f"{shown(completion.text)}, not {shown(target.prompt + target.greedy.text)}")
 
 
-@check("echo.logprobs", "With echo the prompt's tokens have entries; the first has null.", "Nothing predicts it.")
+@check(
+    "echo.logprobs",
+    "With echo the prompt's tokens have entries; the first has null.",
+    "Nothing predicts the first token, and a zero would be a lie.",
+)
 def _(target: Target) -> None:
     completion = target.complete(echo=True, logprobs=1, max_tokens=2, needs=["echo", "logprobs"])
     logprobs, count = completion.logprobs, completion.usage["total_tokens"]
@@ -146,7 +164,9 @@ def _(target: Target) -> None:
     completion.require(all(isinstance(value, (int, float)) for value in rest), f"entries are {shown(rest)}")
 
 
-@check("echo.score", "echo with max_tokens 0 scores the prompt and generates nothing.", "Harnesses score so.")
+@check(
+    "echo.score", "echo with max_tokens 0 scores the prompt and generates nothing.", "Evaluation harnesses score so."
+)
 def _(target: Target) -> None:
     completion = target.complete(echo=True, logprobs=1, max_tokens=0, needs=["echo", "logprobs", "max_tokens 0"])
     completion.require(completion.text == target.prompt, f"the text is {shown(completion.text)}")
@@ -156,7 +176,11 @@ def _(target: Target) -> None:
     completion.require(reason == "length", f"finish_reason is {reason!r}")
 
 
-@check("echo.agrees", "Text scored as a prompt has the log-probabilities with which it was generated.", "Or evals lie.")
+@check(
+    "echo.agrees",
+    "Text scored as a prompt has the log-probabilities with which it was generated.",
+    "Evaluations compare the two.",
+)
 def _(target: Target) -> None:
     made = target.complete(echo=True, logprobs=1, max_tokens=8, needs=["echo", "logprobs"])
     scored = target.complete(

@@ -79,14 +79,20 @@ def _(target: Target) -> None:
     both.require(texts == alone, f"texts are {shown(texts)}; one by one they were {shown(alone)}")
 
 
-@check("prompt.ids", "A list of token ids is a prompt, taken as it is: no start token is added.", "Harnesses tokenize.")
+@check(
+    "prompt.ids",
+    "A list of token ids is a prompt, taken as it is: no start token is added.",
+    "Evaluation harnesses tokenize by themselves.",
+)
 def _(target: Target) -> None:
     completion = target.complete(prompt=[5, 6, 7], max_tokens=1, needs=["a prompt of token ids"])
     count = completion.usage["prompt_tokens"]
     completion.require(count == 3, f"3 token ids are {count} prompt tokens")
 
 
-@check("prompt.id_lists", "A list of lists of token ids gives a choice for each.", "Harnesses batch so.")
+@check(
+    "prompt.id_lists", "A list of lists of token ids gives a choice for each.", "Evaluation harnesses send batches so."
+)
 def _(target: Target) -> None:
     completion = target.complete(prompt=[[5, 6], [7, 8, 9]], max_tokens=1, needs=["a list of lists of token ids"])
     completion.require(len(completion.choices) == 2, f"{len(completion.choices)} choices for 2 prompts")
@@ -150,7 +156,11 @@ def _(target: Target) -> None:
     completion.require(entries <= count <= entries + ended, f"{entries} entries of logprobs, {count} tokens")
 
 
-@check("usage.choices", "With n = 2 the prompt is counted once, the tokens of both choices.", "Prefill is shared.")
+@check(
+    "usage.choices",
+    "With n = 2 the prompt is counted once, the tokens of both choices.",
+    "The prompt is computed once for all choices.",
+)
 def _(target: Target) -> None:
     one = target.complete(max_tokens=3)
     two = target.complete_choices(2, max_tokens=3)

@@ -57,7 +57,9 @@ def _(target: Target) -> None:
     completion.require(reason == "stop", f"finish_reason is {reason!r}")
 
 
-@check("stop.start", "A stop string at the very start leaves an empty text.", "Nothing is not an error.")
+@check(
+    "stop.start", "A stop string at the very start leaves an empty text.", "An empty text is an answer, not an error."
+)
 def _(target: Target) -> None:
     completion = _require_cut(target, target.text[:2])
     completion.require(completion.text == "", f"the text is {shown(completion.text)}")
@@ -82,7 +84,11 @@ def _(target: Target) -> None:
     raise NotOfferedError("the greedy completion has no token of three characters whose middle comes there first")
 
 
-@check("stop.earliest", "Of several stop strings the one that ends first wins, in whatever order.", "Lists are sets.")
+@check(
+    "stop.earliest",
+    "Of several stop strings the one that ends first wins, in whatever order.",
+    "The order of a list must not matter.",
+)
 def _(target: Target) -> None:
     early, late = target.text[3:5], target.text[-3:-1]
     for stops in ([early, late], [late, early]):
@@ -102,7 +108,11 @@ def _(target: Target) -> None:
     _require_cut(target, ["\x03", "\x04", "\x05", target.text[middle : middle + 2]])
 
 
-@check("stop.none", "An empty list of stop strings, and one that never comes, change nothing.", "No stop is no stop.")
+@check(
+    "stop.none",
+    "An empty list of stop strings, and one that never comes, change nothing.",
+    "Clients send empty lists for none.",
+)
 def _(target: Target) -> None:
     for stops in ([], ["\x03\x04"]):
         completion = target.complete(stop=stops)

@@ -39,7 +39,11 @@ def _(target: Target) -> None:
     stream.require(stream.events[-1:] == [DONE], f"the last event is {shown(stream.events[-1:])}")
 
 
-@check("stream.chunk", "Chunks are text_completion objects of one id, model and time.", "They are one completion.")
+@check(
+    "stream.chunk",
+    "Chunks are text_completion objects of one id, model and time.",
+    "A client must know that they belong together.",
+)
 def _(target: Target) -> None:
     stream = read_stream(target)
     chunks = stream.chunks

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Builds each hand-made mutant of csrc/ (mutants.py beside this file) and runs the tests that reach the kernel against
+# it, up to the first that fails. Succeeds where every mutant is noticed.
+#     tests/tools/mutants.sh [NUMBER...]        all of them by default
+#
+# The golden file is left out: it notices any change of a bit, and would say nothing of the other tests. Needs gcc,
+# cmake, Python and PyPI, and leaves nothing behind.
+source "$(dirname "${BASH_SOURCE[0]}")/instrumented.sh"
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+copy_checkout
+install_copy -O1 ""
+site=$("$scratch/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
+cp -r "$scratch/decoding/csrc" "$scratch/original"
+
+build() { # the mutant takes the place of the installed module; only what changed is compiled again
+  cmake --build "$scratch/build" >"$scratch/log" 2>&1 || { cat "$scratch/log"; exit 1; }
+  find "$scratch/build" -name '_kernel*.so' -exec cp {} "$site/decoding/" \;
+}
+
+noticed() { # whether a test fails, by the oracle and the statistics
+  cd "$scratch/decoding"
+  ! timeout 600 "$scratch/venv/bin/python" -m pytest -q -x -p no:cacheprovider tests/oracle tests/unit/test_philox.py \
+    tests/statistical >"$scratch/tests" 2>&1
+}
+
+if [ $# = 0 ] && noticed; then
+  echo "a test fails without any mutant: $(grep -m1 -o 'FAILED [^ ]*' "$scratch/tests")"
+  exit 1
+fi
+missed=0
+for number in ${*:-$(seq "$(python3 "$tools/mutants.py")")}; do
+  effect=$(python3 "$tools/mutants.py" "$number" "$scratch/decoding/csrc")
+  build
+  if noticed; then
+    echo "noticed: $number. $effect: $(grep -m1 -o 'FAILED [^ ]*' "$scratch/tests" || echo 'no test came to its end')"
+  else
+    echo "MISSED: $number. $effect"
+    missed=$((missed + 1))
+  fi
+  cp "$scratch/original/${effect%%:*}" "$scratch/decoding/csrc/" # that file alone, or all would be compiled again
+done
+echo "$missed missed"
+[ "$missed" = 0 ]
