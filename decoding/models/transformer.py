@@ -210,7 +210,7 @@ class _Pass:
         for span, tokens, mask in views:
             *shared, (keys, values) = self._cache.read(index, span.slots, tokens)
             asked = _in_places(span, q[span.tokens].reshape(-1, span.num_visible.shape[1], *q.shape[1:]))
-            found = layers.attention(asked, keys, values, layer.scale, scratch, mask=mask, cap=cap, before=shared)
+            found = layers.attention(asked, keys, values, scratch, mask=mask, cap=cap, before=shared)
             out[span.tokens] = (found if span.places is None else found[span.places]).reshape(-1, *q.shape[1:])
         return out
 

@@ -98,7 +98,7 @@ def test_attention_sees_what_it_may_and_shares_key_heads(cap: float | None) -> N
     queries, keys, values = _random(2, 3, 4, 6), _random(2, 2, 5, 6), _random(2, 2, 5, 6)
     mask = np.where(RNG.random((2, 3, 5)) < 0.4, -np.inf, 0).astype(np.float32)
     mask[:, :, 2] = 0
-    out = layers.attention(queries, keys, values, 0.3, Scratch(), mask=mask, cap=cap)
+    out = layers.attention(queries * np.float32(0.3), keys, values, Scratch(), mask=mask, cap=cap)
     for batch, new, head in np.ndindex(2, 3, 4):
         seen = _visible(mask, batch, new)
         scores = keys[batch, head // 2, seen] @ queries[batch, new, head] * 0.3
@@ -110,14 +110,14 @@ def test_attention_sees_what_it_may_and_shares_key_heads(cap: float | None) -> N
 def test_attention_without_a_mask_sees_everything() -> None:
     """As with a mask of zeros."""
     arrays = _random(2, 1, 4, 6), _random(2, 4, 9, 6), _random(2, 4, 9, 6)
-    masked = layers.attention(*arrays, 0.4, Scratch(), mask=np.zeros((2, 1, 9), np.float32))
-    np.testing.assert_allclose(layers.attention(*arrays, 0.4, Scratch()), masked, atol=1e-6)
+    masked = layers.attention(*arrays, Scratch(), mask=np.zeros((2, 1, 9), np.float32))
+    np.testing.assert_allclose(layers.attention(*arrays, Scratch()), masked, atol=1e-6)
 
 
 def test_attention_does_not_overflow() -> None:
     """Scores of thousands give weights that sum to one."""
     queries, keys, values = _random(1, 2, 2, 4) * 1000, _random(1, 2, 5, 4) * 1000, np.ones((1, 2, 5, 4), np.float32)
-    np.testing.assert_allclose(layers.attention(queries, keys, values, 1.0, Scratch()), 1.0)
+    np.testing.assert_allclose(layers.attention(queries, keys, values, Scratch()), 1.0)
 
 
 def test_scratch_gives_the_same_memory_again() -> None:
