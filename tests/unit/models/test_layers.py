@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from decoding.models import layers
-from decoding.models.scratch import Scratch, aligned
+from decoding.models.scratch import Arena, Scratch, aligned
 
 RNG = np.random.default_rng(7)
 
@@ -130,3 +130,16 @@ def test_scratch_gives_the_same_memory_again() -> None:
     assert not np.shares_memory(first, scratch("b", 3, 4))
     assert scratch("a", 100).shape == (100,)
     assert aligned(3, 5).flags.c_contiguous
+
+
+def test_arrays_of_an_arena_lie_side_by_side() -> None:
+    """Each begins on a line of the cache, none overlaps another, and one that is too large for the block has its own."""
+    arena, shapes = Arena(), [(3, 5), (1,), (7, 11), (1 << 23, 2), (4, 4)]
+    arrays = [arena(*shape) for shape in shapes]
+    for number, array in enumerate(arrays):
+        array[...] = number
+    for number, (array, shape) in enumerate(zip(arrays, shapes, strict=True)):
+        assert array.shape == shape
+        assert array.ctypes.data % 64 == 0
+        assert (array == number).all()
+    assert arrays[1].ctypes.data - arrays[0].ctypes.data == 64
