@@ -192,6 +192,10 @@ class _Reader:
     def weights(self) -> Weights:
         """Everything, after `check`."""
         positions = self._layout.positions
+        with np.errstate(over="ignore", invalid="ignore"):  # what an absurd multiplier makes of them shows in the logits
+            return self._read(positions)
+
+    def _read(self, positions: str | None) -> Weights:
         return Weights(
             embedding=self._checkpoint.tensor(self._embedding),
             positions=None if positions is None else self._checkpoint.read(self._prefix + positions),
