@@ -192,7 +192,9 @@ class _Reader:
     def weights(self) -> Weights:
         """Everything, after `check`."""
         positions = self._layout.positions
-        with np.errstate(over="ignore", invalid="ignore"):  # what an absurd multiplier makes of them shows in the logits
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # what an absurd multiplier makes of them shows in the logits
             return self._read(positions)
 
     def _read(self, positions: str | None) -> Weights:

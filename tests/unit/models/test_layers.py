@@ -133,7 +133,7 @@ def test_scratch_gives_the_same_memory_again() -> None:
 
 
 def test_arrays_of_an_arena_lie_side_by_side() -> None:
-    """Each begins on a line of the cache, none overlaps another, and one that is too large for the block has its own."""
+    """Each begins on a line of the cache, none overlaps another, and one too large for the block has its own."""
     arena, shapes = Arena(), [(3, 5), (1,), (7, 11), (1 << 23, 2), (4, 4)]
     arrays = [arena(*shape) for shape in shapes]
     for number, array in enumerate(arrays):
