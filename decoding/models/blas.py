@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 STAT = Path("/proc/stat")
 _INTERVAL = 0.1  # seconds between two looks: ten of the ticks in which the kernel counts
+_STALE = 1.0  # seconds after which a look says nothing any more of how busy the machine is now
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _IDLE = (3, 4)  # columns: idle, and waiting for a disk
 _COUNTED = 8  # the rest is counted in these already
@@ -68,9 +69,11 @@ class BlasThreads:
             return
         cpus = available_cpus()
         look = _Look(clock, busy_seconds(self._stat, cpus), time.process_time())
-        if self._last is not None:
+        if self._last is None or clock - self._last.clock > _STALE:
+            self._now = self._most
+        else:
             taken = (look.busy - self._last.busy) - (look.own - self._last.own)
-            self._now = _worthwhile(self._most, len(cpus), taken / (look.clock - self._last.clock))
+            self._now = _worthwhile(self._most, len(cpus), taken / (clock - self._last.clock))
         self._last = look
 
 

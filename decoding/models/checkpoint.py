@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from decoding.errors import CheckpointError, ModelNotFoundError, shown
 from decoding.json_file import parse_json_object
 from decoding.models.config_file import ConfigFile
-from decoding.models.scratch import aligned
+from decoding.models.scratch import Arena
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -65,6 +65,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._arena = Arena()
         shards = _weight_files(folder)
         self.files = tuple(shards)
         self._tensors: dict[str, Tensor] = {}
@@ -122,7 +123,7 @@ class Checkpoint:
         try:
             if num_bytes > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"):
                 raise MemoryError
-            return aligned(*shape)
+            return self._arena(*shape)
         except MemoryError:
             raise self.error(name, f"needs {num_bytes:,} bytes of memory, which are not there") from None
 

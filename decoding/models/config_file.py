@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from decoding.errors import CheckpointError, ModelNotFoundError, UnsupportedModelError, shown
 from decoding.json_file import read_json_object
 
 _MAX_INTEGER = 2**31 - 1
+_MAX_REAL = float(np.finfo(np.float32).max)
+_MIN_POSITIVE = float(np.finfo(np.float32).tiny)  # what is smaller loses its digits
 
 
 class ConfigFile:
@@ -78,17 +81,17 @@ class ConfigFile:
         return None if self._says_none(key) else self.integer(key)
 
     def real(self, key: str, default: float | None = None) -> float:
-        """A finite number."""
+        """A finite number that float32 can hold."""
         value = self._value(key, default)
-        if type(value) not in (int, float) or not math.isfinite(_to_float(value)):
-            raise self.error(key, "must be a finite number")
+        if type(value) not in (int, float) or not abs(value) <= _MAX_REAL:
+            raise self.error(key, "must be a finite number (in float32)")
         return float(value)
 
     def positive_real(self, key: str, default: float | None = None) -> float:
-        """A finite number above 0."""
+        """A finite number above 0 that float32 can hold."""
         value = self._value(key, default)
         if not _is_positive(value):
-            raise self.error(key, "must be a finite number above 0")
+            raise self.error(key, "must be a finite number above 0 (in float32)")
         return float(value)
 
     def optional_positive_real(self, key: str) -> float | None:
@@ -138,7 +141,7 @@ class ConfigFile:
         """A list of `length` finite numbers above 0."""
         values = self._value(key, None)
         if not isinstance(values, list) or len(values) != length or not all(map(_is_positive, values)):
-            raise self.error(key, f"must be a list of {length} finite numbers above 0")
+            raise self.error(key, f"must be a list of {length} finite numbers above 0 (in float32)")
         return tuple(map(float, values))
 
     def token_ids(self, key: str, vocab_size: int) -> tuple[int, ...]:
@@ -182,11 +185,4 @@ class ConfigFile:
 
 
 def _is_positive(value: Any) -> bool:
-    return type(value) in (int, float) and value > 0 and math.isfinite(_to_float(value))
-
-
-def _to_float(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:  # JSON integers have no upper bound
-        return math.inf
+    return type(value) in (int, float) and _MIN_POSITIVE <= value <= _MAX_REAL

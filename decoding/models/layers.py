@@ -110,17 +110,17 @@ def attention(
     queries: Array,
     keys: Array,
     values: Array,
-    scale: float,
     scratch: Scratch,
     *,
     mask: Array | None = None,
     cap: float | None = None,
     before: Sequence[tuple[Array, Array]] = (),
 ) -> Array:
-    """Grouped-query attention (Ainslie et al. 2023) of a batch: softmax(cap(q k * scale) + mask) v.
+    """Grouped-query attention (Ainslie et al. 2023) of a batch: softmax(cap(q k) + mask) v.
 
-    queries [batch, new, heads, head_dim]; keys and values [batch, kv_heads, keys, head_dim]; mask [batch, new, keys]:
-    0 for keys that a query sees, -inf for others (None: it sees all); each query sees one at least.
+    queries [batch, new, heads, head_dim], with the scale of the scores in them; keys and values [batch, kv_heads,
+    keys, head_dim]; mask [batch, new, keys]: 0 for keys that a query sees, -inf for others (None: it sees all); each
+    query sees one at least.
     before: keys and values of tokens before those, [batch or 1, kv_heads, some, head_dim]; 1 is for all of the batch.
     Returns [batch, new, heads, head_dim], in the scratch.
     """
@@ -128,10 +128,12 @@ def attention(
     parts = [*before, (keys, values)]
     kv_heads, num_keys = keys.shape[1], sum(part.shape[2] for part, _ in parts)
     group = num_heads // kv_heads
-    q = scratch("q", batch, kv_heads, group, new, head_dim)
-    grouped = queries.reshape(batch, new, kv_heads, group, head_dim)
-    np.multiply(grouped.transpose(0, 2, 3, 1, 4), np.float32(scale), out=q)
-    q = q.reshape(batch, kv_heads, group * new, head_dim)
+    grouped = queries.reshape(batch, new, kv_heads, group, head_dim).transpose(0, 2, 3, 1, 4)
+    if new > 1:
+        copied = scratch("q", *grouped.shape)
+        np.copyto(copied, grouped)
+        grouped = copied
+    q = grouped.reshape(batch, kv_heads, group * new, head_dim)
     scores = scratch("scores", batch, kv_heads, group * new, num_keys)
     by_part = np.split(scores, np.cumsum([part.shape[2] for part, _ in before]), axis=-1) if before else [scores]
     for (some, _), place in zip(parts, by_part, strict=True):
@@ -142,21 +144,20 @@ def attention(
         by_query = scores.reshape(batch, kv_heads, group, new, num_keys)
         by_query += mask[:, None, None]
     sums = _softmax_weights(scores)
-    np.matmul(by_part[0], parts[0][1], out=q)
+    weighted = np.matmul(by_part[0], parts[0][1], out=scratch("weighted", *q.shape))
     for place, (_, some) in zip(by_part[1:], parts[1:], strict=True):
-        q += np.matmul(place, some)
-    q /= sums
-    weighted = q.reshape(batch, kv_heads, group, new, head_dim)
+        weighted += np.matmul(place, some)
+    weighted /= sums
     if new == 1:
         return weighted.reshape(queries.shape)
     out = scratch("heads", batch, new, kv_heads, group, head_dim)
-    np.copyto(out, weighted.transpose(0, 3, 1, 2, 4))
+    np.copyto(out, weighted.reshape(batch, kv_heads, group, new, head_dim).transpose(0, 3, 1, 2, 4))
     return out.reshape(queries.shape)
 
 
 def _softmax_weights(scores: Array) -> Array:
     """Scores to exp(scores - max), in place, without overflow; returns their sums [..., 1] over the last axis."""
-    scores -= scores.max(axis=-1, keepdims=True)
+    scores -= np.maximum.reduce(scores, axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     sums: Array = np.einsum("...k->...", scores)[..., None]  # three times as fast as sum() on short rows
     return sums

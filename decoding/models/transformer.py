@@ -210,8 +210,11 @@ class _Pass:
         for span, tokens, mask in views:
             *shared, (keys, values) = self._cache.read(index, span.slots, tokens)
             asked = _in_places(span, q[span.tokens].reshape(-1, span.num_visible.shape[1], *q.shape[1:]))
-            found = layers.attention(asked, keys, values, layer.scale, scratch, mask=mask, cap=cap, before=shared)
-            out[span.tokens] = (found if span.places is None else found[span.places]).reshape(-1, *q.shape[1:])
+            found = layers.attention(asked, keys, values, scratch, mask=mask, cap=cap, before=shared)
+            found = (found if span.places is None else found[span.places]).reshape(-1, *q.shape[1:])
+            if len(views) == 1 and len(found) == len(q) and isinstance(span.tokens, slice):
+                return found
+            out[span.tokens] = found
         return out
 
 

@@ -192,18 +192,35 @@ class _Reader:
     def weights(self) -> Weights:
         """Everything, after `check`."""
         positions = self._layout.positions
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # what an absurd multiplier makes of them shows in the logits
+            return self._read(positions)
+
+    def _read(self, positions: str | None) -> Weights:
         return Weights(
             embedding=self._checkpoint.tensor(self._embedding),
             positions=None if positions is None else self._checkpoint.read(self._prefix + positions),
-            blocks=tuple(self._block(self._layout.block(index)) for index in range(self._config.num_hidden_layers)),
+            blocks=tuple(self._block(index) for index in range(self._config.num_hidden_layers)),
             norm=self._norm(self._layout.norm),
             head=self._read_head(),
         )
 
-    def _block(self, spec: BlockSpec) -> Block:
+    def _block(self, index: int) -> Block:
         readers: dict[type, Callable[[Any], Any]] = {LinearSpec: self._linear, NormSpec: self._norm}
+        spec = self._layout.block(index)
         read = {field: part and readers[type(part)](part) for field, part in spec._asdict().items()}
-        return Block(**read)
+        block = Block(**read)
+        self._scale_queries(block, np.float32(self._config.layers[index].scale))
+        return block
+
+    def _scale_queries(self, block: Block, scale: np.float32) -> None:
+        """Multiply what makes a layer's queries with the scale of its scores."""
+        queries = block.qkv.part(slice(self._config.num_attention_heads * self._config.head_dim))
+        factors = [queries.weight, queries.bias] if block.query_norm is None else [block.query_norm.weight]
+        for factor in factors:
+            if factor is not None:
+                factor *= scale
 
     def _norm(self, spec: NormSpec) -> Norm:
         order = slice(None) if spec.order is None else spec.order.indices()

@@ -23,7 +23,7 @@ class FimConvention(NamedTuple):
 
 
 CONVENTIONS = (
-    # The bundled model; Qwen 2.5 Coder, CodeGemma, Granite 3 and 4
+    # Qwen 2.5 Coder, CodeGemma, Granite 3 and 4
     FimConvention(
         "<|fim_prefix|>{prefix}<|fim_suffix|>{suffix}<|fim_middle|>",
         ("<|fim_pad|>", "<|file_sep|>", "<|repo_name|>", "<|file_separator|>"),
@@ -36,7 +36,7 @@ CONVENTIONS = (
     FimConvention("<｜fim▁begin｜>{prefix}<｜fim▁hole｜>{suffix}<｜fim▁end｜>"),  # DeepSeek Coder 1 and 2, V3
     FimConvention("▁<PRE>{prefix}▁<SUF>{suffix}▁<MID>", ("▁<EOT>",)),  # Code Llama
     FimConvention("[SUFFIX]{suffix}[PREFIX]{prefix}", ("[MIDDLE]",)),  # Codestral
-    FimConvention("<[fim-suffix]>{suffix}<[fim-prefix]>{prefix}<[fim-middle]>"),  # Seed Coder
+    FimConvention("<[fim-suffix]>{suffix}<[fim-prefix]>{prefix}<[fim-middle]>"),  # the bundled model; Seed Coder
     FimConvention("<|code_prefix|>{prefix}<|code_suffix|>{suffix}<|code_middle|>"),  # GLM 4
 )
 

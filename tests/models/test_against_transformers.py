@@ -17,6 +17,7 @@ transformers = pytest.importorskip("transformers", reason="needs transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of other people's code
 
 HERE = Path(__file__).parent
+PUBLISHED = json.loads((HERE / "published.json").read_text())
 TOLERANCE = 2e-5
 
 
@@ -77,3 +78,23 @@ def test_gemma3_with_its_vision_tower(maker: Any, runs: Any, tmp_path: Path) -> 
     token_ids = list(range(3, 27))
     logits = runs.logits(load_model(tmp_path), token_ids)
     np.testing.assert_allclose(logits, maker.truth(reference, token_ids), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_configs(name: str, maker: Any, runs: Any, tmp_path: Path) -> None:
+    """In their own style and as transformers saves them, in shards, norms and biases random: transformers' logits."""
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED[name]))
+    config = transformers.AutoConfig.from_pretrained(tmp_path)
+    torch.manual_seed(len(name))
+    model = transformers.AutoModelForCausalLM.from_config(config).float()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.3 if parameter.ndim == 1 else 0.08)
+    model.save_pretrained(tmp_path, max_shard_size="60KB")
+    token_ids = [3 + 7 * place % 80 for place in range(40)]
+    truth = maker.truth(model.double().eval(), token_ids)
+    for text in ((tmp_path / "config.json").read_text(), json.dumps(PUBLISHED[name])):
+        (tmp_path / "config.json").write_text(text)
+        for chunks in ([], [13, 1, 1, 20, 5]):
+            logits = runs.logits(load_model(tmp_path), token_ids, chunks)
+            np.testing.assert_allclose(logits, truth, atol=TOLERANCE, rtol=0)

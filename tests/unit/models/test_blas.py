@@ -69,6 +69,16 @@ def test_as_many_threads_as_cpus_that_nobody_else_takes(computer: Machine, other
     assert _threads(threads) == 4
 
 
+def test_what_others_did_long_ago_does_not_count(computer: Machine) -> None:
+    """After a pause the last look says nothing of now: all threads, until the next look a little later."""
+    threads = BlasThreads(computer.stat)
+    _threads(threads)
+    computer.pass_time(5.0, own=0, others=4)
+    assert _threads(threads) == 4
+    computer.pass_time(0.2, own=1, others=3)
+    assert _threads(threads) == 1
+
+
 def test_the_setting_holds_for_the_block_only(computer: Machine) -> None:
     """Inside the library is set, afterwards, and after an error, it is as it was."""
     threads = BlasThreads(computer.stat)

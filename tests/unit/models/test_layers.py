@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from decoding.models import layers
-from decoding.models.scratch import Scratch, aligned
+from decoding.models.scratch import Arena, Scratch, aligned
 
 RNG = np.random.default_rng(7)
 
@@ -98,7 +98,7 @@ def test_attention_sees_what_it_may_and_shares_key_heads(cap: float | None) -> N
     queries, keys, values = _random(2, 3, 4, 6), _random(2, 2, 5, 6), _random(2, 2, 5, 6)
     mask = np.where(RNG.random((2, 3, 5)) < 0.4, -np.inf, 0).astype(np.float32)
     mask[:, :, 2] = 0
-    out = layers.attention(queries, keys, values, 0.3, Scratch(), mask=mask, cap=cap)
+    out = layers.attention(queries * np.float32(0.3), keys, values, Scratch(), mask=mask, cap=cap)
     for batch, new, head in np.ndindex(2, 3, 4):
         seen = _visible(mask, batch, new)
         scores = keys[batch, head // 2, seen] @ queries[batch, new, head] * 0.3
@@ -110,14 +110,14 @@ def test_attention_sees_what_it_may_and_shares_key_heads(cap: float | None) -> N
 def test_attention_without_a_mask_sees_everything() -> None:
     """As with a mask of zeros."""
     arrays = _random(2, 1, 4, 6), _random(2, 4, 9, 6), _random(2, 4, 9, 6)
-    masked = layers.attention(*arrays, 0.4, Scratch(), mask=np.zeros((2, 1, 9), np.float32))
-    np.testing.assert_allclose(layers.attention(*arrays, 0.4, Scratch()), masked, atol=1e-6)
+    masked = layers.attention(*arrays, Scratch(), mask=np.zeros((2, 1, 9), np.float32))
+    np.testing.assert_allclose(layers.attention(*arrays, Scratch()), masked, atol=1e-6)
 
 
 def test_attention_does_not_overflow() -> None:
     """Scores of thousands give weights that sum to one."""
     queries, keys, values = _random(1, 2, 2, 4) * 1000, _random(1, 2, 5, 4) * 1000, np.ones((1, 2, 5, 4), np.float32)
-    np.testing.assert_allclose(layers.attention(queries, keys, values, 1.0, Scratch()), 1.0)
+    np.testing.assert_allclose(layers.attention(queries, keys, values, Scratch()), 1.0)
 
 
 def test_scratch_gives_the_same_memory_again() -> None:
@@ -130,3 +130,16 @@ def test_scratch_gives_the_same_memory_again() -> None:
     assert not np.shares_memory(first, scratch("b", 3, 4))
     assert scratch("a", 100).shape == (100,)
     assert aligned(3, 5).flags.c_contiguous
+
+
+def test_arrays_of_an_arena_lie_side_by_side() -> None:
+    """Each begins on a line of the cache, none overlaps another, and one too large for the block has its own."""
+    arena, shapes = Arena(), [(3, 5), (1,), (7, 11), (1 << 23, 2), (4, 4)]
+    arrays = [arena(*shape) for shape in shapes]
+    for number, array in enumerate(arrays):
+        array[...] = number
+    for number, (array, shape) in enumerate(zip(arrays, shapes, strict=True)):
+        assert array.shape == shape
+        assert array.ctypes.data % 64 == 0
+        assert (array == number).all()
+    assert arrays[1].ctypes.data - arrays[0].ctypes.data == 64

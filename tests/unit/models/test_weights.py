@@ -100,6 +100,6 @@ def test_memory_that_is_not_there(workshop: Any, monkeypatch: pytest.MonkeyPatch
     def nothing(*shape: int) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("decoding.models.checkpoint.aligned", nothing)
+    monkeypatch.setattr("decoding.models.scratch._memory", nothing)
     with pytest.raises(CheckpointError, match="needs 2,048 bytes of memory"):
         load_model(workshop.checkpoint())

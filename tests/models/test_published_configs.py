@@ -1,0 +1,42 @@
+"""config.json of well-known models, as published but for their sizes: every key in them is known, or harmless."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from decoding.errors import UnsupportedModelError
+from decoding.models import load_config, load_model
+
+PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text())
+QUANTIZED = [{"bits": 4, "quant_method": "gptq"}, {"load_in_4bit": True, "quant_method": "bitsandbytes"}]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_config_is_read(name: str, maker: Any, runs: Any, tmp_path: Path) -> None:
+    """The network of each runs, and gives logits; test_against_transformers.py compares them where it can."""
+    recipe = maker.Recipe(name, PUBLISHED[name])
+    maker.write_checkpoint(tmp_path, recipe, {})
+    tensors = runs.tensors(tmp_path)
+    maker.write_checkpoint(tmp_path, recipe, maker.weights(recipe, tensors.items()))
+    assert np.isfinite(runs.logits(load_model(tmp_path), recipe.token_ids)).all()
+
+
+@pytest.mark.parametrize("quantization", QUANTIZED)
+def test_quantised_weights_are_refused(quantization: dict[str, Any], tmp_path: Path) -> None:
+    """The error names the key."""
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED["TinyLlama"] | {"quantization_config": quantization}))
+    with pytest.raises(UnsupportedModelError, match="quantization_config"):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["starcoder2", "gemma", "mixtral", "falcon", "t5"])
+def test_other_architectures_are_refused(kind: str, tmp_path: Path) -> None:
+    """The error lists those that are known."""
+    (tmp_path / "config.json").write_text(json.dumps(PUBLISHED["TinyLlama"] | {"model_type": kind}))
+    with pytest.raises(UnsupportedModelError, match=rf"{kind}.*'gemma2'.*'smollm3'"):
+        load_config(tmp_path)
