@@ -34,6 +34,14 @@ def a_sample_above_the_row(rng: np.random.Generator) -> NDArray[np.float32]:
     return row
 
 
+def a_sample_below_the_row(rng: np.random.Generator) -> NDArray[np.float32]:
+    """What the search looks at weighs nothing, so that the few largest tokens seem to be all that counts."""
+    row = rng.uniform(2, 3, VOCAB_SIZE).astype(np.float32)
+    row[5::100] = rng.uniform(5, 6, VOCAB_SIZE // 100)
+    row[SAMPLED.ravel()] = -20
+    return row
+
+
 def equals_that_are_few(rng: np.random.Generator) -> NDArray[np.float32]:
     """What the search looks at is ties, and hardly anything else is: they do not reach the threshold."""
     row = rng.uniform(-2.5, -0.5, VOCAB_SIZE).astype(np.float32)
@@ -69,6 +77,7 @@ def ever_a_bad_pivot(_: np.random.Generator) -> NDArray[np.float32]:
 MISLED = [
     (too_many_in_the_bracket, 0.3),
     (a_sample_above_the_row, 0.5),
+    (a_sample_below_the_row, 0.9),
     (equals_that_are_few, 0.5),
     (equals_below_the_threshold, 0.5),
     (ever_a_bad_pivot, 0.95),
