@@ -25,7 +25,6 @@ MUTANTS = (
     ("edits.c", "penalty = penalty + row->presence_penalty;", "penalty = penalty * 1.0f;", "no presence penalty"),
     ("edits.c", "(float)counts[i] * row->frequency_penalty", "row->frequency_penalty", "frequency without the count"),
     ("edits.c", "edit->value + row->bias_values[i]", "edit->raw + row->bias_values[i]", "a bias undoes penalties"),
-    ("edits.c", "is_banned ? -INFINITY : is_spoilt", "is_spoilt", "an edit revives a banned token"),
     (
         "masks.c",
         "id = batch->num_valid_tokens; id <",

@@ -17,10 +17,10 @@ build() { # the mutant takes the place of the installed module; only what change
   find "$scratch/build" -name '_kernel*.so' -exec cp {} "$site/decoding/" \;
 }
 
-noticed() { # whether a test fails, by the oracle and the statistics
+noticed() { # whether a test fails, by the probes, the oracle and the statistics
   cd "$scratch/decoding"
-  ! timeout 600 "$scratch/venv/bin/python" -m pytest -q -x -p no:cacheprovider tests/oracle tests/unit/test_philox.py \
-    tests/statistical >"$scratch/tests" 2>&1
+  ! timeout 600 "$scratch/venv/bin/python" -m pytest -q -x -p no:cacheprovider tests/power/test_other_samplers.py \
+    tests/oracle tests/unit/test_philox.py tests/statistical >"$scratch/tests" 2>&1
 }
 
 if [ $# = 0 ] && noticed; then
