@@ -19,33 +19,31 @@ from typing import Any
 import corpus
 import torch
 from evaluate import bits, score
-from examples import windows
+from examples import packed_windows, windows
 from export import CHECKPOINT, export
 from model import Config, Llama
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm  # type: ignore[import-untyped]
-from train_tokenizer import FIM_PREFIX
+from train_tokenizer import END_OF_TEXT, FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that decides which model comes out, besides the files."""
+class Stage:
+    """A part of the run, with windows and a course of the learning rate of its own."""
 
-    seed: int = 20231204
-    # One epoch for each entry; short windows are cheaper, the last epochs see the full length.
-    contexts: tuple[int, ...] = (256, 256, 256, 1024, 1024)
-    steps_per_epoch: int = 612
-    # The last epoch is cut short: this is what a CPU does in under an hour.
-    steps: int = 2700
-    tokens_per_step: int = 4096
-    learning_rate: float = 5e-3
-    warmup_steps: int = 100
-    cosine_steps: int = 3672
-    decay_steps: int = 1750
-    weight_decay: float = 0.1
-    clip: float = 1.0
-    threads: int = 2
+    # One epoch for each entry; short windows are cheaper, later epochs see the full length.
+    contexts: tuple[int, ...]
+    steps_per_epoch: int
+    # The last epoch is cut short: this is what a CPU does in an hour or two.
+    steps: int
+    learning_rate: float
+    warmup_steps: int
+    cosine_steps: int
+    decay_steps: int
+    # Whether fill-in-the-middle examples are kept whole, and how much more a token of a middle counts then.
+    whole_examples: bool = False
+    middle_weight: float = 1.0
 
     def rate(self, step: int) -> float:
         """Learning rate: up in a line, down along a cosine, and in a line again to nothing at the end."""
@@ -54,8 +52,56 @@ class Recipe:
         return self.learning_rate * up * min(cosine, (self.steps - step) / self.decay_steps)
 
 
-CHECKPOINT_EVERY = 200
+LANGUAGE = Stage(
+    contexts=(256, 256, 256, 1024, 1024),
+    steps_per_epoch=612,
+    steps=2700,
+    learning_rate=5e-3,
+    warmup_steps=100,
+    cosine_steps=3672,
+    decay_steps=1750,
+)
+FILLING_IN = Stage(
+    contexts=(1024,),
+    steps_per_epoch=600,
+    steps=220,
+    learning_rate=2e-3,
+    warmup_steps=20,
+    cosine_steps=4000,
+    decay_steps=150,
+    whole_examples=True,
+    middle_weight=3.0,
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides which model comes out, besides the files."""
+
+    seed: int = 20231204
+    stages: tuple[Stage, ...] = (LANGUAGE, FILLING_IN)
+    tokens_per_step: int = 4096
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    threads: int = 2
+
+    @property
+    def steps(self) -> int:
+        """Steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    def at(self, step: int) -> tuple[Stage, int]:
+        """The stage that a step belongs to, and the step's number in it."""
+        for stage in self.stages[:-1]:
+            if step < stage.steps:
+                return stage, step
+            step -= stage.steps
+        return self.stages[-1], step
+
+
+CHECKPOINT_EVERY = 50
 LOG_EVERY = 50
+LOOK_EVERY = 300
 
 
 def optimizers(model: Llama, recipe: Recipe) -> list[torch.optim.Optimizer]:
@@ -70,25 +116,45 @@ def optimizers(model: Llama, recipe: Recipe) -> list[torch.optim.Optimizer]:
     return [muon, torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)]
 
 
+def epoch_batches(recipe: Recipe, start: int) -> Iterator[Tensor]:
+    """The batches from step `start` to the end of its epoch."""
+    stage, step = recipe.at(start)
+    epoch, first = divmod(step, stage.steps_per_epoch)
+    context = stage.contexts[epoch]
+    earlier = sum(len(before.contexts) for before in recipe.stages[: recipe.stages.index(stage)])
+    make = packed_windows if stage.whole_examples else windows
+    data = make(recipe.seed, earlier + epoch, context)
+    rows = recipe.tokens_per_step // context
+    last = min(stage.steps_per_epoch, stage.steps - epoch * stage.steps_per_epoch)
+    for number in range(first, last):
+        yield torch.from_numpy(data[number * rows : (number + 1) * rows])
+
+
 def batches(recipe: Recipe, start: int) -> Iterator[Tensor]:
     """The batches from step `start` on, the same ones whether or not the run was interrupted."""
     while start < recipe.steps:
-        epoch, first = divmod(start, recipe.steps_per_epoch)
-        context = recipe.contexts[epoch]
-        rows = recipe.tokens_per_step // context
-        data = windows(recipe.seed, epoch, context)
-        last = min(recipe.steps_per_epoch, recipe.steps - epoch * recipe.steps_per_epoch)
-        for step in range(first, last):
-            yield torch.from_numpy(data[step * rows : (step + 1) * rows])
-        start += last - first
+        for batch in epoch_batches(recipe, start):
+            yield batch
+            start += 1
 
 
-def loss_of(model: Llama, batch: Tensor) -> Tensor:
-    """Mean loss of a batch; where an example with a gap begins is arbitrary, so that is not learned."""
+def middles(ids: Tensor) -> Tensor:
+    """Which tokens of (batch, length) windows of whole examples are inside a gap, from its marker on."""
+    places = torch.arange(1, ids.shape[1] + 1).expand_as(ids)
+    begin = torch.where(ids == FIM_MIDDLE, places, 0).cummax(1).values
+    end = torch.where(ids == END_OF_TEXT, places, 0).cummax(1).values
+    return begin > end
+
+
+def loss_of(model: Llama, batch: Tensor, stage: Stage) -> Tensor:
+    """Mean loss of a batch, without the markers of a gap: where one begins is arbitrary, and nothing to learn."""
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(batch[:, :-1])
-    targets = batch[:, 1:].flatten()
-    return cross_entropy(logits.flatten(0, 1), targets, ignore_index=FIM_PREFIX)
+    targets = batch[:, 1:]
+    weights = torch.where(middles(batch[:, :-1]), stage.middle_weight, 1.0)
+    weights = weights.masked_fill((targets >= FIM_PREFIX) & (targets <= FIM_SUFFIX), 0.0).flatten()
+    losses = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+    return (losses * weights).sum() / weights.sum()
 
 
 class Trainer:
@@ -133,9 +199,10 @@ class Trainer:
     def learn(self, batch: Tensor) -> float:
         """Take one optimiser step and return the loss before it."""
         started = time.monotonic()
+        stage, step = self.recipe.at(self.step)
         for group in itertools.chain(*(optimizer.param_groups for optimizer in self.optimizers)):
-            group["lr"] = self.recipe.rate(self.step)
-        loss = loss_of(self.model, batch)
+            group["lr"] = stage.rate(step)
+        loss = loss_of(self.model, batch, stage)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         for optimizer in self.optimizers:
@@ -189,9 +256,8 @@ def run(trainer: Trainer, interrupt: Interrupt) -> bool:
                 trainer.save()
             if interrupt.asked:
                 return False
-            if trainer.step % recipe.steps_per_epoch == 0:
-                epoch = trainer.step // recipe.steps_per_epoch
-                bar.write(f"epoch {epoch}: two held-out files at {trainer.held_out_bits():.3f} bits per byte")
+            if trainer.step % LOOK_EVERY == 0:
+                bar.write(f"step {trainer.step}: two held-out files at {trainer.held_out_bits():.3f} bits per byte")
     return True
 
 

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 VOCAB_SIZE = 4096
 
 END_OF_TEXT, FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX = range(4)
-SPECIAL_TOKENS = ("<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
+SPECIAL_TOKENS = ("<|endoftext|>", "<[fim-prefix]>", "<[fim-middle]>", "<[fim-suffix]>")
 
 # A run of spaces is indentation and stands alone, a single space belongs to what follows it,
 # and newlines are apart from indentation: a prompt that ends in either then ends between tokens.

@@ -1,0 +1,124 @@
+"""How well the exported model fills gaps in the held-out files: bits per byte of the middles, and lines found exactly.
+
+Each gap is asked for twice, with the text before and after it and with the text before it alone: the difference is
+what the model makes of the suffix.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+import corpus
+import torch
+from evaluate import bits, print_model
+from examples import fill_in_the_middle, gap, line_gap, tokenizer
+from export import load
+from model import Llama
+from torch.nn.functional import cross_entropy
+from train_tokenizer import END_OF_TEXT
+
+SEED = 7
+GAPS_PER_FILE = 10
+LINES_PER_FILE = 4
+PIECE_LENGTH = 1000
+LONGEST_LINE = 40
+LINE_END = "\n"
+
+Split = Callable[[str, random.Random], tuple[str, str, str]]
+
+
+class Gap(NamedTuple):
+    """A prompt and what belongs after it, as token numbers, and how many bytes that is."""
+
+    prefix: list[int]
+    middle: list[int]
+    suffix: list[int]
+    size: int
+
+    def whole(self) -> list[int]:
+        """The prompt that shows both sides."""
+        return fill_in_the_middle(self.prefix, [], self.suffix)[:-1]
+
+
+def gaps(split: Split, per_file: int) -> list[Gap]:
+    """Gaps in random pieces of the held-out files, the same ones each time; none of them empty."""
+    found: list[Gap] = []
+    for name in corpus.HELD_OUT:
+        rng, text = random.Random(f"{SEED} {name}"), corpus.read(name)
+        count = len(found) + per_file
+        while len(found) < count:
+            start = rng.randrange(max(1, len(text) - PIECE_LENGTH))
+            prefix, middle, suffix = split(text[start : start + PIECE_LENGTH], rng)
+            if middle.strip():
+                ids = [encoding.ids for encoding in tokenizer().encode_batch([prefix, middle, suffix])]
+                found.append(Gap(ids[0], ids[1], ids[2], len(middle.encode())))
+    return found
+
+
+def rest_of_a_line(text: str, rng: random.Random) -> tuple[str, str, str]:
+    """A gap of `line_gap` that ends with its line."""
+    prefix, middle, suffix = line_gap(text, rng)
+    first, end, rest = middle.partition(LINE_END)
+    return prefix, first, end + rest + suffix
+
+
+@torch.inference_mode()
+def nats(model: Llama, prompt: list[int], middle: list[int]) -> float:
+    """Minus the log-likelihood of a middle after a prompt."""
+    logits = model(torch.tensor([[*prompt, *middle][:-1]]))[0, len(prompt) - 1 :]
+    return cross_entropy(logits.float(), torch.tensor(middle), reduction="sum").item()
+
+
+@torch.inference_mode()
+def line(model: Llama, prompt: list[int]) -> tuple[str, bool]:
+    """What the model writes greedily, up to the end of the line, and whether it said itself that this is all."""
+    written: list[int] = []
+    while len(written) < LONGEST_LINE:
+        token = int(model(torch.tensor([prompt + written]))[0, -1].argmax())
+        if token == END_OF_TEXT:
+            return tokenizer().decode(written), True
+        written.append(token)
+        text, end, _ = tokenizer().decode(written).partition(LINE_END)
+        if end:
+            return text, False
+    return tokenizer().decode(written), False
+
+
+def print_bits(title: str, model: Llama, split: Split) -> None:
+    """Bits per byte of the middles, with and without the suffix."""
+    found = gaps(split, GAPS_PER_FILE)
+    size = sum(one.size for one in found)
+    both = sum(nats(model, one.whole(), one.middle) for one in found)
+    before = sum(nats(model, one.prefix or [END_OF_TEXT], one.middle) for one in found)
+    print(f"{title}: {len(found)} gaps, {size:,} bytes, bits per byte of the middle:")
+    print(f"  prefix and suffix  {bits(both) / size:.3f}")
+    print(f"  prefix alone       {bits(before) / size:.3f}", flush=True)
+
+
+def print_lines(model: Llama) -> None:
+    """How many rests of a line come out exactly as they stood, greedily."""
+    found = gaps(rest_of_a_line, LINES_PER_FILE)
+    expected = [tokenizer().decode(one.middle) for one in found]
+    both = [line(model, one.whole()) for one in found]
+    before = [line(model, one.prefix or [END_OF_TEXT])[0] for one in found]
+    exact = sum(text == want for (text, _), want in zip(both, expected, strict=True))
+    started = sum(text == want for text, want in zip(before, expected, strict=True))
+    print(f"rest of a line: {len(found)} gaps, greedily, up to the end of the line:")
+    print(f"  prefix and suffix  {exact} exact; {sum(ended for _, ended in both)} ended by the model before that")
+    print(f"  prefix alone       {started} exact")
+
+
+def main() -> None:
+    """Print the figures."""
+    corpus.warn_if_different()
+    model = load()
+    print_model(model)
+    print_bits("random characters", model, gap)
+    print_bits("lines", model, line_gap)
+    print_lines(model)
+
+
+if __name__ == "__main__":
+    main()
