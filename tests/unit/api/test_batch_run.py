@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -119,13 +120,17 @@ def test_the_command_survives_ctrl_c(tmp_path):
     text = "".join(line(f"r{i}", model="bundled", max_tokens=2 if i < 4 else 400, ignore_eos=True) for i in range(24))
     source.write_text(text)
     command = [sys.executable, "-m", "decoding", "batch", str(source), str(target)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs begin by ignoring Ctrl-C
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     for _ in range(600):
         if target.exists() and target.stat().st_size:
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    try:
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        process.kill()  # where it did not end by itself
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert 0 < len(target.read_text().splitlines()) < 24
