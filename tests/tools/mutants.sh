@@ -20,7 +20,8 @@ build() { # the mutant takes the place of the installed module; only what change
 noticed() { # whether a test fails, by the probes, the oracle and the statistics
   cd "$scratch/decoding"
   ! timeout 600 "$scratch/venv/bin/python" -m pytest -q -x -p no:cacheprovider tests/power/test_other_samplers.py \
-    tests/oracle tests/unit/test_philox.py tests/statistical >"$scratch/tests" 2>&1
+    tests/properties/test_sampler_properties.py tests/oracle tests/unit/test_philox.py tests/statistical \
+    >"$scratch/tests" 2>&1
 }
 
 if [ $# = 0 ] && noticed; then
