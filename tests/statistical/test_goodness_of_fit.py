@@ -12,7 +12,7 @@ import pytest
 from decoding import reference
 from decoding.params import SamplingParams
 from decoding.sampler import Sampler, SamplingState
-from decoding.testing import assert_independent
+from decoding.testing import assert_distribution, assert_independent
 from decoding.testing.checks import distribution_p_values
 from decoding.testing.statistics import chi_square_survival, g_test, holm
 
@@ -116,6 +116,19 @@ def test_nothing_dropped_is_drawn_in_a_hundred_million(params):
     sampler, rows = Sampler(64), np.broadcast_to(logits, (num_states, 64))
     for _ in range(25_000_000 // num_states):
         assert kept[sampler.sample(rows, states).token_ids].all()
+
+
+def test_the_coin_of_xtc_falls_as_often_as_it_should():
+    """Over 10,000 seeds the tokens are those of a mixture: 30 % with the top choices excluded, 70 % as they were."""
+    logits, threshold = zipf(50), {"xtc_threshold": 0.05}
+    plain, excluded = (
+        reference.sample_row(
+            reference.Row(logits=logits, params=SamplingParams(xtc_probability=p, **threshold), seed=0)
+        ).probabilities
+        for p in (0.0, 1.0)
+    )
+    tokens = draw(logits, states_that_differ_in("seed", 10_000, xtc_probability=0.3, **threshold))[0]
+    assert_distribution(tokens, 0.3 * excluded + 0.7 * plain)
 
 
 FLAT = np.full(64, 1 / 64)

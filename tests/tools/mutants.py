@@ -45,7 +45,12 @@ MUTANTS = (
     ),
     ("truncate.c", "#define CUT (-40.0 * DK_LN2)", "#define CUT (-20.0 * DK_LN2)", "the cut comes early"),
     ("truncate.c", "/ d->temperature;\n}", ";\n}", "log-probabilities forget the temperature"),
-    ("mass.c", "ceil((double)top_p * (double)total)", "floor((double)top_p * (double)total)", "top_p may stop short"),
+    (
+        "mass.c",
+        "ceil((double)top_p * (double)total)",
+        "ceil((double)top_p * (double)total) + 1.0",
+        "an exact prefix is not enough",
+    ),
     ("mass.c", "(threshold.missing + each - 1) / each", "threshold.missing / each", "the token that crosses p is lost"),
     ("select.c", "if (count_from(view, middle) >= k)", "if (count_from(view, middle) > k)", "the k-th is missed"),
     ("survivors.c", "(double)row->xtc_probability * 0x1p64", "(double)row->xtc_probability * 0x1p63", "half the coins"),
