@@ -1,8 +1,9 @@
-"""How many threads numpy's matrix products take: as many as there are CPUs that nobody else is using.
+"""What is known of numpy's matrix products, and how many threads they take: as many as CPUs that nobody else uses.
 
 OpenBLAS divides a product evenly among its threads and waits for the slowest. If another program has one of the CPUs,
 that wait is a time slice of the scheduler, longer than most products: on two CPUs of which one was busy, decoding with
-two threads was three to five times as slow as with one. The results do not depend on the number.
+two threads was three to five times as slow as with one. Our own threads (crew.py), which take the place of OpenBLAS's
+where it multiplies small matrices as they lie, wait in the same way. The results do not depend on the number.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +24,7 @@ _STALE = 1.0  # seconds after which a look says nothing any more of how busy the
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _IDLE = (3, 4)  # columns: idle, and waiting for a disk
 _COUNTED = 8  # the rest is counted in these already
+_IN_PLACE = ("SkylakeX", "Cooperlake", "SapphireRapids")  # processors for which OpenBLAS has kernels for small matrices
 
 
 class _Look(NamedTuple):
@@ -37,6 +40,7 @@ class _Functions(NamedTuple):
 
     get: Callable[[], int]
     set: Callable[[int], None]
+    core: str = ""  # the processor that it takes this one for
 
 
 class BlasThreads:
@@ -51,12 +55,12 @@ class BlasThreads:
 
     @contextmanager
     def adjusted(self) -> Iterator[int]:
-        """As many threads as are worth it; afterwards as many as before."""
+        """As many threads as are worth it: OpenBLAS's, or for a crew while OpenBLAS has one; afterwards as before."""
         if self._functions is None or self._most == 1:
             yield self._most
             return
         self._look()
-        self._functions.set(self._now)
+        self._functions.set(1 if multiplies_in_place() else self._now)
         try:
             yield self._now
         finally:
@@ -100,6 +104,13 @@ def busy_seconds(stat: Path, cpus: set[int]) -> float:
     return busy / TICKS
 
 
+@cache
+def multiplies_in_place() -> bool:
+    """Whether products of small matrices leave out the copies that other products begin with."""
+    functions = _find_functions()
+    return functions is not None and functions.core in _IN_PLACE
+
+
 def _find_functions() -> _Functions | None:
     """In the library that numpy's own module is linked with, under the names of numpy's wheels and of others."""
     module = sys.modules.get("numpy._core._multiarray_umath") or sys.modules.get("numpy.core._multiarray_umath")
@@ -109,8 +120,11 @@ def _find_functions() -> _Functions | None:
         return None
     for name in ("scipy_openblas_{}64_", "scipy_openblas_{}", "openblas_{}64_", "openblas_{}"):
         try:
-            found = _Functions(library[name.format("get_num_threads")], library[name.format("set_num_threads")])
+            get, set_, core = (
+                library[name.format(word)] for word in ("get_num_threads", "set_num_threads", "get_corename")
+            )
         except AttributeError:
             continue
-        return found
+        core.restype = ctypes.c_char_p
+        return _Functions(get, set_, core().decode("ascii", "replace"))
     return None

@@ -12,20 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.models.activations import ACTIVATIONS, Array
+from decoding.models.crew import Crew
+from decoding.models.products import multiply
 from decoding.models.scratch import Scratch
 
 Rotation: TypeAlias = NDArray[np.complex64]
+_COST = 8  # multiplications of a product with weights that take as long as one with a key and one with a value
 
 
 class Linear(NamedTuple):
-    """x -> x W + b; weight is [in, out], so that one token's product reads it row by row; bias [out] or None."""
+    """x -> x W + b; blocks [n, in, width] are W [in, out] in n parts of `width` outputs; bias [out] or None."""
 
-    weight: Array
+    blocks: Array
     bias: Array | None = None
 
-    def __call__(self, x: Array, out: Array) -> Array:
-        """[tokens, in] -> out [tokens, out]."""
-        np.matmul(x, self.weight, out=out)
+    def __call__(self, x: Array, out: Array, crew: Crew) -> Array:
+        """[tokens, in] -> out [tokens, out], contiguous."""
+        multiply(x, self.blocks, out, crew)
         if self.bias is not None:
             out += self.bias
         return out
@@ -33,12 +36,15 @@ class Linear(NamedTuple):
     @property
     def num_outputs(self) -> int:
         """Features that it makes of each token."""
-        num_outputs: int = self.weight.shape[1]
-        return num_outputs
+        num_blocks, _, width = self.blocks.shape
+        return int(num_blocks * width)
 
-    def part(self, outputs: slice) -> Linear:
-        """The same for some of the outputs only; a view."""
-        return Linear(self.weight[:, outputs], None if self.bias is None else self.bias[outputs])
+    def part(self, first: int, after: int) -> Linear:
+        """The same for the outputs from `first` to `after`, which are multiples of `width` if n > 1; a view."""
+        width = self.blocks.shape[2]
+        alone = len(self.blocks) == 1
+        blocks = self.blocks[:, :, first:after] if alone else self.blocks[first // width : after // width]
+        return Linear(blocks, None if self.bias is None else self.bias[first:after])
 
 
 class RMSNorm(NamedTuple):
@@ -111,6 +117,7 @@ def attention(
     keys: Array,
     values: Array,
     scratch: Scratch,
+    crew: Crew,
     *,
     mask: Array | None = None,
     cap: float | None = None,
@@ -126,7 +133,7 @@ def attention(
     """
     batch, new, num_heads, head_dim = queries.shape
     parts = [*before, (keys, values)]
-    kv_heads, num_keys = keys.shape[1], sum(part.shape[2] for part, _ in parts)
+    kv_heads, num_keys = keys.shape[1], sum(some.shape[2] for some, _ in parts)
     group = num_heads // kv_heads
     grouped = queries.reshape(batch, new, kv_heads, group, head_dim).transpose(0, 2, 3, 1, 4)
     if new > 1:
@@ -135,24 +142,38 @@ def attention(
         grouped = copied
     q = grouped.reshape(batch, kv_heads, group * new, head_dim)
     scores = scratch("scores", batch, kv_heads, group * new, num_keys)
-    by_part = np.split(scores, np.cumsum([part.shape[2] for part, _ in before]), axis=-1) if before else [scores]
-    for (some, _), place in zip(parts, by_part, strict=True):
-        np.matmul(q, some.swapaxes(2, 3), out=place)
-    if cap is not None:
-        soft_cap(scores, cap)
-    if mask is not None:
-        by_query = scores.reshape(batch, kv_heads, group, new, num_keys)
-        by_query += mask[:, None, None]
-    sums = _softmax_weights(scores)
-    weighted = np.matmul(by_part[0], parts[0][1], out=scratch("weighted", *q.shape))
-    for place, (_, some) in zip(by_part[1:], parts[1:], strict=True):
-        weighted += np.matmul(place, some)
-    weighted /= sums
+    weighted = scratch("weighted", *q.shape)
+
+    def attend(heads: slice) -> None:
+        of_heads = [(keys[:, heads], values[:, heads]) for keys, values in parts]
+        _attend(q[:, heads], of_heads, scores[:, heads], weighted[:, heads], mask, cap)
+
+    crew.share(kv_heads, _COST * q.size * num_keys, attend)
     if new == 1:
         return weighted.reshape(queries.shape)
     out = scratch("heads", batch, new, kv_heads, group, head_dim)
     np.copyto(out, weighted.reshape(batch, kv_heads, group, new, head_dim).transpose(0, 3, 1, 2, 4))
     return out.reshape(queries.shape)
+
+
+def _attend(
+    q: Array, parts: Sequence[tuple[Array, Array]], scores: Array, out: Array, mask: Array | None, cap: float | None
+) -> None:
+    """softmax(cap(q k) + mask) v of q [batch, kv_heads, group * new, head_dim] -> out, of the same shape."""
+    ends = np.cumsum([keys.shape[2] for keys, _ in parts[:-1]])
+    by_part = np.split(scores, ends, axis=-1) if len(parts) > 1 else [scores]
+    for (keys, _), place in zip(parts, by_part, strict=True):
+        np.matmul(q, keys.swapaxes(2, 3), out=place)
+    if cap is not None:
+        soft_cap(scores, cap)
+    if mask is not None:  # [batch, new, keys]
+        by_query = scores.reshape(*scores.shape[:2], -1, *mask.shape[1:])
+        by_query += mask[:, None, None]
+    sums = _softmax_weights(scores)
+    np.matmul(by_part[0], parts[0][1], out=out)
+    for place, (_, values) in zip(by_part[1:], parts[1:], strict=True):
+        out += np.matmul(place, values)
+    out /= sums
 
 
 def _softmax_weights(scores: Array) -> Array:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from decoding.models import layers
 from decoding.models.activations import ACTIVATIONS, Array
 from decoding.models.batch import ForwardBatch, Indices, Span
-from decoding.models.blas import BlasThreads
+from decoding.models.blas import BlasThreads, multiplies_in_place
 from decoding.models.cache import KVCache
 from decoding.models.checkpoint import Checkpoint, digest_files
 from decoding.models.config import LayerConfig, ModelConfig
+from decoding.models.crew import Crew
 from decoding.models.layers import Norm
 from decoding.models.rope import Rope, RotaryTable
 from decoding.models.scratch import Scratch
@@ -44,6 +45,7 @@ class Transformer:
         self._weights = read_weights(checkpoint, config, layout)
         self._scratch = Scratch()
         self._threads = BlasThreads()
+        self._crew = Crew()
         ropes = {layer.rope for layer in config.layers if layer.rope is not None}
         self._tables = {rope: RotaryTable(rope, config.head_dim) for rope in ropes}
         self._recomputing: Rope | None = next((rope for rope in ropes if rope.recomputes_past), None)
@@ -68,12 +70,13 @@ class Transformer:
         config, weights = self.config, self._weights
         batch.check(config.vocab_size, cache.num_slots, config.max_position_embeddings)
         cache.prepare(batch)
-        with np.errstate(over="ignore", invalid="ignore"), self._threads.adjusted():
+        with np.errstate(over="ignore", invalid="ignore"), self._threads.adjusted() as threads:
+            self._crew.size = threads if multiplies_in_place() else 1
             if self._recomputing is not None:
                 self._recompute_past(self._recomputing, batch, cache)
             hidden = self._hidden(batch, cache, batch.lengths)  # [wanted, hidden]
-            logits = np.empty((len(hidden), config.vocab_size), np.float32)
-            weights.head(weights.norm(hidden, hidden), logits)
+            padded = np.empty((len(hidden), weights.head.num_outputs), np.float32)
+            logits = weights.head(weights.norm(hidden, hidden), padded, self._crew)[:, : config.vocab_size]
             cap = config.final_logit_softcapping
             return logits if cap is None else layers.soft_cap(logits, cap)
 
@@ -96,7 +99,7 @@ class Transformer:
         lengths [total] choose the frequencies of rotary embeddings.
         """
         rotations = {rope: table.at(batch.positions, lengths) for rope, table in self._tables.items()}
-        one_pass = _Pass(self.config, batch, cache, rotations, self._scratch)
+        one_pass = _Pass(self.config, batch, cache, rotations, self._scratch, self._crew)
         hidden = self._weights.embedding[batch.token_ids]
         if self.config.embedding_scale != 1.0:
             hidden *= np.float32(self.config.embedding_scale)
@@ -132,6 +135,7 @@ class _Pass:
         cache: KVCache,
         rotations: dict[Rope, layers.Rotation],
         scratch: Scratch,
+        crew: Crew,
     ) -> None:
         self._config = config
         self._cache = cache
@@ -139,6 +143,7 @@ class _Pass:
         self._positions: Indices = batch.positions
         self._rotations = rotations
         self._scratch = scratch
+        self._crew = crew
         self.all_tokens = _Queries(config, batch, cache, None)
         self._batch = batch
 
@@ -166,7 +171,7 @@ class _Pass:
         return x if norm is None else norm(x, self._scratch("normed", *x.shape))
 
     def _linear(self, linear: layers.Linear, x: Array, name: str) -> Array:
-        return linear(x, self._scratch(name, len(x), linear.num_outputs))
+        return linear(x, self._scratch(name, len(x), linear.num_outputs), self._crew)
 
     def _mlp(self, block: Block, hidden: Array) -> Array:
         config = self._config
@@ -186,8 +191,8 @@ class _Pass:
             qkv = self._linear(block.qkv, x, "qkv")
             q, kv = qkv[:, :split], qkv[:, split:]
         else:
-            q = self._linear(block.qkv.part(slice(split)), queries.of(x), "qkv")
-            kv = self._linear(block.qkv.part(slice(split, None)), x, "kv")
+            q = self._linear(block.qkv.part(0, split), queries.of(x), "qkv")
+            kv = self._linear(block.qkv.part(split, block.qkv.num_outputs), x, "kv")
         q = q.reshape(len(q), -1, config.head_dim)
         kv = kv.reshape(len(kv), 2, -1, config.head_dim)
         for norm, part in ((block.query_norm, q), (block.key_norm, kv[:, 0])):
@@ -210,7 +215,7 @@ class _Pass:
         for span, tokens, mask in views:
             *shared, (keys, values) = self._cache.read(index, span.slots, tokens)
             asked = _in_places(span, q[span.tokens].reshape(-1, span.num_visible.shape[1], *q.shape[1:]))
-            found = layers.attention(asked, keys, values, scratch, mask=mask, cap=cap, before=shared)
+            found = layers.attention(asked, keys, values, scratch, self._crew, mask=mask, cap=cap, before=shared)
             found = (found if span.places is None else found[span.places]).reshape(-1, *q.shape[1:])
             if len(views) == 1 and len(found) == len(q) and isinstance(span.tokens, slice):
                 return found

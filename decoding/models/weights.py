@@ -13,6 +13,7 @@ from decoding.models.activations import Array
 from decoding.models.checkpoint import Checkpoint, Shape, Tensor
 from decoding.models.config import ModelConfig
 from decoding.models.layers import LayerNorm, Linear, Norm, RMSNorm, pair_order
+from decoding.models.products import block_width, padded, put_outputs
 
 Order: TypeAlias = NDArray[np.intp]
 
@@ -182,6 +183,7 @@ class _Reader:
         self._embedding = self._prefix + layout.embedding
         self._head = next((name for name in layout.heads if name in checkpoint), layout.heads[0])
         self._vocab = (config.vocab_size, config.hidden_size)
+        self._num_queries = config.num_attention_heads * config.head_dim
 
     def check(self) -> None:
         """CheckpointError unless every tensor is there, with the right shape, and no other."""
@@ -216,8 +218,8 @@ class _Reader:
 
     def _scale_queries(self, block: Block, scale: np.float32) -> None:
         """Multiply what makes a layer's queries with the scale of its scores."""
-        queries = block.qkv.part(slice(self._config.num_attention_heads * self._config.head_dim))
-        factors = [queries.weight, queries.bias] if block.query_norm is None else [block.query_norm.weight]
+        queries = block.qkv.part(0, self._num_queries)
+        factors = [queries.blocks, queries.bias] if block.query_norm is None else [block.query_norm.weight]
         for factor in factors:
             if factor is not None:
                 factor *= scale
@@ -231,36 +233,45 @@ class _Reader:
 
     def _linear(self, spec: LinearSpec) -> Linear:
         size = sum(part.out_features for part in spec.parts)
-        weight = self._checkpoint.allocate(f"{self._prefix}{spec.parts[0].name}.weight", spec.in_features, size)
+        width = block_width(spec.in_features, size, self._num_queries)
+        name = f"{self._prefix}{spec.parts[0].name}.weight"
+        blocks = self._checkpoint.allocate(name, size // width, spec.in_features, width)
         bias = np.empty(size, np.float32) if spec.has_bias else None
         first = 0
         for name, out_features, order in spec.parts:
-            place = slice(first, first + out_features)
             indices = None if order is None else order.indices()
-            self._read_matrix(weight[:, place], f"{self._prefix}{name}.weight", indices, spec)
+            self._read_matrix(blocks, first, f"{self._prefix}{name}.weight", indices, spec)
             if bias is not None:
                 stored = self._checkpoint.read(f"{self._prefix}{name}.bias") * np.float32(spec.scale)
-                bias[place] = stored if indices is None else stored[indices]
+                bias[first : first + out_features] = stored if indices is None else stored[indices]
             first += out_features
-        return Linear(weight, bias)
+        return Linear(blocks, bias)
 
-    def _read_matrix(self, out: Array, name: str, order: Order | None, spec: LinearSpec) -> None:
-        target = out if spec.transposed else out.T
+    def _read_matrix(self, blocks: Array, first: int, name: str, order: Order | None, spec: LinearSpec) -> None:
+        """A stored matrix, as the outputs from `first` on; one that is stored transposed has them all."""
         for place, rows in self._checkpoint.rows(name, order):
-            np.multiply(rows, np.float32(spec.scale), out=target[place])
+            rows = rows * np.float32(spec.scale)
+            if spec.transposed:
+                blocks[:, place] = rows.reshape(len(rows), len(blocks), -1).swapaxes(0, 1)
+            else:
+                put_outputs(blocks, first + place.start, rows)
 
     def _read_head(self) -> Linear:
         tied = self._config.tie_word_embeddings
         if tied and self._head in self._checkpoint:
             self._check_tied()
         name = self._embedding if tied else self._head
-        weight = self._checkpoint.allocate(name, *self._vocab[::-1])
+        vocab_size, hidden_size = self._vocab
+        size = padded(vocab_size)
+        width = block_width(hidden_size, size)
+        blocks = self._checkpoint.allocate(name, size // width, hidden_size, width)
         for place, rows in self._checkpoint.rows(name):
-            np.multiply(rows, np.float32(self._config.logits_scale), out=weight.T[place])
+            put_outputs(blocks, place.start, rows * np.float32(self._config.logits_scale))
+        put_outputs(blocks, vocab_size, np.zeros((size - vocab_size, hidden_size), np.float32))
         if not tied:
             for _ in self._checkpoint.rows(self._embedding):  # values that are not finite are found now, not later
                 pass
-        return Linear(weight)
+        return Linear(blocks)
 
     def _check_tied(self) -> None:
         """A tied model may store its head all the same; so that nothing is ignored, only if it is the embedding."""

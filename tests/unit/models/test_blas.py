@@ -50,6 +50,7 @@ def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(blas, "available_cpus", lambda: {0, 1, 2, 3})
     monkeypatch.setattr(blas, "busy_seconds", lambda stat, _: busy_seconds(stat, {0}))
     monkeypatch.setattr(blas, "_find_functions", lambda: blas._Functions(machine.get, machine.set))
+    monkeypatch.setattr(blas, "multiplies_in_place", lambda: False)
     return machine
 
 
@@ -90,6 +91,25 @@ def test_the_setting_holds_for_the_block_only(computer: Machine) -> None:
     with pytest.raises(ZeroDivisionError), threads.adjusted():
         raise ZeroDivisionError
     assert computer.threads == 4
+
+
+def test_the_library_has_one_thread_where_a_crew_has_the_others(
+    computer: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where small matrices are multiplied in place, the number is for our own threads."""
+    monkeypatch.setattr(blas, "multiplies_in_place", lambda: True)
+    with BlasThreads(computer.stat).adjusted() as number:
+        assert (number, computer.threads) == (4, 1)
+    assert computer.threads == 4
+
+
+@pytest.mark.parametrize(("core", "expected"), [("SkylakeX", True), ("Haswell", False), ("", False)])
+def test_small_matrices_are_multiplied_in_place_by_some_kernels(
+    monkeypatch: pytest.MonkeyPatch, core: str, expected: bool
+) -> None:
+    """Those for AVX-512."""
+    monkeypatch.setattr(blas, "_find_functions", lambda: blas._Functions(lambda: 1, lambda _: None, core))
+    assert blas.multiplies_in_place.__wrapped__() is expected
 
 
 def test_it_looks_now_and_then(computer: Machine) -> None:

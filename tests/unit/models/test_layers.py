@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from decoding.models import layers
+from decoding.models.crew import Crew
 from decoding.models.scratch import Arena, Scratch, aligned
 
 RNG = np.random.default_rng(7)
@@ -23,19 +24,30 @@ def test_linear_adds_its_bias_where_it_has_one() -> None:
     """The weight is [in, out] and applied as x W + b, into the array that is given."""
     x, weight, bias = _random(3, 4), _random(4, 5), _random(5)
     out = _empty(3, 5)
-    assert layers.Linear(weight)(x, out) is out
+    assert layers.Linear(weight[None])(x, out, Crew()) is out
     np.testing.assert_allclose(out, np.einsum("ti,io->to", x, weight), atol=1e-6)
-    biased = layers.Linear(weight, bias)(x, _empty(3, 5))
+    biased = layers.Linear(weight[None], bias)(x, _empty(3, 5), Crew())
     np.testing.assert_allclose(biased, np.einsum("ti,io->to", x, weight) + bias, atol=1e-6)
 
 
 def test_a_part_of_a_linear_makes_some_of_its_outputs() -> None:
     """Columns of weight and bias, without a copy."""
-    whole = layers.Linear(_random(4, 6), _random(6))
-    part, x = whole.part(slice(2, 5)), _random(3, 4)
-    assert np.shares_memory(part.weight, whole.weight)
+    whole = layers.Linear(_random(1, 4, 6), _random(6))
+    part, x = whole.part(2, 5), _random(3, 4)
+    assert np.shares_memory(part.blocks, whole.blocks)
     assert part.num_outputs == 3
-    np.testing.assert_allclose(part(x, _empty(3, 3)), whole(x, _empty(3, 6))[:, 2:5], atol=1e-6)
+    all_outputs = whole(x, _empty(3, 6), Crew())
+    np.testing.assert_allclose(part(x, _empty(3, 3), Crew()), all_outputs[:, 2:5], atol=1e-6)
+
+
+def test_a_part_of_a_linear_in_blocks_is_some_of_the_blocks() -> None:
+    """It is cut where blocks end, without a copy."""
+    whole, x = layers.Linear(_random(3, 4, 16), _random(48)), _random(3, 4)
+    part = whole.part(16, 48)
+    assert np.shares_memory(part.blocks, whole.blocks)
+    assert part.num_outputs == 32
+    all_outputs = whole(x, _empty(3, 48), Crew())
+    np.testing.assert_allclose(part(x, _empty(3, 32), Crew()), all_outputs[:, 16:], atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(2, 8), (2, 3, 8)])
@@ -98,7 +110,7 @@ def test_attention_sees_what_it_may_and_shares_key_heads(cap: float | None) -> N
     queries, keys, values = _random(2, 3, 4, 6), _random(2, 2, 5, 6), _random(2, 2, 5, 6)
     mask = np.where(RNG.random((2, 3, 5)) < 0.4, -np.inf, 0).astype(np.float32)
     mask[:, :, 2] = 0
-    out = layers.attention(queries * np.float32(0.3), keys, values, Scratch(), mask=mask, cap=cap)
+    out = layers.attention(queries * np.float32(0.3), keys, values, Scratch(), Crew(), mask=mask, cap=cap)
     for batch, new, head in np.ndindex(2, 3, 4):
         seen = _visible(mask, batch, new)
         scores = keys[batch, head // 2, seen] @ queries[batch, new, head] * 0.3
@@ -110,14 +122,14 @@ def test_attention_sees_what_it_may_and_shares_key_heads(cap: float | None) -> N
 def test_attention_without_a_mask_sees_everything() -> None:
     """As with a mask of zeros."""
     arrays = _random(2, 1, 4, 6), _random(2, 4, 9, 6), _random(2, 4, 9, 6)
-    masked = layers.attention(*arrays, Scratch(), mask=np.zeros((2, 1, 9), np.float32))
-    np.testing.assert_allclose(layers.attention(*arrays, Scratch()), masked, atol=1e-6)
+    masked = layers.attention(*arrays, Scratch(), Crew(), mask=np.zeros((2, 1, 9), np.float32))
+    np.testing.assert_allclose(layers.attention(*arrays, Scratch(), Crew()), masked, atol=1e-6)
 
 
 def test_attention_does_not_overflow() -> None:
     """Scores of thousands give weights that sum to one."""
     queries, keys, values = _random(1, 2, 2, 4) * 1000, _random(1, 2, 5, 4) * 1000, np.ones((1, 2, 5, 4), np.float32)
-    np.testing.assert_allclose(layers.attention(queries, keys, values, Scratch()), 1.0)
+    np.testing.assert_allclose(layers.attention(queries, keys, values, Scratch(), Crew()), 1.0)
 
 
 def test_scratch_gives_the_same_memory_again() -> None:

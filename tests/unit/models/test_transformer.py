@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from decoding.errors import ContextLengthError, ParameterError
-from decoding.models import ForwardBatch, Transformer, load_model
+from decoding.models import ForwardBatch, Transformer, crew, load_model, products, transformer
 
 PROMPT = [1, 7, 3, 18, 0, 5, 5, 11, 2, 9]
 
@@ -129,6 +129,28 @@ def test_forward_equals_its_slow_definition(workshop: Any, changes: dict[str, An
     model = load_model(folder)
     expected = SlowLlama(model.config, tensors).logits(PROMPT)
     np.testing.assert_allclose(_all_logits(model, PROMPT), expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_weights_in_blocks_and_as_whole_matrices(
+    workshop: Any, monkeypatch: pytest.MonkeyPatch, in_place: bool
+) -> None:
+    """Sizes of which blocks can be made, a vocabulary that fills none, one token or ten: the same logits."""
+    monkeypatch.setattr(products, "multiplies_in_place", lambda: in_place)
+    monkeypatch.setattr(transformer, "multiplies_in_place", lambda: in_place)
+    monkeypatch.setattr(crew, "WORTHWHILE", 0)
+    folder = workshop.config(hidden_size=64, intermediate_size=96, vocab_size=71)
+    tensors = workshop.tensors(folder)
+    (folder / "model.safetensors").write_bytes(workshop.safetensors(tensors))
+    model = load_model(folder)
+    expected = SlowLlama(model.config, tensors).logits(PROMPT)
+    found = _all_logits(model, PROMPT)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=2e-4)
+    cache = model.new_cache(1)
+    for position, token_id in enumerate(PROMPT):
+        row = model.forward(_batch((0, [token_id], position)), cache)
+        np.testing.assert_allclose(row[0], expected[position], atol=2e-4)
 
 
 @pytest.mark.parametrize(("dtype", "mantissa_bits"), [("F16", 10), ("BF16", 7)])
