@@ -56,7 +56,7 @@ def test_the_manual_compiles(csrc: Path, run: Callable[..., str], tmp_path: Path
     source = tmp_path / "manual.c"
     source.write_text("\n".join(re.findall(r"^```c\n(.*?)^```", MANUAL.read_text(), flags=re.M | re.S)))
     for compiler in (["cc", "-std=c11"], ["c++", "-std=c++17", "-x", "c++"]):
-        run(*compiler, *HOST_FLAGS, "-Wno-unused-function", "-fsyntax-only", f"-I{csrc}", source)
+        assert run(*compiler, *HOST_FLAGS, "-Wno-unused-function", "-fsyntax-only", f"-I{csrc}", source) == ""
 
 
 def test_the_example_fits_a_screen(csrc: Path) -> None:

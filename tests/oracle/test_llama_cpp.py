@@ -52,7 +52,7 @@ def distribution(request):
             yield answer
 
 
-def check(case, p):
+def assert_survivors(case, p):
     """Survivors, in order of probability unless the case lists every token; by weight where they are not normalised."""
     if not case.get("by_id"):
         p = np.sort(p[p > 0])[::-1]
@@ -69,33 +69,33 @@ def test_every_section_is_tested(cases):
 def test_temperature(cases, distribution):
     """One and zero."""
     for case in cases["temperature"]:
-        check(case, distribution(case["p"], temperature=case["temp"]))
+        assert_survivors(case, distribution(case["p"], temperature=case["temp"]))
 
 
 def test_top_k(cases, distribution):
     """Theirs takes 0 for off."""
     for case in cases["top_k"]:
-        check(case, distribution(case["p"], top_k=case["k"] or None))
+        assert_survivors(case, distribution(case["p"], top_k=case["k"] or None))
 
 
 @pytest.mark.parametrize("name", ["top_p", "min_p", "typical_p"])
 def test_truncation(cases, distribution, name):
     """The boundary case of top_p among them: the token that reaches p is the last one kept."""
     for case in cases[name]:
-        check(case, distribution(case["p"], **{name: case[name]}))
+        assert_survivors(case, distribution(case["p"], **{name: case[name]}))
 
 
 def test_top_n_sigma(cases, distribution):
     """The standard deviation is that of a whole population."""
     for case in cases["top_n_sigma"]:
-        check(case, distribution(case["p"], top_n_sigma=case["n"]))
+        assert_survivors(case, distribution(case["p"], top_n_sigma=case["n"]))
 
 
 def test_penalties(cases, distribution):
     """Repetition, frequency and presence over a history of output tokens."""
     for case in cases["penalties_over_history"]:
         params = {f"{name}_penalty": case[name] for name in ("repetition", "frequency", "presence")}
-        check(case, distribution(case["p"], output=case["history"], **params))
+        assert_survivors(case, distribution(case["p"], output=case["history"], **params))
 
 
 def survivors(stages, top_k, top_p, min_p):

@@ -172,8 +172,12 @@ def test_weights_must_be_finite(workshop: Any, dtype: str, value: float) -> None
 def test_stored_rotary_constants_are_harmless(workshop: Any) -> None:
     """Old exports carry rotary_emb.inv_freq, which follows from the config."""
     tensors = workshop.tensors(workshop.config())
-    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2)
-    load_model(workshop.checkpoint(tensors=tensors))
+    prompt = ForwardBatch(np.array([3, 1, 4]), np.array([0]), np.array([3]), np.array([0]))
+    found = []
+    for inv_freq in ({}, {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2)}):
+        model = load_model(workshop.checkpoint(tensors={**tensors, **inv_freq}))
+        found.append(model.forward(prompt, model.new_cache(1)))
+    assert (found[0] == found[1]).all()
 
 
 def test_a_tied_model_may_store_its_head_if_it_is_the_embedding(workshop: Any) -> None:
