@@ -310,7 +310,7 @@ class AsyncEngine:
         def listen(group: SequenceGroup, candidate: Candidate) -> None:
             place, is_first = places[group.request], group.request not in started
             started.add(group.request)
-            deltas = list(group.deltas(candidate, first_index[place])) if handle._stream else []
+            deltas = group.deltas(candidate, first_index[place]) if handle._stream else []
             result = group.result(self._host.name) if group.is_done else None
             if deltas or result is not None or is_first:
                 self._post(lambda: handle._deliver(place, deltas, result, is_first))

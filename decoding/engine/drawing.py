@@ -8,7 +8,7 @@ for one sequence). So the tokens are those of plain decoding for the same logits
 from __future__ import annotations
 
 from collections.abc import Sequence as Several
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from decoding.engine.scheduler import Entry
 from decoding.engine.sequence import Sequence
 from decoding.errors import DecodingError
 from decoding.sampler import Sampler, SamplerOutput
-from decoding.state import SamplingState
 
 
 @dataclass(slots=True, eq=False)
@@ -31,13 +30,23 @@ class Drawing:
     """
 
     entry: Entry
-    group: SequenceGroup
-    sequence: Sequence
     logits: Logits
     first: int
-    draft: list[int] = field(default_factory=list)
+    draft: Several[int] = ()
     num_accepted: int = 0
     error: DecodingError | None = None
+
+    @property
+    def sequence(self) -> Sequence:
+        """Whose next token it is."""
+        sequence: Sequence = self.entry.owner
+        return sequence
+
+    @property
+    def group(self) -> SequenceGroup:
+        """The request that it belongs to."""
+        group: SequenceGroup = self.entry.family.owner
+        return group
 
     @property
     def row(self) -> Logits:
@@ -47,38 +56,39 @@ class Drawing:
 
     def goes_on(self) -> bool:
         """Whether the token just drawn was guessed, so that the next one can be drawn, too; counts it then."""
-        is_right = self.num_accepted < len(self.draft) and self.entry.token_ids[-1] == self.draft[self.num_accepted]
-        if self.error is not None or self.sequence.is_finished:
-            self.num_accepted += is_right and self.error is None
+        if self.error is not None or self.num_accepted == len(self.draft):
             return False
+        is_right = self.entry.token_ids[-1] == self.draft[self.num_accepted]
         self.num_accepted += is_right
-        return is_right
+        return is_right and not self.sequence.is_finished
 
 
-def draw(sampler: Sampler, drawing: Several[Drawing], matrix: Logits | None) -> None:
-    """Draw one token for each and give it to its sequence; a row that fails leaves its error in its Drawing.
+def draw(sampler: Sampler, drawing: Several[Drawing]) -> None:
+    """Draw one token for each and give it to its sequence; a row that fails leaves its error in its Drawing."""
+    sequences = [one.sequence for one in drawing]
+    matrix = drawing[0].logits
+    is_whole = len(matrix) == len(drawing) and all(one.logits is matrix for one in drawing)  # and then in order
+    if not is_whole or any(sequence.is_special for sequence in sequences):
+        drawing, matrix = _prepared(sampler, drawing)
+        sequences = [one.sequence for one in drawing]
+        if not drawing:
+            return
+    output = sampler.sample(matrix, [sequence.drawing_state for sequence in sequences], on_error="status")
+    for row, (one, sequence, token_id) in enumerate(zip(drawing, sequences, output.token_ids.tolist(), strict=True)):
+        if token_id < 0:
+            one.error = output.failures[row]
+            continue
+        score, raw_logprob = (
+            _reported(sampler, sequence, token_id, output, row) if sequence.is_reported else (None, 0.0)
+        )
+        if sequence.processing is not None:
+            sequence.processing.commit(token_id, output, row)
+        sequence.append(token_id, score, raw_logprob)
+        one.entry.token_ids.append(token_id)
 
-    matrix: the rows of all, [len(drawing), vocab], where they are one array already.
-    """
-    if matrix is None or any(one.sequence.processing is not None for one in drawing):
-        drawing, matrix = _prepared(drawing)
-    if not drawing:
-        return
-    states = [_state(one) for one in drawing]
-    for row, one in enumerate(drawing):
-        if one.group.request.on_sample is not None:
-            one.group.request.on_sample(sampler, matrix[row : row + 1], states[row : row + 1])
-    output = sampler.sample(matrix, states, on_error="status")
-    token_ids = output.token_ids.tolist()
-    for row, (one, token_id, error) in enumerate(zip(drawing, token_ids, output.errors, strict=True)):
-        if error is None:
-            _append(sampler, one, token_id, output, row)
-        else:
-            one.error = error
 
-
-def _prepared(drawing: Several[Drawing]) -> tuple[list[Drawing], Logits]:
-    """Those whose processors did not fail, and their rows in one array."""
+def _prepared(sampler: Sampler, drawing: Several[Drawing]) -> tuple[list[Drawing], Logits]:
+    """Those whose processors did not fail, and their rows in one array; who watches their draws is told."""
     rows, ready = [], []
     for one in drawing:
         try:
@@ -87,29 +97,27 @@ def _prepared(drawing: Several[Drawing]) -> tuple[list[Drawing], Logits]:
             ready.append(one)
         except DecodingError as error:
             one.error = error
-    return ready, np.stack(rows) if rows else np.empty((0, 0), np.float32)
+    matrix = np.stack(rows) if rows else np.empty((0, 0), np.float32)
+    for row, one in enumerate(ready):
+        request, state = one.sequence.request, one.sequence.drawing_state
+        if request.forced is not None:
+            state.force(request.forced[one.sequence.choice][state.position])
+        if request.on_sample is not None:
+            request.on_sample(sampler, matrix[row : row + 1], [state])
+    return ready, matrix
 
 
-def _state(one: Drawing) -> SamplingState:
-    processing, forced = one.sequence.processing, one.group.request.forced
-    state = one.sequence.state if processing is None else processing.state
-    if forced is not None:
-        state.force(forced[one.sequence.choice][state.position])
-    return state
-
-
-def _append(sampler: Sampler, one: Drawing, token_id: int, output: SamplerOutput, row: int) -> None:
-    params, processing = one.group.request.params, one.sequence.processing
+def _reported(
+    sampler: Sampler, sequence: Sequence, token_id: int, output: SamplerOutput, row: int
+) -> tuple[TokenScore | None, float]:
+    """What the request asks for of a token: its score, and its raw log-probability where best_of ranks."""
+    params, processing = sequence.request.params, sequence.processing
     num_top, score, raw_logprob = params.logprobs, None, 0.0
     if num_top is not None:
-        modes = params.logprobs_modes if processing is None else processing.state.params.logprobs_modes
-        score = TokenScore.from_output(output, row, num_top, modes)
+        score = TokenScore.from_output(output, row, num_top, sequence.drawing_state.params.logprobs_modes)
+    if processing is not None:
+        raw = processing.raw_score(sampler, token_id, num_top or 0)
+        return score and processing.merged(raw, score), raw.logprob
     if params.ranks_candidates:
         raw_logprob = float(output.raw_logprobs[row])
-    if processing is not None:
-        processing.commit(token_id, output, row)
-        if num_top is not None or params.ranks_candidates:
-            raw = processing.raw_score(sampler, token_id, num_top or 0)
-            score, raw_logprob = score and processing.merged(raw, score), raw.logprob
-    one.sequence.append(token_id, score, raw_logprob)
-    one.entry.token_ids.append(token_id)
+    return score, raw_logprob

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence as Several
 from dataclasses import dataclass, fields
-from typing import NamedTuple
 
 from decoding.checks import Check, RuleError, boolean, integer, or_none
 from decoding.engine.blocks import BLOCK_SIZE, MAX_DEPTH, BlockPool, Change, num_blocks_of
@@ -20,7 +19,7 @@ from decoding.engine.group import Listener, SequenceGroup
 from decoding.engine.logprobs import TokenScore
 from decoding.engine.request import Request
 from decoding.engine.runner import Cache, Logits, Model, Row, Runner
-from decoding.engine.scheduler import Entry, Scheduler, Work
+from decoding.engine.scheduler import Entry, Scheduler
 from decoding.engine.scoring import ScoringGroup
 from decoding.engine.speculation import Drafter
 from decoding.errors import ContextLengthError, EngineError, LogitsError, ParameterError, Problem, shown
@@ -90,13 +89,6 @@ class EngineStats:
     num_draft_tokens: int
     num_accepted_tokens: int
     num_preemptions: int
-
-
-class _Rows(NamedTuple):
-    """Logits of a step: for each sequence the array, [rows, vocab], and its first row there; one that has them all."""
-
-    of: dict[Entry, tuple[Logits, int]]
-    matrix: Logits | None
 
 
 class Engine:
@@ -213,54 +205,55 @@ class Engine:
         for group in self._instant:
             group.finish_scored()
         self._instant.clear()
-        works: list[Work] = []
+        entries: list[Entry] = []
         try:
             self._guess()
-            works = self._scheduler.schedule()
+            entries = self._scheduler.schedule()
             self._runner.follow(self._pool.changes)
-            rows = self._run(works)
-            self._scheduler.commit(works)
-            self._draw([one for work in works if (one := self._drawing(work, rows)) is not None], rows.matrix)
-            for family in {work.entry.family for work in works if not work.entry.family.num_left}:
-                family.owner.first_logits = None  # nobody is left to start from them
+            drawing = self._run(entries)
+            self._scheduler.commit(entries)
+            self._draw([one for one in drawing if self._is_ready(one)])
         except BaseException as error:  # an interrupt, too, must not leave a step that is half done
-            self._fail(works, error)
-            if not works or not isinstance(error, Exception):
+            self._fail(entries, error)
+            if not entries or not isinstance(error, Exception):
                 raise
-        return len(works)
+        return len(entries)
 
-    def _run(self, works: Several[Work]) -> _Rows:
-        """The forward passes of a step."""
-        self._count(works)
-        kinds: dict[str, list[Work]] = {"plain": [], "guessed": [], "scored": []}
-        for work in works:
-            if work.num_new:
-                kinds["scored" if _is_scored(work) else "guessed" if work.num_draft else "plain"].append(work)
-        plain, rows, logits = kinds["plain"], dict[Entry, tuple[Logits, int]](), None
+    def _run(self, entries: Several[Entry]) -> list[Drawing]:
+        """The forward passes of a step: one for most sequences, which need the logits of their last token alone."""
+        plain, guessed, scored, drawing = list[Entry](), list[Entry](), list[Entry](), list[Drawing]()
+        for entry in entries:
+            self._num_fed += entry.num_new
+            if not entry.num_new:
+                drawing.append(Drawing(entry, entry.family.owner.first_logits, 0))
+            elif entry.owner is None and self._begins_scored(entry):
+                scored.append(entry)
+            else:
+                (guessed if entry.num_draft else plain).append(entry)
         if plain:
-            logits = self._runner.forward([_row(work) for work in plain])
-            rows.update((work.entry, (logits, row)) for row, work in enumerate(plain))
-        if kinds["guessed"]:
-            every, first = self._runner.forward([_row(work) for work in kinds["guessed"]], all_logits=True), 0
-            for entry, num_new, num_draft in kinds["guessed"]:
-                rows[entry] = (every, first + num_new - 1)
-                first += num_new + num_draft
-        for work in kinds["scored"]:
-            every = self._runner.forward([_row(work)], all_logits=True)  # [num_new, vocab]
-            self._score(work, every)
-            rows[work.entry] = (every, len(every) - 1)
-        return _Rows(rows, logits if len(plain) == len(works) else None)
+            logits = self._runner.forward(map(_row, plain))
+            drawing += [Drawing(entry, logits, row) for row, entry in enumerate(plain)]
+        if guessed:
+            logits, end = self._runner.forward(map(_row, guessed), all_logits=True), 0
+            for entry in guessed:
+                end += entry.num_new + entry.num_draft
+                drawing.append(Drawing(entry, logits, end - entry.num_draft - 1, entry.draft[: entry.num_draft]))
+        for entry in scored:
+            logits = self._runner.forward([_row(entry)], all_logits=True)  # [num_new, vocab]
+            self._score(entry, logits)
+            drawing.append(Drawing(entry, logits, len(logits) - 1))
+        return drawing
 
-    def _count(self, works: Several[Work]) -> None:
-        self._num_fed += sum(work.num_new for work in works)
-        for entry, num_new, _ in works:
-            if num_new and entry.owner is None and entry.family.owner.begin(entry.num_computed):
-                self._num_found += entry.num_computed
+    def _begins_scored(self, entry: Entry) -> bool:
+        """A part of a prompt is about to be fed; whether all its logits are wanted, for the tokens known to follow."""
+        if entry.family.owner.begin(entry.num_computed):
+            self._num_found += entry.num_computed
+        return bool(entry.family.owner.is_scored(entry))
 
-    def _score(self, work: Work, logits: Logits) -> None:
+    def _score(self, entry: Entry, logits: Logits) -> None:
         """Raw scores of the tokens that follow the ones just fed; an error ends the whole request."""
-        group, entry = work.entry.family.owner, work.entry
-        following, num_top = group.following(entry, work.num_new), group.num_top
+        group = entry.family.owner
+        following, num_top = group.following(entry, entry.num_new), group.num_top
         try:
             output = self._sampler.score(logits[: len(following)], following, num_top=num_top)
         except LogitsError as error:
@@ -268,56 +261,52 @@ class Engine:
             return
         group.add_scores(entry, [TokenScore.from_output(output, row, num_top) for row in range(len(following))])
 
-    def _drawing(self, work: Work, rows: _Rows) -> Drawing | None:
-        """The draw of a sequence whose tokens are all fed; None for the others."""
-        entry, group = work.entry, work.entry.family.owner
+    def _is_ready(self, one: Drawing) -> bool:
+        """Whether a token can be drawn: all is fed that is known, and the prompt has not failed or was all there is."""
+        entry = one.entry
+        if entry.owner is not None:
+            return not entry.num_pending
+        family, group = entry.family, entry.family.owner
         if group.error is not None:
-            self._scheduler.remove(entry.family)
+            self._scheduler.remove(family)
             group.fail_all(group.error)
         elif not entry.num_pending and group.is_only_scored:
             self._scheduler.finish(entry)
             group.finish_scored(entry)
         elif not entry.num_pending:
-            logits, first = rows.of.get(entry) or (group.first_logits, 0)
-            if entry.owner is None:
-                entry.owner = group.start(entry.choice)
-                if entry.family.num_left and group.first_logits is None:
-                    group.first_logits = logits[first : first + 1].copy()
-                if not entry.owner.num_output_tokens:  # forced to have none
-                    entry.owner.finish_empty()
-                    self._scheduler.finish(entry)
-                    group.tell(entry.owner)
-                    return None
-            return Drawing(entry, group, entry.owner, logits, first, entry.draft[: work.num_draft])
-        return None
+            if family.num_left and group.first_logits is None:
+                group.first_logits = one.row[None].copy()
+            entry.owner = group.start(entry.choice)
+            if entry.owner.num_output_tokens:
+                return True
+            entry.owner.finish_empty()  # forced to have none
+            self._scheduler.finish(entry)
+            group.tell(entry.owner)
+        return False
 
-    def _draw(self, drawing: list[Drawing], matrix: Logits | None) -> None:
+    def _draw(self, drawing: list[Drawing]) -> None:
         """Round by round: each sequence takes its token, or the error of its row, and then those that it guessed."""
-        if matrix is not None and len(matrix) != len(drawing):
-            matrix = None
         while drawing:
-            draw(self._sampler, drawing, matrix)
-            going_on = [one for one in drawing if one.goes_on()]
+            draw(self._sampler, drawing)
+            self._num_sampled += len(drawing)
+            going_on = [one for one in drawing if one.draft and one.goes_on()]
             for one in drawing:
-                self._settle(one, ends=one not in going_on)
-            drawing, matrix = going_on, None
+                sequence = one.sequence
+                if one.error is not None:  # what it left in the cache may be as wrong as its logits
+                    self._num_sampled -= 1
+                    sequence.fail(one.error)
+                if one.draft and one not in going_on:
+                    self._settle_guesses(one)
+                if sequence.finish_reason is not None:
+                    self._scheduler.finish(one.entry, forget=one.error is not None)
+                one.group.tell(sequence)
+            drawing = going_on
 
-    def _settle(self, one: Drawing, *, ends: bool) -> None:
-        """Tell what has come of a draw; `ends`: it was the last of this step."""
-        entry, group, sequence = one.entry, one.group, one.sequence
-        self._num_sampled += one.error is None
-        if one.error is not None:  # what it left in the cache may be as wrong as its logits
-            sequence.fail(one.error)
-        if ends and one.draft:
-            self._count_guesses(one)
-        if sequence.is_finished:
-            self._scheduler.finish(entry, forget=one.error is not None)
-        elif ends and one.draft:
-            self._scheduler.accept(entry, one.num_accepted)
-            self._runner.follow([Change(entry.slot or 0, entry.num_computed)])  # what was wrong must not linger
-        group.tell(sequence)
-
-    def _count_guesses(self, one: Drawing) -> None:
+    def _settle_guesses(self, one: Drawing) -> None:
+        """Keep what was guessed right, and let nothing linger of what was wrong."""
+        if one.sequence.finish_reason is None:
+            self._scheduler.accept(one.entry, one.num_accepted)
+            self._runner.follow([Change(one.entry.slot or 0, one.entry.num_computed)])
         one.group.metrics.num_draft_tokens += len(one.draft)
         one.group.metrics.num_accepted_tokens += one.num_accepted
         self._num_guessed += len(one.draft)
@@ -329,7 +318,7 @@ class Engine:
             return
         ready = []
         for entry in self._scheduler.running:
-            entry.draft = []
+            entry.draft = ()
             if entry.owner is not None and entry.num_pending == 1:
                 left = entry.owner.num_output_tokens - entry.owner.num_tokens - 1
                 room = min(left, self.max_tokens - len(entry.token_ids), self._num_draft_tokens)
@@ -337,30 +326,22 @@ class Engine:
                     ready.append((entry, room))
         self._drafter.guess(ready)
 
-    def _fail(self, works: Iterable[Work], cause: BaseException) -> None:
+    def _fail(self, entries: Iterable[Entry], cause: BaseException) -> None:
         """The step raised: all who took part in it end, and what they had is given back."""
         error = EngineError(f"the engine's step failed: {type(cause).__name__}")
         error.__cause__ = cause
-        for group in dict.fromkeys(work.entry.family.owner for work in works):
-            entries = self._scheduler.remove(group.family)
-            for entry in entries:
+        for group in dict.fromkeys(entry.family.owner for entry in entries):
+            for entry in self._scheduler.remove(group.family):
                 if entry.owner is not None:
                     entry.owner.fail(error)
                     group.tell(entry.owner)
             group.fail_all(error)
 
 
-def _is_scored(work: Work) -> bool:
-    """Whether every row of logits is wanted, for the tokens that are known to follow."""
-    entry = work.entry
-    return entry.owner is None and work.num_new > 0 and bool(entry.family.owner.is_scored(entry))
-
-
-def _row(work: Work) -> Row:
-    entry, num_new, num_draft = work
-    start = entry.num_computed
-    token_ids = entry.token_ids[start : start + num_new]
-    return Row(entry.slot or 0, start, token_ids + entry.draft[:num_draft] if num_draft else token_ids)
+def _row(entry: Entry) -> Row:
+    start, num_draft = entry.num_computed, entry.num_draft
+    token_ids = entry.token_ids[start : start + entry.num_new]
+    return Row(entry.slot or 0, start, [*token_ids, *entry.draft[:num_draft]] if num_draft else token_ids)
 
 
 def _num_blocks(settings: EngineSettings, max_tokens: int, token_bytes: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from typing import TypeAlias
@@ -49,7 +49,8 @@ class SequenceGroup:
         self.metrics = Metrics()
         self._has_begun = False
         self._arrival = time.perf_counter()
-        self._first_token_at = self._last_token_at = self._arrival
+        self._first_token_at: float | None = None
+        self._last_token_at = self._arrival
         self._tokenizer = tokenizer
         self._num_started = self._num_finished = 0
         self._num_sampled = 0
@@ -77,6 +78,8 @@ class SequenceGroup:
         if self._prompt is None:
             self._prompt = self._shown_prompt()
         self._num_started += 1
+        if self._num_started == self.num_runs:
+            self.first_logits = None
         return Sequence(self.request, choice, self._tokenizer, self._prompt)
 
     def start_next(self) -> Sequence | None:
@@ -113,19 +116,23 @@ class SequenceGroup:
             self.tell(sequence)
 
     def tell(self, sequence: Sequence) -> None:
-        """Count and rank a candidate that has ended; let the listener know what is new."""
-        if sequence.num_tokens:
-            self._last_token_at = time.perf_counter()
-            if self._first_token_at == self._arrival:
-                self._first_token_at = self._last_token_at
-        if sequence.is_finished:
-            self._num_finished += 1
-            self._num_sampled += sequence.num_tokens
-            self._ranking.add(sequence.finished_choice())
-        if self.is_done:
-            self._measure()
+        """Let the listener know what is new, once a candidate that has ended is counted and ranked."""
+        if sequence.num_tokens == 1 and self._first_token_at is None:
+            self._first_token_at = time.perf_counter()
+        if sequence.finish_reason is not None:
+            self._end(sequence)
         if self.listener is not None:
             self.listener(self, sequence)
+
+    def _end(self, sequence: Sequence) -> None:
+        """Count and rank a candidate."""
+        if sequence.num_tokens:
+            self._last_token_at = time.perf_counter()
+        self._num_finished += 1
+        self._num_sampled += sequence.num_tokens
+        self._ranking.add(sequence.finished_choice())
+        if self.is_done:
+            self._measure()
 
     def begin(self, num_cached: int) -> bool:
         """The prompt's first part is about to be fed, so many of its tokens the cache had; False for later parts."""
@@ -138,21 +145,21 @@ class SequenceGroup:
 
     def _measure(self) -> None:
         metrics, num_tokens = self.metrics, max(1, self._num_sampled)
-        metrics.first_token_seconds = self._first_token_at - self._arrival
+        first_token_at = self._arrival if self._first_token_at is None else self._first_token_at
+        metrics.first_token_seconds = first_token_at - self._arrival
         metrics.prefill_seconds = max(0.0, metrics.first_token_seconds - metrics.queue_seconds)
-        metrics.per_token_seconds = (self._last_token_at - self._first_token_at) / max(1, num_tokens - self.num_runs)
+        metrics.per_token_seconds = (self._last_token_at - first_token_at) / max(1, num_tokens - self.num_runs)
         metrics.num_preemptions = self.family.num_preemptions
         metrics.total_seconds = time.perf_counter() - self._arrival
 
-    def deltas(self, sequence: Sequence, first_index: int) -> Iterator[Delta]:
+    def deltas(self, sequence: Sequence, first_index: int) -> list[Delta]:
         """What `sequence` has released since the last call, as choice numbers from `first_index` on."""
         delta = sequence.delta(first_index + sequence.choice)
         if not (delta.text or delta.token_ids or delta.finish_reason):
-            return
-        yield delta
-        if self._is_greedy:
-            for index in range(1, self.request.params.n):
-                yield replace(deepcopy(delta), index=first_index + index)
+            return []
+        if not self._is_greedy:
+            return [delta]
+        return [delta, *(replace(deepcopy(delta), index=first_index + i) for i in range(1, self.request.params.n))]
 
     def result(self, model_name: str) -> CompletionResult:
         """All choices, once every candidate has ended."""

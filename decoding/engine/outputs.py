@@ -92,7 +92,7 @@ class Usage:
         return cls(sum(u.prompt_tokens for u in usages), sum(u.completion_tokens for u in usages))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for every token, and that would take twice as long
 class Delta:
     """What one step added to one choice; the pieces of a choice add up to the `Choice` of `complete`.
 

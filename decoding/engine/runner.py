@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -78,13 +78,19 @@ class Runner:
         """Whether what sequences share is there once for each of them."""
         return bool(getattr(self._cache, "copies", False))
 
-    def forward(self, rows: Sequence[Row], *, all_logits: bool = False) -> Logits:
+    def forward(self, rows: Iterable[Row], *, all_logits: bool = False) -> Logits:
         """One forward pass; logits [rows, vocab] of each row's last token, or [tokens, vocab] of all of them."""
+        slots, starts, counts, token_ids = list[int](), list[int](), list[int](), list[int]()
+        for slot, start, new in rows:
+            slots.append(slot)
+            starts.append(start)
+            counts.append(len(new))
+            token_ids += new
         batch = ForwardBatch(
-            token_ids=np.array([token_id for row in rows for token_id in row.token_ids], np.int32),
-            slots=np.array([row.slot for row in rows], np.int64),
-            num_new=np.array([len(row.token_ids) for row in rows], np.int64),
-            start=np.array([row.start for row in rows], np.int64),
+            token_ids=np.array(token_ids, np.int32),
+            slots=np.array(slots, np.int64),
+            num_new=np.array(counts, np.int64),
+            start=np.array(starts, np.int64),
             all_logits=all_logits,
         )
         return self._model.forward(batch, self._cache)

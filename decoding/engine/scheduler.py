@@ -8,9 +8,10 @@ youngest sequence gives up its own, and is computed again when its turn comes: t
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import Any
 
 from decoding.engine.blocks import BLOCK_SIZE, MAX_DEPTH, BlockPool, Prefix
 
@@ -46,7 +47,9 @@ class Family:
 class Entry:
     """One sequence. token_ids: all that is known of it; num_computed: how many of these the cache has in `slot`.
 
-    draft: guesses of the tokens after these, of which as many are checked as there is room for.
+    draft: guesses of the tokens after these, of which as many are checked as there is room for. num_new, num_draft: its
+    part in the step that has been scheduled: it feeds so many of its tokens, and so many guesses behind them. owner:
+    whom its tokens belong to, once the first has been drawn.
     """
 
     family: Family
@@ -54,7 +57,9 @@ class Entry:
     token_ids: list[int]
     num_computed: int = 0
     slot: int | None = None
-    draft: list[int] = field(default_factory=list)
+    draft: Sequence[int] = ()
+    num_new: int = 0
+    num_draft: int = 0
     memo: Any = None
     owner: Any = None
 
@@ -73,14 +78,6 @@ class Entry:
         """Tokens that may be fed at once."""
         left = len(self.family.token_ids) - self.num_computed
         return left if self.family.tails is not None and left > 0 else self.family.max_chunk
-
-
-class Work(NamedTuple):
-    """The part of one sequence in a step: it feeds `num_new` tokens, and `num_draft` guesses behind them."""
-
-    entry: Entry
-    num_new: int
-    num_draft: int
 
 
 @dataclass(slots=True)
@@ -112,59 +109,66 @@ class Scheduler:
         """Stand in line."""
         self.waiting.append(family)
 
-    def schedule(self) -> list[Work]:
-        """The next step: at most max_batched_tokens in all, and memory for each of them."""
-        works: dict[Entry, Work] = {}
+    def schedule(self) -> list[Entry]:
+        """Who takes part in the next step: at most max_batched_tokens in all, and memory for each of them."""
+        granted: dict[Entry, None] = {}
         budget, before = self.max_batched_tokens, self.num_preemptions
-        for entry in sorted(self.running, key=lambda entry: (entry.num_pending > 1, entry.order)):
-            budget -= self._grant(entry, budget, works)
+        for entry in sorted(self.running, key=lambda entry: entry.num_pending > 1):  # else they stay as they are
+            budget -= self._grant(entry, budget, granted)
         while budget > 0 and self.num_preemptions == before and (started := self._admit()) is not None:
-            budget -= self._grant(started, budget, works)
-        self._grant_drafts(works, budget)
-        return sorted(works.values(), key=lambda work: work.entry.slot or 0)  # neighbours in the cache are read at once
+            budget -= self._grant(started, budget, granted)
+        self._grant_drafts(granted, budget)
+        return sorted(granted, key=attrgetter("slot"))  # neighbours in the cache are read at once
 
-    def _grant(self, entry: Entry, budget: int, works: dict[Entry, Work]) -> int:
+    def _grant(self, entry: Entry, budget: int, granted: dict[Entry, None]) -> int:
         """Take `entry` into the step with what it needs or can have; returns how many tokens that is.
 
         Whoever loses its memory for it is taken out again; its tokens are then not given to anybody else.
         """
-        num_pending = entry.num_pending
+        num_pending, num_computed = entry.num_pending, entry.num_computed
         num_new = num_pending if num_pending <= 1 else min(num_pending, budget, entry.max_chunk)
         if entry.slot is None or (num_new == 0 and num_pending) or num_new > budget:
             return 0
-        while not self.pool.reserve(entry.slot, entry.num_computed + num_new):
+        needs_block = num_new > 1 or num_computed % BLOCK_SIZE == 0  # otherwise its last one has room
+        while needs_block and not self.pool.reserve(entry.slot, num_computed + num_new):
             if self._drop_source():
                 continue
             victim = self.running[-1]
-            works.pop(victim, None)
+            granted.pop(victim, None)
             self._preempt(victim)
             if victim is entry:
                 return 0
-        works[entry] = Work(entry, num_new, 0)
+        granted[entry] = None
+        entry.num_new, entry.num_draft = num_new, 0
         return num_new
 
-    def _grant_drafts(self, works: dict[Entry, Work], budget: int) -> None:
+    def _grant_drafts(self, granted: Iterable[Entry], budget: int) -> None:
         """Guesses are for what is left over."""
-        for entry, work in works.items():
-            num_draft = min(len(entry.draft), budget)
-            if not num_draft or not work.num_new == entry.num_pending > 0:
+        for entry in granted:
+            if not entry.draft or not entry.num_new == entry.num_pending > 0:
                 continue
+            num_draft = min(len(entry.draft), budget)
             if self.pool.reserve(entry.slot or 0, len(entry.token_ids) + num_draft):
-                works[entry] = work._replace(num_draft=num_draft)
+                entry.num_draft = num_draft
                 budget -= num_draft
 
-    def commit(self, works: list[Work]) -> None:
+    def commit(self, entries: Iterable[Entry]) -> None:
         """The step's tokens are in the cache."""
-        for entry, num_new, _ in works:
-            before, family = entry.num_computed, entry.family
-            entry.num_computed = now = before + num_new
+        for entry in entries:
+            before = entry.num_computed
+            entry.num_computed = now = before + entry.num_new
             if before // BLOCK_SIZE != now // BLOCK_SIZE:
                 self.pool.commit(entry.slot or 0, entry.token_ids, now)
-            if family.is_prefilling and entry.choice == 0 and entry.num_computed >= len(family.token_ids):
-                family.is_prefilling = False
-                if family.num_left:
-                    family.source = Prefix(entry.slot or 0, len(family.token_ids))
-                    self.pool.hold(family.source.slot, family, family.source.num_tokens)
+            if entry.owner is None and entry.choice == 0 and now >= len(entry.family.token_ids):
+                self._hold_prompt(entry, entry.family)
+
+    def _hold_prompt(self, entry: Entry, family: Family) -> None:
+        """The first sequence has fed the prompt: those to come start from there."""
+        if family.is_prefilling:
+            family.is_prefilling = False
+            if family.num_left:
+                family.source = Prefix(entry.slot or 0, len(family.token_ids))
+                self.pool.hold(family.source.slot, family, family.source.num_tokens)
 
     def accept(self, entry: Entry, num_tokens: int) -> None:
         """So many of the guesses that the step has fed were right: they are in the cache, and among its tokens."""

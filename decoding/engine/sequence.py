@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from decoding.engine.logprobs import OffsetCounter, TokenScore, token_logprob
-from decoding.engine.outputs import Choice, Delta, TokenLogprob
+from decoding.engine.outputs import Choice, Delta, Logprobs
 from decoding.engine.processors import Processing
 from decoding.engine.request import Request
 from decoding.engine.transcript import NO_PREFIX, Prefix, Transcript
 from decoding.errors import DecodingError
 from decoding.text.detokenizer import Detokenizer
-from decoding.text.stops import StopMatcher
+from decoding.text.stops import StopMatch, StopMatcher
 from decoding.text.tokenizer import Tokenizer
 from decoding.types import FinishReason
 
@@ -27,6 +27,9 @@ class Sequence:
         self.choice = choice
         self.state = request.new_state(choice)
         self.processing = Processing(request.processors, request.sampling, self.state) if request.processors else None
+        self.drawing_state = self.state if self.processing is None else self.processing.state
+        self.is_special = bool(request.processors or request.forced is not None or request.on_sample is not None)
+        self.is_reported = params.logprobs is not None or params.ranks_candidates
         self.num_output_tokens = request.num_tokens_of(choice)
         self.num_tokens = 0
         self.finish_reason: FinishReason | None = None
@@ -39,13 +42,14 @@ class Sequence:
             self._detokenizer = Detokenizer(
                 tokenizer, request.token_ids, params.skip_special_tokens, at_start=params.suffix is None
             )
+        self._has_logprobs = params.logprobs is not None
         self._matcher = StopMatcher(request.stops)
         self._has_stops = bool(params.stop)
         self._may_cut = self._has_stops and not params.include_stop_str_in_output
         self._min_tokens = params.min_tokens
         self._ending_ids = frozenset((*params.stop_token_ids, *(() if params.ignore_eos else request.eos_token_ids)))
         self._offsets = OffsetCounter(prompt.data)
-        self._transcript = Transcript(prompt if params.echo else NO_PREFIX)
+        self._transcript = Transcript(prompt if params.echo else NO_PREFIX, may_cut=self._may_cut)
 
     @property
     def is_finished(self) -> bool:
@@ -54,18 +58,21 @@ class Sequence:
 
     def append(self, token_id: int, score: TokenScore | None, raw_logprob: float) -> None:
         """Take the token that was drawn; `score` with logprobs, `raw_logprob` counts where best_of ranks."""
+        self.num_tokens += 1
+        self._raw_logprob_sum += raw_logprob  # float64, in token order
         ends = token_id in self._ending_ids
         data = b"" if ends or self._detokenizer is None else self._detokenizer.append(token_id)
         entry = None
         if score is not None:
             entry = token_logprob(self._tokenizer, token_id, data, self._offsets.add(data), score)
-        self.num_tokens += 1
-        self._raw_logprob_sum += raw_logprob  # float64, in token order
+        match, num_held = self._look_for_stop(data) if self._has_stops and not ends else (None, 0)
+        self._transcript.add(token_id, data, entry, num_held)
         if ends:
-            self._transcript.add(token_id, data, entry)
             self._finish("stop", token_id)
-        else:
-            self._look_for_end(token_id, data, entry)
+        elif match is not None:  # it wins over a length that is reached by the same token
+            self._finish("stop", match.stop, self._transcript.num_bytes - num_held)
+        elif self.num_tokens >= self.num_output_tokens:
+            self._finish("length")
 
     def finish_empty(self) -> None:
         """End before the first token, because none was asked for."""
@@ -78,14 +85,14 @@ class Sequence:
 
     def delta(self, index: int) -> Delta:
         """What was released since the last call, as choice number `index`."""
-        pieces = self._transcript.take()
+        text, token_ids, entries = self._transcript.take()
         return Delta(
             index=index,
-            text=pieces.text,
-            token_ids=pieces.token_ids,
+            text=text,
+            token_ids=token_ids,
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
-            logprobs=None if self.request.params.logprobs is None else pieces.logprobs(),
+            logprobs=Logprobs.from_tokens(entries) if self._has_logprobs else None,
             seed=self.state.seed,
             error=self.error,
             num_sampled=self.num_tokens,
@@ -93,38 +100,29 @@ class Sequence:
 
     def finished_choice(self) -> Choice:
         """The whole candidate, numbered by its candidate index."""
-        params, pieces = self.request.params, self._transcript.whole()
+        text, token_ids, entries = self._transcript.whole()
         return Choice(
             index=self.choice,
-            text=pieces.text,
-            token_ids=pieces.token_ids,
+            text=text,
+            token_ids=token_ids,
             finish_reason=self.finish_reason or "error",
             stop_reason=self.stop_reason,
-            logprobs=None if params.logprobs is None else pieces.logprobs(),
+            logprobs=Logprobs.from_tokens(entries) if self._has_logprobs else None,
             seed=self.state.seed,
-            mean_logprob=self._raw_logprob_sum / max(1, self.num_tokens) if params.ranks_candidates else None,
+            mean_logprob=self._raw_logprob_sum / max(1, self.num_tokens)
+            if self.request.params.ranks_candidates
+            else None,
             error=self.error,
             candidate=self.state.choice,
         )
 
-    def _look_for_end(self, token_id: int, data: bytes, entry: TokenLogprob | None) -> None:
-        """A stop string first: it wins over a length that is reached by the same token."""
-        transcript = self._transcript
-        match = self._matcher.feed(data, ignore=self.num_tokens < self._min_tokens) if self._has_stops else None
-        is_last = match is not None or self.num_tokens >= self.num_output_tokens
-        held = self._matcher.held if self._may_cut and not is_last else 0
-        if not (is_last or held or transcript.holds) and (data or not self._may_cut):
-            transcript.pass_on(token_id, data, entry)
-            return
-        transcript.add(token_id, data, entry)
-        if match:
-            self._finish("stop", match.stop, match.start if self._may_cut else match.end)
-        elif is_last:
-            self._finish("length")
-        elif self._may_cut:
-            transcript.release(transcript.num_bytes - held)
-        else:  # nothing can be taken back
-            transcript.release(transcript.num_bytes + 1)
+    def _look_for_stop(self, data: bytes) -> tuple[StopMatch | None, int]:
+        """What a token's bytes bring to an end, and how many bytes of the text must not be shown: yet, or ever."""
+        matcher = self._matcher
+        match = matcher.feed(data, ignore=self.num_tokens < self._min_tokens)
+        if match is None:
+            return None, matcher.held if self._may_cut else 0
+        return match, self._transcript.num_bytes + len(data) - (match.start if self._may_cut else match.end)
 
     def _finish(self, reason: FinishReason, stop_reason: str | int | None = None, cut: int | None = None) -> None:
         self.finish_reason = reason

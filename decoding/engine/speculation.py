@@ -37,7 +37,7 @@ class PromptLookup:
             if entry.memo is None:
                 entry.memo = _NgramIndex()
             start = entry.memo.find(entry.token_ids)
-            entry.draft = [] if start is None else entry.token_ids[start : start + room]
+            entry.draft = () if start is None else entry.token_ids[start : start + room]
 
 
 class _NgramIndex:
@@ -108,7 +108,7 @@ class DraftModel:
         output = self._sampler.sample(logits, [entry.owner.state for entry, _ in going], on_error="status")
         drawn = list(zip(going, output.token_ids.tolist(), strict=True))
         for (entry, _), token_id in drawn:
-            entry.draft += [token_id] if token_id >= 0 else []
+            entry.draft = [*entry.draft, token_id] if token_id >= 0 else entry.draft
         return [(entry, room) for (entry, room), token_id in drawn if token_id >= 0 and len(entry.draft) < room]
 
     def _feed(self, entry: Entry) -> Row:

@@ -61,8 +61,13 @@ class Utf8Decoder:
     """
 
     def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._unfinished = b""
 
     def feed(self, data: bytes, final: bool = False) -> str:
         """The characters that `data` completes; with `final`, an unfinished one becomes U+FFFD."""
-        return self._decoder.decode(data, final)
+        if data.isascii() and not self._unfinished:
+            return data.decode()
+        data = self._unfinished + data
+        text, num_bytes = codecs.utf_8_decode(data, "replace", final)
+        self._unfinished = data[num_bytes:]
+        return text

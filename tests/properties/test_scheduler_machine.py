@@ -49,16 +49,17 @@ class EngineMachine(RuleBasedStateMachine):
         """One step as the engine takes it; some of those that got a token end, and with `draft` guess some first."""
         for entry in self.scheduler.running:
             entry.draft = [9] * min(draft, self.scheduler.max_tokens - len(entry.token_ids))
-        works = self.scheduler.schedule()
-        assert works, "somebody always gets on"
-        assert sum(work.num_new + work.num_draft for work in works) <= self.scheduler.max_batched_tokens
+        entries = self.scheduler.schedule()
+        assert entries, "somebody always gets on"
+        assert sum(entry.num_new + entry.num_draft for entry in entries) <= self.scheduler.max_batched_tokens
         self.follow()
-        for entry, num_new, num_draft in works:
-            fed = entry.token_ids[entry.num_computed :][:num_new] + [9] * num_draft
+        for entry in entries:
+            fed = entry.token_ids[entry.num_computed :][: entry.num_new] + [9] * entry.num_draft
+            assert entry.num_computed + len(fed) <= BLOCK_SIZE * self.pool._slots[entry.slot].end, "memory for all"
             assert self.cache.prefix(entry.slot, entry.num_computed) == entry.token_ids[: entry.num_computed]
             self.cache.extend(entry.slot, entry.num_computed, fed)
-        self.scheduler.commit(works)
-        for entry, *_ in works:
+        self.scheduler.commit(entries)
+        for entry in entries:
             if entry.num_pending:
                 continue
             entry.token_ids.append(token)
