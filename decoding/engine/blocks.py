@@ -80,7 +80,7 @@ class BlockPool:
         self.num_blocks = num_blocks
         self.num_used = 0
         self.changes: list[Change] = []
-        self._keeps = keeps
+        self.keeps = keeps
         self._copies = copies
         self._slots = [_Slot() for _ in range(num_slots)]
         self._index: dict[Digest, int] = {}
@@ -165,7 +165,7 @@ class BlockPool:
     def commit(self, index: int, token_ids: Sequence[int], num_tokens: int) -> None:
         """The first `num_tokens` of `token_ids` are in the slot for good: full blocks of them may be found."""
         slot = self._slots[index]
-        if not self._keeps or num_tokens // BLOCK_SIZE <= len(slot.digests):
+        if not self.keeps or num_tokens // BLOCK_SIZE <= len(slot.digests):
             return
         if not slot.digests and slot.first:
             slot.digests = [*digests_of(token_ids[: slot.first * BLOCK_SIZE])]

@@ -209,17 +209,37 @@ class Scheduler:
         return entry
 
     def _open(self, entry: Entry) -> Prefix | None:
-        """Also None where those that run would soon have to take back what they spare now."""
+        """Also None where those that run would soon have to take back what they spare now, or where it is better to
+        wait for a block that one of them is about to have.
+        """
         if self.running and self.pool.num_blocks - self.pool.num_live < len(self.running):
             return None
         prefix = entry.family.source if entry.choice == entry.family.num_started else None
         if prefix is None and entry.family.finds:
             most = len(entry.token_ids) - 1 if entry.family.tails is None else len(entry.family.token_ids)
             prefix = self.pool.match(entry.token_ids, most)
+            if entry not in self.preempted and self._is_coming(entry.token_ids[:most], prefix):
+                return None
         opened = self._opened(entry, prefix)
         if opened is None and prefix is not None and not self.running:  # what is shared may be what is in the way
             return self._opened(entry, None)
         return opened
+
+    def _is_coming(self, token_ids: list[int], found: Prefix | None) -> bool:
+        """Whether the first block that was not found is one that a running sequence feeds now, so that it will be.
+
+        Nobody waits for those that are fed in small chunks.
+        """
+        end = BLOCK_SIZE if found is None else found.num_tokens + BLOCK_SIZE
+        return (
+            self.pool.keeps
+            and end <= len(token_ids)
+            and any(
+                entry.num_computed < end <= len(entry.token_ids) and entry.token_ids[:end] == token_ids[:end]
+                for entry in self.running
+                if entry.family.finds and entry.family.tails is None
+            )
+        )
 
     def _opened(self, entry: Entry, prefix: Prefix | None) -> Prefix | None:
         opened = self.pool.open(prefix)

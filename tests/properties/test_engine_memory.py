@@ -183,3 +183,30 @@ def test_candidates_share_the_blocks_of_their_prompt():
     assert llm.stats.num_running == 16
     assert llm.stats.num_blocks_live == 5 + 16
     assert model.num_tokens < 5 * BLOCK_SIZE + 2 * 16
+
+
+def test_what_is_being_fed_is_waited_for():
+    """Of prompts that begin alike and come at once, the beginning is fed once; without a prefix cache, by each."""
+    prompt, params = [97] * 40, SamplingParams(max_tokens=2, seed=1)
+    others = [[98, 99], [*prompt, 98], [97] * 20]
+    alone = [make_llm(prefix_cache=False).complete(one, params) for one in (prompt, prompt, *others)]
+    llm = make_llm(max_num_seqs=8, max_batched_tokens=500, kv_cache_bytes=None)
+    together = llm.complete([prompt, prompt, *others], params)
+    assert together == alone
+    assert [result.metrics.cached_tokens for result in together] == [0, 32, 0, 32, 16]
+    assert llm.stats.num_cached_tokens == 80
+    apart = make_llm(max_num_seqs=8, max_batched_tokens=500, kv_cache_bytes=None, prefix_cache=False)
+    assert apart.complete([prompt, prompt, *others], params) == alone
+    assert apart.stats.num_prompt_tokens - llm.stats.num_prompt_tokens == 80
+
+
+def test_nobody_waits_for_a_prompt_that_is_fed_in_small_chunks():
+    """A prompt that is scored for echo is fed slowly: an equal one that is not scored is computed beside it."""
+    prompt = [97] * 40
+    llm = make_llm(max_num_seqs=8, max_batched_tokens=500, kv_cache_bytes=None)
+    scored, plain = llm.complete(
+        [prompt, prompt],
+        [SamplingParams(max_tokens=2, echo=True, logprobs=0, seed=1), SamplingParams(max_tokens=2, seed=1)],
+    )
+    assert scored.metrics.cached_tokens == plain.metrics.cached_tokens == 0
+    assert llm.stats.num_steps == 2
