@@ -1,13 +1,19 @@
 """Speculated = plain, with every penalty, bias, mask and processor, however good or bad the guesses are."""
 
+import pickle
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from decoding.errors import ParameterError
+from decoding.engine.engine import Engine, EngineSettings
+from decoding.engine.request import make_request
+from decoding.errors import LogitsError, ParameterError
 from decoding.llm import LLM
 from decoding.params import SamplingParams
+from decoding.sampler import Sampler
+from decoding.testing import logits_batches, sampling_params, vocab_sizes
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
 
 TOKENIZER = byte_tokenizer([b"ab", b"ba"], ["<eos>"])
@@ -113,3 +119,52 @@ def test_what_cannot_guess():
     other = LLM.from_parts(ScriptedModel(hashed_logits(), 7))
     with pytest.raises(ParameterError, match="same vocabulary"):
         make_llm(speculation=other)
+
+
+class Dictated:
+    """Guesses the tokens that it was given, once."""
+
+    def __init__(self, draft):
+        self.draft = draft
+
+    def guess(self, ready):
+        """The draft, as far as there is room."""
+        for entry, room in ready:
+            entry.draft, self.draft = self.draft[:room], []
+
+
+@given(st.data())
+def test_the_engine_checks_guesses_as_verify_does(data):
+    """On random rows, parameters and drafts: the tokens, the correction and the number accepted of `Sampler.verify`.
+
+    With every penalty, bias, mask and sampler; the draft is what plain decoding draws, changed in up to two places.
+    """
+    vocab_size = data.draw(vocab_sizes())
+    logits = data.draw(logits_batches(vocab_size, data.draw(st.integers(2, 6))))  # the first row is that of the prompt
+    model = ScriptedModel(lambda token_ids, _: logits[len(token_ids) - 3], vocab_size)
+    prompt = data.draw(st.lists(st.integers(0, vocab_size - 1), min_size=3, max_size=3))
+    request = make_request(prompt, data.draw(sampling_params(vocab_size)), model.config, None)
+    sampler, state = Sampler(vocab_size), request.new_state(0)
+    try:
+        sampler.sample(logits[0], [state])
+        plain = pickle.loads(pickle.dumps(state))
+        draft = [int(sampler.sample(row, [plain]).token_ids[0]) for row in logits[1:]][:-1]
+    except LogitsError:
+        assume(False)
+    for place in data.draw(st.lists(st.integers(0, len(draft) - 1), max_size=2)) if draft else ():
+        draft[place] = data.draw(st.integers(0, vocab_size - 1))
+    verified = sampler.verify(logits[1 : len(draft) + 2], state, draft)
+
+    engine = Engine(model, None, EngineSettings(num_draft_tokens=8), Dictated(draft))
+    states = []
+    group = engine.add_request(request, lambda group, candidate: states.append(candidate.state))
+    engine.step()
+    engine.step() if not group.is_done else None
+    tokens = states[-1].output_token_ids
+    if group.is_done:  # a stop token, on which the engine ends and `verify` does not
+        assert tokens == state.output_token_ids[: len(tokens)]
+        assert tokens[-1] in request.params.stop_token_ids
+    else:
+        assert tokens == state.output_token_ids
+        assert pickle.dumps(states[-1]) == pickle.dumps(state)
+        assert engine.stats.num_accepted_tokens == verified.num_accepted

@@ -42,3 +42,14 @@ def test_it_runs_and_reports(engine: ModuleType, tmp_path: Path, capsys: pytest.
     assert found["poisson"][0]["first_token_ms_p50"] <= found["poisson"][0]["first_token_ms_p99"]
     assert [one["guesses"] for one in found["speculation"]] == ["none", "prompt_lookup"]
     assert "us a sequence" in capsys.readouterr().out
+
+
+def test_stops(engine: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`python -m benchmarks.stops` has a line for each text, none of which ends at a stop string."""
+    stops = importlib.import_module("benchmarks.stops")
+    monkeypatch.setattr(stops, "NUM_CHARACTERS", 3000)
+    assert stops.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in stops.cases():
+        (line,) = [line for line in lines if line.startswith(name + "  ")]
+        assert [float(number) >= 0 for number in line.removeprefix(name).split()] == [True] * 4
