@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,11 @@ from decoding.api.settings import ApiSettings
 from decoding.engine.group import SequenceGroup
 from decoding.errors import DecodingError, ParameterError, shown
 from decoding.llm import LLM
+
+if sys.platform != "win32":
+    import fcntl
+else:
+    fcntl = None
 
 _MAX_OPEN = 256
 """Requests that are in the engine at once; the others stay in their file."""
@@ -50,8 +56,8 @@ class BatchRun:
 
     Output lines come in the order in which requests finish; `custom_id` says whose they are. A run that was
     interrupted at any point is gone on with by starting it again: an unfinished line at the output's end is cut off.
-    Raises ParameterError for an input that is no file, and for an output that is no batch output; OSError where it
-    cannot write.
+    Raises ParameterError for an input that is no file, and for an output that is no batch output or that another run is
+    writing; OSError where it cannot write.
     """
 
     def __init__(self, llm: LLM, source: Path, target: Path, settings: ApiSettings | None = None) -> None:
@@ -61,9 +67,13 @@ class BatchRun:
             raise ParameterError.single("output", str(target), "must not be the input")
         self._llm = llm
         self._source = source
-        self._target = target
         self._settings = ApiSettings() if settings is None else settings
-        self._answered, self._refused = _answered(target)
+        self._output = _locked(target)
+        try:
+            self._answered, self._refused = _answered(target)
+        except BaseException:
+            self._output.close()
+            raise
         self._seen: set[str] = set()
         self._open: list[_Open] = []
         with source.open("rb") as lines:
@@ -71,7 +81,7 @@ class BatchRun:
 
     def run(self, tell: Callable[[BatchCounts], None]) -> BatchCounts:
         """All of it; `tell` is called after every step. Leaving by an exception frees what was in the engine."""
-        with self._source.open("rb") as source, self._target.open("a", encoding="utf-8") as target:
+        with self._source.open("rb") as source, self._output as target:
             lines = (line for line in source if line.strip())
             try:
                 while self._fill(lines, target) or self._open:
@@ -149,6 +159,21 @@ class BatchRun:
         target.flush()
         self.counts.num_answered += 1
         self.counts.num_failed += failed
+
+
+def _locked(target: Path) -> IO[str]:
+    """The output, for appending; as long as it is open no other run may have it (where the system has such locks)."""
+    output = target.open("a", encoding="utf-8")
+    try:
+        if fcntl is not None:
+            fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        output.close()
+        rule = "must not be the output of another run at the same time"
+        raise ParameterError.single("output", str(target), rule) from None
+    except OSError:  # a file system without locks
+        pass
+    return output
 
 
 def _custom_id(line: bytes) -> str | None:

@@ -17,7 +17,7 @@ from decoding.engine.logprobs import TokenScore
 from decoding.engine.runner import Logits
 from decoding.engine.scheduler import Entry
 from decoding.engine.sequence import Sequence
-from decoding.errors import DecodingError
+from decoding.errors import DecodingError, EmptySupportError, EngineError, NonFiniteLogitsError
 from decoding.sampler import Sampler, SamplerOutput
 
 
@@ -76,7 +76,7 @@ def draw(sampler: Sampler, drawing: Several[Drawing]) -> None:
     output = sampler.sample(matrix, [sequence.drawing_state for sequence in sequences], on_error="status")
     for row, (one, sequence, token_id) in enumerate(zip(drawing, sequences, output.token_ids.tolist(), strict=True)):
         if token_id < 0:
-            one.error = output.failures[row]
+            one.error = _numbered(output.failures[row], sequence)
             continue
         score, raw_logprob = (
             _reported(sampler, sequence, token_id, output, row) if sequence.is_reported else (None, 0.0)
@@ -88,23 +88,38 @@ def draw(sampler: Sampler, drawing: Several[Drawing]) -> None:
 
 
 def _prepared(sampler: Sampler, drawing: Several[Drawing]) -> tuple[list[Drawing], Logits]:
-    """Those whose processors did not fail, and their rows in one array; who watches their draws is told."""
+    """Those whose processors did not fail, and their rows in one array."""
     rows, ready = [], []
     for one in drawing:
         try:
-            processing = one.sequence.processing
-            rows.append(one.row if processing is None else processing.row(one.row, one.entry.token_ids))
+            rows.append(_prepared_row(sampler, one))
             ready.append(one)
         except DecodingError as error:
-            one.error = error
-    matrix = np.stack(rows) if rows else np.empty((0, 0), np.float32)
-    for row, one in enumerate(ready):
-        request, state = one.sequence.request, one.sequence.drawing_state
-        if request.forced is not None:
-            state.force(request.forced[one.sequence.choice][state.position])
-        if request.on_sample is not None:
-            request.on_sample(sampler, matrix[row : row + 1], [state])
-    return ready, matrix
+            one.error = _numbered(error, one.sequence)
+    return ready, np.stack(rows) if rows else np.empty((0, 0), np.float32)
+
+
+def _prepared_row(sampler: Sampler, one: Drawing) -> Logits:
+    """A row as its processors leave it; who watches the draw is told."""
+    sequence, row = one.sequence, one.row
+    request, state = sequence.request, sequence.drawing_state
+    if sequence.processing is not None:
+        row = sequence.processing.row(row, one.entry.token_ids)
+    if request.forced is not None:
+        state.force(request.forced[sequence.choice][state.position])
+    if request.on_sample is not None:
+        try:
+            request.on_sample(sampler, row[None], [state])
+        except Exception as error:
+            raise EngineError(f"on_sample raised {type(error).__name__}: {error}") from error
+    return row
+
+
+def _numbered(error: DecodingError, sequence: Sequence) -> DecodingError:
+    """An error that has the number of the output token for its row: the row of a batch is nobody's business."""
+    if isinstance(error, (NonFiniteLogitsError, EmptySupportError)):
+        return type(error)(sequence.num_tokens, *error.args[1:])
+    return error
 
 
 def _reported(

@@ -129,6 +129,7 @@ class Engine:
         self._tokenizer = tokenizer
         self._instant: list[SequenceGroup] = []
         self._drafter = drafter
+        self._is_stepping = False
         self._num_draft_tokens = settings.num_draft_tokens
         self._num_guessed = self._num_accepted = 0
         self._num_requests = self._num_steps = self._num_fed = self._num_found = self._num_sampled = 0
@@ -199,8 +200,18 @@ class Engine:
         """One round for everything that fits; returns how many sequences took part.
 
         A row of logits that nothing can be drawn from ends its own candidate; a forward pass that raises ends those
-        that took part in it, with an EngineError that has the cause.
+        that took part in it, with an EngineError that has the cause. EngineError for a call from within a step: by a
+        logits processor, say.
         """
+        if self._is_stepping:
+            raise EngineError("the engine is in the middle of a step, and cannot begin another")
+        self._is_stepping = True
+        try:
+            return self._step()
+        finally:
+            self._is_stepping = False
+
+    def _step(self) -> int:
         self._num_steps += 1
         for group in self._instant:
             group.finish_scored()

@@ -18,7 +18,7 @@ import numpy as np
 
 from decoding.engine.logprobs import TokenScore
 from decoding.engine.runner import Logits
-from decoding.errors import ProcessorError
+from decoding.errors import EmptySupportError, ProcessorError
 from decoding.output import SamplerOutput
 from decoding.params import SamplingParams
 from decoding.reference import logits as edits
@@ -78,6 +78,8 @@ class Processing:
         edited: Logits = row.logits
         for processor in self._processors:
             edited = _applied(processor, list(token_ids), edited)
+        if not (edited > -np.inf).any() and (logits > -np.inf).any():
+            raise EmptySupportError(0, "processors")
         return edited
 
     def commit(self, token_id: int, output: SamplerOutput, row: int) -> None:

@@ -138,3 +138,16 @@ def test_the_command_survives_ctrl_c(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "were there already" in done.stderr
     assert len({json.loads(one)["custom_id"] for one in target.read_text().splitlines()}) == 24
+
+
+def test_two_runs_never_write_one_output(tmp_path):
+    """The second is refused, and changes nothing, as long as the first is there; after that it goes on."""
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(line("a") + line("b"))
+    first = BatchRun(make_llm(), source, target)
+    command = [sys.executable, "-m", "decoding", "batch", source, target]
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert second.returncode != 0
+    assert "must not be the output of another run at the same time" in second.stderr
+    assert first.run(lambda counts: None).num_answered == 2
+    assert BatchRun(make_llm(), source, target).run(lambda counts: None).num_skipped == 2

@@ -113,3 +113,52 @@ def test_what_is_no_list_of_processors(value):
     """A ParameterError before anything is computed."""
     with pytest.raises(ParameterError, match="processors="):
         make_llm().complete("ab", processors=value)
+
+
+def test_a_processor_that_bans_everything_is_named_as_the_stage():
+    """The error has the stage, and the number of the token, alone and in a batch."""
+
+    def ban(token_ids, logits):
+        return logits if len(token_ids) < 5 else np.full_like(logits, -np.inf)
+
+    llm = make_llm()
+    params = SamplingParams(max_tokens=9, ignore_eos=True, seed=1)
+    results = llm.complete(["a", "ab", "abcd"], params, processors=[ban], on_error="status")
+    assert [str(result.choices[0].error) for result in results] == [
+        f"logits[{number}]: no token is left to draw after stage processors" for number in (4, 3, 1)
+    ]
+
+
+def test_a_step_within_a_step_is_its_own_error():
+    """A processor that asks the engine that runs it: its request fails, nobody else's, and nothing is left behind."""
+    llm = make_llm()
+
+    def ask(token_ids, logits):
+        llm.complete("x", SamplingParams(max_tokens=1))
+
+    params = SamplingParams(max_tokens=4, ignore_eos=True, seed=1)
+    groups = llm.host.add([*llm.host.requests("a", params, [ask])[0], *llm.host.requests("b", params)[0]])
+    while llm.host.step():
+        pass
+    (asking,), (other,) = (group.result("m").choices for group in groups)
+    assert isinstance(asking.error, ProcessorError)
+    assert "the engine is in the middle of a step" in str(asking.error)
+    assert other == make_llm().complete("b", params).choices[0]
+    assert (llm.stats.num_running, llm.stats.num_waiting, llm.stats.num_blocks_live) == (0, 0, 0)
+
+
+def test_a_watcher_that_raises_fails_its_own_request():
+    """`on_sample` is the caller's, too: the others in the step go on."""
+
+    def watch(sampler, logits, states):
+        raise KeyError("gone")
+
+    llm = make_llm()
+    params = SamplingParams(max_tokens=4, ignore_eos=True, seed=1)
+    groups = llm.host.add([*llm.host.requests("a", params, (), watch)[0], *llm.host.requests("b", params)[0]])
+    while llm.host.step():
+        pass
+    (watched,), (other,) = (group.result("m").choices for group in groups)
+    assert str(watched.error) == "on_sample raised KeyError: 'gone'"
+    assert isinstance(watched.error.__cause__, KeyError)
+    assert other == make_llm().complete("b", params).choices[0]
