@@ -106,7 +106,9 @@ def _applied(processor: Processor, token_ids: list[int], logits: Logits) -> Logi
     try:
         returned = processor(token_ids, logits)
         result = logits if returned is None else np.asarray(returned)
-    except Exception as error:
+    except KeyboardInterrupt:  # the user's, who does not mean the processor
+        raise
+    except BaseException as error:  # an exit, too, would take everybody's engine with it
         raise ProcessorError(name, f"raised {type(error).__name__}: {error}") from error
     if result.shape != logits.shape or result.dtype.kind != "f":
         raise ProcessorError(name, f"must return floats of shape {logits.shape}, not {result.dtype} {result.shape}")

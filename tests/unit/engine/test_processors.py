@@ -147,6 +147,23 @@ def test_a_step_within_a_step_is_its_own_error():
     assert (llm.stats.num_running, llm.stats.num_waiting, llm.stats.num_blocks_live) == (0, 0, 0)
 
 
+def test_a_processor_that_exits_ends_its_own_request():
+    """`sys.exit` in a processor does not end the thread that everybody's engine runs in; Ctrl-C goes through."""
+
+    def leave(token_ids, logits):
+        raise SystemExit(3)
+
+    def interrupted(token_ids, logits):
+        raise KeyboardInterrupt
+
+    llm = make_llm()
+    with pytest.raises(ProcessorError, match="leave: raised SystemExit: 3"):
+        llm.complete("a", processors=[leave])
+    with pytest.raises(KeyboardInterrupt):
+        llm.complete("a", processors=[interrupted])
+    assert (llm.stats.num_running, llm.stats.num_waiting, llm.stats.num_blocks_live) == (0, 0, 0)
+
+
 def test_a_watcher_that_raises_fails_its_own_request():
     """`on_sample` is the caller's, too: the others in the step go on."""
 
