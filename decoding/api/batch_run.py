@@ -165,7 +165,7 @@ def _locked(target: Path) -> IO[str]:
     """The output, for appending; as long as it is open no other run may have it (where the system has such locks)."""
     output = target.open("a", encoding="utf-8")
     try:
-        if fcntl is not None:
+        if fcntl is not None and target.is_file():
             fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         output.close()
@@ -191,7 +191,7 @@ def _answered(target: Path) -> tuple[set[str], Counter[tuple[str | None, str]]]:
     What is behind its last newline, a line cut off, is removed.
     """
     answered, refused, size = set[str](), Counter[tuple[str | None, str]](), 0
-    if not target.exists():
+    if not target.is_file():  # a pipe or a device cannot be read again
         return answered, refused
     with target.open("rb") as lines:
         for number, line in enumerate(lines, 1):

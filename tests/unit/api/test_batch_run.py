@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -138,6 +139,17 @@ def test_the_command_survives_ctrl_c(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "were there already" in done.stderr
     assert len({json.loads(one)["custom_id"] for one in target.read_text().splitlines()}) == 24
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_output_that_is_no_file_is_not_read(tmp_path):
+    """What a device has is no output of a batch, nor does it end; a full disk is said, and leaves nothing running."""
+    (tmp_path / "in.jsonl").write_text(line("a"))
+    llm = make_llm()
+    with pytest.raises(OSError, match="No space left"):
+        BatchRun(llm, tmp_path / "in.jsonl", Path("/dev/full")).run(lambda counts: None)
+    assert (llm.stats.num_running, llm.stats.num_waiting, llm.stats.num_blocks_live) == (0, 0, 0)
+    assert BatchRun(llm, tmp_path / "in.jsonl", Path("/dev/null")).run(lambda counts: None).num_answered == 1
 
 
 def test_two_runs_never_write_one_output(tmp_path):
