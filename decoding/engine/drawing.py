@@ -78,9 +78,9 @@ def draw(sampler: Sampler, drawing: Several[Drawing]) -> None:
         if token_id < 0:
             one.error = _numbered(output.failures[row], sequence)
             continue
-        score, raw_logprob = (
-            _reported(sampler, sequence, token_id, output, row) if sequence.is_reported else (None, 0.0)
-        )
+        score, raw_logprob = None, 0.0
+        if sequence.is_reported:
+            score, raw_logprob = _reported(sampler, sequence, token_id, output, row)
         if sequence.processing is not None:
             sequence.processing.commit(token_id, output, row)
         sequence.append(token_id, score, raw_logprob)

@@ -18,6 +18,9 @@ class Sequence:
     """A candidate from its first token to its finished `Choice`; the engine gives it tokens, it says when it ends.
 
     A stream (`delta`) and the finished choice are made of the same released pieces, so they cannot differ.
+
+    drawing_state: what the sampler draws with. is_special: whether something is to be done to its rows first, or
+    somebody watches. is_reported: whether anything is wanted of a token but the token itself.
     """
 
     def __init__(self, request: Request, choice: int, tokenizer: Tokenizer | None, prompt: Prefix) -> None:
