@@ -163,7 +163,8 @@ class Engine:
     def add_request(self, request: Request, listener: Listener | None = None) -> SequenceGroup:
         """Queue a request. Raises ContextLengthError for a prompt that the memory can never hold.
 
-        listener: called within `step` for each candidate that has got a token or has ended.
+        listener: called within `step` for each candidate that has got a token or has ended. It may add and abort
+            requests; if it raises, the step fails.
         """
         if len(request.token_ids) > self.max_tokens:
             raise ContextLengthError(len(request.token_ids), self.max_tokens)
@@ -275,6 +276,8 @@ class Engine:
     def _is_ready(self, one: Drawing) -> bool:
         """Whether a token can be drawn: all is fed that is known, and the prompt has not failed or was all there is."""
         entry = one.entry
+        if entry.slot is None:  # aborted by a listener, just now
+            return False
         if entry.owner is not None:
             return not entry.num_pending
         family, group = entry.family, entry.family.owner
@@ -302,6 +305,8 @@ class Engine:
             self._num_sampled += len(drawing)
             going_on = [one for one in drawing if one.draft and one.goes_on()]
             for one in drawing:
+                if one.entry.slot is None:  # aborted by a listener, just now
+                    continue
                 sequence = one.sequence
                 if one.error is not None:  # what it left in the cache may be as wrong as its logits
                     self._num_sampled -= 1
@@ -311,7 +316,7 @@ class Engine:
                 if sequence.finish_reason is not None:
                     self._scheduler.finish(one.entry, forget=one.error is not None)
                 one.group.tell(sequence)
-            drawing = going_on
+            drawing = [one for one in going_on if one.entry.slot is not None]
 
     def _settle_guesses(self, one: Drawing) -> None:
         """Keep what was guessed right, and let nothing linger of what was wrong."""

@@ -122,7 +122,11 @@ class SequenceGroup:
         if sequence.finish_reason is not None:
             self._end(sequence)
         if self.listener is not None:
-            self.listener(self, sequence)
+            try:
+                self.listener(self, sequence)
+            except BaseException:  # the step fails, and that is not told to a listener which would raise again
+                self.listener = None
+                raise
 
     def _end(self, sequence: Sequence) -> None:
         """Count and rank a candidate."""

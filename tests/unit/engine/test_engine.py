@@ -206,3 +206,64 @@ def test_min_tokens_keeps_eos_away():
     (result,), _ = run(scripted(eager), [("x", {"min_tokens": 3, "seed": 1})])
     assert len(result.choices[0].token_ids) == 4
     assert result.choices[0].stop_reason == 256
+
+
+@pytest.mark.parametrize("victims", ["own", "other", "both"])
+@pytest.mark.parametrize("speculates", [False, True])
+def test_a_listener_may_abort_whatever_it_likes_at_any_call(victims, speculates):
+    """Of two requests that are told of, one or both are taken back at call 1, 2, 3 ...; the third is untouched."""
+    params = SamplingParams(n=2, max_tokens=5, seed=1, ignore_eos=True)
+    model = scripted()
+    requests = [make_request(prompt, params, model.config, TOKENIZER) for prompt in ("hello", "hellp", "x")]
+    (expected,), _ = run(scripted(), [("x", {"n": 2, "max_tokens": 5, "seed": 1, "ignore_eos": True})])
+    for when in range(1, 25):
+        engine = Engine(model, TOKENIZER, EngineSettings(max_num_seqs=6), Guesses() if speculates else None)
+        calls, told = [], []
+
+        def listen(group, sequence, engine=engine, calls=calls, told=told, when=when):
+            calls.append(group)
+            for one in told if len(calls) == when else ():
+                if victims == "both" or (victims == "own") == (one is group):
+                    engine.abort(one)
+
+        told += [engine.add_request(request, listen) for request in requests[:2]]
+        untouched = engine.add_request(requests[2])
+        while engine.has_work:
+            engine.step()
+        assert choices(untouched.result("test")) == choices(expected), when
+        stats = engine.stats
+        assert (stats.num_running, stats.num_waiting, stats.num_blocks_live) == (0, 0, 0)
+
+
+class Guesses:
+    """Always the same tokens."""
+
+    def guess(self, ready):
+        """As many as there is room for."""
+        for entry, room in ready:
+            entry.draft = [157, 69, 165][:room]
+
+
+def test_a_listener_that_raises_fails_the_step_and_no_later_one():
+    """All who took part hear of it but the one that raised; nothing is left half done."""
+    model = scripted()
+    engine = make_engine(model)
+    params = SamplingParams(n=2, max_tokens=3, seed=1, ignore_eos=True)
+    told = []
+
+    def raises(group, sequence):
+        raise KeyError("listener")
+
+    requests = [make_request(prompt, params, model.config, TOKENIZER) for prompt in ("a", "b", "c")]
+    failing = engine.add_request(requests[0], raises)
+    beside = engine.add_request(requests[1], lambda group, sequence: told.append(sequence.finish_reason))
+    while engine.has_work:
+        engine.step()
+    for group in (failing, beside):
+        assert [type(choice.error.__cause__) for choice in group.result("test").choices] == [KeyError, KeyError]
+    assert told.count("error") == 2
+    after = engine.add_request(requests[2])
+    while engine.has_work:
+        engine.step()
+    assert [choice.finish_reason for choice in after.result("test").choices] == ["length", "length"]
+    assert engine.stats.num_blocks_live == 0
