@@ -72,7 +72,8 @@ class EngineStats:
     """The engine at this moment, in plain numbers; totals are since it was made.
 
     Blocks are of `block_size` tokens. num_blocks_used counts what is kept for later prompts, too; num_blocks_live what
-    sequences rely on.
+    sequences rely on. num_prompt_tokens: those of prompts (and of what is scored behind them) that were computed;
+    num_cached_tokens: those that were found instead.
     """
 
     num_running: int
@@ -214,9 +215,8 @@ class Engine:
 
     def _step(self) -> int:
         self._num_steps += 1
-        for group in self._instant:
-            group.finish_scored()
-        self._instant.clear()
+        while self._instant:
+            self._instant.pop(0).finish_scored()
         entries: list[Entry] = []
         try:
             self._guess()
@@ -235,10 +235,9 @@ class Engine:
         """The forward passes of a step: one for most sequences, which need the logits of their last token alone."""
         plain, guessed, scored, drawing = list[Entry](), list[Entry](), list[Entry](), list[Drawing]()
         for entry in entries:
-            self._num_fed += entry.num_new
             if not entry.num_new:
                 drawing.append(Drawing(entry, entry.family.owner.first_logits, 0))
-            elif entry.owner is None and self._begins_scored(entry):
+            elif entry.owner is None and self._begin(entry):
                 scored.append(entry)
             else:
                 (guessed if entry.num_draft else plain).append(entry)
@@ -256,8 +255,9 @@ class Engine:
             drawing.append(Drawing(entry, logits, len(logits) - 1))
         return drawing
 
-    def _begins_scored(self, entry: Entry) -> bool:
-        """A part of a prompt is about to be fed; whether all its logits are wanted, for the tokens known to follow."""
+    def _begin(self, entry: Entry) -> bool:
+        """Count a part of a prompt that is fed; whether all its logits are wanted, for the tokens known to follow."""
+        self._num_fed += entry.num_new
         if entry.family.owner.begin(entry.num_computed):
             self._num_found += entry.num_computed
         return bool(entry.family.owner.is_scored(entry))
