@@ -8,6 +8,7 @@ would have got alone.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from collections.abc import Sequence as Several
 from dataclasses import dataclass, fields
@@ -340,7 +341,14 @@ class Engine:
                 room = min(left, self.max_tokens - len(entry.token_ids), self._num_draft_tokens)
                 if room > 0:
                     ready.append((entry, room))
-        self._drafter.guess(ready)
+        try:
+            self._drafter.guess(ready)
+        except Exception as error:  # without guesses the texts are the same
+            self._drafter = None
+            for entry, _ in ready:
+                entry.draft = ()
+            problem = f"{type(error).__name__}: {error}"
+            warnings.warn(f"speculation is off from now on: who guesses raised {problem}", RuntimeWarning, stacklevel=2)
 
     def _fail(self, entries: Iterable[Entry], cause: BaseException) -> None:
         """The step raised: all who took part in it end, and what they had is given back."""

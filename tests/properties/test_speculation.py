@@ -112,6 +112,25 @@ def test_a_guess_that_leads_to_nan_fails_when_plain_decoding_does():
     assert plain.choices[0].logprobs == speculated.choices[0].logprobs
 
 
+def test_who_raises_is_not_asked_again():
+    """A draft model that fails costs its guesses, with a warning, and nothing else."""
+
+    def broken(token_ids, vocab_size):
+        if len(token_ids) == 9:
+            raise MemoryError("draft")
+        return short_memory(token_ids, vocab_size)
+
+    params = SamplingParams(seed=1, max_tokens=30)
+    llm = make_llm(speculation=make_llm(broken))
+    with pytest.warns(RuntimeWarning, match="speculation is off from now on: who guesses raised MemoryError: draft"):
+        results = llm.complete(["ab", "abc", "b"], params)
+    assert results == make_llm().complete(["ab", "abc", "b"], params)
+    assert llm.stats.num_draft_tokens > 0
+    before = llm.stats.num_draft_tokens
+    assert llm.complete("ba", params) == make_llm().complete("ba", params)
+    assert (llm.stats.num_draft_tokens, llm.stats.num_blocks_live) == (before, 0)
+
+
 def test_what_cannot_guess():
     """An unknown word, or a model of another vocabulary."""
     with pytest.raises(ParameterError, match="speculation='ngram'"):
