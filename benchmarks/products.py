@@ -47,7 +47,7 @@ def rates(num_inputs: int, num_outputs: int, tokens: int, rounds: int) -> list[f
     whole = weights.reshape(count, num_inputs, num_outputs)  # the same memory: what the numbers are does not matter
     alone, together = Crew(1), Crew(len(available_cpus()) or 1)
     found = [seconds([lambda w=w: np.matmul(x, w, out=out) for w in whole], rounds)]
-    with BlasThreads().adjusted():  # one thread for OpenBLAS
+    with BlasThreads().adjusted(0):  # one thread for OpenBLAS
         for crew in (alone, together):
             found.append(seconds([lambda w=w, c=crew: multiply(x, w, out, c) for w in weights], rounds))
     return [2e-9 * tokens * num_inputs * num_outputs / one for one in found]

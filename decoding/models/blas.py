@@ -3,7 +3,9 @@
 OpenBLAS divides a product evenly among its threads and waits for the slowest. If another program has one of the CPUs,
 that wait is a time slice of the scheduler, longer than most products: on two CPUs of which one was busy, decoding with
 two threads was three to five times as slow as with one. Our own threads (crew.py), which take the place of OpenBLAS's
-where it multiplies small matrices as they lie, wait in the same way. The results do not depend on the number.
+where it multiplies small matrices as they lie, wait in the same way. An event loop beside the engine is such a program,
+too, and a step of a tiny model has nothing to divide: one product of a million multiplications made two threads of it,
+which saved 10 us, and cost 4 ms in one step of ten. The results do not depend on the number.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,10 +21,14 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 STAT = Path("/proc/stat")
 _INTERVAL = 0.1  # seconds between two looks: ten of the ticks in which the kernel counts
 _STALE = 1.0  # seconds after which a look says nothing any more of how busy the machine is now
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_LIVELY = 0.1  # of a CPU: an event loop that takes more is left one, because somebody waits whenever it has to wait
+_LARGE = 1 << 21  # multiplications of a product from which dividing it saves more than meeting another thread costs
 _IDLE = (3, 4)  # columns: idle, and waiting for a disk
 _COUNTED = 8  # the rest is counted in these already
 _IN_PLACE = ("SkylakeX", "Cooperlake", "SapphireRapids")  # processors for which OpenBLAS has kernels for small matrices
@@ -33,6 +40,7 @@ class _Look(NamedTuple):
     clock: float
     busy: float  # of all CPUs that this process may use
     own: float  # of this process
+    loop: float  # of its event loop, where another thread computes
 
 
 class _Functions(NamedTuple):
@@ -54,13 +62,16 @@ class BlasThreads:
         self._last: _Look | None = None
 
     @contextmanager
-    def adjusted(self) -> Iterator[int]:
-        """As many threads as are worth it: OpenBLAS's, or for a crew while OpenBLAS has one; afterwards as before."""
+    def adjusted(self, size: int) -> Iterator[int]:
+        """As many threads as are worth it: OpenBLAS's, or for a crew while OpenBLAS has one; afterwards as before.
+
+        size: multiplications of the largest product, below which OpenBLAS has one.
+        """
         if self._functions is None or self._most == 1:
             yield self._most
             return
         self._look()
-        self._functions.set(1 if multiplies_in_place() else self._now)
+        self._functions.set(1 if multiplies_in_place() or size < _LARGE else self._now)
         try:
             yield self._now
         finally:
@@ -72,18 +83,26 @@ class BlasThreads:
         if self._last is not None and clock - self._last.clock < _INTERVAL:
             return
         cpus = available_cpus()
-        look = _Look(clock, busy_seconds(self._stat, cpus), time.process_time())
+        look = _Look(clock, busy_seconds(self._stat, cpus), time.process_time(), _event_loop_seconds())
         if self._last is None or clock - self._last.clock > _STALE:
             self._now = self._most
         else:
-            taken = (look.busy - self._last.busy) - (look.own - self._last.own)
-            self._now = _worthwhile(self._most, len(cpus), taken / (clock - self._last.clock))
+            _, busy, own, loop = np.subtract(look, self._last) / (clock - self._last.clock)
+            self._now = _worthwhile(self._most, len(cpus), busy - own + (loop > _LIVELY))
         self._last = look
 
 
 def _worthwhile(most: int, num_cpus: int, taken: float) -> int:
     """Threads, of at most `most`, where others take so many of the CPUs on average."""
     return max(1, min(most, num_cpus - round(taken)))
+
+
+def _event_loop_seconds() -> float:
+    """What the main thread has taken, where it is not the one that asks; 0 where nobody knows."""
+    main = threading.main_thread().ident
+    if main is None or main == threading.get_ident() or not hasattr(time, "pthread_getcpuclockid"):
+        return 0.0
+    return time.clock_gettime(time.pthread_getcpuclockid(main))
 
 
 def available_cpus() -> set[int]:

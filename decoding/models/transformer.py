@@ -46,6 +46,7 @@ class Transformer:
         self._scratch = Scratch()
         self._threads = BlasThreads()
         self._crew = Crew()
+        self._widest = config.hidden_size * max(config.vocab_size, config.intermediate_size)
         ropes = {layer.rope for layer in config.layers if layer.rope is not None}
         self._tables = {rope: RotaryTable(rope, config.head_dim) for rope in ropes}
         self._recomputing: Rope | None = next((rope for rope in ropes if rope.recomputes_past), None)
@@ -70,7 +71,10 @@ class Transformer:
         config, weights = self.config, self._weights
         batch.check(config.vocab_size, cache.num_slots, config.max_position_embeddings)
         cache.prepare(batch)
-        with np.errstate(over="ignore", invalid="ignore"), self._threads.adjusted() as threads:
+        with (
+            np.errstate(over="ignore", invalid="ignore"),
+            self._threads.adjusted(self._widest * len(batch.token_ids)) as threads,
+        ):
             self._crew.size = threads if multiplies_in_place() else 1
             if self._recomputing is not None:
                 self._recompute_past(self._recomputing, batch, cache)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import resource
 import signal
 import socket
@@ -35,6 +36,8 @@ def serve(models: Mapping[str, LLM], listener: socket.socket, settings: ServerSe
     sys.setswitchinterval(_SWITCH_INTERVAL)
     AppStatus.enable_automatic_graceful_drain = False  # streams go on until the engine has ended them
     app, service = create_app(models, settings)
+    gc.collect()
+    gc.freeze()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ignore)  # uvicorn raises the signal once more when it is done
     _Server(_config(app, settings), service).run(sockets=[listener])

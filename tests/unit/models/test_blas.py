@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +19,13 @@ class Machine:
 
     def __init__(self, stat: Path) -> None:
         self.stat, self.clock, self.own, self.others, self.threads = stat, 100.0, 3.0, 50.0, 4
+        self.loop = 1.0
 
-    def pass_time(self, seconds: float, *, own: float, others: float) -> None:
-        """So many seconds, in which so many CPUs were taken."""
+    def pass_time(self, seconds: float, *, own: float, others: float, loop: float = 0.0) -> None:
+        """So many seconds, in which so many CPUs were taken; of our own an event loop took so many."""
         self.clock += seconds
         self.own += seconds * own
+        self.loop += seconds * loop
         self.others += seconds * others
         ticks = round((self.own + self.others) * 100)
         lines = [
@@ -47,6 +51,7 @@ def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine.pass_time(0, own=0, others=0)
     clock = SimpleNamespace(monotonic=lambda: machine.clock, process_time=lambda: machine.own)
     monkeypatch.setattr(blas, "time", clock)
+    monkeypatch.setattr(blas, "_event_loop_seconds", lambda: machine.loop)
     monkeypatch.setattr(blas, "available_cpus", lambda: {0, 1, 2, 3})
     monkeypatch.setattr(blas, "busy_seconds", lambda stat, _: busy_seconds(stat, {0}))
     monkeypatch.setattr(blas, "_find_functions", lambda: blas._Functions(machine.get, machine.set))
@@ -54,8 +59,8 @@ def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return machine
 
 
-def _threads(threads: BlasThreads) -> int:
-    with threads.adjusted() as number:
+def _threads(threads: BlasThreads, size: int = 1 << 30) -> int:
+    with threads.adjusted(size) as number:
         return number
 
 
@@ -68,6 +73,33 @@ def test_as_many_threads_as_cpus_that_nobody_else_takes(computer: Machine, other
     assert _threads(threads) == expected
     computer.pass_time(0.5, own=1.0, others=0)
     assert _threads(threads) == 4
+
+
+@pytest.mark.parametrize(("loop", "expected"), [(0.05, 4), (0.2, 3), (0.9, 3)])
+def test_an_event_loop_that_has_something_to_do_is_left_a_cpu(computer: Machine, loop: float, expected: int) -> None:
+    """A whole one, although it is our own and needs a part of it: whoever it writes to would wait."""
+    threads = BlasThreads(computer.stat)
+    _threads(threads)
+    computer.pass_time(0.5, own=2.0, others=0.2, loop=loop)
+    assert _threads(threads) == expected
+
+
+def test_small_products_are_not_divided(computer: Machine) -> None:
+    """Below two million multiplications the library has one thread, on the idlest machine."""
+    threads = BlasThreads(computer.stat)
+    for size, expected in ((0, 1), ((1 << 21) - 1, 1), (1 << 21, 4)):
+        with threads.adjusted(size):
+            assert computer.threads == expected
+
+
+def test_the_event_loop_is_the_main_thread_seen_from_another() -> None:
+    """Its CPU time, and nothing where the main thread itself computes."""
+    with ThreadPoolExecutor() as pool:
+        before = pool.submit(blas._event_loop_seconds).result()
+        sum(range(1_000_000))
+        after = pool.submit(blas._event_loop_seconds).result()
+    assert 0 < after - before <= after <= time.process_time()
+    assert blas._event_loop_seconds() == 0.0
 
 
 def test_what_others_did_long_ago_does_not_count(computer: Machine) -> None:
@@ -85,10 +117,10 @@ def test_the_setting_holds_for_the_block_only(computer: Machine) -> None:
     threads = BlasThreads(computer.stat)
     _threads(threads)
     computer.pass_time(0.5, own=1, others=3)
-    with threads.adjusted() as number:
+    with threads.adjusted(1 << 30) as number:
         assert computer.threads == number == 1
     assert computer.threads == 4
-    with pytest.raises(ZeroDivisionError), threads.adjusted():
+    with pytest.raises(ZeroDivisionError), threads.adjusted(1 << 30):
         raise ZeroDivisionError
     assert computer.threads == 4
 
@@ -98,7 +130,7 @@ def test_the_library_has_one_thread_where_a_crew_has_the_others(
 ) -> None:
     """Where small matrices are multiplied in place, the number is for our own threads."""
     monkeypatch.setattr(blas, "multiplies_in_place", lambda: True)
-    with BlasThreads(computer.stat).adjusted() as number:
+    with BlasThreads(computer.stat).adjusted(1 << 30) as number:
         assert (number, computer.threads) == (4, 1)
     assert computer.threads == 4
 
