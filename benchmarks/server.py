@@ -23,10 +23,10 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.server_client import Arrivals, answer, seconds_of, stream
+from benchmarks.server_client import Arrivals, seconds_of, stream
 from decoding.bench import machine, machine_lines
 
-STREAMS, TOKENS = 32, 200
+STREAMS, TOKENS, ROUNDS = 32, 200, 5
 MANY, MANY_TOKENS = 1000, 32
 HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n"
 STORIES = Path(__file__).resolve().parents[2] / "shared" / "models" / "stories260K"
@@ -35,6 +35,7 @@ BOUNDS = {
     "CPU a streamed token, us": 250.0,
     "first token, ms over the engine's": 10.0,
     "p99 gap / median gap": 1.5,
+    "p99 gap / median gap, bundled model": 1.5,
     "errors of 1,000 streams": 0.0,
     "refusing n = 10^9, slowest, ms": 50.0,
     "health under 1,000 streams, slowest, ms": 100.0,
@@ -77,46 +78,47 @@ async def many(port: int, name: str, streams: int, tokens: int) -> list[Arrivals
     return await asyncio.gather(*(stream(port, request(name, seed, tokens)) for seed in range(streams)))
 
 
-def p99_over_median(gaps: Sequence[float]) -> float:
+def p99_over_median(values: Sequence[float]) -> float:
     """How far the slowest hundredth is from the middle."""
-    return quantiles(gaps, n=100)[98] / median(gaps)
+    return quantiles(values, n=100)[98] / median(values)
+
+
+def machine_noise() -> float:
+    """The same ratio of a fixed piece of work, 500 times: what it is where nothing but the machine varies."""
+    times = []
+    for _ in range(500):
+        start = time.perf_counter()
+        sum(range(150_000))
+        times.append(time.perf_counter() - start)
+    return p99_over_median(times)
 
 
 async def steady(port: int, pid: int | None, name: str) -> dict[str, float]:
-    """32 streams: CPU a token, gaps; and the first token of a stream alone."""
+    """32 streams, round after round: CPU a token, gaps; and the first token of a stream alone."""
     alone = [await stream(port, request(name, seed, 2)) for seed in range(40)]
     cpu = cpu_seconds(pid) if pid else 0.0
     start = time.perf_counter()
-    every = await many(port, name, STREAMS, TOKENS)
+    rounds = [await many(port, name, STREAMS, TOKENS) for _ in range(ROUNDS)]
     seconds = time.perf_counter() - start
-    num_tokens = sum(len(one.times) for one in every)
+    num_tokens = sum(len(one.times) for every in rounds for one in every)
+    gaps = [[gap for one in every for gap in one.gaps] for every in rounds]
     return {
         "cpu": (cpu_seconds(pid) - cpu) / num_tokens if pid else float("nan"),
         "tokens/s": num_tokens / seconds,
-        "p99": p99_over_median([gap for one in every for gap in one.gaps]),
-        "gap": median(gap for one in every for gap in one.gaps),
+        "p99": median(map(p99_over_median, gaps)),
         "first": median(one.times[0] for one in alone),
     }
 
 
-async def let_in(port: int) -> float:
-    """How many completions run, wait, or have been answered."""
-    _, _, page = await answer(port, "GET", "/metrics")
-    counted = r'^decoding_(?:engine_(?:running|waiting)|requests_total\{route="/v1/completions").* (\S+)$'
-    return sum(map(float, re.findall(counted, page.decode(), flags=re.M)))
-
-
 async def crowd(port: int, name: str) -> dict[str, float]:
-    """1,000 streams at once; health is asked from the moment at which all have been let in."""
-    health = [(await seconds_of(port, "GET", "/health"))[1]]
-    before = await let_in(port)
-    task = asyncio.ensure_future(many(port, name, MANY, MANY_TOKENS))
-    while not task.done() and await let_in(port) < before + MANY:
-        await asyncio.sleep(0.1)
-    while not task.done():
-        health.append((await seconds_of(port, "GET", "/health"))[1])
-        await asyncio.sleep(0.02)
-    every = task.result()
+    """1,000 streams at once; another process asks for the server's health all the while, from before they come."""
+    command = [sys.executable, "-m", "benchmarks.server_client", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as probe:
+        assert probe.stdout is not None
+        probe.stdout.readline()
+        every = await many(port, name, MANY, MANY_TOKENS)
+        probe.terminate()
+        health = [float(line) for line in probe.stdout]
     bad = sum(one.status != 200 or not one.is_whole for one in every)
     return {
         "errors of 1,000 streams": bad,
@@ -168,8 +170,10 @@ async def refusals(port: int, name: str) -> dict[str, float]:
 def measure(model: str) -> dict[str, float]:
     """All figures."""
     name = Path(model).name if model else "bundled"
-    command = [sys.executable, "-m", "benchmarks.server_engine", model, str(STREAMS), str(TOKENS)]
+    command = [sys.executable, "-m", "benchmarks.server_engine", model, *map(str, (STREAMS, TOKENS, ROUNDS))]
     engine = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    with serving("") as (port, pid):
+        bundled = asyncio.run(steady(port, pid, "bundled"))
     with serving(model) as (port, pid):
         found = asyncio.run(steady(port, pid, name))
         figures = {
@@ -180,7 +184,9 @@ def measure(model: str) -> dict[str, float]:
             "first token, ms over the engine's": 1e3 * (found["first"] - engine["first"]),
             "  the engine's own, ms": 1e3 * engine["first"],
             "p99 gap / median gap": found["p99"],
-            "  the engine's own": p99_over_median(engine["gaps"]),
+            "  the engine's own": median(map(p99_over_median, engine["gaps"])),
+            "  a fixed sum on this machine": machine_noise(),
+            "p99 gap / median gap, bundled model": bundled["p99"],
             **asyncio.run(refusals(port, name)),
             **asyncio.run(crowd(port, name)),
             **asyncio.run(siege(port, name)),
@@ -202,16 +208,22 @@ def compared(figures: dict[str, float], peer: dict[str, float]) -> dict[str, flo
     }
 
 
+def held(pid: int) -> str:
+    """A process's memory, threads and open files."""
+    found = re.findall(r"^(?:VmRSS|Threads):\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), flags=re.M)
+    resident, threads = map(int, found)
+    return f"{resident / 1024:.1f} MiB, {threads} threads, {len(os.listdir(f'/proc/{pid}/fd'))} files"
+
+
 def soak(model: str, seconds: float) -> None:
-    """Streams come, end and are cut off for so long; memory and errors, a line every half minute."""
+    """Streams come, end and are cut off for so long; errors and what the server holds, a line every half minute."""
     name = Path(model).name if model else "bundled"
     with serving(model) as (port, pid):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             until = min(end, time.monotonic() + 30)
             num, bad = asyncio.run(_churn(port, name, until))
-            resident = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-            print(f"{num} streams, {bad} bad, {int(resident[1]) // 1024 if resident else 0} MiB", flush=True)
+            print(f"{num} streams, {bad} bad; {held(pid)}", flush=True)
 
 
 async def _churn(port: int, name: str, until: float) -> tuple[int, int]:

@@ -1,7 +1,8 @@
-"""The engine without a server, in a process of its own: `python -m benchmarks.server_engine MODEL STREAMS TOKENS`.
+"""The engine without a server, in a process of its own.
 
-Prints one JSON object: CPU seconds and tokens of so many streams at once, the gaps between their deltas, and how
-long the first token of a stream takes when it is alone. What the server costs is the difference.
+`python -m benchmarks.server_engine MODEL STREAMS TOKENS ROUNDS` prints one JSON object: CPU seconds and tokens of so
+many streams at once, round after round, the gaps between their deltas in each round, and how long the first token of
+a stream takes when it is alone. What the server costs is the difference.
 """
 
 from __future__ import annotations
@@ -27,15 +28,16 @@ async def _arrivals(engine: AsyncEngine, prompt: str, params: SamplingParams) ->
     return [time.perf_counter() - start async for _ in handle]
 
 
-async def _measure(model: str, streams: int, tokens: int) -> dict[str, Any]:
+async def _measure(model: str, streams: int, tokens: int, rounds: int) -> dict[str, Any]:
     engine = AsyncEngine(LLM(model or None, max_num_seqs=streams))
     alone = [await _arrivals(engine, f"Once {i}", _params(2, i)) for i in range(FIRST_TOKENS)]
-    cpu = time.process_time()
-    every = await asyncio.gather(*(_arrivals(engine, f"Once {i}", _params(tokens, i)) for i in range(streams)))
+    cpu, gaps = time.process_time(), []
+    for _ in range(rounds):
+        every = await asyncio.gather(*(_arrivals(engine, f"Once {i}", _params(tokens, i)) for i in range(streams)))
+        gaps.append([after - before for one in every for before, after in pairwise(one)])
     cpu = time.process_time() - cpu
     await engine.close()
-    gaps = [after - before for one in every for before, after in pairwise(one)]
-    num_tokens = sum(map(len, every))
+    num_tokens = rounds * streams * tokens
     return {"cpu": cpu, "tokens": num_tokens, "gaps": gaps, "first": median(one[0] for one in alone)}
 
 
@@ -45,4 +47,4 @@ def _params(tokens: int, seed: int) -> SamplingParams:
 
 if __name__ == "__main__":
     sys.setswitchinterval(0.001)  # as the server does
-    print(json.dumps(asyncio.run(_measure(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))))
+    print(json.dumps(asyncio.run(_measure(sys.argv[1], *map(int, sys.argv[2:])))))

@@ -6,11 +6,13 @@ between it and the socket.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import re
 import secrets
 import time
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,6 +24,35 @@ from decoding.server.service import Service, wire_error
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _OPEN_TO_ALL = ("/health", "/docs", "/openapi.json")
+_LET_IN_AT_ONCE = 4
+
+
+class _Turnstile:
+    """Lets a few requests in for each turn of the event loop.
+
+    A thousand that come at once would otherwise be dealt with in one turn, and whoever asks in the meantime, for the
+    server's health or for the next token, would be answered after the last of them.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self) -> None:
+        """Wait for one's turn."""
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        self._waiting.append(turn)
+        if len(self._waiting) == 1:
+            loop.call_soon(self._let_in, loop)
+        await turn
+
+    def _let_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        for _ in range(min(_LET_IN_AT_ONCE, len(self._waiting))):
+            turn = self._waiting.popleft()
+            if not turn.done():  # whoever waited may have been cancelled
+                turn.set_result(None)
+        if self._waiting:
+            loop.call_soon(self._let_in, loop)
 
 
 class Edge:
@@ -31,6 +62,7 @@ class Edge:
         self._app = app
         self._service = service
         self._keys = [key.encode() for key in service.settings.api_keys]
+        self._turnstile = _Turnstile()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, from its headers to its line in the log."""
@@ -40,7 +72,8 @@ class Edge:
         visit = _Visit(scope, send, self._service)
         self._service.num_open += 1
         try:
-            self._admit(scope, visit)
+            if self._admit(scope):
+                await self._turnstile.enter()
             await self._app(scope, receive, visit.send)
         except Exception as error:
             if not visit.has_begun:  # the framework has answered, and logged, what a route raises
@@ -49,8 +82,8 @@ class Edge:
             self._service.num_open -= 1
             visit.close()
 
-    def _admit(self, scope: Scope, visit: _Visit) -> None:
-        """Raise the ApiError of a request that is not let in."""
+    def _admit(self, scope: Scope) -> bool:
+        """Raise the ApiError of a request that is not let in; whether it has to stand in line for it."""
         settings = self._service.settings
         size = sum(len(name) + len(value) for name, value in scope["headers"])
         if size > settings.max_header_bytes:
@@ -58,13 +91,14 @@ class Edge:
                 431, f"headers: must have at most {settings.max_header_bytes:,} bytes", code="headers_too_large"
             )
         if scope["path"].startswith(_OPEN_TO_ALL):
-            return
+            return False
         if self._keys and not self._knows(scope["headers"]):
             raise ApiError(401, "a valid API key is needed: Authorization: Bearer KEY", code="invalid_api_key")
         if self._service.is_draining:
             raise ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
         if self._service.num_open > settings.max_open_requests:
             raise ApiError(503, "too many requests are open", code="too_many_requests", retry_after=1)
+        return True
 
     def _knows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Whether one of the keys was given; every key is compared, each in constant time."""

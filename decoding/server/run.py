@@ -24,6 +24,9 @@ from decoding.server.service import Service
 from decoding.server.settings import ServerSettings
 
 _BACKLOG = 2048
+_ACCEPTED_AT_ONCE = 16
+_FULL_COLLECTION = 100
+"""Collections of the middle generation for one of everything (Python's own: 10)."""
 _SWITCH_INTERVAL = 0.001
 """How long the engine's thread may keep the interpreter from the event loop, in seconds (Python's own: 0.005)."""
 
@@ -36,8 +39,7 @@ def serve(models: Mapping[str, LLM], listener: socket.socket, settings: ServerSe
     sys.setswitchinterval(_SWITCH_INTERVAL)
     AppStatus.enable_automatic_graceful_drain = False  # streams go on until the engine has ended them
     app, service = create_app(models, settings)
-    gc.collect()
-    gc.freeze()
+    _spare_pauses()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ignore)  # uvicorn raises the signal once more when it is done
     _Server(_config(app, settings), service).run(sockets=[listener])
@@ -49,6 +51,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen. What uvicorn calls the backlog is how many connections a turn of the loop takes, too: it is small."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(_BACKLOG)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the door, then wait; both at once, because a connection closes when its stream has ended."""
@@ -68,7 +76,7 @@ def _config(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        backlog=_BACKLOG,
+        backlog=_ACCEPTED_AT_ONCE,
         timeout_graceful_shutdown=1,
         h11_max_incomplete_event_size=2 * settings.max_header_bytes + (1 << 13),
     )
@@ -86,6 +94,17 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _spare_pauses() -> None:
+    """What is here now will stay, and the collector need not look at it again; at what is open, ten times more rarely.
+
+    A full collection stops everybody: for 50 ms after the imports alone, for 0.1 s with 1,000 streams open.
+    """
+    gc.collect()
+    gc.freeze()
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, _FULL_COLLECTION)
 
 
 def _allow_many_files() -> None:
