@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from typing import Any
 
-from decoding.api.errors import ApiError
+from decoding.api.errors import ApiError, given_name
 from decoding.errors import shown
 from decoding.json_file import check_num_values
 
@@ -76,7 +76,7 @@ class _RepeatedNameError(ValueError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"has the name {shown(name)} twice in one object")
-        self.name = name[:64]
+        self.name = given_name(name)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -77,6 +77,12 @@ def invalid(problems: Sequence[Problem], code: str = "invalid_value") -> ApiErro
     return ApiError(400, message, param=problems[0].parameter.partition("[")[0], code=code)
 
 
+def given_name(name: str) -> str:
+    """A field's name that a stranger chose, short, and as any reader of JSON takes it."""
+    name = name[:65].encode(errors="backslashreplace").decode()
+    return name if len(name) <= 64 else name[:61] + "..."
+
+
 def unknown_model(name: str, known: Sequence[str]) -> ApiError:
     """404 with the list of models that there are."""
     return ApiError(404, f"model={name}: must be one of {', '.join(known)}", param="model", code="model_not_found")

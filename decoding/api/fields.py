@@ -274,6 +274,7 @@ FIELDS: tuple[Field, ...] = (
         lambda s: checks.integer(-(2**63), 2**63 - 1),
     ),
     _standard("suffix", "Text that follows the completion (fill in the middle).", _STRING, lambda s: _string),
+    _standard("user", "Who asks, for the caller's own records; without effect.", _STRING, lambda s: _string),
     _extension("min_tokens", "Tokens before which nothing ends the text.", _integer(0)),
     _extension("ignore_eos", "Do not end at the model's end-of-sequence token.", _BOOLEAN),
     _extension("stop_token_ids", "Token ids that end the text.", _IDS, lambda s: _list_of(checks.token_ids, s.limits)),
@@ -345,7 +346,6 @@ FIELDS: tuple[Field, ...] = (
 )
 
 HARMLESS = (
-    "user",
     "metadata",
     "store",
     "service_tier",

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from decoding.api.body import contains_not_json
-from decoding.api.errors import ApiError, invalid
+from decoding.api.errors import ApiError, given_name, invalid
 from decoding.api.fields import BY_NAME, HARMLESS
 from decoding.api.settings import ApiSettings, Limits
 from decoding.checks import RuleError
@@ -18,7 +18,7 @@ from decoding.params import SamplingParams
 from decoding.types import Prompt
 
 _MOST_UNKNOWN = 10
-_NOT_SAMPLING = ("model", "prompt", "stream", "stream_options")
+_NOT_SAMPLING = ("model", "prompt", "stream", "stream_options", "user")
 _DEFAULT_SETTINGS = ApiSettings()
 
 
@@ -84,16 +84,12 @@ def parse_completion(body: Mapping[str, Any], settings: ApiSettings = _DEFAULT_S
 def _unknown(fields: Mapping[str, Any]) -> list[Problem]:
     names = (name for name in fields if name not in BY_NAME and name not in HARMLESS)
     first = list(islice(names, _MOST_UNKNOWN))  # looking for the nearest name takes 0.2 ms
-    return [Problem(_short(name), shown(fields[name]), _unknown_rule(name)) for name in first]
+    return [Problem(given_name(name), shown(fields[name]), _unknown_rule(name)) for name in first]
 
 
 def _unknown_rule(name: str) -> str:
     near = difflib.get_close_matches(name[:40], BY_NAME, 1)
     return "must be a field of the API" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 64 else name[:61] + "..."
 
 
 def _prompts(values: Mapping[str, Any], limits: Limits, problems: list[Problem]) -> list[Prompt]:

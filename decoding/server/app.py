@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -25,6 +26,7 @@ from decoding.server.tokens import add_token_routes
 from decoding.version import __version__
 
 _CLIENT_GONE = 499
+_OPEN: dict[str, Any] = {"tags": ["operations"], "openapi_extra": {"security": []}}
 _DESCRIPTION = (
     "Completions of language models, reproducible to the bit. The same request with the same seed gives the same text."
 )
@@ -33,11 +35,22 @@ _DESCRIPTION = (
 def create_app(models: Mapping[str, LLM], settings: ServerSettings) -> tuple[ASGIApp, Service]:
     """The ASGI application that serves these models by name, and what it shares with whoever runs it."""
     service = Service(models, settings)
-    app = FastAPI(title="decoding", version=__version__, description=_DESCRIPTION, redoc_url=None)
+    app = FastAPIOffline(  # its page takes nothing from the network, so that it is there where the server is
+        title="decoding",
+        version=__version__,
+        description=_DESCRIPTION,
+        redoc_url=None,
+        redirect_slashes=False,
+        static_url="/docs/static",
+        swagger_ui_parameters={"validatorUrl": None},
+    )
     _add_completions(app, service)
     _add_models(app, service)
     _add_operations(app, service)
     add_token_routes(app, service)
+    if settings.api_keys:
+        app.openapi()["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        app.openapi()["security"] = [{"key": []}]
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(DecodingError, _any_error)
     app.add_exception_handler(Exception, _any_error)
@@ -82,13 +95,13 @@ def _add_models(app: FastAPI, service: Service) -> None:
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:
-    @app.get("/health", summary="Whether the server takes work", tags=["operations"], responses=_not_ready())
+    @app.get("/health", summary="Whether the server takes work", responses=_not_ready(), **_OPEN)
     @app.get("/health/ready", include_in_schema=False)
     async def health() -> Response:
         status = "ready" if service.is_ready else "draining" if service.is_draining else "failed"
         return JSONResponse({"status": status, "models": list(service.models)}, 200 if service.is_ready else 503)
 
-    @app.get("/health/live", summary="Whether the process answers at all", tags=["operations"])
+    @app.get("/health/live", summary="Whether the process answers at all", **_OPEN)
     async def live() -> dict[str, str]:
         return {"status": "live"}
 

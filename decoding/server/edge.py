@@ -69,6 +69,8 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # what GET answers; its body goes no further than the protocol
+            scope = {**scope, "method": "GET"}
         visit = _Visit(scope, send, self._service)
         self._service.num_open += 1
         try:
@@ -78,6 +80,11 @@ class Edge:
         except Exception as error:
             if not visit.has_begun:  # the framework has answered, and logged, what a route raises
                 await visit.fail(wire_error(error))
+        except asyncio.CancelledError:
+            if not self._service.is_draining:
+                raise
+            if not visit.has_begun:
+                await visit.fail(_shutting_down())
         finally:
             self._service.num_open -= 1
             visit.close()
@@ -85,17 +92,19 @@ class Edge:
     def _admit(self, scope: Scope) -> bool:
         """Raise the ApiError of a request that is not let in; whether it has to stand in line for it."""
         settings = self._service.settings
-        size = sum(len(name) + len(value) for name, value in scope["headers"])
-        if size > settings.max_header_bytes:
-            raise ApiError(
-                431, f"headers: must have at most {settings.max_header_bytes:,} bytes", code="headers_too_large"
-            )
+        names = [name for name, _ in scope["headers"]]
+        size = len(scope["raw_path"]) + sum(len(name) + len(value) for name, value in scope["headers"])
+        if size + len(scope["query_string"]) > settings.max_header_bytes:
+            rule = f"headers and path: must have at most {settings.max_header_bytes:,} bytes"
+            raise ApiError(431, rule, code="headers_too_large")
+        if b"transfer-encoding" in names and b"content-length" in names:  # a proxy may have seen another request
+            raise ApiError(400, "content-length: must not come with transfer-encoding", code="invalid_http")
         if scope["path"].startswith(_OPEN_TO_ALL):
             return False
         if self._keys and not self._knows(scope["headers"]):
             raise ApiError(401, "a valid API key is needed: Authorization: Bearer KEY", code="invalid_api_key")
         if self._service.is_draining:
-            raise ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
+            raise _shutting_down()
         if self._service.num_open > settings.max_open_requests:
             raise ApiError(503, "too many requests are open", code="too_many_requests", retry_after=1)
         return True
@@ -157,6 +166,10 @@ class _Visit:
         LOGGER.info("request", extra={"fields": fields})
 
 
+def _shutting_down() -> ApiError:
+    return ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
+
+
 def error_headers(error: ApiError, body: bytes) -> list[tuple[bytes, bytes]]:
     """The headers of an answer that is an error; one that may leave a body unread ends the connection."""
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
@@ -164,7 +177,7 @@ def error_headers(error: ApiError, body: bytes) -> list[tuple[bytes, bytes]]:
         headers.append((b"retry-after", str(error.retry_after).encode()))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if error.status in (401, 408, 413, 431, 503):
+    if error.status in (401, 408, 413, 431, 503) or error.code == "invalid_http":
         headers.append((b"connection", b"close"))
     return headers
 

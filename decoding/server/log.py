@@ -33,3 +33,8 @@ def set_up(level: str) -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(its_level.upper())
+
+
+def silence_uvicorn() -> None:
+    """It would write a traceback for each request that we cancel."""
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

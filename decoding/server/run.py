@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import resource
@@ -19,11 +20,15 @@ from starlette.types import ASGIApp
 from decoding.llm import LLM
 from decoding.server import log
 from decoding.server.app import create_app
+from decoding.server.log import LOGGER
 from decoding.server.protocol import protocol_with
 from decoding.server.service import Service
 from decoding.server.settings import ServerSettings
 
 _BACKLOG = 2048
+_LOOK_SECONDS = 0.1
+_LAST_SECONDS = 0.5
+"""After the grace, for the last bytes of answers to be read."""
 _ACCEPTED_AT_ONCE = 16
 _FULL_COLLECTION = 100
 """Collections of the middle generation for one of everything (Python's own: 10)."""
@@ -62,7 +67,18 @@ class _Server(uvicorn.Server):
         """Close the door, then wait; both at once, because a connection closes when its stream has ended."""
         for server in self.servers:
             server.close()
-        await self._service.drain()
+        drained = asyncio.ensure_future(self._service.drain())
+        while not drained.done() and not self.force_exit:  # a second Ctrl-C ends the grace
+            await asyncio.wait({drained}, timeout=_LOOK_SECONDS)
+        await self._service.end()
+        await drained
+        if tasks := set(self.server_state.tasks):
+            _, waiting = await asyncio.wait(tasks, timeout=_LAST_SECONDS)
+            if waiting:  # for a body that does not come, or a reader that does not read
+                log.silence_uvicorn()
+                LOGGER.warning("cut off at the end: %d", len(waiting))
+            for task in waiting:
+                task.cancel()
         await super().shutdown(sockets)
 
 

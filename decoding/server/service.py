@@ -62,6 +62,10 @@ class Service:
         grace = self.settings.shutdown_grace
         await asyncio.gather(*(model.engine.close(grace=grace) for model in self.models.values()))
 
+    async def end(self) -> None:
+        """End what still runs with an error."""
+        await asyncio.gather(*(model.engine.close() for model in self.models.values()))
+
 
 def wire_error(error: BaseException, given: frozenset[str] = frozenset()) -> ApiError:
     """An error of a request, of the engine or of our own, as the client may see it; the last kind is logged."""

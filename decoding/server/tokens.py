@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from decoding.api.errors import invalid
+from decoding.api.errors import given_name, invalid
 from decoding.errors import Problem, shown
 from decoding.llm import LLM
 from decoding.server.body import read_json
@@ -79,19 +80,30 @@ def _text_of(tokenizer: Tokenizer, token_id: int | None) -> str | None:
 
 def _checked(body: Mapping[str, Any], required: Mapping[str, type], optional: Mapping[str, type]) -> dict[str, Any]:
     """The fields that are not null, each of its type; ApiError with every problem."""
-    names = {str: "a string", bool: "a boolean", list: "an array"}
+    names = {str: "a string of valid Unicode", bool: "a boolean", list: "an array"}
     known = {**required, **optional}
     fields = {name: value for name, value in body.items() if value is not None}
     problems = [
-        Problem(name[:64], shown(fields[name]), "must be a field of this route") for name in fields if name not in known
+        Problem(given_name(name), shown(fields[name]), "must be a field of this route")
+        for name in fields
+        if name not in known
     ]
     problems += [Problem(name, "null", "is required") for name in required if name not in fields]
     for name, kind in known.items():
-        if name in fields and type(fields[name]) is not kind:
+        if name in fields and not _is_a(fields[name], kind):
             problems.append(Problem(name, shown(fields[name]), f"must be {names[kind]}"))
     if problems:
         raise invalid(problems)
     return fields
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    """Whether it is of this type, and of no other; a string with lone surrogates has no bytes, and is none."""
+    if type(value) is not kind:
+        return False
+    with contextlib.suppress(UnicodeEncodeError):
+        return not isinstance(value, str) or value.encode() is not None
+    return False
 
 
 def _check_ids(ids: list[Any], llm: LLM, limit: int) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import socket
 
 import pytest
 
@@ -65,11 +68,17 @@ def test_null_is_absent(server):
     assert bare.json["usage"]["completion_tokens"] == 16
 
 
-@pytest.mark.parametrize("field", ["user", "metadata", "store", "service_tier"])
+@pytest.mark.parametrize("field", ["metadata", "store", "service_tier"])
 def test_harmless_fields_do_nothing(server, field):
     """Whatever a gateway puts there."""
     for value in ("x", {"a": [1, None]}, True, 5):
         assert server.complete(max_tokens=1, **{field: value}).status == 200
+
+
+def test_the_user_is_a_string_without_effect(server):
+    """Two users get the same text."""
+    choices = [server.complete(seed=3, user=user).json["choices"] for user in ("one", "")]
+    assert choices[0] == choices[1]
 
 
 def test_an_unknown_field_is_an_error_unless_told_otherwise(server, serve):
@@ -129,6 +138,9 @@ def test_errors_before_the_first_token_are_http_errors(server):
         (b'{"model": "bundled", "prompt": "a", "top_p": ' + b"9" * 6000 + b"}", "invalid_value", "top_p"),
         (b'{"model": "bundled", "prompt": "\\ud800"}', "invalid_value", "prompt"),
         (b'{"model": "\\ud800", "prompt": "x"}', "invalid_value", "model"),
+        (b'{"model": "bundled", "prompt": "x", "user": 5}', "invalid_value", "user"),
+        (b'{"model": "bundled", "prompt": "x", "\\ud800": 1}', "unknown_field", "\\ud800"),
+        (b'{"\\ud800": 1, "\\ud800": 2}', "invalid_json", "\\ud800"),
         (b'{"prompt": "x"}', "missing_field", "model"),
         (b'{"model": "bundled"}', "missing_field", "prompt"),
         (b'{"model": "bundled", "prompt": []}', "invalid_value", "prompt"),
@@ -151,6 +163,8 @@ def test_bodies_that_are_wrong(server, body, code, param):
         ("GET", "/v1/completions", {}, 405),
         ("POST", "/v1/chat/completions", {}, 404),
         ("GET", "/../etc/passwd", {}, 404),
+        ("GET", "/v1/models/", {}, 404),
+        ("OPTIONS", "/v1/completions", {"origin": "http://elsewhere"}, 405),
         ("POST", "/v1/completions", {"content-type": "text/plain"}, 415),
         ("POST", "/v1/completions", {"content-type": "application/x-www-form-urlencoded"}, 415),
         ("POST", "/v1/completions", {"content-encoding": "gzip"}, 415),
@@ -162,6 +176,31 @@ def test_requests_to_the_wrong_door(server, method, path, headers, status):
     answer = server.request(method, path, b"{}", headers)
     assert answer.status == status
     assert answer.error["type"] == "invalid_request_error"
+
+
+def test_head_is_get_without_its_body(server):
+    """The same status and headers, and the connection goes on; a path that has no GET has no HEAD."""
+    with contextlib.closing(server.connect()) as connection:
+        for path, status in (("/health", 200), ("/v1/models", 200), ("/v1/completions", 405), ("/nowhere", 404)):
+            answers = []
+            for method in ("HEAD", "GET"):
+                connection.request(method, path)
+                answers.append(server.answer(connection))
+            head, get = answers
+            assert (head.status, head.body) == (get.status, b"") == (status, b"")
+            assert head.headers["content-length"] == str(len(get.body))
+
+
+def test_two_lengths_of_one_body_end_the_connection(server):
+    """What a proxy may have taken for a body is not taken for the next request."""
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 44\r\n"
+    hidden = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port)) as raw:
+        raw.sendall(head + b"transfer-encoding: chunked\r\n\r\n0\r\n\r\n" + hidden)
+        answer = b"".join(iter(lambda: raw.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert b'"code": "invalid_http"' in answer
 
 
 def test_tokenize_and_back(server):
@@ -223,5 +262,16 @@ def test_the_openapi_document_describes_every_parameter(server):
     assert {field.name for field in FIELDS} <= set(schema["properties"])
     assert all(schema["properties"][field.name]["description"] for field in FIELDS)
     assert {"200", "400", "404", "413", "429", "503"} <= set(operation["responses"])
-    assert b"swagger" in server.request("GET", "/docs").body
     assert "maximum" in json.dumps(schema["properties"]["n"])
+
+
+def test_the_page_of_the_api_takes_nothing_from_the_network(server):
+    """Whatever /docs names for the browser to load is here, and its script is no stub."""
+    page = server.request("GET", "/docs").body.decode()
+    assert "://" not in page
+    links = re.findall(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)""", page)
+    assert {"/openapi.json", "/docs/static/swagger-ui-bundle.js"} <= set(links)
+    answers = {link: server.request("GET", link) for link in links}
+    assert {answer.status for answer in answers.values()} == {200}
+    assert len(answers["/docs/static/swagger-ui-bundle.js"].body) > 500_000
+    assert server.request("GET", "/docs/static/../../../../etc/passwd").error["code"] == "no_such_route"

@@ -91,6 +91,9 @@ def test_keys(serve, tmp_path):
         assert server.request("GET", "/v1/models", headers={"authorization": f"Bearer {key}"}).status == 200
     assert {server.request("GET", path).status for path in ("/health", "/docs", "/openapi.json")} == {200}
     assert "-key" not in "".join(line for line in server.lines if "key" in line)
+    document = server.request("GET", "/openapi.json").json
+    assert document["security"] == [{name: []} for name in document["components"]["securitySchemes"]]
+    assert document["paths"]["/health"]["get"]["security"] == []
 
 
 def test_several_models(serve, shared):
@@ -129,6 +132,32 @@ def test_a_signal_ends_what_takes_too_long(serve_script, number):
         assert time.monotonic() - started < 10
         last = json.loads(response.read().split(b"data: ")[-1])
         assert last["error"]["code"] == "shutting_down"
+    assert not any("Traceback" in line for line in server.lines)
+
+
+def test_a_second_interrupt_ends_the_grace(serve_script):
+    """Whoever presses Ctrl-C again does not want to wait; the stream still gets its error event, the code is 0."""
+    server = serve_script("paced", "shutdown_grace=60")
+    with open_stream(server) as response:
+        started = time.monotonic()
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert server.stop(signal.SIGINT) == 0
+        assert time.monotonic() - started < 10
+        assert b'"shutting_down"' in response.read().split(b"data: ")[-1]
+
+
+def test_a_body_that_has_not_come_is_refused_at_the_end(serve_script):
+    """503 for a client that is still sending when SIGTERM comes, and no traceback in the log."""
+    server = serve_script("paced")
+    head, body = raw_request()
+    with socket.create_connection(("127.0.0.1", server.port)) as raw:
+        raw.sendall(head + body[:9])
+        assert server.request("GET", "/health").status == 200  # and so the one before it has been read, too
+        assert server.stop() == 0
+        answer = b"".join(iter(lambda: raw.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b'"shutting_down"' in answer
     assert not any("Traceback" in line for line in server.lines)
 
 

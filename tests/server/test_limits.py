@@ -88,7 +88,8 @@ def test_a_body_far_too_large_is_still_answered(small):
 def test_the_headers(small):
     """431 beyond; a header that is far beyond is refused before it has been read."""
     plain = {"host": f"127.0.0.1:{small.port}", "accept-encoding": "identity"}
-    size = sum(len(name) + len(value) for name, value in plain.items())
+    size = len("/health") + sum(len(name) + len(value) for name, value in plain.items())
+    assert small.request("GET", "/health?" + "x" * 1000).status == 431
     for extra, status in ((0, 200), (1, 431)):
         padding = {"x-padding": "x" * (1000 - size - len("x-padding") + extra)}
         with contextlib.closing(small.connect()) as connection:

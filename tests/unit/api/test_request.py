@@ -158,7 +158,7 @@ def test_what_json_does_not_have(name):
         parse_completion(body)
     assert caught.value.param == "top_p"
     with pytest.raises(ApiError, match="not valid JSON"):
-        parse_completion(parse_object(f'{{"model": "m", "prompt": "p", "user": [{name}]}}'.encode()))
+        parse_completion(parse_object(f'{{"model": "m", "prompt": "p", "metadata": [{name}]}}'.encode()))
 
 
 def test_integers_that_are_too_long_to_read():
