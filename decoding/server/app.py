@@ -127,7 +127,10 @@ async def _any_error(request: Request, error: Exception) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     """Routes that are not there, and methods that a route does not have."""
     assert isinstance(error, HTTPException)
-    rules = {404: "there is nothing at this path", 405: "this path has other methods"}
+    rules = {
+        404: "there is nothing at this path (GET /openapi.json tells what there is)",
+        405: "this path has other methods",
+    }
     told = ApiError(error.status_code, rules.get(error.status_code, "the request is not right"), code="no_such_route")
     answer = _answer(request, told)
     answer.headers.update(error.headers or {})

@@ -18,7 +18,7 @@ FLOORS = (
 
 RANK = {name: rank for rank, name in enumerate(name for floor in FLOORS for name in floor)}
 
-WEB = ("fastapi", "starlette", "uvicorn", "pydantic", "sse_starlette", "prometheus_client")
+WEB = ("fastapi", "fastapi_offline", "starlette", "uvicorn", "pydantic", "sse_starlette", "prometheus_client")
 
 ONLY_IN = {
     "tokenizers": ("text/tokenizer.py",),
