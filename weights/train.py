@@ -19,7 +19,7 @@ from typing import Any
 import corpus
 import torch
 from evaluate import bits, score
-from examples import packed_windows, windows
+from examples import windows
 from export import CHECKPOINT, export
 from model import Config, Llama
 from torch import Tensor, nn
@@ -29,74 +29,31 @@ from train_tokenizer import END_OF_TEXT, FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A part of the run, with windows and a course of the learning rate of its own."""
-
-    # One epoch for each entry; short windows are cheaper, later epochs see the full length.
-    contexts: tuple[int, ...]
-    steps_per_epoch: int
-    # The last epoch is cut short: this is what a CPU does in an hour or two.
-    steps: int
-    learning_rate: float
-    warmup_steps: int
-    cosine_steps: int
-    decay_steps: int
-    # Whether fill-in-the-middle examples are kept whole, and how much more a token of a middle counts then.
-    whole_examples: bool = False
-    middle_weight: float = 1.0
-
-    def rate(self, step: int) -> float:
-        """Learning rate: up in a line, down along a cosine, and in a line again to nothing at the end."""
-        up = min(1.0, (step + 1) / self.warmup_steps)
-        cosine = 0.5 * (1 + math.cos(math.pi * step / self.cosine_steps))
-        return self.learning_rate * up * min(cosine, (self.steps - step) / self.decay_steps)
-
-
-LANGUAGE = Stage(
-    contexts=(256, 256, 256, 1024, 1024),
-    steps_per_epoch=612,
-    steps=2700,
-    learning_rate=5e-3,
-    warmup_steps=100,
-    cosine_steps=3672,
-    decay_steps=1750,
-)
-FILLING_IN = Stage(
-    contexts=(1024,),
-    steps_per_epoch=600,
-    steps=220,
-    learning_rate=2e-3,
-    warmup_steps=20,
-    cosine_steps=4000,
-    decay_steps=150,
-    whole_examples=True,
-    middle_weight=3.0,
-)
-
-
-@dataclass(frozen=True)
 class Recipe:
     """Everything that decides which model comes out, besides the files."""
 
     seed: int = 20231204
-    stages: tuple[Stage, ...] = (LANGUAGE, FILLING_IN)
+    # Tokens of a window, one entry for each epoch: short ones first, as what is near is learned first.
+    contexts: tuple[int, ...] = (256, 256, 512, 512, 1024, 1024)
+    steps_per_epoch: int = 600
     tokens_per_step: int = 4096
+    learning_rate: float = 5e-3
+    warmup_steps: int = 100
     weight_decay: float = 0.1
     clip: float = 1.0
-    threads: int = 2
+    # How much more a token of a middle counts: where to end one is learned from few tokens.
+    middle_weight: float = 2.0
+    threads: int = 1
 
     @property
     def steps(self) -> int:
-        """Steps of all stages."""
-        return sum(stage.steps for stage in self.stages)
+        """Steps of all epochs."""
+        return self.steps_per_epoch * len(self.contexts)
 
-    def at(self, step: int) -> tuple[Stage, int]:
-        """The stage that a step belongs to, and the step's number in it."""
-        for stage in self.stages[:-1]:
-            if step < stage.steps:
-                return stage, step
-            step -= stage.steps
-        return self.stages[-1], step
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: up in a line, then down along a cosine to nothing."""
+        up = min(1.0, (step + 1) / self.warmup_steps)
+        return self.learning_rate * up * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
 
 CHECKPOINT_EVERY = 50
@@ -116,26 +73,16 @@ def optimizers(model: Llama, recipe: Recipe) -> list[torch.optim.Optimizer]:
     return [muon, torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)]
 
 
-def epoch_batches(recipe: Recipe, start: int) -> Iterator[Tensor]:
-    """The batches from step `start` to the end of its epoch."""
-    stage, step = recipe.at(start)
-    epoch, first = divmod(step, stage.steps_per_epoch)
-    context = stage.contexts[epoch]
-    earlier = sum(len(before.contexts) for before in recipe.stages[: recipe.stages.index(stage)])
-    make = packed_windows if stage.whole_examples else windows
-    data = make(recipe.seed, earlier + epoch, context)
-    rows = recipe.tokens_per_step // context
-    last = min(stage.steps_per_epoch, stage.steps - epoch * stage.steps_per_epoch)
-    for number in range(first, last):
-        yield torch.from_numpy(data[number * rows : (number + 1) * rows])
-
-
 def batches(recipe: Recipe, start: int) -> Iterator[Tensor]:
     """The batches from step `start` on, the same ones whether or not the run was interrupted."""
-    while start < recipe.steps:
-        for batch in epoch_batches(recipe, start):
-            yield batch
-            start += 1
+    first, skipped = divmod(start, recipe.steps_per_epoch)
+    for epoch in range(first, len(recipe.contexts)):
+        context = recipe.contexts[epoch]
+        data = windows(recipe.seed, epoch, context)
+        rows = recipe.tokens_per_step // context
+        for number in range(skipped, recipe.steps_per_epoch):
+            yield torch.from_numpy(data[number * rows : (number + 1) * rows])
+        skipped = 0
 
 
 def middles(ids: Tensor) -> Tensor:
@@ -146,12 +93,12 @@ def middles(ids: Tensor) -> Tensor:
     return begin > end
 
 
-def loss_of(model: Llama, batch: Tensor, stage: Stage) -> Tensor:
+def loss_of(model: Llama, batch: Tensor, middle_weight: float) -> Tensor:
     """Mean loss of a batch, without the markers of a gap: where one begins is arbitrary, and nothing to learn."""
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(batch[:, :-1])
     targets = batch[:, 1:]
-    weights = torch.where(middles(batch[:, :-1]), stage.middle_weight, 1.0)
+    weights = torch.where(middles(batch[:, :-1]), middle_weight, 1.0)
     weights = weights.masked_fill((targets >= FIM_PREFIX) & (targets <= FIM_SUFFIX), 0.0).flatten()
     losses = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
     return (losses * weights).sum() / weights.sum()
@@ -199,10 +146,9 @@ class Trainer:
     def learn(self, batch: Tensor) -> float:
         """Take one optimiser step and return the loss before it."""
         started = time.monotonic()
-        stage, step = self.recipe.at(self.step)
         for group in itertools.chain(*(optimizer.param_groups for optimizer in self.optimizers)):
-            group["lr"] = stage.rate(step)
-        loss = loss_of(self.model, batch, stage)
+            group["lr"] = self.recipe.rate(self.step)
+        loss = loss_of(self.model, batch, self.recipe.middle_weight)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         for optimizer in self.optimizers:
