@@ -15,8 +15,8 @@ Work: TypeAlias = Callable[[slice], object]
 _Jobs: TypeAlias = "SimpleQueue[tuple[Work, slice] | None]"
 _Results: TypeAlias = "SimpleQueue[BaseException | None]"
 
-# Multiplications below which a thread is not worth waking: that takes 20 to 50 us, in which one does about as many.
-WORTHWHILE = 1 << 22
+# Multiplications below which a thread is not worth waking: one does them in 170 us, and the other may wake up late.
+WORTHWHILE = 1 << 23
 
 
 class Crew:

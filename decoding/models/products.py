@@ -20,11 +20,14 @@ from decoding.models.crew import Crew
 _MOST = 1_000_000  # multiplications of a product that OpenBLAS does in place: rows x inputs x outputs
 _WIDTH, _LEAST_WIDTH = 32, 16  # outputs of a block: two or one of the widest vectors
 _LEAST_ROWS = 4  # tokens that should share in reading a block
+_LEAST_SIZE = (
+    1 << 16
+)  # weights of a matrix worth dividing: smaller ones are near enough, and calls cost more than copies
 
 
 def block_width(num_inputs: int, *sizes: int) -> int:
     """Outputs of a block, for a matrix that has sizes[0] of them and is cut at multiples of the others."""
-    width = math.gcd(_WIDTH, *sizes)
+    width = math.gcd(_WIDTH, *sizes) if num_inputs * sizes[0] >= _LEAST_SIZE else 1
     while width * num_inputs * _LEAST_ROWS > _MOST:
         width //= 2
     return width if width >= _LEAST_WIDTH and multiplies_in_place() else sizes[0]

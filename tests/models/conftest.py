@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from decoding.models import ForwardBatch, Transformer, load_config
+from decoding.models import ForwardBatch, Transformer, load_config, products
 from decoding.models.registry import ARCHITECTURES
 from decoding.models.weights import stored_tensors
 
@@ -23,6 +23,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that asks for a recipe runs with each."""
     if "recipe" in metafunc.fixturenames:
         metafunc.parametrize("recipe", MAKER.recipes(), ids=lambda recipe: recipe.name.replace(" ", "-"))
+
+
+@pytest.fixture(autouse=True)
+def _blocks_of_small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny networks are multiplied as large ones are."""
+    monkeypatch.setattr(products, "_LEAST_SIZE", 0)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ RNG = np.random.default_rng(11)
 @pytest.fixture(autouse=True)
 def _in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "multiplies_in_place", lambda: True)
+    monkeypatch.setattr(products, "_LEAST_SIZE", 0)
 
 
 def _matrix(num_inputs: int, num_outputs: int) -> tuple[products.Array, products.Array]:
@@ -43,6 +44,13 @@ def _matrix(num_inputs: int, num_outputs: int) -> tuple[products.Array, products
 def test_the_width_divides_all_sizes(sizes: tuple[int, ...], width: int) -> None:
     """32 or 16 where that is possible, else the whole matrix is one block."""
     assert products.block_width(*sizes) == width
+
+
+def test_a_small_matrix_is_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its product takes no longer than the calls for its blocks."""
+    monkeypatch.setattr(products, "_LEAST_SIZE", 4096)
+    assert products.block_width(64, 64) == 32
+    assert products.block_width(32, 96) == 96
 
 
 def test_elsewhere_a_matrix_is_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
