@@ -168,8 +168,10 @@ class SeedLostInCompany(MockServer):
     """A seed counts only while nobody else is asking (vllm#51226)."""
 
     def params(self, body):
-        """Waits a little to see whether somebody is."""
-        time.sleep(0.005)
+        """Waits until somebody is, a while at most: those who ask at once may come one after another."""
+        patience = time.monotonic() + 0.1
+        while self.at_once == 1 and time.monotonic() < patience:
+            time.sleep(0.002)
         alone = self.at_once == 1
         return super().params(body if alone or "seed" not in body else {**body, "seed": 99})
 
