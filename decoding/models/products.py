@@ -47,11 +47,11 @@ def put_outputs(blocks: Array, first: int, rows: Array) -> None:
 def multiply(x: Array, blocks: Array, out: Array, crew: Crew) -> None:
     """Blocks [n, in, width] applied to x [tokens, in] -> out [tokens, n * width]."""
     count, num_inputs, width = blocks.shape
+    cost = len(x) * blocks.size
     if count == 1:
-        np.matmul(x, blocks[0], out=out)
+        crew.share(width, cost, lambda part: np.matmul(x, blocks[0, :, part], out=out[:, part]))
         return
     by_block = out.reshape(len(x), count, width).swapaxes(0, 1)  # [n, tokens, width], a view
-    cost = len(x) * blocks.size
     if len(x) == 1:
         twice = np.concatenate((x, x))
         crew.share(count, cost, lambda part: _multiply_one(twice, blocks[part], by_block[part]))

@@ -63,7 +63,7 @@ def test_elsewhere_a_matrix_is_one_block(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("num_threads", [1, 3])
 @pytest.mark.parametrize("tokens", [1, 2, 31, 32, 97, 300])
-@pytest.mark.parametrize(("num_inputs", "num_outputs"), [(64, 160), (3000, 96), (9000, 48), (64, 40)])
+@pytest.mark.parametrize(("num_inputs", "num_outputs"), [(64, 160), (3000, 96), (9000, 48), (64, 40), (16000, 96)])
 def test_blocks_make_the_product_of_the_matrix(
     num_inputs: int, num_outputs: int, tokens: int, num_threads: int
 ) -> None:
