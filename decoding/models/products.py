@@ -19,6 +19,7 @@ from decoding.models.crew import Crew
 
 _MOST = 1_000_000  # multiplications of a product that OpenBLAS does in place: rows x inputs x outputs
 _WIDTH, _LEAST_WIDTH = 32, 16  # outputs of a block: two or one of the widest vectors
+_CUT = 64  # outputs: a multiple of what OpenBLAS's kernels for large matrices take at once
 _LEAST_ROWS = 4  # tokens that should share in reading a block
 _LEAST_SIZE = (
     1 << 16
@@ -49,7 +50,7 @@ def multiply(x: Array, blocks: Array, out: Array, crew: Crew) -> None:
     count, num_inputs, width = blocks.shape
     cost = len(x) * blocks.size
     if count == 1:
-        crew.share(width, cost, lambda part: np.matmul(x, blocks[0, :, part], out=out[:, part]))
+        _multiply_whole(x, blocks[0], out, crew)
         return
     by_block = out.reshape(len(x), count, width).swapaxes(0, 1)  # [n, tokens, width], a view
     if len(x) == 1:
@@ -59,6 +60,19 @@ def multiply(x: Array, blocks: Array, out: Array, crew: Crew) -> None:
         crew.share(count, cost, lambda part: np.matmul(x, blocks[part], out=by_block[part]))
     else:
         crew.share(count, cost, lambda part: _multiply_many(x, blocks[part], by_block[part]))
+
+
+def _multiply_whole(x: Array, weights: Array, out: Array, crew: Crew) -> None:
+    """Weights [in, out], shared out by columns, cut where OpenBLAS's kernels cut: the bits stay what they are."""
+
+    def columns(part: slice) -> None:
+        place = slice(part.start * _CUT, part.stop * _CUT)
+        np.matmul(x, weights[:, place], out=out[:, place])
+
+    if len(x) == 1:  # a vector's product is not made of such pieces
+        np.matmul(x, weights, out=out)
+    else:
+        crew.share(-(-out.shape[1] // _CUT), len(x) * weights.size, columns)
 
 
 def _multiply_one(twice: Array, blocks: Array, out: Array) -> None:

@@ -7,7 +7,8 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from decoding.models import crew, products
+from decoding.models import blas, crew, products
+from decoding.models.blas import BlasThreads
 from decoding.models.crew import Crew
 
 RNG = np.random.default_rng(11)
@@ -76,14 +77,17 @@ def test_blocks_make_the_product_of_the_matrix(
     np.testing.assert_allclose(out, x.astype(float) @ weights.T.astype(float), atol=1e-5 * num_inputs**0.5 * 4)
 
 
-def test_the_number_of_threads_changes_nothing() -> None:
-    """Each number is computed by one thread, in the same way."""
-    _, blocks = _matrix(64, 320)
-    x = RNG.normal(size=(9, 64)).astype(np.float32)
+@pytest.mark.parametrize(("num_inputs", "num_outputs", "tokens"), [(64, 320, 9), (2000, 1000, 33), (2000, 1000, 1)])
+def test_the_number_of_threads_changes_nothing(num_inputs: int, num_outputs: int, tokens: int) -> None:
+    """Each number is computed by one thread, in the same way: in blocks, and of matrices that stay whole."""
+    if not blas.multiplies_in_place():
+        pytest.skip("here no crew has more than one thread")
+    _, blocks = _matrix(num_inputs, num_outputs)
+    x = RNG.normal(size=(tokens, num_inputs)).astype(np.float32)
     outs = []
     for size in (1, 2, 7):
-        outs.append(np.empty((9, 320), np.float32))
-        with patch.object(crew, "WORTHWHILE", 0):
+        outs.append(np.empty((tokens, num_outputs), np.float32))
+        with patch.object(crew, "WORTHWHILE", 0), BlasThreads().adjusted(0):
             products.multiply(x, blocks, outs[-1], Crew(size))
     assert (outs[0] == outs[1]).all()
     assert (outs[0] == outs[2]).all()
