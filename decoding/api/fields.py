@@ -84,6 +84,7 @@ def _logit_bias(limits: Limits) -> Check:
     in_range = checks.real_in(-100, 100)
 
     def check(value: Any) -> object:
+        """The ids and biases, as numbers; RuleError names the key that breaks a rule."""
         if not isinstance(value, Mapping):
             raise RuleError("must be an object of token ids and numbers from -100 to 100")
         if len(value) > limits.max_list_entries:

@@ -19,7 +19,6 @@ from decoding.models.crew import Crew
 
 _MOST = 1_000_000  # multiplications of a product that OpenBLAS does in place: rows x inputs x outputs
 _WIDTH, _LEAST_WIDTH = 32, 16  # outputs of a block: two or one of the widest vectors
-_CUT = 64  # outputs: a multiple of what OpenBLAS's kernels for large matrices take at once
 _LEAST_ROWS = 4  # tokens that should share in reading a block
 _LEAST_SIZE = (
     1 << 16
@@ -63,16 +62,21 @@ def multiply(x: Array, blocks: Array, out: Array, crew: Crew) -> None:
 
 
 def _multiply_whole(x: Array, weights: Array, out: Array, crew: Crew) -> None:
-    """Weights [in, out], shared out by columns, cut where OpenBLAS's kernels cut: the bits stay what they are."""
+    """Weights [in, out], shared out by columns; no share is so small that it would be multiplied in place.
+
+    For that is another kernel, which rounds some columns in another way: the bits would depend on the threads.
+    """
+    num_outputs, cost = out.shape[1], len(x) * weights.size
+    num_parts = min(num_outputs, cost // (2 * _MOST))
 
     def columns(part: slice) -> None:
-        place = slice(part.start * _CUT, part.stop * _CUT)
+        place = slice(num_outputs * part.start // num_parts, num_outputs * part.stop // num_parts)
         np.matmul(x, weights[:, place], out=out[:, place])
 
-    if len(x) == 1:  # a vector's product is not made of such pieces
+    if len(x) == 1 or num_parts <= 1:  # a vector's product has kernels of its own
         np.matmul(x, weights, out=out)
     else:
-        crew.share(-(-out.shape[1] // _CUT), len(x) * weights.size, columns)
+        crew.share(num_parts, cost, columns)
 
 
 def _multiply_one(twice: Array, blocks: Array, out: Array) -> None:

@@ -77,7 +77,9 @@ def test_blocks_make_the_product_of_the_matrix(
     np.testing.assert_allclose(out, x.astype(float) @ weights.T.astype(float), atol=1e-5 * num_inputs**0.5 * 4)
 
 
-@pytest.mark.parametrize(("num_inputs", "num_outputs", "tokens"), [(64, 320, 9), (2000, 1000, 33), (2000, 1000, 1)])
+@pytest.mark.parametrize(
+    ("num_inputs", "num_outputs", "tokens"), [(64, 320, 9), (2000, 1000, 33), (2000, 1000, 1), (300, 1000, 5)]
+)
 def test_the_number_of_threads_changes_nothing(num_inputs: int, num_outputs: int, tokens: int) -> None:
     """Each number is computed by one thread, in the same way: in blocks, and of matrices that stay whole."""
     if not blas.multiplies_in_place():
