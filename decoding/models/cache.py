@@ -137,6 +137,9 @@ class KVCache:
 
     def write(self, layer: int, slots: Indices, positions: Indices, keys_values: Array) -> None:
         """Store one layer's keys and values [tokens, 2, kv_heads, head_dim], each at its slot and position."""
+        if len(slots) == 1:  # plain numbers are a third of the way of arrays of one
+            self._data[int(slots[0]), layer, :, :, int(positions[0])] = keys_values[0]
+            return
         self._data[slots, layer, :, :, positions] = keys_values
 
     def read(self, layer: int, slots: Rows, tokens: slice) -> list[tuple[Array, Array]]:

@@ -17,13 +17,15 @@ _Results: TypeAlias = "SimpleQueue[BaseException | None]"
 
 # Multiplications below which a thread is not worth waking: one does them in 170 us, and the other may wake up late.
 WORTHWHILE = 1 << 23
+# What one does before another has woken up, and while that one reports: it is given so much more, and need not wait.
+LEAD = 1 << 21
 
 
 class Crew:
     """Up to `size` threads, the calling one among them; `size` may change between calls.
 
-    Work is shared evenly by numpy calls that release the interpreter's lock. The results do not depend on the number of
-    threads, as each number is computed by one of them. Used by one thread at a time.
+    Work is shared by numpy calls that release the interpreter's lock, so that all end at the same time. The results do
+    not depend on the number of threads, as each number is computed by one of them. Used by one thread at a time.
     """
 
     def __init__(self, size: int = 1) -> None:
@@ -41,7 +43,8 @@ class Crew:
             return
         self._settle()  # after an interruption others may still be at work
         self._hire(size - 1)
-        bounds = [count * number // size for number in range(size + 1)]
+        lead = count * LEAD // (cost + LEAD)  # parts before those that are divided evenly
+        bounds = [0, *(lead + (count - lead) * number // size for number in range(1, size + 1))]
         own, *others = map(slice, bounds[:-1], bounds[1:])
         for jobs, part in zip(self._jobs, others, strict=False):
             jobs.put((work, part))

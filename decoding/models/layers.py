@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from decoding.models.activations import ACTIVATIONS, Array
 from decoding.models.crew import Crew
-from decoding.models.products import multiply
+from decoding.models.products import multiply, num_rows
 from decoding.models.scratch import Scratch
 
 Rotation: TypeAlias = NDArray[np.complex64]
@@ -27,11 +27,17 @@ class Linear(NamedTuple):
     bias: Array | None = None
 
     def __call__(self, x: Array, out: Array, crew: Crew) -> Array:
-        """[tokens, in] -> out [tokens, out], contiguous."""
+        """[tokens, in] -> [tokens, out], the first rows of `out` [num_rows, out], contiguous."""
         multiply(x, self.blocks, out, crew)
+        if len(x) < len(out):
+            out = out[: len(x)]
         if self.bias is not None:
             out += self.bias
         return out
+
+    def num_rows(self, tokens: int) -> int:
+        """Rows of the array that the result for so many tokens wants (products.num_rows)."""
+        return num_rows(tokens, self.blocks)
 
     @property
     def num_outputs(self) -> int:
@@ -160,8 +166,9 @@ def _attend(
     q: Array, parts: Sequence[tuple[Array, Array]], scores: Array, out: Array, mask: Array | None, cap: float | None
 ) -> None:
     """softmax(cap(q k) + mask) v of q [batch, kv_heads, group * new, head_dim] -> out, of the same shape."""
-    ends = np.cumsum([keys.shape[2] for keys, _ in parts[:-1]])
-    by_part = np.split(scores, ends, axis=-1) if len(parts) > 1 else [scores]
+    by_part = [scores]
+    if len(parts) > 1:
+        by_part = np.split(scores, np.cumsum([keys.shape[2] for keys, _ in parts[:-1]]), axis=-1)
     for (keys, _), place in zip(parts, by_part, strict=True):
         np.matmul(q, keys.swapaxes(2, 3), out=place)
     if cap is not None:

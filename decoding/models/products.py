@@ -20,6 +20,7 @@ from decoding.models.crew import Crew
 _MOST = 1_000_000  # multiplications of a product that OpenBLAS does in place: rows x inputs x outputs
 _WIDTH, _LEAST_WIDTH = 32, 16  # outputs of a block: two or one of the widest vectors
 _LEAST_ROWS = 4  # tokens that should share in reading a block
+_READING = 5  # multiplications of a weight that take as long as reading it from memory
 _LEAST_SIZE = (
     1 << 16
 )  # weights of a matrix worth dividing: smaller ones are near enough, and calls cost more than copies
@@ -44,18 +45,25 @@ def put_outputs(blocks: Array, first: int, rows: Array) -> None:
     blocks.swapaxes(1, 2)[outputs // width, outputs % width] = rows
 
 
+def num_rows(tokens: int, blocks: Array) -> int:
+    """Rows of a result: one for each token; two where a single token is better given twice.
+
+    Of one vector OpenBLAS makes another kind of product, slower on small blocks.
+    """
+    return 2 if tokens == 1 and len(blocks) > 1 else tokens
+
+
 def multiply(x: Array, blocks: Array, out: Array, crew: Crew) -> None:
-    """Blocks [n, in, width] applied to x [tokens, in] -> out [tokens, n * width]."""
+    """Blocks [n, in, width] applied to x [tokens, in] -> out [num_rows, n * width]; or [tokens, n * width], slower."""
+    if len(x) < len(out):
+        x = np.concatenate((x, x))
     count, num_inputs, width = blocks.shape
-    cost = len(x) * blocks.size
+    cost = max(len(x), _READING) * blocks.size
     if count == 1:
         _multiply_whole(x, blocks[0], out, crew)
         return
     by_block = out.reshape(len(x), count, width).swapaxes(0, 1)  # [n, tokens, width], a view
-    if len(x) == 1:
-        twice = np.concatenate((x, x))
-        crew.share(count, cost, lambda part: _multiply_one(twice, blocks[part], by_block[part]))
-    elif len(x) * num_inputs * width <= _MOST:
+    if len(x) * num_inputs * width <= _MOST:
         crew.share(count, cost, lambda part: np.matmul(x, blocks[part], out=by_block[part]))
     else:
         crew.share(count, cost, lambda part: _multiply_many(x, blocks[part], by_block[part]))
@@ -77,11 +85,6 @@ def _multiply_whole(x: Array, weights: Array, out: Array, crew: Crew) -> None:
         np.matmul(x, weights, out=out)
     else:
         crew.share(num_parts, cost, columns)
-
-
-def _multiply_one(twice: Array, blocks: Array, out: Array) -> None:
-    """One token, given twice: of a single vector OpenBLAS makes another kind of product, slower on small blocks."""
-    out[:] = np.matmul(twice, blocks)[:, :1]
 
 
 def _multiply_many(x: Array, blocks: Array, out: Array) -> None:

@@ -79,7 +79,7 @@ class Transformer:
             if self._recomputing is not None:
                 self._recompute_past(self._recomputing, batch, cache)
             hidden = self._hidden(batch, cache, batch.lengths)  # [wanted, hidden]
-            padded = np.empty((len(hidden), weights.head.num_outputs), np.float32)
+            padded = np.empty((weights.head.num_rows(len(hidden)), weights.head.num_outputs), np.float32)
             logits = weights.head(weights.norm(hidden, hidden), padded, self._crew)[:, : config.vocab_size]
             cap = config.final_logit_softcapping
             return logits if cap is None else layers.soft_cap(logits, cap)
@@ -175,7 +175,7 @@ class _Pass:
         return x if norm is None else norm(x, self._scratch("normed", *x.shape))
 
     def _linear(self, linear: layers.Linear, x: Array, name: str) -> Array:
-        return linear(x, self._scratch(name, len(x), linear.num_outputs), self._crew)
+        return linear(x, self._scratch(name, linear.num_rows(len(x)), linear.num_outputs), self._crew)
 
     def _mlp(self, block: Block, hidden: Array) -> Array:
         config = self._config
@@ -205,8 +205,11 @@ class _Pass:
                 norm(grouped, grouped)
         if layer.rope is not None:
             rotation = self._rotations[layer.rope]
-            layers.rotate(q, queries.of(rotation))
-            layers.rotate(kv[:, 0], rotation)
+            if queries.rows is None:  # queries and keys are neighbours
+                layers.rotate(qkv[:, : split + kv[0, 0].size].reshape(len(q), -1, config.head_dim), rotation)
+            else:
+                layers.rotate(q, queries.of(rotation))
+                layers.rotate(kv[:, 0], rotation)
         self._cache.write(index, self._slots, self._positions, kv)
         attended = self._attended(index, layer, q, queries)
         return self._linear(block.output, attended.reshape(len(q), -1), "output")

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from decoding.models.crew import WORTHWHILE, Crew
+from decoding.models.crew import LEAD, WORTHWHILE, Crew
 
 
 class Parts:
@@ -41,6 +41,15 @@ def test_little_work_stays_in_the_calling_thread() -> None:
     parts = Parts()
     Crew(4).share(100, WORTHWHILE - 1, parts)
     assert parts.threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize(("cost", "own"), [(WORTHWHILE, 599), (1000 * LEAD, 500)])
+def test_the_caller_takes_what_it_does_before_others_wake_up(cost: int, own: int) -> None:
+    """A lead that is the same for little and for much work, and half of the rest."""
+    shares: list[slice] = []
+    Crew(2).share(1000, cost, shares.append)
+    assert abs(max(part.stop - part.start for part in shares if part.start == 0) - own) <= 1
+    assert len(shares) == 2
 
 
 def test_the_size_may_change() -> None:
@@ -101,7 +110,7 @@ def test_it_works_in_a_forked_process() -> None:
     """Threads do not survive a fork; new ones are hired."""
     program = (
         "import os\n"
-        "from decoding.models.crew import WORTHWHILE, Crew\n"
+        "from decoding.models.crew import LEAD, WORTHWHILE, Crew\n"
         "crew, done = Crew(2), []\n"
         "crew.share(2, WORTHWHILE, done.append)\n"
         "child = os.fork()\n"

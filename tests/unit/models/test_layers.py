@@ -30,6 +30,17 @@ def test_linear_adds_its_bias_where_it_has_one() -> None:
     np.testing.assert_allclose(biased, np.einsum("ti,io->to", x, weight) + bias, atol=1e-6)
 
 
+def test_a_linear_in_blocks_uses_the_row_that_a_single_token_has_more() -> None:
+    """The result is the first row, bias and all."""
+    linear, x = layers.Linear(_random(3, 4, 16), _random(48)), _random(1, 4)
+    expected = np.einsum("ti,nio->tno", x, linear.blocks).reshape(1, 48) + linear.bias
+    out = _empty(linear.num_rows(1), linear.num_outputs)
+    found = linear(x, out, Crew())
+    assert found.shape == (1, 48)
+    assert np.shares_memory(found, out[0])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_a_part_of_a_linear_makes_some_of_its_outputs() -> None:
     """Columns of weight and bias, without a copy."""
     whole = layers.Linear(_random(1, 4, 6), _random(6))

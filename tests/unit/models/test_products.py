@@ -71,10 +71,19 @@ def test_blocks_make_the_product_of_the_matrix(
     """For one token, a few, and more than one product may have, by one thread or several, in whatever parts."""
     weights, blocks = _matrix(num_inputs, num_outputs)
     x = RNG.normal(size=(tokens, num_inputs)).astype(np.float32)
-    out = np.full((tokens, num_outputs), np.nan, np.float32)
-    with patch.object(crew, "WORTHWHILE", 0):
-        products.multiply(x, blocks, out, Crew(num_threads))
-    np.testing.assert_allclose(out, x.astype(float) @ weights.T.astype(float), atol=1e-5 * num_inputs**0.5 * 4)
+    expected = x.astype(float) @ weights.T.astype(float)
+    for num_rows in {tokens, products.num_rows(tokens, blocks)}:
+        out = np.full((num_rows, num_outputs), np.nan, np.float32)
+        with patch.object(crew, "WORTHWHILE", 0):
+            products.multiply(x, blocks, out, Crew(num_threads))
+        np.testing.assert_allclose(out[:tokens], expected, atol=1e-5 * num_inputs**0.5 * 4)
+
+
+def test_a_single_token_is_given_twice_to_blocks_alone() -> None:
+    """A matrix that stays whole is multiplied with the vector that it is."""
+    assert products.num_rows(1, np.empty((3, 64, 32), np.float32)) == 2
+    assert products.num_rows(1, np.empty((1, 64, 96), np.float32)) == 1
+    assert products.num_rows(5, np.empty((3, 64, 32), np.float32)) == 5
 
 
 @pytest.mark.parametrize(
@@ -88,7 +97,7 @@ def test_the_number_of_threads_changes_nothing(num_inputs: int, num_outputs: int
     x = RNG.normal(size=(tokens, num_inputs)).astype(np.float32)
     outs = []
     for size in (1, 2, 7):
-        outs.append(np.empty((tokens, num_outputs), np.float32))
+        outs.append(np.empty((products.num_rows(tokens, blocks), num_outputs), np.float32))
         with patch.object(crew, "WORTHWHILE", 0), BlasThreads().adjusted(0):
             products.multiply(x, blocks, outs[-1], Crew(size))
     assert (outs[0] == outs[1]).all()
