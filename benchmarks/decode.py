@@ -22,7 +22,7 @@ from benchmarks import decode_tables
 from benchmarks.engines import ENGINES
 from benchmarks.shapes import NETWORKS, write_checkpoint
 from decoding.bench import Progress, machine
-from decoding.models.blas import STAT, TICKS, available_cpus, busy_seconds
+from decoding.models.blas import TICKS, CpuCounters, available_cpus
 
 BATCHES = (1, 8, 32)
 PREFILL, CONTEXT = 128, 256
@@ -72,6 +72,7 @@ class Others:
 
     def __init__(self, workers: Sequence[Worker]) -> None:
         self._pids = [worker.pid for worker in workers]
+        self._counters = CpuCounters()
         self.begin()
 
     def begin(self) -> None:
@@ -90,7 +91,7 @@ class Others:
             except OSError:
                 continue
             own += (int(fields[11]) + int(fields[12])) / TICKS  # in programs and in the kernel
-        return busy_seconds(STAT, available_cpus()) - own
+        return self._counters.busy_seconds(available_cpus()) - own
 
 
 def measure(size: str, workers: Sequence[Worker], options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -31,6 +32,7 @@ _LIVELY = 0.1  # of a CPU: an event loop that takes more is left one, because so
 _LARGE = 1 << 21  # multiplications of a product from which dividing it saves more than meeting another thread costs
 _IDLE = (3, 4)  # columns: idle, and waiting for a disk
 _COUNTED = 8  # the rest is counted in these already
+_MOST_BYTES = 1 << 17  # a line for each CPU, of a hundred bytes or so; what comes after them is of no interest
 _IN_PLACE = ("SkylakeX", "Cooperlake", "SapphireRapids")  # processors for which OpenBLAS has kernels for small matrices
 
 
@@ -56,7 +58,7 @@ class BlasThreads:
 
     def __init__(self, stat: Path = STAT) -> None:
         self._functions = _find_functions()
-        self._stat = stat
+        self._counters = CpuCounters(stat)
         self._most = 1 if self._functions is None else self._functions.get()
         self._now = self._most
         self._last: _Look | None = None
@@ -83,7 +85,7 @@ class BlasThreads:
         if self._last is not None and clock - self._last.clock < _INTERVAL:
             return
         cpus = available_cpus()
-        look = _Look(clock, busy_seconds(self._stat, cpus), time.process_time(), _event_loop_seconds())
+        look = _Look(clock, self._counters.busy_seconds(cpus), time.process_time(), _event_loop_seconds())
         if self._last is None or clock - self._last.clock > _STALE:
             self._now = self._most
         else:
@@ -110,17 +112,33 @@ def available_cpus() -> set[int]:
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
-def busy_seconds(stat: Path, cpus: set[int]) -> float:
-    """How long these CPUs have been busy; 0 where nobody knows."""
-    names, busy = {f"cpu{number}" for number in cpus}, 0
-    try:
-        lines = stat.read_text().splitlines()
-    except OSError:
-        return 0.0
-    for name, *ticks in map(str.split, lines):
-        if name in names:
-            busy += sum(int(tick) for column, tick in enumerate(ticks[:_COUNTED]) if column not in _IDLE)
-    return busy / TICKS
+class CpuCounters:
+    """How long CPUs have been busy, by /proc/stat; nobody knows where there is none.
+
+    The file stays open: each call of the system gives the interpreter's lock away, and an event loop that takes it
+    keeps it for a millisecond.
+    """
+
+    def __init__(self, stat: Path = STAT) -> None:
+        try:
+            self._file = os.open(stat, os.O_RDONLY)
+        except OSError:
+            self._file = -1
+        else:
+            weakref.finalize(self, os.close, self._file)
+
+    def busy_seconds(self, cpus: set[int]) -> float:
+        """Of these CPUs together, since some time in the past; 0 where nobody knows."""
+        if self._file < 0:
+            return 0.0
+        names, busy = {b"cpu%d" % number for number in cpus}, 0
+        for line in os.pread(self._file, _MOST_BYTES, 0).splitlines():
+            if not line.startswith(b"cpu"):
+                break
+            name, *ticks = line.split()
+            if name in names:
+                busy += sum(int(tick) for column, tick in enumerate(ticks[:_COUNTED]) if column not in _IDLE)
+        return busy / TICKS
 
 
 @cache

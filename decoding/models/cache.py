@@ -13,7 +13,7 @@ from decoding.models.batch import ForwardBatch, Indices, Integers, Rows
 from decoding.models.config import ModelConfig
 from decoding.models.pages import Pages
 
-_FIRST_CAPACITY = 64
+_FIRST_CAPACITY = 1024  # address space, no memory: to grow is to copy everything, and every sequence waits for it
 
 
 class Stretch(NamedTuple):

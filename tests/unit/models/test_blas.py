@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from decoding.models import blas
-from decoding.models.blas import BlasThreads, busy_seconds
+from decoding.models.blas import BlasThreads, CpuCounters
 
 
 class Machine:
@@ -53,7 +54,8 @@ def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(blas, "time", clock)
     monkeypatch.setattr(blas, "_event_loop_seconds", lambda: machine.loop)
     monkeypatch.setattr(blas, "available_cpus", lambda: {0, 1, 2, 3})
-    monkeypatch.setattr(blas, "busy_seconds", lambda stat, _: busy_seconds(stat, {0}))
+    busy_seconds = CpuCounters.busy_seconds
+    monkeypatch.setattr(CpuCounters, "busy_seconds", lambda self, _: busy_seconds(self, {0}))
     monkeypatch.setattr(blas, "_find_functions", lambda: blas._Functions(machine.get, machine.set))
     monkeypatch.setattr(blas, "multiplies_in_place", lambda: False)
     return machine
@@ -160,6 +162,18 @@ def test_a_system_that_does_not_tell_keeps_all_threads(computer: Machine) -> Non
     _threads(threads)
     computer.pass_time(0.5, own=1, others=3)
     assert _threads(threads) == 4
+
+
+def test_the_counters_let_go_of_their_file(tmp_path: Path) -> None:
+    """With the model that they belong to."""
+    stat = tmp_path / "stat"
+    stat.write_text("cpu0 300 0 0 5\n")
+    counters = CpuCounters(stat)
+    assert counters.busy_seconds({0}) == 300 / blas.TICKS
+    file = counters._file
+    del counters
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(file)
 
 
 def test_another_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,6 +273,7 @@ def test_a_slot_starts_clean(model: Transformer) -> None:
 def test_the_cache_grows_with_its_sequences(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Capacity doubles by need, stops at the first whole page after the model's context; growing loses nothing."""
     monkeypatch.setattr("decoding.models.pages._PER_PAGE", 4)  # pages of this kind end everywhere
+    monkeypatch.setattr("decoding.models.cache._FIRST_CAPACITY", 64)
     cache = model.new_cache(1)
     assert cache.capacity == 0
     ids = np.random.default_rng(1).integers(0, 19, 160).tolist()
