@@ -18,7 +18,7 @@ from decoding.bench import machine, machine_lines
 from decoding.models.activations import Array
 from decoding.models.blas import BlasThreads, available_cpus, multiplies_in_place
 from decoding.models.crew import Crew
-from decoding.models.products import block_width, multiply
+from decoding.models.products import block_width, multiply, num_rows
 
 SHAPES = ((288, 864), (288, 288), (288, 1536), (768, 288), (768, 2304), (2048, 768), (4864, 896), (768, 32000))
 TOKENS = (1, 2, 8, 32, 128)
@@ -44,12 +44,13 @@ def rates(num_inputs: int, num_outputs: int, tokens: int, rounds: int) -> list[f
     weights: Array = rng.standard_normal((count, num_outputs // width, num_inputs, width), np.float32)
     x: Array = rng.standard_normal((tokens, num_inputs), np.float32)
     out = np.empty((tokens, num_outputs), np.float32)
+    in_blocks = np.empty((num_rows(tokens, weights[0]), num_outputs), np.float32)
     whole = weights.reshape(count, num_inputs, num_outputs)  # the same memory: what the numbers are does not matter
     alone, together = Crew(1), Crew(len(available_cpus()) or 1)
     found = [seconds([lambda w=w: np.matmul(x, w, out=out) for w in whole], rounds)]
     with BlasThreads().adjusted(0):  # one thread for OpenBLAS
         for crew in (alone, together):
-            found.append(seconds([lambda w=w, c=crew: multiply(x, w, out, c) for w in weights], rounds))
+            found.append(seconds([lambda w=w, c=crew: multiply(x, w, in_blocks, c) for w in weights], rounds))
     return [2e-9 * tokens * num_inputs * num_outputs / one for one in found]
 
 
