@@ -13,7 +13,9 @@ from decoding.models.batch import ForwardBatch, Indices, Integers, Rows
 from decoding.models.config import ModelConfig
 from decoding.models.pages import Pages
 
-_FIRST_CAPACITY = 1024  # address space, no memory: to grow is to copy everything, and every sequence waits for it
+_LEAST_CAPACITY = 64
+# To begin with: address space, no memory. To grow is to copy everything, while every sequence waits.
+_FIRST_CAPACITY, _FIRST_BYTES = 1024, 1 << 32
 
 
 class Stretch(NamedTuple):
@@ -27,7 +29,7 @@ class Stretch(NamedTuple):
 class KVCache:
     """Storage for `num_slots` sequences: float32 [slots, layers, 2, kv_heads, capacity, head_dim], keys and values.
 
-    A slot is address space: memory is taken page by page, where tokens are written, and given back by `truncate`. The
+    A slot is address space: memory is taken page by page, where tokens are written, and given back by `truncate`. Its
     capacity doubles when a sequence needs more, up to the model's context. A slot may begin with tokens that lie in
     another one (`share`): they are read there, so sequences that begin alike have that beginning once. Which slot is
     whose, and how many tokens it holds, is the caller's to know. What a slot held before never reaches its next
@@ -58,7 +60,8 @@ class KVCache:
         """Make room for `num_tokens` (at most the model's context) in every slot."""
         if num_tokens <= self.capacity:
             return
-        capacity = min(self._max_capacity, max(num_tokens, 2 * self.capacity, _FIRST_CAPACITY))
+        first = min(_FIRST_CAPACITY, max(_LEAST_CAPACITY, _FIRST_BYTES // (self.num_slots * self.token_bytes)))
+        capacity = min(self._max_capacity, max(num_tokens, 2 * self.capacity, first))
         capacity = self._pages.whole_pages(capacity, self._head_dim)  # no page has tokens of two slots or heads
         old, self._pages = self._pages, Pages(self.num_slots, *self._shape, capacity, self._head_dim)
         size = old.array.size // self.num_slots

@@ -285,6 +285,16 @@ def test_the_cache_grows_with_its_sequences(model: Transformer, monkeypatch: pyt
     np.testing.assert_allclose(last[0], _all_logits(model, ids)[-1], atol=1e-5, rtol=0)
 
 
+def test_the_first_capacity_is_bounded_in_bytes(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for many tokens where that is little address space, for few where it is much."""
+    monkeypatch.setattr("decoding.models.pages._PER_PAGE", 4)
+    for first_bytes, capacity in ((1 << 32, 160), (100 * 3 * model.new_cache(3).token_bytes, 100), (1, 64)):
+        monkeypatch.setattr("decoding.models.cache._FIRST_BYTES", first_bytes)
+        cache = model.new_cache(3)
+        cache.reserve(1)
+        assert cache.capacity == capacity
+
+
 def test_a_long_prefill_is_cut_into_blocks(model: Transformer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention computed in blocks of queries equals attention computed at once."""
     whole = _all_logits(model, PROMPT)
