@@ -83,6 +83,7 @@ def _joined(section: Any, texts: list[str]) -> bytes:
         CTC,
         CTC | {"cleanup": False},
         _sequence(CTC, FUSE),
+        _sequence(CTC, FUSE, STRIP),
         WORD_END,
         _sequence(SPACES, STRIP),
         _sequence(SPACES, STRIP | {"start": 2, "stop": 0, "content": "a"}),
@@ -121,6 +122,10 @@ def test_pieces_add_up_to_the_librarys_text(decoder: Any) -> None:
         _sequence(FUSE, METASPACE),
         _sequence(FUSE, BYTE_LEVEL),
         _sequence(BYTES, BYTE_LEVEL),
+        _sequence(BYTES, STRIP),
+        _sequence(BYTES, {"type": "WordPiece", "prefix": "##", "cleanup": False}),
+        _sequence(CTC, STRIP),
+        _sequence(WORD_END, STRIP),
     ],
     ids=lambda decoder: decoder["type"],
 )
