@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class ConfigFile:
     @classmethod
     def read(cls, path: Path) -> ConfigFile:
         """Read `path`; ModelNotFoundError where it is missing, CheckpointError where it is no JSON object."""
-        if not path.exists():
+        if not os.path.lexists(path):  # a link to nowhere is there, and broken
             raise ModelNotFoundError(f"{path.parent}: no {path.name} in this folder")
         try:
             return cls(path, read_json_object(path))
