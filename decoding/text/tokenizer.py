@@ -248,6 +248,8 @@ def _parse(raw: bytes) -> tokenizers.Tokenizer:
         library = tokenizers.Tokenizer.from_buffer(raw)
     library.no_truncation()  # a prompt is never cut or padded behind the user's back
     library.no_padding()
+    if getattr(library.model, "dropout", None):  # BPE's noise for training: the same text must have the same ids
+        library.model.dropout = None
     return library
 
 

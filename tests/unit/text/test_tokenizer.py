@@ -98,6 +98,14 @@ def test_a_prompt_is_never_cut_or_padded(tmp_path: Path) -> None:
     assert Tokenizer.from_folder(folder).encode("hello hello world") == [3, 0, 0, 1]
 
 
+def test_a_text_has_the_same_ids_each_time(tmp_path: Path) -> None:
+    """A tokenizer may have been saved with the dropout of its training, which would leave out merges at random."""
+    vocab = {text: index for index, text in enumerate(["a", "b", "ab", "<s>"])}
+    model = {"type": "BPE", "dropout": 1.0, "vocab": vocab, "merges": [["a", "b"]], "unk_token": None}
+    tokenizer = Tokenizer.from_folder(_write(tmp_path, model=model, added_tokens=[], post_processor=None))
+    assert tokenizer.encode("ab") == [2]
+
+
 @pytest.mark.parametrize(
     ("config", "before", "after"),
     [
