@@ -27,6 +27,7 @@ _MAX_BYTES = 1 << 26  # the largest we know of, with 262,144 tokens, has 34 MB
 _MAX_VALUES = 1 << 22  # ... and 1.9 million values
 _VALUES_PER_TOKEN, _MORE_VALUES = 16, 1 << 16  # ... which are 7 for each token
 _BYTES_PER_TOKEN, _MORE_BYTES = 512, 1 << 20  # ... and 130 bytes
+_IMAGE = "<image_soft_token>"  # Gemma 3's tokenizer is one for all sizes; those that see no images have no row for it
 _MARKS = ("☺", "\n", ".")
 
 
@@ -53,6 +54,7 @@ class Tokenizer:
         self.vocab_size = 1 + max(vocabulary.values(), default=-1)
         if not 0 < self.vocab_size <= _MAX_TOKEN_ID + 1:
             raise TokenizerError(f"{_FILE} must have token ids, all of them at most {_MAX_TOKEN_ID:,}")
+        self._largest_id = self.vocab_size - 1 - (vocabulary.get(_IMAGE) == self.vocab_size - 1)
         self._longest = max(map(len, vocabulary))
         self._added = self._library.get_added_tokens_decoder()
         self._special = frozenset(token.content for token in self._added.values() if token.special)
@@ -77,7 +79,7 @@ class Tokenizer:
             tokenizer = cls(_read(file, vocab_size), TokenizerConfig.from_folder(file.parent))
         except TokenizerError as error:
             raise TokenizerError(f"{file.parent}: {error}") from None
-        largest = max([tokenizer.vocab_size - 1, *tokenizer.encode("")])  # a post-processor may have ids of its own
+        largest = max([tokenizer._largest_id, *tokenizer.encode("")])  # a post-processor may have ids of its own
         if vocab_size is not None and largest >= vocab_size:
             raise TokenizerError(
                 f"{file}: largest token id {largest}: must be below the model's vocab_size={vocab_size}"

@@ -280,6 +280,19 @@ def test_a_tokenizer_must_fit_its_model(tmp_path: Path) -> None:
         Tokenizer.from_folder(folder, vocab_size=4)
 
 
+def test_a_token_for_images_need_not_fit_a_model_of_text(tmp_path: Path) -> None:
+    """Gemma 3's tokenizer has one more token than its models without eyes have rows; of any other that is an error."""
+    token = {"id": 5, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    added = [token | {"content": "<image_soft_token>"}]
+    tokenizer = Tokenizer.from_folder(_write(tmp_path, added_tokens=added), vocab_size=5)
+    assert (tokenizer.vocab_size, tokenizer.token_to_id("<image_soft_token>")) == (6, 5)
+    with pytest.raises(TokenizerError, match="largest token id 4: must be below the model's vocab_size=4"):
+        Tokenizer.from_folder(tmp_path, vocab_size=4)
+    added = [token | {"content": "<other>"}]
+    with pytest.raises(TokenizerError, match="largest token id 5: must be below the model's vocab_size=5"):
+        Tokenizer.from_folder(_write(tmp_path, added_tokens=added), vocab_size=5)
+
+
 def test_digest_is_that_of_the_file(tmp_path: Path) -> None:
     """Equal files, equal digests; another vocabulary, another digest."""
     first = Tokenizer.from_folder(_write(tmp_path)).digest
