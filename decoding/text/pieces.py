@@ -128,12 +128,13 @@ class PieceJoiner:
         return self._stripped(piece) if self._num_strip else piece
 
     def _stripped(self, piece: bytes) -> bytes:
-        while self._num_strip and piece.startswith(self._strip_char):
-            piece = piece.removeprefix(self._strip_char)
+        begin = 0
+        while self._num_strip and piece.startswith(self._strip_char, begin):
+            begin += len(self._strip_char)
             self._num_strip -= 1
-        if piece:  # stripping ends at the first character that stays
+        if begin < len(piece):  # stripping ends at the first character that stays
             self._num_strip = 0
-        return piece
+        return piece[begin:]
 
 
 def _unsupported(section: Mapping[str, Any]) -> TokenizerError:

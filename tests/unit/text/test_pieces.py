@@ -107,6 +107,12 @@ def test_pieces_add_up_to_the_librarys_text(decoder: Any) -> None:
     assert compared > 5000
 
 
+def test_stripping_is_linear_in_the_text() -> None:
+    """A token of a million spaces, all of which are to go (with a copy of the rest for each, it would take seconds)."""
+    many = _sequence(SPACES, FUSE, STRIP | {"start": 2**62})
+    assert _joined(many, ["\u2581" * 1_000_000, "\u2581", "\u2581a"]) == b"a"
+
+
 @pytest.mark.parametrize(
     "decoder",
     [
