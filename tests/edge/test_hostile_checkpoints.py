@@ -317,7 +317,7 @@ CASES: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "CheckpointError",
         "beside the index",
     ),
-    "an index of a million shards": (_write_index(_many_shards), "CheckpointError", "at most 16,384 shards"),
+    "an index of half a million shards": (_write_index(_many_shards), "CheckpointError", "at most 16,384 shards"),
     "an index that links to itself": (_loop(INDEX), "CheckpointError", "must be a regular file"),
     "an index of numbers": (_sharded({EMBEDDING: 3}), "CheckpointError", "weight_map"),
     # config.json
