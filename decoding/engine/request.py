@@ -248,7 +248,8 @@ def _encode(
         fim = fim or FimFormat.find(tokenizer)
         if fim is None:
             raise _prompt_error("suffix", suffix, _NO_MARKERS)
-        return fim.prompt(given, suffix, shape.max_position_embeddings)
+        filled = fim.prompt(given, suffix, shape.max_position_embeddings)
+        return filled._replace(token_ids=checked_token_ids(filled.token_ids, shape.vocab_size, name))
     token_ids = _encode_text(given, shape, tokenizer, name) if isinstance(given, str) else given
     return token_ids, slice(0, len(token_ids)), ()
 

@@ -25,7 +25,8 @@ Shape: TypeAlias = tuple[int, ...]
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _STORAGE: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
-_SHARD_NAME = re.compile(r"[^/\\\0]+\.safetensors")
+_SHARD_NAME = re.compile(r"[^/\\\0]{1,200}\.safetensors")
+_MAX_SHARDS = 1 << 14  # the largest models we know of have a few hundred
 _MAX_HEADER = 1 << 24  # 100,000 tensors take about two thirds
 _MAX_NAME = 200
 _ROWS = 64  # read at a time: few enough to stay in a cache until they are in their place
@@ -163,15 +164,17 @@ def _weight_files(folder: Path) -> dict[Path, set[str] | None]:
     """The weight files, each with the names that the index puts there; None where there is no index."""
     if os.path.lexists(folder / _SINGLE):  # a link to nowhere is a file that is missing
         return {folder / _SINGLE: None}
-    if not (folder / _INDEX).exists():
+    if not os.path.lexists(folder / _INDEX):
         raise ModelNotFoundError(f"{folder}: neither {_SINGLE} nor {_INDEX} in this folder{_other_formats(folder)}")
     index = ConfigFile.read(folder / _INDEX)
     shards: dict[str, set[str]] = {}
     for name, shard in index.mapping("weight_map").items():
-        if not isinstance(shard, str) or not _SHARD_NAME.fullmatch(shard):
+        if not isinstance(shard, str) or not _SHARD_NAME.fullmatch(shard) or not shard.isprintable():
             rule = "must be the name of a .safetensors file beside the index"
             raise CheckpointError(index.path, f"weight_map[{shown(name)}]={shown(shard)}", rule)
         shards.setdefault(shard, set()).add(name)
+        if len(shards) > _MAX_SHARDS:
+            raise index.error("weight_map", f"must name at most {_MAX_SHARDS:,} shards")
     if not shards:
         raise index.error("weight_map", "must name at least one tensor")
     return {folder / shard: names for shard, names in shards.items()}
@@ -185,9 +188,9 @@ def _other_formats(folder: Path) -> str:
 
 def _open(path: Path) -> dict[str, Tensor]:
     """The tensors of one file, by name."""
-    if not path.is_file():
-        raise CheckpointError(path, None, "must be a regular file" if path.exists() else "is missing")
     try:
+        if not path.is_file():
+            raise CheckpointError(path, None, "must be a regular file" if path.exists() else "is missing")
         data, header = _read_header(path)
         return {
             name: Tensor(path, data, entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][0])

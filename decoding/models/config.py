@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -83,7 +83,7 @@ class Sizes(NamedTuple):
 def read_sizes(file: ConfigFile) -> Sizes:
     """Sizes of an architecture whose heads may share keys and have a size of their own."""
     hidden, heads = file.integer("hidden_size"), file.integer("num_attention_heads")
-    kv_heads = file.integer("num_key_value_heads", heads)
+    kv_heads = file.optional_integer("num_key_value_heads") or heads  # null says so, whatever the default
     head_dim = file.integer("head_dim", max(1, hidden // heads), most=_MAX_HEAD_DIM)
     if hidden % heads and not file.has("head_dim"):
         raise file.error("hidden_size", f"must be a multiple of num_attention_heads={heads}")
@@ -142,10 +142,14 @@ def refuse_unknown(file: ConfigFile, config: ModelConfig) -> None:
     file.refuse_unread(NEUTRAL | same | {"attention_bias": (config.qkv_bias,)})
 
 
-def special_token_ids(files: Sequence[ConfigFile], vocab_size: int) -> dict[str, Any]:
-    """ModelConfig's bos_token_id and eos_token_ids, each from the first of `files` that names any."""
+def special_token_ids(files: Sequence[ConfigFile], vocab_size: int, unasked: Collection[int] = ()) -> dict[str, Any]:
+    """ModelConfig's bos_token_id and eos_token_ids, each from the first of `files` that names any.
+
+    unasked: ids that transformers writes for this architecture where a network's makers named none. In a vocabulary
+    that does not reach so far they name none.
+    """
     bos, eos = (
-        next((ids for ids in (source.token_ids(key, vocab_size) for source in files) if ids), ())
+        next((ids for ids in (source.token_ids(key, vocab_size, unasked) for source in files) if ids), ())
         for key in ("bos_token_id", "eos_token_id")
     )
     if len(bos) > 1:

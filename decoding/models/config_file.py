@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class ConfigFile:
     @classmethod
     def read(cls, path: Path) -> ConfigFile:
         """Read `path`; ModelNotFoundError where it is missing, CheckpointError where it is no JSON object."""
-        if not path.exists():
+        if not os.path.lexists(path):  # a link to nowhere is there, and broken
             raise ModelNotFoundError(f"{path.parent}: no {path.name} in this folder")
         try:
             return cls(path, read_json_object(path))
@@ -144,9 +145,14 @@ class ConfigFile:
             raise self.error(key, f"must be a list of {length} finite numbers above 0 (in float32)")
         return tuple(map(float, values))
 
-    def token_ids(self, key: str, vocab_size: int) -> tuple[int, ...]:
-        """One id or a list of ids, each below `vocab_size`; () where the key is absent."""
+    def token_ids(self, key: str, vocab_size: int, unasked: Collection[int] = ()) -> tuple[int, ...]:
+        """One id or a list of ids, each below `vocab_size`; () where the key is absent.
+
+        One of `unasked` that is not below it counts as absent, too.
+        """
         value = self._value(key, [])
+        if type(value) is int and value >= vocab_size and value in unasked:
+            return ()
         ids = value if isinstance(value, list) else [value]
         if not all(type(token_id) is int and 0 <= token_id < vocab_size for token_id in ids):
             raise self.error(key, f"must be a token id, or a list of them, from 0 to vocab_size-1={vocab_size - 1}")

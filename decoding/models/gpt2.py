@@ -37,7 +37,7 @@ def read_config(files: Sequence[ConfigFile]) -> ModelConfig:
         mlp_bias=True,
         gated_mlp=False,
         tie_word_embeddings=file.boolean("tie_word_embeddings", True),
-        **special_token_ids(files, sizes.vocab_size),
+        **special_token_ids(files, sizes.vocab_size, unasked=(50256,)),
     )
     refuse_unknown(file, config)
     return config

@@ -38,6 +38,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 """What transformers takes for keys that a config.json lacks, by model_type."""
 
+_UNASKED_IDS = {"olmo2": (50279,), "phi3": (32000,), "smollm3": (128000, 128001)}
+"""Start and end tokens that transformers writes where nobody named any (`special_token_ids`)."""
+
 _ATTENTION_BIAS = ("granite", "llama", "olmo2", "qwen3", "smollm3")
 _MLP_BIAS = ("granite", "llama", "smollm3")
 _PHI3_ROPE = {"default": "default", "longrope": "longrope", "su": "longrope", "yarn": "longrope"}
@@ -68,7 +71,7 @@ def read_config(files: Sequence[ConfigFile]) -> ModelConfig:
         mlp_bias=kind in _MLP_BIAS and file.boolean("mlp_bias", False),
         tie_word_embeddings=file.boolean("tie_word_embeddings"),
         **(_multipliers(file) if kind == "granite" else {}),
-        **special_token_ids(files, sizes.vocab_size),
+        **special_token_ids(files, sizes.vocab_size, _UNASKED_IDS.get(kind, ())),
     )
     refuse_unknown(file, config)
     return config

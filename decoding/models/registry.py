@@ -52,7 +52,7 @@ def _read(folder: Path) -> tuple[ModelConfig, Architecture]:
     file = ConfigFile.read(folder / "config.json")
     architecture = ARCHITECTURES[_model_type(file)]
     generation = folder / "generation_config.json"
-    files = [ConfigFile.read(generation), file] if generation.exists() else [file]
+    files = [ConfigFile.read(generation), file] if os.path.lexists(generation) else [file]
     return architecture.read_config(files), architecture
 
 

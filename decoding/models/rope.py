@@ -157,7 +157,7 @@ class Llama3Rope(Rope):
 class LongRope(Rope):
     """rope_type "longrope" (Ding et al. 2024): a factor for each pair, other ones beyond `trained` tokens.
 
-    A sequence that outgrows `trained` is computed again from its first token, as transformers' `generate` does.
+    A sequence that outgrows `trained` is computed again from its first token, as in transformers' `generate` for Phi-3.
     """
 
     trained: int

@@ -19,7 +19,9 @@ Step: TypeAlias = Callable[[str, bool], str]
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _LOOKING_BACK = {"BPEDecoder", "CTC"}
-_FUSING = {"Fuse", "ByteLevel", *_LOOKING_BACK}
+_FUSING = {"Fuse", "ByteLevel"}
+_AT_ENDS = {"ByteLevel", "Strip", "WordPiece"}
+"""What must not come after ByteFallback, which makes one token of neighbours that stand for bytes."""
 _CLEANUPS = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " do not", " 's", " 've", " 're")
 
 
@@ -67,13 +69,21 @@ class PieceRules:
                 self._compile(part)
         elif self._seen & _FUSING:  # from here on the library sees the whole text as one token
             self._compile_fused(section)
-        elif kind in _STEPS and (kind != "ByteLevel" or "ByteFallback" not in self._seen):
+        elif (
+            kind in _STEPS
+            and not self._seen & _LOOKING_BACK
+            and not (kind in _AT_ENDS and "ByteFallback" in self._seen)
+        ):
             self._steps.append(_STEPS[kind](section))
         elif kind in _LOOKING_BACK and not self._seen:
             self._compile_looking_back(section)
         elif kind != "Fuse":
             raise _unsupported(section)
         self._seen.add(kind)
+
+    def _takes_each_alone(self, kind: str) -> bool:
+        """Whether a step at this place does with each token what it would do without the others."""
+        return not self._seen & _LOOKING_BACK and not (kind in _AT_ENDS and "ByteFallback" in self._seen)
 
     def _compile_looking_back(self, section: Mapping[str, Any]) -> None:
         """Nothing but fusing may come after these: it would see the space, or the repeat, and not the token."""
@@ -118,12 +128,13 @@ class PieceJoiner:
         return self._stripped(piece) if self._num_strip else piece
 
     def _stripped(self, piece: bytes) -> bytes:
-        while self._num_strip and piece.startswith(self._strip_char):
-            piece = piece.removeprefix(self._strip_char)
+        begin = 0
+        while self._num_strip and piece.startswith(self._strip_char, begin):
+            begin += len(self._strip_char)
             self._num_strip -= 1
-        if piece:  # stripping ends at the first character that stays
+        if begin < len(piece):  # stripping ends at the first character that stays
             self._num_strip = 0
-        return piece
+        return piece[begin:]
 
 
 def _unsupported(section: Mapping[str, Any]) -> TokenizerError:

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
 from decoding.errors import ContextLengthError, ParameterError, PromptError, TokenizerError, shown
 from decoding.json_file import check_num_values, read_regular_file
+from decoding.text.bounds import check_growth, check_template
 from decoding.text.pieces import PieceJoiner, PieceRules
 from decoding.text.tokenizer_config import TokenizerConfig
 
@@ -23,7 +25,9 @@ _FILE = "tokenizer.json"
 _OTHER_FORMATS = ("tokenizer.model", "tekken.json", "vocab.json", "vocab.txt", "spiece.model")
 _MAX_BYTES = 1 << 26  # the largest we know of, with 262,144 tokens, has 34 MB
 _MAX_VALUES = 1 << 22  # ... and 1.9 million values
-_VALUES_PER_TOKEN = 16  # ... which are 7 for each token
+_VALUES_PER_TOKEN, _MORE_VALUES = 16, 1 << 16  # ... which are 7 for each token
+_BYTES_PER_TOKEN, _MORE_BYTES = 512, 1 << 20  # ... and 130 bytes
+_IMAGE = "<image_soft_token>"  # Gemma 3's tokenizer is one for all sizes; those that see no images have no row for it
 _MARKS = ("☺", "\n", ".")
 
 
@@ -50,11 +54,12 @@ class Tokenizer:
         self.vocab_size = 1 + max(vocabulary.values(), default=-1)
         if not 0 < self.vocab_size <= _MAX_TOKEN_ID + 1:
             raise TokenizerError(f"{_FILE} must have token ids, all of them at most {_MAX_TOKEN_ID:,}")
+        self._largest_id = self.vocab_size - 1 - (vocabulary.get(_IMAGE) == self.vocab_size - 1)
         self._longest = max(map(len, vocabulary))
         self._added = self._library.get_added_tokens_decoder()
         self._special = frozenset(token.content for token in self._added.values() if token.special)
-        decoder = self._library.decoder
-        self.rules = PieceRules(None if decoder is None else json.loads(decoder.__getstate__()))
+        self._check_bounds()
+        self.rules = PieceRules(self._section("decoder"))
         self.bos_token_id, self.eos_token_id = map(self._id_or_none, (config.bos_token, config.eos_token))
         self.chat_templates = config.chat_templates
         self.chat_template = config.chat_templates.get("default")
@@ -74,7 +79,7 @@ class Tokenizer:
             tokenizer = cls(_read(file, vocab_size), TokenizerConfig.from_folder(file.parent))
         except TokenizerError as error:
             raise TokenizerError(f"{file.parent}: {error}") from None
-        largest = max([tokenizer.vocab_size - 1, *tokenizer.encode("")])  # a post-processor may have ids of its own
+        largest = max([tokenizer._largest_id, *tokenizer.encode("")])  # a post-processor may have ids of its own
         if vocab_size is not None and largest >= vocab_size:
             raise TokenizerError(
                 f"{file}: largest token id {largest}: must be below the model's vocab_size={vocab_size}"
@@ -139,6 +144,16 @@ class Tokenizer:
         joiner = PieceJoiner(self.rules, at_start=at_start)
         texts = (self.token_text(token_id, skip_special_tokens) for token_id in token_ids)
         return b"".join(joiner.append(text) for text in texts if text is not None)
+
+    def _section(self, name: str) -> Any:
+        """A section of tokenizer.json as the library has understood it; None where there is none."""
+        part = getattr(self._library, name)
+        return None if part is None else json.loads(part.__getstate__())
+
+    def _check_bounds(self) -> None:
+        for name in ("normalizer", "decoder"):
+            check_growth(f"{_FILE} {name}", self._section(name))
+        check_template(f"{_FILE} post_processor", self._section("post_processor"))
 
     def _library_ids(self, text: str, add_special_tokens: bool = False) -> list[int]:
         with _library_failures(f"tokenizer.json cannot encode text={shown(text)}"):
@@ -213,9 +228,13 @@ def _read(file: Path, vocab_size: int | None) -> bytes:
     """The file's bytes, where they are no more than a tokenizer of this size has any use for."""
     if not os.path.lexists(file):
         raise TokenizerError(f"no {_FILE} in this folder{_other_format(file.parent)}")
+    most_bytes, most_values = _MAX_BYTES, _MAX_VALUES
+    if vocab_size is not None:
+        most_bytes = min(most_bytes, _BYTES_PER_TOKEN * vocab_size + _MORE_BYTES)
+        most_values = _VALUES_PER_TOKEN * vocab_size + _MORE_VALUES
     try:
-        raw = read_regular_file(file, _MAX_BYTES)
-        check_num_values(raw, _MAX_VALUES if vocab_size is None else _VALUES_PER_TOKEN * (vocab_size + 4096))
+        raw = read_regular_file(file, most_bytes)
+        check_num_values(raw, most_values)
     except ValueError as error:
         raise TokenizerError(f"{_FILE} {error}") from None
     return raw
@@ -231,6 +250,8 @@ def _parse(raw: bytes) -> tokenizers.Tokenizer:
         library = tokenizers.Tokenizer.from_buffer(raw)
     library.no_truncation()  # a prompt is never cut or padded behind the user's back
     library.no_padding()
+    if getattr(library.model, "dropout", None):  # BPE's noise for training: the same text must have the same ids
+        library.model.dropout = None
     return library
 
 

@@ -17,6 +17,7 @@ _CONFIG = "tokenizer_config.json"
 _TEMPLATE = "chat_template.jinja"
 _MORE_TEMPLATES = "additional_chat_templates"
 _MAX_TEMPLATE = 1 << 20
+_MAX_TEMPLATES = 64
 
 
 class TokenizerConfig:
@@ -84,6 +85,8 @@ def _template_files(folder: Path) -> list[dict[str, str]]:
     paths = {path.stem: path for path in sorted((folder / _MORE_TEMPLATES).glob("*.jinja"))}
     if os.path.lexists(folder / _TEMPLATE):
         paths["default"] = folder / _TEMPLATE
+    if len(paths) > _MAX_TEMPLATES:
+        raise TokenizerError(f"{_MORE_TEMPLATES} must have at most {_MAX_TEMPLATES} chat templates")
     return [{"name": name, "template": _read_template(path)} for name, path in paths.items()]
 
 

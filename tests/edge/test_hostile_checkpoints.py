@@ -112,6 +112,27 @@ def _sharded(weight_map: dict[str, Any]) -> Callable[[Path], None]:
     return change
 
 
+def _write_index(data: bytes | Callable[[], bytes]) -> Callable[[Path], None]:
+    """An index in the place of the weights."""
+
+    def change(folder: Path) -> None:
+        (folder / WEIGHTS).unlink()
+        _write(INDEX, data)(folder)
+
+    return change
+
+
+def _loop(name: str) -> Callable[[Path], None]:
+    """A file that is a link to itself; without the weights that would come before an index."""
+
+    def change(folder: Path) -> None:
+        for path in {folder / name, folder / (WEIGHTS if name == INDEX else name)}:
+            path.unlink(missing_ok=True)
+        (folder / name).symlink_to(name)
+
+    return change
+
+
 def _header_bomb(folder: Path) -> None:
     with (folder / WEIGHTS).open("wb") as file:
         file.write(struct.pack("<Q", 99_000_000) + b"{")
@@ -168,6 +189,19 @@ def _post_processor(folder: Path) -> None:
     _edit(TOKENIZER, post_processor=processor | {"pair": pair})(folder)
 
 
+def _doubling(parts: str, count: int) -> dict[str, Any]:
+    return {"type": "Sequence", parts: [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * count}
+
+
+def _many_start_tokens(folder: Path) -> None:
+    """Five thousand times a token of five thousand ids."""
+    values = json.loads((folder / TOKENIZER).read_text())
+    processor = values["post_processor"]
+    processor["single"] = [{"SpecialToken": {"id": "<s>", "type_id": 0}}] * 5000 + processor["single"]
+    processor["special_tokens"]["<s>"] |= {"ids": [1] * 5000, "tokens": ["<s>"] * 5000}
+    (folder / TOKENIZER).write_text(json.dumps(values))
+
+
 DEEP = b'{"a":' * 100_000
 TWICE = b'{"model_type":"llama","model_type":"llama"}'
 
@@ -180,13 +214,38 @@ def _many_bytes() -> bytes:
     return b'{"a":"' + b"x" * (17 << 20) + b'"}'
 
 
+def _many_shards() -> bytes:
+    return b'{"weight_map":{' + b",".join(b'"%x":"%x.safetensors"' % (i, i) for i in range(520_000)) + b"}}"
+
+
 def _just_below() -> bytes:
     """As many values and bytes as are let through: here the parser has to do its work."""
     return b'{"a":{' + b",".join(b'"%024x":""' % index for index in range(520_000)) + b"}}"
 
 
 def _tokenizer_just_below() -> bytes:
-    return b'{"model":{"type":"BPE","a":[' + b"1," * 73_000 + b'"' + b"x" * (63 << 20) + b'"]}}'
+    return b'{"model":{"type":"BPE","a":[' + b"1," * 73_000 + b'"' + b"x" * 1_100_000 + b'"]}}'
+
+
+def _many_regexes(folder: Path) -> None:
+    """Each is compiled; the last is no regular expression."""
+    splits = [
+        {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+        for regex in [*["x+|y+"] * 9_000, "("]
+    ]
+    (folder / TOKENIZER).write_text(
+        json.dumps(
+            json.loads((folder / TOKENIZER).read_text())
+            | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": splits}},
+            separators=(",", ":"),
+        )
+    )
+
+
+def _many_templates(folder: Path) -> None:
+    (folder / "additional_chat_templates").mkdir()
+    for index in range(300):
+        (folder / "additional_chat_templates" / f"{index}.jinja").write_bytes(b"x" * (1 << 20))
 
 
 CASES: dict[str, tuple[Callable[[Path], object], str, str]] = {
@@ -243,6 +302,23 @@ CASES: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "b.safetensors: is missing",
     ),
     "an index that lies": (_sharded({EMBEDDING: "a.safetensors"}), "CheckpointError", "in this shard and in"),
+    "an index with a long name": (
+        _sharded({EMBEDDING: "a" * 5000 + ".safetensors"}),
+        "CheckpointError",
+        "beside the index",
+    ),
+    "an index with a name that is too long for the disk": (
+        _sharded({EMBEDDING: "é" * 200 + ".safetensors"}),
+        "CheckpointError",
+        "File name too long",
+    ),
+    "an index with half a character": (
+        _write_index(b'{"weight_map":{"a":"\\ud800.safetensors"}}'),
+        "CheckpointError",
+        "beside the index",
+    ),
+    "an index of half a million shards": (_write_index(_many_shards), "CheckpointError", "at most 16,384 shards"),
+    "an index that links to itself": (_loop(INDEX), "CheckpointError", "must be a regular file"),
     "an index of numbers": (_sharded({EMBEDDING: 3}), "CheckpointError", "weight_map"),
     # config.json
     "a config of many values": (
@@ -255,6 +331,12 @@ CASES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a config nested deeply": (_write(CONFIG, DEEP), "CheckpointError", "nested too deeply"),
     "a config with a key twice": (_write(CONFIG, TWICE), "CheckpointError", "the name 'model_type' twice"),
     "a config that is a pipe": (_replace(CONFIG, os.mkfifo), "CheckpointError", "must be a regular file"),
+    "a config that links to itself": (_loop(CONFIG), "CheckpointError", "must be a regular file"),
+    "a generation_config that links to nowhere": (
+        _loop("generation_config.json"),
+        "CheckpointError",
+        "generation_config.json: must be a regular file",
+    ),
     "a config that is a list": (_write(CONFIG, b"[]"), "CheckpointError", "must be a JSON object"),
     "huge layers": (_edit(CONFIG, num_hidden_layers=2**31 - 1), "CheckpointError", "num_hidden_layers"),
     "huge width": (_edit(CONFIG, hidden_size=2**30), "CheckpointError", EMBEDDING),
@@ -268,15 +350,21 @@ CASES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "code in the folder": (_code, "ModelNotFoundError", r"pytorch_model\.bin is not read"),
     # the tokenizer
     "a tokenizer of many values": (
-        _write(TOKENIZER, _many_values),
+        _write(TOKENIZER, b"[" + b"1," * 80_000 + b"1]"),
         "TokenizerError",
         "must have at most 73,728 values",
     ),
     "a tokenizer of many bytes": (
         lambda folder: os.truncate(folder / TOKENIZER, 65 << 20),
         "TokenizerError",
-        "must have at most 67,108,864 bytes",
+        "must have at most 1,310,720 bytes",
     ),
+    "a tokenizer with a long regular expression": (
+        _edit(TOKENIZER, pre_tokenizer={"type": "Split", "pattern": {"Regex": "a|b" * 3_000_000}}),
+        "TokenizerError",
+        "must have at most 1,310,720 bytes",
+    ),
+    "a tokenizer with many regular expressions": (_many_regexes, "TokenizerError", "is not valid"),
     "a tokenizer at the limits": (
         _write(TOKENIZER, _tokenizer_just_below),
         "TokenizerError",
@@ -298,8 +386,16 @@ CASES: dict[str, tuple[Callable[[Path], object], str, str]] = {
         TOKENIZER,
     ),
     "a post-processor that panics": (_post_processor, "TokenizerError", TOKENIZER),
+    "a decoder that doubles": (_edit(TOKENIZER, decoder=_doubling("decoders", 40)), "TokenizerError", "decoder makes"),
+    "a normalizer that doubles": (
+        _edit(TOKENIZER, normalizer=_doubling("normalizers", 2000)),
+        "TokenizerError",
+        "normalizer makes a text up to inf times as long",
+    ),
+    "a post-processor that multiplies": (_many_start_tokens, "TokenizerError", "post_processor must have at most 64"),
     "a decoder that is unknown": (_edit(TOKENIZER, decoder={"type": "Evil"}), "TokenizerError", TOKENIZER),
     "a token of two ids": (_write(TOKENIZER_CONFIG, b'{"bos_token":"a","bos_token":"b"}'), "TokenizerError", "twice"),
+    "chat templates without end": (_many_templates, "TokenizerError", "must have at most 64 chat templates"),
     "a chat template without end": (
         _write("chat_template.jinja", b"{" * (1 << 21)),
         "TokenizerError",

@@ -55,6 +55,14 @@ def test_bad_token_ids(bad):
         request([5, bad])
 
 
+@pytest.mark.parametrize("suffix", [None, "b"])
+def test_text_may_spell_a_token_that_the_model_has_not(suffix):
+    """As a prompt and as what stands before a gap: the error names the first such token's place, and the range."""
+    shape = ScriptedConfig(vocab_size=4, max_position_embeddings=8, bos_token_id=None, eos_token_ids=(3,))
+    with pytest.raises(PromptError, match=r"prompt\[\d\]=\d+: must be a token id: an integer from 0 to 3"):
+        request("a", shape, suffix=suffix)
+
+
 def test_numpy_integers_are_integers():
     """They come out as plain ints."""
     made = request([np.int32(5), np.uint8(6)])

@@ -63,6 +63,35 @@ def test_generation_config_has_the_last_word_on_start_and_end(
 
 
 @pytest.mark.parametrize(
+    ("kind", "bos", "eos"),
+    [("gpt2", 50256, 50256), ("olmo2", None, 50279), ("phi3", 1, 32000), ("smollm3", 128000, 128001)],
+)
+def test_ids_that_nobody_asked_for_are_none(workshop: Any, kind: str, bos: int | None, eos: int) -> None:
+    """Transformers writes them into tiny networks, too; one that the vocabulary reaches, or another one, is an id."""
+    unread = {"num_key_value_heads": None, "rope_theta": None} if kind == "gpt2" else {}
+    folder = workshop.config(model_type=kind, bos_token_id=bos, eos_token_id=eos, **unread)
+    (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": bos, "eos_token_id": eos}))
+    config = load_config(folder)
+    assert (config.bos_token_id, config.eos_token_ids) == (1 if bos == 1 else None, ())
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": eos + 1}))
+    with pytest.raises(CheckpointError, match=rf"generation_config.json: eos_token_id={eos + 1}: must be a token id"):
+        load_config(folder)
+    config = load_config(
+        workshop.config(model_type=kind, bos_token_id=bos, eos_token_id=eos, vocab_size=200000, **unread)
+    )
+    assert (config.bos_token_id, config.eos_token_ids) == (bos, (eos,))
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "smollm3"])
+def test_no_number_of_key_heads_is_that_of_all_heads(workshop: Any, kind: str) -> None:
+    """Null says so, also where an absent key would mean another number."""
+    folder = workshop.config(model_type=kind)
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(values | {"num_key_value_heads": None}))
+    assert load_config(folder).num_key_value_heads == load_config(folder).num_attention_heads
+
+
+@pytest.mark.parametrize(
     ("key", "value", "rule"),
     [
         ("hidden_size", "16", "must be an integer from 1"),

@@ -83,6 +83,7 @@ def _joined(section: Any, texts: list[str]) -> bytes:
         CTC,
         CTC | {"cleanup": False},
         _sequence(CTC, FUSE),
+        _sequence(CTC, FUSE, STRIP),
         WORD_END,
         _sequence(SPACES, STRIP),
         _sequence(SPACES, STRIP | {"start": 2, "stop": 0, "content": "a"}),
@@ -106,6 +107,12 @@ def test_pieces_add_up_to_the_librarys_text(decoder: Any) -> None:
     assert compared > 5000
 
 
+def test_stripping_is_linear_in_the_text() -> None:
+    """A token of a million spaces, all of which are to go (with a copy of the rest for each, it would take seconds)."""
+    many = _sequence(SPACES, FUSE, STRIP | {"start": 2**62})
+    assert _joined(many, ["\u2581" * 1_000_000, "\u2581", "\u2581a"]) == b"a"
+
+
 @pytest.mark.parametrize(
     "decoder",
     [
@@ -121,6 +128,10 @@ def test_pieces_add_up_to_the_librarys_text(decoder: Any) -> None:
         _sequence(FUSE, METASPACE),
         _sequence(FUSE, BYTE_LEVEL),
         _sequence(BYTES, BYTE_LEVEL),
+        _sequence(BYTES, STRIP),
+        _sequence(BYTES, {"type": "WordPiece", "prefix": "##", "cleanup": False}),
+        _sequence(CTC, STRIP),
+        _sequence(WORD_END, STRIP),
     ],
     ids=lambda decoder: decoder["type"],
 )

@@ -98,6 +98,14 @@ def test_a_prompt_is_never_cut_or_padded(tmp_path: Path) -> None:
     assert Tokenizer.from_folder(folder).encode("hello hello world") == [3, 0, 0, 1]
 
 
+def test_a_text_has_the_same_ids_each_time(tmp_path: Path) -> None:
+    """A tokenizer may have been saved with the dropout of its training, which would leave out merges at random."""
+    vocab = {text: index for index, text in enumerate(["a", "b", "ab", "<s>"])}
+    model = {"type": "BPE", "dropout": 1.0, "vocab": vocab, "merges": [["a", "b"]], "unk_token": None}
+    tokenizer = Tokenizer.from_folder(_write(tmp_path, model=model, added_tokens=[], post_processor=None))
+    assert tokenizer.encode("ab") == [2]
+
+
 @pytest.mark.parametrize(
     ("config", "before", "after"),
     [
@@ -270,6 +278,19 @@ def test_a_tokenizer_must_fit_its_model(tmp_path: Path) -> None:
     assert Tokenizer.from_folder(folder, vocab_size=64).vocab_size == 5
     with pytest.raises(TokenizerError, match="largest token id 4: must be below the model's vocab_size=4"):
         Tokenizer.from_folder(folder, vocab_size=4)
+
+
+def test_a_token_for_images_need_not_fit_a_model_of_text(tmp_path: Path) -> None:
+    """Gemma 3's tokenizer has one more token than its models without eyes have rows; of any other that is an error."""
+    token = {"id": 5, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    added = [token | {"content": "<image_soft_token>"}]
+    tokenizer = Tokenizer.from_folder(_write(tmp_path, added_tokens=added), vocab_size=5)
+    assert (tokenizer.vocab_size, tokenizer.token_to_id("<image_soft_token>")) == (6, 5)
+    with pytest.raises(TokenizerError, match="largest token id 4: must be below the model's vocab_size=4"):
+        Tokenizer.from_folder(tmp_path, vocab_size=4)
+    added = [token | {"content": "<other>"}]
+    with pytest.raises(TokenizerError, match="largest token id 5: must be below the model's vocab_size=5"):
+        Tokenizer.from_folder(_write(tmp_path, added_tokens=added), vocab_size=5)
 
 
 def test_digest_is_that_of_the_file(tmp_path: Path) -> None:
