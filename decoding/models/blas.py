@@ -18,7 +18,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,16 +120,20 @@ class CpuCounters:
     """
 
     def __init__(self, stat: Path = STAT) -> None:
+        self._stat = stat
+
+    @cached_property
+    def _file(self) -> int | None:
         try:
-            self._file = os.open(stat, os.O_RDONLY)
+            file = os.open(self._stat, os.O_RDONLY)
         except OSError:
-            self._file = -1
-        else:
-            weakref.finalize(self, os.close, self._file)
+            return None
+        weakref.finalize(self, os.close, file)
+        return file
 
     def busy_seconds(self, cpus: set[int]) -> float:
         """Of these CPUs together, since some time in the past; 0 where nobody knows."""
-        if self._file < 0:
+        if self._file is None:
             return 0.0
         names, busy = {b"cpu%d" % number for number in cpus}, 0
         for line in os.pread(self._file, _MOST_BYTES, 0).splitlines():

@@ -69,11 +69,7 @@ class PieceRules:
                 self._compile(part)
         elif self._seen & _FUSING:  # from here on the library sees the whole text as one token
             self._compile_fused(section)
-        elif (
-            kind in _STEPS
-            and not self._seen & _LOOKING_BACK
-            and not (kind in _AT_ENDS and "ByteFallback" in self._seen)
-        ):
+        elif kind in _STEPS and self._takes_each_alone(kind):
             self._steps.append(_STEPS[kind](section))
         elif kind in _LOOKING_BACK and not self._seen:
             self._compile_looking_back(section)

@@ -171,6 +171,7 @@ def test_the_counters_let_go_of_their_file(tmp_path: Path) -> None:
     counters = CpuCounters(stat)
     assert counters.busy_seconds({0}) == 300 / blas.TICKS
     file = counters._file
+    assert file is not None
     del counters
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(file)
