@@ -143,6 +143,7 @@ class _Completion:
             usage = None if progress is None else progress.after(delta)
             yield _event(writer.chunk(delta, usage))
             delta = await anext(pieces, None)
+        await asyncio.sleep(0)  # whose text ends in the same step gets its last piece before this stream is wound up
         results = await handle.results()
         self._count(results)
         if self._parsed.include_usage:
