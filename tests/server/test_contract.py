@@ -86,7 +86,12 @@ def test_an_unknown_field_is_an_error_unless_told_otherwise(server, serve):
     error = server.complete(tempreature=0.5).error
     assert (error["param"], error["code"]) == ("tempreature", "unknown_field")
     assert "did you mean temperature?" in error["message"]
-    assert serve("--unknown-fields=ignore").complete(tempreature=0.5, max_tokens=1).status == 200
+    error = server.request("POST", "/tokenize", {"prompt": "a", "add_special_token": True}).error
+    assert (error["param"], error["code"]) == ("add_special_token", "unknown_field")
+    assert "did you mean add_special_tokens?" in error["message"]
+    other = serve("--unknown-fields=ignore")
+    assert other.complete(tempreature=0.5, max_tokens=1).status == 200
+    assert other.request("POST", "/tokenize", {"prompt": "a", "add_special_token": True}).status == 200
 
 
 def test_all_problems_are_told_at_once(server):
@@ -209,16 +214,16 @@ def test_tokenize_and_back(server):
     assert made["count"] == len(made["tokens"])
     again = server.request("POST", "/detokenize", {"model": "bundled", "tokens": made["tokens"]}).json
     assert again == {"prompt": "def f(\u00e9):"}
-    for path, fields, param in [
-        ("/tokenize", {"prompt": 5}, "prompt"),
-        ("/tokenize", {"prompt": "a", "extra": 1}, "extra"),
-        ("/tokenize", {"prompt": "\ud800"}, "prompt"),
-        ("/detokenize", {"tokens": [1, -1]}, "tokens"),
-        ("/detokenize", {"tokens": [10**9]}, "tokens"),
-        ("/detokenize", {}, "tokens"),
+    for path, fields, param, code in [
+        ("/tokenize", {"prompt": 5}, "prompt", "invalid_value"),
+        ("/tokenize", {"prompt": "a", "extra": 1}, "extra", "unknown_field"),
+        ("/tokenize", {"prompt": "\ud800"}, "prompt", "invalid_value"),
+        ("/detokenize", {"tokens": [1, -1]}, "tokens", "invalid_value"),
+        ("/detokenize", {"tokens": [10**9]}, "tokens", "invalid_value"),
+        ("/detokenize", {}, "tokens", "missing_field"),
     ]:
         answer = server.request("POST", path, {"model": "bundled", **fields})
-        assert (answer.status, answer.error["param"]) == (400, param)
+        assert (answer.status, answer.error["param"], answer.error["code"]) == (400, param, code)
     assert server.request("POST", "/tokenize", {"model": "x", "prompt": "a"}).status == 404
 
 
