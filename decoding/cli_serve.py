@@ -34,7 +34,7 @@ _LIMITS = {
     "max_list_entries": "entries of logit_bias, or of another list",
 }
 _SERVER = {
-    "max_waiting": "requests of a model that wait; one more gets 429",
+    "max_waiting": "prompts of a model that wait for their first token; one more gets 429",
     "max_open_requests": "requests that are open; one more gets 503",
     "max_body_bytes": "bytes of a request's body",
     "max_header_bytes": "bytes of a request's headers",

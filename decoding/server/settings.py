@@ -17,7 +17,7 @@ class ServerSettings:
 
     api: limits and meanings of what is in a request.
     api_keys: any of them opens the door; none means that no key is asked for.
-    max_waiting: requests of one model that wait for their turn; one more is refused with 429.
+    max_waiting: prompts of one model that wait for their first token; one more is refused with 429.
     max_open_requests: requests that are open at all, of whatever kind; one more is refused with 503.
     max_body_bytes, max_header_bytes: of one request.
     header_timeout, body_timeout: until a request's headers, its body are there.
