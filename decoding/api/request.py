@@ -67,7 +67,9 @@ def parse_completion(body: Mapping[str, Any], settings: ApiSettings = _DEFAULT_S
         code = "unknown_field" if unknown else "missing_field" if missing else "invalid_value"
         raise invalid([*unknown, *missing, *problems], code)
     if contains_not_json([value for name, value in body.items() if name not in BY_NAME]):
-        raise ApiError(400, "body: is not valid JSON (NaN and infinities are no numbers of it)", code="invalid_json")
+        raise ApiError(
+            400, "body: is not valid JSON (NaN, infinities, a name twice in one object)", code="invalid_json"
+        )
     options = values.get("stream_options") or {}
     return CompletionRequest(
         model=values["model"],
