@@ -194,7 +194,14 @@ class UnsupportedModelError(ModelError, NotImplementedError):
 
 
 class TokenizerError(ModelError, ValueError):
-    """The tokenizer is missing, broken, or cannot do what was asked."""
+    """The tokenizer is missing, broken, or cannot do what was asked.
+
+    parameter: which argument asked for it, such as "prompt" or "stop".
+    """
+
+    def __init__(self, message: str, parameter: str = "prompt") -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 class EngineError(DecodingError, RuntimeError):

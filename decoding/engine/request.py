@@ -226,7 +226,7 @@ def _check_text(prompt: object, params: SamplingParams, tokenizer: Tokenizer | N
     }
     for parameter, text in texts.items():
         if tokenizer is None and text is not None:
-            raise TokenizerError(f"{parameter}={shown(text)}: {NO_TOKENIZER}")
+            raise TokenizerError(f"{parameter}={shown(text)}: {NO_TOKENIZER}", parameter)
     if isinstance(prompt, str):
         try:
             prompt.encode()

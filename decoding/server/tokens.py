@@ -10,10 +10,10 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from decoding.api.errors import invalid
+from decoding.api.errors import ApiError, invalid
 from decoding.api.request import unknown_fields
 from decoding.api.settings import ApiSettings
-from decoding.errors import Problem, shown
+from decoding.errors import Problem, TokenizerError, shown
 from decoding.llm import LLM
 from decoding.server.body import read_json
 from decoding.server.openapi import error_responses, json_body
@@ -44,7 +44,7 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
         fields = _checked(fields, {"prompt": str}, {"model": str, "add_special_tokens": bool}, settings)
         llm = service.model(fields.get("model", name)).llm
         ids = await asyncio.to_thread(
-            llm.tokenizer.encode, fields["prompt"], fields.get("add_special_tokens", True), max_tokens=limit
+            _tokenizer(llm).encode, fields["prompt"], fields.get("add_special_tokens", True), max_tokens=limit
         )
         return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": llm.max_model_len})
 
@@ -60,7 +60,8 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
         fields = _checked(fields, {"tokens": list}, {"model": str, "skip_special_tokens": bool}, settings)
         llm = service.model(fields.get("model", name)).llm
         _check_ids(fields["tokens"], llm, limit)
-        text = await asyncio.to_thread(llm.tokenizer.decode, fields["tokens"], fields.get("skip_special_tokens", True))
+        tokenizer = _tokenizer(llm)
+        text = await asyncio.to_thread(tokenizer.decode, fields["tokens"], fields.get("skip_special_tokens", True))
         return JSONResponse({"prompt": text})
 
     @app.get(
@@ -70,12 +71,20 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
         responses=error_responses(400, 401, 431, 503),
     )
     async def tokenizer_info() -> dict[str, str | None]:
-        tokenizer = service.model(name).llm.tokenizer
+        tokenizer = _tokenizer(service.model(name).llm)
         return {
             "bos_token": _text_of(tokenizer, tokenizer.bos_token_id),
             "eos_token": _text_of(tokenizer, tokenizer.eos_token_id),
             "chat_template": tokenizer.chat_template,
         }
+
+
+def _tokenizer(llm: LLM) -> Tokenizer:
+    try:
+        return llm.tokenizer
+    except TokenizerError:  # which names the model's folder; here it has the name by which it is served
+        rule = "model: must be one with a tokenizer; this one takes and gives token ids only"
+        raise ApiError(400, rule, param="model", code="invalid_value") from None
 
 
 def _text_of(tokenizer: Tokenizer, token_id: int | None) -> str | None:

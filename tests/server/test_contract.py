@@ -230,6 +230,21 @@ def test_tokenize_and_back(server):
     assert server.request("POST", "/tokenize", {"model": "x", "prompt": "a"}).status == 404
 
 
+def test_a_model_without_a_tokenizer(serve_script):
+    """Token ids are served; whatever is text is refused with its own field named, and never the model's folder."""
+    server = serve_script("ids")
+    assert server.complete(prompt=[1, 2], max_tokens=1).status == 200
+    texts = {"prompt": "a", "stop": "a", "suffix": "a", "bad_words": ["a"]}
+    answers = {name: server.complete(**{"prompt": [1], name: text}) for name, text in texts.items()}
+    answers["model"] = server.request("POST", "/tokenize", {"prompt": "a"})
+    assert {name: (answer.status, answer.error["param"]) for name, answer in answers.items()} == {
+        name: (400, name) for name in answers
+    }
+    others = (server.request("POST", "/detokenize", {"tokens": [1]}), server.request("GET", "/tokenizer_info"))
+    assert [(answer.status, answer.error["param"]) for answer in others] == [(400, "model")] * 2
+    assert not any("folder:" in answer.error["message"] for answer in (*answers.values(), *others))
+
+
 def test_health_and_metrics(server):
     """Ready, live, and numbers that add up."""
     assert server.request("GET", "/health").json["status"] == "ready"
