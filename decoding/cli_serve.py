@@ -42,7 +42,7 @@ _SERVER = {
     "body_timeout": "seconds until its body is there",
     "request_timeout": "seconds for a completion",
     "send_timeout": "seconds for a client to read on where an answer waits for it",
-    "keep_alive": "seconds between comments in a silent stream",
+    "keep_alive": "seconds between comments in a stream",
     "shutdown_grace": "seconds for what runs when SIGTERM comes",
 }
 

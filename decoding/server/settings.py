@@ -23,7 +23,7 @@ class ServerSettings:
     header_timeout, body_timeout: until a request's headers, its body are there.
     request_timeout: for one completion.
     send_timeout: for a client to read on where what was sent to it is waiting.
-    keep_alive: between comments in a stream that has nothing to say; until the first, errors are HTTP errors.
+    keep_alive: between comments in a stream; where it has nothing to say until the first, errors are HTTP errors.
     shutdown_grace: for what runs when SIGTERM comes.
     log_level: "info" writes a line for each request; log_prompts adds its prompt.
     """
