@@ -127,8 +127,8 @@ class ContextLengthError(PromptError):
     def __str__(self) -> str:
         at_least = "at least " if self.at_least else ""
         return (
-            f"prompt={at_least}{self.num_tokens} tokens: must fit the model's context of {self.max_tokens} tokens"
-            " (the last sampled token need not fit)"
+            f"{self.parameter}={at_least}{self.num_tokens} tokens: must fit the model's context of {self.max_tokens}"
+            " tokens (the last sampled token need not fit)"
         )
 
 

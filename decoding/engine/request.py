@@ -127,10 +127,14 @@ def make_request(
     is none.
     """
     _check_text(prompt, params, tokenizer, name)
-    token_ids, prefix, end_token_ids = _encode(prompt, params.suffix, shape, tokenizer, name, fim)
-    room = shape.max_position_embeddings - len(token_ids) + 1  # the last sampled token is never fed back
-    if room < 1:
-        raise ContextLengthError(len(token_ids), shape.max_position_embeddings)
+    try:
+        token_ids, prefix, end_token_ids = _encode(prompt, params.suffix, shape, tokenizer, name, fim)
+        room = shape.max_position_embeddings - len(token_ids) + 1  # the last sampled token is never fed back
+        if room < 1:
+            raise ContextLengthError(len(token_ids), shape.max_position_embeddings)
+    except ContextLengthError as error:
+        error.parameter = name  # the tokenizer does not know it
+        raise
     params = replace(params, seed=random_seed()) if params.seed is None else params
     request = Request(
         params=params,

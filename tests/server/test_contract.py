@@ -101,6 +101,14 @@ def test_all_problems_are_told_at_once(server):
     assert all(f"{name}=" in error["message"] for name in ("n", "temperature", "stop"))
 
 
+def test_which_of_several_prompts_is_too_long(server):
+    """The message tells its place, whether it was counted or so long that it was not tokenised; param is the field."""
+    for long in ("x " * 2000, "x " * 100_000, [5] * 2000):
+        error = server.complete(prompt=["a", long] if isinstance(long, str) else [[5], long]).error
+        assert (error["param"], error["code"]) == ("prompt", "context_length_exceeded")
+        assert error["message"].startswith("prompt[1]=")
+
+
 def test_repetition_penalty_has_two_meanings(serve, server):
     """Additive, neutral 0, by default; multiplicative, neutral 1, where the server is told so. The log says once if it
     looks like the other.
