@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from decoding import checks
 from decoding.api.settings import ApiSettings, Limits
+from decoding.checks import RuleError
 from decoding.cli_flags import integer, real
 from decoding.errors import ParameterError, shown
 from decoding.server.settings import ServerSettings
@@ -32,14 +34,15 @@ _LIMITS = {
     "max_list_entries": "entries of logit_bias, or of another list",
 }
 _SERVER = {
-    "max_waiting": "requests of a model that wait; one more gets 429",
+    "max_waiting": "prompts of a model that wait for their first token; one more gets 429",
     "max_open_requests": "requests that are open; one more gets 503",
     "max_body_bytes": "bytes of a request's body",
     "max_header_bytes": "bytes of a request's headers",
     "header_timeout": "seconds until a request's headers are there",
     "body_timeout": "seconds until its body is there",
     "request_timeout": "seconds for a completion",
-    "keep_alive": "seconds between comments in a silent stream",
+    "send_timeout": "seconds for a client to read on where an answer waits for it",
+    "keep_alive": "seconds between comments in a stream",
     "shutdown_grace": "seconds for what runs when SIGTERM comes",
 }
 
@@ -138,8 +141,8 @@ def _serve(options: argparse.Namespace, _: list[str]) -> None:
         raise ParameterError.single("serve", error.name, rule) from None
     try:
         listener = listen(options.host, options.port)
-    except OSError as error:
-        reason = error.strerror or "no such address"
+    except (OSError, UnicodeError) as error:  # the latter for a name with an empty label, or one that is too long
+        reason = getattr(error, "strerror", None) or "no such address"
         raise ParameterError.single(
             "host and port", f"{options.host}:{options.port}", f"cannot be listened on ({reason})"
         ) from None
@@ -200,6 +203,11 @@ def _folders(options: argparse.Namespace) -> dict[str, str | None]:
         if name in folders:
             raise ParameterError.single("--model", item, f"must have a name of its own: {shown(name)} is taken")
         folders[name] = path
+    for name in folders:
+        try:
+            checks.text_or_none(name)
+        except RuleError:  # the system's arguments may be bytes that are no text
+            raise ParameterError.single("name of a model", name, "must be valid Unicode, as JSON is") from None
     return folders or {BUNDLED_NAME: None}
 
 

@@ -127,8 +127,8 @@ class ContextLengthError(PromptError):
     def __str__(self) -> str:
         at_least = "at least " if self.at_least else ""
         return (
-            f"prompt={at_least}{self.num_tokens} tokens: must fit the model's context of {self.max_tokens} tokens"
-            " (the last sampled token need not fit)"
+            f"{self.parameter}={at_least}{self.num_tokens} tokens: must fit the model's context of {self.max_tokens}"
+            " tokens (the last sampled token need not fit)"
         )
 
 
@@ -194,7 +194,14 @@ class UnsupportedModelError(ModelError, NotImplementedError):
 
 
 class TokenizerError(ModelError, ValueError):
-    """The tokenizer is missing, broken, or cannot do what was asked."""
+    """The tokenizer is missing, broken, or cannot do what was asked.
+
+    parameter: which argument asked for it, such as "prompt" or "stop".
+    """
+
+    def __init__(self, message: str, parameter: str = "prompt") -> None:
+        super().__init__(message)
+        self.parameter = parameter
 
 
 class EngineError(DecodingError, RuntimeError):

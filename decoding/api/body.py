@@ -34,11 +34,21 @@ class NotJson:
         return self._name
 
 
+class RepeatedName:
+    """An object that has a name twice: which of the values is meant, nobody can know, so no rule accepts it either."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return "<an object with a name twice>"
+
+
 def parse_object(data: bytes) -> dict[str, Any]:
     """The JSON object in a request's body, in UTF-8, in which no name is there twice.
 
-    Numbers that no field can take (NaN, 6,000 digits) come as objects of their own, so that the field's own check
-    names it. Raises ApiError (400) for all else that is not right.
+    What no field can take (NaN, 6,000 digits, an object with a name twice) comes as an object of its own, so that the
+    field's own check names it. Raises ApiError (400) for all else that is not right.
     """
     try:
         check_num_values(data, _MAX_VALUES)
@@ -47,10 +57,10 @@ def parse_object(data: bytes) -> dict[str, Any]:
         raise _invalid_json(f"must be UTF-8 (byte {error.start} is not)") from None
     except RecursionError:
         raise _invalid_json("is nested too deeply") from None
-    except _RepeatedNameError as error:
-        raise _invalid_json(str(error), error.name) from None
     except ValueError as error:
         raise _invalid_json(str(error)) from None
+    if isinstance(value, RepeatedName):
+        raise _invalid_json(f"has the name {shown(value.name)} twice in one object", given_name(value.name))
     if not isinstance(value, dict):
         raise _invalid_json(f"must be a JSON object, not {_kind(value)}")
     return value
@@ -61,8 +71,6 @@ def _parse(text: str) -> Any:
         return json.loads(text, object_pairs_hook=_distinct, parse_constant=NotJson)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not valid JSON ({error})") from None
-    except _RepeatedNameError:
-        raise
     except ValueError:  # more digits than int() takes; a hook for every integer would be too slow for the others
         return json.loads(text, object_pairs_hook=_distinct, parse_constant=NotJson, parse_int=_integer)
 
@@ -71,28 +79,20 @@ def _integer(digits: str) -> int | HugeInteger:
     return int(digits) if len(digits) <= _MOST_DIGITS else HugeInteger(digits)
 
 
-class _RepeatedNameError(ValueError):
-    """A name that an object has twice: which of the values is meant, nobody can know."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"has the name {shown(name)} twice in one object")
-        self.name = given_name(name)
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any] | RepeatedName:
     values = dict(pairs)
     if len(values) < len(pairs):
         [(repeated, _)] = Counter(name for name, _ in pairs).most_common(1)
-        raise _RepeatedNameError(repeated)
+        return RepeatedName(repeated)
     return values
 
 
 def contains_not_json(value: Any) -> bool:
-    """Whether NaN, an infinity or an impossible integer is anywhere in a value that no field's check has looked at."""
+    """Whether anything that no field can take is anywhere in a value that no field's check has looked at."""
     open_values = [value]
     while open_values:
         one = open_values.pop()
-        if isinstance(one, NotJson | HugeInteger):
+        if isinstance(one, NotJson | HugeInteger | RepeatedName):
             return True
         if isinstance(one, dict):
             open_values += one.values()

@@ -100,8 +100,7 @@ def api_error(error: BaseException, given: Collection[str] = ()) -> ApiError:
     if isinstance(error, ContextLengthError):
         return ApiError(400, str(error), param="prompt", code="context_length_exceeded")
     if isinstance(error, PromptError | TokenizerError):
-        parameter = str(getattr(error, "parameter", "prompt")).partition("[")[0]
-        return ApiError(400, str(error), param=parameter, code="invalid_value")
+        return ApiError(400, str(error), param=error.parameter.partition("[")[0], code="invalid_value")
     if isinstance(error, EmptySupportError | NonFiniteLogitsError) and error.stage != PIPELINE[0].name:
         # the request's own penalties, biases and bans did it
         return ApiError(400, str(error), param=_parameter_of(error.stage, given), code="no_token_left")

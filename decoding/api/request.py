@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -48,7 +48,7 @@ def parse_completion(body: Mapping[str, Any], settings: ApiSettings = _DEFAULT_S
     Raises ApiError (400) that tells all problems, `param` naming the first.
     """
     fields = {name: value for name, value in body.items() if value is not None}
-    unknown = [] if settings.unknown_fields == "ignore" else _unknown(fields)
+    unknown = unknown_fields(fields, (*BY_NAME, *HARMLESS), settings)
     missing = [Problem(name, "null", "is required") for name in ("model", "prompt") if name not in fields]
     problems: list[Problem] = []
     values: dict[str, Any] = {}
@@ -67,7 +67,9 @@ def parse_completion(body: Mapping[str, Any], settings: ApiSettings = _DEFAULT_S
         code = "unknown_field" if unknown else "missing_field" if missing else "invalid_value"
         raise invalid([*unknown, *missing, *problems], code)
     if contains_not_json([value for name, value in body.items() if name not in BY_NAME]):
-        raise ApiError(400, "body: is not valid JSON (NaN and infinities are no numbers of it)", code="invalid_json")
+        raise ApiError(
+            400, "body: is not valid JSON (NaN, infinities, a name twice in one object)", code="invalid_json"
+        )
     options = values.get("stream_options") or {}
     return CompletionRequest(
         model=values["model"],
@@ -81,14 +83,17 @@ def parse_completion(body: Mapping[str, Any], settings: ApiSettings = _DEFAULT_S
     )
 
 
-def _unknown(fields: Mapping[str, Any]) -> list[Problem]:
-    names = (name for name in fields if name not in BY_NAME and name not in HARMLESS)
+def unknown_fields(fields: Mapping[str, Any], known: Collection[str], settings: ApiSettings) -> list[Problem]:
+    """A problem for each of the first fields that are not known, with the nearest name that is; none if told so."""
+    if settings.unknown_fields == "ignore":
+        return []
+    names = (name for name in fields if name not in known)
     first = list(islice(names, _MOST_UNKNOWN))  # looking for the nearest name takes 0.2 ms
-    return [Problem(given_name(name), shown(fields[name]), _unknown_rule(name)) for name in first]
+    return [Problem(given_name(name), shown(fields[name]), _unknown_rule(name, known)) for name in first]
 
 
-def _unknown_rule(name: str) -> str:
-    near = difflib.get_close_matches(name[:40], BY_NAME, 1)
+def _unknown_rule(name: str, known: Collection[str]) -> str:
+    near = difflib.get_close_matches(name[:40], known, 1)
     return "must be a field of the API" + (f"; did you mean {near[0]}?" if near else "")
 
 

@@ -125,7 +125,7 @@ class AsyncEngine:
         await engine.close()
 
     The engine's own settings are the LLM's. max_waiting: prompts that may wait for their first token; what comes
-    then is refused with OverloadedError.
+    then is refused with OverloadedError. A request of more prompts than that is taken where none waits.
     """
 
     def __init__(self, llm: HasHost, *, max_waiting: int = 1024) -> None:
@@ -223,7 +223,7 @@ class AsyncEngine:
         if self._closed is not None:
             raise self._closed
         waiting = self.num_waiting
-        if waiting + num_prompts > self._max_waiting:
+        if waiting and waiting + num_prompts > self._max_waiting:  # where nobody waits, waiting longer would not help
             raise OverloadedError(waiting, self._retry_after(waiting))
 
     def _retry_after(self, num_waiting: int) -> float:

@@ -115,7 +115,7 @@ class Host:
         """Token ids of a prompt, or of what goes on in the middle of a text; ids are checked and taken as they are."""
         if isinstance(text, str) and not at_start:
             if self.tokenizer is None:
-                raise TokenizerError(f"{name}={shown(text)}: {NO_TOKENIZER}")
+                raise TokenizerError(f"{name}={shown(text)}: {NO_TOKENIZER}", name)
             text = self.tokenizer.encode(text, add_special_tokens=False, at_start=False)
         if not isinstance(text, str):
             return checked_token_ids(text, self._shape.vocab_size, name)

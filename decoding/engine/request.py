@@ -127,10 +127,14 @@ def make_request(
     is none.
     """
     _check_text(prompt, params, tokenizer, name)
-    token_ids, prefix, end_token_ids = _encode(prompt, params.suffix, shape, tokenizer, name, fim)
-    room = shape.max_position_embeddings - len(token_ids) + 1  # the last sampled token is never fed back
-    if room < 1:
-        raise ContextLengthError(len(token_ids), shape.max_position_embeddings)
+    try:
+        token_ids, prefix, end_token_ids = _encode(prompt, params.suffix, shape, tokenizer, name, fim)
+        room = shape.max_position_embeddings - len(token_ids) + 1  # the last sampled token is never fed back
+        if room < 1:
+            raise ContextLengthError(len(token_ids), shape.max_position_embeddings)
+    except ContextLengthError as error:
+        error.parameter = name  # the tokenizer does not know it
+        raise
     params = replace(params, seed=random_seed()) if params.seed is None else params
     request = Request(
         params=params,
@@ -226,7 +230,7 @@ def _check_text(prompt: object, params: SamplingParams, tokenizer: Tokenizer | N
     }
     for parameter, text in texts.items():
         if tokenizer is None and text is not None:
-            raise TokenizerError(f"{parameter}={shown(text)}: {NO_TOKENIZER}")
+            raise TokenizerError(f"{parameter}={shown(text)}: {NO_TOKENIZER}", parameter)
     if isinstance(prompt, str):
         try:
             prompt.encode()

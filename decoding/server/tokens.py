@@ -10,8 +10,10 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from decoding.api.errors import given_name, invalid
-from decoding.errors import Problem, shown
+from decoding.api.errors import ApiError, invalid
+from decoding.api.request import unknown_fields
+from decoding.api.settings import ApiSettings
+from decoding.errors import Problem, TokenizerError, shown
 from decoding.llm import LLM
 from decoding.server.body import read_json
 from decoding.server.openapi import error_responses, json_body
@@ -25,22 +27,24 @@ _STATUSES = (400, 401, 404, 408, 413, 415, 431, 503)
 def add_token_routes(app: FastAPI, service: Service) -> None:
     """Put both routes on an application."""
     name = next(iter(service.models))
-    limit = service.settings.api.limits.max_prompt_tokens
+    settings = service.settings.api
+    limit = settings.limits.max_prompt_tokens
     size = max(model.llm.vocab_size for model in service.models.values())
+    others = {"additionalProperties": settings.unknown_fields == "ignore"}
 
     @app.post(
         "/tokenize",
         summary="Text to token ids",
         tags=["tokens"],
         responses=error_responses(*_STATUSES),
-        openapi_extra=json_body(_tokenize_schema(), {"model": name, "prompt": "def add(a, b):"}),
+        openapi_extra=json_body({**_tokenize_schema(), **others}, {"model": name, "prompt": "def add(a, b):"}),
     )
     async def tokenize(request: Request) -> Response:
         fields = await read_json(request, service.settings)
-        fields = _checked(fields, {"prompt": str}, {"model": str, "add_special_tokens": bool})
+        fields = _checked(fields, {"prompt": str}, {"model": str, "add_special_tokens": bool}, settings)
         llm = service.model(fields.get("model", name)).llm
         ids = await asyncio.to_thread(
-            llm.tokenizer.encode, fields["prompt"], fields.get("add_special_tokens", True), max_tokens=limit
+            _tokenizer(llm).encode, fields["prompt"], fields.get("add_special_tokens", True), max_tokens=limit
         )
         return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": llm.max_model_len})
 
@@ -49,14 +53,15 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
         summary="Token ids to text",
         tags=["tokens"],
         responses=error_responses(*_STATUSES),
-        openapi_extra=json_body(_detokenize_schema(size), {"model": name, "tokens": [1, 2, 3]}),
+        openapi_extra=json_body({**_detokenize_schema(size), **others}, {"model": name, "tokens": [1, 2, 3]}),
     )
     async def detokenize(request: Request) -> Response:
         fields = await read_json(request, service.settings)
-        fields = _checked(fields, {"tokens": list}, {"model": str, "skip_special_tokens": bool})
+        fields = _checked(fields, {"tokens": list}, {"model": str, "skip_special_tokens": bool}, settings)
         llm = service.model(fields.get("model", name)).llm
         _check_ids(fields["tokens"], llm, limit)
-        text = await asyncio.to_thread(llm.tokenizer.decode, fields["tokens"], fields.get("skip_special_tokens", True))
+        tokenizer = _tokenizer(llm)
+        text = await asyncio.to_thread(tokenizer.decode, fields["tokens"], fields.get("skip_special_tokens", True))
         return JSONResponse({"prompt": text})
 
     @app.get(
@@ -66,7 +71,7 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
         responses=error_responses(400, 401, 431, 503),
     )
     async def tokenizer_info() -> dict[str, str | None]:
-        tokenizer = service.model(name).llm.tokenizer
+        tokenizer = _tokenizer(service.model(name).llm)
         return {
             "bos_token": _text_of(tokenizer, tokenizer.bos_token_id),
             "eos_token": _text_of(tokenizer, tokenizer.eos_token_id),
@@ -74,26 +79,35 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
         }
 
 
+def _tokenizer(llm: LLM) -> Tokenizer:
+    try:
+        return llm.tokenizer
+    except TokenizerError:  # which names the model's folder; here it has the name by which it is served
+        rule = "model: must be one with a tokenizer; this one takes and gives token ids only"
+        raise ApiError(400, rule, param="model", code="invalid_value") from None
+
+
 def _text_of(tokenizer: Tokenizer, token_id: int | None) -> str | None:
     return None if token_id is None else tokenizer.token_text(token_id, skip_special_tokens=False)
 
 
-def _checked(body: Mapping[str, Any], required: Mapping[str, type], optional: Mapping[str, type]) -> dict[str, Any]:
+def _checked(
+    body: Mapping[str, Any], required: Mapping[str, type], optional: Mapping[str, type], settings: ApiSettings
+) -> dict[str, Any]:
     """The fields that are not null, each of its type; ApiError with every problem."""
     names = {str: "a string of valid Unicode", bool: "a boolean", list: "an array"}
     known = {**required, **optional}
     fields = {name: value for name, value in body.items() if value is not None}
-    problems = [
-        Problem(given_name(name), shown(fields[name]), "must be a field of this route")
-        for name in fields
-        if name not in known
+    unknown = unknown_fields(fields, known, settings)
+    missing = [Problem(name, "null", "is required") for name in required if name not in fields]
+    wrong = [
+        Problem(name, shown(fields[name]), f"must be {names[kind]}")
+        for name, kind in known.items()
+        if name in fields and not _is_a(fields[name], kind)
     ]
-    problems += [Problem(name, "null", "is required") for name in required if name not in fields]
-    for name, kind in known.items():
-        if name in fields and not _is_a(fields[name], kind):
-            problems.append(Problem(name, shown(fields[name]), f"must be {names[kind]}"))
-    if problems:
-        raise invalid(problems)
+    if unknown or missing or wrong:
+        code = "unknown_field" if unknown else "missing_field" if missing else "invalid_value"
+        raise invalid([*unknown, *missing, *wrong], code)
     return fields
 
 
@@ -127,7 +141,7 @@ def _tokenize_schema() -> dict[str, Any]:
             "description": "Add what the tokenizer puts around a text, such as a start token.",
         },
     }
-    return {"type": "object", "required": ["prompt"], "properties": properties, "additionalProperties": False}
+    return {"type": "object", "required": ["prompt"], "properties": properties}
 
 
 def _detokenize_schema(vocab_size: int) -> dict[str, Any]:
@@ -141,4 +155,4 @@ def _detokenize_schema(vocab_size: int) -> dict[str, Any]:
             "description": "Special tokens have no text.",
         },
     }
-    return {"type": "object", "required": ["tokens"], "properties": properties, "additionalProperties": False}
+    return {"type": "object", "required": ["tokens"], "properties": properties}

@@ -1,7 +1,7 @@
 """A server whose model is scripted: `python scripted_server.py BEHAVIOUR [field=value ...]`, as a process of its own.
 
-Behaviours: plain; nan (not finite after an N, and five tokens after an M); broken (raises after a B); slow (every
-forward pass takes a second); paced (every one takes 20 ms).
+Behaviours: plain; ids (no tokenizer, from a folder of another name); nan (not finite after an N, and five tokens after
+an M); broken (raises after a B); slow (every forward pass takes a second); paced (every one takes 20 ms).
 """
 
 import sys
@@ -46,7 +46,8 @@ def main(behaviour, *changes):
     fields = dict(change.split("=") for change in changes)
     running = int(fields.pop("max_running", 8))
     settings = ServerSettings(log_level="info", **{name: type_of(name)(value) for name, value in fields.items()})
-    llm = LLM.from_parts(Behaving(behaviour), byte_tokenizer(), name="scripted", max_num_seqs=running)
+    tokenizer, name = (None, "folder") if behaviour == "ids" else (byte_tokenizer(), "scripted")
+    llm = LLM.from_parts(Behaving(behaviour), tokenizer, name=name, max_num_seqs=running)
     listener = listen("127.0.0.1", 0)
     sys.stderr.write(f"serving on http://127.0.0.1:{listener.getsockname()[1]}\n")
     sys.stderr.flush()

@@ -86,7 +86,12 @@ def test_an_unknown_field_is_an_error_unless_told_otherwise(server, serve):
     error = server.complete(tempreature=0.5).error
     assert (error["param"], error["code"]) == ("tempreature", "unknown_field")
     assert "did you mean temperature?" in error["message"]
-    assert serve("--unknown-fields=ignore").complete(tempreature=0.5, max_tokens=1).status == 200
+    error = server.request("POST", "/tokenize", {"prompt": "a", "add_special_token": True}).error
+    assert (error["param"], error["code"]) == ("add_special_token", "unknown_field")
+    assert "did you mean add_special_tokens?" in error["message"]
+    other = serve("--unknown-fields=ignore")
+    assert other.complete(tempreature=0.5, max_tokens=1).status == 200
+    assert other.request("POST", "/tokenize", {"prompt": "a", "add_special_token": True}).status == 200
 
 
 def test_all_problems_are_told_at_once(server):
@@ -94,6 +99,14 @@ def test_all_problems_are_told_at_once(server):
     error = server.complete(n=0, temperature="hot", stop=[""]).error
     assert error["param"] == "n"
     assert all(f"{name}=" in error["message"] for name in ("n", "temperature", "stop"))
+
+
+def test_which_of_several_prompts_is_too_long(server):
+    """The message tells its place, whether it was counted or so long that it was not tokenised; param is the field."""
+    for long in ("x " * 2000, "x " * 100_000, [5] * 2000):
+        error = server.complete(prompt=["a", long] if isinstance(long, str) else [[5], long]).error
+        assert (error["param"], error["code"]) == ("prompt", "context_length_exceeded")
+        assert error["message"].startswith("prompt[1]=")
 
 
 def test_repetition_penalty_has_two_meanings(serve, server):
@@ -132,6 +145,9 @@ def test_errors_before_the_first_token_are_http_errors(server):
         (b"[" * 100_000, "invalid_json", None),
         (b'{"a":' * 100_000, "invalid_json", None),
         (b'{"model": "bundled", "prompt": "a", "prompt": "b"}', "invalid_json", "prompt"),
+        (b'{"model": "bundled", "prompt": "a", "logit_bias": {"5": 1, "5": 2}}', "invalid_value", "logit_bias"),
+        (b'{"model": "bundled", "prompt": [{"n": 1, "n": 1}]}', "invalid_value", "prompt"),
+        (b'{"model": "bundled", "prompt": "a", "metadata": {"x": 1, "x": 1}}', "invalid_json", None),
         (b'{"model": "bundled", "prompt": "a", "temperature": NaN}', "invalid_value", "temperature"),
         (b'{"model": "bundled", "prompt": "a", "metadata": {"x": Infinity}}', "invalid_json", None),
         (b'{"model": "bundled", "prompt": "a", "seed": ' + b"9" * 6000 + b"}", "invalid_value", "seed"),
@@ -209,17 +225,32 @@ def test_tokenize_and_back(server):
     assert made["count"] == len(made["tokens"])
     again = server.request("POST", "/detokenize", {"model": "bundled", "tokens": made["tokens"]}).json
     assert again == {"prompt": "def f(\u00e9):"}
-    for path, fields, param in [
-        ("/tokenize", {"prompt": 5}, "prompt"),
-        ("/tokenize", {"prompt": "a", "extra": 1}, "extra"),
-        ("/tokenize", {"prompt": "\ud800"}, "prompt"),
-        ("/detokenize", {"tokens": [1, -1]}, "tokens"),
-        ("/detokenize", {"tokens": [10**9]}, "tokens"),
-        ("/detokenize", {}, "tokens"),
+    for path, fields, param, code in [
+        ("/tokenize", {"prompt": 5}, "prompt", "invalid_value"),
+        ("/tokenize", {"prompt": "a", "extra": 1}, "extra", "unknown_field"),
+        ("/tokenize", {"prompt": "\ud800"}, "prompt", "invalid_value"),
+        ("/detokenize", {"tokens": [1, -1]}, "tokens", "invalid_value"),
+        ("/detokenize", {"tokens": [10**9]}, "tokens", "invalid_value"),
+        ("/detokenize", {}, "tokens", "missing_field"),
     ]:
         answer = server.request("POST", path, {"model": "bundled", **fields})
-        assert (answer.status, answer.error["param"]) == (400, param)
+        assert (answer.status, answer.error["param"], answer.error["code"]) == (400, param, code)
     assert server.request("POST", "/tokenize", {"model": "x", "prompt": "a"}).status == 404
+
+
+def test_a_model_without_a_tokenizer(serve_script):
+    """Token ids are served; whatever is text is refused with its own field named, and never the model's folder."""
+    server = serve_script("ids")
+    assert server.complete(prompt=[1, 2], max_tokens=1).status == 200
+    texts = {"prompt": "a", "stop": "a", "suffix": "a", "bad_words": ["a"]}
+    answers = {name: server.complete(**{"prompt": [1], name: text}) for name, text in texts.items()}
+    answers["model"] = server.request("POST", "/tokenize", {"prompt": "a"})
+    assert {name: (answer.status, answer.error["param"]) for name, answer in answers.items()} == {
+        name: (400, name) for name in answers
+    }
+    others = (server.request("POST", "/detokenize", {"tokens": [1]}), server.request("GET", "/tokenizer_info"))
+    assert [(answer.status, answer.error["param"]) for answer in others] == [(400, "model")] * 2
+    assert not any("folder:" in answer.error["message"] for answer in (*answers.values(), *others))
 
 
 def test_health_and_metrics(server):

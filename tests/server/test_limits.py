@@ -14,6 +14,17 @@ import pytest
 from decoding.api.settings import Limits
 from decoding.server.settings import ServerSettings
 
+MUCH = {"model": "scripted", "prompt": "a", "n": 8, "logprobs": 5}
+"""With some hundred tokens: an answer of several megabytes, more than the system's buffers hold."""
+
+
+def narrow_connection(server):
+    """A connection on which little can wait to be read."""
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    raw.connect(("127.0.0.1", server.port))
+    return raw
+
 
 @pytest.mark.parametrize(
     ("at", "beyond", "param"),
@@ -170,6 +181,26 @@ def test_the_time_of_a_body_and_of_headers(serve_script):
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
             raw.sendall(beginning)
             assert raw.recv(100) == b""
+
+
+def test_the_time_of_a_reader(serve_script):
+    """A client that pauses gets all of its stream; one that never reads on is gone, and its place is free again."""
+    server = serve_script("plain", "send_timeout=2", "max_open_requests=1")
+    body = json.dumps({**MUCH, "max_tokens": 500, "stream": True}).encode()
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
+    request = head + b"content-length: %d\r\n\r\n" % len(body) + body
+    with narrow_connection(server) as raw:
+        raw.sendall(request)
+        time.sleep(0.5)
+        assert b"".join(iter(lambda: raw.recv(1 << 16), b"")).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+    with narrow_connection(server) as raw:
+        raw.sendall(request.replace(b'"max_tokens": 500', b'"max_tokens": 900'))
+        raw.recv(1)
+        assert server.request("GET", "/v1/models").error["code"] == "too_many_requests"
+        deadline = time.monotonic() + 30
+        while server.request("GET", "/v1/models").status != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_the_table_of_the_documentation():

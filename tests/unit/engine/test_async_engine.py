@@ -167,6 +167,26 @@ def test_the_line_is_bounded():
     assert all(result == later for result in accepted)
 
 
+def test_more_prompts_than_may_wait_are_taken_where_none_waits():
+    """No time to wait would help such a request; behind another one that waits it is refused."""
+    go_on = threading.Event()
+
+    def patient(token_ids, vocab_size):
+        assert token_ids[-1] != ord("!") or go_on.wait(30)
+        return hashed_logits()(token_ids, vocab_size)
+
+    async def scenario(engine):
+        params = SamplingParams(seed=1, max_tokens=3)
+        assert len(await engine.complete(["a", "b", "c"], params)) == 3
+        waiting = await engine.submit("!", params)
+        with pytest.raises(OverloadedError):
+            await engine.submit(["a", "b", "c"], params)
+        go_on.set()
+        await waiting.results()
+
+    run(scenario, make_llm(patient), max_waiting=2)
+
+
 def test_closing_waits_and_then_ends_the_rest():
     """A short request gets its time, an endless one an EngineClosedError, a new one is refused."""
 

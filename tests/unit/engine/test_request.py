@@ -106,6 +106,7 @@ def test_the_context():
     with pytest.raises(ContextLengthError) as caught:
         request([1] * 9)
     assert (caught.value.num_tokens, caught.value.max_tokens) == (9, 8)
+    assert str(caught.value).startswith("prompt=9 tokens: ")
 
 
 @pytest.mark.parametrize(
