@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 from decoding.api.body import parse_object
 from decoding.api.errors import ApiError
@@ -46,17 +47,17 @@ async def _read(request: Request, most: int) -> bytes:
                 break
         else:
             return bytes(data)
-    await _discard(request)
+    await discard(request.receive)
     raise ApiError(413, f"body: must have at most {most:,} bytes", code="body_too_large")
 
 
-async def _discard(request: Request) -> None:
+async def discard(receive: Receive) -> None:
     """Read on for a second: who is still sending would see a broken connection instead of our answer."""
     num_bytes = 0
     try:
         async with asyncio.timeout(1.0):
             while num_bytes < _MOST_DISCARDED:
-                message = await request.receive()
+                message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientDisconnect
                 num_bytes += len(message.get("body", b""))

@@ -7,6 +7,7 @@ between it and the socket.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import re
@@ -16,9 +17,11 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from decoding.api.errors import ApiError
+from decoding.server.body import discard
 from decoding.server.log import LOGGER
 from decoding.server.service import Service, wire_error
 
@@ -74,7 +77,7 @@ class Edge:
         visit = _Visit(scope, send, self._service)
         self._service.num_open += 1
         try:
-            if self._admit(scope):
+            if await self._admitted(scope, receive):
                 await self._turnstile.enter()
             await self._app(scope, receive, visit.send)
         except Exception as error:
@@ -88,6 +91,16 @@ class Edge:
         finally:
             self._service.num_open -= 1
             visit.close()
+
+    async def _admitted(self, scope: Scope, receive: Receive) -> bool:
+        """What `_admit` says. Of who is sent away the body is read first, but not where there are too many already."""
+        try:
+            return self._admit(scope)
+        except ApiError as error:
+            if error.status != 503:
+                with contextlib.suppress(ClientDisconnect):
+                    await discard(receive)
+            raise
 
     def _admit(self, scope: Scope) -> bool:
         """Raise the ApiError of a request that is not let in; whether it has to stand in line for it."""

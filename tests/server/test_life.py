@@ -96,6 +96,27 @@ def test_keys(serve, tmp_path):
     assert document["paths"]["/health"]["get"]["security"] == []
 
 
+def test_who_is_sent_away_may_finish_speaking(serve, tmp_path):
+    """A large body that is still on its way when the key turns out to be wrong: 401, and no broken connection."""
+    file = tmp_path / "keys"
+    file.write_text("first-key\n")
+    server = serve("--api-key-file", str(file))
+    head = (
+        b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 3000000\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        raw.sendall(head)
+        time.sleep(0.3)
+        for _ in range(3):
+            raw.sendall(b" " * 1_000_000)
+            time.sleep(0.1)
+        assert raw.recv(1 << 16).startswith(b"HTTP/1.1 401 ")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        raw.sendall(head)  # and goes away
+    assert server.request("GET", "/health").status == 200
+    assert not [line for line in server.log if line["level"] == "error"]
+
+
 def test_several_models(serve, shared):
     """`model` chooses; an unknown one is 404 with the list."""
     server = serve(f"--model=stories={shared}/models/stories260K", f"--model=other={shared}/models/stories260K")
