@@ -20,6 +20,12 @@ from decoding.types import Prompt
 _MOST_UNKNOWN = 10
 _NOT_SAMPLING = ("model", "prompt", "stream", "stream_options", "user")
 _DEFAULT_SETTINGS = ApiSettings()
+_ELSEWHERE = {
+    **dict.fromkeys(("max_completion_tokens", "max_new_tokens", "max_output_tokens", "n_predict"), "max_tokens"),
+    **dict.fromkeys(("num_return_sequences", "n_choices"), "n"),
+    **dict.fromkeys(("stop_sequences", "stop_strings"), "stop"),
+}
+"""What other APIs call our fields, where the spelling does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,8 @@ def unknown_fields(fields: Mapping[str, Any], known: Collection[str], settings: 
 
 
 def _unknown_rule(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name[:40], known, 1)
+    elsewhere = _ELSEWHERE.get(name)
+    near = [elsewhere] if elsewhere in known else difflib.get_close_matches(name[:40], known, 1)
     return "must be a field of the API" + (f"; did you mean {near[0]}?" if near else "")
 
 

@@ -134,6 +134,15 @@ def test_what_stream_options_ask_for():
         assert refusal(**fields).param == "stream_options"
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("max_completion_tokens", "max_tokens"), ("stop_sequences", "stop"), ("temprature", "temperature")],
+)
+def test_an_unknown_field_is_told_which_one_was_meant(name, meant):
+    """By what other APIs call it, or by its spelling."""
+    assert f"did you mean {meant}?" in refusal(**{name: 1}).message
+
+
 def test_problems_are_bounded():
     """A request with a thousand unknown fields gets an answer of a few lines."""
     error = refusal(**{f"field{i}" * 50: "x" * 10_000 for i in range(1000)})
