@@ -1,4 +1,4 @@
-"""Gemma 2 and 3 (Gemma Team 2024, 2025): norms around each half of a layer, alternating windows, soft caps."""
+"""Gemma 1, 2 and 3 (Gemma Team 2024 to 2025): norms around each half of a layer, alternating windows, soft caps."""
 
 from __future__ import annotations
 
@@ -31,6 +31,14 @@ _BOTH = {
     "hidden_activation": "gelu_pytorch_tanh",
     "tie_word_embeddings": True,
 }
+_GEMMA = {
+    "num_key_value_heads": 16,
+    "head_dim": 256,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 8192,
+    "hidden_act": "gelu_pytorch_tanh",
+    "tie_word_embeddings": True,
+}
 _GEMMA2 = _BOTH | {"max_position_embeddings": 8192, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
 _GEMMA3 = _BOTH | {  # the text part of a published config names only what differs from these
     "vocab_size": 262208,
@@ -43,12 +51,14 @@ _GEMMA3 = _BOTH | {  # the text part of a published config names only what diffe
 
 
 def read_config(files: Sequence[ConfigFile]) -> ModelConfig:
-    """The config of a Gemma 2 or 3 network; the last of `files` is config.json, others before it know eos ids.
+    """The config of a Gemma network; the last of `files` is config.json, others before it know eos ids.
 
     Of model_type gemma3, which is for text and images, the text part is read and the rest left out.
     """
     file = files[-1]
     kind = file.string("model_type")
+    if kind == "gemma":
+        return _read(files, file.with_defaults(**_GEMMA), kind)
     if kind == "gemma2":
         return _read(files, file.with_defaults(**_GEMMA2), kind)
     if kind == "gemma3_text":
@@ -61,7 +71,7 @@ def read_config(files: Sequence[ConfigFile]) -> ModelConfig:
 def _read(files: Sequence[ConfigFile], file: ConfigFile, kind: str) -> ModelConfig:
     sizes = read_sizes(file)
     global_rope, local_rope = _ropes(file, sizes.head_dim, kind)
-    scale = file.positive_real("query_pre_attn_scalar") ** -0.5
+    scale = (sizes.head_dim if kind == "gemma" else file.positive_real("query_pre_attn_scalar")) ** -0.5
     bias = file.boolean("attention_bias", False)
     config = ModelConfig(
         model_type=kind,
@@ -71,12 +81,12 @@ def _read(files: Sequence[ConfigFile], file: ConfigFile, kind: str) -> ModelConf
             LayerConfig(local_rope if window else global_rope, window, scale) for window in _windows(file, kind)
         ),
         norm_eps=file.positive_real("rms_norm_eps"),
-        hidden_act=_activation(file),
+        hidden_act=_first_activation(file) if kind == "gemma" else _activation(file),
         qkv_bias=bias,
         output_bias=bias,
         tie_word_embeddings=file.boolean("tie_word_embeddings"),
         attn_logit_softcapping=file.optional_positive_real("attn_logit_softcapping") if kind == "gemma2" else None,
-        final_logit_softcapping=file.optional_positive_real("final_logit_softcapping"),
+        final_logit_softcapping=None if kind == "gemma" else file.optional_positive_real("final_logit_softcapping"),
         embedding_scale=sizes.hidden_size**0.5,
         **special_token_ids(files, sizes.vocab_size),
     )
@@ -92,8 +102,21 @@ def _activation(file: ConfigFile) -> str:
     return activation
 
 
+def _first_activation(file: ConfigFile) -> str:
+    """Gemma 1's `hidden_act`, where "gelu" has always meant its approximation; some have `hidden_activation`, too."""
+    approximated = {"gelu": "gelu_pytorch_tanh"}
+    activation = file.choice("hidden_act", ACTIVATIONS)
+    activation = approximated.get(activation, activation)
+    newer = file.get("hidden_activation")
+    if newer is not None and approximated.get(newer, newer) != activation:
+        raise file.error("hidden_activation", f"contradicts hidden_act, which means {activation!r}")
+    return activation
+
+
 def _windows(file: ConfigFile, kind: str) -> list[int | None]:
     """The sliding window of each layer, or None."""
+    if kind == "gemma":
+        return [None] * num_layers(file)
     every = 2 if kind == "gemma2" else file.integer("sliding_window_pattern", 6)
     numbers = range(1, num_layers(file) + 1)
     types = layer_types(file, ["sliding_attention" if number % every else "full_attention" for number in numbers])
@@ -105,7 +128,7 @@ def _windows(file: ConfigFile, kind: str) -> list[int | None]:
 
 def _ropes(file: ConfigFile, head_dim: int, kind: str) -> tuple[Rope, Rope]:
     """The rotary embeddings of the layers without a window, and of those with one."""
-    if kind == "gemma2":
+    if kind in ("gemma", "gemma2"):
         rope = read_rope(file, head_dim)
         return rope, rope
     by_type, scaling = file.section("rope_parameters"), file.section("rope_scaling")
@@ -140,6 +163,11 @@ def _norm(config: ModelConfig, name: str) -> NormSpec:
 
 
 def _block(config: ModelConfig, prefix: str) -> BlockSpec:
+    if config.model_type == "gemma":  # norms stand before each half alone
+        return projections(config, prefix)._replace(
+            attention_norm=_norm(config, f"{prefix}.input_layernorm"),
+            mlp_norm=_norm(config, f"{prefix}.post_attention_layernorm"),
+        )
     has_head_norms = config.model_type != "gemma2"
     return projections(config, prefix)._replace(
         attention_norm=_norm(config, f"{prefix}.input_layernorm"),

@@ -25,7 +25,7 @@ class Architecture(NamedTuple):
 
 ARCHITECTURES: dict[str, Architecture] = {
     **dict.fromkeys(llama.DEFAULTS, Architecture(llama.read_config, llama.layout)),
-    **dict.fromkeys(("gemma2", "gemma3", "gemma3_text"), Architecture(gemma.read_config, gemma.layout)),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text"), Architecture(gemma.read_config, gemma.layout)),
     "gpt2": Architecture(gpt2.read_config, gpt2.layout),
     "gpt_neox": Architecture(gpt_neox.read_config, gpt_neox.layout),
 }

@@ -1,6 +1,6 @@
 """Logits that transformers computes in float64 for tiny networks of every architecture.
 
-    pip install torch==2.13.0 && pip install transformers==5.23.0 && python tests/models/make_golden.py
+    pip install torch==2.13.0 && pip install transformers==5.24.0 && python tests/models/make_golden.py
 
 writes golden.json and golden.npz beside this file. A recipe is a config.json, in one of the styles that are found in
 the wild, and a length; weights, norms and biases follow from the names of the tensors and a seed, by integers alone,
@@ -152,6 +152,8 @@ def _phi3() -> Iterator[Recipe]:
 
 
 def _gemma() -> Iterator[Recipe]:
+    yield _recipe("gemma", _new(), head_dim=12, hidden_act="gelu_pytorch_tanh")
+    yield _recipe("gemma old", _old(), head_dim=8, hidden_act="gelu", num_key_value_heads=1, attention_bias=True)
     yield _recipe("gemma2", _new(), GEMMA)
     yield _recipe("gemma2 caps", _old(), GEMMA, attn_logit_softcapping=1.5, final_logit_softcapping=2.0)
     free = {"attn_logit_softcapping": None, "final_logit_softcapping": None, "tie_word_embeddings": False}

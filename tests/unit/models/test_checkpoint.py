@@ -329,6 +329,6 @@ def test_a_folder_in_the_place_of_a_file(workshop: Any) -> None:
 def test_an_unknown_architecture_lists_the_known_ones(workshop: Any) -> None:
     """model_type picks the class; one that we have not is an UnsupportedModelError."""
     with pytest.raises(
-        UnsupportedModelError, match=r"model_type='mamba': must be one of 'gemma2', .*'llama', .*'smollm3'"
+        UnsupportedModelError, match=r"model_type='mamba': must be one of 'gemma', .*'llama', .*'smollm3'"
     ):
         load_model(workshop.config(model_type="mamba"))
