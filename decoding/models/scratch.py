@@ -67,6 +67,7 @@ class Scratch:
         size = math.prod(shape)
         array = self._arrays.get(name)
         if array is None or array.size < size:
-            array = self._arrays[name] = aligned(size)
+            before = 0 if array is None else array.size
+            array = self._arrays[name] = aligned(max(size, 2 * before))  # what grows once grows at every step
         view = self._views[name] = array[:size].reshape(shape)
         return view

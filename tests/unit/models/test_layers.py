@@ -143,6 +143,13 @@ def test_attention_does_not_overflow() -> None:
     np.testing.assert_allclose(layers.attention(queries, keys, values, Scratch(), Crew()), 1.0)
 
 
+def test_scratch_that_grows_a_little_each_time_is_seldom_new() -> None:
+    """Fresh memory costs more than most of what is computed in it: attention's scores grow at every step."""
+    scratch = Scratch()
+    places = {scratch("scores", size).ctypes.data for size in range(100, 1000)}
+    assert len(places) <= 5
+
+
 def test_scratch_gives_the_same_memory_again() -> None:
     """One array for each name, aligned, as large as the largest that was asked for, in the shape asked for."""
     scratch = Scratch()
