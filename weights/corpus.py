@@ -1,4 +1,4 @@
-"""Which files of the Python standard library the model learns from, and which it is judged on.
+"""Which files of the Python standard library the model learns from, its tests among them, and which it is judged on.
 
 The files come from the interpreter that runs this script.  Their digest is
 pinned, because another Python version has other files and gives another model.
@@ -57,8 +57,33 @@ SKIPPED_FOLDERS = frozenset(
 SKIPPED_FILES = frozenset({"_compat_pickle.py", "html/entities.py", "stringprep.py", "tkinter/__main__.py"})
 SKIPPED_PREFIXES = ("_sysconfigdata", "config-")
 
+# Tests of the modules that are held out, by how their names begin: they quote what they test.
+HELD_OUT_TESTS = (
+    "bisect",
+    "calendar",
+    "collections",
+    "colorsys",
+    "configparser",
+    "cookie",
+    "csv",
+    "email",
+    "fractions",
+    "glob",
+    "graphlib",
+    "heapq",
+    "http_cookie",
+    "json",
+    "logging",
+    "queue",
+    "robotparser",
+    "sched",
+    "shlex",
+    "tempfile",
+    "textwrap",
+)
+
 # What `digest()` gives for CPython 3.11.7 on Linux.
-PINNED_DIGEST = "24636568cae71f98ca5e1f5d93729ea707abdedeb37825539940be9a90d22730"
+PINNED_DIGEST = "b2c142654d0eb7914409cf54b9503b43834e6a41acb39addfc83dc72746a8a6f"
 
 
 def is_skipped(name: str) -> bool:
@@ -77,20 +102,37 @@ def training_names() -> list[str]:
     return sorted(name for name in names if name not in HELD_OUT and not is_skipped(name))
 
 
+def test_names() -> list[str]:
+    """The library's tests, in a fixed order, without those of modules that are held out, and of encodings."""
+    names = (path.relative_to(STDLIB).as_posix() for path in (STDLIB / "test").rglob("test_*.py") if is_utf8(path))
+    held_out = tuple(f"test_{start}" for start in HELD_OUT_TESTS)
+    return sorted(name for name in names if not any(part.startswith(held_out) for part in name.split("/")))
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether a file is what Python's sources usually are."""
+    try:
+        path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def read(name: str) -> str:
     """The text of one library file."""
     return (STDLIB / name).read_text(encoding="utf-8")
 
 
-def training_texts() -> Iterator[str]:
-    """The text of every training file that is not empty."""
-    return (text for text in map(read, training_names()) if text.strip())
+def training_texts(with_tests: bool = False) -> Iterator[str]:
+    """The text of every training file that is not empty; of the tests, too, where that is asked for."""
+    names = [*training_names(), *(test_names() if with_tests else ())]
+    return (text for text in map(read, names) if text.strip())
 
 
 def digest() -> str:
     """A sha256 over the names and contents of all files, trained on or held out."""
     total = hashlib.sha256()
-    for name in [*training_names(), *HELD_OUT]:
+    for name in [*training_names(), *test_names(), *HELD_OUT]:
         content = hashlib.sha256((STDLIB / name).read_bytes()).hexdigest()
         total.update(f"{content}  {name}\n".encode())
     return total.hexdigest()
@@ -112,6 +154,7 @@ def main() -> None:
     names = training_names()
     print(f"python    {sys.version.split()[0]}")
     print(f"training  {len(names)} files, {size(names):,} bytes")
+    print(f"tests     {len(test_names())} files, {size(test_names()):,} bytes")
     print(f"held out  {len(HELD_OUT)} files, {size(list(HELD_OUT)):,} bytes")
     print(f"sha256    {digest()}")
     warn_if_different()

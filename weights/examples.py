@@ -2,11 +2,13 @@
 
 Every epoch cuts the files afresh, from a seed of its own: the model sees other
 gaps each time, and a run that resumes sees the same ones as a run that did not stop.
-Each gap comes whole, with what is before and after it: an example cut apart teaches nothing.
+Each gap comes whole, with what is before and after it: an example cut apart teaches nothing. Texts that share a window
+are numbered, so that none of them is read as part of another.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from functools import cache
@@ -49,15 +51,21 @@ def gap(text: str, rng: random.Random) -> tuple[str, str, str]:
 
 
 def line_gap(text: str, rng: random.Random) -> tuple[str, str, str]:
-    """Split a piece so that the middle runs from inside a line to the end of it, or of a later one."""
+    """Split a piece so that the middle runs from somewhere in a line to the end of it, or of a later one.
+
+    It begins where people stop to ask: at the line's begin, behind its indentation, or anywhere. Whole lines may come
+    with the newline behind them.
+    """
     lines = text.split("\n")
     first = rng.choice([number for number, line in enumerate(lines) if line.strip()] or [0])
     more = 0 if rng.random() < ONE_LINE_SHARE else 1 + int(rng.expovariate(0.5))
     count = min(1 + more, len(lines) - first)
     before = sum(len(line) + 1 for line in lines[:first])
     indentation = len(lines[first]) - len(lines[first].lstrip(" "))
-    column = indentation if rng.random() < 0.5 else rng.randint(0, len(lines[first]))
+    column = rng.choice((0, indentation, rng.randint(0, len(lines[first]))))
     end = before + len("\n".join(lines[first : first + count]))
+    if column == 0 and rng.random() < 0.5:
+        end += 1
     return text[: before + column], text[before + column : end], text[end:]
 
 
@@ -82,35 +90,56 @@ def examples(text: str, length: int, rng: random.Random) -> list[list[int]]:
     return [fill_in_the_middle(prefix, middle, suffix) for prefix, middle, suffix in triples]
 
 
-def pack(examples: list[list[int]], stream: list[int], length: int) -> Windows:
-    """Windows of `length`: examples next to each other, whole, and each window filled up from the stream."""
-    rows: list[list[int]] = []
-    row: list[int] = []
+class Row:
+    """A window being filled: token numbers, and beside each the number of its text."""
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.texts: list[int] = []
+
+    def add(self, ids: list[int], texts: list[int]) -> None:
+        """Put these behind what is there."""
+        self.ids += ids
+        self.texts += texts
+
+
+def pack(examples: list[list[int]], files: list[list[int]], length: int) -> Windows:
+    """Windows of `length`: examples next to each other, whole, and each window filled up from the files.
+
+    Returns (windows, 2, length): token numbers, and which text each belongs to.
+    """
+    stream = list(itertools.chain(*files))
+    texts = list(itertools.chain(*([number] * len(ids) for number, ids in enumerate(files))))
+    rows: list[Row] = [Row()]
     used = 0
-    for example in examples:
-        if len(row) + len(example) > length:
-            missing = length - len(row)
-            rows.append(row + stream[used : used + missing])
-            row, used = [], used + missing
-        row += example
-    rest = [*row, *stream[used:]]
-    rows += [rest[start : start + length] for start in range(0, len(rest) - length + 1, length)]
-    return np.array(rows, dtype=np.int64)
+    for number, example in enumerate(examples):
+        missing = length - len(rows[-1].ids)
+        if len(example) > missing:
+            rows[-1].add(stream[used : used + missing], texts[used : used + missing])
+            used += missing
+            rows.append(Row())
+        rows[-1].add(example, [-1 - number] * len(example))
+    rows[-1].add(stream[used:], texts[used:])
+    last = rows.pop()
+    filled = [[row.ids, row.texts] for row in rows if len(row.ids) == length]
+    for start in range(0, len(last.ids) - length + 1, length):
+        filled.append([last.ids[start : start + length], last.texts[start : start + length]])
+    return np.array(filled, dtype=np.int64)
 
 
-def windows(seed: int, epoch: int, length: int) -> Windows:
+def windows(seed: int, epoch: int, length: int, with_tests: bool) -> Windows:
     """One epoch as windows of `length` + 1 tokens, shuffled; each file is cut into examples or reads as it stands."""
     rng = random.Random(f"{seed} {epoch}")
-    texts = list(training_texts())
+    texts = list(training_texts(with_tests))
     rng.shuffle(texts)
     whole: list[list[int]] = []
-    stream: list[int] = []
+    files: list[list[int]] = []
     for text in texts:
         if rng.random() < FIM_SHARE:
             whole += [ids for ids in examples(text, length, rng) if len(ids) <= length + 1]
         else:
-            stream += [END_OF_TEXT, *tokenizer().encode(text).ids]
+            files.append([END_OF_TEXT, *tokenizer().encode(text).ids, END_OF_TEXT])
     rng.shuffle(whole)
-    rows = pack(whole, stream, length + 1)
+    rows = pack(whole, files, length + 1)
     np.random.default_rng([seed, epoch]).shuffle(rows)
     return rows

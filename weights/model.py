@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import linear, rms_norm, silu
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Config:
     vocab_size: int = 4096
     hidden_size: int = 256
     intermediate_size: int = 704
-    num_hidden_layers: int = 4
+    num_hidden_layers: int = 6
     num_attention_heads: int = 4
     num_key_value_heads: int = 2
     max_position_embeddings: int = 1024
@@ -45,6 +45,15 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each (i, i + head_dim/2) pair of a head by its position's angle."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def visible(texts: Tensor, *, alone: bool) -> Tensor:
+    """What to add to scores: 0 for earlier tokens of the same text, a lot less for others; (batch, 1, 1, l, l)."""
+    length = texts.shape[1]
+    seen = torch.ones(length, length, dtype=torch.bool).tril()[None]
+    if not alone:
+        seen = seen & (texts[:, :, None] == texts[:, None, :])
+    return torch.where(seen, 0.0, -1e9)[:, None, None]
 
 
 class RMSNorm(nn.Module):
@@ -76,14 +85,19 @@ class Attention(nn.Module):
         """Split the last dimension into heads: (batch, heads, length, head_dim)."""
         return x.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Mix each position with the ones before it."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+        """Mix each position with those that the mask, (batch or 1, 1, 1, length, length), adds nothing to.
+
+        Written out, as the compiler's softmax is faster than PyTorch's own attention on a CPU.
+        """
         q = rotate(self.heads(self.q_proj(x)), cos, sin)
-        k = rotate(self.heads(self.k_proj(x)), cos, sin)
+        k = rotate(self.heads(self.k_proj(x)), cos, sin).to(x.dtype)
         v = self.heads(self.v_proj(x))
-        groups = q.shape[1] // k.shape[1]
-        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-        mixed = scaled_dot_product_attention(q, k, v, is_causal=True)
+        batch, heads, length, size = q.shape
+        grouped = (q * size**-0.5).to(x.dtype).reshape(batch, k.shape[1], -1, size)
+        scores = (grouped @ k.transpose(2, 3)).float().view(batch, k.shape[1], -1, length, length)
+        weights = (scores + mask).softmax(-1).to(x.dtype).view(batch, k.shape[1], -1, length)
+        mixed = (weights @ v).view(batch, heads, length, size)
         out: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -113,9 +127,9 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
         """Add both blocks' outputs to the stream."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
@@ -153,11 +167,15 @@ class Llama(nn.Module):
             for last in (module.self_attn.o_proj, module.mlp.down_proj):
                 nn.init.normal_(last.weight, std=0.02 / (2 * self.config.num_hidden_layers) ** 0.5)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Logits of the next token at every position of (batch, length) token numbers."""
+    def forward(self, ids: Tensor, texts: Tensor | None = None) -> Tensor:
+        """Logits of the next token at every position of (batch, length) token numbers.
+
+        texts, of the same shape: which text each token belongs to, of several side by side; None: all to one.
+        """
         length = ids.shape[1]
         x = self.model.embed_tokens(ids)
         cos, sin = self.cos[:length].to(x.dtype), self.sin[:length].to(x.dtype)
+        mask = visible(ids if texts is None else texts, alone=texts is None)
         for layer in self.model.layers:
-            x = layer(x, cos, sin)
+            x = layer(x, cos, sin, mask)
         return linear(self.model.norm(x), self.model.embed_tokens.weight)

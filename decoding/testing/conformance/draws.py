@@ -31,9 +31,15 @@ OTHERS = "(others)"
 class FirstTokens:
     """First tokens of many choices, and the log-probabilities that were reported for that position."""
 
-    def __init__(self, target: Target, **fields: Any) -> None:
+    def __init__(self, target: Target, prompt: str | None = None, **fields: Any) -> None:
         """Draw target.num_draws of them, of one request after another; of a server that ignores n, a quarter."""
-        common = {"prompt": target.open_prompt, "max_tokens": 1, "n": CHOICES_A_REQUEST, "logprobs": 5, **fields}
+        common = {
+            "prompt": prompt or target.open_prompt,
+            "max_tokens": 1,
+            "logprobs": 5,
+            "n": CHOICES_A_REQUEST,
+            **fields,
+        }
         common["needs"] = ["n", "logprobs", *fields]
         self.first = target.complete(**common, seed=FIRST_SEED)
         self.choices_a_request = len(self.first.choices)
@@ -106,14 +112,17 @@ def _(target: Target) -> None:
     "A token outside of it was asked not to come.",
 )
 def _(target: Target) -> None:
-    plain = FirstTokens(target, temperature=1, top_p=1)
-    names, chances = plain.cells(1.0)
-    often = [place for place in range(len(names) - 1) if chances[place] * len(plain.tokens) >= CERTAIN]
-    if not often or chances[-1] < 0.01:
+    for prompt in (target.open_prompt, target.prompt):
+        plain = FirstTokens(target, prompt, temperature=1, top_p=1)
+        names, chances = plain.cells(1.0)
+        often = [place for place in range(len(names) - 1) if chances[place] * len(plain.tokens) >= CERTAIN]
+        if often and chances[-1] >= 0.01:
+            break
+    else:
         raise NotOfferedError("the model is too sure of its first token, or too unsure")
     place = often[-1]
     top_p = round(sum(chances[:place]) + 0.5 * chances[place], 4)  # crossed in the middle of a token
-    drawn = FirstTokens(target, temperature=1, top_p=top_p)
+    drawn = FirstTokens(target, prompt, temperature=1, top_p=top_p)
     found, nucleus = set(drawn.tokens), set(names[: place + 1])
     drawn.first.require(found <= nucleus, f"top_p {top_p} draws {shown(sorted(found - nucleus))}")
     drawn.first.require(nucleus <= found, f"top_p {top_p} never draws {shown(sorted(nucleus - found))}")
