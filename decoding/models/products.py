@@ -3,8 +3,9 @@
 A BLAS first copies both factors of a matrix product into an order of its own. That pays where each weight is used for
 hundreds of tokens, and is most of the time where a step has one for each of a few sequences. OpenBLAS's kernels for
 AVX-512 leave the copy out if a product has at most a million multiplications. So weights are kept in blocks of a few
-outputs, a product with a block is that small, and numpy goes through the blocks in one call: for a few tokens that is up
-to twice as fast (`python -m benchmarks.products`). Elsewhere a matrix is one block, and the product is what it always was.
+outputs, a product with a block is that small, and numpy goes through the blocks in one call: for a few tokens that is
+up to twice as fast (`python -m benchmarks.products`). Elsewhere a matrix is one block, and the product is what it
+always was.
 """
 
 from __future__ import annotations
