@@ -1,1 +1,2 @@
 #include "decoding.h"
+#include "ffi.watch.h"

@@ -18,6 +18,7 @@ Mask: TypeAlias = NDArray[np.float32]
 
 _MAX_SCORES = 1 << 21  # attention scores held at once: what a long prompt's prefill takes besides its tokens
 _MAX_QUERIES = 64  # of one row at once: later blocks need keys that earlier ones must not even look at
+_FEW = 100
 _MAX_COVER = 2  # slots looked at for each that is meant, rather than copying those
 
 
@@ -43,12 +44,12 @@ class ForwardBatch:
         rows = len(self.slots)
         if not 0 < rows == len(self.num_new) == len(self.start):
             raise ParameterError.single("slots", rows, "slots, num_new and start must have one entry for each row")
-        if self.num_new.min() < 1 or self.num_new.sum() != len(self.token_ids):
+        if _extremes(self.num_new)[0] < 1 or sum(self.num_new.tolist()) != len(self.token_ids):
             raise ParameterError.single("num_new", self.num_new, "must be >= 1 and sum to the number of tokens")
         _check_range("token_ids", self.token_ids, vocab_size)
         _check_range("slots", self.slots, num_slots)
         _check_range("start", self.start, max_tokens + 1)
-        longest = int(self.ends.max())
+        _, longest = _extremes(self.ends)
         if longest > max_tokens:
             raise ContextLengthError(longest, max_tokens)
 
@@ -188,6 +189,14 @@ def _as_slice(indices: Indices) -> Rows:
 
 
 def _check_range(name: str, values: Integers, end: int) -> None:
-    for value in (values.min(), values.max()):
+    for value in _extremes(values):
         if not 0 <= value < end:
-            raise ParameterError.single(name, int(value), f"must be from 0 to {end - 1:,}")
+            raise ParameterError.single(name, value, f"must be from 0 to {end - 1:,}")
+
+
+def _extremes(values: Integers) -> tuple[int, int]:
+    """The least and the largest; of a few numbers sooner as Python's than as numpy's."""
+    if values.size > _FEW:
+        return int(values.min()), int(values.max())
+    numbers = values.tolist()
+    return min(numbers), max(numbers)

@@ -152,6 +152,9 @@ class KVCache:
         slots.
         """
         leader = int(slots.start if isinstance(slots, slice) else slots[0])
+        if not self._shared[leader]:
+            own = self._data[slots, layer]
+            return [(own[:, 0, :, tokens], own[:, 1, :, tokens])]
         stretches = [*self._shared[leader], Stretch(-1, self._shared_end(leader), tokens.stop)]
         parts = []
         for source, first, after in stretches:

@@ -6,19 +6,33 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from enum import Enum, auto
 from queue import SimpleQueue
 from typing import TypeAlias
 
 import numpy as np
 
-Work: TypeAlias = Callable[[slice], object]
-_Jobs: TypeAlias = "SimpleQueue[tuple[Work, slice] | None]"
-_Results: TypeAlias = "SimpleQueue[BaseException | None]"
+from decoding.kernel.watch import Count
 
-# Multiplications below which a thread is not worth waking: one does them in 170 us, and the other may wake up late.
-WORTHWHILE = 1 << 23
-# What one does before another has woken up, and while that one reports: it is given so much more, and need not wait.
-LEAD = 1 << 21
+Work: TypeAlias = Callable[[], object]
+Prepare: TypeAlias = Callable[[slice], Work]
+
+# Multiplications, of which a thread does one in some 20 ps: below WORTHWHILE nothing is shared, and below WORTH_WAKING
+# nothing with a thread that sleeps.
+WORTHWHILE, WORTH_WAKING = 1 << 19, 1 << 23
+# What one does before another, awake or asleep, has begun, and while that one reports: it is given so much more, and
+# need not wait.
+LEAD, LONG_LEAD = 1 << 17, 1 << 21
+_PATIENCE = 200_000  # nanoseconds that a thread without work stays awake: between two products, or two steps
+_DELAY = 3_000  # nanoseconds from giving work out until the giver's own has given the interpreter's lock away
+
+
+class _State(Enum):
+    """Of a thread without work: it watches, or sleeps, or sleeps and has been called."""
+
+    AWAKE = auto()
+    ASLEEP = auto()
+    CALLED = auto()
 
 
 class Crew:
@@ -30,58 +44,121 @@ class Crew:
 
     def __init__(self, size: int = 1) -> None:
         self.size = size
-        self._jobs: list[_Jobs] = []
-        self._results: _Results = SimpleQueue()
-        self._waiting = 0
+        self._members: list[_Member] = []
+        self._at_work: list[_Member] = []
         self._process = os.getpid()
 
-    def share(self, count: int, cost: int, work: Work) -> None:
-        """Call work(part) for parts that cover range(count), at once if `cost` multiplications are worth it."""
-        size = min(self.size, count)
-        if size <= 1 or cost < WORTHWHILE:
-            work(slice(0, count))
+    def share(self, count: int, cost: int, prepare: Prepare, *, least: int = 1, calls: int = 1) -> None:
+        """Do prepare(part)() for parts that cover range(count), at once if `cost` multiplications are worth it.
+
+        `prepare` is for the caller to call: between work that is given out and the caller's own first call of numpy, no
+        time must pass. least: what a part has at least, if there are several. calls: of numpy in a part's work; threads
+        meet at each, where the interpreter's lock changes hands.
+        """
+        size = min(self.size, count // least)
+        if size <= 1 or cost < calls * WORTHWHILE:
+            prepare(slice(0, count))()
             return
-        self._settle()  # after an interruption others may still be at work
-        self._hire(size - 1)
-        lead = count * LEAD // (cost + LEAD)  # parts before those that are divided evenly
-        bounds = [0, *(lead + (count - lead) * number // size for number in range(1, size + 1))]
-        own, *others = map(slice, bounds[:-1], bounds[1:])
-        for jobs, part in zip(self._jobs, others, strict=False):
-            jobs.put((work, part))
-            self._waiting += 1
-        work(own)
+        members = self._hired(size - 1)
+        lead = LEAD
+        for member in members:
+            if not member.wake():
+                lead = LONG_LEAD
+        if lead is LONG_LEAD and cost < WORTH_WAKING:
+            prepare(slice(0, count))()
+            return
+        lead = min(count * lead // (cost + lead), count - size * least)  # parts before those that are divided evenly
+        own = prepare(slice(0, lead + (count - lead) // size))
+        self._at_work, end = members, count
+        for number in range(size - 1, 0, -1):
+            begin = lead + (count - lead) * number // size
+            members[number - 1].give(prepare(slice(begin, end)))
+            end = begin
+        own()
         error = self._settle()
         if error is not None:
             raise error
 
     def _settle(self) -> BaseException | None:
         """Wait for all that was given out; returns what one of the threads has raised."""
-        if self._process != os.getpid():  # threads do not survive a fork
-            self._jobs, self._results, self._waiting, self._process = [], SimpleQueue(), 0, os.getpid()
         first = None
-        while self._waiting:
-            error = self._results.get()
-            self._waiting -= 1
+        for member in self._at_work:
+            error = member.result()
             first = first or error
+        self._at_work = []
         return first
 
-    def _hire(self, count: int) -> None:
-        while len(self._jobs) < count:
-            jobs: _Jobs = SimpleQueue()
-            self._jobs.append(jobs)
-            threading.Thread(target=_work, args=(jobs, self._results), name="decoding-crew", daemon=True).start()
-            weakref.finalize(self, jobs.put, None)
+    def _hired(self, count: int) -> list[_Member]:
+        """So many threads without work."""
+        if self._process != os.getpid():  # threads do not survive a fork
+            self._members, self._at_work, self._process = [], [], os.getpid()
+        if self._at_work:  # after an interruption they may still be
+            self._settle()
+        while len(self._members) < count:
+            member = _Member((1 + len(self._members)) * _DELAY)
+            self._members.append(member)
+            threading.Thread(target=member.work, name="decoding-crew", daemon=True).start()
+            weakref.finalize(self, member.jobs.put, None)
+        return self._members[:count]
 
 
-def _work(jobs: _Jobs, results: _Results) -> None:
-    """What a thread does until its crew is gone."""
-    with np.errstate(over="ignore", invalid="ignore"):  # a thread has its own setting; the sampler reports such logits
-        while (job := jobs.get()) is not None:
-            work, part = job
-            try:
-                work(part)
-            except BaseException as error:  # the caller's to handle
-                results.put(error)
-            else:
-                results.put(None)
-            del job, work, part  # or the arrays would live until the next job
+class _Member:
+    """One of the other threads. Work reaches it in `jobs`, where it sleeps when it has watched `given` for a while."""
+
+    def __init__(self, delay: int) -> None:
+        self.jobs: SimpleQueue[Work | None] = SimpleQueue()
+        self._results: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._given, self._done = Count(), Count()
+        self._delay = delay
+        self._state = _State.AWAKE
+        self._waiting = False  # the caller, for a result
+
+    def wake(self) -> bool:
+        """Whether it is awake. If not, it will soon be."""
+        if self._state is _State.ASLEEP:
+            self._state = _State.CALLED
+            self.jobs.put(_nothing)
+        return self._state is _State.AWAKE
+
+    def give(self, work: Work) -> None:
+        """Have it do this."""
+        self.jobs.put(work)
+        self._waiting = True
+        self._given.raise_()
+
+    def result(self) -> BaseException | None:
+        """Wait until it has done what it was given, if it was; returns what that has raised."""
+        if not self._waiting:
+            return None
+        self._done.watch(self._given.value, _PATIENCE)
+        error = self._results.get()
+        self._waiting = False
+        return error
+
+    def work(self) -> None:
+        """What the thread does until its crew is gone."""
+        num_jobs, finished = 0, None
+        with np.errstate(over="ignore", invalid="ignore"):  # a thread has its own; the sampler reports such logits
+            while True:
+                if not self._given.watch(num_jobs + 1, _PATIENCE, delay=self._delay, raising=finished):
+                    self._state = _State.ASLEEP
+                job = self.jobs.get()
+                self._state, finished = _State.AWAKE, None
+                if job is None:
+                    return
+                if job is not _nothing:
+                    self._results.put(_error_of(job))
+                    num_jobs, finished = num_jobs + 1, self._done
+                del job  # or the arrays would live until the next one
+
+
+def _error_of(work: Work) -> BaseException | None:
+    try:
+        work()
+    except BaseException as error:  # the caller's to handle
+        return error
+    return None
+
+
+def _nothing() -> None:
+    """For who is only to wake up."""

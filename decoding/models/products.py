@@ -11,20 +11,21 @@ always was.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
 from decoding.models.activations import Array
 from decoding.models.blas import multiplies_in_place
-from decoding.models.crew import Crew
+from decoding.models.crew import Crew, Work
 
 _MOST = 1_000_000  # multiplications of a product that OpenBLAS does in place: rows x inputs x outputs
 _WIDTH, _LEAST_WIDTH = 32, 16  # outputs of a block: two or one of the widest vectors
 _LEAST_ROWS = 4  # tokens that should share in reading a block
 _READING = 5  # multiplications of a weight that take as long as reading it from memory
-_LEAST_SIZE = (
-    1 << 16
-)  # weights of a matrix worth dividing: smaller ones are near enough, and calls cost more than copies
+# Weights of a matrix worth dividing: smaller ones are near enough, and calls cost more than copies.
+_LEAST_SIZE = 1 << 16
+_KEPT = 500  # numbers of a result up to which numpy keeps the interpreter's lock, and no thread helps another
 
 
 def block_width(num_inputs: int, *sizes: int) -> int:
@@ -64,10 +65,9 @@ def multiply(x: Array, blocks: Array, out: Array, crew: Crew) -> None:
         _multiply_whole(x, blocks[0], out, crew)
         return
     by_block = out.reshape(len(x), count, width).swapaxes(0, 1)  # [n, tokens, width], a view
-    if len(x) * num_inputs * width <= _MOST:
-        crew.share(count, cost, lambda part: np.matmul(x, blocks[part], out=by_block[part]))
-    else:
-        crew.share(count, cost, lambda part: _multiply_many(x, blocks[part], by_block[part]))
+    multiply_some = np.matmul if len(x) * num_inputs * width <= _MOST else _multiply_many
+    least = _KEPT // (len(x) * width) + 1
+    crew.share(count, cost, lambda part: partial(multiply_some, x, blocks[part], by_block[part]), least=least)
 
 
 def _multiply_whole(x: Array, weights: Array, out: Array, crew: Crew) -> None:
@@ -78,9 +78,9 @@ def _multiply_whole(x: Array, weights: Array, out: Array, crew: Crew) -> None:
     num_outputs, cost = out.shape[1], len(x) * weights.size
     num_parts = min(num_outputs, cost // (2 * _MOST))
 
-    def columns(part: slice) -> None:
+    def columns(part: slice) -> Work:
         place = slice(num_outputs * part.start // num_parts, num_outputs * part.stop // num_parts)
-        np.matmul(x, weights[:, place], out=out[:, place])
+        return partial(np.matmul, x, weights[:, place], out[:, place])
 
     if len(x) == 1 or num_parts <= 1:  # a vector's product has kernels of its own
         np.matmul(x, weights, out=out)

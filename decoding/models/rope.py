@@ -43,7 +43,7 @@ class Rope:
 
     def regimes(self, lengths: Positions) -> Positions:
         """For sequences of these lengths, numbers that `frequencies` takes; the same, where those are the same."""
-        return np.zeros_like(lengths)
+        return np.zeros(len(lengths), np.intp)
 
     def frequencies(self, regime: int) -> Frequencies:
         """Radians per position, float32 [num_pairs]."""
@@ -194,19 +194,20 @@ class RotaryTable:
     def at(self, positions: Positions, lengths: Positions) -> Rotation:
         """[tokens] -> [tokens, head_dim/2]; lengths: of the sequences that the tokens belong to, after this pass."""
         regimes = self._rope.regimes(lengths)
-        if (regimes == regimes[0]).all():
-            return self._rows(int(regimes[0]), positions)
+        several = sorted(set(regimes.tolist()))
+        if len(several) == 1:
+            return self._rows(several[0], positions)
         rows = np.empty((len(positions), self._width), np.complex64)
-        for regime in np.unique(regimes):
+        for regime in several:
             chosen = regimes == regime
-            rows[chosen] = self._rows(int(regime), positions[chosen])
+            rows[chosen] = self._rows(regime, positions[chosen])
         return rows
 
     def _rows(self, regime: int, positions: Positions) -> Rotation:
         if regime > 1:  # a length of its own, which will not come back
             return self._turns(regime, positions)
         table = self._tables.get(regime)
-        end = int(positions.max()) + 1
+        end = max(positions.tolist()) + 1
         if table is None or end > len(table):
             table = self._turns(regime, np.arange(max(end, 0 if table is None else 2 * len(table))))
             self._tables[regime] = table

@@ -140,6 +140,7 @@ def test_weights_in_blocks_and_as_whole_matrices(
     monkeypatch.setattr(transformer, "multiplies_in_place", lambda: in_place)
     monkeypatch.setattr(products, "_LEAST_SIZE", 0)
     monkeypatch.setattr(crew, "WORTHWHILE", 0)
+    monkeypatch.setattr(crew, "WORTH_WAKING", 0)
     folder = workshop.config(hidden_size=64, intermediate_size=96, vocab_size=71)
     tensors = workshop.tensors(folder)
     (folder / "model.safetensors").write_bytes(workshop.safetensors(tensors))
