@@ -14,23 +14,36 @@ static int64_t dk_nanoseconds(void) {
   return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
+/* What a loop that waits should do in between: the other thread of the same core needs it more. */
+static void dk_relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("isb");
+#endif
+}
+
+/* Waits until *number has come to `target`, for `nanoseconds` at most. Whether it has. */
+static int dk_reached(const _Atomic int64_t *number, int64_t target, int64_t nanoseconds) {
+  int64_t start = dk_nanoseconds();
+  for (int64_t look = 1; atomic_load_explicit(number, memory_order_acquire) < target; ++look) {
+    dk_relax();
+    if (look % 16 == 0 && dk_nanoseconds() - start >= nanoseconds)
+      return 0;
+  }
+  return 1;
+}
+
 /* Raises *raised by one (NULL: nothing), then watches *watched until it has come to `target`, for `patience`
  * nanoseconds at most, and goes on to wait for another `delay` nanoseconds once it has. Whether it has. */
 static int dk_watch(int64_t *raised, const int64_t *watched, int64_t target, int64_t patience, int64_t delay) {
-  if (raised)
+  if (raised) {
     atomic_fetch_add_explicit((_Atomic int64_t *)raised, 1, memory_order_release);
-  const _Atomic int64_t *number = (const _Atomic int64_t *)watched;
-  int64_t start = dk_nanoseconds();
-  while (atomic_load_explicit(number, memory_order_acquire) < target) {
-    /* Asking for the time takes some 30 ns, in which the number's memory is left alone. */
-    if (dk_nanoseconds() - start >= patience)
-      return 0;
   }
-  if (delay > 0) {
-    start = dk_nanoseconds();
-    while (dk_nanoseconds() - start < delay)
-      continue;
-  }
+  if (!dk_reached((const _Atomic int64_t *)watched, target, patience))
+    return 0;
+  for (int64_t start = dk_nanoseconds(); dk_nanoseconds() - start < delay;)
+    dk_relax();
   return 1;
 }
 

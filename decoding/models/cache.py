@@ -153,8 +153,7 @@ class KVCache:
         """
         leader = int(slots.start if isinstance(slots, slice) else slots[0])
         if not self._shared[leader]:
-            own = self._data[slots, layer]
-            return [(own[:, 0, :, tokens], own[:, 1, :, tokens])]
+            return [(self._data[slots, layer, 0, :, tokens], self._data[slots, layer, 1, :, tokens])]
         stretches = [*self._shared[leader], Stretch(-1, self._shared_end(leader), tokens.stop)]
         parts = []
         for source, first, after in stretches:

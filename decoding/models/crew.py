@@ -17,13 +17,13 @@ from decoding.kernel.watch import Count
 Work: TypeAlias = Callable[[], object]
 Prepare: TypeAlias = Callable[[slice], Work]
 
-# Multiplications, of which a thread does one in some 20 ps: below WORTHWHILE nothing is shared, and below WORTH_WAKING
-# nothing with a thread that sleeps.
+# Multiplications, of which a thread does one in some 20 ps: for each WORTHWHILE one more thread takes part, and below
+# WORTH_WAKING none that sleeps.
 WORTHWHILE, WORTH_WAKING = 1 << 19, 1 << 23
 # What one does before another, awake or asleep, has begun, and while that one reports: it is given so much more, and
 # need not wait.
 LEAD, LONG_LEAD = 1 << 17, 1 << 21
-_PATIENCE = 200_000  # nanoseconds that a thread without work stays awake: between two products, or two steps
+_PATIENCE = 500_000  # nanoseconds that a thread without work stays awake: through attention, and from step to step
 _DELAY = 3_000  # nanoseconds from giving work out until the giver's own has given the interpreter's lock away
 
 
@@ -55,8 +55,8 @@ class Crew:
         time must pass. least: what a part has at least, if there are several. calls: of numpy in a part's work; threads
         meet at each, where the interpreter's lock changes hands.
         """
-        size = min(self.size, count // least)
-        if size <= 1 or cost < calls * WORTHWHILE:
+        size = min(self.size, count // least, 1 + cost // (calls * WORTHWHILE))
+        if size <= 1:
             prepare(slice(0, count))()
             return
         members = self._hired(size - 1)

@@ -74,7 +74,7 @@ def test_blocks_make_the_product_of_the_matrix(
     expected = x.astype(float) @ weights.T.astype(float)
     for num_rows in {tokens, products.num_rows(tokens, blocks)}:
         out = np.full((num_rows, num_outputs), np.nan, np.float32)
-        with patch.multiple(crew, WORTHWHILE=0, WORTH_WAKING=0):
+        with patch.multiple(crew, WORTHWHILE=1, WORTH_WAKING=1):
             products.multiply(x, blocks, out, Crew(num_threads))
         np.testing.assert_allclose(out[:tokens], expected, atol=1e-5 * num_inputs**0.5 * 4)
 
@@ -98,7 +98,7 @@ def test_the_number_of_threads_changes_nothing(num_inputs: int, num_outputs: int
     outs = []
     for size in (1, 2, 7):
         outs.append(np.empty((products.num_rows(tokens, blocks), num_outputs), np.float32))
-        with patch.multiple(crew, WORTHWHILE=0, WORTH_WAKING=0), BlasThreads().adjusted(0):
+        with patch.multiple(crew, WORTHWHILE=1, WORTH_WAKING=1), BlasThreads().adjusted(0):
             products.multiply(x, blocks, outs[-1], Crew(size))
     assert (outs[0] == outs[1]).all()
     assert (outs[0] == outs[2]).all()
