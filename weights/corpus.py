@@ -123,9 +123,8 @@ def read(name: str) -> str:
     return (STDLIB / name).read_text(encoding="utf-8")
 
 
-def training_texts(with_tests: bool = False) -> Iterator[str]:
-    """The text of every training file that is not empty; of the tests, too, where that is asked for."""
-    names = [*training_names(), *(test_names() if with_tests else ())]
+def texts_of(names: list[str]) -> Iterator[str]:
+    """The text of every file of these that is not empty."""
     return (text for text in map(read, names) if text.strip())
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from corpus import training_texts
+from corpus import test_names, texts_of, training_names
 from tokenizers import Tokenizer
 from train_tokenizer import END_OF_TEXT, FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 
@@ -127,10 +127,14 @@ def pack(examples: list[list[int]], files: list[list[int]], length: int) -> Wind
     return np.array(filled, dtype=np.int64)
 
 
-def windows(seed: int, epoch: int, length: int, with_tests: bool) -> Windows:
-    """One epoch as windows of `length` + 1 tokens, shuffled; each file is cut into examples or reads as it stands."""
+def windows(seed: int, epoch: int, length: int, tests: float) -> Windows:
+    """One epoch as windows of `length` + 1 tokens, shuffled: the library, and a share of its tests, others each time.
+
+    Each file is cut into examples or reads as it stands.
+    """
     rng = random.Random(f"{seed} {epoch}")
-    texts = list(training_texts(with_tests))
+    all_tests = test_names()
+    texts = list(texts_of(training_names() + rng.sample(all_tests, round(tests * len(all_tests)))))
     rng.shuffle(texts)
     whole: list[list[int]] = []
     files: list[list[int]] = []

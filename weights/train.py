@@ -29,22 +29,17 @@ from train_tokenizer import END_OF_TEXT, FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Some epochs with a schedule of their own.
+class Epoch:
+    """One reading of the library.
 
-    contexts: tokens of a window, one entry for each epoch: short ones first, as what is near is learned first.
-    with_tests: whether the library's tests are read, too.
+    context: tokens of a window: short ones first, as what is near is learned first.
+    steps: how many; what is left of the text then is not read in this epoch.
+    tests: share of the library's tests that are read among it. Without them the library is soon known by heart.
     """
 
-    contexts: tuple[int, ...]
-    steps_per_epoch: int
-    learning_rate: float
-    with_tests: bool
-
-    @property
-    def steps(self) -> int:
-        """Steps of all its epochs."""
-        return self.steps_per_epoch * len(self.contexts)
+    context: int
+    steps: int
+    tests: float
 
 
 @dataclass(frozen=True)
@@ -52,12 +47,13 @@ class Recipe:
     """Everything that decides which model comes out, besides the files."""
 
     seed: int = 20231204
-    # The library again and again; then, because by now it is known by heart, once more with its tests between it.
-    stages: tuple[Stage, ...] = (
-        Stage((256, 256, 256, 512, 512, 512, 1024, 1024, 1024), 600, 5e-3, with_tests=False),
-        Stage((512, 1024), 1000, 3e-3, with_tests=True),
+    epochs: tuple[Epoch, ...] = (
+        *[Epoch(256, 1100, tests=0.5)] * 2,
+        *[Epoch(512, 1100, tests=0.5)] * 4,
+        Epoch(1024, 850, tests=0.25),  # at the end more of what the model is for, in windows of its full size
     )
     tokens_per_step: int = 4096
+    learning_rate: float = 5e-3
     warmup_steps: int = 100
     weight_decay: float = 0.1
     clip: float = 1.0
@@ -66,17 +62,13 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        """Steps of all stages."""
-        return sum(stage.steps for stage in self.stages)
+        """Steps of all epochs."""
+        return sum(epoch.steps for epoch in self.epochs)
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step: in each stage up in a line, then down along a cosine to nothing."""
-        for stage in self.stages:
-            if step < stage.steps:
-                break
-            step -= stage.steps
+        """Learning rate of a step: up in a line, then down along a cosine to nothing."""
         up = min(1.0, (step + 1) / self.warmup_steps)
-        return stage.learning_rate * up * 0.5 * (1 + math.cos(math.pi * step / stage.steps))
+        return self.learning_rate * up * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
 
 CHECKPOINT_EVERY = 50
@@ -98,14 +90,13 @@ def optimizers(model: Llama, recipe: Recipe) -> list[torch.optim.Optimizer]:
 
 def batches(recipe: Recipe, start: int) -> Iterator[Tensor]:
     """The batches from step `start` on, the same ones whether or not the run was interrupted."""
-    epochs = [(stage, context) for stage in recipe.stages for context in stage.contexts]
-    for epoch, (stage, context) in enumerate(epochs):
-        if start < stage.steps_per_epoch:
-            data = windows(recipe.seed, epoch, context, stage.with_tests)
-            rows = recipe.tokens_per_step // context
-            for number in range(start, stage.steps_per_epoch):
-                yield torch.from_numpy(data[number * rows : (number + 1) * rows])
-        start = max(0, start - stage.steps_per_epoch)
+    for number, epoch in enumerate(recipe.epochs):
+        if start < epoch.steps:
+            rows = recipe.tokens_per_step // epoch.context
+            data = windows(recipe.seed, number, epoch.context, epoch.tests)
+            for step in range(start, epoch.steps):
+                yield torch.from_numpy(data[step * rows : (step + 1) * rows])
+        start = max(0, start - epoch.steps)
 
 
 def middles(ids: Tensor) -> Tensor:

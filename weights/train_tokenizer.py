@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from corpus import training_texts, warn_if_different
+from corpus import texts_of, training_names, warn_if_different
 from tokenizers import AddedToken, Regex, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
@@ -46,7 +46,7 @@ def train() -> Tokenizer:
         initial_alphabet=ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(training_texts(), trainer)
+    tokenizer.train_from_iterator(texts_of(training_names()), trainer)
     return tokenizer
 
 
@@ -72,7 +72,7 @@ def main() -> None:
     tokenizer.save(str(HERE / "tokenizer.json"))
     settings = json.dumps(hugging_face_settings(), indent=2) + "\n"
     (HERE / "tokenizer_config.json").write_text(settings, encoding="utf-8")
-    texts = list(training_texts())
+    texts = list(texts_of(training_names()))
     tokens = sum(len(encoding.ids) for encoding in tokenizer.encode_batch(texts))
     size = sum(len(text.encode()) for text in texts)
     print(f"vocabulary of {tokenizer.get_vocab_size()} tokens")

@@ -60,13 +60,13 @@ class Crew:
             prepare(slice(0, count))()
             return
         members = self._hired(size - 1)
-        lead = LEAD
+        awake = True
         for member in members:
-            if not member.wake():
-                lead = LONG_LEAD
-        if lead is LONG_LEAD and cost < WORTH_WAKING:
+            awake &= member.wake()
+        if not awake and cost < WORTH_WAKING:
             prepare(slice(0, count))()
             return
+        lead = LEAD if awake else LONG_LEAD
         lead = min(count * lead // (cost + lead), count - size * least)  # parts before those that are divided evenly
         own = prepare(slice(0, lead + (count - lead) // size))
         self._at_work, end = members, count
