@@ -23,6 +23,7 @@ from decoding.models.products import block_width, multiply, num_rows
 SHAPES = ((288, 864), (288, 288), (288, 1536), (768, 288), (768, 2304), (2048, 768), (4864, 896), (768, 32000))
 TOKENS = (1, 2, 8, 32, 128)
 BYTES = 100_000_000
+SETTLED = 0.1  # seconds after which OpenBLAS's threads have ceased to wait in a loop for the next product
 
 
 def seconds(calls: list[Callable[[], object]], rounds: int) -> float:
@@ -48,6 +49,7 @@ def rates(num_inputs: int, num_outputs: int, tokens: int, rounds: int) -> list[f
     whole = weights.reshape(count, num_inputs, num_outputs)  # the same memory: what the numbers are does not matter
     alone, together = Crew(1), Crew(len(available_cpus()) or 1)
     found = [seconds([lambda w=w: np.matmul(x, w, out=out) for w in whole], rounds)]
+    time.sleep(SETTLED)
     with BlasThreads().adjusted(0):  # one thread for OpenBLAS
         for crew in (alone, together):
             found.append(seconds([lambda w=w, c=crew: multiply(x, w, in_blocks, c) for w in weights], rounds))
