@@ -1,11 +1,16 @@
-"""Bits per byte of the exported model on the held-out files, next to gzip and xz of the same bytes."""
+"""Bits per byte of the exported model on the held-out files, next to gzip and xz of the same bytes.
+
+Another version of it, in a folder of its own, is judged by `python weights/evaluate.py FOLDER`.
+"""
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import hashlib
 import lzma
 import math
+from pathlib import Path
 
 import corpus
 import torch
@@ -49,9 +54,9 @@ def print_compressors(content: bytes) -> None:
     print(f"  xz -9e   {8 * len(xzipped) / len(content):.3f}")
 
 
-def print_model(model: Llama) -> None:
+def print_model(model: Llama, folder: Path = HERE) -> None:
     """What file is being judged."""
-    path = HERE / "model.safetensors"
+    path = folder / "model.safetensors"
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"model.safetensors  {path.stat().st_size:,} bytes, {count:,} parameters")
     print(f"sha256             {hashlib.sha256(path.read_bytes()).hexdigest()}")
@@ -59,9 +64,12 @@ def print_model(model: Llama) -> None:
 
 def main() -> None:
     """Print one line for each held-out file and one for all of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=HERE, help="model to judge (default: the one here)")
+    folder = parser.parse_args().folder
     corpus.warn_if_different()
-    model = load()
-    print_model(model)
+    model = load(folder)
+    print_model(model, folder)
     texts = [corpus.read(name) for name in corpus.HELD_OUT]
     total, tokens = 0.0, 0
     for name, text in zip(corpus.HELD_OUT, texts, strict=True):

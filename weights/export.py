@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,11 @@ def export(model: Llama) -> Path:
     return path
 
 
-def load() -> Llama:
-    """The exported model, its bfloat16 weights widened to float32."""
-    model = Llama(Config())
-    tensors = load_file(HERE / "model.safetensors")
+def load(folder: Path = HERE) -> Llama:
+    """The model in a folder, its bfloat16 weights widened to float32."""
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    model = Llama(Config(**{field.name: settings[field.name] for field in fields(Config)}))
+    tensors = load_file(folder / "model.safetensors")
     model.load_state_dict({name: value.float() for name, value in tensors.items()})
     return model.eval()
 
