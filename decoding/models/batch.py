@@ -138,8 +138,13 @@ class ForwardBatch:
 
     def _blocks(self, row: int, num_heads: int) -> Iterator[Span]:
         """One row, in blocks of queries."""
-        new, start, end = int(self.num_new[row]), int(self.start[row]), int(self.last[row]) + 1
-        slot = slice(int(self.slots[row]), int(self.slots[row]) + 1)
+        new, start = int(self.num_new[row]), int(self.start[row])
+        first_slot = int(self.slots[row])
+        slot = slice(first_slot, first_slot + 1)
+        if len(self.token_ids) == 1:
+            yield Span(slice(0, 1), slot, np.array([[start + 1]]))
+            return
+        end = int(self.last[row]) + 1
         size = max(1, min(_MAX_QUERIES, _MAX_SCORES // (num_heads * (start + new))))
         for first in range(0, new, size):
             after = min(first + size, new)

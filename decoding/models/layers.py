@@ -160,6 +160,8 @@ def attention(
     weighted = scratch("weighted", *q.shape)
 
     def attend(heads: slice) -> Work:
+        if heads == slice(0, kv_heads):  # views take time
+            return partial(_attend, q, parts, scores, weighted, mask, cap)
         of_heads = [(keys[:, heads], values[:, heads]) for keys, values in parts]
         return partial(_attend, q[:, heads], of_heads, scores[:, heads], weighted[:, heads], mask, cap)
 

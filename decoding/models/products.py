@@ -58,7 +58,9 @@ def num_rows(tokens: int, blocks: Array) -> int:
 def multiply(x: Array, blocks: Array, out: Array, crew: Crew) -> None:
     """Blocks [n, in, width] applied to x [tokens, in] -> out [num_rows, n * width]; or [tokens, n * width], slower."""
     if len(x) < len(out):
-        x = np.concatenate((x, x))
+        twice = np.empty((2, x.shape[1]), np.float32)  # takes less time than concatenate
+        twice[:] = x
+        x = twice
     count, num_inputs, width = blocks.shape
     cost = max(len(x), _READING) * blocks.size
     if count == 1:
