@@ -4,6 +4,7 @@
 #ifndef DECODING_FFI_WATCH_H
 #define DECODING_FFI_WATCH_H
 
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <time.h>
@@ -23,13 +24,17 @@ static void dk_relax(void) {
 #endif
 }
 
-/* Waits until *number has come to `target`, for `nanoseconds` at most. Whether it has. */
+/* Waits until *number has come to `target`, for `nanoseconds` at most. Whether it has. Now and then the CPU is offered
+ * to threads that have something to do. */
 static int dk_reached(const _Atomic int64_t *number, int64_t target, int64_t nanoseconds) {
   int64_t start = dk_nanoseconds();
   for (int64_t look = 1; atomic_load_explicit(number, memory_order_acquire) < target; ++look) {
     dk_relax();
-    if (look % 16 == 0 && dk_nanoseconds() - start >= nanoseconds)
+    if (look % 64)
+      continue;
+    if (dk_nanoseconds() - start >= nanoseconds)
       return 0;
+    sched_yield();
   }
   return 1;
 }
