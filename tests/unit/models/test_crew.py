@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from decoding.models.crew import LEAD, LONG_LEAD, WORTH_WAKING, WORTHWHILE, Crew, Work
 
+ASLEEP = 0.1  # seconds: longer than anybody stays awake
+
 
 class Parts:
     """Work that notes its parts and threads."""
@@ -72,9 +74,11 @@ def test_work_of_several_calls_has_to_be_worth_each_of_them() -> None:
 
 def test_a_part_is_never_too_small() -> None:
     """Fewer threads take part, and the caller's lead is shorter, where parts would otherwise be."""
+    crew = Crew(3)
     for count, expected in ((7, [7]), (15, [15]), (16, [8, 8]), (17, [9, 8]), (24, [8, 8, 8]), (1000, None)):
         shares: list[slice] = []
-        Crew(3).share(count, WORTH_WAKING, lambda part, shares=shares: partial(shares.append, part), least=8)  # type: ignore[misc]
+        time.sleep(ASLEEP)  # so that the lead is long
+        crew.share(count, WORTH_WAKING, lambda part, shares=shares: partial(shares.append, part), least=8)  # type: ignore[misc]
         sizes = sorted((part.stop - part.start for part in shares), reverse=True)
         assert min(sizes) >= min(8, count)
         assert sum(sizes) == count
@@ -84,9 +88,10 @@ def test_a_part_is_never_too_small() -> None:
 def test_who_sleeps_is_woken_by_little_work_and_given_the_next() -> None:
     """The first is done by the caller; others stay awake for a moment."""
     crew, parts = Crew(2), Parts()
+    crew.share(2, WORTH_WAKING, Parts())
+    time.sleep(ASLEEP)
     crew.share(2, WORTHWHILE, parts)
-    time.sleep(0.01)  # longer than anybody stays awake
-
+    assert parts.threads == {threading.get_ident()}
     busy = np.ones((200, 200))
 
     def helped() -> bool:
