@@ -11,6 +11,7 @@ which saved 10 us, and cost 4 ms in one step of ten. The results do not depend o
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sys
 import threading
@@ -24,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-STAT = Path("/proc/stat")
+STAT, CGROUP = Path("/proc/stat"), Path("/sys/fs/cgroup")
 _INTERVAL = 0.1  # seconds between two looks: ten of the ticks in which the kernel counts
 _STALE = 1.0  # seconds after which a look says nothing any more of how busy the machine is now
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -59,9 +60,14 @@ class BlasThreads:
     def __init__(self, stat: Path = STAT) -> None:
         self._functions = _find_functions()
         self._counters = CpuCounters(stat)
-        self._most = 1 if self._functions is None else self._functions.get()
-        self._now = self._most
+        self._all = 1 if self._functions is None else self._functions.get()
+        self._now = self._all
         self._last: _Look | None = None
+
+    @cached_property
+    def _most(self) -> int:
+        """No more than a container may use: what waits awake uses them up."""
+        return math.ceil(min(self._all, cpu_quota()))
 
     @contextmanager
     def adjusted(self, size: int) -> Iterator[int]:
@@ -69,15 +75,15 @@ class BlasThreads:
 
         size: multiplications of the largest product, below which OpenBLAS has one.
         """
-        if self._functions is None or self._most == 1:
-            yield self._most
+        if self._functions is None or self._all == 1:
+            yield self._all
             return
         self._look()
         self._functions.set(1 if multiplies_in_place() or size < _LARGE else self._now)
         try:
             yield self._now
         finally:
-            self._functions.set(self._most)
+            self._functions.set(self._all)
 
     def _look(self) -> None:
         """Now and then, see how busy others have been since the last time."""
@@ -110,6 +116,18 @@ def _event_loop_seconds() -> float:
 def available_cpus() -> set[int]:
     """The CPUs that this process may use; none where nobody knows."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
+def cpu_quota(cgroup: Path = CGROUP) -> float:
+    """CPUs that a container may use on average, by Linux's cgroups (version 2 or 1); infinite where nothing says so."""
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = (int(word) for name in names for word in (cgroup / name).read_text().split())
+        except (OSError, ValueError):  # "max" is no number
+            continue
+        if quota > 0 and period > 0:
+            return quota / period
+    return math.inf
 
 
 class CpuCounters:

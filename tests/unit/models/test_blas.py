@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,7 @@ def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(CpuCounters, "busy_seconds", lambda self, _: busy_seconds(self, {0}))
     monkeypatch.setattr(blas, "_find_functions", lambda: blas._Functions(machine.get, machine.set))
     monkeypatch.setattr(blas, "multiplies_in_place", lambda: False)
+    monkeypatch.setattr(blas, "cpu_quota", lambda: math.inf)
     return machine
 
 
@@ -112,6 +114,40 @@ def test_what_others_did_long_ago_does_not_count(computer: Machine) -> None:
     assert _threads(threads) == 4
     computer.pass_time(0.2, own=1, others=3)
     assert _threads(threads) == 1
+
+
+@pytest.mark.parametrize(("quota", "expected"), [(0.5, 1), (1.0, 1), (1.5, 2), (3.0, 3), (64.0, 4)])
+def test_no_more_threads_than_a_container_may_use(
+    computer: Machine, monkeypatch: pytest.MonkeyPatch, quota: float, expected: int
+) -> None:
+    """A part of a CPU is one more thread; what others leave is less, and afterwards the library has all again."""
+    monkeypatch.setattr(blas, "cpu_quota", lambda: quota)
+    threads = BlasThreads(computer.stat)
+    with threads.adjusted(1 << 30) as number:
+        assert number == computer.threads == expected
+    assert computer.threads == 4
+    computer.pass_time(0.5, own=0.1, others=2.2)
+    assert _threads(threads) == min(expected, 2)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, math.inf),
+        ({"cpu.max": "max 100000\n"}, math.inf),
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "nonsense"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2.0),
+        ({"cpu/cpu.cfs_quota_us": "200000\n"}, math.inf),
+    ],
+)
+def test_what_a_container_may_use_is_read(tmp_path: Path, files: dict[str, str], expected: float) -> None:
+    """Of cgroups of both versions; where there is no limit, or nothing that is one, it is infinite."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert blas.cpu_quota(tmp_path) == expected
 
 
 def test_the_setting_holds_for_the_block_only(computer: Machine) -> None:
