@@ -96,7 +96,7 @@ class BlasThreads:
             self._now = self._most
         else:
             _, busy, own, loop = np.subtract(look, self._last) / (clock - self._last.clock)
-            self._now = _worthwhile(self._most, len(cpus), busy - own + (loop > _LIVELY))
+            self._now = _worthwhile(self._most, len(cpus) or self._most, busy - own + (loop > _LIVELY))
         self._last = look
 
 

@@ -192,8 +192,12 @@ def test_it_looks_now_and_then(computer: Machine) -> None:
     assert _threads(threads) == 1
 
 
-def test_a_system_that_does_not_tell_keeps_all_threads(computer: Machine) -> None:
-    """Without /proc/stat nobody else seems to be there."""
+@pytest.mark.parametrize("cpus", [set(), {0, 1, 2, 3}])
+def test_a_system_that_does_not_tell_keeps_all_threads(
+    computer: Machine, monkeypatch: pytest.MonkeyPatch, cpus: set[int]
+) -> None:
+    """Without /proc/stat nobody else seems to be there; nor does it say which CPUs there are, but on Linux."""
+    monkeypatch.setattr(blas, "available_cpus", lambda: cpus)
     threads = BlasThreads(computer.stat.with_name("absent"))
     _threads(threads)
     computer.pass_time(0.5, own=1, others=3)
