@@ -1,5 +1,5 @@
-/* What the Python module has beside the library: waiting awake. A thread that sleeps takes longer to wake up than a
- * product of a matrix with a vector takes; one that watches a number is there within a microsecond.
+/* What the Python module has beside the library: waiting awake (spinning). A thread that sleeps takes longer to wake up
+ * than a product of a matrix with a vector takes; one that watches a number is there within a microsecond.
  * decoding/kernel/watch.py says it in Python, decoding/models/crew.py uses it. */
 #ifndef DECODING_FFI_WATCH_H
 #define DECODING_FFI_WATCH_H

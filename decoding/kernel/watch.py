@@ -1,4 +1,4 @@
-"""Counts that other threads watch: waiting without sleeping, and without the interpreter's lock."""
+"""Counts that other threads watch: waiting awake (spinning), and without the interpreter's lock."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Count:
         number: int = self._number[0]
         return number
 
-    def raise_(self) -> None:
+    def increment(self) -> None:
         """One more."""
         self._number[0] += 1
 

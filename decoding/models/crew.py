@@ -124,7 +124,7 @@ class _Member:
         """Have it do this."""
         self.jobs.put(work)
         self._waiting = True
-        self._given.raise_()
+        self._given.increment()
 
     def result(self) -> BaseException | None:
         """Wait until it has done what it was given, if it was; returns what that has raised."""

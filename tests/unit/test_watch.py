@@ -17,7 +17,7 @@ def test_what_is_there_is_seen_at_once() -> None:
     count = Count()
     assert count.watch(0, 0)
     for number in (1, 2, 3):
-        count.raise_()
+        count.increment()
         assert count.value == number
         assert count.watch(number, 0)
     assert count.watch(-5, 0)
@@ -50,13 +50,13 @@ def test_two_threads_take_turns(raising: bool) -> None:
     def answer() -> None:
         for number in range(1, 101):
             assert ours.watch(number, 10 * SECOND)
-            theirs.raise_()
+            theirs.increment()
 
     thread = threading.Thread(target=answer)
     thread.start()
     for number in range(1, 101):
         if not raising:
-            ours.raise_()
+            ours.increment()
         assert theirs.watch(number, 10 * SECOND, raising=ours if raising else None)
     thread.join()
     assert (ours.value, theirs.value) == (100, 100)
