@@ -1,7 +1,7 @@
 /* What no sampler can beat: one pass over each row. Compiled by benchmarks/floor.py with the kernel's own flags. */
 #include <stdint.h>
 
-#include "expf16.h"
+#include "simd/exp16.h"
 
 enum { CHAINS = 4 }; /* independent accumulators, so that the pass waits for memory and not for the last result */
 

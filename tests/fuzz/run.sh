@@ -17,8 +17,8 @@ mkdir -p "$corpus"
 flags=(-std=c11 -g -O2 -ffp-contract=off -fno-omit-frame-pointer -DDK_HAVE_X86 -I"$csrc"
   -fsanitize=address,undefined -fno-sanitize-recover=all)
 declare -A set_flags=(
-  [kernel_avx2]="-mavx2 -mfma -mf16c"
-  [kernel_avx512]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512")
+  [kernels_avx2]="-mavx2 -mfma -mf16c"
+  [kernels_avx512]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512")
 
 compile() { # SOURCE
   local name
@@ -27,8 +27,10 @@ compile() { # SOURCE
   "$clang" "${flags[@]}" -fsanitize=fuzzer-no-link ${set_flags[$name]:-} -c "$1" -o "$scratch/$name.o"
 }
 
-for source in "$csrc"/*.c "$here"/*.c; do
-  case $source in */example.c | */ffi.csrc.c | */kernel_neon.c | */standalone.c) continue ;; esac
+while read -r source; do compile "$csrc/$source"; done <"$csrc/sources.txt"
+for set in "${!set_flags[@]}"; do compile "$csrc/sampling/$set.c"; done
+for source in "$here"/*.c; do
+  case $source in */standalone.c) continue ;; esac
   compile "$source"
 done
 "$clang" "${flags[@]}" -fsanitize=fuzzer "$scratch"/*.o -lm -o "$scratch/fuzz_sample"

@@ -22,8 +22,8 @@ def of_the_module(header: str) -> list[str]:
 
 
 def test_cdef_is_the_headers() -> None:
-    """csrc/ffi.cdef.txt is decoding.h and ffi.watch.h without comments, so they cannot drift apart."""
-    cdef = (CSRC / "ffi.cdef.txt").read_text().splitlines()
-    own = of_the_module((CSRC / "ffi.watch.h").read_text())
+    """csrc/python/ffi.cdef.txt is decoding.h and ffi.watch.h without comments, so they cannot drift apart."""
+    cdef = (CSRC / "python" / "ffi.cdef.txt").read_text().splitlines()
+    own = of_the_module((CSRC / "python" / "ffi.watch.h").read_text())
     assert len(own) == 1
     assert cdef == declarations((CSRC / "decoding.h").read_text()) + own

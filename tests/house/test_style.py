@@ -51,7 +51,7 @@ def test_no_function_is_longer_than_a_screen(trees):
 
 def test_no_c_function_is_longer_than_a_screen(root):
     """The same for C, where a function ends with a brace in the first column."""
-    for path in (*root.glob("csrc/*.c"), *root.glob("csrc/*.h")):
+    for path in root.glob("csrc/**/*.[ch]"):
         start = 0
         for number, line in enumerate(path.read_text().splitlines(), 1):
             if not start and line.endswith(") {"):

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("isa")
 
 VOCAB_SIZE = 40_000
 SAMPLED = (np.arange(192) * (VOCAB_SIZE - 16) // 192)[:, np.newaxis] + np.arange(16)
-"""The places that the search for top_p looks at first: dk_peek in csrc/row.c."""
+"""The places that the search for top_p looks at first: dk_peek in csrc/sampling/row_view.c."""
 
 
 def too_many_in_the_bracket(rng: np.random.Generator) -> NDArray[np.float32]:
@@ -63,7 +63,7 @@ def ever_a_bad_pivot(_: np.random.Generator) -> NDArray[np.float32]:
     values = np.full(1000, np.nan)
     left, num_given = list(range(len(values))), 0
     for _step in range(30):
-        places = [left[(2 * c + 1) * len(left) // 30] for c in range(15)]  # pivot_of in csrc/list.c
+        places = [left[(2 * c + 1) * len(left) // 30] for c in range(15)]  # pivot_of in csrc/sampling/weighted_select.c
         for place in places:
             if np.isnan(values[place]):
                 values[place] = -num_given / 4096

@@ -2,7 +2,7 @@
 # Line and branch coverage of csrc/ by the tests that reach the kernel, and the numbers of the lines that they miss.
 # Needs gcc with gcov, Python and PyPI, and leaves nothing behind: tests/tools/coverage.sh
 #
-# kernel_body.h is compiled once for each instruction set. gcovr adds the three up by line: a line or a branch counts as
+# kernels_body.h is compiled once for each instruction set. gcovr adds the three up by line: a line or a branch counts as
 # covered when one set took it. Sets that this CPU cannot run are not measured.
 source "$(dirname "${BASH_SOURCE[0]}")/instrumented.sh"
 copy_checkout

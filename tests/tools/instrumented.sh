@@ -12,7 +12,7 @@ copy_checkout() { # optional test data in a folder called shared is found where 
 }
 
 forbid_inlining() { # so that lines and branches are those of the source; and gcc needs minutes to instrument the lanes
-  sed -i 's/ __attribute__((always_inline))//' "$scratch/decoding/csrc/lanes.h"
+  sed -i 's/ __attribute__((always_inline))//' "$scratch/decoding/csrc/simd/lanes.h"
 }
 
 install_copy() { # OPTIMISATION C-FLAGS: the package and what its tests need, the kernel compiled this way

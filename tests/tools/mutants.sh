@@ -39,7 +39,7 @@ for number in ${*:-$(seq "$(python3 "$tools/mutants.py")")}; do
     echo "MISSED: $number. $effect"
     missed=$((missed + 1))
   fi
-  cp "$scratch/original/${effect%%:*}" "$scratch/decoding/csrc/" # that file alone, or all would be compiled again
+  cp "$scratch/original/${effect%%:*}" "$scratch/decoding/csrc/${effect%%:*}" # that file alone, or all would be compiled again
 done
 echo "$missed missed"
 [ "$missed" = 0 ]

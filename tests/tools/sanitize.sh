@@ -8,10 +8,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/instrumented.sh"
 flags="-g -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all"
 
 plant_error() { # the finite check reads one element too many
-  local row=$scratch/decoding/csrc/row.c
+  local row=$scratch/decoding/csrc/sampling/row_view.c
   sed -i 's/scan(logits, batch->dtype, batch->vocab_size,/scan(logits, batch->dtype, batch->vocab_size + 1,/' "$row"
-  if cmp -s "$checkout/csrc/row.c" "$row"; then
-    echo "nothing was planted: row.c has changed"
+  if cmp -s "$checkout/csrc/sampling/row_view.c" "$row"; then
+    echo "nothing was planted: row_view.c has changed"
     exit 1
   fi
 }

@@ -1,2 +1,0 @@
-#include "decoding.h"
-#include "ffi.watch.h"

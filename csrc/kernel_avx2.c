@@ -1,4 +1,0 @@
-#define DK_ISA_AVX2
-#define DK_TABLE dk_kernel_avx2
-#define DK_NAME "avx2"
-#include "kernel_body.h"

@@ -1,4 +1,0 @@
-#define DK_ISA_AVX512
-#define DK_TABLE dk_kernel_avx512
-#define DK_NAME "avx512"
-#include "kernel_body.h"

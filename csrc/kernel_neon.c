@@ -1,4 +1,0 @@
-#define DK_ISA_NEON
-#define DK_TABLE dk_kernel_neon
-#define DK_NAME "neon"
-#include "kernel_body.h"

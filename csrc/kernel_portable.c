@@ -1,4 +1,0 @@
-#define DK_ISA_PORTABLE
-#define DK_TABLE dk_kernel_portable
-#define DK_NAME "portable"
-#include "kernel_body.h"

@@ -1,0 +1,2 @@
+#include "decoding.h"
+#include "python/ffi.watch.h"

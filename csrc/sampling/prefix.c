@@ -1,0 +1,89 @@
+/* Prefixes of the total order: what they hold, how many, how much. Blocks whose maximum lies below a prefix are not
+ * touched. */
+#include <float.h>
+#include <math.h>
+
+#include "sampling/float_keys.h"
+#include "sampling/top_k.h"
+
+dk_prefix dk_prefix_all(void) { return (dk_prefix){-FLT_MAX, INT32_MAX}; }
+
+/* The least float that is not below the bound, which no float exceeds; bounds under their range keep every finite
+ * value.
+ */
+dk_prefix dk_prefix_from(double bound) {
+  if (!(bound > -(double)FLT_MAX))
+    return dk_prefix_all();
+  float value = (float)bound;
+  if ((double)value < bound)
+    value = dk_next_above(value);
+  return (dk_prefix){value, INT32_MAX};
+}
+
+dk_prefix dk_prefix_above(float value) { return (dk_prefix){value, -1}; }
+
+dk_prefix dk_prefix_tighter(dk_prefix a, dk_prefix b) {
+  if (a.value != b.value)
+    return a.value > b.value ? a : b;
+  return a.last_id < b.last_id ? a : b;
+}
+
+int32_t dk_prefix_has(dk_prefix prefix, float value, int32_t token_id) {
+  return value > prefix.value || (value == prefix.value && token_id <= prefix.last_id);
+}
+
+/* Only the block in which the ties end has to be copied. */
+dk_slice dk_slice_of(const dk_view *view, dk_prefix prefix, int32_t block) {
+  int32_t takes_all = prefix.last_id == INT32_MAX;
+  int32_t ties = takes_all ? 0 : dk_places_up_to(view, prefix.last_id) - block * DK_BLOCK;
+  if (takes_all || ties >= DK_BLOCK)
+    return (dk_slice){dk_fetch(view, block), prefix.value};
+  if (ties <= 0)
+    return (dk_slice){dk_fetch(view, block), dk_next_above(prefix.value)};
+  float *copy = dk_fetch_copy(view, block);
+  for (int32_t i = ties; i < DK_BLOCK; i++)
+    copy[i] = copy[i] == prefix.value ? -INFINITY : copy[i];
+  return (dk_slice){{copy, DECODING_FLOAT32}, prefix.value};
+}
+
+int64_t dk_prefix_count(const dk_view *view, dk_prefix prefix) {
+  int64_t total = 0;
+  for (int32_t block = 0; block < view->num_blocks; block++) {
+    if (!dk_may_have(view, prefix, block))
+      continue;
+    dk_slice slice = dk_slice_of(view, prefix, block);
+    total += view->kernel->count(slice.block, slice.low);
+  }
+  return total;
+}
+
+uint64_t dk_prefix_mass(const dk_view *view, dk_prefix prefix, const dk_scale *scale, uint64_t *sums) {
+  uint64_t total = 0;
+  for (int32_t block = 0; block < view->num_blocks; block++) {
+    uint64_t sum = 0;
+    if (dk_may_have(view, prefix, block)) {
+      dk_slice slice = dk_slice_of(view, prefix, block);
+      sum = view->kernel->mass(slice.block, slice.low, scale);
+    }
+    if (sums != NULL)
+      sums[block] = sum;
+    total += sum;
+  }
+  return total;
+}
+
+int32_t dk_gather(const dk_view *view, dk_prefix prefix, dk_entries entries) {
+  int32_t n = 0, *starts = view->workspace->list_start;
+  for (int32_t block = 0; block < view->num_blocks; block++) {
+    starts[block] = n;
+    if (!dk_may_have(view, prefix, block))
+      continue;
+    dk_slice slice = dk_slice_of(view, prefix, block);
+    int32_t first = n;
+    n += view->kernel->gather(slice.block, slice.low, block * DK_BLOCK, entries.values + n, entries.ids + n);
+    for (int32_t i = first; view->ids != NULL && i < n; i++)
+      entries.ids[i] = view->ids[entries.ids[i]];
+  }
+  starts[view->num_blocks] = n;
+  return n;
+}

@@ -1,0 +1,323 @@
+/* Where a prefix of the total order ends, by mass (top_p).
+ *
+ * The largest tokens, those above some block maximum, are weighed exactly: the head. A sample of the rest suggests
+ * where the running mass reaches its target. If within the head, one pass for the total and a search of the head are
+ * all. Else one pass finds the total, the mass above a bracket of values, and takes out what lies in the bracket, which
+ * is searched. Where the sample misled, the bracket is widened to everything on the side that was missed. Masses are
+ * integers, so every way finds the same prefix; the plain way, a descent over the digits of the keys with a histogram
+ * each, is the yardstick (DECODING_PLAIN_SEARCH). */
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "sampling/float_keys.h"
+#include "sampling/top_k.h"
+
+#define NUM_BINS 512   /* of the sample, by value */
+#define NUM_COUNTERS 4 /* of each bin: one after the other would wait for itself */
+#define MARGIN 2.8     /* standard errors of the sample that a bracket allows for */
+
+/* One search: what is looked for, and the masses of blocks that the draw will want. */
+typedef struct dk_search {
+  const dk_view *view;
+  dk_prefix within;
+  const dk_scale *scale;
+  float top_p;
+  uint64_t *sums;
+} dk_search;
+
+static uint64_t crossing(float top_p, uint64_t total) {
+  double target = ceil((double)top_p * (double)total);
+  uint64_t mass = target < 1.0 ? 1u : (uint64_t)target;
+  return mass < total ? mass : total;
+}
+
+/* ---- the plain way ---- */
+
+/* One histogram over the next `bits` bits of the keys that begin with the digits found so far. */
+static void fill_histogram(const dk_search *s, uint32_t digits, int32_t open, int32_t bits) {
+  dk_workspace *workspace = s->view->workspace;
+  memset(workspace->histogram, 0, ((size_t)1 << bits) * sizeof(uint64_t));
+  for (int32_t block = 0; block < s->view->num_blocks; block++) {
+    if (s->view->block_max[block] < s->within.value)
+      continue;
+    dk_slice slice = dk_slice_of(s->view, s->within, block);
+    s->view->kernel->keys(slice.block, workspace->keys);
+    s->view->kernel->weights(slice.block, slice.low, s->scale, workspace->weights);
+    for (int32_t i = 0; i < DK_BLOCK; i++) {
+      uint32_t key = workspace->keys[i];
+      if (open == 32 || key >> open == digits)
+        workspace->histogram[key >> (open - bits) & ((1u << bits) - 1u)] += workspace->weights[i];
+    }
+  }
+}
+
+/* The digits of the threshold's key, most significant first, each where the running mass from the top reaches the
+ * target. */
+static dk_threshold by_histogram(const dk_search *s, uint64_t target) {
+  static const int32_t bits[3] = {11, 11, 10};
+  const uint64_t *histogram = s->view->workspace->histogram;
+  uint32_t digits = 0;
+  for (int32_t i = 0, open = 32; i < 3; open -= bits[i++]) {
+    fill_histogram(s, digits, open, bits[i]);
+    int32_t digit = (1 << bits[i]) - 1;
+    while (digit > 0 && histogram[digit] < target)
+      target -= histogram[digit--];
+    digits = digits << bits[i] | (uint32_t)digit;
+  }
+  return (dk_threshold){dk_value_of(digits), target};
+}
+
+static dk_prefix plainly(const dk_search *s) {
+  uint64_t total = dk_prefix_mass(s->view, s->within, s->scale, NULL);
+  dk_threshold threshold = by_histogram(s, crossing(s->top_p, total));
+  uint64_t each = s->view->kernel->weight(threshold.value, s->scale);
+  int64_t num_equal = (int64_t)((threshold.missing + each - 1) / each);
+  dk_prefix prefix = {threshold.value, dk_nth_equal(s->view, threshold.value, num_equal)};
+  (void)dk_prefix_mass(s->view, prefix, s->scale, s->sums);
+  return prefix;
+}
+
+/* ---- a list that holds all of a prefix ---- */
+
+/* 0 where the mass of the list misses the target. */
+static int32_t in_list(const dk_search *s, const dk_list *list, uint64_t target, dk_prefix *prefix) {
+  dk_threshold end;
+  if (!dk_search_list(list, target, &end))
+    return 0;
+  memset(s->sums, 0, (size_t)s->view->num_blocks * sizeof *s->sums);
+  *prefix = dk_end_in_list(list, end, s->sums);
+  return 1;
+}
+
+static dk_list list_of(const dk_search *s, dk_prefix prefix) {
+  int32_t n = dk_gather(s->view, prefix, s->view->workspace->list);
+  return dk_list_of(s->view, n, s->scale);
+}
+
+/* ---- head, sample, bracket ---- */
+
+/* The head: tokens above a block maximum that a good part of the blocks reach. */
+static dk_prefix head_of(const dk_search *s) {
+  dk_view maxima = dk_view_maxima(s->view);
+  uint32_t key = dk_key_of_kth(&maxima, dk_key_of(-FLT_MAX), dk_key_of(s->view->max), s->view->num_blocks / 4);
+  return dk_prefix_tighter(s->within, dk_prefix_above(dk_value_of(key)));
+}
+
+/* A sample of the row by value: bin b holds values from top - b * width down to top - (b + 1) * width. */
+typedef struct dk_bin {
+  double mass;
+  double squares;
+} dk_bin;
+
+typedef struct dk_sample {
+  float top;
+  float width;
+  dk_bin all;
+  dk_bin bins[NUM_BINS];
+} dk_sample;
+
+static void add(dk_bin *to, dk_bin more) {
+  to->mass += more.mass;
+  to->squares += more.squares;
+}
+
+/* The tokens of a bin weigh as much as its middle. */
+static void weigh_bins(const dk_search *s, const int32_t *counts, dk_sample *sample) {
+  uint64_t weights[NUM_BINS];
+  float middles[NUM_BINS];
+  for (int32_t bin = 0; bin < NUM_BINS; bin++)
+    middles[bin] = sample->top - ((float)bin + 0.5f) * sample->width;
+  for (int32_t bin = 0; bin < NUM_BINS; bin += DK_BLOCK)
+    s->view->kernel->weights((dk_block){middles + bin, DECODING_FLOAT32}, -FLT_MAX, s->scale, weights + bin);
+  sample->all = (dk_bin){0.0, 0.0};
+  for (int32_t bin = 0; bin < NUM_BINS; bin++) {
+    double weight = (double)(int64_t)weights[bin], mass = counts[bin] * weight;
+    sample->bins[bin] = (dk_bin){mass, mass * weight};
+    add(&sample->all, sample->bins[bin]);
+  }
+}
+
+/* A sample of the tokens of `within` that lie below the head. Nothing but speed depends on it, so edits that the view
+ * lays over the logits may be missing. Returns the sampled values, of all tokens. */
+static const float *take_sample(const dk_search *s, dk_prefix above, const dk_list *head, dk_sample *sample) {
+  float *values = head->entries.values + (head->n + DK_BLOCK - 1) / DK_BLOCK * DK_BLOCK; /* behind it */
+  float least = above.value;
+  uint32_t *bins = s->view->workspace->keys;
+  int32_t counts[NUM_COUNTERS][NUM_BINS + 1] = {{0}}; /* one more, for what is not in the sample */
+  dk_peek(s->view, values);
+  for (int32_t i = 0; i < DK_SAMPLE_SIZE; i += 7) /* some will do: what is less goes into the last bin */
+    least = values[i] < least && values[i] >= s->within.value ? values[i] : least;
+  sample->top = above.value;
+  sample->width = above.value / (NUM_BINS - 1) - least / (NUM_BINS - 1); /* never overflows */
+  float bins_per_value = sample->width > 0.0f ? 1.0f / sample->width : 0.0f;
+  for (int32_t i = 0; i < DK_SAMPLE_SIZE; i += DK_BLOCK) {
+    s->view->kernel->bins(values + i, above.value, s->within.value, bins_per_value, NUM_BINS - 1, bins);
+    for (int32_t j = 0; j < DK_BLOCK; j++)
+      counts[j % NUM_COUNTERS][bins[j]]++;
+  }
+  for (int32_t bin = 0; bin < NUM_BINS; bin++)
+    for (int32_t c = 1; c < NUM_COUNTERS; c++)
+      counts[0][bin] += counts[c][bin];
+  weigh_bins(s, counts[0], sample);
+  return values;
+}
+
+/* Where the threshold should lie: in [low, high). */
+typedef struct dk_bracket {
+  float low;
+  float high; /* INFINITY: maybe above all of the sample */
+} dk_bracket;
+
+/* Square of the error that a bracket allows for in the mass above a value less p times the whole, which is what
+ * decides: MARGIN standard errors, from the squares of the sampled weights above and below the value. */
+static double error_squared(const dk_sample *sample, double squares_above, double p) {
+  double below = p * p * (sample->all.squares - squares_above);
+  return MARGIN * MARGIN * ((1.0 - p) * (1.0 - p) * squares_above + (below > 0.0 ? below : 0.0));
+}
+
+static dk_bracket bracket_of(const dk_search *s, const dk_sample *sample, uint64_t head_mass) {
+  double p = (double)s->top_p, head = (double)head_mass * DK_SAMPLE_SIZE / s->view->vocab_size;
+  double needed = p * (head + sample->all.mass) - head; /* of the sample's mass */
+  dk_bin above = {0.0, 0.0};
+  dk_bracket bracket = {needed <= 0.0 && needed * needed >= error_squared(sample, 0.0, p) ? sample->top : -INFINITY,
+                        INFINITY};
+  for (int32_t bin = 0; bin < NUM_BINS && bracket.low == -INFINITY; bin++) {
+    double short_of = needed - above.mass;
+    if (short_of >= 0.0 && short_of * short_of >= error_squared(sample, above.squares, p))
+      bracket.high = dk_value_of(dk_key_of(sample->top - ((float)bin - 0.25f) * sample->width) + 1);
+    add(&above, sample->bins[bin]);
+    double over = above.mass - needed;
+    if (over >= 0.0 && over * over >= error_squared(sample, above.squares, p))
+      bracket.low = sample->top - ((float)bin + 1.25f) * sample->width;
+  }
+  return bracket;
+}
+
+/* What one pass tells of a bracket of values. */
+typedef struct dk_survey {
+  uint64_t total;
+  uint64_t above; /* mass at or above `high` */
+  dk_list list;   /* tokens in [low, high), weighed */
+} dk_survey;
+
+static dk_survey survey(const dk_search *s, float low, float high) {
+  const dk_entries *entries = &s->view->workspace->list;
+  dk_survey found = {0};
+  int32_t n = 0;
+  int32_t *starts = s->view->workspace->list_start;
+  for (int32_t block = 0; block < s->view->num_blocks; block++) {
+    s->sums[block] = 0;
+    starts[block] = n;
+    if (s->view->block_max[block] < s->within.value)
+      continue;
+    dk_slice slice = dk_slice_of(s->view, s->within, block);
+    dk_entries rest = {entries->values + n, entries->ids + n, NULL};
+    float middle = low > slice.low ? low : slice.low;
+    dk_split part = s->view->kernel->split(slice.block, slice.low, s->scale, middle, high, block * DK_BLOCK, rest);
+    found.total += part.all;
+    found.above += s->sums[block] = part.above;
+    n += part.between;
+  }
+  starts[s->view->num_blocks] = n;
+  for (int32_t i = 0; s->view->ids != NULL && i < n; i++)
+    entries->ids[i] = dk_id(s->view, entries->ids[i]);
+  found.list = dk_list_of(s->view, n, s->scale);
+  return found;
+}
+
+static dk_prefix in_bracket(const dk_search *s, dk_bracket bracket) {
+  dk_prefix prefix;
+  dk_threshold end;
+  dk_survey found = survey(s, bracket.low, bracket.high);
+  uint64_t target = crossing(s->top_p, found.total);
+  if (found.above >= target) { /* the sample misled: it lies higher */
+    dk_list higher = list_of(s, dk_prefix_tighter(s->within, dk_prefix_from((double)bracket.high)));
+    (void)in_list(s, &higher, target, &prefix);
+    return prefix;
+  }
+  if (!dk_search_list(&found.list, target - found.above, &end)) { /* it lies lower */
+    found = survey(s, -INFINITY, bracket.low);
+    (void)dk_search_list(&found.list, target - found.above, &end);
+  }
+  return dk_end_in_list(&found.list, end, s->sums);
+}
+
+/* The threshold lies in the head, or not far below it: no bracket's mass has to be told from what is above it. */
+static dk_prefix from_top(const dk_search *s, const dk_list *head, uint64_t head_mass, float low) {
+  dk_prefix prefix;
+  uint64_t target = crossing(s->top_p, dk_prefix_mass(s->view, s->within, s->scale, NULL));
+  if (target <= head_mass) {
+    (void)in_list(s, head, target, &prefix);
+    return prefix;
+  }
+  dk_list list = list_of(s, dk_prefix_tighter(s->within, dk_prefix_from((double)low)));
+  return in_list(s, &list, target, &prefix) ? prefix : in_bracket(s, (dk_bracket){-INFINITY, low});
+}
+
+/* ---- many tokens of one value ---- */
+
+#define ENOUGH_EQUALS 8 /* of every eighth of the sample */
+
+/* The value that alone fills the bracket, as far as the sample tells; INFINITY where there is none. */
+static float only_value(const float *sample, dk_bracket bracket) {
+  float value = INFINITY;
+  int32_t num_equal = 0;
+  for (int32_t i = 0; i < DK_SAMPLE_SIZE; i += 8) {
+    if (!(sample[i] >= bracket.low && sample[i] < bracket.high))
+      continue;
+    if (num_equal++ > 0 && sample[i] != value)
+      return INFINITY;
+    value = sample[i];
+  }
+  return num_equal >= ENOUGH_EQUALS ? value : INFINITY;
+}
+
+static int64_t count_equal(const dk_search *s, float value, int32_t block) {
+  dk_slice slice = dk_slice_of(s->view, s->within, block);
+  return s->view->kernel->count(slice.block, value) - s->view->kernel->count(slice.block, dk_next_above(value));
+}
+
+/* The threshold is this value, if what lies above it misses the target and the tokens that equal it make up for that:
+ * they are counted, not listed. 0 where it is not. */
+static int32_t among_equals(const dk_search *s, float value, dk_prefix *prefix) {
+  dk_survey found = survey(s, INFINITY, dk_next_above(value));
+  uint64_t target = crossing(s->top_p, found.total), each = s->view->kernel->weight(value, s->scale);
+  if (found.above >= target)
+    return 0;
+  int64_t missing = (int64_t)((target - found.above + each - 1) / each), here = 0;
+  int64_t num_equal = missing;
+  for (int32_t block = 0; block < s->view->num_blocks && missing > 0; block++, missing -= here) {
+    here = s->view->block_max[block] >= value ? count_equal(s, value, block) : 0;
+    here = here < missing ? here : missing;
+    s->sums[block] += (uint64_t)here * each;
+  }
+  *prefix = (dk_prefix){value, dk_nth_equal(s->view, value, num_equal)};
+  return missing == 0;
+}
+
+static dk_prefix by_sample(const dk_search *s) {
+  dk_prefix above = head_of(s), prefix;
+  dk_list head = list_of(s, above);
+  uint64_t head_mass = dk_list_mass(&head);
+  dk_sample sample;
+  const float *values = take_sample(s, above, &head, &sample);
+  dk_bracket bracket = bracket_of(s, &sample, head_mass);
+  if (bracket.high == INFINITY)
+    return from_top(s, &head, head_mass, bracket.low);
+  float value = only_value(values, bracket);
+  return value < INFINITY && among_equals(s, value, &prefix) ? prefix : in_bracket(s, bracket);
+}
+
+dk_prefix dk_select_mass(const dk_view *view, dk_prefix within, const dk_scale *scale, float top_p, uint64_t *sums) {
+  dk_search s = {view, within, scale, top_p, sums};
+  if (view->plain_search)
+    return plainly(&s);
+  if (view->num_blocks < 16) { /* too few blocks for a head */
+    dk_list list = list_of(&s, within);
+    dk_prefix prefix = within;
+    (void)in_list(&s, &list, crossing(top_p, dk_list_mass(&list)), &prefix);
+    return prefix;
+  }
+  return by_sample(&s);
+}

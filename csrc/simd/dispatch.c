@@ -1,0 +1,100 @@
+/* Which instruction sets this CPU has, the forced choice, one table pointer. */
+#include <stdatomic.h>
+#include <string.h>
+#if defined(DK_HAVE_X86)
+#include <cpuid.h>
+#endif
+
+#include "decoding.h"
+#include "sampling/kernels.h"
+
+static const dk_kernel *const TABLES[] = {
+#if defined(DK_HAVE_X86)
+    &dk_kernel_avx512,
+    &dk_kernel_avx2,
+#endif
+#if defined(DK_HAVE_NEON)
+    &dk_kernel_neon,
+#endif
+    &dk_kernel_portable,
+};
+#define NUM_TABLES ((int32_t)(sizeof TABLES / sizeof TABLES[0]))
+
+static _Atomic(const dk_kernel *) active;
+
+#if defined(DK_HAVE_X86)
+/* __builtin_cpu_supports does not know "f16c" on every compiler. */
+static int32_t has_f16c(void) {
+  unsigned int eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
+}
+#endif
+
+static int32_t runs_here(const char *name) {
+#if defined(DK_HAVE_X86)
+  __builtin_cpu_init();
+  if (strcmp(name, "avx512") == 0)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (strcmp(name, "avx2") == 0)
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+#endif
+#if defined(DK_HAVE_NEON)
+  if (strcmp(name, "neon") == 0)
+    return 1; /* part of every 64-bit ARM */
+#endif
+  return strcmp(name, "portable") == 0;
+}
+
+static const dk_kernel *widest(void) {
+  for (int32_t i = 0; i < NUM_TABLES; i++)
+    if (runs_here(TABLES[i]->name))
+      return TABLES[i];
+  return &dk_kernel_portable;
+}
+
+/* Two threads that come here first store the same pointer. */
+const dk_kernel *dk_active_kernel(void) {
+  const dk_kernel *kernel = atomic_load_explicit(&active, memory_order_acquire);
+  if (kernel == NULL) {
+    kernel = widest();
+    atomic_store_explicit(&active, kernel, memory_order_release);
+  }
+  return kernel;
+}
+
+const char *decoding_isa_name(int32_t index) { return index >= 0 && index < NUM_TABLES ? TABLES[index]->name : NULL; }
+
+int32_t decoding_isa_available(const char *name) {
+  for (int32_t i = 0; name != NULL && i < NUM_TABLES; i++)
+    if (strcmp(name, TABLES[i]->name) == 0)
+      return runs_here(name) ? 1 : 0;
+  return 0;
+}
+
+const char *decoding_active_isa(void) { return dk_active_kernel()->name; }
+
+/* A set that exists on other machines or in other builds is absent here, not unknown. */
+static int32_t is_known(const char *name) {
+  static const char *const known[] = {"avx512", "avx2", "neon", "portable"};
+  for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+    if (strcmp(name, known[i]) == 0)
+      return 1;
+  return 0;
+}
+
+int32_t decoding_force_isa(const char *name) {
+  if (name == NULL) {
+    atomic_store_explicit(&active, widest(), memory_order_release);
+    return DECODING_OK;
+  }
+  if (!is_known(name))
+    return DECODING_UNKNOWN_ISA;
+  for (int32_t i = 0; i < NUM_TABLES; i++) {
+    if (strcmp(name, TABLES[i]->name) == 0 && runs_here(name)) {
+      atomic_store_explicit(&active, TABLES[i], memory_order_release);
+      return DECODING_OK;
+    }
+  }
+  return DECODING_ABSENT_ISA;
+}

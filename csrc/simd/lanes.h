@@ -1,0 +1,75 @@
+/* Sixteen lanes, whatever the hardware: with the lanes_<set>.h, the only files that know an instruction set.
+ *
+ *   dk_f    16 float32      dk_u    16 uint32      dk_m    16 truth values
+ *   dk_h    32 int16        dk_w    16 uint64
+ *
+ * Exactly one of DK_ISA_* is defined by the including file. Every operation is correctly rounded or exact, so the sets
+ * agree bit for bit. Loads and stores take any alignment. */
+#ifndef DK_LANES_H
+#define DK_LANES_H
+
+#include <stdint.h>
+#include <string.h>
+
+#define DK_INLINE static inline __attribute__((always_inline))
+
+#if defined(DK_ISA_AVX512)
+#include "simd/lanes_avx512.h"
+#elif defined(DK_ISA_AVX2)
+#include "simd/lanes_avx2.h"
+#elif defined(DK_ISA_NEON)
+#include "simd/lanes_neon.h"
+#elif defined(DK_ISA_PORTABLE)
+#include "simd/lanes_portable.h"
+#else
+#error "define one of DK_ISA_* before including lanes.h"
+#endif
+
+#ifndef DK_MASKED_ADD
+DK_INLINE dk_u u_add_where(dk_u a, dk_m m, dk_u b) { return u_add(a, u_where(m, b)); }
+#endif
+
+/* a * 2^n where m, else 0, whatever a and n are; n is also in the low bits of `shifted`, and a * 2^n is normal. */
+#ifndef DK_SCALED
+DK_INLINE dk_f f_power_of_two(dk_m m, dk_f a, dk_f n, dk_f shifted) {
+  (void)n;
+  return u_float(u_where(m, u_add(f_bits(a), u_shift_23(f_bits(shifted)))));
+}
+#endif
+
+/* Where the hardware has nothing better. Maxima and integer sums do not depend on their order. */
+#ifdef DK_PLAIN_SUM
+DK_INLINE uint64_t w_fold_sum(dk_w a) {
+  uint64_t lanes[16], total = 0;
+  w_store(lanes, a);
+  for (int i = 0; i < 16; i++)
+    total += lanes[i];
+  return total;
+}
+#endif
+
+/* The lanes of m, in order, to p, and how many they are; p has room for 16 more, whatever their number. */
+#ifdef DK_PLAIN_COMPRESS
+DK_INLINE int32_t f_compress(float *p, dk_f a, dk_m m) {
+  float lanes[16];
+  int32_t n = 0;
+  f_store(lanes, a);
+  for (uint32_t bits = m_bits(m); bits != 0; bits &= bits - 1)
+    p[n++] = lanes[__builtin_ctz(bits)];
+  return n;
+}
+DK_INLINE void u_compress(int32_t *p, dk_u a, dk_m m) {
+  uint32_t lanes[16];
+  u_store(lanes, a);
+  for (uint32_t bits = m_bits(m); bits != 0; bits &= bits - 1)
+    *p++ = (int32_t)lanes[__builtin_ctz(bits)];
+}
+DK_INLINE void w_compress(uint64_t *p, dk_w a, dk_m m) {
+  uint64_t lanes[16];
+  w_store(lanes, a);
+  for (uint32_t bits = m_bits(m); bits != 0; bits &= bits - 1)
+    *p++ = lanes[__builtin_ctz(bits)];
+}
+#endif
+
+#endif

@@ -1,0 +1,147 @@
+/* Sixteen lanes in plain C: see lanes.h. */
+#ifndef DK_LANES_PORTABLE_H
+#define DK_LANES_PORTABLE_H
+
+#include "simd/float16.h"
+
+#include <math.h> /* fmaf: correctly rounded by the C standard's Annex F, so its bits are those of the hardware */
+
+typedef struct dk_f {
+  float lane[16];
+} dk_f;
+typedef struct dk_u {
+  uint32_t lane[16];
+} dk_u;
+typedef struct dk_h {
+  int16_t lane[32];
+} dk_h;
+typedef struct dk_m {
+  uint32_t lane[16]; /* 0 or 1 */
+} dk_m;
+typedef struct dk_w {
+  uint64_t lane[16];
+} dk_w;
+
+#define DK_EACH(type, expression)                                                                                      \
+  type result;                                                                                                         \
+  for (int i = 0; i < 16; i++)                                                                                         \
+    result.lane[i] = (expression);                                                                                     \
+  return result
+
+DK_INLINE uint32_t portable_bits(float a) {
+  uint32_t bits;
+  memcpy(&bits, &a, sizeof bits);
+  return bits;
+}
+DK_INLINE uint16_t portable_half(const void *p, int i) {
+  uint16_t half;
+  memcpy(&half, (const char *)p + 2 * i, sizeof half);
+  return half;
+}
+
+DK_INLINE dk_f f_load(const void *p) {
+  dk_f result;
+  memcpy(result.lane, p, sizeof result.lane);
+  return result;
+}
+DK_INLINE dk_f f_load_f16(const void *p) { DK_EACH(dk_f, dk_float_of_f16(portable_half(p, i))); }
+DK_INLINE dk_f f_load_bf16(const void *p) { DK_EACH(dk_f, dk_float_of_bf16(portable_half(p, i))); }
+DK_INLINE void f_store(void *p, dk_f a) { memcpy(p, a.lane, sizeof a.lane); }
+DK_INLINE dk_f f_set(float a) { DK_EACH(dk_f, a); }
+DK_INLINE dk_f f_add(dk_f a, dk_f b) { DK_EACH(dk_f, a.lane[i] + b.lane[i]); }
+DK_INLINE dk_f f_sub(dk_f a, dk_f b) { DK_EACH(dk_f, a.lane[i] - b.lane[i]); }
+DK_INLINE dk_f f_mul(dk_f a, dk_f b) { DK_EACH(dk_f, a.lane[i] * b.lane[i]); }
+DK_INLINE dk_f f_fma(dk_f a, dk_f b, dk_f c) { DK_EACH(dk_f, fmaf(a.lane[i], b.lane[i], c.lane[i])); }
+DK_INLINE dk_f f_fms(dk_f a, dk_f b, dk_f c) { DK_EACH(dk_f, fmaf(a.lane[i], b.lane[i], -c.lane[i])); }
+DK_INLINE dk_f f_max(dk_f a, dk_f b) { DK_EACH(dk_f, a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]); }
+DK_INLINE dk_m f_gt(dk_f a, dk_f b) { DK_EACH(dk_m, a.lane[i] > b.lane[i]); }
+DK_INLINE dk_m f_eq(dk_f a, dk_f b) { DK_EACH(dk_m, a.lane[i] == b.lane[i]); }
+DK_INLINE dk_m f_ge(dk_f a, dk_f b) { DK_EACH(dk_m, a.lane[i] >= b.lane[i]); }
+DK_INLINE dk_m f_unordered(dk_f a, dk_f b) { DK_EACH(dk_m, (a.lane[i] != a.lane[i]) | (b.lane[i] != b.lane[i])); }
+DK_INLINE dk_f f_select(dk_m m, dk_f yes, dk_f no) { DK_EACH(dk_f, m.lane[i] ? yes.lane[i] : no.lane[i]); }
+DK_INLINE float f_fold_max(dk_f a) {
+  for (int width = 8; width > 0; width /= 2)
+    for (int i = 0; i < width; i++)
+      a.lane[i] = a.lane[i] > a.lane[i + width] ? a.lane[i] : a.lane[i + width];
+  return a.lane[0];
+}
+DK_INLINE dk_u f_bits(dk_f a) { DK_EACH(dk_u, portable_bits(a.lane[i])); }
+DK_INLINE dk_f u_float(dk_u a) { DK_EACH(dk_f, dk_float_of_bits(a.lane[i])); }
+DK_INLINE dk_u u_set(uint32_t a) { DK_EACH(dk_u, a); }
+DK_INLINE dk_u u_add(dk_u a, dk_u b) { DK_EACH(dk_u, a.lane[i] + b.lane[i]); }
+DK_INLINE dk_u u_sub(dk_u a, dk_u b) { DK_EACH(dk_u, a.lane[i] - b.lane[i]); }
+DK_INLINE dk_u u_shift_23(dk_u a) { DK_EACH(dk_u, a.lane[i] << 23); }
+DK_INLINE dk_u u_where(dk_m m, dk_u a) { DK_EACH(dk_u, m.lane[i] ? a.lane[i] : 0); }
+DK_INLINE uint32_t u_fold_sum(dk_u a) {
+  uint32_t total = 0;
+  for (int i = 0; i < 16; i++)
+    total += a.lane[i];
+  return total;
+}
+DK_INLINE dk_u u_or(dk_u a, dk_u b) { DK_EACH(dk_u, a.lane[i] | b.lane[i]); }
+DK_INLINE dk_u u_xor(dk_u a, dk_u b) { DK_EACH(dk_u, a.lane[i] ^ b.lane[i]); }
+DK_INLINE dk_u u_sign_fill(dk_u a) { DK_EACH(dk_u, 0u - (a.lane[i] >> 31)); }
+DK_INLINE void u_store(uint32_t *p, dk_u a) { memcpy(p, a.lane, sizeof a.lane); }
+DK_INLINE uint32_t m_bits(dk_m m) {
+  uint32_t bits = 0;
+  for (int i = 0; i < 16; i++)
+    bits |= m.lane[i] << i;
+  return bits;
+}
+DK_INLINE dk_m m_from_bits(uint32_t bits) { DK_EACH(dk_m, bits >> i & 1u); }
+DK_INLINE dk_m m_or(dk_m a, dk_m b) { DK_EACH(dk_m, a.lane[i] | b.lane[i]); }
+DK_INLINE dk_m m_and(dk_m a, dk_m b) { DK_EACH(dk_m, a.lane[i] & b.lane[i]); }
+DK_INLINE dk_w w_zero(void) { DK_EACH(dk_w, 0); }
+/* high * 2^22 + low, both signed */
+DK_INLINE dk_w w_join(dk_u high, dk_u low) {
+  DK_EACH(dk_w, (uint64_t)((int64_t)(int32_t)high.lane[i] * 4194304 + (int32_t)low.lane[i]));
+}
+DK_INLINE dk_m m_and_not(dk_m a, dk_m b) { DK_EACH(dk_m, a.lane[i] & ~b.lane[i]); }
+DK_INLINE dk_u u_count_from(int32_t first) { DK_EACH(dk_u, (uint32_t)(first + i)); }
+DK_INLINE dk_u u_load(const void *p) {
+  dk_u result;
+  memcpy(result.lane, p, sizeof result.lane);
+  return result;
+}
+DK_INLINE dk_w w_add_where(dk_w a, dk_m m, dk_w b) { DK_EACH(dk_w, a.lane[i] + (m.lane[i] ? b.lane[i] : 0)); }
+DK_INLINE dk_w w_load(const uint64_t *p) {
+  dk_w result;
+  memcpy(result.lane, p, sizeof result.lane);
+  return result;
+}
+DK_INLINE void w_store(uint64_t *p, dk_w a) { memcpy(p, a.lane, sizeof a.lane); }
+DK_INLINE dk_h h_load(const void *p) {
+  dk_h result;
+  memcpy(result.lane, p, sizeof result.lane);
+  return result;
+}
+DK_INLINE dk_h h_ordered(dk_h a) {
+  for (int i = 0; i < 32; i++)
+    a.lane[i] = (int16_t)(a.lane[i] < 0 ? a.lane[i] ^ 0x7FFF : a.lane[i]);
+  return a;
+}
+DK_INLINE dk_h h_min(dk_h a, dk_h b) {
+  for (int i = 0; i < 32; i++)
+    a.lane[i] = a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i];
+  return a;
+}
+DK_INLINE dk_h h_max(dk_h a, dk_h b) {
+  for (int i = 0; i < 32; i++)
+    a.lane[i] = a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i];
+  return a;
+}
+DK_INLINE int16_t h_fold_min(dk_h a) {
+  for (int i = 1; i < 32; i++)
+    a.lane[0] = a.lane[0] < a.lane[i] ? a.lane[0] : a.lane[i];
+  return a.lane[0];
+}
+DK_INLINE int16_t h_fold_max(dk_h a) {
+  for (int i = 1; i < 32; i++)
+    a.lane[0] = a.lane[0] > a.lane[i] ? a.lane[0] : a.lane[i];
+  return a.lane[0];
+}
+#undef DK_EACH
+#define DK_PLAIN_COMPRESS
+#define DK_PLAIN_SUM
+
+#endif
