@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.shapes import NETWORKS, write_checkpoint
-from decoding.bench import Progress, machine, machine_lines
+from decoding.cli.bench import Progress, machine, machine_lines
 from decoding.llm import LLM
 from decoding.models import load_model
 from decoding.params import SamplingParams
-from decoding.sampler import Sampler
+from decoding.sampling.sampler import Sampler
 
 STREAMS, STEPS = 32, 200
 PROMPT, CANDIDATES = 512, 16

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from decoding.bench import Work, make_states
+from decoding.cli.bench import Work, make_states
 from decoding.params import SamplingParams
 
 Call = Callable[[], object]

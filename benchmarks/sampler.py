@@ -23,7 +23,7 @@ from benchmarks import tables
 from benchmarks.floor import CompiledFloor, NumpyFloor, make_floor
 from benchmarks.peers import installed_peers
 from decoding import Sampler, SamplingParams, SamplingState
-from decoding.bench import (
+from decoding.cli.bench import (
     MIN_VOCAB_SIZE,
     NUM_DRAWS,
     NUM_ROWS,
@@ -38,7 +38,7 @@ from decoding.bench import (
     repeated,
     time_call,
 )
-from decoding.kernel import available_isas, forced_isa, num_mask_words
+from decoding.sampling.kernel import available_isas, forced_isa, num_mask_words
 
 VOCAB_SIZES = (32_000, 128_256, 151_936, 262_144)
 MEMORY_ROWS, THREADS = 64, (1, 2)

@@ -24,7 +24,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from benchmarks.server_client import Arrivals, seconds_of, stream
-from decoding.bench import machine, machine_lines
+from decoding.cli.bench import machine, machine_lines
 
 STREAMS, TOKENS, ROUNDS = 32, 200, 5
 MANY, MANY_TOKENS = 1000, 32

@@ -15,7 +15,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from decoding.engine.async_engine import AsyncEngine
+from decoding.async_engine import AsyncEngine
 from decoding.llm import LLM
 from decoding.params import SamplingParams
 

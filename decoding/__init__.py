@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 from decoding.version import __version__
 
 if TYPE_CHECKING:
-    from decoding.engine.async_engine import AsyncEngine
+    from decoding.async_engine import AsyncEngine
     from decoding.engine.outputs import Choice, CompletionResult, Delta, Logprobs, Usage
     from decoding.errors import DecodingError, LogitsError, ModelError, ParameterError, PromptError
     from decoding.llm import LLM
     from decoding.params import SamplingParams
-    from decoding.sampler import Sampler, SamplerOutput
-    from decoding.state import SamplingState
+    from decoding.sampling.sampler import Sampler, SamplerOutput
+    from decoding.sampling.state import SamplingState
 
 __all__ = [
     "LLM",
@@ -44,13 +44,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "decoding.engine.async_engine": {"AsyncEngine"},
+    "decoding.async_engine": {"AsyncEngine"},
     "decoding.engine.outputs": {"Choice", "CompletionResult", "Delta", "Logprobs", "Usage"},
     "decoding.errors": {"DecodingError", "LogitsError", "ModelError", "ParameterError", "PromptError"},
     "decoding.llm": {"LLM"},
     "decoding.params": {"SamplingParams"},
-    "decoding.sampler": {"Sampler", "SamplerOutput"},
-    "decoding.state": {"SamplingState"},
+    "decoding.sampling.sampler": {"Sampler", "SamplerOutput"},
+    "decoding.sampling.state": {"SamplingState"},
 }
 
 

@@ -12,13 +12,13 @@ from typing import Any, Literal, TypeAlias, overload
 
 from decoding.engine.engine import EngineSettings, EngineStats
 from decoding.engine.group import SequenceGroup
-from decoding.engine.host import Host, check_streamable
+from decoding.engine.logits_processors import Processor
 from decoding.engine.outputs import CompletionResult, Delta, Score
-from decoding.engine.processors import Processor
 from decoding.engine.replay import Capsule, Replay, compare
 from decoding.engine.request import NO_TOKENIZER, OnSample, Request, checked_token_ids, split_prompts
 from decoding.engine.runner import Logits, Model, Row, Runner
 from decoding.engine.sequence import Sequence as Candidate
+from decoding.engine.shared_engine import Host, check_streamable
 from decoding.engine.speculation import Drafter, DraftModel, PromptLookup
 from decoding.errors import (
     ContextLengthError,
@@ -28,10 +28,10 @@ from decoding.errors import (
     TokenizerError,
     shown,
 )
-from decoding.kernel import STREAM_VERSION
-from decoding.models.generation import generation_defaults
+from decoding.models.generation_config import generation_defaults
 from decoding.models.registry import load_model
 from decoding.params import SamplingParams
+from decoding.sampling.kernel import STREAM_VERSION
 from decoding.text.fim import FimFormat
 from decoding.text.tokenizer import Tokenizer
 from decoding.types import Prompt
@@ -345,7 +345,9 @@ def bundled_model_folder() -> Path:
     """Where the bundled model lies: package data, or in a development checkout the folder beside the package."""
     package = Path(__file__).parent
     checkout = package.parent
-    folders = [package / "weights", *([checkout / "weights"] if (checkout / "pyproject.toml").is_file() else [])]
+    folders = [package / "bundled_model"]
+    if (checkout / "pyproject.toml").is_file():
+        folders.append(checkout / "bundled_model")
     for folder in folders:
         if (folder / "model.safetensors").is_file():
             return folder

@@ -27,7 +27,7 @@ class SamplingParams:
         n: int >= 1; completions to return for each prompt.
         best_of: int >= n, None or 0 (both mean n); candidates to generate, ranked by mean raw log-probability.
         seed: signed 64-bit int or None; None takes 64 bits from the operating system and reports them.
-    Distribution: edits of the logits, in the order of the pipeline (decoding.stages.PIPELINE)
+    Distribution: edits of the logits, in the order of the pipeline (decoding.sampling.stages.PIPELINE)
         repetition_penalty: float > 0; multiplicative (Keskar et al. 2019, "CTRL"): logits of seen tokens become
             l / r when positive, l * r otherwise. Neutral 1.
         repetition_penalty_scope: "prompt+output", "output", or an int >= 1: the last so many of prompt + output.

@@ -37,4 +37,4 @@ def _same_bits_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     def token_bytes(count: int) -> bytes:
         return hashlib.blake2b(str(next(calls)).encode(), digest_size=count).digest()
 
-    monkeypatch.setattr("decoding.state.secrets", SimpleNamespace(token_bytes=token_bytes))
+    monkeypatch.setattr("decoding.sampling.state.secrets", SimpleNamespace(token_bytes=token_bytes))

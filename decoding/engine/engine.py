@@ -14,17 +14,17 @@ from collections.abc import Sequence as Several
 from dataclasses import dataclass, fields
 
 from decoding.checks import Check, RuleError, boolean, integer, or_none
-from decoding.engine.blocks import BLOCK_SIZE, MAX_DEPTH, BlockPool, Change, num_blocks_of
-from decoding.engine.drawing import Drawing, draw
+from decoding.engine.block_manager import BLOCK_SIZE, MAX_DEPTH, BlockPool, Change, num_blocks_of
 from decoding.engine.group import Listener, SequenceGroup
 from decoding.engine.logprobs import TokenScore
 from decoding.engine.request import Request
 from decoding.engine.runner import Cache, Logits, Model, Row, Runner
+from decoding.engine.sampling_step import Drawing, draw
 from decoding.engine.scheduler import Entry, Scheduler
 from decoding.engine.scoring import ScoringGroup
 from decoding.engine.speculation import Drafter
 from decoding.errors import ContextLengthError, EngineError, LogitsError, ParameterError, Problem, shown
-from decoding.sampler import Sampler
+from decoding.sampling.sampler import Sampler
 from decoding.text.tokenizer import Tokenizer
 
 DEFAULT_CACHE_BYTES = 2**31

@@ -8,9 +8,9 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import TypeAlias
 
+from decoding.engine.best_of import Ranking
 from decoding.engine.logprobs import OffsetCounter, TokenScore, token_logprob
 from decoding.engine.outputs import CompletionResult, Delta, Metrics, TokenLogprob, Usage
-from decoding.engine.ranking import Ranking
 from decoding.engine.request import Request
 from decoding.engine.runner import MAX_CHUNK_LOGITS, Logits
 from decoding.engine.scheduler import Entry, Family

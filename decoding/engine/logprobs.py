@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from decoding.engine.outputs import TokenLogprob
-from decoding.sampler import SamplerOutput
+from decoding.sampling.sampler import SamplerOutput
 from decoding.text.tokenizer import Tokenizer
 from decoding.types import LogprobsMode
 

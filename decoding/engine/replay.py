@@ -14,9 +14,9 @@ from decoding.engine.outputs import Choice, CompletionResult
 from decoding.engine.request import Request, Shape, checked_token_ids, stream_of, with_token_ids
 from decoding.errors import ContextLengthError, DecodingError, ParameterError
 from decoding.json_file import read_json_object
-from decoding.kernel import STREAM_VERSION
 from decoding.params import SamplingParams
-from decoding.text.stops import StopAutomaton
+from decoding.sampling.kernel import STREAM_VERSION
+from decoding.text.stop_strings import StopAutomaton
 from decoding.text.tokenizer import Tokenizer
 
 FORMAT = "decoding replay 1"

@@ -10,16 +10,16 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from decoding.engine.processors import Processor
+from decoding.engine.logits_processors import Processor
 from decoding.engine.runner import Logits, ModelShape
 from decoding.engine.words import bad_word_sequences, breaker_sequences
 from decoding.errors import ContextLengthError, ParameterError, PromptError, TokenizerError, shown
 from decoding.params import SamplingParams, to_float32
-from decoding.sampler import Sampler
-from decoding.stages import GREEDY_TEMPERATURE
-from decoding.state import SamplingState, random_seed
+from decoding.sampling.sampler import Sampler
+from decoding.sampling.stages import GREEDY_TEMPERATURE
+from decoding.sampling.state import SamplingState, random_seed
 from decoding.text.fim import CONVENTIONS, FimFormat
-from decoding.text.stops import StopAutomaton
+from decoding.text.stop_strings import StopAutomaton
 from decoding.text.tokenizer import Tokenizer
 
 NO_TOKENIZER = (
@@ -63,7 +63,7 @@ class Request:
     stream: the 64-bit number that separates this prompt's random numbers from other prompts' (`stream_of`).
     max_output_tokens: params.max_tokens, or less where the context ends first.
     sampling: `params` with breakers and bad words as token ids, as the sampler takes them.
-    processors: what edits the logits of each sequence (decoding.engine.processors).
+    processors: what edits the logits of each sequence (decoding.engine.logits_processors).
     forced: for each choice the tokens that it is to have, whatever would be drawn: a replay's.
     candidates: the number of each choice's candidate, where these are not 0, 1, 2 ...
     on_sample: who looks at every draw.

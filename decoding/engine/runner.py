@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from decoding.engine.blocks import Change
+from decoding.engine.block_manager import Change
 from decoding.models.batch import ForwardBatch
 
 Logits = NDArray[np.float32]

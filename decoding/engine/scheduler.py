@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from decoding.engine.blocks import BLOCK_SIZE, MAX_DEPTH, BlockPool, Prefix
+from decoding.engine.block_manager import BLOCK_SIZE, MAX_DEPTH, BlockPool, Prefix
 
 
 @dataclass(slots=True, eq=False)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from decoding.engine.logits_processors import Processing
 from decoding.engine.logprobs import OffsetCounter, TokenScore, token_logprob
 from decoding.engine.outputs import Choice, Delta, Logprobs
-from decoding.engine.processors import Processing
 from decoding.engine.request import Request
 from decoding.engine.transcript import NO_PREFIX, Prefix, Transcript
 from decoding.errors import DecodingError
 from decoding.text.detokenizer import Detokenizer
-from decoding.text.stops import StopMatch, StopMatcher
+from decoding.text.stop_strings import StopMatch, StopMatcher
 from decoding.text.tokenizer import Tokenizer
 from decoding.types import FinishReason
 

@@ -1,6 +1,6 @@
 """Speculation: who guesses the next tokens, to be checked several at once.
 
-Guesses decide how fast a text comes, never what it is (decoding.engine.drawing).
+Guesses decide how fast a text comes, never what it is (decoding.engine.sampling_step).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from decoding.engine.blocks import Change
+from decoding.engine.block_manager import Change
 from decoding.engine.runner import Model, Row, Runner
 from decoding.engine.scheduler import Entry
 from decoding.errors import ParameterError
-from decoding.sampler import Sampler
+from decoding.sampling.sampler import Sampler
 
 NGRAM_SIZES = (3, 2)
 """Ends of a sequence that are looked for earlier in it, longest first."""

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from decoding.errors import CheckpointError, ModelNotFoundError, shown
 from decoding.json_file import parse_json_object
-from decoding.models.config_file import ConfigFile
+from decoding.models.config_reader import ConfigFile
 from decoding.models.scratch import Arena
 
 Shape: TypeAlias = tuple[int, ...]

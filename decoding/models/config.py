@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from decoding.models.config_file import ConfigFile
+from decoding.models.config_reader import ConfigFile
 from decoding.models.rope import Rope
 
 _MAX_LAYERS = 4096

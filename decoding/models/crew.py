@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from decoding.kernel.watch import Count
+from decoding.sampling.kernel.watch import Count
 
 Work: TypeAlias = Callable[[], object]
 Prepare: TypeAlias = Callable[[slice], Work]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from decoding.errors import ModelNotFoundError, ParameterError, UnsupportedModelError, shown
-from decoding.models import gemma, gpt2, gpt_neox, llama
 from decoding.models.checkpoint import Checkpoint
 from decoding.models.config import ModelConfig
-from decoding.models.config_file import ConfigFile
+from decoding.models.config_reader import ConfigFile
+from decoding.models.families import gemma, gpt2, gpt_neox, llama
 from decoding.models.transformer import Transformer
 from decoding.models.weights import Layout
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from decoding.models.config_file import ConfigFile
+from decoding.models.config_reader import ConfigFile
 from decoding.models.rope import DynamicRope, LinearRope, Llama3Rope, LongRope, Rope, YarnRope
 
 _MAX_THETA = 1e30

@@ -12,7 +12,7 @@ from decoding.params import SamplingParams, to_float32
 from decoding.reference.philox import random_words
 from decoding.reference.row import Array, Row
 from decoding.reference.weights import probabilities
-from decoding.stages import GREEDY_TEMPERATURE
+from decoding.sampling.stages import GREEDY_TEMPERATURE
 
 BLOCK = 256
 """Tokens of a proposal's block: ids BLOCK * b to BLOCK * b + BLOCK - 1."""

@@ -18,7 +18,7 @@ import numpy as np
 from decoding.errors import EmptySupportError, NonFiniteLogitsError
 from decoding.reference.dry import dry_penalties
 from decoding.reference.row import Row
-from decoding.stages import Rule
+from decoding.sampling.stages import Rule
 
 
 def apply_finite_check(row: Row) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.params import SamplingParams
-from decoding.stages import PROFILES, Profile
+from decoding.sampling.stages import PROFILES, Profile
 
 Array: TypeAlias = NDArray[Any]
 

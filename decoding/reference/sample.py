@@ -12,7 +12,7 @@ import numpy as np
 from decoding.reference import draw, logits, masks, mirostat, temperature, truncation, xtc
 from decoding.reference.row import Array, Row, total_order
 from decoding.reference.weights import relative
-from decoding.stages import Stage
+from decoding.sampling.stages import Stage
 from decoding.types import LogprobsMode
 
 APPLY: dict[str, Callable[[Row], None]] = {

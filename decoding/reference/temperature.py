@@ -13,7 +13,7 @@ import numpy as np
 from decoding.params import SamplingParams, to_float32
 from decoding.reference.row import Array, Row, total_order
 from decoding.reference.weights import entropy
-from decoding.stages import GREEDY_TEMPERATURE
+from decoding.sampling.stages import GREEDY_TEMPERATURE
 
 
 def apply_temperature(row: Row) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from decoding.params import to_float32
 from decoding.reference.row import Array, Row
 from decoding.reference.weights import CUT, entropy, mean_exponent, probabilities, relative, weights
-from decoding.stages import Rule
+from decoding.sampling.stages import Rule
 
 
 def apply_top_k(row: Row) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from decoding.reference.row import Array
-from decoding.stages import CUT_LOG2
+from decoding.sampling.stages import CUT_LOG2
 
 CUT = CUT_LOG2 * math.log(2.0)
 """Exponent, relative to the largest kept, below which a weight is zero by definition."""

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
-from decoding.api.errors import ApiError
+from decoding.completions_api.errors import ApiError
 from decoding.errors import DecodingError
 from decoding.llm import LLM
 from decoding.server.completions import ClientGoneError, complete

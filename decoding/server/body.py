@@ -8,8 +8,8 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-from decoding.api.body import parse_object
-from decoding.api.errors import ApiError
+from decoding.completions_api.body import parse_object
+from decoding.completions_api.errors import ApiError
 from decoding.server.settings import ServerSettings
 
 _SMALL = 1 << 14

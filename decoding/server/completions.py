@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from decoding.api.errors import ApiError
-from decoding.api.request import CompletionRequest, parse_completion
-from decoding.api.schema import StreamWriter, completion_json, completion_object
-from decoding.engine.async_engine import RequestHandle
+from decoding.async_engine import RequestHandle
+from decoding.completions_api.errors import ApiError
+from decoding.completions_api.request import CompletionRequest, parse_completion
+from decoding.completions_api.schema import StreamWriter, completion_json, completion_object
 from decoding.engine.outputs import CompletionResult, Delta, Usage
 from decoding.server.body import read_json
 from decoding.server.service import Served, Service, wire_error

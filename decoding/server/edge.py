@@ -20,7 +20,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from decoding.api.errors import ApiError
+from decoding.completions_api.errors import ApiError
 from decoding.server.body import discard
 from decoding.server.log import LOGGER
 from decoding.server.service import Service, wire_error

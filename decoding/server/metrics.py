@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from decoding.engine.async_engine import AsyncEngine
+from decoding.async_engine import AsyncEngine
 from decoding.engine.engine import EngineStats
 
 _TOTALS = (

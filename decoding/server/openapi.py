@@ -8,10 +8,10 @@ from typing import Any, NotRequired, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from decoding.api.errors import ErrorObject
-from decoding.api.fields import FIELDS, HARMLESS, POSITIVE
-from decoding.api.schema import ChunkObject, CompletionObject
-from decoding.api.settings import ApiSettings, Limits
+from decoding.completions_api.errors import ErrorObject
+from decoding.completions_api.fields import FIELDS, HARMLESS, POSITIVE
+from decoding.completions_api.schema import ChunkObject, CompletionObject
+from decoding.completions_api.settings import ApiSettings, Limits
 
 _ERRORS = {
     400: "A value breaks its rule; `param` names the first one that does.",

@@ -7,7 +7,7 @@ import json
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from decoding.api.errors import ApiError
+from decoding.completions_api.errors import ApiError
 
 _BAD_REQUEST = ApiError(400, "the request is no valid HTTP, or its headers are too large", code="invalid_http")
 

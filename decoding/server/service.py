@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from decoding.api.errors import ApiError, api_error, unknown_model
-from decoding.engine.async_engine import AsyncEngine
+from decoding.async_engine import AsyncEngine
+from decoding.completions_api.errors import ApiError, api_error, unknown_model
 from decoding.errors import DecodingError, EngineClosedError, EngineError, OverloadedError, shown
 from decoding.llm import LLM
 from decoding.server.log import LOGGER

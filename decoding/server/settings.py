@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from decoding import checks
-from decoding.api.settings import ApiSettings, check_fields
+from decoding.completions_api.settings import ApiSettings, check_fields
 
 LogLevel = Literal["error", "warning", "info"]
 

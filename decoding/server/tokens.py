@@ -10,9 +10,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
-from decoding.api.errors import ApiError, invalid
-from decoding.api.request import unknown_fields
-from decoding.api.settings import ApiSettings
+from decoding.completions_api.errors import ApiError, invalid
+from decoding.completions_api.request import unknown_fields
+from decoding.completions_api.settings import ApiSettings
 from decoding.errors import Problem, TokenizerError, shown
 from decoding.llm import LLM
 from decoding.server.body import read_json

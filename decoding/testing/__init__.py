@@ -8,9 +8,9 @@
         assert_matches_reference(problem.sampler, problem.logits, problem.states)
 
 * decoding.testing.strategies: what samplers and servers are given, for Hypothesis (the extra `testing` brings it);
-* decoding.testing.checks: oracles, as assertions;
+* decoding.testing.assertions: oracles, as assertions;
 * decoding.testing.probes: `find_faults`, a battery for one sampler;
-* decoding.testing.conformance: the kit for servers, `decoding conformance` on the command line;
+* decoding.conformance: the kit for servers, `decoding conformance` on the command line;
 * decoding.testing.scripted: a mock model.
 
 docs/testing.md is the tutorial.
@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from decoding.testing.checks import (
+    from decoding.testing.assertions import (
         History,
         assert_distribution,
         assert_independent,
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "checks": (
+    "assertions": (
         *("History", "assert_distribution", "assert_independent", "assert_logprobs", "assert_matches_reference"),
         *("assert_ranking", "assert_sequences", "reference_row", "sequence_distribution", "text_distribution"),
     ),

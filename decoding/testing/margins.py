@@ -24,7 +24,7 @@ from decoding.reference.mirostat import first_mu
 from decoding.reference.sample import APPLY, takes
 from decoding.reference.temperature import temperature_at
 from decoding.reference.weights import CUT, relative
-from decoding.stages import GREEDY_TEMPERATURE
+from decoding.sampling.stages import GREEDY_TEMPERATURE
 
 Array: TypeAlias = NDArray[Any]
 

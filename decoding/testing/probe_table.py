@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from decoding.params import SamplingParams
-from decoding.sampler import SamplingState
+from decoding.sampling.sampler import SamplingState
 from decoding.testing.statistics import Array
 
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from decoding.errors import ParameterError
 from decoding.params import SamplingParams
-from decoding.stages import Profile
-from decoding.testing.checks import History, SamplerFunction, assert_independent, assert_matches_reference
+from decoding.sampling.stages import Profile
+from decoding.testing.assertions import History, SamplerFunction, assert_independent, assert_matches_reference
 from decoding.testing.probe_table import PROBES
 
 NUM_SEEDS = 2000

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.models.batch import ForwardBatch
-from decoding.text.pieces import PieceRules
+from decoding.text.token_decoder import PieceRules
 from decoding.text.tokenizer import Tokenizer
 from decoding.text.tokenizer_config import TokenizerConfig
 

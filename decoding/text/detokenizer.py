@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterable
 
-from decoding.text.pieces import PieceJoiner
+from decoding.text.token_decoder import PieceJoiner
 from decoding.text.tokenizer import Tokenizer
 
 

@@ -16,9 +16,9 @@ import tokenizers
 
 from decoding.errors import ContextLengthError, ParameterError, PromptError, TokenizerError, shown
 from decoding.json_file import check_num_values, read_regular_file
-from decoding.text.bounds import check_growth, check_template
-from decoding.text.pieces import PieceJoiner, PieceRules
+from decoding.text.token_decoder import PieceJoiner, PieceRules
 from decoding.text.tokenizer_config import TokenizerConfig
+from decoding.text.tokenizer_limits import check_growth, check_template
 
 _MAX_TOKEN_ID = 2**31 - 1
 _FILE = "tokenizer.json"
@@ -35,7 +35,7 @@ class Tokenizer:
     """Text to token ids and back.
 
     vocab_size: the largest token id + 1.
-    rules: how tokens become bytes of text (decoding.text.pieces).
+    rules: how tokens become bytes of text (decoding.text.token_decoder).
     bos_token_id, eos_token_id: as tokenizer_config.json says; None where it does not.
     chat_templates: their texts by name, and chat_template, the one called "default"; they are never run.
     digest: hex digest of what decides the ids.

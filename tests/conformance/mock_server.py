@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 
 from decoding import LLM, DecodingError, SamplingParams
-from decoding.api.schema import completion_object, logprobs_object, usage_object
+from decoding.completions_api.schema import completion_object, logprobs_object, usage_object
 from decoding.engine.outputs import Usage
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
 

@@ -13,7 +13,7 @@ from wrong_servers import AnyModel, StopReasonLength
 
 from decoding import ParameterError
 from decoding.cli import main
-from decoding.testing.conformance import (
+from decoding.conformance import (
     CHECKS,
     Client,
     Load,
@@ -25,8 +25,8 @@ from decoding.testing.conformance import (
     run_conformance,
     table,
 )
-from decoding.testing.conformance.client import tokens_asked_for
-from decoding.testing.conformance.stops import cut_at
+from decoding.conformance.client import tokens_asked_for
+from decoding.conformance.stops import cut_at
 
 
 def test_checks_say_what_and_why():
@@ -255,7 +255,7 @@ def test_a_pytest_plugin(tmp_path):
             "-m",
             "pytest",
             "-p",
-            "decoding.testing.pytest_plugin",
+            "decoding.conformance.pytest_plugin",
             "-rs",
             "-k",
             "stop. or echo.agrees",
@@ -276,7 +276,7 @@ def test_a_pytest_plugin(tmp_path):
 def test_the_plugin_is_silent_without_a_url(tmp_path):
     """Nothing is added to anybody's tests."""
     (tmp_path / "test_one.py").write_text("def test_one():\n    assert True\n")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "decoding.testing.pytest_plugin"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "decoding.conformance.pytest_plugin"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert "1 passed" in done.stdout
 
@@ -291,6 +291,6 @@ def test_the_page_lists_every_check():
 
 def test_the_kit_needs_no_hypothesis():
     """It works after a plain install."""
-    program = "import sys, decoding.testing.conformance, decoding.testing.checks; print('hypothesis' in sys.modules)"
+    program = "import sys, decoding.conformance, decoding.testing.assertions; print('hypothesis' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

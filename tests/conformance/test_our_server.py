@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from decoding.testing.conformance import Load, run_conformance, table
+from decoding.conformance import Load, run_conformance, table
 
 pytest.importorskip("fastapi", reason="needs the extra `server`")
 

@@ -5,7 +5,7 @@ from mock_server import LIKELY, MODEL, BadRequestError, MockServer, script, serv
 from wrong_servers import WRONG, NeverGivesUp
 
 from decoding import LLM
-from decoding.testing.conformance import CHECKS, company, run_conformance
+from decoding.conformance import CHECKS, company, run_conformance
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer
 
 DRAWS = 320

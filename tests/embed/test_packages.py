@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from decoding import __version__
-from decoding.kernel import ABI_VERSION
+from decoding.sampling.kernel import ABI_VERSION
 
 CONSUMER = Path(__file__).parent / "consumer"
 TOOLS = ("cmake", "cc", "c++")

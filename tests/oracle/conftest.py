@@ -2,7 +2,7 @@
 
 import pytest
 
-from decoding.kernel import active_isa, available_isas, forced_isa
+from decoding.sampling.kernel import active_isa, available_isas, forced_isa
 
 
 @pytest.fixture(scope="module", params=available_isas())

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from decoding import reference
 from decoding.params import SamplingParams
-from decoding.sampler import Sampler, SamplingState
+from decoding.sampling.sampler import Sampler, SamplingState
 from decoding.testing import assert_matches_reference, logits_rows, sampling_problems, vocab_sizes
 
 pytestmark = pytest.mark.usefixtures("isa")

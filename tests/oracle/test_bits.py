@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 
 from decoding.errors import InstructionSetError
-from decoding.kernel import active_isa, available_isas, force_isa, forced_isa
 from decoding.params import SamplingParams
-from decoding.sampler import Sampler, SamplingState
+from decoding.sampling.kernel import active_isa, available_isas, force_isa, forced_isa
+from decoding.sampling.sampler import Sampler, SamplingState
 from decoding.testing import sampling_problems
 
 
@@ -157,7 +157,7 @@ def test_unknown_and_absent_sets_are_errors():
 @pytest.mark.parametrize("name", [*available_isas(), "mmx"])
 def test_the_environment_forces_a_set_at_import(name):
     """DECODING_ISA decides which set runs from the first call on; an unknown one stops the import."""
-    program = "from decoding.kernel import active_isa; print(active_isa())"
+    program = "from decoding.sampling.kernel import active_isa; print(active_isa())"
     environment = os.environ | {"DECODING_ISA": name}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from decoding._kernel import ffi, lib
 
-from decoding.stages import PIPELINE
+from decoding.sampling.stages import PIPELINE
 
 VOCAB_SIZE, TOP, MODES, INT32_MAX = 40, 4, 2, 2**31 - 1
 POINTERS = {

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from decoding.params import SamplingParams
-from decoding.sampler import Sampler, SamplingState
-from decoding.stages import PROFILES
+from decoding.sampling.sampler import Sampler, SamplingState
+from decoding.sampling.stages import PROFILES
 from decoding.testing import assert_matches_reference
 
 SECOND = np.array([[[0.0], [4e-6]]], np.float32)  # added to a report [rows, modes, N]: to the second mode

@@ -8,11 +8,11 @@ import json
 import numpy as np
 import pytest
 
-from decoding.kernel import available_isas, forced_isa
 from decoding.params import SamplingParams
 from decoding.reference import Row, sample_row
-from decoding.sampler import Sampler, SamplingState
-from decoding.stages import PROFILES, STAGE_NAMES, Profile
+from decoding.sampling.kernel import available_isas, forced_isa
+from decoding.sampling.sampler import Sampler, SamplingState
+from decoding.sampling.stages import PROFILES, STAGE_NAMES, Profile
 
 
 @pytest.fixture(scope="module")

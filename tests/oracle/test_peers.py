@@ -13,8 +13,8 @@ import pytest
 
 from decoding.params import SamplingParams
 from decoding.reference import Row, next_mu, sample_row
-from decoding.sampler import Sampler, SamplingState
-from decoding.stages import PROFILES
+from decoding.sampling.sampler import Sampler, SamplingState
+from decoding.sampling.stages import PROFILES
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors"
 PEERS = runpy.run_path(str(VECTORS / "make_peers.py"))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from decoding import Sampler, SamplingParams, SamplingState
 from decoding.errors import EmptySupportError, NonFiniteLogitsError
-from decoding.kernel import Kernel, Row, active_isa, available_isas, force_isa
+from decoding.sampling.kernel import Kernel, Row, active_isa, available_isas, force_isa
 from decoding.testing import assert_matches_reference
 from decoding.types import LogprobsMode
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from decoding import Sampler, SamplingParams, SamplingState
-from decoding.kernel import Kernel
+from decoding.sampling.kernel import Kernel
 from decoding.testing import assert_matches_reference
 
 pytestmark = pytest.mark.usefixtures("isa")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoding import Sampler, SamplingParams, SamplingState
-from decoding.stages import PROFILES
+from decoding.sampling.stages import PROFILES
 from decoding.testing import assert_matches_reference
 
 pytestmark = pytest.mark.usefixtures("isa")

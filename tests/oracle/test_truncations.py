@@ -8,8 +8,8 @@ import pytest
 
 from decoding.params import SamplingParams
 from decoding.reference import next_mu
-from decoding.sampler import Sampler, SamplingState
-from decoding.stages import PROFILES
+from decoding.sampling.sampler import Sampler, SamplingState
+from decoding.sampling.stages import PROFILES
 from decoding.testing import assert_matches_reference
 
 pytestmark = pytest.mark.usefixtures("isa")

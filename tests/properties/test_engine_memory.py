@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decoding.engine.blocks import BLOCK_SIZE
+from decoding.engine.block_manager import BLOCK_SIZE
 from decoding.errors import ContextLengthError, EngineError, ParameterError
 from decoding.llm import LLM
 from decoding.params import SamplingParams

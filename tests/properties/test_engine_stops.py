@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decoding.text.stops import StopMatch, StopMatcher
+from decoding.text.stop_strings import StopMatch, StopMatcher
 
 LETTERS = "ab\u2019"  # few, so that stop strings overlap; one of three bytes
 STOPS = st.lists(st.text(LETTERS, min_size=1, max_size=5), max_size=5)

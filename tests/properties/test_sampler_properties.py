@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from decoding.errors import LogitsError
 from decoding.params import SamplingParams
-from decoding.sampler import Sampler, SamplingState
+from decoding.sampling.sampler import Sampler, SamplingState
 from decoding.testing import logits_rows, sampling_params, sampling_problems, token_ids, vocab_sizes
 
 

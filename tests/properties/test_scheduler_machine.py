@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from decoding.engine.blocks import BLOCK_SIZE, MAX_DEPTH, BlockPool, num_blocks_of
+from decoding.engine.block_manager import BLOCK_SIZE, MAX_DEPTH, BlockPool, num_blocks_of
 from decoding.engine.scheduler import Family, Scheduler
 from decoding.testing.scripted import ScriptedCache
 

@@ -12,7 +12,7 @@ from decoding.engine.request import make_request
 from decoding.errors import LogitsError, ParameterError
 from decoding.llm import LLM
 from decoding.params import SamplingParams
-from decoding.sampler import Sampler
+from decoding.sampling.sampler import Sampler
 from decoding.testing import logits_batches, sampling_params, vocab_sizes
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from decoding import Sampler
 from decoding.errors import LogitsError
-from decoding.output import TOKEN_ID
-from decoding.stages import PROFILES
+from decoding.sampling.output import TOKEN_ID
+from decoding.sampling.stages import PROFILES
 from decoding.testing import logits_batches, sampling_states, vocab_sizes
 
 

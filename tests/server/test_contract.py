@@ -58,7 +58,7 @@ def test_usage_in_every_chunk(server):
 
 def test_null_is_absent(server):
     """An explicit null for every optional field gives the answer that a bare request gets."""
-    from decoding.api.fields import FIELDS, HARMLESS
+    from decoding.completions_api.fields import FIELDS, HARMLESS
 
     names = [field.name for field in FIELDS if field.name not in ("model", "prompt", "seed", "max_tokens")]
     bare = server.complete(seed=3)
@@ -285,7 +285,7 @@ def test_one_line_in_the_log_for_each_request(server):
 
 def test_the_openapi_document_describes_every_parameter(server):
     """Each field of the API with its text, range and default; what is refused or answered is declared."""
-    from decoding.api.fields import FIELDS
+    from decoding.completions_api.fields import FIELDS
 
     document = server.request("GET", "/openapi.json").json
     operation = document["paths"]["/v1/completions"]["post"]

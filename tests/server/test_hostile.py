@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from decoding.api.fields import FIELDS
+from decoding.completions_api.fields import FIELDS
 
 HUGE = "9" * 6000
 NUMBERS = (

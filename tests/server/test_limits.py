@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from decoding.api.settings import Limits
+from decoding.completions_api.settings import Limits
 from decoding.server.settings import ServerSettings
 
 MUCH = {"model": "scripted", "prompt": "a", "n": 8, "logprobs": 5}

@@ -11,9 +11,9 @@ import pytest
 
 from decoding import reference
 from decoding.params import SamplingParams
-from decoding.sampler import Sampler, SamplingState
+from decoding.sampling.sampler import Sampler, SamplingState
 from decoding.testing import assert_distribution, assert_independent
-from decoding.testing.checks import distribution_p_values
+from decoding.testing.assertions import distribution_p_values
 from decoding.testing.statistics import chi_square_survival, g_test, holm
 
 NUM_ROWS, NUM_STEPS = 2000, 20

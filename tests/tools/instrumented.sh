@@ -25,8 +25,8 @@ install_copy() { # OPTIMISATION C-FLAGS: the package and what its tests need, th
 run_tests() { # PYTEST-OPTIONS: those tests that reach the kernel; most run on every instruction set by themselves
   cd "$scratch/decoding"
   "$scratch/venv/bin/python" -c \
-    'from decoding.kernel import available_isas; print("instruction sets:", *available_isas(), flush=True)'
+    'from decoding.sampling.kernel import available_isas; print("instruction sets:", *available_isas(), flush=True)'
   "$scratch/venv/bin/python" -m pytest -q -p no:cacheprovider "$@" \
-    tests/oracle tests/vectors tests/unit/test_explain.py tests/unit/test_num_threads.py tests/unit/test_philox.py \
-    tests/unit/test_sampler_arguments.py
+    tests/oracle tests/vectors tests/unit/sampling/test_explain.py tests/unit/sampling/test_num_threads.py tests/unit/sampling/test_philox.py \
+    tests/unit/sampling/test_sampler_arguments.py
 }

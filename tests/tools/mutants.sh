@@ -19,8 +19,8 @@ build() { # the mutant takes the place of the installed module; only what change
 
 noticed() { # whether a test fails, by the probes, the oracle and the statistics; none in 20 minutes is no
   cd "$scratch/decoding"
-  timeout 1200 "$scratch/venv/bin/python" -m pytest -q -x -p no:cacheprovider tests/power/test_other_samplers.py \
-    tests/properties/test_sampler_properties.py tests/oracle tests/unit/test_philox.py tests/statistical \
+  timeout 1200 "$scratch/venv/bin/python" -m pytest -q -x -p no:cacheprovider tests/fault_detection/test_other_samplers.py \
+    tests/properties/test_sampler_properties.py tests/oracle tests/unit/sampling/test_philox.py tests/statistical \
     >"$scratch/tests" 2>&1 && return 1
   grep -q FAILED "$scratch/tests"
 }

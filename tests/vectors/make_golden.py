@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding import Sampler, SamplerOutput, SamplingParams, SamplingState
-from decoding.kernel import STREAM_VERSION, active_isa
-from decoding.stages import PROFILES
+from decoding.sampling.kernel import STREAM_VERSION, active_isa
+from decoding.sampling.stages import PROFILES
 from decoding.types import LogprobsMode
 
 GOLDEN = Path(__file__).with_name("golden.txt.gz")

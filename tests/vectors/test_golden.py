@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from decoding.kernel import STREAM_VERSION, active_isa, available_isas, forced_isa
+from decoding.sampling.kernel import STREAM_VERSION, active_isa, available_isas, forced_isa
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

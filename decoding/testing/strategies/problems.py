@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 from hypothesis import strategies as st
 
 from decoding.params import SamplingParams
-from decoding.sampler import Sampler, SamplingState
-from decoding.stages import PROFILES
+from decoding.sampling.sampler import Sampler, SamplingState
+from decoding.sampling.stages import PROFILES
 from decoding.testing.strategies.rows import Array, bitmasks, logits_batches, token_ids, vocab_sizes
 from decoding.types import LOGPROBS_MODES, REPETITION_SCOPES
 

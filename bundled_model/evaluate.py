@@ -1,0 +1,87 @@
+"""Bits per byte of the exported model on the held-out files, next to gzip and xz of the same bytes.
+
+Another version of it, in a folder of its own, is judged by `python bundled_model/evaluate.py FOLDER`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import lzma
+import math
+from pathlib import Path
+
+import corpus
+import torch
+from examples import tokenizer
+from export import HERE, load
+from model import Llama
+from torch.nn.functional import cross_entropy
+from train_tokenizer import END_OF_TEXT
+
+
+@torch.inference_mode()
+def nats(model: Llama, ids: list[int]) -> float:
+    """Minus the log-likelihood of a file, each token seen with at least half a window before it."""
+    context = model.config.max_position_embeddings
+    total, scored = 0.0, 1
+    while scored < len(ids):
+        begin = max(0, scored - context // 2)
+        window = torch.tensor([ids[begin : begin + context + 1]])
+        logits = model(window[:, :-1])[0, scored - begin - 1 :]
+        total += cross_entropy(logits.float(), window[0, scored - begin :], reduction="sum").item()
+        scored = begin + window.shape[1]
+    return total
+
+
+def score(model: Llama, text: str) -> tuple[float, int]:
+    """Nats and tokens of a text that starts a document."""
+    ids = tokenizer().encode(text).ids
+    return nats(model, [END_OF_TEXT, *ids]), len(ids)
+
+
+def bits(natural: float) -> float:
+    """The same amount of information in bits."""
+    return natural / math.log(2)
+
+
+def print_compressors(content: bytes) -> None:
+    """What two general compressors make of the same bytes, all in one stream: the mark to beat."""
+    gzipped = gzip.compress(content, compresslevel=9)
+    xzipped = lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)
+    print(f"  gzip -9  {8 * len(gzipped) / len(content):.3f}")
+    print(f"  xz -9e   {8 * len(xzipped) / len(content):.3f}")
+
+
+def print_model(model: Llama, folder: Path = HERE) -> None:
+    """What file is being judged."""
+    path = folder / "model.safetensors"
+    count = sum(parameter.numel() for parameter in model.parameters())
+    print(f"model.safetensors  {path.stat().st_size:,} bytes, {count:,} parameters")
+    print(f"sha256             {hashlib.sha256(path.read_bytes()).hexdigest()}")
+
+
+def main() -> None:
+    """Print one line for each held-out file and one for all of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=HERE, help="model to judge (default: the one here)")
+    folder = parser.parse_args().folder
+    corpus.warn_if_different()
+    model = load(folder)
+    print_model(model, folder)
+    texts = [corpus.read(name) for name in corpus.HELD_OUT]
+    total, tokens = 0.0, 0
+    for name, text in zip(corpus.HELD_OUT, texts, strict=True):
+        file_nats, file_tokens = score(model, text)
+        total, tokens = total + file_nats, tokens + file_tokens
+        size = len(text.encode())
+        print(f"{name:24} {size:7,} bytes  {bits(file_nats) / size:.3f} bits per byte", flush=True)
+    everything = "".join(texts).encode()
+    print(f"all {len(texts)} files: {len(everything):,} bytes, {tokens:,} tokens, bits per byte:")
+    print(f"  model    {bits(total) / len(everything):.3f}  (loss {total / tokens:.3f} nats per token)")
+    print_compressors(everything)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""The command `decoding`: a module per command."""
+
+from decoding.cli.command import main
+
+__all__ = ["main"]

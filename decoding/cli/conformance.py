@@ -1,0 +1,99 @@
+"""`decoding conformance`: its flags, and the run behind them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from decoding.cli.flags import integer
+from decoding.errors import ParameterError
+
+if TYPE_CHECKING:
+    from decoding.conformance import Report
+
+
+def add_conformance(commands: Any, run: Callable[[argparse.Namespace, list[str]], None]) -> None:
+    """The command's parser; `run` is called with its options."""
+    command = commands.add_parser(
+        "conformance",
+        help="check a server of the Completions API",
+        description="Check any server of the Completions API, and print for each check: pass, fail with the evidence"
+        " and a curl line that shows it again, or not offered. Exit code 1 where a check fails.",
+    )
+    command.add_argument("url", metavar="URL", nargs="?", help="http://HOST:PORT, with or without /v1")
+    command.add_argument("--model", metavar="NAME", help="the model to ask for")
+    command.add_argument("--list", action="store_true", help="list the checks and do nothing")
+    command.add_argument(
+        "--only", action="append", default=[], metavar="ID", help="run these alone: an id or a pattern (stop.*)"
+    )
+    command.add_argument("--skip", action="append", default=[], metavar="ID", help="leave these out")
+    command.add_argument("--prompt", metavar="TEXT", help="what most checks complete (default: one that works)")
+    command.add_argument("--json", metavar="FILE", help="write the report as JSON, too")
+    command.add_argument("--html", metavar="FILE", help="write the report as one HTML page, too")
+    command.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the server's key")
+    _add_load(command)
+    command.set_defaults(run=run)
+
+
+def _add_load(command: argparse.ArgumentParser) -> None:
+    """What the server may be asked for, at most; a check for which nothing is left does not run."""
+    limits = command.add_argument_group("load, never more than this")
+    limits.add_argument("--concurrency", type=integer, default=4, metavar="N", help="requests at once (default: 4)")
+    limits.add_argument("--max-requests", type=integer, default=1000, metavar="N", help="in all (default: 1000)")
+    limits.add_argument(
+        "--max-tokens", type=integer, default=100_000, metavar="N", help="tokens asked for in all (default: 100000)"
+    )
+    limits.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds for an answer (default: 60)")
+    limits.add_argument("--draws", type=integer, default=400, metavar="N", help="for a statistic (default: 400)")
+
+
+def run_and_write(options: argparse.Namespace, show: Callable[[str], None]) -> Report:
+    """Run the checks, show each result as it comes, and write the files that were asked for."""
+    from decoding.conformance import Load, html_page, json_object, run_conformance
+    from decoding.conformance.report import line
+
+    if options.url is None or options.model is None:
+        missing = "url" if options.url is None else "model"
+        raise ParameterError.single(missing, None, "must be given: decoding conformance URL --model NAME")
+    load = Load(
+        concurrency=options.concurrency,
+        max_requests=options.max_requests,
+        max_tokens=options.max_tokens,
+        timeout=options.timeout,
+    )
+    report = run_conformance(
+        options.url,
+        options.model,
+        only=options.only,
+        skip=options.skip,
+        api_key=_api_key(options.api_key_env),
+        prompt=options.prompt,
+        num_draws=options.draws,
+        load=load,
+        on_result=lambda result: show(line(result)),
+    )
+    show(report.summary)
+    if options.json:
+        Path(options.json).write_text(json.dumps(json_object(report), indent=1) + "\n", encoding="utf-8")
+    if options.html:
+        Path(options.html).write_text(html_page(report), encoding="utf-8")
+    return report
+
+
+def list_of_checks() -> str:
+    """Every check: id, sentence, reason."""
+    from decoding.conformance import CHECKS
+
+    return "\n".join(f"{check.id:<25}{check.sentence}\n{'':<25}why: {check.reason}" for check in CHECKS)
+
+
+def _api_key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    if variable not in os.environ:
+        raise ParameterError.single("api-key-env", variable, "must name an environment variable that is set")
+    return os.environ[variable]

@@ -1,0 +1,213 @@
+"""Running a batch file: results are written as they finish, and what is in the output already is not run again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from decoding.completions_api.batch import BatchOutput, error_line, output_line, parse_line
+from decoding.completions_api.body import parse_object
+from decoding.completions_api.errors import ApiError, api_error, unknown_model
+from decoding.completions_api.request import CompletionRequest
+from decoding.completions_api.schema import completion_object
+from decoding.completions_api.settings import ApiSettings
+from decoding.engine.group import SequenceGroup
+from decoding.errors import DecodingError, ParameterError, shown
+from decoding.llm import LLM
+
+if sys.platform != "win32":
+    import fcntl
+else:
+    fcntl = None
+
+_MAX_OPEN = 256
+"""Requests that are in the engine at once; the others stay in their file."""
+
+
+@dataclass(slots=True)
+class BatchCounts:
+    """How far a batch is. num_failed: of the answered lines, those whose answer is an error."""
+
+    num_lines: int
+    num_answered: int = 0
+    num_skipped: int = 0
+    num_failed: int = 0
+    num_tokens: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """A request in the engine."""
+
+    custom_id: str
+    request: CompletionRequest
+    groups: list[SequenceGroup]
+
+
+class BatchRun:
+    """Runs every request of an OpenAI batch file that the output does not answer yet.
+
+        BatchRun(llm, Path("in.jsonl"), Path("out.jsonl")).run(lambda counts: None)
+
+    Output lines come in the order in which requests finish; `custom_id` says whose they are. A run that was
+    interrupted at any point is gone on with by starting it again: an unfinished line at the output's end is cut off.
+    Raises ParameterError for an input that is no file, and for an output that is no batch output or that another run is
+    writing; OSError where it cannot write.
+    """
+
+    def __init__(self, llm: LLM, source: Path, target: Path, settings: ApiSettings | None = None) -> None:
+        if not source.is_file():
+            raise ParameterError.single("input", str(source), "must be a file, a JSON object a line")
+        if target.exists() and target.samefile(source):
+            raise ParameterError.single("output", str(target), "must not be the input")
+        self._llm = llm
+        self._source = source
+        self._settings = ApiSettings() if settings is None else settings
+        self._output = _locked(target)
+        try:
+            self._answered, self._refused = _answered(target)
+        except BaseException:
+            self._output.close()
+            raise
+        self._seen: set[str] = set()
+        self._open: list[_Open] = []
+        with source.open("rb") as lines:
+            self.counts = BatchCounts(sum(1 for line in lines if line.strip()))
+
+    def run(self, tell: Callable[[BatchCounts], None]) -> BatchCounts:
+        """All of it; `tell` is called after every step. Leaving by an exception frees what was in the engine."""
+        with self._source.open("rb") as source, self._output as target:
+            lines = (line for line in source if line.strip())
+            try:
+                while self._fill(lines, target) or self._open:
+                    self._llm.host.step()
+                    self._write_finished(target)
+                    tell(self.counts)
+            finally:
+                self._llm.host.abort(group for one in self._open for group in one.groups)
+        return self.counts
+
+    def _fill(self, lines: Iterator[bytes], target: IO[str]) -> bool:
+        """Start requests while there is room; whether the input has more."""
+        while len(self._open) < _MAX_OPEN:
+            line = next(lines, None)
+            if line is None:
+                return False
+            self._start(line, target)
+        return True
+
+    def _start(self, line: bytes, target: IO[str]) -> None:
+        """Queue the request of one line, or answer it at once where it cannot be run."""
+        try:
+            parsed = parse_line(line.strip(), self._settings)
+        except ApiError as error:
+            self._refuse(target, _custom_id(line), error)
+            return
+        custom_id = parsed.custom_id
+        if custom_id in self._seen:
+            rule = f"custom_id={shown(custom_id)}: must be on one line only"
+            self._refuse(target, custom_id, ApiError(400, rule, param="custom_id"))
+            return
+        self._seen.add(custom_id)
+        if custom_id in self._answered:
+            self.counts.num_skipped += 1
+            return
+        try:
+            self._open.append(self._queued(custom_id, parsed.request, parsed.refusal))
+        except DecodingError as problem:
+            given = frozenset() if parsed.request is None else parsed.request.given
+            self._answer(target, output_line(custom_id, api_error(problem, given)), failed=True)
+
+    def _refuse(self, target: IO[str], custom_id: str | None, error: ApiError) -> None:
+        """Answer a line that is no request, unless an earlier run has done so."""
+        if self._refused[custom_id, error.message]:
+            self._refused[custom_id, error.message] -= 1
+            self.counts.num_skipped += 1
+        else:
+            self._answer(target, error_line(custom_id, error), failed=True)
+
+    def _queued(self, custom_id: str, request: CompletionRequest | None, refusal: ApiError | None) -> _Open:
+        if request is None:
+            raise refusal or ApiError(400, "body: is no request")
+        if request.model != self._llm.name:
+            raise unknown_model(request.model, [self._llm.name])
+        requests, _ = self._llm.host.requests(request.prompts, request.params)
+        return _Open(custom_id, request, self._llm.host.add(requests))
+
+    def _write_finished(self, target: IO[str]) -> None:
+        finished = [one for one in self._open if all(group.is_done for group in one.groups)]
+        for one in finished:
+            results = [group.result(self._llm.name) for group in one.groups]
+            self.counts.num_tokens += sum(result.usage.completion_tokens for result in results)
+            errors = [choice.error for result in results for choice in result.choices if choice.error is not None]
+            if errors:
+                answer: Any = api_error(errors[0], one.request.given)
+            else:
+                fingerprint, echo = self._llm.system_fingerprint, one.request.params.echo
+                answer = completion_object(results, system_fingerprint=fingerprint, echo=echo)
+            self._answer(target, output_line(one.custom_id, answer), failed=bool(errors))
+        if finished:
+            self._open = [one for one in self._open if one not in finished]
+
+    def _answer(self, target: IO[str], line: BatchOutput, *, failed: bool) -> None:
+        target.write(json.dumps(line, allow_nan=False) + "\n")
+        target.flush()
+        self.counts.num_answered += 1
+        self.counts.num_failed += failed
+
+
+def _locked(target: Path) -> IO[str]:
+    """The output, for appending; as long as it is open no other run may have it (where the system has such locks)."""
+    output = target.open("a", encoding="utf-8")
+    try:
+        if fcntl is not None and target.is_file():
+            fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        output.close()
+        rule = "must not be the output of another run at the same time"
+        raise ParameterError.single("output", str(target), rule) from None
+    except OSError:  # a file system without locks
+        pass
+    return output
+
+
+def _custom_id(line: bytes) -> str | None:
+    """That of a line that is wrong otherwise, where it can be read."""
+    try:
+        custom_id = parse_object(line.strip()).get("custom_id")
+    except ApiError:
+        return None
+    return custom_id if isinstance(custom_id, str) else None
+
+
+def _answered(target: Path) -> tuple[set[str], Counter[tuple[str | None, str]]]:
+    """What an output has already: custom_ids, and (custom_id, message) of lines that were no request.
+
+    What is behind its last newline, a line cut off, is removed.
+    """
+    answered, refused, size = set[str](), Counter[tuple[str | None, str]](), 0
+    if not target.is_file():  # a pipe or a device cannot be read again
+        return answered, refused
+    with target.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                break
+            size += len(line)
+            try:
+                value = json.loads(line)
+                if value["response"] is None:
+                    refused[value["custom_id"], value["error"]["message"]] += 1
+                else:
+                    answered.add(value["custom_id"])
+            except (ValueError, TypeError, KeyError, RecursionError):
+                rule = f"must be new, or the output of a batch (line {number} is none)"
+                raise ParameterError.single("output", str(target), rule) from None
+    if size < target.stat().st_size:
+        with target.open("r+b") as file:
+            file.truncate(size)
+    return answered, refused

@@ -1,0 +1,110 @@
+"""JSON bodies as strangers send them: strict, bounded, and with the field named where one value is impossible."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from decoding.completions_api.errors import ApiError, given_name
+from decoding.errors import shown
+from decoding.json_file import check_num_values
+
+_MAX_VALUES = 1 << 19  # an array of 131,072 token ids, and as many commas in text
+_MOST_DIGITS = 4000
+
+
+class HugeInteger:
+    """An integer with more digits than Python reads; no rule accepts it, so the field that has it is named."""
+
+    def __init__(self, digits: str) -> None:
+        self._num_digits = len(digits.lstrip("-"))
+
+    def __repr__(self) -> str:
+        return f"<an integer of {self._num_digits} digits>"
+
+
+class NotJson:
+    """NaN, Infinity or -Infinity, which JSON does not have; no rule accepts it either."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+class RepeatedName:
+    """An object that has a name twice: which of the values is meant, nobody can know, so no rule accepts it either."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return "<an object with a name twice>"
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """The JSON object in a request's body, in UTF-8, in which no name is there twice.
+
+    What no field can take (NaN, 6,000 digits, an object with a name twice) comes as an object of its own, so that the
+    field's own check names it. Raises ApiError (400) for all else that is not right.
+    """
+    try:
+        check_num_values(data, _MAX_VALUES)
+        value = _parse(data.decode())
+    except UnicodeDecodeError as error:
+        raise _invalid_json(f"must be UTF-8 (byte {error.start} is not)") from None
+    except RecursionError:
+        raise _invalid_json("is nested too deeply") from None
+    except ValueError as error:
+        raise _invalid_json(str(error)) from None
+    if isinstance(value, RepeatedName):
+        raise _invalid_json(f"has the name {shown(value.name)} twice in one object", given_name(value.name))
+    if not isinstance(value, dict):
+        raise _invalid_json(f"must be a JSON object, not {_kind(value)}")
+    return value
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_distinct, parse_constant=NotJson)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not valid JSON ({error})") from None
+    except ValueError:  # more digits than int() takes; a hook for every integer would be too slow for the others
+        return json.loads(text, object_pairs_hook=_distinct, parse_constant=NotJson, parse_int=_integer)
+
+
+def _integer(digits: str) -> int | HugeInteger:
+    return int(digits) if len(digits) <= _MOST_DIGITS else HugeInteger(digits)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any] | RepeatedName:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        [(repeated, _)] = Counter(name for name, _ in pairs).most_common(1)
+        return RepeatedName(repeated)
+    return values
+
+
+def contains_not_json(value: Any) -> bool:
+    """Whether anything that no field can take is anywhere in a value that no field's check has looked at."""
+    open_values = [value]
+    while open_values:
+        one = open_values.pop()
+        if isinstance(one, NotJson | HugeInteger | RepeatedName):
+            return True
+        if isinstance(one, dict):
+            open_values += one.values()
+        elif isinstance(one, list):
+            open_values += one
+    return False
+
+
+def _kind(value: Any) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _invalid_json(rule: str, param: str | None = None) -> ApiError:
+    return ApiError(400, f"body: {rule}", param=param, code="invalid_json")

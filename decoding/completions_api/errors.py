@@ -1,0 +1,120 @@
+"""Errors as the Completions API writes them, mapped from the library's own by type."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TypedDict
+
+from decoding.errors import (
+    ContextLengthError,
+    DecodingError,
+    EmptySupportError,
+    LogitsError,
+    NonFiniteLogitsError,
+    ParameterError,
+    Problem,
+    PromptError,
+    TokenizerError,
+)
+from decoding.sampling.stages import PIPELINE
+
+_MOST_PROBLEMS = 8
+
+
+class ErrorDetail(TypedDict):
+    """What went wrong: for people, by kind, in which parameter, and as a word for programs."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorObject(TypedDict):
+    """The body of every answer that is an error, and of an error event in a stream."""
+
+    error: ErrorDetail
+
+
+class ApiError(DecodingError):
+    """An error on its way to a client: HTTP status, message, parameter, code; `retry_after` in seconds or None."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+        self.retry_after = retry_after
+
+    @property
+    def type(self) -> str:
+        """Whose fault it is, in the API's words."""
+        if self.status == 401:
+            return "authentication_error"
+        if self.status == 429:
+            return "rate_limit_error"
+        return "invalid_request_error" if self.status < 500 else "server_error"
+
+    def body(self) -> ErrorObject:
+        """The JSON object of this error."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+def invalid(problems: Sequence[Problem], code: str = "invalid_value") -> ApiError:
+    """400 for one or more broken rules; `param` is the first of them, the message tells the first eight."""
+    told = [str(problem) for problem in problems[:_MOST_PROBLEMS]]
+    more = len(problems) - len(told)
+    message = "; ".join(told) + (f"; and {more} more" if more else "")
+    return ApiError(400, message, param=problems[0].parameter.partition("[")[0], code=code)
+
+
+def given_name(name: str) -> str:
+    """A field's name that a stranger chose, short, and as any reader of JSON takes it."""
+    name = name[:65].encode(errors="backslashreplace").decode()
+    return name if len(name) <= 64 else name[:61] + "..."
+
+
+def unknown_model(name: str, known: Sequence[str]) -> ApiError:
+    """404 with the list of models that there are."""
+    return ApiError(404, f"model={name}: must be one of {', '.join(known)}", param="model", code="model_not_found")
+
+
+def api_error(error: BaseException, given: Collection[str] = ()) -> ApiError:
+    """Any error as the client may see it; `given` are the fields of its request.
+
+    What is not one of ours says nothing of its insides.
+    """
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, ParameterError):
+        return invalid([problem._replace(parameter=_on_wire(problem.parameter)) for problem in error.problems])
+    if isinstance(error, ContextLengthError):
+        return ApiError(400, str(error), param="prompt", code="context_length_exceeded")
+    if isinstance(error, PromptError | TokenizerError):
+        return ApiError(400, str(error), param=error.parameter.partition("[")[0], code="invalid_value")
+    if isinstance(error, EmptySupportError | NonFiniteLogitsError) and error.stage != PIPELINE[0].name:
+        # the request's own penalties, biases and bans did it
+        return ApiError(400, str(error), param=_parameter_of(error.stage, given), code="no_token_left")
+    if isinstance(error, LogitsError):
+        return ApiError(500, "the model gave no logits that a token can be drawn from", code="model_error")
+    return ApiError(500, "internal error", code="internal_error")
+
+
+def _parameter_of(stage: str, given: Collection[str]) -> str | None:
+    """The first field that the request gave of those that a stage of the pipeline works with."""
+    (parameters,) = [one.parameters for one in PIPELINE if one.name == stage] or [()]
+    return next((_on_wire(name) for name in parameters if _on_wire(name) in given), None)
+
+
+def _on_wire(parameter: str) -> str:
+    """The API's name of one of the library's parameters, where it is another."""
+    return "repetition_penalty" if parameter == "context_frequency_penalty" else parameter

@@ -1,0 +1,206 @@
+"""From a request's JSON object to prompts and SamplingParams; all problems are told, each with its field's name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from decoding.checks import RuleError
+from decoding.completions_api.body import contains_not_json
+from decoding.completions_api.errors import ApiError, given_name, invalid
+from decoding.completions_api.fields import BY_NAME, HARMLESS
+from decoding.completions_api.settings import ApiSettings, Limits
+from decoding.errors import ParameterError, Problem, shown
+from decoding.params import SamplingParams
+from decoding.types import Prompt
+
+_MOST_UNKNOWN = 10
+_NOT_SAMPLING = ("model", "prompt", "stream", "stream_options", "user")
+_DEFAULT_SETTINGS = ApiSettings()
+_ELSEWHERE = {
+    **dict.fromkeys(("max_completion_tokens", "max_new_tokens", "max_output_tokens", "n_predict"), "max_tokens"),
+    **dict.fromkeys(("num_return_sequences", "n_choices"), "n"),
+    **dict.fromkeys(("stop_sequences", "stop_strings"), "stop"),
+}
+"""What other APIs call our fields, where the spelling does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """A request whose every field is right by itself and with the others; what depends on the model is not yet checked.
+
+    prompts: at least one; text or token ids.
+    include_usage, continuous_usage: what stream_options asked for.
+    given: names of the fields that were there.
+    hints: what the server's log should say of the request, once.
+    """
+
+    model: str
+    prompts: list[Prompt]
+    params: SamplingParams
+    stream: bool = False
+    include_usage: bool = False
+    continuous_usage: bool = False
+    given: frozenset[str] = frozenset()
+    hints: tuple[str, ...] = ()
+
+
+def parse_completion(body: Mapping[str, Any], settings: ApiSettings = _DEFAULT_SETTINGS) -> CompletionRequest:
+    """Check the JSON object of POST /v1/completions; an explicit null is the same as an absent field.
+
+    Raises ApiError (400) that tells all problems, `param` naming the first.
+    """
+    fields = {name: value for name, value in body.items() if value is not None}
+    unknown = unknown_fields(fields, (*BY_NAME, *HARMLESS), settings)
+    missing = [Problem(name, "null", "is required") for name in ("model", "prompt") if name not in fields]
+    problems: list[Problem] = []
+    values: dict[str, Any] = {}
+    for name, value in fields.items():
+        field = BY_NAME.get(name)
+        if field is None:
+            continue
+        try:
+            values[name] = value if field.check is None else field.check(settings)(value)
+        except RuleError as error:
+            problems.append(Problem(name, shown(value), str(error)))
+    prompts = _prompts(values, settings.limits, problems)
+    params = _sampling_params(values, settings, problems)
+    problems += _cross_checks(values, prompts, params, settings.limits)
+    if unknown or missing or problems or params is None:
+        code = "unknown_field" if unknown else "missing_field" if missing else "invalid_value"
+        raise invalid([*unknown, *missing, *problems], code)
+    if contains_not_json([value for name, value in body.items() if name not in BY_NAME]):
+        raise ApiError(
+            400, "body: is not valid JSON (NaN, infinities, a name twice in one object)", code="invalid_json"
+        )
+    options = values.get("stream_options") or {}
+    return CompletionRequest(
+        model=values["model"],
+        prompts=prompts,
+        params=params,
+        stream=values.get("stream", False),
+        include_usage=bool(options.get("include_usage")),
+        continuous_usage=bool(options.get("continuous_usage_stats")),
+        given=frozenset(fields),
+        hints=_hints(values, settings),
+    )
+
+
+def unknown_fields(fields: Mapping[str, Any], known: Collection[str], settings: ApiSettings) -> list[Problem]:
+    """A problem for each of the first fields that are not known, with the nearest name that is; none if told so."""
+    if settings.unknown_fields == "ignore":
+        return []
+    names = (name for name in fields if name not in known)
+    first = list(islice(names, _MOST_UNKNOWN))  # looking for the nearest name takes 0.2 ms
+    return [Problem(given_name(name), shown(fields[name]), _unknown_rule(name, known)) for name in first]
+
+
+def _unknown_rule(name: str, known: Collection[str]) -> str:
+    elsewhere = _ELSEWHERE.get(name)
+    near = [elsewhere] if elsewhere in known else difflib.get_close_matches(name[:40], known, 1)
+    return "must be a field of the API" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _prompts(values: Mapping[str, Any], limits: Limits, problems: list[Problem]) -> list[Prompt]:
+    """The prompts in the field's four shapes."""
+    if "prompt" not in values:
+        return []
+    try:
+        return _split(values["prompt"], limits)
+    except ParameterError as error:
+        problems += error.problems
+    return []
+
+
+def _split(prompt: Any, limits: Limits) -> list[Prompt]:
+    if isinstance(prompt, str):
+        return [_text(prompt, "prompt")]
+    if not isinstance(prompt, list) or not prompt:
+        rule = "must be a string, a list of strings, a list of token ids, or a list of lists of token ids, none empty"
+        raise ParameterError.single("prompt", prompt, rule)
+    if not isinstance(prompt[0], str | list):
+        return [_token_ids(prompt, "prompt", limits.max_prompt_tokens)]
+    if len(prompt) > limits.max_prompts:
+        raise ParameterError.single("prompt", f"{len(prompt)} of them", f"must be at most {limits.max_prompts} prompts")
+    prompts: list[Prompt] = []
+    room = limits.max_prompt_tokens
+    for index, one in enumerate(prompt):
+        name = f"prompt[{index}]"
+        if isinstance(prompt[0], str):
+            prompts.append(_text(one, name))
+        else:
+            prompts.append(_token_ids(one, name, room))
+            room -= len(one)
+    return prompts
+
+
+def _text(text: Any, name: str) -> str:
+    try:
+        if isinstance(text, str):
+            text.encode()
+            return text
+    except UnicodeEncodeError:
+        raise ParameterError.single(name, text, "must be valid Unicode (no lone surrogates)") from None
+    raise ParameterError.single(name, text, "must be a string, as the first prompt is")
+
+
+def _token_ids(ids: Any, name: str, room: int) -> list[int]:
+    """Integers; which of them the model has, the engine knows."""
+    if not isinstance(ids, list) or not ids:
+        raise ParameterError.single(name, ids, "must be a list of token ids, not empty")
+    if len(ids) > room:
+        rule = f"must have at most {room:,} token ids (in all prompts of the request)"
+        raise ParameterError.single(name, f"{len(ids)} token ids", rule)
+    if set(map(type, ids)) != {int}:  # bool is no int here
+        position = next(index for index, one in enumerate(ids) if type(one) is not int)
+        raise ParameterError.single(f"{name}[{position}]", ids[position], "must be a token id: an integer")
+    return ids
+
+
+def _sampling_params(
+    values: Mapping[str, Any], settings: ApiSettings, problems: list[Problem]
+) -> SamplingParams | None:
+    """SamplingParams of what the fields' own checks let through; its problems join theirs."""
+    given = {name: value for name, value in values.items() if name not in _NOT_SAMPLING}
+    if settings.repetition_penalty_mode == "additive" and "repetition_penalty" in given:
+        penalty = given.pop("repetition_penalty")
+        if given.setdefault("context_frequency_penalty", penalty) is not penalty:
+            rule = "must not come with context_frequency_penalty, which is the same here"
+            problems.append(Problem("repetition_penalty", shown(penalty), rule))
+    try:
+        return SamplingParams(**given)
+    except ParameterError as error:
+        problems += error.problems
+    return None
+
+
+def _cross_checks(
+    values: Mapping[str, Any], prompts: list[Prompt], params: SamplingParams | None, limits: Limits
+) -> list[Problem]:
+    """Rules between fields."""
+    problems = []
+    if "stream_options" in values and not values.get("stream"):
+        problems.append(Problem("stream_options", shown(values["stream_options"]), "must come with stream=true"))
+    if params is None:
+        return problems
+    if values.get("stream") and params.ranks_candidates:
+        rule = f"must be null or n={params.n} when streaming: a ranking needs finished candidates"
+        problems.append(Problem("best_of", shown(params.best_of), rule))
+    sequences = len(prompts) * params.num_candidates
+    if sequences > limits.max_sequences:
+        rule = f"times {len(prompts)} prompts must be at most {limits.max_sequences:,} sequences"
+        problems.append(Problem("best_of" if params.ranks_candidates else "n", str(params.num_candidates), rule))
+    return problems
+
+
+def _hints(values: Mapping[str, Any], settings: ApiSettings) -> tuple[str, ...]:
+    penalty = values.get("repetition_penalty")
+    if settings.repetition_penalty_mode == "additive" and penalty is not None and 1.0 <= penalty <= 1.5:
+        return (
+            "a client sends repetition_penalty from 1.0 to 1.5, which looks multiplicative; here it is additive, with"
+            " neutral 0 (--repetition-penalty-mode multiplicative changes that)",
+        )
+    return ()

@@ -1,0 +1,183 @@
+"""The server under test as checks see it: requests with the model filled in, answers that know what they must be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any, NoReturn, TypeAlias
+
+from decoding.conformance.check import FailedError, NotOfferedError
+from decoding.conformance.client import Answer, Client, Request
+
+Fields: TypeAlias = Mapping[str, Any]
+
+NUM_TOKENS = 24
+"""Tokens of the completion that many checks compare with."""
+
+ABSENT = object()
+"""As a field's value: the field is not sent at all."""
+
+_PROMPTS = ("Once upon a time", "def add(a, b):", "The", "1 2 3 4 5")
+_OPEN_PROMPTS = ("The", "She", "I", "A", "x = ", "(")
+"""Beginnings that leave much open."""
+
+_SHOWN = 300
+
+
+def shown(value: object) -> str:
+    """A value as evidence: one line, not too long."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = " ".join(text.split()) if not isinstance(value, str) else repr(text)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+class Completion:
+    """An answer of status 200 that is JSON: a completion object, or what claims to be one."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.request: Request = answer.request
+        self.answer = answer
+        try:
+            self.object: dict[str, Any] = json.loads(answer.body)
+        except ValueError:
+            self.fail(f"the body is no JSON: {shown(answer.text)}")
+        self.require(isinstance(self.object, dict), f"the body is no JSON object: {shown(answer.text)}")
+
+    @property
+    def choices(self) -> list[dict[str, Any]]:
+        """The list of choices."""
+        choices = self.object.get("choices")
+        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+            self.fail(f"choices is no list of objects: {shown(choices)}")
+        return choices
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        """The first choice."""
+        self.require(len(self.choices) >= 1, "there are no choices")
+        return self.choices[0]
+
+    @property
+    def text(self) -> str:
+        """The first choice's text."""
+        text = self.choice.get("text")
+        if not isinstance(text, str):
+            self.fail(f"choices[0].text is no string: {shown(text)}")
+        return text
+
+    @property
+    def logprobs(self) -> dict[str, list[Any]]:
+        """The first choice's log-probabilities."""
+        return self.logprobs_of(self.choice)
+
+    def logprobs_of(self, choice: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """A choice's log-probabilities; without any, logprobs are not offered."""
+        logprobs = choice.get("logprobs")
+        if logprobs is None:
+            raise NotOfferedError("logprobs were asked for, and are null")
+        columns = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+        lists = isinstance(logprobs, dict) and all(isinstance(logprobs.get(name), list) for name in columns)
+        self.require(lists, f"logprobs lacks one of the columns {', '.join(columns)}: {shown(logprobs)}")
+        return dict(logprobs)
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """The usage block."""
+        usage = self.object.get("usage")
+        names = ("prompt_tokens", "completion_tokens", "total_tokens")
+        if not isinstance(usage, dict) or not all(type(usage.get(name)) is int for name in names):
+            self.fail(f"usage has not three integers: {shown(usage)}")
+        return usage
+
+    def require(self, holds: bool, evidence: str) -> None:
+        """Fail with this evidence unless it holds."""
+        if not holds:
+            self.fail(evidence)
+
+    def fail(self, evidence: str) -> NoReturn:
+        """Fail with this evidence."""
+        raise FailedError(evidence, self.request)
+
+
+class Target:
+    """A server, a model of it, and what is known about it so far."""
+
+    def __init__(self, client: Client, model: str, *, prompt: str | None = None, num_draws: int = 400) -> None:
+        self.client = client
+        self.model = model
+        self.num_draws = num_draws
+        self._prompt = prompt
+
+    def body(self, fields: Fields) -> dict[str, Any]:
+        """A request with these fields; greedy, short, of the usual prompt where they do not say."""
+        prompt = {} if "prompt" in fields else {"prompt": self.prompt}
+        body = {"model": self.model, **prompt, "max_tokens": NUM_TOKENS, "temperature": 0, **fields}
+        return {name: value for name, value in body.items() if value is not ABSENT}
+
+    def complete(self, *, needs: Sequence[str] = (), **fields: Any) -> Completion:
+        """A completion that the server must give.
+
+        needs: fields that it need not offer: where it refuses the request with a 4xx or 501, that is not a failure.
+        """
+        answer = self.client.send(self.body(fields))
+        self.require_ok(answer, needs)
+        return Completion(answer)
+
+    def complete_choices(self, n: int, **fields: Any) -> Completion:
+        """A completion of n choices; a server that gives another number does not offer n (n.count tells of it)."""
+        completion = self.complete(n=n, needs=["n"], **fields)
+        if len(completion.choices) != n * (len(fields["prompt"]) if isinstance(fields.get("prompt"), list) else 1):
+            raise NotOfferedError(f"n is ignored: {len(completion.choices)} choices where {n} were asked for")
+        return completion
+
+    def complete_all(self, requests: Sequence[Fields]) -> list[Completion]:
+        """Several completions at the same time, as many as the load allows."""
+        with ThreadPoolExecutor(self.client.load.concurrency) as pool:
+            return list(pool.map(lambda fields: self.complete(**fields), requests))
+
+    def require_ok(self, answer: Answer, needs: Sequence[str] = ()) -> None:
+        """NotOfferedError where a needed field was refused, FailedError at any other status but 200."""
+        if needs and (400 <= answer.status < 500 or answer.status == 501):
+            raise NotOfferedError(f"{', '.join(needs)} refused with status {answer.status}: {shown(answer.text)}")
+        if answer.status != 200:
+            raise FailedError(f"status {answer.status}: {shown(answer.text)}", answer.request)
+
+    @cached_property
+    def prompt(self) -> str:
+        """A prompt that the model has something to say about."""
+        if self._prompt is not None:
+            return self._prompt
+        for prompt in _PROMPTS:
+            if len(self.complete(prompt=prompt).text.strip("\ufffd \n")) >= 8:
+                return prompt
+        return _PROMPTS[0]
+
+    @cached_property
+    def open_prompt(self) -> str:
+        """Of a few prompts the one whose next token the model is least sure of: there statistics see most."""
+        certainty = {}
+        for prompt in (self.prompt, *_OPEN_PROMPTS):
+            logprobs = self.complete(prompt=prompt, max_tokens=1, logprobs=1, needs=["logprobs"]).logprobs
+            if logprobs["token_logprobs"]:
+                certainty[prompt] = float(logprobs["token_logprobs"][0])
+        return min(certainty, key=lambda prompt: certainty[prompt], default=self.prompt)
+
+    @cached_property
+    def greedy(self) -> Completion:
+        """The usual prompt's greedy completion of NUM_TOKENS tokens."""
+        return self.complete()
+
+    @cached_property
+    def text(self) -> str:
+        """That completion's text; without eight characters there is nothing to try a stop string on."""
+        text = self.greedy.text.rstrip("\ufffd")
+        if len(text) < 8:
+            raise NotOfferedError(f"the model's greedy completion is too short: {shown(text)} (another --prompt?)")
+        return text
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """That completion's tokens, as logprobs tell them."""
+        return [str(token) for token in self.complete(logprobs=1, needs=["logprobs"]).logprobs["tokens"]]

@@ -1,0 +1,1 @@
+"""Rows of logits to tokens: the pipeline, the sampler and its state, without a model."""

@@ -1,0 +1,36 @@
+"""The compiled kernel, seen from Python: the only modules that touch `ffi` and `lib`.
+
+They know dtypes, layouts, pointers and status codes, and nothing of requests. What C will read is checked before C
+sees an address: ids, sizes and masks by decoding.sampling.state, logits by decoding.sampling.logits_input.
+"""
+
+from decoding.sampling.kernel.call import Call, Kernel
+from decoding.sampling.kernel.library import (
+    ABI_VERSION,
+    MAX_VOCAB_SIZE,
+    STREAM_VERSION,
+    active_isa,
+    available_isas,
+    checked_vocab_size,
+    force_isa,
+    forced_isa,
+    num_mask_words,
+    philox,
+)
+from decoding.sampling.kernel.row import Row
+
+__all__ = [
+    "ABI_VERSION",
+    "MAX_VOCAB_SIZE",
+    "STREAM_VERSION",
+    "Call",
+    "Kernel",
+    "Row",
+    "active_isa",
+    "available_isas",
+    "checked_vocab_size",
+    "force_isa",
+    "forced_isa",
+    "num_mask_words",
+    "philox",
+]

@@ -1,0 +1,225 @@
+"""Calls into C: a `decoding_batch` that is filled in again and again, and the threads that share one call's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoding.errors import EmptySupportError, KernelError, LogitsError, NonFiniteLogitsError
+from decoding.sampling.kernel.library import ffi, lib, status_message
+from decoding.sampling.kernel.row import Row
+from decoding.sampling.kernel.threads import Threads
+from decoding.sampling.logits_input import BFLOAT16, FLOAT16, FLOAT32
+from decoding.sampling.output import SamplerOutput
+from decoding.sampling.stages import STAGE_NAMES
+
+MIN_LOGITS_A_THREAD = 2**19
+"""Fewer than this are done before another thread has woken up."""
+
+_DTYPES = {FLOAT32: lib.DECODING_FLOAT32, FLOAT16: lib.DECODING_FLOAT16, BFLOAT16: lib.DECODING_BFLOAT16}
+
+# Looked up once, because a short call costs no more than a few look-ups.
+_OK = lib.DECODING_OK
+_RESULTS, _ROWS = ffi.typeof("decoding_result[]"), ffi.typeof("decoding_row *[]")
+_INTS, _FLOATS, _DOUBLES = ffi.typeof("int32_t[]"), ffi.typeof("float[]"), ffi.typeof("double[]")
+_from_buffer, _new = ffi.from_buffer, ffi.new
+
+
+class Call:
+    """One `decoding_batch` with its scratch memory: filled in and run, by one thread at a time.
+
+    C has addresses only. What `fill` returns must be kept until the call has run.
+    """
+
+    __slots__ = ("_batch", "_pointers", "_structs", "_workspace", "kept", "output")
+
+    def __init__(self, constants: dict[str, Any]) -> None:
+        """`constants`: the fields that are the same in every call."""
+        self._batch = _new("decoding_batch *", constants)
+        self._batch.struct_size = ffi.sizeof("decoding_batch")
+        self._structs: list[Any] = []
+        self.output: SamplerOutput
+        self.kept: object
+        self._grow(0)
+
+    def fill(self, matrix: NDArray[Any], structs: list[Any], output: SamplerOutput) -> object:
+        """Point to the logits [rows, vocab], to each row's struct, and to where the results go."""
+        batch = self._batch
+        if structs != self._structs:  # mostly they are those of the last call
+            self._structs, self._pointers = structs, _new(_ROWS, structs)
+            batch.rows, batch.num_rows = self._pointers, len(structs)
+        try:
+            logits = _from_buffer(matrix)
+        except ValueError:  # it refuses what is strided
+            logits = _from_buffer(matrix[0]) if structs else ffi.NULL
+        batch.logits, batch.dtype, batch.row_stride = logits, _DTYPES[matrix.dtype], matrix.strides[0]
+        batch.results = results = _from_buffer(_RESULTS, output.words, True)
+        if output.top is None:
+            batch.top_stride = 0
+            return logits, results
+        return logits, results, self._point_to_top(*output.top)
+
+    def _point_to_top(self, token_ids: NDArray[np.int32], logprobs: NDArray[np.float32]) -> tuple[Any, Any]:
+        batch = self._batch
+        kept = _from_buffer(_INTS, token_ids, True), _from_buffer(_FLOATS, logprobs, True)
+        batch.top_token_ids, batch.top_logprobs = kept
+        batch.top_modes, batch.top_stride = logprobs.shape[1:]
+        return kept
+
+    def sample(self) -> bool:
+        """Draw (or take the forced token) and report, for every row; whether all rows succeeded."""
+        status = lib.decoding_sample(self._batch)
+        return status == _OK or (self._goes_on(status) and self.sample())
+
+    def probabilities(self, out: NDArray[np.float64]) -> bool:
+        """The distribution that `sample` draws from, into out [rows, vocab]; rows that fail are zero."""
+        status = lib.decoding_probabilities(self._batch, _from_buffer(_DOUBLES, out, True))
+        return status == _OK or (self._goes_on(status) and self.probabilities(out))
+
+    def _goes_on(self, status: int) -> bool:
+        """Whether to call again, with the room that it takes; if not, some row has failed."""
+        if status == lib.DECODING_SMALL_WORKSPACE:
+            self._grow(max(row.num_history + row.num_bias + row.num_context for row in self._structs))
+        elif status != lib.DECODING_ROW_FAILED:
+            raise KernelError(f"the kernel refused the call: {status_message(status)}")
+        return bool(status == lib.DECODING_SMALL_WORKSPACE)
+
+    def _grow(self, max_edits: int) -> None:
+        """A workspace for rows of so many edits, and for as many again: histories grow."""
+        batch = self._batch
+        batch.workspace_size = lib.decoding_workspace_size(batch.vocab_size, 2 * max_edits + 64)
+        self._workspace = _from_buffer("char[]", np.empty(batch.workspace_size, np.uint8), True)
+        batch.workspace = self._workspace
+
+
+class Kernel:
+    """Calls into C for one vocabulary and one order of the stages, with memory that is reused from call to call.
+
+    Calls may run at the same time in several threads: each takes a `Call` of its own from the pool.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        num_valid_tokens: int,
+        *,
+        mask_nan: bool = False,
+        stages: Sequence[int] | None = None,
+        rules: int = 0,
+        num_threads: int = 1,
+        plain_search: bool = False,
+    ) -> None:
+        """Prepare calls that run all stages in their default order.
+
+        stages: numbers of the stages to run instead, in that order (decoding.sampling.stages).
+        plain_search: find top_k and top_p the slow and simple way, for comparison; the bits are the same.
+        """
+        self.vocab_size = vocab_size
+        self.num_threads = num_threads
+        self._constants = {
+            "flags": lib.DECODING_MASK_NAN * mask_nan | lib.DECODING_PLAIN_SEARCH * plain_search,
+            "rules": rules,
+            "vocab_size": vocab_size,
+            "num_valid_tokens": num_valid_tokens,
+            "num_stages": 0 if stages is None else len(stages),
+            "stages": ffi.NULL if stages is None else _new(_INTS, list(stages)),
+        }
+        self._pool: list[Call] = []
+        self._threads = Threads(num_threads - 1)
+
+    def sample(self, matrix: NDArray[Any], rows: Sequence[Row]) -> SamplerOutput:
+        """Draw (or take the forced token) and report, for every row of a matrix (logits_input.matrix_of)."""
+        structs, output = _laid_out(rows)
+        run = self._run if self.num_threads == 1 else self._share
+        if not run(matrix, structs, output):
+            output.failures = _failures(output)
+        return output
+
+    def probabilities(self, matrix: NDArray[Any], rows: Sequence[Row]) -> tuple[NDArray[np.float64], SamplerOutput]:
+        """The distribution that `sample` draws from: float64 [rows, vocab]; rows that fail are zero.
+
+        Of the output only `failures` means anything.
+        """
+        structs, output = _laid_out(rows)
+        out = np.zeros((len(rows), self.vocab_size), np.float64)
+        run = self._run if self.num_threads == 1 else self._share
+        if not run(matrix, structs, output, out):
+            output.failures = _failures(output)
+        return out, output
+
+    def prepare(self, matrix: NDArray[Any], rows: Sequence[Row]) -> Call:
+        """A call with everything in place, for benchmarks: it may be run again and again, always into `output`."""
+        call = Call(self._constants)
+        structs, call.output = _laid_out(rows)
+        call.kept = call.fill(matrix, structs, call.output), rows
+        return call
+
+    def _share(
+        self,
+        matrix: NDArray[Any],
+        structs: list[Any],
+        output: SamplerOutput,
+        out: NDArray[np.float64] | None = None,
+    ) -> bool:
+        """`_run` on several threads, a part of the rows on each, where there is enough to do for them."""
+        num_parts = min(self.num_threads, len(structs), matrix.size // MIN_LOGITS_A_THREAD)
+        if num_parts < 2:
+            return self._run(matrix, structs, output, out)
+        borders = [len(structs) * part // num_parts for part in range(num_parts + 1)]
+        parts = [slice(*border) for border in pairwise(borders)]
+        outs = [None if out is None else out[part] for part in parts]
+        return self._threads.run(
+            [
+                partial(self._run, matrix[part], structs[part], output.part(part), part_of_out)
+                for part, part_of_out in zip(parts, outs, strict=True)
+            ]
+        )
+
+    def _run(
+        self,
+        matrix: NDArray[Any],
+        structs: list[Any],
+        output: SamplerOutput,
+        out: NDArray[np.float64] | None = None,
+    ) -> bool:
+        """One call into C: to draw, or, with `out`, for the probabilities; whether all rows succeeded."""
+        try:
+            call = self._pool.pop()
+        except IndexError:
+            call = Call(self._constants)
+        kept = call.fill(matrix, structs, output)
+        succeeded = call.sample() if out is None else call.probabilities(out)
+        del kept
+        self._pool.append(call)
+        return succeeded
+
+
+def _laid_out(rows: Sequence[Row]) -> tuple[list[Any], SamplerOutput]:
+    """The rows as C reads them, and room for what they ask for."""
+    structs, num_top, num_modes = [], 0, 1
+    for row in rows:
+        structs.append(row.struct)
+        if row.num_modes:
+            num_top, num_modes = max(num_top, row.num_top), max(num_modes, row.num_modes)
+    return structs, SamplerOutput(len(structs), num_top, num_modes)
+
+
+def _failures(output: SamplerOutput) -> dict[int, LogitsError]:
+    """Why rows failed, by row."""
+    records = output.records
+    return {row: _error(row, records[row]) for row in np.flatnonzero(records["status"]).tolist()}
+
+
+def _error(row: int, record: np.void) -> LogitsError:
+    status, stage = int(record["status"]), STAGE_NAMES.get(int(record["stage"]), "")
+    if status == lib.DECODING_NONFINITE:
+        return NonFiniteLogitsError(row, int(record["bad_token_id"]), stage)
+    if status == lib.DECODING_EMPTY:
+        return EmptySupportError(row, stage)
+    # The state checks ids before the call; an array that changed behind its back ends here.
+    raise KernelError(f"row {row}, stage {stage}: {status_message(status)}: {record['bad_token_id']}")

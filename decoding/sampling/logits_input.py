@@ -1,0 +1,85 @@
+"""Logits as they come: numpy arrays, buffers, other libraries' tensors. All become arrays over the same memory.
+
+Nothing is copied and nothing is read here; what is wrong with them is said before the kernel sees an address.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoding.errors import LogitsError
+from decoding.sampling import dlpack
+
+FLOAT32, FLOAT16, BFLOAT16 = np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.uint16)
+"""Element types, in native byte order. numpy has no bfloat16: its bits are handed over as uint16."""
+
+_DTYPES = (FLOAT32, FLOAT16, BFLOAT16)
+
+_KINDS = "must be a numpy array (and not a masked one), or have the buffer protocol, __dlpack__ or __array_interface__"
+
+
+def matrix_of(logits: object, vocab_size: int) -> NDArray[Any]:
+    """The logits as an array [rows, vocab_size] of FLOAT32, FLOAT16 or BFLOAT16, each row contiguous.
+
+    logits: [rows, vocab_size], or [vocab_size] for one row: a numpy array (of ml_dtypes.bfloat16, too), anything with
+    the buffer protocol, or with DLPack or __array_interface__ and memory that the CPU can read (torch, JAX).
+    Raises LogitsError naming what is wrong.
+    """
+    array = logits if type(logits) is np.ndarray else _array_of(logits)
+    if array.dtype not in _DTYPES:
+        array = _bits_of(array)
+    shape = array.shape
+    if len(shape) == 2 and shape[1] == vocab_size and array.flags.c_contiguous:
+        return array
+    return _checked_rows(array, vocab_size)
+
+
+def _checked_rows(array: NDArray[Any], vocab_size: int) -> NDArray[Any]:
+    if array.ndim not in (1, 2) or array.shape[-1] != vocab_size:
+        raise LogitsError(
+            f"logits.shape={array.shape}: must be [rows, {vocab_size}] (vocab_size), or [{vocab_size}] for one row"
+        )
+    matrix = np.atleast_2d(array)  # [rows, vocab]
+    if matrix.strides[1] != matrix.itemsize and vocab_size > 1 and len(matrix):
+        raise LogitsError(f"logits.strides={array.strides}: the elements of a row must be contiguous")
+    return matrix
+
+
+def _array_of(logits: object) -> NDArray[Any]:
+    """An array over the memory of an object that is none, by the first protocol that it has."""
+    if isinstance(logits, np.ndarray) and not isinstance(logits, np.ma.MaskedArray):
+        return logits.view(np.ndarray)
+    if isinstance(logits, np.ndarray):
+        raise LogitsError(f"logits={type(logits).__name__}: {_KINDS}")
+    if hasattr(logits, "__dlpack__"):
+        return dlpack.array_of(logits)
+    try:
+        buffer: object = memoryview(logits)  # type: ignore[arg-type]
+    except TypeError:
+        buffer = logits
+        if not hasattr(logits, "__array_interface__"):
+            raise LogitsError(f"logits={type(logits).__name__}: {_KINDS}") from None
+    try:
+        return np.asarray(buffer)
+    except (ValueError, TypeError, BufferError) as error:
+        raise LogitsError(f"logits={type(logits).__name__}: must describe an array ({error})") from error
+
+
+def _bits_of(array: NDArray[Any]) -> NDArray[Any]:
+    """ml_dtypes.bfloat16 has no format of the buffer protocol; other types are refused."""
+    if array.dtype.name == "bfloat16":
+        return array.view(BFLOAT16)
+    raise LogitsError(
+        f"logits.dtype={array.dtype}: must be float32, float16 or bfloat16 (or bfloat16's bits as uint16),"
+        " in native byte order"
+    )
+
+
+def as_float32(array: NDArray[Any]) -> NDArray[np.float32]:
+    """Logits of `matrix_of` by value, which is exact: a copy but for float32."""
+    if array.dtype == BFLOAT16:
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32, copy=False)

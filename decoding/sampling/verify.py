@@ -1,0 +1,77 @@
+"""Coupled verification of a draft: what plain decoding would have drawn decides, position by position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoding.errors import ParameterError
+from decoding.sampling.kernel import Kernel
+from decoding.sampling.output import SamplerOutput
+from decoding.sampling.state import SamplingState
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What came of a draft.
+
+    output: the SamplerOutput of the tokens that were recorded, with what the state's parameters ask for.
+    num_accepted: how many of these tokens are the draft's own.
+    """
+
+    output: SamplerOutput
+    num_accepted: int
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The tokens recorded: the accepted ones of the draft, then the one that was drawn after them.
+
+        Without the latter where all of the draft was accepted and there was no row for one more.
+        """
+        token_ids: list[int] = self.output.token_ids.tolist()
+        return token_ids
+
+
+def verify(
+    kernel: Kernel, matrix: NDArray[Any], state: SamplingState, draft: Sequence[int], bitmasks: NDArray[Any] | None
+) -> Verification:
+    """`Sampler.verify` on a checked matrix: one row after another, as plain decoding does it."""
+    own_mask, start = state.bitmask, state.position
+    outputs: list[SamplerOutput] = []
+    num_accepted = 0
+    try:
+        while len(outputs) == num_accepted < len(matrix):
+            row = num_accepted
+            if bitmasks is not None:
+                state.bitmask = bitmasks[row]
+            outputs.append(_draw(kernel, matrix, row, state))
+            num_accepted += state.output_token_ids[-1:] == list(draft[row : row + 1])
+    except BaseException:
+        state.truncate(start)
+        raise
+    finally:
+        if bitmasks is not None:
+            state.bitmask = own_mask
+    return Verification(SamplerOutput.joined(outputs), num_accepted)
+
+
+def _draw(kernel: Kernel, matrix: NDArray[Any], row: int, state: SamplingState) -> SamplerOutput:
+    """Draw from one row and record the token."""
+    state.check_vocab(kernel.vocab_size)
+    output = kernel.sample(matrix[row : row + 1], [state._row])
+    for error in output.failures.values():
+        raise type(error)(row, *error.args[1:])  # it was row 0 of its call
+    state.commit(int(output.token_ids[0]), output, 0)
+    return output
+
+
+def check_bitmasks(bitmasks: Any, num_rows: int) -> None:
+    """ParameterError where there is not one mask a row; `SamplingState.bitmask` looks at each of them."""
+    is_matrix = isinstance(bitmasks, np.ndarray) and bitmasks.ndim == 2
+    if bitmasks is not None and not (is_matrix and len(bitmasks) == num_rows):
+        rule = f"must be a two-dimensional uint32 or int32 array, one mask for each of the {num_rows} rows of logits"
+        raise ParameterError.single("bitmasks", bitmasks, rule)

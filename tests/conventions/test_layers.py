@@ -1,0 +1,126 @@
+"""Layer rules: which module may import which, checked over the syntax trees (also inside functions)."""
+
+import ast
+import subprocess
+import sys
+
+LAYERS = (
+    ("version", "errors", "types", "json_file", "checks", "params"),
+    ("sampling", "reference"),
+    ("text", "models"),
+    ("engine", "async_engine", "llm"),
+    ("completions_api", "testing", "conformance"),
+    ("server",),
+    ("__init__", "cli", "__main__"),
+)
+"""Top-level modules and packages, bottom to top; each may import what stands before it, and itself."""
+
+RANK = {name: rank for rank, name in enumerate(name for layer in LAYERS for name in layer)}
+
+WEB = ("fastapi", "fastapi_offline", "starlette", "uvicorn", "pydantic", "sse_starlette", "prometheus_client")
+
+ONLY_IN = {
+    "tokenizers": ("text/tokenizer.py",),
+    "safetensors": ("models/checkpoint.py",),
+    "decoding._kernel": ("sampling/kernel/library.py",),
+    "hypothesis": ("testing/",),
+    "argparse": ("cli/",),
+    **dict.fromkeys(WEB, ("server/",)),
+    "pytest": ("conformance/pytest_plugin.py",),
+    "asyncio": ("server/", "async_engine.py"),
+}
+"""Modules with one door into the package."""
+
+THIRD_PARTY = {"numpy", "tokenizers", "safetensors", "hypothesis", "pytest", *WEB}
+
+
+def imports_of(tree):
+    """Absolute dotted names of everything a module imports; `from decoding import x` counts as decoding.x."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import"
+            whole = node.module == "decoding"
+            yield from ([f"decoding.{alias.name}" for alias in node.names] if whole else [node.module])
+
+
+def top(path):
+    """The name under which a file stands in LAYERS."""
+    return path.split("/")[0].removesuffix(".py")
+
+
+def test_every_module_has_its_place(trees):
+    """A new top-level module must be put on a floor, and every name here exists."""
+    assert {top(path) for path in trees} == set(RANK)
+
+
+def test_imports_go_down(trees):
+    """No module imports from a higher floor, or from a later place on its own."""
+    wrong = [
+        f"{path} imports {name}"
+        for path, tree in trees.items()
+        for name in imports_of(tree)
+        if name.startswith("decoding.") and name != "decoding._kernel"
+        if RANK[name.split(".")[1]] > RANK[top(path)]
+    ]
+    assert wrong == []
+
+
+def test_reference_and_kernel_never_meet(trees):
+    """The definition and its implementation share the order of the stages, and no code."""
+    for path, tree in trees.items():
+        mine = set(imports_of(tree))
+        if path.startswith("reference/"):
+            ours = {name for name in mine if name.startswith(("decoding.sampling", "decoding._kernel"))}
+            assert ours <= {"decoding.sampling.stages"}, path
+        if path.startswith("sampling/"):
+            assert not any(name.startswith("decoding.reference") for name in mine), path
+
+
+def test_each_dependency_has_one_door(trees):
+    """tokenizers, safetensors, the compiled module, hypothesis, argparse and asyncio stay where they belong."""
+    wrong = [
+        f"{path} imports {name}"
+        for path, tree in trees.items()
+        for name in imports_of(tree)
+        for guarded, doors in ONLY_IN.items()
+        if f"{name}.".startswith(f"{guarded}.") and not path.startswith(doors)
+    ]
+    assert wrong == []
+
+
+def test_nothing_else_is_needed(trees):
+    """Beside the standard library only the declared dependencies are imported, and floor 0 needs none of them."""
+    for path, tree in trees.items():
+        roots = {name.split(".")[0] for name in imports_of(tree)} - {"decoding"}
+        assert roots - sys.stdlib_module_names <= THIRD_PARTY, path
+        if top(path) in LAYERS[0]:
+            assert roots <= sys.stdlib_module_names, path
+
+
+def test_policy_is_plain_integers(trees):
+    """Who runs and who gets memory is decided without arrays, models or clocks."""
+    for path in ("engine/block_manager.py", "engine/scheduler.py"):
+        ours = {name for name in imports_of(trees[path]) if name.startswith("decoding.")}
+        others = {name.split(".")[0] for name in imports_of(trees[path])} - {"decoding"}
+        assert ours <= {"decoding.engine.block_manager"}
+        assert others <= sys.stdlib_module_names - {"time"}
+
+
+def test_import_is_light():
+    """`import decoding` brings in no test tool, no web or training framework, no event loop, no command line."""
+    heavy = (
+        "hypothesis",
+        "pytest",
+        "torch",
+        "transformers",
+        "asyncio",
+        "argparse",
+        *WEB,
+        "decoding.testing",
+        "decoding.cli",
+    )
+    program = f"import sys, decoding; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

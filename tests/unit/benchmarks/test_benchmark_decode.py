@@ -1,0 +1,157 @@
+"""`python -m benchmarks.decode` on a network of a few thousand weights: what it measures, and the table."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from decoding.models import ForwardBatch, load_model
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def modules() -> Iterator[SimpleNamespace]:
+    """The benchmark's modules, from the checkout, with a tiny network among the others."""
+    sys.path.insert(0, str(ROOT))
+    try:
+        names = ("decode", "decode_tables", "engines", "shapes")
+        found = {name: importlib.import_module(f"benchmarks.{name}") for name in names}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(found["shapes"].NETWORKS, "tiny", found["shapes"].Network(16, 2, 2, 1, 24, 50))
+            yield SimpleNamespace(**found)
+    finally:
+        sys.path.remove(str(ROOT))
+
+
+class Fake:
+    """A worker that answers at once."""
+
+    pid = -1
+
+    def __init__(self, engine: str, rate: float) -> None:
+        self.engine, self._rate, self.jobs = engine, rate, list[Any]()
+
+    def rate(self, job: Any) -> float:
+        """Always the same."""
+        self.jobs.append(job)
+        return self._rate
+
+
+def _options(**changes: Any) -> argparse.Namespace:
+    return argparse.Namespace(**{"rounds": 3, "seconds": 0.1, "quiet": None, **changes})
+
+
+def test_the_command_measures_prints_and_writes(
+    modules: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With our own engine alone, in its own process: a rate for every job and round, in the file and in the table."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(modules.decode, "installed", lambda: ["decoding"])
+    arguments = ["--rounds", "2", "--seconds", "0", "--folder", str(tmp_path), "--json", str(tmp_path / "found.json")]
+    monkeypatch.setattr(modules.decode, "write_checkpoint", _tiny(modules))
+    assert modules.decode.main([*arguments, "--size", "15M"]) == 0
+    figures = json.loads((tmp_path / "found.json").read_text())["figures"]
+    assert [figure["job"] for figure in figures] == ["prefill", "decode 1", "decode 8", "decode 32"]
+    assert all(len(figure["rates"]["decoding"]) == len(figure["others"]) == 2 for figure in figures)
+    assert all(rate > 0 for figure in figures for rate in figure["rates"]["decoding"])
+    assert "  decode 32" in capsys.readouterr().out
+
+
+def _tiny(modules: Any) -> Any:
+    """write_checkpoint, but of the tiny network, whichever is asked for."""
+    tiny, write = modules.shapes.NETWORKS["tiny"], modules.shapes.write_checkpoint
+    return lambda folder, network: write(folder, tiny)
+
+
+def test_rounds_go_round(modules: Any) -> None:
+    """Every engine has every job in every round, after one round to warm up, which does not count."""
+    workers = [Fake("decoding", 6.0), Fake("peer", 3.0)]
+    figures = modules.decode.measure("tiny", workers, _options())
+    assert [figure["job"] for figure in figures] == list(modules.decode.jobs(0.1))
+    assert all(figure["rates"] == {"decoding": [6.0] * 3, "peer": [3.0] * 3} for figure in figures)
+    assert [len(worker.jobs) for worker in workers] == [16, 16]
+    assert [job["seconds"] for job in workers[0].jobs] == [0.0] * 4 + [0.1] * 12
+
+
+def test_noisy_rounds_are_repeated(modules: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --quiet a round counts only if others took no more than that; what they took is told."""
+    taken = iter([9.0] * 4 + [2.0, 0.3, 2.0, 2.0, 0.4, 0.1, 0.2])
+    others = SimpleNamespace(begin=lambda: None, taken=lambda: next(taken))
+    monkeypatch.setattr(modules.decode, "Others", lambda workers: others)
+    worker = Fake("decoding", 1.0)
+    figures = modules.decode.measure("tiny", [worker], _options(rounds=1, quiet=0.5))
+    assert [figure["others"] for figure in figures] == [[0.3], [0.4], [0.1], [0.2]]
+    assert len(worker.jobs) == 4 + 7
+
+
+def test_the_table_holds_ratios_against_targets(modules: Any) -> None:
+    """The ratio is the median of the rounds' ratios, not the ratio of medians; targets are met or missed."""
+    figures = [
+        {"network": "15M", "job": job, "rates": rates, "others": [0.25, 0.35]}
+        for job, rates in (
+            (
+                "decode 1",
+                {"decoding": [10.0, 900.0, 30.0], "llama.cpp": [5.0, 1000.0, 10.0], "transformers": [1.0] * 3},
+            ),
+            ("decode 32", {"decoding": [14.0] * 3, "llama.cpp": [10.0] * 3, "transformers": [10.0] * 3}),
+        )
+    ]
+    engines = dict.fromkeys(("decoding", "llama.cpp", "transformers"), "1.0")
+    found = {"machine": modules.decode.machine(), "engines": engines, "figures": figures}
+    *_, one, many = modules.decode_tables.lines(found)
+    assert " ".join(one.split()[2:]).startswith("30.0 (0.33..30.00) 10.0 (0.50..100.00) 1.0 (1.00..1.00) 2.00x met 1x")
+    assert "1.40x MISSED 1.5x" in many
+
+
+def test_the_plot(modules: Any, tmp_path: Path) -> None:
+    """A file with a picture in it."""
+    pytest.importorskip("matplotlib")
+    figures = [{"network": "15M", "job": "prefill", "rates": {"decoding": [2.0], "peer": [1.0]}, "others": [0.0]}]
+    found = {"engines": {"decoding": "1", "peer": "2"}, "figures": figures}
+    modules.decode_tables.plot(found, str(tmp_path / "plot.png"))
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("size", "millions"), [("15M", 15.2), ("110M", 109.5), ("500M", 494.0)])
+def test_the_networks_have_the_sizes_that_they_are_called_after(modules: Any, size: str, millions: float) -> None:
+    """Weights, in millions, with one matrix for embedding and head."""
+    assert modules.shapes.NETWORKS[size].num_weights / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+def test_checkpoints_can_be_loaded(modules: Any, tmp_path: Path) -> None:
+    """By us, with logits that are not all the same; a second call leaves the file alone."""
+    modules.shapes.write_checkpoint(tmp_path / "tiny", modules.shapes.NETWORKS["tiny"])
+    written = (tmp_path / "tiny" / "model.safetensors").stat()
+    model = load_model(tmp_path / "tiny")
+    batch = ForwardBatch(np.arange(5), np.array([0]), np.array([5]), np.array([0]))
+    assert np.ptp(model.forward(batch, model.new_cache(1))) > 0
+    modules.shapes.write_checkpoint(tmp_path / "tiny", modules.shapes.NETWORKS["tiny"])
+    assert (tmp_path / "tiny" / "model.safetensors").stat().st_mtime_ns == written.st_mtime_ns
+
+
+def test_every_tensor_has_a_name_in_llama_cpp(modules: Any) -> None:
+    """Its own, in the form of that format."""
+    names = [modules.shapes._gguf_name(name) for name, _ in modules.shapes.NETWORKS["tiny"].tensors()]
+    assert len(set(names)) == len(names) == 2 + 2 * 9
+    assert {"token_embd.weight", "output_norm.weight", "blk.1.attn_q.weight", "blk.0.ffn_norm.weight"} <= set(names)
+
+
+def test_a_rate_counts_at_least_two_calls(modules: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And goes on for the time that it has, or for as many calls as there may be."""
+    clock = iter(range(100))
+    monkeypatch.setattr(modules.engines, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    calls = list[int]()
+    assert modules.engines._per_second(lambda: calls.append(1), 0.0, 10) == pytest.approx(1.0)
+    assert len(calls) == 2
+    modules.engines._per_second(lambda: calls.append(1), 1e9, 7)
+    assert len(calls) == 9

@@ -1,0 +1,55 @@
+"""`python -m benchmarks.engine` on a network of a few thousand weights: what it measures, and the report."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The benchmark, from the checkout, with a tiny network and little to do."""
+    sys.path.insert(0, str(ROOT))
+    try:
+        module = importlib.import_module("benchmarks.engine")
+        shapes = importlib.import_module("benchmarks.shapes")
+        monkeypatch.setitem(shapes.NETWORKS, "15M", shapes.Network(16, 2, 2, 1, 24, 4096))
+        for name, value in {"STREAMS": 3, "PROMPT": 64, "CANDIDATES": 4, "TOKENS": 3, "LOADS": (0.5,)}.items():
+            monkeypatch.setattr(module, name, value)
+        monkeypatch.setattr(module.own_cost, "__defaults__", (5,))
+        monkeypatch.setattr(module.poisson, "__defaults__", (6,))
+        yield module
+    finally:
+        sys.path.remove(str(ROOT))
+
+
+def test_it_runs_and_reports(engine: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every figure is there, in the file and in the text, and what follows from counting is right."""
+    assert engine.main(["--folder", str(tmp_path / "network"), "--json", str(tmp_path / "found.json")]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert 0 < found["step"]["own_ms"] < found["step"]["step_ms"]
+    assert found["sharing"]["tokens_fed"] == 64
+    assert found["prefix"]["ratio"] > 0
+    assert [one["load"] for one in found["poisson"]] == [0.5]
+    assert found["poisson"][0]["first_token_ms_p50"] <= found["poisson"][0]["first_token_ms_p99"]
+    assert [one["guesses"] for one in found["speculation"]] == ["none", "prompt_lookup"]
+    assert "us a sequence" in capsys.readouterr().out
+
+
+def test_stops(engine: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`python -m benchmarks.stops` has a line for each text, none of which ends at a stop string."""
+    stops = importlib.import_module("benchmarks.stops")
+    monkeypatch.setattr(stops, "NUM_CHARACTERS", 3000)
+    assert stops.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in stops.cases():
+        (line,) = [line for line in lines if line.startswith(name + "  ")]
+        assert [float(number) >= 0 for number in line.removeprefix(name).split()] == [True] * 4

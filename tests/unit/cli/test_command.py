@@ -1,0 +1,243 @@
+"""The command line, around a scripted model."""
+
+import io
+import json
+import shlex
+from dataclasses import fields
+
+import pytest
+
+from decoding import cli, llm
+from decoding.cli import command
+from decoding.cli.flags import DEFAULT_MAX_TOKENS, FLAGS
+from decoding.params import SamplingParams
+from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
+
+FIM = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
+LETTERS = ",".join(str(byte) for byte in b"abcdefgh \n")
+
+
+@pytest.fixture(autouse=True)
+def scripted(monkeypatch):
+    """LLM(path) is a scripted model that is named after the path."""
+
+    def make(path=None, fim_template=None):
+        model = ScriptedModel(hashed_logits(), 260, eos_token_ids=(256,))
+        tokenizer = byte_tokenizer(special=["<eos>", *FIM])
+        return real.from_parts(model, tokenizer, name=str(path), fim_template=fim_template)
+
+    real = llm.LLM
+    monkeypatch.setattr(llm, "LLM", make)
+    return make
+
+
+@pytest.fixture
+def run(capsys):
+    """Run `decoding complete ...` drawing letters only; returns (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        code = cli.main(["complete", *arguments, f"--allowed-token-ids={LETTERS}"])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def expected(scripted, **params):
+    """What the library says."""
+    allowed = [int(token_id) for token_id in LETTERS.split(",")]
+    return scripted().complete("ab", SamplingParams(allowed_token_ids=allowed, **params))
+
+
+def test_the_text_goes_to_stdout_and_the_seed_to_stderr(run, scripted):
+    """The text without the prompt, one newline at its end; the seed, and the command that replays it."""
+    code, out, err = run("ab", "--max-tokens=9")
+    assert code == 0
+    seed = int(err.splitlines()[0].removeprefix("seed: "))
+    assert out == expected(scripted, seed=seed, max_tokens=9).choices[0].text + "\n"
+
+
+def test_the_replay_command_replays(run, capsys):
+    """Running the printed command gives the same text and asks for the same again."""
+    _, out, err = run("ab", "--temperature", "1.5")
+    command = shlex.split(err.split("replay: ")[1])
+    assert command[0] == "decoding"
+    assert cli.main(command[1:]) == 0
+    again = capsys.readouterr()
+    assert again.out == out
+    assert again.err == err
+
+
+def test_128_tokens_by_default(run, scripted):
+    """More than the API's 16, as --help says."""
+    _, out, _ = run("ab", "--seed", "1")
+    assert out == expected(scripted, seed=1, max_tokens=128).choices[0].text + "\n"
+    assert DEFAULT_MAX_TOKENS == 128
+
+
+@pytest.mark.parametrize("command", ["complete", "explain"])
+def test_every_sampling_parameter_has_a_flag(capsys, command):
+    """Each field of SamplingParams can be set under its own name, and --help shows it."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main([command, "--help"])
+    assert caught.value.code == 0
+    helped = capsys.readouterr().out
+    for field in fields(SamplingParams):
+        assert field.name in FLAGS
+        assert "--" + field.name.replace("_", "-") in helped
+
+
+def test_flags_become_parameters():
+    """Every way of writing a value."""
+    arguments = """--max-tokens none --min-tokens 1 --n 2 --best-of 3 --seed -5 --repetition-penalty 1.5
+        --repetition-penalty-scope 64 --frequency-penalty -.5 --presence-penalty 1e-1 --context-frequency-penalty 1
+        --logit-bias 5=-1.5 --logit-bias {"7":2} --allowed-token-ids 1,2 --allowed-token-ids 3 --banned-token-ids 4
+        --temperature 0 --top-k 5 --top-p .5 --min-p 0.1 --stop a --stop b --stop-token-ids 8
+        --include-stop-str-in-output --ignore-eos --logprobs 2 --logprobs-mode final,raw --echo --suffix s
+        --no-skip-special-tokens --dry-multiplier .8 --dry-base 2 --dry-allowed-length 3 --dry-range none
+        --dry-sequence-breakers . --dry-sequence-breakers ; --no-repeat-ngram-size 4 --bad-words no --bad-words No
+        --dynatemp-range .5 --dynatemp-exponent 2 --smoothing-factor .3 --smoothing-curve 1.5 --typical-p .9
+        --top-n-sigma 1.5 --epsilon-cutoff .01 --eta-cutoff .02 --top-a .1 --xtc-probability .5 --xtc-threshold .2
+        --mirostat-tau none --mirostat-eta .2"""
+    options = vars(command._parser().parse_args(["complete", "x", *arguments.split()]))
+    assert SamplingParams(**{name: options[name] for name in FLAGS}) == SamplingParams(
+        max_tokens=None,
+        min_tokens=1,
+        n=2,
+        best_of=3,
+        seed=-5,
+        repetition_penalty=1.5,
+        repetition_penalty_scope=64,
+        frequency_penalty=-0.5,
+        presence_penalty=0.1,
+        context_frequency_penalty=1,
+        logit_bias={5: -1.5, 7: 2},
+        allowed_token_ids=[1, 2, 3],
+        banned_token_ids=[4],
+        temperature=0,
+        top_k=5,
+        top_p=0.5,
+        min_p=0.1,
+        stop=["a", "b"],
+        stop_token_ids=[8],
+        include_stop_str_in_output=True,
+        ignore_eos=True,
+        logprobs=2,
+        logprobs_mode=["final", "raw"],
+        dry_multiplier=0.8,
+        dry_base=2,
+        dry_allowed_length=3,
+        dry_range=None,
+        dry_sequence_breakers=[".", ";"],
+        no_repeat_ngram_size=4,
+        bad_words=["no", "No"],
+        dynatemp_range=0.5,
+        dynatemp_exponent=2,
+        smoothing_factor=0.3,
+        smoothing_curve=1.5,
+        typical_p=0.9,
+        top_n_sigma=1.5,
+        epsilon_cutoff=0.01,
+        eta_cutoff=0.02,
+        top_a=0.1,
+        xtc_probability=0.5,
+        xtc_threshold=0.2,
+        mirostat_tau=None,
+        mirostat_eta=0.2,
+        echo=True,
+        suffix="s",
+        skip_special_tokens=False,
+    )
+
+
+def test_json_is_the_completion_object(run, scripted):
+    """All choices, log-probabilities and usage, as one JSON object; nothing else on stdout."""
+    code, out, err = run("ab", "--json", "--n=2", "--best-of=3", "--logprobs=1", "--seed=4", "--max-tokens=5")
+    made = json.loads(out)
+    result = expected(scripted, n=2, best_of=3, logprobs=1, seed=4, max_tokens=5)
+    assert code == 0
+    assert [choice["text"] for choice in made["choices"]] == [choice.text for choice in result.choices]
+    assert made["choices"][0]["logprobs"]["token_logprobs"] == result.choices[0].logprobs.token_logprobs
+    assert made["object"] == "text_completion"
+    assert made["usage"]["completion_tokens"] == 15
+    assert err.startswith("seed: 4\n")
+
+
+def test_several_choices_are_headed(run, scripted):
+    """Without --json, each choice comes under a line that says which it is."""
+    _, out, _ = run("ab", "--n=2", "--seed=4", "--max-tokens=5")
+    first, second = expected(scripted, n=2, seed=4, max_tokens=5).choices
+    assert out == f"--- choice 0: length ---\n{first.text}\n--- choice 1: length ---\n{second.text}\n"
+
+
+def test_best_of_alone_prints_the_best(run, scripted):
+    """One choice needs no heading."""
+    _, out, _ = run("ab", "--best-of=5", "--seed=4", "--max-tokens=5")
+    assert out == expected(scripted, best_of=5, seed=4, max_tokens=5).choices[0].text + "\n"
+
+
+def test_logprobs_are_a_table_on_stderr(run, scripted):
+    """One line a token: log-probability, rank, token, rivals; the text on stdout stays as it is."""
+    _, out, err = run("ab", "--logprobs=1", "--seed=4", "--max-tokens=3", "--echo")
+    logprobs = expected(scripted, logprobs=1, seed=4, max_tokens=3, echo=True).choices[0].logprobs
+    lines = err.splitlines()[:5]
+    assert out.startswith("ab")
+    assert lines[0].split() == ["-", "-", "'a'"]
+    assert lines[4].split()[:2] == [f"{logprobs.token_logprobs[4]:.4f}", str(logprobs.ranks[4])]
+    assert repr(logprobs.tokens[4]) in lines[4]
+
+
+def test_the_prompt_from_stdin_or_a_file(run, scripted, monkeypatch, tmp_path):
+    """It is taken byte by byte: a newline at its end belongs to it."""
+    (tmp_path / "prompt").write_bytes("ab\u2019\n".encode())
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("ab\u2019\n".encode())))
+    _, from_stdin, _ = run("-", "--echo", "--seed=1")
+    _, from_file, _ = run("--prompt-file", str(tmp_path / "prompt"), "--echo", "--seed=1")
+    assert from_stdin == from_file
+    assert from_file.startswith("ab\u2019\n")
+
+
+def test_the_model_is_the_folder_that_was_named(run):
+    """--model PATH reaches LLM; its name is in the JSON."""
+    _, out, _ = run("ab", "--json", "--model", "some/folder")
+    assert json.loads(out)["model"] == "some/folder"
+
+
+def test_suffix(run):
+    """Fill in the middle."""
+    code, out, _ = run("ab", "--suffix", "yz", "--echo", "--max-tokens=1", "--ignore-eos")
+    assert code == 0
+    assert out.startswith("ab")
+
+
+def test_fim_template(run):
+    """--fim-template says how the suffix is put into the prompt; a wrong one is refused."""
+    template = "<|fim_prefix|>{prefix}<|fim_middle|>{suffix}"
+    _, out, _ = run("ab", "--suffix", "yz", "--fim-template", template, "--json", "--max-tokens=1", "--seed=1")
+    assert json.loads(out)["usage"]["prompt_tokens"] == 6
+    code, _, err = run("ab", "--suffix", "yz", "--fim-template", "{prefix}")
+    assert code == 2
+    assert "fim_template" in err
+
+
+def test_a_capsule_is_saved_and_replayed(run, capsys, tmp_path):
+    """--capsule writes what `decoding replay` runs again; a difference is told, and is exit code 1."""
+    path = tmp_path / "capsule.json"
+    code, out, _ = run("ab", "--max-tokens=4", "--seed=3", "--logprobs=0", "--capsule", str(path))
+    assert code == 0
+    assert cli.main(["replay", str(path)]) == 0
+    assert capsys.readouterr().out == "the same, to the bit\n"
+    assert cli.main(["replay", "--force", str(path)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    capsule = json.loads(path.read_text())
+    capsule["choices"][0]["token_ids"][2] += 1
+    path.write_text(json.dumps(capsule))
+    assert cli.main(["replay", str(path)]) == 1
+    assert "choice 0: token 2 is" in capsys.readouterr().out
+    assert out
+
+
+def test_version(capsys):
+    """The version of the distribution."""
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == "decoding 0.1.0\n"

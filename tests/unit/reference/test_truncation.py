@@ -1,0 +1,221 @@
+"""Truncations beyond top_k, top_p and min_p, on rows small enough to work out by hand; and the profiles' rules."""
+
+import math
+
+import numpy as np
+import pytest
+
+from decoding.params import SamplingParams
+from decoding.reference import Row, next_mu, random_words, sample_row
+from decoding.reference.draw import is_weighed
+from decoding.reference.xtc import coin_falls
+from decoding.sampling.stages import PIPELINE, PROFILES, Profile, Rule
+
+P = (0.1, 0.4, 0.1, 0.25, 0.15)
+ENTROPY = -sum(p * math.log(p) for p in P)
+
+
+def run(p, *rules, seed=0, mu=None, prompt=(), output=(), profile=None, **params):
+    """A row with these probabilities through the whole pipeline, in the default order unless a profile is given."""
+    profile = PROFILES[profile] if profile else Profile("test", PIPELINE, Rule(sum(rules)))
+    with np.errstate(divide="ignore"):
+        logits = np.log(np.array(p, np.float64)).astype(np.float32)
+    row = Row(logits=logits, params=SamplingParams(**params), seed=seed, profile=profile, mirostat_mu=mu)
+    row.prompt_token_ids, row.output_token_ids = prompt, output
+    return sample_row(row)
+
+
+def kept(*args, **kwargs):
+    """Ids of the tokens that can be drawn."""
+    return np.flatnonzero(run(*args, **kwargs).probabilities).tolist()
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        # surprises: 2.30, 0.92, 2.30, 1.39, 1.90; entropy 1.46; nearest first: 3, 4, 1, 0, 2
+        ({"typical_p": 0.0}, [3]),
+        ({"typical_p": 0.24}, [3]),
+        ({"typical_p": 0.26}, [3, 4]),
+        ({"typical_p": 0.41}, [1, 3, 4]),
+        ({"typical_p": 0.81}, [0, 1, 3, 4]),
+        ({"typical_p": 0.91}, [0, 1, 2, 3, 4]),
+        ({"typical_p": 0.5, "top_k": 2}, [1]),  # 0.615 and 0.385: 0.486 and 0.955, entropy 0.666
+        ({"epsilon_cutoff": 0.12}, [1, 3, 4]),
+        ({"epsilon_cutoff": 0.9}, [1]),
+        ({"epsilon_cutoff": 0.2, "top_k": 3}, [1, 3]),  # 0.15 / 0.8 < 0.2
+        ({"epsilon_cutoff": 0.18, "top_k": 3}, [1, 3, 4]),
+        ({"top_a": 0.9}, [1, 3, 4]),  # 0.9 * 0.16 = 0.144
+        ({"top_a": 1.0}, [1, 3]),
+        ({"top_a": 0.6}, [0, 1, 2, 3, 4]),
+        ({"top_n_sigma": 0.0}, [1]),
+        ({"top_n_sigma": 1.0}, [1, 3]),  # sigma 0.539: down to ln 0.4 - 0.539 = ln 0.233
+        ({"top_n_sigma": 2.0}, [1, 3, 4]),  # down to ln 0.136
+        ({"top_n_sigma": 3.0}, [0, 1, 2, 3, 4]),
+        ({"top_n_sigma": 1.0, "temperature": 9.0}, [1, 3]),  # sigma and distances shrink alike
+    ],
+)
+def test_truncation(params, expected):
+    """What each stage keeps of probabilities 0.1, 0.4, 0.1, 0.25, 0.15."""
+    assert kept(P, **params) == expected
+
+
+def test_eta_cutoff():
+    """min(eta, sqrt(eta) * exp(-H)): eta itself where it is small, the entropy's bound where it is not."""
+    assert math.exp(-ENTROPY) == pytest.approx(0.233, abs=1e-3)
+    assert kept(P, eta_cutoff=0.04) == [0, 1, 2, 3, 4]  # sqrt: 0.0466
+    assert kept(P, eta_cutoff=0.2) == [1, 3, 4]  # 0.104
+    assert kept(P, eta_cutoff=0.9) == [1, 3]  # 0.221
+    assert kept([0.5, 0.5], eta_cutoff=0.2) == [0, 1]  # eta 0.2 < 0.22
+    assert kept([0.96, 0.02, 0.02], eta_cutoff=0.01) == [0, 1, 2]  # eta itself
+
+
+def test_sigma_is_that_of_the_whole_row():
+    """Banned tokens do not count, dropped ones do."""
+    assert kept([*P, 0.0], top_n_sigma=1.0) == [1, 3]
+    assert kept(P, top_n_sigma=1.0, top_k=4) == [1, 3]
+    assert kept([*P, 1e-9], top_n_sigma=1.0, banned_token_ids=[5]) == [1, 3]
+    assert kept([*P, 1e-9], top_n_sigma=1.0, top_k=5) == [0, 1, 2, 3, 4]  # the outlier widens it
+
+
+def test_every_stage_keeps_the_first_of_what_it_was_given():
+    """typical_p may leave nothing that a later stage wants."""
+    p = [0.9, 0.04, 0.03, 0.03]
+    assert kept(p, typical_p=0.5, top_n_sigma=0.1) == [0]
+    p = [0.4, *[0.6 / 64] * 64]  # entropy 3.17; surprises 0.92 and 4.67: the many are nearer
+    assert kept(p, typical_p=0.3)[0] == 1
+    assert kept(p, typical_p=0.3, top_n_sigma=0.5) == [1]
+
+
+@pytest.mark.parametrize("order", [["typical_p", "min_p"], ["min_p", "typical_p"]])
+def test_min_p_speaks_of_the_largest_that_is_left(order):
+    """After typical_p has dropped the most likely token, its successor is the measure; before, it is not."""
+    p = [0.3, 0.12, 0.12, 0.12, 0.12, 0.12, 0.1]
+    others = [stage for stage in PIPELINE if stage.name not in order]
+    stages = (*others[:8], *(stage for name in order for stage in PIPELINE if stage.name == name), *others[8:])
+    row = Row(
+        logits=np.log(p).astype(np.float32),
+        params=SamplingParams(typical_p=0.55, min_p=0.5),
+        seed=0,
+        profile=Profile("test", stages, Rule(0)),
+    )
+    left = np.flatnonzero(sample_row(row).probabilities).tolist()
+    assert left == ([1, 2, 3, 4, 5] if order[0] == "typical_p" else [0])
+
+
+@pytest.mark.parametrize(
+    ("rules", "params", "expected"),
+    [
+        ([], {"top_k": 3}, [0, 1, 3]),
+        ([Rule.KEEP_TIES], {"top_k": 3}, [0, 1, 2, 3]),
+        ([Rule.KEEP_TIES], {"top_k": 2}, [1, 3]),
+        ([], {"typical_p": 0.85}, [0, 2, 3]),
+        ([], {"typical_p": 0.05}, [0]),
+        ([Rule.KEEP_TIES], {"typical_p": 0.05}, [0, 2]),
+        ([], {"epsilon_cutoff": 0.9}, [1]),
+        ([Rule.KEEP_TIES], {"epsilon_cutoff": 0.9}, [1, 3]),
+        ([Rule.KEEP_TIES], {"eta_cutoff": 1.0}, [1, 3]),
+        ([Rule.KEEP_TIES], {"top_p": 0.0}, [1]),
+        ([Rule.KEEP_TIES], {"temperature": 0.0}, [1]),
+    ],
+)
+def test_keep_ties(rules, params, expected):
+    """What shares its logit with the last one kept stays, where the rule says so."""
+    p = [0.24, 0.06, 0.24, 0.46] if "typical_p" in params else [0.1, 0.4, 0.1, 0.4]  # 0.24 is the nearest to exp(-H)
+    assert kept(p, *rules, **params) == expected
+
+
+def test_typical_exceeds():
+    """A mass of exactly p is enough by default, and not under llama.cpp's rule."""
+    assert kept([0.25] * 4, typical_p=0.5) == [0, 1]
+    assert kept([0.25] * 4, Rule.TYPICAL_EXCEEDS, typical_p=0.5) == [0, 1, 2]
+    assert kept([0.25] * 4, Rule.TYPICAL_EXCEEDS, typical_p=0.0) == [0]
+
+
+def test_penalties_in_scope():
+    """llama.cpp counts for frequency and presence what the repetition penalty's window holds, prompt included."""
+    options = {"frequency_penalty": 1.0, "repetition_penalty_scope": 3, "prompt": [0, 0, 1], "output": [1, 2]}
+    assert run([1.0, 1, 1, 1], **options).stage_rows["hard_masks"].tolist() == [0, -1, -1, 0]
+    in_scope = run([1.0, 1, 1, 1], Rule.PENALTIES_IN_SCOPE, **options)
+    assert in_scope.stage_rows["hard_masks"].tolist() == [0, -2, -1, 0]
+
+
+XTC = {"xtc_probability": 1.0, "xtc_threshold": 0.125}
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        (XTC, [0, 2, 4]),  # of 0.4, 0.25, 0.15 the least likely stays
+        (XTC | {"xtc_threshold": 0.3}, [0, 1, 2, 3, 4]),  # one alone
+        (XTC | {"xtc_threshold": 0.5}, [0, 1, 2, 3, 4]),  # none
+        (XTC | {"xtc_threshold": 0.0}, [2]),  # all: the last of the total order
+        (XTC | {"top_k": 2}, [3]),
+        (XTC | {"xtc_probability": 0.0}, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_xtc(params, expected):
+    """Where the coin falls, all top choices but the last are dropped."""
+    assert kept(P, **params) == expected
+
+
+def test_xtc_keeps_one_of_equals():
+    """Of equal top choices the highest id comes last in the total order, and stays."""
+    assert kept([0.3, 0.3, 0.3, 0.1], **XTC) == [2, 3]
+
+
+def test_the_coin():
+    """It has draw id 1, falls as often as asked, and is another one for each position and choice."""
+    row = Row(logits=np.zeros(1, np.float32), params=SamplingParams(xtc_probability=0.25), seed=0)
+    falls = []
+    for row.seed in range(400):
+        falls.append(coin_falls(row))
+        word, *_ = random_words(row.seed, 0, 0, 0, draw_id=1)
+        assert falls[-1] == (word < 2**62)
+        assert word != random_words(row.seed, 0, 0, 0)[0]
+    assert 70 < sum(falls) < 130
+    falls = set()
+    for row.choice in range(40):
+        falls.add(coin_falls(row))
+    assert falls == {True, False}
+
+
+def test_mirostat_stands_in_place_of_truncation():
+    """Surprises in bits: 3.3, 1.3, 3.3, 2, 2.7. Nothing else truncates; the coin is not thrown."""
+    off = {"top_k": 1, "top_p": 0.0, "min_p": 1.0, "typical_p": 0.0, "epsilon_cutoff": 1.0, "xtc_probability": 1.0}
+    assert kept(P, mirostat_tau=5.0, **off) == [0, 1, 2, 3, 4]
+    assert kept(P, mirostat_tau=1.4) == [1, 3, 4]  # mu = 2 * tau = 2.8
+    assert kept(P, mirostat_tau=1.4, mu=2.1) == [1, 3]
+    assert kept(P, mirostat_tau=1.4, mu=0.0) == [1]
+    assert kept(P, mirostat_tau=1.4, mu=-3.0) == [1]
+
+
+def test_mirostat_runs_after_temperature_in_every_profile():
+    """At T = 2 the surprises are 2.8, 1.8, 2.8, 2.2, 2.5."""
+    for profile in PROFILES:
+        assert kept(P, mirostat_tau=1.0, mu=2.3, temperature=2.0, profile=profile) == [1, 3]
+
+
+def test_the_surprise_is_that_of_the_draw():
+    """-log2 of the renormalised probability; it moves the bound towards the target; none without mirostat."""
+    row = run(P, mirostat_tau=1.4, mu=2.1, seed=3)
+    assert row.surprise == -np.log2(row.probabilities[row.token_id])
+    assert row.probabilities[row.token_id] == pytest.approx(P[row.token_id] / 0.65, rel=1e-6)
+    assert math.isnan(run(P).surprise)
+    assert next_mu(SamplingParams(mirostat_tau=3, mirostat_eta=0.5), 6.0, 4.0) == 5.5
+
+
+def test_the_cut_is_relative_to_the_largest_kept():
+    """With the top choice excluded, what is 2**-39 of the next one can be drawn, what is 2**-41 cannot."""
+    p = np.array([2.0**20, 1.0, 2.0**-39, 2.0**-41])
+    assert kept(p) == [0, 1]
+    assert kept(p, xtc_probability=1.0, xtc_threshold=2.0**-21) == [1, 2]
+
+
+def test_which_rows_are_weighed():
+    """A row is drawn by rejection where nothing but stage 8 and min_p shapes it."""
+    plain = SamplingParams(min_p=0.1, dynatemp_range=1, smoothing_factor=1, temperature=2)
+    assert not is_weighed(plain)
+    truncations = {"top_k": 9, "top_p": 0.9, "typical_p": 0.9, "top_n_sigma": 1, "epsilon_cutoff": 0.1}
+    truncations |= {"eta_cutoff": 0.1, "top_a": 0.1, "xtc_probability": 0.1, "mirostat_tau": 1}
+    assert all(is_weighed(SamplingParams(**{name: value})) for name, value in truncations.items())

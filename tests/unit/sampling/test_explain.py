@@ -1,0 +1,194 @@
+"""`Sampler.explain`: what each stage keeps, removes and prefers, and why a token could not be drawn."""
+
+import numpy as np
+import pytest
+
+from decoding import Sampler, SamplingParams, SamplingState
+from decoding.errors import LogitsError, NonFiniteLogitsError, ParameterError
+from decoding.sampling.stages import PROFILES
+
+P = np.array([0.4, 0.3, 0.15, 0.1, 0.05])
+LOGITS = np.log(P).astype(np.float32)
+
+
+def explain(logits=LOGITS, prompt=(), output=(), profile="openai", bitmask=None, num_valid=None, **params):
+    """The explanation of one row."""
+    state = SamplingState(SamplingParams(seed=1, **params), prompt)
+    for token_id in output:
+        state.append(token_id)
+    state.bitmask = bitmask
+    return Sampler(len(logits), profile=profile, num_valid_tokens=num_valid).explain(logits, state)
+
+
+def names(explanation):
+    """The stages that are shown."""
+    return [step.name for step in explanation.steps]
+
+
+def test_each_stage_by_hand():
+    """Counts, mass removed, entropy and the most likely tokens of three truncations in a row."""
+    found = explain(top_k=4, top_p=0.8, min_p=0.5)
+    assert names(found) == ["logits", "top_k", "top_p", "min_p"]
+    assert [step.num_kept for step in found.steps] == [5, 4, 3, 2]
+    np.testing.assert_allclose(
+        [step.mass_removed for step in found.steps], [0, 0.05, 0.1 / 0.95, 0.15 / 0.85], rtol=1e-5
+    )
+    kept = [P, P[:4], P[:3], P[:2]]
+    entropies = [-(p / p.sum() * np.log(p / p.sum())).sum() for p in kept]
+    np.testing.assert_allclose([step.entropy for step in found.steps], entropies, rtol=1e-5)
+    last = found.steps[-1]
+    assert [token_id for token_id, _ in last.top_before(9)] == [0, 1, 2]
+    assert [token_id for token_id, _ in last.top_after(1)] == [0]
+    np.testing.assert_allclose([p for _, p in last.top_after()], [4 / 7, 3 / 7], rtol=1e-6)
+    assert last.settings == {"min_p": 0.5}
+
+
+def test_the_end_is_what_is_drawn_from():
+    """The last distribution is that of `probabilities`, the token that of `sample`; nothing is recorded."""
+    state = SamplingState(SamplingParams(seed=3, temperature=1.7, top_p=0.9, presence_penalty=0.4))
+    state.append(1)
+    sampler = Sampler(5)
+    found = sampler.explain(LOGITS[np.newaxis], state)
+    assert found.probabilities.tobytes() == sampler.probabilities(LOGITS, [state]).tobytes()
+    assert state.position == 1
+    assert found.token_id == sampler.sample(LOGITS, [state]).token_ids[0]
+    assert found.error is None
+
+
+def test_only_what_was_asked_for_is_shown():
+    """Without parameters there is the row alone; a stage that was asked for is shown though it changes nothing."""
+    assert names(explain()) == ["logits"]
+    unchanged = explain(top_k=5, frequency_penalty=1.0)
+    assert names(unchanged) == ["logits", "frequency_presence", "top_k"]
+    assert [step.mass_removed for step in unchanged.steps] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_order_is_the_profiles(profile):
+    """Stages are shown in the order in which that profile runs them."""
+    found = explain(profile=profile, top_k=3, min_p=0.1, temperature=0.5, logit_bias={1: 0.5}, repetition_penalty=1.1)
+    order = [stage.name for stage in PROFILES[profile].stages]
+    places = [order.index(name) for name in names(found)[1:]]
+    assert len(places) == 5
+    assert places == sorted(places)
+
+
+def test_edits_and_masks():
+    """A bias makes a token likelier, a mask takes its mass away."""
+    found = explain(logit_bias={4: 3.0}, banned_token_ids=[0])
+    assert names(found) == ["logits", "logit_bias", "hard_masks"]
+    biased = found.steps[1]
+    assert [token_id for token_id, _ in biased.top_before(1)] == [0]
+    assert [token_id for token_id, _ in biased.top_after(1)] == [4]
+    assert found.steps[2].mass_removed == pytest.approx(biased.after[0])
+
+
+def test_greedy_is_a_point():
+    """Temperature 0 removes all but the first; the rest is said to be dropped by it."""
+    found = explain(temperature=0.0)
+    assert [step.num_kept for step in found.steps] == [5, 1]
+    assert found.token_id == 0
+    assert found.why_not(0) is None
+    assert found.why_not(1) == "dropped by temperature=0.0, before which its probability was 0.3"
+
+
+@pytest.mark.parametrize(
+    ("token_id", "params", "reason"),
+    [
+        (4, {"top_k": 3}, "dropped by top_k=3, before which its probability was 0.05"),
+        (2, {"top_p": 0.5, "min_p": 0.9}, "dropped by top_p=0.5, before which its probability was 0.15"),
+        (1, {"top_p": 0.5, "min_p": 0.9}, "dropped by min_p=0.9, before which its probability was 0.429"),
+        (3, {"banned_token_ids": [2, 3]}, "banned by banned_token_ids"),
+        (3, {"allowed_token_ids": [0, 1]}, "banned by allowed_token_ids"),
+        (3, {"allowed_token_ids": [0, 1], "banned_token_ids": [3]}, "banned by allowed_token_ids, banned_token_ids"),
+        (3, {"min_tokens": 2, "stop_token_ids": [3]}, "banned by min_tokens"),
+        (3, {"no_repeat_ngram_size": 2, "prompt": [1, 3], "output": [1]}, "banned by no_repeat_ngram_size"),
+        (3, {"bad_words": [[2], [1, 3]], "prompt": [1]}, "banned by bad_words"),
+        (3, {"bitmask": np.array([0b10111], np.uint32)}, "banned by bitmask"),
+        (3, {"num_valid": 3}, "banned by num_valid_tokens"),
+        (3, {"temperature": 0.01}, "its weight is below 2**-40 of the largest after temperature=0.01"),
+        (3, {"logit_bias": {0: 60.0}}, "its weight is below 2**-40 of the largest after logit_bias=((0, 60.0),)"),
+        (1, {"xtc_probability": 1.0, "xtc_threshold": 0.1}, "dropped by xtc_probability=1.0, before which"),
+        (4, {"mirostat_tau": 1.0}, "dropped by mirostat_tau=1.0, before which its probability was 0.05"),
+    ],
+)
+def test_why_not(token_id, params, reason):
+    """The stage that dropped the token and what it went by; all masks that ban it; the cut where no stage did."""
+    found = explain(**params).why_not(token_id)
+    assert found is not None
+    assert found.startswith(reason)
+
+
+def test_why_not_by_the_logits():
+    """A token that the model itself bans, and one that is far below the rest from the beginning."""
+    found = explain(np.array([0, -np.inf, -100], np.float32))
+    assert found.why_not(1) == "banned by the logits"
+    assert found.why_not(2) == "its weight is below 2**-40 of the largest after logits"
+
+
+@pytest.mark.parametrize("params", [{}, {"top_p": 0.6}, {"allowed_token_ids": [1, 4]}, {"temperature": 0.05}])
+def test_a_reason_for_all_and_only_those_that_cannot_be_drawn(params):
+    """There is a reason exactly where the probability is 0."""
+    found = explain(**params)
+    for token_id in range(5):
+        assert (found.why_not(token_id) is None) == (found.probabilities[token_id] > 0)
+
+
+def test_a_low_token_may_come_back():
+    """What is below the cut at temperature 1 can be drawn at a higher one, and then there is no reason."""
+    logits = np.array([0, -30], np.float32)
+    found = explain(logits, temperature=3.0)
+    assert [step.num_kept for step in found.steps] == [1, 2]
+    assert found.why_not(1) is None
+
+
+def test_a_row_that_fails_at_a_stage():
+    """It is explained up to there, and every token's ban is known."""
+    found = explain(top_k=3, banned_token_ids=[0, 1], allowed_token_ids=[0, 1])
+    assert names(found) == ["logits"]
+    assert found.token_id is None
+    assert str(found.error) == "logits[0]: no token is left to draw after stage hard_masks"
+    assert found.why_not(0) == "banned by banned_token_ids"
+    assert found.why_not(4) == "banned by allowed_token_ids"
+    assert str(found).splitlines()[-1] == f"fails: {found.error}"
+
+
+def test_rows_that_cannot_be_explained():
+    """More than one, one that is not finite, and no state."""
+    state = SamplingState(SamplingParams())
+    with pytest.raises(LogitsError, match="one row"):
+        Sampler(5).explain(np.stack([LOGITS, LOGITS]), state)
+    with pytest.raises(NonFiniteLogitsError):
+        explain(np.array([0, np.nan], np.float32))
+    with pytest.raises(ParameterError, match="state="):
+        Sampler(5).explain(LOGITS, None)
+    for token_id in (-1, 5, 1.0, True):
+        with pytest.raises(ParameterError, match="token_id"):
+            explain().why_not(token_id)
+
+
+def test_the_table():
+    """A line a stage, in columns, then the token; texts as the caller writes them."""
+    found = explain(top_k=2)
+    lines = found.table(lambda token_id: "abcde"[token_id], num_top=2).splitlines()
+    assert lines == [
+        "stage         kept   removed   entropy  most likely",
+        "logits           5  0.000000    1.3923  a 0.4000  b 0.3000",
+        "top_k=2          2  0.300000    0.6829  a 0.5714  b 0.4286",
+        f"drawn: {'abcde'[found.token_id]} {found.probabilities[found.token_id]:.4f}",
+    ]
+    assert str(found).splitlines()[2] == "top_k=2          2  0.300000    0.6829  0 0.5714  1 0.4286"
+
+
+def test_long_settings_are_cut():
+    """The column of stages stays readable."""
+    found = explain(logit_bias=dict.fromkeys(range(5), 0.125), allowed_token_ids=range(5), min_tokens=1)
+    assert max(len(line.split("  ")[0]) for line in str(found).splitlines()) <= 48
+
+
+def test_half_precision():
+    """bfloat16 rows are explained as they are drawn from."""
+    bits = (np.array([1, -np.inf, 0.5], np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    found = explain(bits)
+    assert found.why_not(1) == "banned by the logits"
+    assert found.steps[0].num_kept == 2

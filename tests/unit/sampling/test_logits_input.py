@@ -1,0 +1,306 @@
+"""Every way in which logits may come: the same bits, no copy, and an error before any memory is touched."""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+from decoding import Sampler, SamplingParams, SamplingState
+from decoding.errors import LogitsError
+from decoding.sampling.logits_input import as_float32, matrix_of
+
+ROWS, VOCAB_SIZE = 3, 40
+FLOAT32 = (np.random.default_rng(0).standard_normal((ROWS, VOCAB_SIZE)) * 4).astype(np.float32)
+BFLOAT16 = (FLOAT32.view(np.uint32) >> 16).astype(np.uint16)
+BY_DTYPE = {"float32": FLOAT32, "float16": FLOAT32.astype(np.float16), "bfloat16": BFLOAT16}
+
+
+def drawn(logits, num_rows=ROWS):
+    """Everything that a call reports, as bytes."""
+    states = [SamplingState(SamplingParams(seed=seed, top_p=0.9, logprobs=3)) for seed in range(num_rows)]
+    output = Sampler(VOCAB_SIZE).sample(logits, states)
+    return output.words.tobytes() + output.top_token_ids.tobytes() + output.top_logprobs.tobytes()
+
+
+class Capsule:
+    """A DLPack producer over a numpy array: any type code, any device, either version, and it counts its deletions."""
+
+    def __init__(self, matrix, *, code=None, device=(1, 0), versioned=True, knows_versions=True):
+        self.matrix = matrix
+        self.code = code
+        self.device = device
+        self.versioned = versioned and knows_versions
+        self.knows_versions = knows_versions
+
+    def __dlpack_device__(self):
+        return self.device
+
+    def __dlpack__(self, **options):
+        if options and not self.knows_versions:
+            raise TypeError("__dlpack__() got an unexpected keyword argument 'max_version'")
+        capsule = self.matrix.__dlpack__(max_version=(1, 0) if self.versioned else None)
+        if self.code is not None:
+            self.address_of_code(capsule)[0] = self.code
+        return capsule
+
+    def address_of_code(self, capsule):
+        """The byte of the type code, after data, device type, device id and the number of dimensions."""
+        pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+            ("PyCapsule_GetPointer", ctypes.pythonapi)
+        )
+        name, tensor = (b"dltensor_versioned", 32) if self.versioned else (b"dltensor", 0)
+        return (ctypes.c_uint8 * 1).from_address(pointer(capsule, name) + tensor + 20)
+
+
+class Interface:
+    """An object that has nothing but numpy's array interface."""
+
+    def __init__(self, matrix):
+        self.__array_interface__ = matrix.__array_interface__
+        self._matrix = matrix
+
+
+@pytest.mark.parametrize("dtype", BY_DTYPE)
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda matrix: memoryview(matrix),
+        lambda matrix: Interface(matrix),
+        lambda matrix: Capsule(matrix, code=code_of(matrix)),
+        lambda matrix: Capsule(matrix, code=code_of(matrix), versioned=False),
+        lambda matrix: Capsule(matrix, code=code_of(matrix), knows_versions=False),
+        lambda matrix: Capsule(np.asfortranarray(matrix.T).T, code=code_of(matrix)),
+        lambda matrix: Capsule(matrix, code=code_of(matrix), device=(3, 0)),
+        lambda matrix: matrix.view(np.recarray) if matrix.dtype == np.float32 else matrix,
+    ],
+    ids=["buffer", "interface", "dlpack 1", "dlpack 0", "old dlpack", "strided dlpack", "pinned dlpack", "subclass"],
+)
+def test_the_same_bits_by_every_way(dtype, convert):
+    """What is reported does not depend on the protocol by which logits come."""
+    matrix = BY_DTYPE[dtype]
+    assert drawn(convert(matrix)) == drawn(matrix)
+
+
+def code_of(matrix):
+    """DLPack's code of bfloat16 where numpy says uint16; None leaves numpy's own."""
+    return 4 if matrix.dtype == np.uint16 else None
+
+
+@pytest.mark.parametrize(
+    "buffer",
+    [array.array("f", FLOAT32[0].tolist()), memoryview(FLOAT32[0].tobytes()).cast("f")],
+    ids=["array.array", "cast bytes"],
+)
+def test_one_row_from_the_standard_library(buffer):
+    """A flat buffer of floats is one row."""
+    assert drawn(buffer, 1) == drawn(FLOAT32[:1], 1)
+
+
+def strides(matrix):
+    """The matrix in memory of other shapes: padded rows, backwards, every other row; and one row for all."""
+    wide = np.zeros((2 * ROWS, VOCAB_SIZE + 5), matrix.dtype)
+    wide[::2, 2:-3] = matrix
+    return {"padded": wide[::2, 2:-3], "backwards": matrix[::-1].copy()[::-1]}
+
+
+@pytest.mark.parametrize("kind", ["padded", "backwards"])
+@pytest.mark.parametrize("dtype", BY_DTYPE)
+def test_any_row_stride(dtype, kind):
+    """Rows may lie apart, in either direction."""
+    matrix = BY_DTYPE[dtype]
+    made = strides(matrix)[kind]
+    assert made.strides != matrix.strides
+    assert drawn(made) == drawn(matrix)
+
+
+def test_a_stride_of_zero():
+    """One row in memory for every row of the call."""
+    same = np.broadcast_to(FLOAT32[0], (ROWS, VOCAB_SIZE))
+    assert same.strides[0] == 0
+    assert drawn(same) == drawn(same.copy())
+
+
+def test_nothing_is_copied():
+    """Every kind of logits becomes an array over its own memory, and read-only memory is fine."""
+    frozen = FLOAT32.copy()
+    frozen.flags.writeable = False
+    for logits in (frozen, memoryview(frozen), Interface(frozen), Capsule(FLOAT32)):
+        base = FLOAT32 if isinstance(logits, Capsule) else frozen
+        assert np.shares_memory(matrix_of(logits, VOCAB_SIZE), base)
+    assert drawn(frozen) == drawn(FLOAT32)
+
+
+def test_exported_memory_is_kept_and_let_go():
+    """A capsule lives as long as the array made of it, and is then freed by its own destructor: once, not consumed."""
+    matrix = FLOAT32.copy()
+    alive = weakref.ref(matrix)
+    logits = matrix_of(Capsule(matrix), VOCAB_SIZE)
+    del matrix
+    gc.collect()
+    assert alive() is not None
+    np.testing.assert_array_equal(logits, FLOAT32)
+    del logits
+    gc.collect()
+    assert alive() is None
+
+
+def test_a_call_keeps_nothing():
+    """After the call the logits are the caller's alone: an array.array may grow again."""
+    row = array.array("f", FLOAT32[0].tolist())
+    states = [SamplingState(SamplingParams(seed=0))]
+    sampler = Sampler(VOCAB_SIZE)
+    sampler.sample(row, states)
+    sampler.probabilities(row, states)
+    row.append(0.0)
+    assert len(row) == VOCAB_SIZE + 1
+
+
+class Refusing:
+    """A tensor that does not want to be exported."""
+
+    def __dlpack_device__(self):
+        return (1, 0)
+
+    def __dlpack__(self, **_):
+        raise BufferError("Can't export tensors that require gradient")
+
+
+class Nothing(Refusing):
+    """A tensor whose capsule is none."""
+
+    def __dlpack__(self, **_):
+        return object()
+
+
+class Elsewhere(Refusing):
+    """A tensor on a device; to export it would be a mistake."""
+
+    device = "cuda:1"
+
+    def __dlpack_device__(self):
+        return (2, 1)
+
+    def __dlpack__(self, **_):
+        raise AssertionError("exported, though it is not in the CPU's memory")
+
+
+WRONG = {
+    "a list": (FLOAT32.tolist(), "list"),
+    "text": ("logits", "str"),
+    "bytes": (FLOAT32.tobytes(), "logits.dtype=uint8"),
+    "float64": (FLOAT32.astype(np.float64), "logits.dtype=float64"),
+    "float64 by dlpack": (Capsule(FLOAT32.astype(np.float64)), "logits.dtype=float64"),
+    "complex by dlpack": (Capsule(FLOAT32.astype(np.complex64)), "logits.dtype=code 5, 64 bits"),
+    "bool by dlpack": (Capsule(FLOAT32 > 0), "logits.dtype=code 6, 8 bits"),
+    "integers": (memoryview(array.array("i", [0] * VOCAB_SIZE)), "logits.dtype=int32"),
+    "big-endian": (FLOAT32.astype(">f4"), "logits.dtype=>f4"),
+    "big-endian by interface": (Interface(FLOAT32.astype(">f4")), "logits.dtype=>f4"),
+    "too wide": (np.zeros((ROWS, VOCAB_SIZE + 1), np.float32), r"logits.shape=\(3, 41\)"),
+    "too wide by dlpack": (Capsule(np.zeros((ROWS, VOCAB_SIZE + 1), np.float32)), r"logits.shape=\(3, 41\)"),
+    "three axes": (np.zeros((1, ROWS, VOCAB_SIZE), np.float32), "logits.shape"),
+    "no axes": (np.float32(0), "logits.shape"),
+    "columns": (np.asfortranarray(FLOAT32), "logits.strides"),
+    "every other logit": (np.zeros((1, 2 * VOCAB_SIZE), np.float32)[:, ::2], "logits.strides"),
+    "backwards": (FLOAT32[0][::-1], "logits.strides"),
+    "masked": (np.ma.masked_array(FLOAT32), "MaskedArray"),
+    "another device": (Elsewhere(), r"device cuda:1 \(DLPack 2:1\)"),
+    "no export": (Refusing(), "require gradient"),
+    "no capsule": (Nothing(), "consumed"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_wrong_is_named(kind):
+    """A wrong type, shape, layout, byte order or device is a LogitsError that says what was given and what must be."""
+    logits, message = WRONG[kind]
+    with pytest.raises(LogitsError, match=message) as caught:
+        Sampler(VOCAB_SIZE).sample(logits, [SamplingState(SamplingParams())])
+    assert "must" in str(caught.value)
+
+
+class Held(Elsewhere):
+    """A producer that hands out one capsule for ever."""
+
+    def __init__(self, capsule):
+        self._capsule = capsule
+
+    def __dlpack_device__(self):
+        return (1, 0)
+
+    def __dlpack__(self, **_):
+        return self._capsule
+
+
+def test_a_consumed_capsule_is_refused():
+    """Somebody else owns its memory then, and may have freed it."""
+    producer = Held(FLOAT32.__dlpack__(max_version=(1, 0)))
+    assert matrix_of(producer, VOCAB_SIZE).shape == FLOAT32.shape
+    np.from_dlpack(producer)
+    with pytest.raises(LogitsError, match="consumed"):
+        matrix_of(producer, VOCAB_SIZE)
+
+
+def test_another_version_of_dlpack_is_refused():
+    """Version 2 may lay out its structure in another way."""
+
+    class Later(Capsule):
+        def __dlpack__(self, **options):
+            capsule = super().__dlpack__(**options)
+            code = self.address_of_code(capsule)
+            (ctypes.c_uint32 * 1).from_address(ctypes.addressof(code) - 52)[0] = 2
+            return capsule
+
+    with pytest.raises(LogitsError, match=r"DLPack version 2\.0"):
+        matrix_of(Later(FLOAT32), VOCAB_SIZE)
+
+
+def test_by_value():
+    """Half precision is widened exactly, and does not copy what is float32 already."""
+    assert as_float32(FLOAT32) is FLOAT32
+    np.testing.assert_array_equal(as_float32(BFLOAT16), (BFLOAT16.astype(np.uint32) << 16).view(np.float32))
+    np.testing.assert_array_equal(as_float32(BY_DTYPE["float16"]), BY_DTYPE["float16"].astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
+def test_torch(name):
+    """Tensors on the CPU, in place, transposed views refused; those that need a gradient or lie elsewhere are named."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    tensor = torch.from_numpy(FLOAT32.copy()).to(getattr(torch, name))
+    bits = tensor.view(torch.uint16).numpy() if name == "bfloat16" else tensor.numpy()
+    assert drawn(tensor) == drawn(bits)
+    assert drawn(tensor[1], 1) == drawn(bits[1], 1)
+    assert drawn(tensor[::2], 2) == drawn(bits[::2], 2)
+    assert np.shares_memory(matrix_of(tensor, VOCAB_SIZE), bits)
+    for wrong, message in (
+        (tensor.T, "logits.shape"),
+        (tensor.detach().clone().requires_grad_(), "gradient"),
+        (tensor.to("meta"), "meta"),
+        (tensor.double(), "float64"),
+    ):
+        with pytest.raises(LogitsError, match=message):
+            matrix_of(wrong, VOCAB_SIZE)
+
+
+def test_ml_dtypes():
+    """Arrays of ml_dtypes.bfloat16 are read as they are, whatever their row stride."""
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    matrix = FLOAT32.astype(ml_dtypes.bfloat16)
+    assert drawn(matrix) == drawn(matrix.view(np.uint16))
+    assert drawn(matrix[::-1]) == drawn(matrix.view(np.uint16)[::-1])
+    assert np.shares_memory(matrix_of(matrix, VOCAB_SIZE), matrix)
+    with pytest.raises(LogitsError, match="float8_e5m2"):
+        matrix_of(FLOAT32.astype(ml_dtypes.float8_e5m2), VOCAB_SIZE)
+
+
+@pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
+def test_jax(name):
+    """Arrays on the CPU."""
+    jax = pytest.importorskip("jax", reason="jax is not installed")
+    matrix = jax.numpy.asarray(FLOAT32).astype(name)
+    bits = np.asarray(matrix)
+    assert drawn(matrix) == drawn(bits.view(np.uint16) if name == "bfloat16" else bits)

@@ -1,0 +1,165 @@
+"""One call on several threads: the same bits for any number of them, also in a forked child."""
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from decoding import Sampler, SamplingParams, SamplingState
+from decoding.errors import LogitsError, NonFiniteLogitsError
+from decoding.sampling.kernel import call
+
+VOCAB_SIZE, NUM_ROWS = 300, 13
+LOGITS = (np.random.default_rng(1).standard_normal((NUM_ROWS, VOCAB_SIZE)) * 3).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def few_logits_are_enough(monkeypatch):
+    """Rows of a real vocabulary are not needed to see threads at work."""
+    monkeypatch.setattr(call, "MIN_LOGITS_A_THREAD", 1)
+
+
+def states():
+    """Every row with parameters of its own, some with log-probabilities in several modes."""
+    params = [
+        SamplingParams(
+            seed=row,
+            temperature=0.5 + row / 4,
+            top_p=0.9 if row % 2 else 1.0,
+            presence_penalty=row / 10,
+            logprobs=row % 4 if row % 3 else None,
+            logprobs_mode=("raw", "final") if row % 2 else "penalized",
+        )
+        for row in range(NUM_ROWS)
+    ]
+    return [SamplingState(one, [1, 2, 3]) for one in params]
+
+
+def results(sampler, logits=LOGITS):
+    """Everything that two calls report and what they record, as comparable values; NaN included."""
+    rows = states()
+    found = []
+    for _ in range(2):
+        output = sampler.sample(logits, rows, on_error="status")
+        found += [output.words.tobytes(), output.top_token_ids.tobytes(), output.all_top_logprobs.tobytes()]
+        found.append(repr(output.errors))
+    return [*found, [state.output_token_ids for state in rows]]
+
+
+@pytest.mark.parametrize("num_threads", range(1, 9))
+def test_the_bits_do_not_depend_on_the_number_of_threads(num_threads):
+    """Tokens, log-probabilities, top-N and probabilities of one thread and of 1 to 8."""
+    one, several = Sampler(VOCAB_SIZE), Sampler(VOCAB_SIZE, num_threads=num_threads)
+    assert results(several) == results(one)
+    probabilities = [sampler.probabilities(LOGITS[::-1], states()).tobytes() for sampler in (one, several)]
+    assert probabilities[0] == probabilities[1]
+
+
+@pytest.mark.parametrize("num_threads", [2, 5])
+def test_errors_do_not_depend_on_it_either(num_threads):
+    """A row fails under its own number, whichever thread had it; with "raise" the first is raised, nothing recorded."""
+    logits = LOGITS.copy()
+    logits[9, 7] = np.nan
+    logits[11, 5] = np.inf
+    one, several = Sampler(VOCAB_SIZE), Sampler(VOCAB_SIZE, num_threads=num_threads)
+    assert results(several, logits) == results(one, logits)
+    rows = states()
+    with pytest.raises(NonFiniteLogitsError) as caught:
+        several.sample(logits, rows)
+    assert (caught.value.row, caught.value.token_id) == (9, 7)
+    assert all(state.position == 0 for state in rows)
+    with pytest.raises(LogitsError):
+        several.probabilities(logits, rows)
+
+
+def test_other_threads_take_part(monkeypatch):
+    """With two threads, the halves of a call are worked off in two different ones."""
+    seen, both = [], threading.Barrier(2, timeout=30)
+    sample = call.Call.sample
+
+    def watched(self):
+        seen.append(threading.current_thread())
+        both.wait()
+        return sample(self)
+
+    monkeypatch.setattr(call.Call, "sample", watched)
+    Sampler(VOCAB_SIZE, num_threads=2).sample(LOGITS, states())
+    assert len(set(seen)) == 2
+    assert threading.current_thread() in seen
+
+
+def test_what_no_thread_has_begun_with_is_done_here():
+    """While the only helper is busy with something else, its part is the caller's."""
+    sampler, release = Sampler(VOCAB_SIZE, num_threads=2), threading.Event()
+    busy = sampler._kernel._threads._helpers().submit(release.wait)
+    try:
+        assert results(sampler) == results(Sampler(VOCAB_SIZE))
+    finally:
+        release.set()
+    assert busy.result() is True
+
+
+def test_an_error_of_a_helper_is_raised(monkeypatch):
+    """It is not lost with its thread."""
+    caller, both = threading.current_thread(), threading.Barrier(2, timeout=30)
+
+    def failing(self):
+        both.wait()
+        if threading.current_thread() is not caller:
+            raise MemoryError("no workspace")
+        return True
+
+    monkeypatch.setattr(call.Call, "sample", failing)
+    with pytest.raises(MemoryError, match="no workspace"):
+        Sampler(VOCAB_SIZE, num_threads=2).sample(LOGITS, states())
+
+
+def test_few_logits_stay_on_the_callers_thread(monkeypatch):
+    """No thread is started for what is done before it has woken up, or before the first call."""
+    monkeypatch.setattr(call, "MIN_LOGITS_A_THREAD", LOGITS.size)
+    sampler = Sampler(VOCAB_SIZE, num_threads=8)
+    sampler.sample(LOGITS, states())
+    assert sampler._kernel._threads._pool is None
+    monkeypatch.setattr(call, "MIN_LOGITS_A_THREAD", LOGITS.size // 2)
+    sampler.sample(LOGITS, states())
+    assert sampler._kernel._threads._pool is not None
+
+
+def test_many_callers_share_the_threads():
+    """One sampler with three threads in eight threads at once gives the results of one."""
+    sampler, expected = Sampler(VOCAB_SIZE, num_threads=3), results(Sampler(VOCAB_SIZE))
+    with ThreadPoolExecutor(8) as pool:
+        assert all(found == expected for found in pool.map(lambda _: results(sampler), range(16)))
+
+
+def test_a_forked_child_has_threads_of_its_own():
+    """A child of a process whose threads have run goes on sampling, and both end."""
+    program = """if True:
+        import os, sys, warnings
+        import numpy as np
+        from decoding import Sampler, SamplingParams, SamplingState
+        from decoding.sampling.kernel import call
+        warnings.simplefilter("ignore")
+        call.MIN_LOGITS_A_THREAD = 1
+        sampler, logits = Sampler(50, num_threads=3), np.zeros((6, 50), np.float32)
+        def draw():
+            states = [SamplingState(SamplingParams(seed=seed)) for seed in range(6)]
+            return sampler.sample(logits, states).token_ids.tolist()
+        expected = draw()
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if draw() == expected else 1)
+        _, status = os.waitpid(child, 0)
+        sys.exit(os.waitstatus_to_exitcode(status) or draw() != expected)
+    """
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("num_threads", [0, -1, 65, 1.0, True, None, "2"])
+def test_num_threads_is_checked(num_threads):
+    """1 to 64, an integer."""
+    with pytest.raises(ValueError, match="num_threads"):
+        Sampler(4, num_threads=num_threads)

@@ -1,0 +1,191 @@
+"""Bad arguments of Sampler and SamplingState: an error of our tree that names the parameter."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+from decoding.errors import LogitsError, ParameterError
+from decoding.params import SamplingParams
+from decoding.sampling.sampler import Sampler, SamplingState
+
+FLAT = np.zeros((1, 4), np.float32)
+
+
+def problem_of(function):
+    """Name of the one parameter that the call is refused for."""
+    with pytest.raises(ParameterError) as caught:
+        function()
+    (problem,) = caught.value.problems
+    assert problem.rule
+    return problem.parameter
+
+
+@pytest.mark.parametrize("vocab_size", [0, -1, 2**20 + 1, 2**40, 1.0, True, "4", None])
+def test_vocab_size(vocab_size):
+    """1 .. 1,048,576, an integer."""
+    assert problem_of(lambda: Sampler(vocab_size)) == "vocab_size"
+
+
+@pytest.mark.parametrize("valid", [0, 5, -1, 1.0, True, "3"])
+def test_num_valid_tokens(valid):
+    """1 .. vocab_size."""
+    assert problem_of(lambda: Sampler(4, num_valid_tokens=valid)) == "num_valid_tokens"
+
+
+def test_words():
+    """Policies are one of their words."""
+    assert problem_of(lambda: Sampler(4, on_nonfinite="ignore")) == "on_nonfinite"
+    state = SamplingState(SamplingParams())
+    assert problem_of(lambda: Sampler(4).sample(FLAT, [state], on_error="skip")) == "on_error"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("params", {"params": None}),
+        ("params", {"params": {"top_p": 1}}),
+        ("choice", {"choice": -1}),
+        ("choice", {"choice": 2**64}),
+        ("stream", {"stream": -1}),
+        ("stream", {"stream": 1.0}),
+        ("prompt_token_ids", {"prompt_token_ids": [0, -1]}),
+        ("prompt_token_ids", {"prompt_token_ids": "abc"}),
+        ("prompt_token_ids", {"prompt_token_ids": 3}),
+        ("eos_token_ids", {"eos_token_ids": [2**31]}),
+        ("eos_token_ids", {"eos_token_ids": [True]}),
+    ],
+)
+def test_state_arguments(name, arguments):
+    """Each argument of a state is checked when it is made."""
+    assert problem_of(lambda: SamplingState(**({"params": SamplingParams()} | arguments))) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "rest"),
+    [
+        ("prompt_token_ids", {}, {"prompt_token_ids": [1, 4]}),
+        ("eos_token_ids", {"min_tokens": 1}, {"eos_token_ids": [4]}),
+        ("logit_bias", {"logit_bias": {4: 1.0}}, {}),
+        ("allowed_token_ids", {"allowed_token_ids": [0, 4]}, {}),
+        ("banned_token_ids", {"banned_token_ids": [4]}, {}),
+        ("stop_token_ids", {"stop_token_ids": [4], "min_tokens": 2}, {}),
+        ("logprobs", {"logprobs": 5}, {}),
+    ],
+)
+def test_ids_outside_the_vocabulary(name, params, rest):
+    """An id that the vocabulary does not have is an error that names the parameter, never a silent skip."""
+    state = SamplingState(SamplingParams(**params), **rest)
+    assert problem_of(lambda: Sampler(4).sample(FLAT, [state])) == name
+    assert problem_of(lambda: Sampler(4).probabilities(FLAT, [state])) == name
+
+
+def test_output_ids_outside_the_vocabulary():
+    """An appended id is checked against the vocabulary of the next call; taking it back heals the state."""
+    state = SamplingState(SamplingParams(presence_penalty=1.0))
+    state.append(9)
+    assert problem_of(lambda: Sampler(4).sample(FLAT, [state])) == "output_token_ids"
+    state.truncate(0)
+    Sampler(4).sample(FLAT, [state])
+
+
+@pytest.mark.parametrize("token_id", [-1, 2**31, 1.0, True, "1", None])
+def test_append(token_id):
+    """Only a token id can be appended; a refused one leaves the state as it was."""
+    state = SamplingState(SamplingParams())
+    assert problem_of(lambda: state.append(token_id)) == "token_id"
+    assert state.output_token_ids == []
+
+
+@pytest.mark.parametrize("num_tokens", [-1, 3, 1.0, True, None])
+def test_truncate(num_tokens):
+    """Only 0 .. the number of generated tokens."""
+    state = SamplingState(SamplingParams())
+    state.append(1)
+    state.append(2)
+    assert problem_of(lambda: state.truncate(num_tokens)) == "num_tokens"
+    assert state.output_token_ids == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [[1], np.zeros(1, np.int64), np.zeros((1, 1), np.uint32), np.zeros(4, np.uint32)[::2], np.zeros(1, bool)],
+    ids=["list", "int64", "2-d", "strided", "bool"],
+)
+def test_bitmask_kind(mask):
+    """A mask is a contiguous vector of 32-bit words."""
+    state = SamplingState(SamplingParams())
+    with pytest.raises(ParameterError, match="bitmask"):
+        state.bitmask = mask
+
+
+@pytest.mark.parametrize("num_words", [0, 2])
+def test_bitmask_length(num_words):
+    """As many words as the vocabulary needs, no more and no fewer."""
+    state = SamplingState(SamplingParams())
+    state.bitmask = np.full(num_words, 2**32 - 1, np.uint32)
+    assert problem_of(lambda: Sampler(4).sample(FLAT, [state])) == "bitmask"
+
+
+def test_rows_and_states_match():
+    """One state a row, and with commit each state once."""
+    state = SamplingState(SamplingParams())
+    sampler = Sampler(4)
+    assert problem_of(lambda: sampler.sample(FLAT, [])) == "states"
+    assert problem_of(lambda: sampler.sample(FLAT, [state, SamplingState(SamplingParams())])) == "states"
+    assert problem_of(lambda: sampler.sample(np.zeros((2, 4), np.float32), [state, state])) == "states"
+    assert len(sampler.sample(np.zeros((2, 4), np.float32), [state, state], commit=False).token_ids) == 2
+
+
+def test_no_rows_are_no_tokens():
+    """An empty batch is a batch."""
+    output = Sampler(4).sample(np.zeros((0, 4), np.float32), [])
+    assert output.token_ids.shape == (0,)
+    assert Sampler(4).probabilities(np.zeros((3, 4), np.float32)[[]], []).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("token_ids", {"token_ids": []}),
+        ("token_ids", {"token_ids": [0, 1]}),
+        ("token_ids", {"token_ids": [4]}),
+        ("token_ids", {"token_ids": [-1]}),
+        ("token_ids", {"token_ids": 0}),
+        ("num_top", {"token_ids": [0], "num_top": 5}),
+        ("num_top", {"token_ids": [0], "num_top": -1}),
+        ("num_top", {"token_ids": [0], "num_top": True}),
+    ],
+)
+def test_score_arguments(name, arguments):
+    """`score` wants one id of the vocabulary a row."""
+    assert problem_of(lambda: Sampler(4).score(FLAT, **arguments)) == name
+
+
+@pytest.mark.parametrize("states", [None, [1], [SamplingParams()], SamplingState(SamplingParams()), iter(())])
+def test_states(states):
+    """A list of states, and nothing that only looks like one."""
+    assert problem_of(lambda: Sampler(4).sample(FLAT, states)) == "states"
+
+
+def test_masked_arrays_are_refused():
+    """Their mask would be ignored."""
+    with pytest.raises(LogitsError, match="MaskedArray"):
+        Sampler(4).sample(np.ma.masked_array(FLAT, FLAT == 0), [SamplingState(SamplingParams())])
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda state: pickle.loads(pickle.dumps(state))])
+def test_a_copied_state_goes_on_alone(duplicate):
+    """Same seed, history and mask, nothing shared: both draw what the one would have drawn."""
+    logits = np.random.default_rng(0).standard_normal((1, 40), np.float32)
+    params = SamplingParams(presence_penalty=0.5, repetition_penalty=1.2, repetition_penalty_scope=3)
+    state, sampler = SamplingState(params, [1, 2, 3], stream=5, choice=2), Sampler(40)
+    state.bitmask = np.array([0xFFFF_FFF0, 0xFF], np.uint32)
+    for _ in range(5):
+        sampler.sample(logits, [state])
+    twin = duplicate(state)
+    drawn = [int(sampler.sample(logits, [twin]).token_ids[0]) for _ in range(4)]
+    assert state.position == 5
+    assert [int(sampler.sample(logits, [state]).token_ids[0]) for _ in range(4)] == drawn
+    assert (twin.seed, twin.params) == (state.seed, params)

@@ -1,0 +1,96 @@
+"""The order of the pipeline, as data."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from decoding.params import SamplingParams
+from decoding.reference.sample import APPLY
+from decoding.sampling.stages import CUT_LOG2, GREEDY_TEMPERATURE, PIPELINE, PROFILES, STAGE_NAMES, Profile, Rule
+
+ORDER = (
+    "repetition_penalty frequency_presence dry context_frequency_penalty logit_bias hard_masks"
+    " temperature top_k top_p min_p typical_p top_n_sigma epsilon_cutoff eta_cutoff top_a xtc mirostat"
+)
+
+
+def names(profile):
+    """Names of the stages whose place a profile decides."""
+    return [STAGE_NAMES[number] for number in profile.order]
+
+
+def test_the_order_of_the_stages():
+    """The order is the contract: moving a stage must fail a test."""
+    order = [stage.name for stage in PIPELINE]
+    assert order == ["finite_check", "raw_snapshot", *ORDER.split(), "cut", "draw"]
+    assert PROFILES["openai"] == Profile("openai", PIPELINE, Rule(0))
+
+
+def test_numbers_ascend_and_names_are_unique():
+    """Numbers are shared with C, and 60 is free for custom processors."""
+    numbers = [stage.number for stage in PIPELINE]
+    assert numbers == [0, 10, 20, 30, 35, 40, 50, 70, 80, *range(90, 101), 110]
+    assert len(STAGE_NAMES) == len(PIPELINE) == len({stage.name for stage in PIPELINE})
+
+
+def test_every_profile_has_every_stage_once():
+    """A profile is another order of the same stages: the checks first, the draw last, no edit after the masks."""
+    for name, profile in PROFILES.items():
+        assert profile.name == name
+        assert sorted(profile.stages, key=lambda stage: stage.number) == list(PIPELINE)
+        assert [stage.number for stage in profile.stages] == [0, 10, *profile.order, 100, 110]
+        masks = names(profile).index("hard_masks")
+        assert {number < 80 for number in profile.order[masks + 1 :]} == {False}
+
+
+def test_the_peers_orders():
+    """What the peers' own code does, in its order."""
+    common = "logit_bias repetition_penalty"
+    peers = {
+        "transformers": f"{common} hard_masks temperature top_k top_p min_p typical_p epsilon_cutoff eta_cutoff",
+        "llama_cpp": f"{common} frequency_presence dry top_n_sigma top_k typical_p top_p min_p xtc temperature",
+        "vllm": f"{common} frequency_presence temperature min_p top_k top_p",
+    }
+    for peer, theirs in peers.items():
+        assert [name for name in names(PROFILES[peer]) if name in theirs.split()] == theirs.split()
+
+
+def test_the_peers_rules():
+    """Which boundary rules each peer has."""
+    assert {name: profile.rules for name, profile in PROFILES.items()} == {
+        "openai": Rule(0),
+        "transformers": Rule.KEEP_TIES,
+        "llama_cpp": Rule.TYPICAL_EXCEEDS | Rule.PENALTIES_IN_SCOPE,
+        "vllm": Rule.KEEP_TIES,
+    }
+
+
+def test_rules_are_those_of_the_header():
+    """decoding.h has a DECODING_RULE_<NAME> with the value of each rule, and no other."""
+    header = (Path(__file__).resolve().parents[3] / "csrc" / "decoding.h").read_text()
+    constants = re.findall(r"^#define DECODING_RULE_(\w+) (\d+)u", header, flags=re.MULTILINE)
+    assert constants == [(rule.name, str(rule.value)) for rule in Rule]
+
+
+def test_profiles_are_those_of_the_documentation():
+    """The table in docs/semantics.md has every profile, in order, with its rules."""
+    text = (Path(__file__).resolve().parents[3] / "docs" / "semantics.md").read_text()
+    table = re.findall(r"^\| (\w+) \| [^|]+ \| ([A-Z_, ]*)\|$", text[text.index("## 9.") :], flags=re.MULTILINE)
+    rules = {name: {rule.name for rule in profile.rules} for name, profile in PROFILES.items()}
+    assert {name: set(told.replace(",", " ").split()) for name, told in table} == rules
+
+
+def test_parameters_of_the_stages_exist():
+    """A stage names only fields of SamplingParams."""
+    fields = {field.name for field in dataclasses.fields(SamplingParams)}
+    assert {name for stage in PIPELINE for name in stage.parameters} <= fields
+
+
+def test_the_reference_applies_exactly_these_stages():
+    """`apply_<stage>` exists for every stage and for nothing else."""
+    assert set(APPLY) == {stage.name for stage in PIPELINE}
+
+
+def test_the_two_constants():
+    """Greedy below 2**-20, weights cut below 2**-40: both are part of the determinism contract."""
+    assert (GREEDY_TEMPERATURE, CUT_LOG2) == (9.5367431640625e-07, -40)

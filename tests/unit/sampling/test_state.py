@@ -1,0 +1,256 @@
+"""SamplingState: what of it reaches the kernel, and that all of it can be saved and taken back."""
+
+import copy
+import math
+import pickle
+
+import numpy as np
+import pytest
+
+from decoding import Sampler, SamplingParams, SamplingState
+from decoding.errors import ParameterError
+from decoding.params import to_float32
+from decoding.sampling.stages import PIPELINE, STAGE_NAMES
+
+NUMBERS = {
+    "temperature": 0.7,
+    "dynatemp_range": 0.3,
+    "dynatemp_exponent": 1.5,
+    "smoothing_factor": 0.2,
+    "smoothing_curve": 1.3,
+    "top_k": 7,
+    "top_p": 0.9,
+    "min_p": 0.05,
+    "typical_p": 0.8,
+    "top_n_sigma": 1.1,
+    "epsilon_cutoff": 0.01,
+    "eta_cutoff": 0.02,
+    "top_a": 0.03,
+    "xtc_probability": 0.4,
+    "xtc_threshold": 0.15,
+    "repetition_penalty": 1.2,
+    "frequency_penalty": 0.11,
+    "presence_penalty": 0.12,
+    "context_frequency_penalty": 0.13,
+    "dry_multiplier": 0.9,
+    "dry_base": 1.8,
+    "dry_allowed_length": 3,
+    "dry_range": 100,
+    "no_repeat_ngram_size": 4,
+}
+SEQUENCES = {"bad_words": [[1], [2, 3]], "dry_sequence_breakers": [[4, 5, 6], [7]]}
+MIROSTAT = SamplingParams(mirostat_tau=3.0, mirostat_eta=0.2, seed=1)
+
+
+def fields(state):
+    """The kernel's row of a state."""
+    return state._row.struct
+
+
+def int32s(pointer, length):
+    """So many elements behind a pointer."""
+    return [pointer[index] for index in range(length)]
+
+
+def same_draws(one, other, num_tokens=4):
+    """Both states draw the same tokens from now on, and log the same."""
+    logits = np.random.default_rng(3).standard_normal((num_tokens, 40)).astype(np.float32)
+    sampler = Sampler(40)
+    return all(
+        sampler.sample(row, [one]).words.tobytes() == sampler.sample(row, [other]).words.tobytes() for row in logits
+    )
+
+
+def test_the_tables_are_complete():
+    """Every parameter of the stages from the first penalty to mirostat is looked at by a test of this file."""
+    asked = {name for stage in PIPELINE if 20 <= stage.number < 100 for name in stage.parameters}
+    elsewhere = {"repetition_penalty_scope", "logit_bias", "min_tokens", "allowed_token_ids", "banned_token_ids"}
+    assert asked == {*NUMBERS, *SEQUENCES, *elsewhere, "mirostat_tau", "mirostat_eta"}
+    assert set(STAGE_NAMES) == {stage.number for stage in PIPELINE}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_reach_the_kernel(name):
+    """Each under its own name, rounded to float32; off is what C calls off, and nothing else changes with it."""
+    given, neutral = SamplingState(SamplingParams(seed=0, **{name: NUMBERS[name]})), SamplingState(SamplingParams())
+    assert getattr(fields(given), name) == to_float32(NUMBERS[name])
+    assert getattr(fields(neutral), name) != to_float32(NUMBERS[name])
+    for other in NUMBERS:
+        if other != name:
+            assert getattr(fields(given), other) == getattr(fields(neutral), other)
+
+
+def test_off_is_neutral():
+    """None becomes C's own word for it."""
+    row = fields(SamplingState(SamplingParams(dry_range=None)))
+    assert (row.top_k, row.dry_range, row.no_repeat_ngram_size) == (2**31 - 1, 2**31 - 1, 0)
+    assert (row.top_n_sigma, row.typical_p, row.mirostat_mu, row.flags) == (math.inf, 1.0, 0.0, 0)
+
+
+def test_sequences_reach_the_kernel():
+    """Token ids one after another, and the length of each sequence."""
+    row = fields(SamplingState(SamplingParams(**SEQUENCES)))
+    for struct, sequences in ((row.bad_words, [[1], [2, 3]]), (row.dry_breakers, [[4, 5, 6], [7]])):
+        assert int32s(struct.lengths, struct.num_sequences) == [len(sequence) for sequence in sequences]
+        assert int32s(struct.token_ids, sum(map(len, sequences))) == [i for sequence in sequences for i in sequence]
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_text_has_no_place_here(name):
+    """A sampler has no tokenizer: breakers and bad words as strings are refused, and the message says what to give."""
+    with pytest.raises(ParameterError, match=rf"{name}='\.'.*token ids") as caught:
+        SamplingState(SamplingParams(**{name: [[1], "."]}))
+    assert [problem.parameter for problem in caught.value.problems] == [name]
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_ids_of_sequences_are_of_the_vocabulary(name):
+    """An id that the vocabulary does not have is named, with its parameter."""
+    state = SamplingState(SamplingParams(**{name: [[1, 4]]}))
+    with pytest.raises(ParameterError, match=f"{name}=4"):
+        Sampler(4).sample(np.zeros(4, np.float32), [state])
+
+
+@pytest.mark.parametrize("params", [{"dry_multiplier": 1.0}, {"no_repeat_ngram_size": 2}, {"bad_words": [[1]]}])
+def test_the_context_grows_in_place_and_shrinks(params):
+    """Prompt and output in order, whatever was appended or taken back, also where the array has to move."""
+    state = SamplingState(SamplingParams(**params), [5, 6])
+    for count in (0, 1, 300, 300, 5):
+        state.truncate(min(count, state.position))
+        for token_id in range(state.position, count):
+            state.append(token_id)
+        row = fields(state)
+        assert int32s(row.context_token_ids, row.num_context) == [5, 6, *range(count)]
+        assert row.position == count
+
+
+def test_nothing_is_kept_that_nobody_asks_for():
+    """Without penalties, DRY, n-grams and bad words the kernel gets no history, so the call needs no room for it."""
+    state = SamplingState(SamplingParams(), [1, 2, 3])
+    state.append(4)
+    assert (fields(state).num_history, fields(state).num_context) == (0, 0)
+
+
+def test_mirostat_follows_the_surprise():
+    """The bound begins at 2 tau and moves by eta times the excess, in float64, from float32 parameters."""
+    state = SamplingState(MIROSTAT)
+    eta, expected = to_float32(0.2), 6.0
+    assert state.mirostat_mu == fields(state).mirostat_mu == expected
+    for surprise in (5.0, 0.0, 2.25):
+        state.append(1, surprise)
+        expected -= eta * (surprise - 3.0)
+        assert state.mirostat_mu == fields(state).mirostat_mu == expected
+
+
+def test_a_negative_bound_recovers():
+    """Below 0 the kernel is given 0, which keeps one token just as well, and mu goes on from where it is."""
+    state = SamplingState(MIROSTAT)
+    state.append(1, 100.0)
+    assert state.mirostat_mu == 6.0 - to_float32(0.2) * 97.0 < 0.0
+    assert fields(state).mirostat_mu == 0.0
+    state.append(1, 0.0)
+    assert state.mirostat_mu == pytest.approx(6.0 - 0.2 * 97.0 + 0.6)
+
+
+def test_sample_records_the_surprise():
+    """`sample` does what `append` with the reported surprise does."""
+    logits = np.random.default_rng(0).standard_normal(40).astype(np.float32)
+    sampled, appended, sampler = SamplingState(MIROSTAT), SamplingState(MIROSTAT), Sampler(40)
+    for _ in range(5):
+        output = sampler.sample(logits, [appended], commit=False)
+        appended.append(int(output.token_ids[0]), output.surprises[0])
+        assert sampler.sample(logits, [sampled]).words.tobytes() == output.words.tobytes()
+        assert 0.0 <= output.surprises[0] < np.inf
+        assert sampled.mirostat_mu == appended.mirostat_mu != 6.0
+
+
+def test_the_bound_can_be_taken_back():
+    """The bound belongs to a position: truncate restores it."""
+    state, bounds = SamplingState(MIROSTAT), []
+    for surprise in range(6):
+        bounds.append(state.mirostat_mu)
+        state.append(surprise, float(surprise))
+    for position in (5, 3, 0):
+        state.truncate(position)
+        assert state.mirostat_mu == fields(state).mirostat_mu == bounds[position]
+
+
+def test_the_bound_can_be_set():
+    """To go on from elsewhere; None is the bound of the start."""
+    state = SamplingState(MIROSTAT)
+    state.append(1, 4.0)
+    state.mirostat_mu = 2.5
+    assert state.mirostat_mu == fields(state).mirostat_mu == 2.5
+    state.mirostat_mu = None
+    assert state.mirostat_mu == 6.0
+    without = SamplingState(SamplingParams())
+    without.mirostat_mu = None
+    assert without.mirostat_mu is None
+
+
+@pytest.mark.parametrize("mu", [math.nan, math.inf, "1", True])
+def test_a_bound_is_a_number(mu):
+    """A finite one, and only with mirostat."""
+    with pytest.raises(ParameterError, match="mirostat_mu"):
+        SamplingState(MIROSTAT).mirostat_mu = mu
+    with pytest.raises(ParameterError, match="mirostat_mu"):
+        SamplingState(SamplingParams()).mirostat_mu = 1.0
+
+
+@pytest.mark.parametrize("surprise", [None, math.nan, math.inf, -1.0, "1", True, np.float32(-0.5)])
+def test_a_surprise_is_needed_with_mirostat(surprise):
+    """A finite number >= 0; a refused one leaves the state as it was."""
+    state = SamplingState(MIROSTAT)
+    with pytest.raises(ParameterError, match="surprise"):
+        state.append(1, surprise)
+    assert (state.position, state.mirostat_mu) == (0, 6.0)
+
+
+def test_a_surprise_is_refused_without_mirostat():
+    """It would be ignored."""
+    state = SamplingState(SamplingParams())
+    with pytest.raises(ParameterError, match="surprise"):
+        state.append(1, 0.5)
+    assert state.position == 0
+
+
+EVERYTHING = SamplingParams(
+    presence_penalty=0.3,
+    repetition_penalty=1.1,
+    repetition_penalty_scope=4,
+    dry_multiplier=0.8,
+    dry_sequence_breakers=[[3]],
+    no_repeat_ngram_size=3,
+    bad_words=[[5], [1, 2]],
+    mirostat_tau=2.0,
+    min_tokens=9,
+    stop_token_ids=[8],
+    logprobs=2,
+    logprobs_mode=["final", "raw"],
+)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda state: pickle.loads(pickle.dumps(state))])
+def test_everything_is_saved(duplicate):
+    """A copy has tokens, histories, bound, mask and seed, goes on as the original does, and neither sees the other."""
+    state = SamplingState(EVERYTHING, [1, 2, 3, 1], stream=3, choice=4, eos_token_ids=[9])
+    state.bitmask = np.array([0xFFFF_FFF7, 0xFF], np.uint32)
+    for token_id in (1, 2, 3, 1, 2):
+        state.append(token_id, 1.5)
+    twin = duplicate(state)
+    assert twin.mirostat_mu == state.mirostat_mu
+    assert same_draws(twin, state)
+    twin.truncate(2)
+    state.truncate(2)
+    assert twin.mirostat_mu == state.mirostat_mu
+    assert same_draws(twin, state)
+    assert state.output_token_ids == twin.output_token_ids
+
+
+def test_other_parameters_for_the_same_tokens():
+    """`with_params` keeps tokens and place in the random stream."""
+    state = SamplingState(SamplingParams(presence_penalty=1.0), [1, 2], stream=5)
+    state.append(7)
+    other = state.with_params(SamplingParams(temperature=0.0))
+    assert (other.seed, other.stream, other.output_token_ids) == (state.seed, 5, [7])
+    assert (other.params.temperature, other.position, fields(other).position) == (0.0, 1, 1)

@@ -1,0 +1,271 @@
+"""AsyncEngine: what an event loop gets is what LLM gives; leaving, flooding and closing."""
+
+import asyncio
+import threading
+
+import pytest
+
+from decoding.async_engine import AsyncEngine
+from decoding.errors import (
+    ContextLengthError,
+    EngineClosedError,
+    EngineError,
+    NonFiniteLogitsError,
+    OverloadedError,
+    ParameterError,
+)
+from decoding.llm import LLM
+from decoding.params import SamplingParams
+from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
+
+ENDLESS = SamplingParams(max_tokens=None, ignore_eos=True, seed=1)
+
+
+def make_llm(script=None, **settings):
+    """Bytes, a context of 1,024 tokens, 64 blocks of which 4 sequences may have all."""
+    model = ScriptedModel(script or hashed_logits(), 257, eos_token_ids=(256,))
+    return LLM.from_parts(model, byte_tokenizer(special=["<eos>"]), **{"max_num_seqs": 4, **settings})
+
+
+def run(scenario, llm=None, **settings):
+    """A scenario with an engine that is closed in the end; its thread is gone then."""
+
+    async def main():
+        engine = AsyncEngine(llm or make_llm(), **settings)
+        try:
+            return await scenario(engine)
+        finally:
+            await engine.close()
+
+    result = asyncio.run(main())
+    assert not [thread for thread in threading.enumerate() if thread.name == "decoding engine"]
+    return result
+
+
+async def until(condition):
+    """Wait for something that the engine's thread will do; a second is forever."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it did not happen")
+
+
+def test_many_at_once_get_what_each_gets_alone():
+    """Results and the sums of deltas are those of LLM.complete, for 30 requests at once."""
+    requests = [(f"prompt {i}", SamplingParams(seed=i, n=1 + i % 3, logprobs=1, max_tokens=i)) for i in range(30)]
+
+    async def scenario(engine):
+        async def streamed(prompt, params):
+            texts = [""] * params.n
+            async for delta in engine.stream(prompt, params):
+                texts[delta.index] += delta.text
+            return texts
+
+        results = await asyncio.gather(*(engine.complete(*request) for request in requests))
+        return results, await asyncio.gather(*(streamed(*request) for request in requests))
+
+    results, texts = run(scenario)
+    expected = [make_llm().complete(*request) for request in requests]
+    assert [result for (result,) in results] == expected
+    assert texts == [[choice.text for choice in result.choices] for result in expected]
+
+
+def test_several_prompts_are_one_request():
+    """Results in the order of the prompts, choices of a stream numbered prompt by prompt."""
+
+    async def scenario(engine):
+        params = [SamplingParams(n=2, seed=1), SamplingParams(seed=2)]
+        results = await engine.complete(["ab", "cd"], params)
+        ends = [delta.index async for delta in engine.stream(["ab", "cd"], params) if delta.finish_reason]
+        return results, ends
+
+    results, ends = run(scenario)
+    assert [len(result.choices) for result in results] == [2, 1]
+    assert sorted(ends) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("how", ["break", "cancel", "abort"])
+def test_whoever_goes_away_frees_everything(how):
+    """After one more step at most nothing runs, waits, or holds memory, whatever the way of leaving."""
+
+    async def scenario(engine):
+        handle = await engine.submit(["a", "b"], SamplingParams(n=40, max_tokens=500, ignore_eos=True), stream=True)
+
+        async def read():
+            async for _ in handle:
+                if how == "break":
+                    break
+
+        task = asyncio.create_task(read())
+        await until(lambda: handle._groups and engine.stats().num_sampled_tokens > (0 if how == "break" else 20))
+        if how == "cancel":
+            task.cancel()
+        elif how == "abort":
+            handle.abort()
+        await asyncio.wait([task])
+        await until(lambda: engine.stats().num_running == 0)
+        assert task.cancelled() if how == "cancel" else (task.exception() is None) == (how == "break")
+        return engine.stats()
+
+    stats = run(scenario)
+    assert (stats.num_waiting, stats.num_blocks_live) == (0, 0)
+
+
+def test_a_cancelled_wait_for_results_aborts():
+    """asyncio.wait_for on `complete` leaves nothing behind."""
+
+    async def scenario(engine):
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(engine.complete("a", SamplingParams(n=128, max_tokens=900, ignore_eos=True)), 0.05)
+        await until(lambda: engine.stats().num_running == 0)
+        return await engine.complete("ab", SamplingParams(seed=1))
+
+    (result,) = run(scenario)
+    assert result == make_llm().complete("ab", SamplingParams(seed=1))
+
+
+def test_what_is_wrong_is_said_at_once():
+    """Before anything is queued, by the errors of LLM.complete."""
+
+    async def scenario(engine):
+        for prompt, params, error in (
+            ("x" * 5000, None, ContextLengthError),
+            ("x", {"n": 1}, ParameterError),
+            ("x", SamplingParams(best_of=2), ParameterError),
+        ):
+            with pytest.raises(error):
+                await engine.submit(prompt, params, stream=True)
+        handle = await engine.submit("x", SamplingParams(max_tokens=1))
+        with pytest.raises(ParameterError, match="stream"):
+            async for _ in handle:
+                pass
+
+    run(scenario)
+    with pytest.raises(ParameterError, match="max_waiting=0"):
+        AsyncEngine(make_llm(), max_waiting=0)
+
+
+def test_the_line_is_bounded():
+    """What does not fit is refused with a time to wait, and those that were accepted are all served."""
+
+    async def scenario(engine):
+        async def one():
+            try:
+                return await engine.complete("ab", SamplingParams(seed=1, max_tokens=30, ignore_eos=True))
+            except OverloadedError as error:
+                refused.append(error)
+                return None
+
+        found = await asyncio.gather(*(one() for _ in range(200)))
+        return [result for result in found if result is not None], await one()
+
+    refused = []
+    accepted, later = run(scenario, max_waiting=8)
+    assert all(error.retry_after >= 1 and "try again" in str(error) for error in refused)
+    assert 8 <= len(accepted) < 200
+    assert all(result == later for result in accepted)
+
+
+def test_more_prompts_than_may_wait_are_taken_where_none_waits():
+    """No time to wait would help such a request; behind another one that waits it is refused."""
+    go_on = threading.Event()
+
+    def patient(token_ids, vocab_size):
+        assert token_ids[-1] != ord("!") or go_on.wait(30)
+        return hashed_logits()(token_ids, vocab_size)
+
+    async def scenario(engine):
+        params = SamplingParams(seed=1, max_tokens=3)
+        assert len(await engine.complete(["a", "b", "c"], params)) == 3
+        waiting = await engine.submit("!", params)
+        with pytest.raises(OverloadedError):
+            await engine.submit(["a", "b", "c"], params)
+        go_on.set()
+        await waiting.results()
+
+    run(scenario, make_llm(patient), max_waiting=2)
+
+
+def test_closing_waits_and_then_ends_the_rest():
+    """A short request gets its time, an endless one an EngineClosedError, a new one is refused."""
+
+    def slow(token_ids, vocab_size):
+        threading.Event().wait(0.002)
+        return hashed_logits()(token_ids, vocab_size)
+
+    async def scenario(engine):
+        short = await engine.submit("a", SamplingParams(seed=1, max_tokens=3, ignore_eos=True))
+        endless = await engine.submit("b", ENDLESS)
+        closing = asyncio.create_task(engine.close(grace=0.3))
+        assert len((await short.results())[0].choices[0].token_ids) == 3
+        with pytest.raises(EngineClosedError):
+            await engine.submit("c")
+        with pytest.raises(EngineClosedError):
+            await endless.results()
+        await closing
+
+    run(scenario, make_llm(slow))
+
+
+def test_errors_of_a_choice():
+    """Raised by default; with "status" they are in the result, and in the last delta."""
+
+    def bad(token_ids, vocab_size):
+        logits = hashed_logits()(token_ids, vocab_size)
+        return logits * float("nan") if len(token_ids) > 3 else logits
+
+    async def scenario(engine):
+        with pytest.raises(NonFiniteLogitsError):
+            await engine.complete("ab")
+        with pytest.raises(NonFiniteLogitsError):
+            async for _ in engine.stream("ab"):
+                pass
+        (result,) = await engine.complete("ab", on_error="status")
+        deltas = [delta async for delta in engine.stream("ab", on_error="status")]
+        return result.choices[0], deltas[-1]
+
+    choice, delta = run(scenario, make_llm(bad))
+    assert choice.finish_reason == delta.finish_reason == "error"
+
+
+def test_a_model_that_raises_fails_the_step_and_not_the_engine():
+    """Everybody in the step gets an EngineError with the cause; the next request is served."""
+    broken = threading.Event()
+
+    def script(token_ids, vocab_size):
+        if broken.is_set():
+            raise OSError("the disk is gone")
+        return hashed_logits()(token_ids, vocab_size)
+
+    async def scenario(engine):
+        handle = await engine.submit("a", ENDLESS, stream=True)
+        deltas = []
+        async for delta in handle:
+            deltas.append(delta)
+            broken.set()
+        broken.clear()
+        results = await engine.complete("ab", SamplingParams(seed=1))
+        await until(lambda: engine.stats().num_blocks_live == 0)
+        return deltas[-1].error, results
+
+    error, (result,) = run(scenario, make_llm(script))
+    assert isinstance(error, EngineError)
+    assert isinstance(error.__cause__, OSError)
+    assert result == make_llm().complete("ab", SamplingParams(seed=1))
+
+
+def test_llm_and_async_engine_share_one_model():
+    """A blocking call from another thread, in the middle of streams, changes nothing for either."""
+    llm = make_llm()
+    params = SamplingParams(seed=3, max_tokens=50, ignore_eos=True)
+
+    async def scenario(engine):
+        streams = [asyncio.create_task(engine.complete(f"s{i}", params)) for i in range(6)]
+        calls = [asyncio.to_thread(llm.complete, f"c{i}", params) for i in range(6)]
+        return await asyncio.gather(*calls), [(await stream)[0] for stream in streams]
+
+    calls, streams = run(scenario, llm)
+    alone = make_llm()
+    assert calls == [alone.complete(f"c{i}", params) for i in range(6)]
+    assert streams == [alone.complete(f"s{i}", params) for i in range(6)]

@@ -1,0 +1,98 @@
+"""The public Hypothesis strategies: what they promise, and that what they make shrinks to something readable."""
+
+import numpy as np
+from hypothesis import Phase, find, given, settings
+from hypothesis import strategies as st
+
+from decoding.reference.dry import dry_penalties
+from decoding.reference.masks import completed_ngrams
+from decoding.sampling.stages import PROFILES
+from decoding.testing import (
+    SamplingProblem,
+    bitmasks,
+    logits_batches,
+    logits_rows,
+    sampling_params,
+    sampling_problems,
+    sampling_states,
+    vocab_sizes,
+)
+
+QUICK = settings(derandomize=True, database=None, max_examples=300)
+
+
+@given(st.data())
+def test_rows_are_legal(data):
+    """float32 [vocab], no NaN or +inf unless asked for, something to draw."""
+    vocab_size = data.draw(vocab_sizes(large=True))
+    row = data.draw(logits_rows(vocab_size))
+    assert (row.dtype, row.shape) == (np.float32, (vocab_size,))
+    assert not (np.isnan(row) | (row == np.inf)).any()
+    assert np.isfinite(row).any()
+
+
+def test_the_corners_are_reached():
+    """Ties, bans, one survivor, subnormals, huge spreads; NaN and +inf where asked for."""
+    found = {
+        "ties": lambda row: len(np.unique(row)) < len(row),
+        "bans": lambda row: (row == -np.inf).sum() > 10,
+        "survivor": lambda row: (row > -np.inf).sum() == 1,
+        "subnormal": lambda row: (abs(row[row != 0]) < np.finfo(np.float32).smallest_normal).any(),
+        "spread": lambda row: row.max() > 1e37 and np.any((row < -1e37) & np.isfinite(row)),
+    }
+    for name, condition in found.items():
+        assert condition(find(logits_rows(65), condition, settings=QUICK)), name
+    for condition in (np.isnan, np.isposinf):
+        row = find(logits_rows(65, nonfinite=True), lambda row, c=condition: c(row).any(), settings=QUICK)
+        assert condition(row).any(), condition.__name__
+
+
+def test_every_kind_of_problem_is_reached():
+    """Among 1,500: each profile, mirostat on its way, several modes, repetitions for DRY, n-grams that are banned."""
+    found = set()
+
+    @settings(QUICK, phases=[Phase.generate], max_examples=1500)  # what is drawn depends on the modules that are loaded
+    @given(sampling_problems(max_rows=1))
+    def look_at(problem):
+        (state,), params = problem.states, problem.states[0].params
+        context = [*state.prompt_token_ids, *state.output_token_ids]
+        found.add(problem.sampler.profile.name)
+        found.update(["mirostat"] if state.mirostat_mu not in (None, 2 * (params.mirostat_tau or 0)) else [])
+        found.update(["modes"] if len(params.logprobs_modes) > 1 else [])
+        found.update(["dry"] if dry_penalties(params, context) else [])
+        found.update(["ngram"] if completed_ngrams(context, params.no_repeat_ngram_size) else [])
+
+    look_at()
+    assert found == {*PROFILES, "mirostat", "modes", "dry", "ngram"}
+
+
+def test_rows_shrink_to_what_matters():
+    """A row that must have one banned token, and only one, shrinks to zeros and that token."""
+    row = find(logits_rows(64), lambda row: (row == -np.inf).sum() == 1, settings=QUICK)
+    assert np.count_nonzero(row) == 1
+
+
+def test_problems_shrink_to_one_token():
+    """The simplest problem is one row of one token, all parameters neutral."""
+    problem = find(sampling_problems(max_rows=1), lambda problem: True, settings=settings(QUICK, max_examples=10))
+    assert problem.logits.tolist() == [[0.0]]
+    assert "SamplingParams(max_tokens=None, seed=0)" in repr(problem)
+
+
+@given(st.data())
+def test_ids_and_masks_fit_the_vocabulary(data):
+    """Whatever is made for a vocabulary is accepted for it."""
+    vocab_size = data.draw(vocab_sizes())
+    assert data.draw(bitmasks(vocab_size)).shape == (-(-vocab_size // 32),)
+    assert data.draw(sampling_params(vocab_size)).seed is not None
+    data.draw(sampling_states(vocab_size)).check_vocab(vocab_size)
+    assert data.draw(logits_batches(vocab_size, 2)).shape == (2, vocab_size)
+
+
+@given(sampling_problems())
+def test_problems_show_themselves(problem: SamplingProblem):
+    """A failing example prints all that is needed to write it down: logits, parameters, histories, masks."""
+    text = repr(problem)
+    assert text.startswith(f"Sampler({problem.logits.shape[1]}, ")
+    assert text.count("\n") >= len(problem.states)
+    assert f"seed={problem.states[0].seed}" in text

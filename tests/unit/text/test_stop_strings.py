@@ -1,0 +1,112 @@
+"""StopMatcher: where a text ends, and how much of it must wait."""
+
+import time
+
+import pytest
+
+from decoding.errors import ParameterError
+from decoding.text.stop_strings import StopAutomaton, StopMatch, StopMatcher
+
+
+def test_finds_the_stop_string_across_pieces():
+    """A stop string cut by the pieces is found where it stands in the whole."""
+    matcher = StopMatcher("END")
+    assert matcher.feed(b"the E") is None
+    assert matcher.feed(b"N") is None
+    assert matcher.feed(b"D is here") == StopMatch(4, 7, "END")
+    assert matcher.num_bytes == 7
+
+
+@pytest.mark.parametrize(
+    ("stops", "text", "expected"),
+    [
+        (["abc", "b"], b"xabc", StopMatch(2, 3, "b")),  # the earliest end wins, though the other starts earlier
+        (["bc", "abc", "c"], b"xabc", StopMatch(1, 4, "abc")),  # of equal ends the earliest start
+        (["c", "abc", "bc"], b"xabc", StopMatch(1, 4, "abc")),  # in whatever order they are given
+        (["aab"], b"aaab", StopMatch(1, 4, "aab")),  # a failed attempt is picked up in its middle
+        (["abcd", "bce"], b"abce", StopMatch(1, 4, "bce")),  # also by another stop string
+        (["\u2019"], "it\u2019s".encode(), StopMatch(2, 5, "\u2019")),  # offsets are bytes
+        (["a", "a"], b"ba", StopMatch(1, 2, "a")),
+    ],
+)
+def test_the_winner(stops, text, expected):
+    """Earliest end, then earliest start."""
+    assert StopMatcher(stops).feed(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("stops", "text", "held"),
+    [
+        (["abc"], b"xxab", 2),
+        (["abc"], b"abx", 0),
+        (["aab"], b"aaa", 2),  # not three: the first a cannot be part of a match any more
+        (["abcd", "bcx"], b"abc", 3),
+        (["abcd", "bcx"], b"xbc", 2),
+        (["\u2019"], b"it\xe2\x80", 2),
+        ([], b"anything", 0),
+    ],
+)
+def test_holds_back_what_may_become_a_match(stops, text, held):
+    """Held is the longest suffix of the text that is a proper prefix of some stop string, no more."""
+    matcher = StopMatcher(stops)
+    assert matcher.feed(text) is None
+    assert matcher.held == held
+
+
+def test_an_ignored_match_does_not_count_but_a_later_one_may_overlap_it():
+    """`ignore` looks away from matches that end in the piece; one that only begins there still counts."""
+    matcher = StopMatcher(["aba", "abac"])
+    assert matcher.feed(b"aba", ignore=True) is None
+    assert matcher.held == 3  # abac may follow, and so may aba from the last a
+    assert matcher.feed(b"c") == StopMatch(0, 4, "abac")
+    matcher = StopMatcher("aba")
+    matcher.feed(b"aba", ignore=True)
+    assert matcher.held == 1
+    assert matcher.feed(b"ba") == StopMatch(2, 5, "aba")
+
+
+def test_nothing_changes_after_a_match():
+    """The text is over: later bytes are neither counted nor looked at."""
+    matcher = StopMatcher("x")
+    first = matcher.feed(b"ax")
+    assert matcher.feed(b"more x") == first == matcher.match
+    assert (matcher.num_bytes, matcher.held) == (2, 0)
+
+
+def test_an_empty_stop_string_is_an_error():
+    """It would match before the first byte of every text."""
+    with pytest.raises(ParameterError, match=r"stop=\['a', ''\]: must be a string or several, none of them empty"):
+        StopMatcher(["a", ""])
+
+
+@pytest.mark.parametrize("stops", [[1], b"a", ["a", None], 3, ["\ud800"]])
+def test_a_stop_that_is_no_text_is_an_error(stops):
+    """Numbers, bytes, lone surrogates: one error that names the parameter."""
+    with pytest.raises(ParameterError, match="stop="):
+        StopMatcher(stops)
+
+
+@pytest.mark.parametrize("data", ["text", [1], None])
+def test_what_is_fed_must_be_bytes(data):
+    """Text would be counted in characters, so it is refused, also where there are no stop strings."""
+    for stops in ([], ["a"]):
+        with pytest.raises(ParameterError, match="data="):
+            StopMatcher(stops).feed(data)
+
+
+def test_matchers_can_share_an_automaton():
+    """The automaton holds no state of any text."""
+    automaton = StopAutomaton(["ab"])
+    one, two = StopMatcher(automaton), StopMatcher(automaton)
+    one.feed(b"a")
+    assert two.feed(b"b") is None
+    assert one.feed(b"b") == StopMatch(0, 2, "ab")
+
+
+@pytest.mark.parametrize("text", [b"a" * 100_000, (b"a" * 990 + b"c") * 101, b"ab" * 50_000])
+def test_time_is_linear(text):
+    """16 stop strings of 1 kB that almost match everywhere: quadratic work would take minutes, linear takes 30 ms."""
+    stops = ["a" * (999 - i) + "b" * (i + 1) + "!" for i in range(16)]
+    start = time.perf_counter()
+    assert StopMatcher(stops).feed(text) is None
+    assert time.perf_counter() - start < 2.0

@@ -1,0 +1,149 @@
+"""Bytes of tokens, for every kind of `decoder` section, against the `tokenizers` library's own decoding."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer as Library
+from tokenizers.pre_tokenizers import ByteLevel
+
+from decoding.errors import TokenizerError
+from decoding.text.token_decoder import PieceJoiner, PieceRules
+
+VOCABULARY = [
+    *("a", "b", "the", " ", "  ", "▁", "▁▁", "▁a", "a▁b", "##ing", "##", ".", ",", "'s", "do", "not", "n't"),
+    *("<0x0A>", "<0x20>", "<0x41>", "<0xE2>", "<0x96>", "<0x81>", "<0xC3>", "<0xA9>", "<0xZZ>", "é", "Ġ", "Ġa"),
+    *("Ã", "©", "x y", "</w>", "a</w>", "🦙", "_", "x_"),
+]
+
+METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+SPACES = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+BYTES = {"type": "ByteFallback"}
+FUSE = {"type": "Fuse"}
+STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+CTC = {"type": "CTC", "pad_token": "_", "word_delimiter_token": "▁", "cleanup": True}
+WORD_END = {"type": "BPEDecoder", "suffix": "</w>"}
+
+
+def _sequence(*decoders: Any) -> Any:
+    return {"type": "Sequence", "decoders": list(decoders)}
+
+
+def _library(decoder: Any) -> Library:
+    vocabulary = {text: index for index, text in enumerate(VOCABULARY)}
+    model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "a"}
+    return Library.from_str(
+        json.dumps(
+            {
+                "version": "1.0",
+                "truncation": None,
+                "padding": None,
+                "added_tokens": [],
+                "normalizer": None,
+                "pre_tokenizer": None,
+                "post_processor": None,
+                "decoder": decoder,
+                "model": model,
+            }
+        )
+    )
+
+
+def _joined(section: Any, texts: list[str]) -> bytes:
+    joiner = PieceJoiner(PieceRules(section))
+    return b"".join(map(joiner.append, texts))
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        None,
+        BYTE_LEVEL,
+        FUSE,
+        BYTES,
+        METASPACE,
+        METASPACE | {"prepend_scheme": "first"},
+        METASPACE | {"prepend_scheme": "never"},
+        METASPACE | {"replacement": "_"},
+        {"type": "WordPiece", "prefix": "##", "cleanup": False},
+        {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        SPACES,
+        {"type": "Replace", "pattern": {"String": "a"}, "content": "xyz"},
+        _sequence(SPACES, BYTES, FUSE, STRIP),
+        _sequence(SPACES, BYTES, FUSE, STRIP | {"start": 3}),
+        _sequence(SPACES, BYTES, FUSE),
+        _sequence(SPACES, FUSE, STRIP),
+        _sequence(BYTES, METASPACE),
+        _sequence(BYTE_LEVEL, STRIP),
+        _sequence(_sequence(SPACES), _sequence(FUSE, FUSE)),
+        CTC,
+        CTC | {"cleanup": False},
+        _sequence(CTC, FUSE),
+        _sequence(CTC, FUSE, STRIP),
+        WORD_END,
+        _sequence(SPACES, STRIP),
+        _sequence(SPACES, STRIP | {"start": 2, "stop": 0, "content": "a"}),
+    ],
+    ids=lambda decoder: "none" if decoder is None else decoder["type"],
+)
+def test_pieces_add_up_to_the_librarys_text(decoder: Any) -> None:
+    """All lists of up to three tokens: where the bytes are UTF-8, they are the library's text."""
+    library = _library(decoder)
+    compared = 0
+    lists = itertools.chain.from_iterable(itertools.product(range(len(VOCABULARY)), repeat=size) for size in (0, 1, 2))
+    threes = itertools.product(range(0, len(VOCABULARY), 2), range(1, len(VOCABULARY), 3), range(len(VOCABULARY)))
+    for ids in itertools.chain(lists, threes):
+        data = _joined(decoder, [VOCABULARY[index] for index in ids])
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            continue
+        assert text == library.decode(list(ids)), [VOCABULARY[index] for index in ids]
+        compared += 1
+    assert compared > 5000
+
+
+def test_stripping_is_linear_in_the_text() -> None:
+    """A token of a million spaces, all of which are to go (with a copy of the rest for each, it would take seconds)."""
+    many = _sequence(SPACES, FUSE, STRIP | {"start": 2**62})
+    assert _joined(many, ["\u2581" * 1_000_000, "\u2581", "\u2581a"]) == b"a"
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        _sequence(SPACES, CTC),
+        _sequence(WORD_END, SPACES),
+        _sequence(WORD_END, WORD_END),
+        WORD_END | {"suffix": ""},
+        {"type": "Replace", "pattern": {"Regex": "a+"}, "content": "b"},
+        {"type": "Invented"},
+        _sequence(FUSE, SPACES),
+        _sequence(FUSE, STRIP, STRIP),
+        _sequence(FUSE, STRIP | {"stop": 1}),
+        _sequence(FUSE, METASPACE),
+        _sequence(FUSE, BYTE_LEVEL),
+        _sequence(BYTES, BYTE_LEVEL),
+        _sequence(BYTES, STRIP),
+        _sequence(BYTES, {"type": "WordPiece", "prefix": "##", "cleanup": False}),
+        _sequence(CTC, STRIP),
+        _sequence(WORD_END, STRIP),
+    ],
+    ids=lambda decoder: decoder["type"],
+)
+def test_what_cannot_be_done_token_by_token_is_said(decoder: Any) -> None:
+    """A decoder that looks at other tokens, or one that is unknown, is a TokenizerError and not a wrong text."""
+    with pytest.raises(TokenizerError, match="cannot be applied token by token"):
+        PieceRules(decoder)
+
+
+def test_every_byte_has_its_letter_in_the_byte_level_alphabet() -> None:
+    """The alphabet of GPT-2: 256 letters, one for each byte, the space written as U+0120."""
+    rules = PieceRules(BYTE_LEVEL)
+    singles = {rules.piece(letter, first=False) for letter in ByteLevel.alphabet()}
+    assert singles == {bytes([byte]) for byte in range(256)}
+    assert rules.piece("\u0120a", first=False) == b" a"
