@@ -66,7 +66,7 @@ static void sample_row(const decoding_batch *batch, int32_t i, dk_workspace *wor
 static int32_t run(const decoding_batch *batch, double *probabilities) {
   dk_workspace workspace;
   int32_t failed = 0;
-  uint64_t host = dk_fpenv_pin();
+  uint64_t host = dk_float_env_pin();
   for (int32_t i = 0; i < batch->num_rows; i++) {
     const decoding_row *row = batch->rows[i];
     int64_t edits = (int64_t)row->num_history + row->num_bias + row->num_context;
@@ -78,7 +78,7 @@ static int32_t run(const decoding_batch *batch, double *probabilities) {
                            &batch->results[i], probabilities + (size_t)i * (size_t)batch->vocab_size);
     failed |= batch->results[i].status != DECODING_OK;
   }
-  dk_fpenv_restore(host);
+  dk_float_env_restore(host);
   return failed ? DECODING_ROW_FAILED : DECODING_OK;
 }
 

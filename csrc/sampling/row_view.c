@@ -30,7 +30,7 @@ float *dk_fetch_copy(const dk_view *view, int32_t block) {
   if (words != NULL)
     view->kernel->mask(copy, words);
   if (view->is_shaped)
-    view->kernel->shape(copy, &view->shape);
+    view->kernel->smooth(copy, &view->shape);
   return copy;
 }
 
@@ -74,7 +74,7 @@ float dk_shaped(const dk_view *view, float logit) {
   float block[DK_BLOCK];
   for (int32_t i = 0; i < DK_BLOCK; i++)
     block[i] = logit;
-  view->kernel->shape(block, &view->shape);
+  view->kernel->smooth(block, &view->shape);
   return block[0];
 }
 
@@ -113,7 +113,7 @@ void dk_peek(const dk_view *view, float *values) {
     }
     view->kernel->widen(runs, view->dtype, DK_BLOCK, values + i);
     if (view->is_shaped)
-      view->kernel->shape(values + i, &view->shape);
+      view->kernel->smooth(values + i, &view->shape);
   }
 }
 
@@ -163,7 +163,7 @@ dk_view dk_view_list(const dk_view *view, dk_entries entries, int32_t n, float *
   return list;
 }
 
-dk_view dk_view_shaped(const dk_view *view, dk_shape shape) {
+dk_view dk_view_shaped(const dk_view *view, dk_smoothing shape) {
   dk_view shaped = *view;
   float *block_max = view->workspace->shaped_max;
   shaped.is_shaped = 1;
@@ -171,7 +171,7 @@ dk_view dk_view_shaped(const dk_view *view, dk_shape shape) {
   shaped.shape = shape;
   memcpy(block_max, view->block_max, (size_t)padded(view->num_blocks) * sizeof *block_max);
   for (int32_t i = 0; i < view->num_blocks; i += DK_BLOCK) /* monotone: maxima stay maxima */
-    view->kernel->shape(block_max + i, &shape);
+    view->kernel->smooth(block_max + i, &shape);
   shaped.block_max = block_max;
   shaped.max = dk_largest(view->kernel, block_max, view->num_blocks);
   return shaped;

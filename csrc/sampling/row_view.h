@@ -22,7 +22,7 @@ typedef struct dk_view {
   int32_t is_shaped;
   int32_t num_plain;    /* blocks up to here are used as they lie: nothing lies over any of them */
   int32_t plain_search; /* mass.c and select.c take the slow and simple way */
-  dk_shape shape;       /* where is_shaped */
+  dk_smoothing shape;   /* where is_shaped */
   const int32_t *ids;   /* null: token ids are places in the row; else the ids of the tokens that a list holds */
   const uint32_t *mask; /* null: nothing is masked */
   const float *block_max;
@@ -46,7 +46,7 @@ dk_failure dk_view_raw(dk_view *view, const decoding_batch *batch, const void *l
 dk_failure dk_view_edited(dk_view *view, const dk_view *raw, const decoding_batch *batch, const decoding_row *row);
 
 /* Logits become exponents: d of kernel.h, whose largest is 0. */
-dk_view dk_view_shaped(const dk_view *view, dk_shape shape);
+dk_view dk_view_shaped(const dk_view *view, dk_smoothing shape);
 
 /* Block maxima, searched like a row themselves. */
 dk_view dk_view_maxima(const dk_view *view);

@@ -53,7 +53,7 @@ void dk_apply_top_n_sigma(dk_distribution *d, const decoding_batch *batch) {
 }
 
 /* Logits become exponents. What has been dropped before would not be a prefix of them: rounding makes ties. */
-static void reshape(dk_distribution *d, dk_shape shape) {
+static void reshape(dk_distribution *d, dk_smoothing shape) {
   int32_t is_whole = d->view.ids == NULL && d->kept.value == dk_prefix_all().value && d->kept.last_id == INT32_MAX;
   if (!is_whole)
     dk_make_list(d);
@@ -64,7 +64,7 @@ static void reshape(dk_distribution *d, dk_shape shape) {
   }
   dk_workspace *workspace = d->view.workspace;
   for (int32_t i = 0; i < d->view.vocab_size; i += DK_BLOCK)
-    d->view.kernel->shape(workspace->survivors.values + i, &shape);
+    d->view.kernel->smooth(workspace->survivors.values + i, &shape);
   d->view = dk_view_list(&d->view, workspace->survivors, d->view.vocab_size, workspace->survivor_max);
 }
 
@@ -72,7 +72,7 @@ static void reshape(dk_distribution *d, dk_shape shape) {
  * s = (curve - 1) / 2. */
 static void apply_smoothing(dk_distribution *d) {
   double f = (double)d->row->smoothing_factor, curve = (double)d->row->smoothing_curve;
-  reshape(d, (dk_shape){d->edited->max, (float)(-f * (3.0 - curve) / 2.0), (float)(f * (curve - 1.0) / 2.0)});
+  reshape(d, (dk_smoothing){d->edited->max, (float)(-f * (3.0 - curve) / 2.0), (float)(f * (curve - 1.0) / 2.0)});
 }
 
 /* llama.cpp's entropy-based temperature: between T - R and T + R, by the entropy's share of the largest possible. */

@@ -217,7 +217,7 @@ static dk_survey survey(const dk_search *s, float low, float high) {
     dk_split part = s->view->kernel->split(slice.block, slice.low, s->scale, middle, high, block * DK_BLOCK, rest);
     found.total += part.all;
     found.above += s->sums[block] = part.above;
-    n += part.between;
+    n += part.num_between;
   }
   starts[s->view->num_blocks] = n;
   for (int32_t i = 0; s->view->ids != NULL && i < n; i++)

@@ -22,7 +22,7 @@ dk_list dk_list_of(const dk_view *view, int32_t n, const dk_scale *scale) {
 /* What a search has narrowed a list to: n values and weights, with -inf and 0 up to whole blocks. */
 typedef struct dk_rest {
   const dk_kernel *kernel;
-  dk_weighed from;
+  dk_weighted from;
   int32_t n;
 } dk_rest;
 
@@ -30,7 +30,7 @@ static dk_rest all_of(const dk_list *list) {
   return (dk_rest){list->view->kernel, {list->entries.values, list->entries.weights}, list->n};
 }
 
-static dk_weighed at(dk_weighed from, int32_t i) { return (dk_weighed){from.values + i, from.weights + i}; }
+static dk_weighted at(dk_weighted from, int32_t i) { return (dk_weighted){from.values + i, from.weights + i}; }
 
 static dk_tally tally(const dk_rest *rest, float value) {
   dk_tally total = {0, 0};
@@ -43,7 +43,7 @@ static dk_tally tally(const dk_rest *rest, float value) {
 }
 
 /* The values within [low, high], at `to`. */
-static dk_rest narrowed(dk_rest rest, float low, float high, dk_weighed to) {
+static dk_rest narrowed(dk_rest rest, float low, float high, dk_weighted to) {
   int32_t n = 0;
   for (int32_t i = 0; i < rest.n; i += DK_BLOCK)
     n += rest.kernel->narrow(at(rest.from, i), low, high, at(to, n));
@@ -88,7 +88,7 @@ static float middle_of(float low, float high) {
 
 int32_t dk_search_list(const dk_list *list, uint64_t target, dk_threshold *threshold) {
   dk_rest rest = all_of(list);
-  dk_weighed to = at(rest.from, whole_blocks(list->n)); /* behind the list, which stays as it is */
+  dk_weighted to = at(rest.from, whole_blocks(list->n)); /* behind the list, which stays as it is */
   float low = -FLT_MAX, high = FLT_MAX;
   double share = 0.5;
   for (int32_t step = 0; rest.n > 0; step++) {
@@ -118,7 +118,7 @@ uint64_t dk_list_mass(const dk_list *list) {
 
 void dk_spread_list(const dk_list *list, float low, uint64_t *sums) {
   const int32_t *starts = list->view->workspace->list_start;
-  dk_weighed all = {list->entries.values, list->entries.weights};
+  dk_weighted all = {list->entries.values, list->entries.weights};
   for (int32_t block = 0; block < list->view->num_blocks; block++)
     if (starts[block] < starts[block + 1])
       sums[block] += list->view->kernel->sum(at(all, starts[block]), starts[block + 1] - starts[block], low);
@@ -136,7 +136,7 @@ static int32_t first_equal(const dk_list *list, float value) {
 /* The first of the equals that make up for what is missing, block by block, then one by one. */
 dk_prefix dk_end_in_list(const dk_list *list, dk_threshold end, uint64_t *sums) {
   const int32_t *starts = list->view->workspace->list_start;
-  dk_weighed all = {list->entries.values, list->entries.weights};
+  dk_weighted all = {list->entries.values, list->entries.weights};
   int32_t i = first_equal(list, end.value), block = 0;
   float over = dk_next_above(end.value);
   dk_spread_list(list, over, sums);

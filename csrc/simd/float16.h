@@ -1,6 +1,6 @@
 /* One 16-bit float as a float32, exactly. */
-#ifndef DK_HALF_H
-#define DK_HALF_H
+#ifndef DK_FLOAT16_H
+#define DK_FLOAT16_H
 
 #include <stdint.h>
 #include <string.h>
