@@ -5,15 +5,9 @@
 #include "decoding.h"
 #include "sampling/philox.h"
 #include "sampling/pipeline.h"
+#include "sampling/stages.h"
 #include "sampling/validate.h"
 #include "simd/float_env.h"
-
-size_t decoding_workspace_size(int32_t vocab_size, int64_t max_edits) {
-  dk_workspace layout;
-  if (vocab_size < 1 || vocab_size > DECODING_MAX_VOCAB_SIZE || max_edits < 0 || max_edits > INT32_MAX)
-    return 0;
-  return dk_workspace_layout(vocab_size, max_edits, NULL, &layout);
-}
 
 void decoding_philox4x64(const uint64_t counter[4], const uint64_t key[2], uint64_t out[4]) {
   dk_philox4x64(counter, key, out);
@@ -82,50 +76,20 @@ static int32_t run(const decoding_batch *batch, double *probabilities) {
   return failed ? DECODING_ROW_FAILED : DECODING_OK;
 }
 
-/* The stages as numbers of decoding.h, in the default order. */
-static const int32_t DEFAULT_STAGES[] = {
-    DECODING_STAGE_REPETITION_PENALTY,
-    DECODING_STAGE_FREQUENCY_PRESENCE,
-    DECODING_STAGE_DRY,
-    DECODING_STAGE_CONTEXT_FREQUENCY_PENALTY,
-    DECODING_STAGE_LOGIT_BIAS,
-    DECODING_STAGE_HARD_MASKS,
-    DECODING_STAGE_TEMPERATURE,
-    DECODING_STAGE_TOP_K,
-    DECODING_STAGE_TOP_P,
-    DECODING_STAGE_MIN_P,
-    DECODING_STAGE_TYPICAL_P,
-    DECODING_STAGE_TOP_N_SIGMA,
-    DECODING_STAGE_EPSILON_CUTOFF,
-    DECODING_STAGE_ETA_CUTOFF,
-    DECODING_STAGE_TOP_A,
-    DECODING_STAGE_XTC,
-    DECODING_STAGE_MIROSTAT,
-};
-
-static decoding_batch with_stages(const decoding_batch *batch) {
-  decoding_batch filled = *batch;
-  if (filled.stages == NULL) {
-    filled.stages = DEFAULT_STAGES;
-    filled.num_stages = (int32_t)(sizeof DEFAULT_STAGES / sizeof DEFAULT_STAGES[0]);
-  }
-  return filled;
-}
-
 int32_t decoding_sample(const decoding_batch *batch) {
-  int32_t status = dk_check_batch(batch);
+  int32_t status = dk_validate_batch(batch);
   if (status != DECODING_OK)
     return status;
-  decoding_batch filled = with_stages(batch);
+  decoding_batch filled = dk_with_stages(batch);
   return run(&filled, NULL);
 }
 
 int32_t decoding_probabilities(const decoding_batch *batch, double *probabilities) {
-  int32_t status = dk_check_batch(batch);
+  int32_t status = dk_validate_batch(batch);
   if (status == DECODING_OK && probabilities == NULL && batch->num_rows > 0)
     status = DECODING_BAD_ARGUMENT;
   if (status != DECODING_OK || batch->num_rows == 0)
     return status;
-  decoding_batch filled = with_stages(batch);
+  decoding_batch filled = dk_with_stages(batch);
   return run(&filled, probabilities);
 }

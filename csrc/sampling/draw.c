@@ -72,7 +72,7 @@ static int32_t draw_by_rejection(const dk_distribution *d) {
     int32_t block = first_over(ends, d->view.num_blocks, below(total, words[0]));
     uint64_t largest = ends[block] - (block > 0 ? ends[block - 1] : 0);
     int32_t place = block * DK_BLOCK + (int32_t)below(DK_BLOCK, words[1]);
-    if (place < d->view.vocab_size && below(largest, words[2]) < weight_at(d, place))
+    if (place < d->view.num_elements && below(largest, words[2]) < weight_at(d, place))
       return place;
   }
 }

@@ -7,7 +7,7 @@
 double dk_logprob(dk_distribution *d, float logit, int32_t token_id) {
   if (d->point >= 0)
     return token_id == d->point ? 0.0 : -INFINITY;
-  int32_t place = logit == -INFINITY ? -1 : dk_place(&d->view, token_id);
+  int32_t place = logit == -INFINITY ? -1 : dk_index_of(&d->view, token_id);
   if (place < 0 || !dk_prefix_has(d->kept, dk_value(&d->view, place), token_id))
     return -INFINITY;
   return dk_exponent(d, logit) - dk_log_total(d) + 0.0; /* never -0: which zero is the maximum depends on the set */

@@ -5,6 +5,7 @@
 
 #include "decoding.h"
 #include "sampling/distribution.h"
+#include "sampling/edited_view.h"
 #include "sampling/log_exp.h"
 
 static void fail(decoding_result *result, dk_failure failure) {

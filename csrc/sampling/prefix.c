@@ -35,7 +35,7 @@ int32_t dk_prefix_has(dk_prefix prefix, float value, int32_t token_id) {
 /* Only the block in which the ties end has to be copied. */
 dk_slice dk_slice_of(const dk_view *view, dk_prefix prefix, int32_t block) {
   int32_t takes_all = prefix.last_id == INT32_MAX;
-  int32_t ties = takes_all ? 0 : dk_places_up_to(view, prefix.last_id) - block * DK_BLOCK;
+  int32_t ties = takes_all ? 0 : dk_num_ids_up_to(view, prefix.last_id) - block * DK_BLOCK;
   if (takes_all || ties >= DK_BLOCK)
     return (dk_slice){dk_fetch(view, block), prefix.value};
   if (ties <= 0)

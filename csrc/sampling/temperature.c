@@ -57,15 +57,15 @@ static void reshape(dk_distribution *d, dk_smoothing shape) {
   int32_t is_whole = d->view.ids == NULL && d->kept.value == dk_prefix_all().value && d->kept.last_id == INT32_MAX;
   if (!is_whole)
     dk_make_list(d);
-  d->base = dk_view_shaped(&d->base, shape);
+  d->base = dk_view_smoothed(&d->base, shape);
   if (is_whole) {
     d->view = d->base;
     return;
   }
   dk_workspace *workspace = d->view.workspace;
-  for (int32_t i = 0; i < d->view.vocab_size; i += DK_BLOCK)
+  for (int32_t i = 0; i < d->view.num_elements; i += DK_BLOCK)
     d->view.kernel->smooth(workspace->survivors.values + i, &shape);
-  d->view = dk_view_list(&d->view, workspace->survivors, d->view.vocab_size, workspace->survivor_max);
+  d->view = dk_view_list(&d->view, workspace->survivors, d->view.num_elements, workspace->survivor_max);
 }
 
 /* f and curve of text-generation-webui's quadratic sampling: d' = d^2 (s f d - k f), k = (3 - curve) / 2,

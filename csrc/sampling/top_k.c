@@ -65,7 +65,7 @@ static int32_t cut_list(const dk_entries *list, int32_t n, dk_prefix prefix) {
 
 int32_t dk_list_first(const dk_view *view, int64_t k, int32_t with_ties) {
   const dk_entries *entries = &view->workspace->list;
-  if (k > view->num_blocks || view->plain_search)
+  if (k > view->num_blocks || view->use_plain_search)
     return dk_gather(view, tied(first_k(view, -FLT_MAX, k), with_ties), *entries);
   dk_view maxima = dk_view_maxima(view);
   float bound = dk_value_of(dk_key_of_kth(&maxima, dk_key_of(-FLT_MAX), dk_key_of(view->max), k));

@@ -145,7 +145,7 @@ static const float *take_sample(const dk_search *s, dk_prefix above, const dk_li
   float least = above.value;
   uint32_t *bins = s->view->workspace->keys;
   int32_t counts[NUM_COUNTERS][NUM_BINS + 1] = {{0}}; /* one more, for what is not in the sample */
-  dk_peek(s->view, values);
+  dk_sample_values(s->view, values);
   for (int32_t i = 0; i < DK_SAMPLE_SIZE; i += 7) /* some will do: what is less goes into the last bin */
     least = values[i] < least && values[i] >= s->within.value ? values[i] : least;
   sample->top = above.value;
@@ -177,7 +177,7 @@ static double error_squared(const dk_sample *sample, double squares_above, doubl
 }
 
 static dk_bracket bracket_of(const dk_search *s, const dk_sample *sample, uint64_t head_mass) {
-  double p = (double)s->top_p, head = (double)head_mass * DK_SAMPLE_SIZE / s->view->vocab_size;
+  double p = (double)s->top_p, head = (double)head_mass * DK_SAMPLE_SIZE / s->view->num_elements;
   double needed = p * (head + sample->all.mass) - head; /* of the sample's mass */
   dk_bin above = {0.0, 0.0};
   dk_bracket bracket = {needed <= 0.0 && needed * needed >= error_squared(sample, 0.0, p) ? sample->top : -INFINITY,
@@ -311,7 +311,7 @@ static dk_prefix by_sample(const dk_search *s) {
 
 dk_prefix dk_select_mass(const dk_view *view, dk_prefix within, const dk_scale *scale, float top_p, uint64_t *sums) {
   dk_search s = {view, within, scale, top_p, sums};
-  if (view->plain_search)
+  if (view->use_plain_search)
     return plainly(&s);
   if (view->num_blocks < 16) { /* too few blocks for a head */
     dk_list list = list_of(&s, within);

@@ -5,6 +5,7 @@
 #include "decoding.h"
 #include "sampling/distribution.h"
 #include "sampling/log_exp.h"
+#include "sampling/stages.h"
 
 #define CUT (-40.0 * DK_LN2)        /* weights below 2^-40 are zero by definition */
 #define NEGLIGIBLE (-45.0 * DK_LN2) /* weights below 2^-45 round to zero in units of 2^-43 */
@@ -92,7 +93,7 @@ double dk_log_total(dk_distribution *d) {
 }
 
 double dk_exponent(const dk_distribution *d, float logit) {
-  float value = d->base.is_shaped ? dk_shaped(&d->base, logit) : logit;
+  float value = d->base.is_smoothed ? dk_smooth_logit(&d->base, logit) : logit;
   return ((double)value - (double)d->view.max) / d->temperature;
 }
 
@@ -115,7 +116,7 @@ static void keep_exponents(dk_distribution *d, const decoding_batch *batch, doub
 }
 
 static void apply_top_k(dk_distribution *d, const decoding_batch *batch) {
-  if (d->row->top_k >= d->view.vocab_size)
+  if (d->row->top_k >= d->view.num_elements)
     return;
   dk_use_list(d, dk_list_first(&d->view, d->row->top_k, batch->rules & DECODING_RULE_KEEP_TIES));
 }
