@@ -1,5 +1,6 @@
-/* The public calls: what is refused at the door (door.c), then row by row. */
+/* The public functions that work on a batch: validate it, then process it row by row. */
 #include <math.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "decoding.h"
@@ -7,6 +8,7 @@
 #include "sampling/pipeline.h"
 #include "sampling/stages.h"
 #include "sampling/validate.h"
+#include "sampling/workspace.h"
 #include "simd/float_env.h"
 
 void decoding_philox4x64(const uint64_t counter[4], const uint64_t key[2], uint64_t out[4]) {
@@ -40,37 +42,39 @@ const char *decoding_status_message(int32_t status) {
   }
 }
 
-static void clear_top(const decoding_batch *batch, int32_t i) {
-  int64_t lists = batch->top_modes * batch->top_stride;
-  for (int64_t n = 0; batch->top_token_ids != NULL && n < batch->top_stride; n++)
-    batch->top_token_ids[i * batch->top_stride + n] = -1;
-  for (int64_t n = 0; batch->top_logprobs != NULL && n < lists; n++)
-    batch->top_logprobs[i * lists + n] = -INFINITY;
+/* Return where the most likely tokens of row i are written, filled with "no entry". */
+static dk_top_lists clear_top(const decoding_batch *batch, int32_t i) {
+  int64_t size = batch->top_stride, lists_size = batch->top_modes * size;
+  int32_t *token_ids = batch->top_token_ids == NULL ? NULL : batch->top_token_ids + i * size;
+  float *logprobs = batch->top_logprobs == NULL ? NULL : batch->top_logprobs + i * lists_size;
+  for (int64_t n = 0; token_ids != NULL && n < size; n++)
+    token_ids[n] = -1;
+  for (int64_t n = 0; logprobs != NULL && n < lists_size; n++)
+    logprobs[n] = -INFINITY;
+  return (dk_top_lists){token_ids, logprobs, size};
 }
 
-static void sample_row(const decoding_batch *batch, int32_t i, dk_workspace *workspace) {
+static void run_row(const decoding_batch *batch, int32_t i, double *probabilities) {
+  const decoding_row *row = batch->rows[i];
   const char *logits = (const char *)batch->logits + i * batch->row_stride;
-  int64_t top = i * batch->top_stride;
-  int32_t *top_token_ids = batch->top_token_ids == NULL ? NULL : batch->top_token_ids + top;
-  float *top_logprobs = batch->top_logprobs == NULL ? NULL : batch->top_logprobs + top * batch->top_modes;
-  clear_top(batch, i);
-  dk_sample_row(batch, batch->rows[i], logits, workspace, &batch->results[i], top_token_ids, top_logprobs);
+  int64_t edits = (int64_t)row->num_history + row->num_bias + row->num_context;
+  dk_workspace workspace;
+  (void)dk_workspace_layout(batch->vocab_size, edits, batch->workspace, &workspace);
+  if (probabilities == NULL)
+    dk_sample_row(batch, row, logits, &workspace, clear_top(batch, i), &batch->results[i]);
+  else
+    dk_row_probabilities(batch, row, logits, &workspace, probabilities + (size_t)i * (size_t)batch->vocab_size,
+                         &batch->results[i]);
 }
 
+/* Write the probabilities of all rows, or draw from them if `probabilities` is null. */
 static int32_t run(const decoding_batch *batch, double *probabilities) {
-  dk_workspace workspace;
-  int32_t failed = 0;
+  decoding_batch filled = dk_with_stages(batch);
+  bool failed = false;
   uint64_t host = dk_float_env_pin();
-  for (int32_t i = 0; i < batch->num_rows; i++) {
-    const decoding_row *row = batch->rows[i];
-    int64_t edits = (int64_t)row->num_history + row->num_bias + row->num_context;
-    (void)dk_workspace_layout(batch->vocab_size, edits, batch->workspace, &workspace);
-    if (probabilities == NULL)
-      sample_row(batch, i, &workspace);
-    else
-      dk_row_probabilities(batch, row, (const char *)batch->logits + i * batch->row_stride, &workspace,
-                           &batch->results[i], probabilities + (size_t)i * (size_t)batch->vocab_size);
-    failed |= batch->results[i].status != DECODING_OK;
+  for (int32_t i = 0; i < filled.num_rows; i++) {
+    run_row(&filled, i, probabilities);
+    failed |= filled.results[i].status != DECODING_OK;
   }
   dk_float_env_restore(host);
   return failed ? DECODING_ROW_FAILED : DECODING_OK;
@@ -78,10 +82,7 @@ static int32_t run(const decoding_batch *batch, double *probabilities) {
 
 int32_t decoding_sample(const decoding_batch *batch) {
   int32_t status = dk_validate_batch(batch);
-  if (status != DECODING_OK)
-    return status;
-  decoding_batch filled = dk_with_stages(batch);
-  return run(&filled, NULL);
+  return status == DECODING_OK ? run(batch, NULL) : status;
 }
 
 int32_t decoding_probabilities(const decoding_batch *batch, double *probabilities) {
@@ -90,6 +91,5 @@ int32_t decoding_probabilities(const decoding_batch *batch, double *probabilitie
     status = DECODING_BAD_ARGUMENT;
   if (status != DECODING_OK || batch->num_rows == 0)
     return status;
-  decoding_batch filled = dk_with_stages(batch);
-  return run(&filled, probabilities);
+  return run(batch, probabilities);
 }

@@ -1,6 +1,6 @@
 /* Internal: floats as unsigned integers in the same order, so that values can be searched by bisection. */
-#ifndef DK_ORDERED_H
-#define DK_ORDERED_H
+#ifndef DK_FLOAT_KEYS_H
+#define DK_FLOAT_KEYS_H
 
 #include <stdint.h>
 #include <string.h>

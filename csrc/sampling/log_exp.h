@@ -1,6 +1,6 @@
 /* Natural logarithm and exponential of one double, from correctly rounded operations only: no libm reaches a token. */
-#ifndef DK_SCALAR_H
-#define DK_SCALAR_H
+#ifndef DK_LOG_EXP_H
+#define DK_LOG_EXP_H
 
 #include <stdint.h>
 #include <string.h>
