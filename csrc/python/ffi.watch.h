@@ -1,6 +1,5 @@
-/* What the Python module has in addition to the library: waiting by spinning. A thread that sleeps takes longer to wake
- * up than a matrix-vector product takes; a spinning thread reacts within a microsecond. Used by decoding/kernel/watch.py.
- */
+/* Private header of the Python module: waiting by spinning. A thread that sleeps takes longer to wake up than a
+ * matrix-vector product takes; a spinning thread reacts within a microsecond. Used by decoding/kernel/watch.py. */
 #ifndef DECODING_FFI_WATCH_H
 #define DECODING_FFI_WATCH_H
 

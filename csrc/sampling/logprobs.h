@@ -4,7 +4,7 @@
 
 #include "sampling/distribution.h"
 
-/* Where the most likely tokens of a row are written; both arrays may be null if none are asked for. */
+/* Destination of a row's most likely tokens; both arrays may be null if none are asked for. */
 typedef struct dk_top_lists {
   int32_t *token_ids; /* [num_top] */
   float *logprobs;    /* [modes, stride] */

@@ -58,8 +58,8 @@ static void fill_histogram(const dk_search *s, uint32_t digits, int32_t open, in
   }
 }
 
-/* The digits of the threshold's key, most significant first, each where the running mass from the top reaches the
- * target. */
+/* Find the threshold's key digit by digit, most significant first: the digit at which the running mass, from the
+ * largest down, reaches the target. */
 static dk_threshold by_histogram(const dk_search *s, uint64_t target) {
   static const int32_t bits[3] = {11, 11, 10};
   const uint64_t *histogram = s->view->workspace->histogram;

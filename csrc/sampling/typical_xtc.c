@@ -10,7 +10,7 @@
 #include "sampling/survivors.h"
 #include "sampling/weighted_select.h"
 
-/* ---- typical_p: Meister et al. 2023, "Locally typical sampling", TACL 11 ---- */
+/* ---- typical_p: Meister et al. 2023, "Locally Typical Sampling", TACL 11 ---- */
 
 /* log p is the exponent minus a constant, so |log p + H| is the distance of the exponent from its mean. Return minus
  * that distance in units of the logits, halved so that it cannot overflow. */

@@ -1,4 +1,4 @@
-/* One 16-bit float as a float32, exactly. */
+/* Internal: conversion of one 16-bit float to float32, which is exact. */
 #ifndef DK_FLOAT16_H
 #define DK_FLOAT16_H
 

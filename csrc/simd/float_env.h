@@ -1,5 +1,6 @@
-/* The floating-point environment that our bits are defined in: round to nearest even, subnormals kept. A host may
- * have set something else (audio and game code flushes subnormals); pin it on entry, restore it on exit. */
+/* Internal: the floating-point environment in which the library's bits are defined: round to nearest even, subnormals
+ * kept. The host may have set another one (audio and game code flushes subnormals), so a call sets it on entry and
+ * restores the host's on exit. */
 #ifndef DK_FLOAT_ENV_H
 #define DK_FLOAT_ENV_H
 
