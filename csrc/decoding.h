@@ -100,14 +100,13 @@ extern "C" {
 #define DECODING_MASK_NAN 1u     /* NaN counts as -inf instead of failing its row; +inf still fails */
 #define DECODING_PLAIN_SEARCH 2u /* use the simple, slow search for top_k and top_p: same bits, for tests */
 
-/* Rules of a batch, for compatibility with other engines (docs/semantics.md, section 9). */
-#define DECODING_RULE_KEEP_TIES                                                                                        \
-  1u                                     /* keep all ties: in top_k and typical_p, and of the token that every         \
-                                          * truncation keeps */
-#define DECODING_RULE_TYPICAL_EXCEEDS 2u /* typical_p keeps a mass above p; otherwise at least p */
-#define DECODING_RULE_PENALTIES_IN_SCOPE                                                                               \
-  4u /* frequency and presence penalty count in the repetition penalty's scope                                         \
-      */
+/* Rules of a batch, for compatibility with other engines (docs/semantics.md, section 9):
+ * KEEP_TIES: top_k, typical_p and "every truncation keeps at least one token" keep all tokens that tie with the last
+ * one. TYPICAL_EXCEEDS: typical_p keeps a mass above p; without the rule, a mass of at least p. PENALTIES_IN_SCOPE:
+ * frequency and presence penalty count in the scope of the repetition penalty, not in the output. */
+#define DECODING_RULE_KEEP_TIES 1u
+#define DECODING_RULE_TYPICAL_EXCEEDS 2u
+#define DECODING_RULE_PENALTIES_IN_SCOPE 4u
 
 #define DECODING_TOP_K_OFF INT32_MAX
 #define DECODING_DRY_RANGE_ALL INT32_MAX
@@ -122,7 +121,8 @@ typedef struct decoding_sequences {
 } decoding_sequences;
 
 /* Parameters of one row. Numbers outside of their range, and NaN, are a DECODING_BAD_ARGUMENT. Token ids outside of the
- * vocabulary fail the row with DECODING_BAD_TOKEN_ID. */
+ * vocabulary fail the row with DECODING_BAD_TOKEN_ID; those of the context are checked only if a stage reads them, and
+ * those of dry_breakers are not checked. */
 typedef struct decoding_row {
   uint32_t struct_size; /* sizeof(decoding_row) */
   uint32_t flags;       /* DECODING_WANT_RAW_LOGPROB | DECODING_FORCE_TOKEN | DECODING_MIROSTAT */
@@ -176,7 +176,8 @@ typedef struct decoding_row {
   const int32_t *bias_token_ids; /* [num_bias], distinct */
   const float *bias_values;      /* [num_bias], finite, added to the logits */
 
-  /* Prompt + output in order, for DRY, no_repeat_ngram and bad words, which have no effect without it. */
+  /* Prompt + output in order, for DRY, no_repeat_ngram and bad words. Without it, only bad words of one token have an
+   * effect. */
   const int32_t *context_token_ids; /* [num_context] */
   int32_t num_context;              /* >= 0 */
   int32_t no_repeat_ngram_size;     /* >= 1, in tokens; 0 is off */

@@ -46,9 +46,8 @@ static dk_prefix first_k(const dk_view *view, float floor, int64_t k) {
   return (dk_prefix){value, dk_nth_equal(view, value, k - above)};
 }
 
-#define SHORT_LIST                                                                                                     \
-  1024 /* entries; a shorter list is cut faster entry by entry than by a second pass over its blocks                   \
-        */
+/* In entries. A shorter list is cut faster entry by entry than by a second pass over its blocks. */
+#define SHORT_LIST 1024
 
 static dk_prefix tied(dk_prefix prefix, bool with_ties) {
   return (dk_prefix){prefix.value, with_ties ? INT32_MAX : prefix.last_id};
