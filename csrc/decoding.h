@@ -1,17 +1,22 @@
-/* decoding.h - from a row of logits to a token: the public interface of the sampling kernel.
+/* decoding.h: public interface of the sampling kernel, which draws tokens from rows of logits.
  *
- * The library is a guest in your process. It does not allocate, print, abort, read the environment or keep state
- * beyond one pointer (the instruction set in use). Every buffer is yours, inputs are read only, and nothing is
- * retained after a call returns. Rounding and flush-to-zero modes are pinned on entry and restored on exit.
+ * The library is a guest in your process. It does not allocate, print, abort, start threads, read the environment or
+ * keep state beyond one integer (the instruction set in use). All buffers are yours, inputs are only read, and no
+ * pointer is kept after a call returns. Rounding and flush-to-zero modes are set on entry and restored on exit.
  *
- * Same logits, same parameters, same seed: same token and same log-probability bits, on every instruction set,
- * at every alignment, in every batch. docs/semantics.md says what each word means.
+ * The same logits, parameters and seed give the same token and the same bits of its log-probability on every
+ * instruction set, at every alignment and in every batch. docs/semantics.md defines the stages and the terms.
  *
- * Threads: every function may be called from any number of threads at once, as long as no two calls share a
- * workspace or a results array; decoding_force_isa may run beside other calls but decides only later ones.
+ * Threads: every function may be called from any number of threads at once, if no two calls share a workspace or a
+ * results array. decoding_force_isa may run beside other calls; it affects later calls only.
  *
- * Every struct of a call begins with its own size, which the caller sets to sizeof(struct): it is how versions tell
- * each other apart. Zero the rest before filling it in; then every pointer that is not set means "none".
+ * Versions: decoding_batch and decoding_row begin with their own size, which the caller sets to sizeof(struct). Set all
+ * other bytes of a struct to zero before you fill it in. A pointer that is zero means "none" where null is allowed.
+ * Fields called `reserved` must be 0.
+ *
+ * Pointers: null is allowed where a comment says so, and for arrays of length 0. Arrays of numbers must be aligned as
+ * their type requires, but logits and workspace may have any alignment. Not checked: that arrays are as long as their
+ * counts say, and that ids are distinct where this is required.
  */
 #ifndef DECODING_H
 #define DECODING_H
@@ -31,30 +36,30 @@
 extern "C" {
 #endif
 
-/* Raised when a struct or a signature changes. */
+/* Incremented when a struct or a signature changes. */
 #define DECODING_ABI_VERSION 2
-/* Raised when any drawn token, or any bit of a log-probability, changes for any seed. */
+/* Incremented when any drawn token, or any bit of a log-probability, changes for any seed. */
 #define DECODING_STREAM_VERSION 1
 
-/* Element types of a row of logits. */
+/* Element types of logits. */
 #define DECODING_FLOAT32 0
 #define DECODING_FLOAT16 1
 #define DECODING_BFLOAT16 2
 
 /* Status of a call or of a row. */
 #define DECODING_OK 0
-#define DECODING_ROW_FAILED 1      /* the call as a whole: at least one row has a status of its own */
-#define DECODING_NONFINITE 2       /* the row: NaN or +inf; `stage` and `bad_token_id` say where */
-#define DECODING_EMPTY 3           /* the row: no token is left; `stage` says which stage banned the last one */
-#define DECODING_BAD_TOKEN_ID 4    /* the row: an id outside 0 .. vocab_size - 1; `bad_token_id` names it */
-#define DECODING_BAD_ARGUMENT 5    /* a null pointer, a size or a parameter outside its documented range */
-#define DECODING_BAD_SIZE 6        /* a struct's `struct_size` is not that of this version */
-#define DECODING_SMALL_WORKSPACE 7 /* the workspace is smaller than decoding_workspace_size() asks for */
-#define DECODING_UNKNOWN_ISA 8     /* no such instruction set */
-#define DECODING_ABSENT_ISA 9      /* the set is known, and this CPU or this build does not have it */
+#define DECODING_ROW_FAILED 1      /* call: at least one row failed; its result has the reason */
+#define DECODING_NONFINITE 2       /* row: NaN or +inf; `stage` and `bad_token_id` say where */
+#define DECODING_EMPTY 3           /* row: no token is left; `stage` says which stage banned the last one */
+#define DECODING_BAD_TOKEN_ID 4    /* row: an id outside 0 .. vocab_size - 1, which is in `bad_token_id` */
+#define DECODING_BAD_ARGUMENT 5    /* call: a null pointer, or a number outside its documented range */
+#define DECODING_BAD_SIZE 6        /* call: a `struct_size` is not that of this version */
+#define DECODING_SMALL_WORKSPACE 7 /* call: workspace_size is below decoding_workspace_size() */
+#define DECODING_UNKNOWN_ISA 8     /* call: no instruction set has this name */
+#define DECODING_ABSENT_ISA 9      /* call: this CPU or this build does not have the instruction set */
 
-/* Stages of the pipeline. The order of their numbers is the default order; a tenth of a number is the stage's number in
- * docs/semantics.md. `stage` of a failed row is one of them. Number 60 is the host's own edits. */
+/* Stages of the pipeline, by name in docs/semantics.md. The order of the numbers is the default order. 60 is reserved
+ * for edits by the host between logit_bias and hard_masks. */
 #define DECODING_STAGE_FINITE_CHECK 0
 #define DECODING_STAGE_RAW_SNAPSHOT 10
 #define DECODING_STAGE_REPETITION_PENALTY 20
@@ -77,175 +82,193 @@ extern "C" {
 #define DECODING_STAGE_CUT 100
 #define DECODING_STAGE_DRAW 110
 
-/* What the reported log-probabilities speak of. */
+/* The distribution that log-probabilities refer to. All are natural logarithms. */
 #define DECODING_LOGPROBS_NONE 0
-#define DECODING_LOGPROBS_RAW 1       /* log-softmax of the untouched row */
-#define DECODING_LOGPROBS_PENALIZED 2 /* after the hard masks, at temperature 1 */
-#define DECODING_LOGPROBS_SCALED 3    /* after temperature, before truncation */
-#define DECODING_LOGPROBS_FINAL 4     /* the distribution that was drawn from */
+#define DECODING_LOGPROBS_RAW 1       /* log-softmax of the row as it was passed in */
+#define DECODING_LOGPROBS_PENALIZED 2 /* after stage hard_masks, at temperature 1 */
+#define DECODING_LOGPROBS_SCALED 3    /* after stage temperature, before the truncations */
+#define DECODING_LOGPROBS_FINAL 4     /* the distribution that the token is drawn from */
 
-#define DECODING_MAX_MODES 4 /* modes that one row may ask for at once: the length of its arrays of modes */
+#define DECODING_MAX_MODES 4 /* number of modes that one row may ask for */
 
 /* Flags of a row. */
-#define DECODING_WANT_RAW_LOGPROB 1u /* report raw_logprob whatever the modes say (a best_of ranking needs it) */
-#define DECODING_FORCE_TOKEN 2u      /* do not draw: report on forced_token_id */
-#define DECODING_MIROSTAT 4u         /* mirostat stands in place of the truncations, and `surprise` is reported */
+#define DECODING_WANT_RAW_LOGPROB 1u /* report raw_logprob whatever the modes are, for instance for best_of */
+#define DECODING_FORCE_TOKEN 2u      /* do not draw; report on forced_token_id */
+#define DECODING_MIROSTAT 4u         /* mirostat replaces the truncations; report `surprise` */
 
 /* Flags of a batch. */
 #define DECODING_MASK_NAN 1u     /* NaN counts as -inf instead of failing its row; +inf still fails */
-#define DECODING_PLAIN_SEARCH 2u /* find top_k and top_p slowly and simply: the same bits, for tests and benchmarks */
+#define DECODING_PLAIN_SEARCH 2u /* use the simple, slow search for top_k and top_p: same bits, for tests */
 
-/* Rules of a batch: where peers differ from the default (docs/semantics.md, section 9). */
-#define DECODING_RULE_KEEP_TIES 1u       /* top_k, typical_p and the one token that every stage keeps: with all ties */
-#define DECODING_RULE_TYPICAL_EXCEEDS 2u /* typical_p needs a mass above p; at least p otherwise */
-#define DECODING_RULE_PENALTIES_IN_SCOPE 4u /* frequency and presence count in the repetition penalty's scope */
+/* Rules of a batch, for compatibility with other engines (docs/semantics.md, section 9):
+ * KEEP_TIES: top_k, typical_p and "every truncation keeps at least one token" keep all tokens that tie with the last
+ * one. TYPICAL_EXCEEDS: typical_p keeps a mass above p; without the rule, a mass of at least p. PENALTIES_IN_SCOPE:
+ * frequency and presence penalty count in the scope of the repetition penalty, not in the output. */
+#define DECODING_RULE_KEEP_TIES 1u
+#define DECODING_RULE_TYPICAL_EXCEEDS 2u
+#define DECODING_RULE_PENALTIES_IN_SCOPE 4u
 
 #define DECODING_TOP_K_OFF INT32_MAX
 #define DECODING_DRY_RANGE_ALL INT32_MAX
 #define DECODING_MAX_VOCAB_SIZE 1048576
 
-/* Token sequences, one after another in one array. */
+/* Token sequences, stored one after another. */
 typedef struct decoding_sequences {
   const int32_t *token_ids; /* [sum of lengths] */
   const int32_t *lengths;   /* [num_sequences], each >= 1 */
-  int32_t num_sequences;
-  int32_t reserved; /* 0 */
+  int32_t num_sequences;    /* >= 0; if it is 0, both arrays may be null */
+  int32_t reserved;
 } decoding_sequences;
 
-/* What one row asks for. Read only; every array stays yours. */
+/* Parameters of one row. Numbers outside of their range, and NaN, are a DECODING_BAD_ARGUMENT. Token ids outside of the
+ * vocabulary fail the row with DECODING_BAD_TOKEN_ID; those of the context are checked only if a stage reads them, and
+ * those of dry_breakers are not checked. */
 typedef struct decoding_row {
-  uint32_t struct_size;
-  uint32_t flags; /* DECODING_WANT_RAW_LOGPROB | DECODING_FORCE_TOKEN | DECODING_MIROSTAT */
+  uint32_t struct_size; /* sizeof(decoding_row) */
+  uint32_t flags;       /* DECODING_WANT_RAW_LOGPROB | DECODING_FORCE_TOKEN | DECODING_MIROSTAT */
 
-  /* The draw: Philox4x64-10 with key (seed, stream) and counter (position, choice, draw id, attempt). */
+  /* Stage draw: Philox4x64-10 with key (seed, stream) and counter (position, choice, draw id, attempt). */
   uint64_t seed;
   uint64_t stream;
   uint64_t position; /* number of tokens generated so far */
   uint64_t choice;
 
-  /* Stage 8. Quadratic smoothing shapes the logits first, then comes the (dynamic) temperature. */
+  /* Stage temperature: quadratic smoothing first, then the temperature or the dynamic temperature. */
   float temperature;       /* >= 0; below 2^-20 is greedy */
   float dynatemp_range;    /* >= 0; 0 is off */
-  float dynatemp_exponent; /* > 0 */
+  float dynatemp_exponent; /* > 0; checked if dynatemp_range is on */
   float smoothing_factor;  /* >= 0; 0 is off */
-  float smoothing_curve;   /* 1 .. 3 */
+  float smoothing_curve;   /* 1 .. 3; checked if smoothing_factor is on */
 
-  /* Stage 9. */
+  /* Truncations, the stages of the same names. */
   int32_t top_k;         /* >= 1; DECODING_TOP_K_OFF is off */
   float top_p;           /* 0 .. 1; 1 is off */
   float min_p;           /* 0 .. 1; 0 is off */
   float typical_p;       /* 0 .. 1; 1 is off */
-  float top_n_sigma;     /* >= 0; INFINITY is off */
+  float top_n_sigma;     /* >= 0, in standard deviations; INFINITY is off */
   float epsilon_cutoff;  /* 0 .. 1; 0 is off */
   float eta_cutoff;      /* 0 .. 1; 0 is off */
   float top_a;           /* 0 .. 1; 0 is off */
   float xtc_probability; /* 0 .. 1; 0 is off */
-  float xtc_threshold;   /* 0 .. 1 */
-  uint32_t reserved;     /* 0 */
-  double mirostat_mu;    /* with DECODING_MIROSTAT: tokens of a surprise above this, in bits, are dropped; >= 0 */
+  float xtc_threshold;   /* 0 .. 1, a probability */
+  uint32_t reserved;
+  double mirostat_mu; /* >= 0, in bits: tokens with a larger surprise are dropped; checked with DECODING_MIROSTAT */
 
-  /* Stages 2 to 4. */
-  float repetition_penalty;        /* > 0; 1 is off */
-  float frequency_penalty;         /* finite; 0 is off */
+  /* Penalties, in units of the logits. */
+  float repetition_penalty;        /* > 0, a factor; 1 is off */
+  float frequency_penalty;         /* finite, per occurrence; 0 is off */
   float presence_penalty;          /* finite; 0 is off */
-  float context_frequency_penalty; /* finite; 0 is off */
-  float dry_multiplier;            /* finite, >= 0; 0 is off */
+  float context_frequency_penalty; /* finite, per occurrence; 0 is off */
+  float dry_multiplier;            /* finite, >= 0; 0 is off; the next three are checked if it is on */
   float dry_base;                  /* finite, >= 1 */
-  int32_t dry_allowed_length;      /* >= 1: repetitions shorter than this are free */
-  int32_t dry_range;               /* >= 1: the last so many tokens are looked at; DECODING_DRY_RANGE_ALL is all */
+  int32_t dry_allowed_length;      /* >= 1, in tokens: shorter repetitions are not penalized */
+  int32_t dry_range;               /* >= 1: number of last tokens that are searched; or DECODING_DRY_RANGE_ALL */
 
-  /* History for the penalties: distinct token ids, and for each how often it stands in the scope of the repetition
-   * penalty, in the output, and in prompt + output. All four arrays have num_history elements. */
-  int32_t num_history;
-  int32_t num_bias;
-  const int32_t *history_token_ids;
-  const int32_t *history_scope_counts;
-  const int32_t *history_output_counts;
-  const int32_t *history_total_counts;
+  /* History for the penalties that count: distinct token ids, and how often each occurs in the scope of the repetition
+   * penalty, in the output, and in prompt + output. */
+  int32_t num_history;                  /* >= 0: length of the four arrays; if it is 0, they may be null */
+  int32_t num_bias;                     /* >= 0: length of the two arrays of the bias; if it is 0, they may be null */
+  const int32_t *history_token_ids;     /* [num_history] */
+  const int32_t *history_scope_counts;  /* [num_history] */
+  const int32_t *history_output_counts; /* [num_history] */
+  const int32_t *history_total_counts;  /* [num_history] */
 
-  const int32_t *bias_token_ids; /* [num_bias], each id once */
-  const float *bias_values;      /* [num_bias], finite */
+  const int32_t *bias_token_ids; /* [num_bias], distinct */
+  const float *bias_values;      /* [num_bias], finite, added to the logits */
 
-  /* Prompt + output in order, for DRY, no_repeat_ngram and bad words; none of the three without it. */
+  /* Prompt + output in order, for DRY, no_repeat_ngram and bad words. Without it, only bad words of one token have an
+   * effect. */
   const int32_t *context_token_ids; /* [num_context] */
-  int32_t num_context;
-  int32_t no_repeat_ngram_size;    /* >= 1; 0 is off */
-  decoding_sequences dry_breakers; /* no repetition reaches across one; no penalty for one of a single token */
-  decoding_sequences bad_words;    /* the last token of each is banned where the others stand at the end */
+  int32_t num_context;              /* >= 0 */
+  int32_t no_repeat_ngram_size;     /* >= 1, in tokens; 0 is off */
+  decoding_sequences dry_breakers; /* repetitions do not extend across one; a breaker of one token is never penalized */
+  decoding_sequences bad_words;    /* the last token of each is banned where its other tokens end the context */
 
-  int32_t num_banned;
-  int32_t num_allowed;
+  int32_t num_banned;               /* >= 0 */
+  int32_t num_allowed;              /* >= 0 */
   const int32_t *banned_token_ids;  /* [num_banned] */
-  const int32_t *allowed_token_ids; /* [num_allowed]; null: all are allowed */
-  const uint32_t *bitmask; /* [(vocab_size + 31) / 32]; bit i % 32 of word i / 32 is 1 where id i is allowed; or null */
+  const int32_t *allowed_token_ids; /* [num_allowed], or null: all tokens are allowed */
+  const uint32_t *bitmask; /* [(vocab_size + 31) / 32], or null: bit i % 32 of word i / 32 is 1 if token i is allowed */
 
-  int32_t logprobs_modes[4]; /* DECODING_LOGPROBS_*, each at most once, then _NONE to the end */
-  int32_t num_top;         /* 0 .. batch.top_stride: how many of the most likely tokens to report, by the first mode */
-  int32_t forced_token_id; /* with DECODING_FORCE_TOKEN */
+  /* The report. */
+  int32_t logprobs_modes[DECODING_MAX_MODES]; /* DECODING_LOGPROBS_*, each at most once, then _NONE to the end */
+  int32_t num_top;         /* 0 .. batch.top_stride: number of most likely tokens to report, by the first mode */
+  int32_t forced_token_id; /* 0 .. vocab_size - 1; used with DECODING_FORCE_TOKEN */
 } decoding_row;
 
-/* What came of one row. Written whole, whatever happens. */
+/* Result of one row. Every field is written, also if the row fails. */
 typedef struct decoding_result {
-  int32_t status;       /* DECODING_OK, or why the row failed (then token_id is -1) */
-  int32_t stage;        /* DECODING_STAGE_* where it failed */
-  int32_t bad_token_id; /* the first offending id of a failed row, or -1 */
-  int32_t token_id;
-  int32_t rank;      /* 1 = first of the total order that the first mode speaks of; 0 without a mode */
-  int32_t num_top;   /* entries written to top_token_ids and, for each mode, to top_logprobs */
-  float raw_logprob; /* raw mode; NaN unless asked for by a mode or by the flag */
-  float surprise;    /* -log2 of the probability that the token was drawn with; NaN without DECODING_MIROSTAT */
-  float logprobs[4]; /* in the row's modes; NaN past the last */
+  int32_t status;       /* DECODING_OK, _NONFINITE, _EMPTY or _BAD_TOKEN_ID */
+  int32_t stage;        /* DECODING_STAGE_* at which the row failed */
+  int32_t bad_token_id; /* the first bad id of a failed row, or -1 */
+  int32_t token_id;     /* -1 if the row failed */
+  int32_t rank;         /* 1 is the first token of the total order, by the first mode; 0 without a mode */
+  int32_t num_top;      /* number of entries written to top_token_ids and, per mode, to top_logprobs */
+  float raw_logprob;    /* log-probability in mode raw; NaN unless a mode or the flag asked for it */
+  float surprise;       /* -log2 of the token's probability in the draw, in bits; NaN without DECODING_MIROSTAT */
+  float logprobs[DECODING_MAX_MODES]; /* in the order of the row's modes; NaN beyond them */
 } decoding_result;
 
-/* One call: rows of equal vocabulary and element type, each with parameters of its own. */
+/* Arguments of one call: rows of one vocabulary and one element type, each with its own parameters. */
 typedef struct decoding_batch {
-  uint32_t struct_size;
+  uint32_t struct_size;            /* sizeof(decoding_batch) */
   uint32_t flags;                  /* DECODING_MASK_NAN | DECODING_PLAIN_SEARCH */
   uint32_t rules;                  /* DECODING_RULE_* */
-  int32_t dtype;                   /* DECODING_FLOAT32 / FLOAT16 / BFLOAT16 */
+  int32_t dtype;                   /* DECODING_FLOAT32, DECODING_FLOAT16 or DECODING_BFLOAT16 */
   int32_t vocab_size;              /* 1 .. DECODING_MAX_VOCAB_SIZE */
-  int32_t num_valid_tokens;        /* ids >= this are padding and never drawn; vocab_size where there is none */
-  int32_t num_rows;                /* >= 0 */
-  int32_t num_stages;              /* of `stages` */
-  const int32_t *stages;           /* the stages from 20 to 99 to run, in this order, each once, edits before 80;
-                                    * or null: all of them, in the order of their numbers */
+  int32_t num_valid_tokens;        /* 0 .. vocab_size: ids from here on are padding and are never drawn */
+  int32_t num_rows;                /* >= 0; if it is 0, all pointers may be null */
+  int32_t num_stages;              /* >= 0: length of `stages` */
+  const int32_t *stages;           /* [num_stages]: the stages from 20 to 99 to run, in this order, each at most once,
+                                    * those below 80 first; or null: all of them in the default order */
   const void *logits;              /* row 0; any alignment */
-  int64_t row_stride;              /* bytes from one row to the next; any sign */
-  const decoding_row *const *rows; /* [num_rows] */
+  int64_t row_stride;              /* bytes from one row to the next; may be negative or 0 */
+  const decoding_row *const *rows; /* [num_rows], none of them null */
   decoding_result *results;        /* [num_rows], written */
-  int32_t *top_token_ids;          /* [num_rows, top_stride], written: -1 where there is no entry; or null */
-  float *top_logprobs;   /* [num_rows, top_modes, top_stride], written: -inf where there is no entry; or null */
-  int64_t top_stride;    /* elements from one list of entries to the next */
-  int64_t top_modes;     /* lists of top_logprobs a row: at least the number of modes of every row */
-  void *workspace;       /* scratch; any alignment; contents do not matter before or after */
-  size_t workspace_size; /* bytes; at least decoding_workspace_size() */
+  int32_t *top_token_ids;          /* [num_rows, top_stride], written, -1 after the last entry; may be null if every
+                                    * row's num_top is 0 */
+  float *top_logprobs;             /* [num_rows, top_modes, top_stride], written, -inf after the last entry; may be null
+                                    * under the same condition */
+  int64_t top_stride;              /* >= 0, in elements */
+  int64_t top_modes;               /* >= the number of modes of every row whose num_top is not 0 */
+  void *workspace;                 /* scratch memory; any alignment; its contents do not matter */
+  size_t workspace_size;           /* in bytes; at least decoding_workspace_size() */
 } decoding_batch;
 
-/* Bytes of workspace for rows of this vocabulary with num_history + num_bias + num_context of at most max_edits.
- * Returns 0 where vocab_size or max_edits is out of range. */
+/* Return the number of bytes of workspace for rows of this vocabulary whose num_history + num_bias + num_context is at
+ * most max_edits. Returns 0 if vocab_size is outside 1 .. DECODING_MAX_VOCAB_SIZE or max_edits outside 0 .. INT32_MAX.
+ */
 DECODING_API size_t decoding_workspace_size(int32_t vocab_size, int64_t max_edits);
 
-/* Draws one token for every row of the batch. Returns DECODING_OK, DECODING_ROW_FAILED where results[] tells of at
- * least one failed row (the others are complete), or the reason why the batch was refused (then nothing is written). */
+/* Draw one token per row. Returns DECODING_OK; or DECODING_ROW_FAILED if at least one row failed, the others being
+ * complete; or DECODING_BAD_ARGUMENT, _BAD_SIZE or _SMALL_WORKSPACE, and then nothing is written. A null batch is a
+ * DECODING_BAD_ARGUMENT. */
 DECODING_API int32_t decoding_sample(const decoding_batch *batch);
 
-/* Writes the distribution that decoding_sample draws from: probabilities[num_rows, vocab_size], row-major, float64.
- * Takes the same batch; of results only status, stage and bad_token_id mean anything. Returns as decoding_sample. */
+/* Write the distribution that decoding_sample draws from: probabilities[num_rows, vocab_size], row-major; a failed row
+ * is all 0. Of the results, only status, stage and bad_token_id are meaningful. Returns as decoding_sample does;
+ * probabilities may be null only if num_rows is 0. */
 DECODING_API int32_t decoding_probabilities(const decoding_batch *batch, double *probabilities);
 
-/* A short English sentence for a DECODING_* status; static storage, never null. */
+/* Return a short English sentence for a status. Static storage, never null, also for an unknown status. */
 DECODING_API const char *decoding_status_message(int32_t status);
 
-/* Philox4x64-10 (Salmon et al. 2011, Random123): 4 counter words and 2 key words in, 4 random words out. */
+/* Compute one block of Philox4x64-10 (Salmon et al. 2011, Random123). No argument may be null. */
 DECODING_API void decoding_philox4x64(const uint64_t counter[4], const uint64_t key[2], uint64_t out[4]);
 
-/* Instruction sets of this build, widest first: "avx512", "avx2", "portable". Null past the last. */
+/* Return the name of an instruction set of this build, widest first: "avx512", "avx2", "neon", "portable". Returns null
+ * if the index is not one of them, so they can be listed from 0 up. Static storage. */
 DECODING_API const char *decoding_isa_name(int32_t index);
-/* 1 where this CPU can run the set of that name, else 0. */
+
+/* Return 1 if this build has the named set and this CPU can run it, otherwise 0. The name may be null. */
 DECODING_API int32_t decoding_isa_available(const char *name);
-/* The set in use; the widest available one unless another was forced. Static storage, never null. */
+
+/* Return the name of the set in use: the widest available one, unless another was forced. Static storage, never null.
+ */
 DECODING_API const char *decoding_active_isa(void);
-/* Uses the named set from now on; null goes back to the widest. Returns DECODING_OK, _UNKNOWN_ISA or _ABSENT_ISA. */
+
+/* Use the named set from now on; null selects the widest available one. Returns DECODING_OK; or DECODING_UNKNOWN_ISA or
+ * DECODING_ABSENT_ISA, and then nothing changes. */
 DECODING_API int32_t decoding_force_isa(const char *name);
 
 #ifdef __cplusplus

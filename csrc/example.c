@@ -1,4 +1,4 @@
-/* Ten tokens from a buffer of logits; C11, and C++17 as it stands. */
+/* Draw ten tokens from a buffer of logits. Compiles as C11 and as C++17. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-# cmake --install: header, both libraries, a pkg-config file and a CMake package (decoding::decoding is the static
-# library, decoding::decoding_shared the shared one). The installed tree may be moved.
+# Install the header, both libraries, a pkg-config file and a CMake package (decoding::decoding is the static library,
+# decoding::decoding_shared the shared one). The installed tree can be moved.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -12,7 +12,7 @@ install(EXPORT decoding FILE decoding-config.cmake NAMESPACE decoding:: DESTINAT
 write_basic_package_version_file(decoding-config-version.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/decoding-config-version.cmake DESTINATION ${package_dir})
 
-# An absolute CMAKE_INSTALL_LIBDIR takes the place of the prefix, as it does in install().
+# An absolute CMAKE_INSTALL_LIBDIR replaces the prefix, as it does in install().
 file(RELATIVE_PATH prefix_from_pc ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
 cmake_path(APPEND pc_libdir "\${prefix}" ${CMAKE_INSTALL_LIBDIR})
 cmake_path(APPEND pc_includedir "\${prefix}" ${CMAKE_INSTALL_INCLUDEDIR})

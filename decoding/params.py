@@ -61,7 +61,7 @@ class SamplingParams:
             0 keeps one token, 1 is off.
         min_p: float in [0, 1]; tokens with at least min_p times the largest probability (Nguyen et al. 2024). 0 is off.
         typical_p: float in [0, 1]; tokens whose surprise -ln p is nearest to the entropy, until their mass reaches
-            typical_p (Meister et al. 2022, "Locally Typical Sampling"). 0 keeps one token, 1 is off.
+            typical_p (Meister et al. 2023, "Locally Typical Sampling"). 0 keeps one token, 1 is off.
         top_n_sigma: float >= 0 or None (off); logits of at least max - n * standard deviation (Tang et al. 2024,
             "Top-nsigma").
         epsilon_cutoff: float in [0, 1]; tokens with p >= epsilon (Hewitt et al. 2022). 0 is off.

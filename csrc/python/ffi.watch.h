@@ -1,6 +1,5 @@
-/* What the Python module has beside the library: waiting awake (spinning). A thread that sleeps takes longer to wake up
- * than a product of a matrix with a vector takes; one that watches a number is there within a microsecond.
- * decoding/kernel/watch.py says it in Python, decoding/models/crew.py uses it. */
+/* Private header of the Python module: waiting by spinning. A thread that sleeps takes longer to wake up than a
+ * matrix-vector product takes; a spinning thread reacts within a microsecond. Used by decoding/kernel/watch.py. */
 #ifndef DECODING_FFI_WATCH_H
 #define DECODING_FFI_WATCH_H
 
@@ -9,13 +8,17 @@
 #include <stdint.h>
 #include <time.h>
 
+/* Increment *raised (if it is not null), then spin until *watched has reached `target`, for `patience` nanoseconds at
+ * most. Then spin for another `delay` nanoseconds and return 1; return 0 if the target was not reached. */
+static int dk_watch(int64_t *raised, const int64_t *watched, int64_t target, int64_t patience, int64_t delay);
+
 static int64_t dk_nanoseconds(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
-/* What a loop that waits should do in between: the other thread of the same core needs it more. */
+/* Leave the core to its other thread for a moment. */
 static void dk_relax(void) {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
@@ -24,8 +27,8 @@ static void dk_relax(void) {
 #endif
 }
 
-/* Waits until *number has come to `target`, for `nanoseconds` at most. Whether it has. Now and then the CPU is offered
- * to threads that have something to do. */
+/* Spin until *number has reached `target`, for `nanoseconds` at most. Returns 1 if it has. Yields to other threads now
+ * and then. */
 static int dk_reached(const _Atomic int64_t *number, int64_t target, int64_t nanoseconds) {
   int64_t start = dk_nanoseconds();
   for (int64_t look = 1; atomic_load_explicit(number, memory_order_acquire) < target; ++look) {
@@ -39,8 +42,6 @@ static int dk_reached(const _Atomic int64_t *number, int64_t target, int64_t nan
   return 1;
 }
 
-/* Raises *raised by one (NULL: nothing), then watches *watched until it has come to `target`, for `patience`
- * nanoseconds at most, and goes on to wait for another `delay` nanoseconds once it has. Whether it has. */
 static int dk_watch(int64_t *raised, const int64_t *watched, int64_t target, int64_t patience, int64_t delay) {
   if (raised) {
     atomic_fetch_add_explicit((_Atomic int64_t *)raised, 1, memory_order_release);

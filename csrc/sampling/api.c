@@ -1,19 +1,15 @@
-/* The public calls: what is refused at the door (door.c), then row by row. */
+/* The public functions that work on a batch: validate it, then process it row by row. */
 #include <math.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "decoding.h"
 #include "sampling/philox.h"
 #include "sampling/pipeline.h"
+#include "sampling/stages.h"
 #include "sampling/validate.h"
+#include "sampling/workspace.h"
 #include "simd/float_env.h"
-
-size_t decoding_workspace_size(int32_t vocab_size, int64_t max_edits) {
-  dk_workspace layout;
-  if (vocab_size < 1 || vocab_size > DECODING_MAX_VOCAB_SIZE || max_edits < 0 || max_edits > INT32_MAX)
-    return 0;
-  return dk_workspace_layout(vocab_size, max_edits, NULL, &layout);
-}
 
 void decoding_philox4x64(const uint64_t counter[4], const uint64_t key[2], uint64_t out[4]) {
   dk_philox4x64(counter, key, out);
@@ -46,86 +42,54 @@ const char *decoding_status_message(int32_t status) {
   }
 }
 
-static void clear_top(const decoding_batch *batch, int32_t i) {
-  int64_t lists = batch->top_modes * batch->top_stride;
-  for (int64_t n = 0; batch->top_token_ids != NULL && n < batch->top_stride; n++)
-    batch->top_token_ids[i * batch->top_stride + n] = -1;
-  for (int64_t n = 0; batch->top_logprobs != NULL && n < lists; n++)
-    batch->top_logprobs[i * lists + n] = -INFINITY;
+/* Return where the most likely tokens of row i are written, filled with "no entry". */
+static dk_top_lists clear_top(const decoding_batch *batch, int32_t i) {
+  int64_t size = batch->top_stride, lists_size = batch->top_modes * size;
+  int32_t *token_ids = batch->top_token_ids == NULL ? NULL : batch->top_token_ids + i * size;
+  float *logprobs = batch->top_logprobs == NULL ? NULL : batch->top_logprobs + i * lists_size;
+  for (int64_t n = 0; token_ids != NULL && n < size; n++)
+    token_ids[n] = -1;
+  for (int64_t n = 0; logprobs != NULL && n < lists_size; n++)
+    logprobs[n] = -INFINITY;
+  return (dk_top_lists){token_ids, logprobs, size};
 }
 
-static void sample_row(const decoding_batch *batch, int32_t i, dk_workspace *workspace) {
+static void run_row(const decoding_batch *batch, int32_t i, double *probabilities) {
+  const decoding_row *row = batch->rows[i];
   const char *logits = (const char *)batch->logits + i * batch->row_stride;
-  int64_t top = i * batch->top_stride;
-  int32_t *top_token_ids = batch->top_token_ids == NULL ? NULL : batch->top_token_ids + top;
-  float *top_logprobs = batch->top_logprobs == NULL ? NULL : batch->top_logprobs + top * batch->top_modes;
-  clear_top(batch, i);
-  dk_sample_row(batch, batch->rows[i], logits, workspace, &batch->results[i], top_token_ids, top_logprobs);
+  int64_t edits = (int64_t)row->num_history + row->num_bias + row->num_context;
+  dk_workspace workspace;
+  (void)dk_workspace_layout(batch->vocab_size, edits, batch->workspace, &workspace);
+  if (probabilities == NULL)
+    dk_sample_row(batch, row, logits, &workspace, clear_top(batch, i), &batch->results[i]);
+  else
+    dk_row_probabilities(batch, row, logits, &workspace, probabilities + (size_t)i * (size_t)batch->vocab_size,
+                         &batch->results[i]);
 }
 
+/* Write the probabilities of all rows, or draw from them if `probabilities` is null. */
 static int32_t run(const decoding_batch *batch, double *probabilities) {
-  dk_workspace workspace;
-  int32_t failed = 0;
-  uint64_t host = dk_fpenv_pin();
-  for (int32_t i = 0; i < batch->num_rows; i++) {
-    const decoding_row *row = batch->rows[i];
-    int64_t edits = (int64_t)row->num_history + row->num_bias + row->num_context;
-    (void)dk_workspace_layout(batch->vocab_size, edits, batch->workspace, &workspace);
-    if (probabilities == NULL)
-      sample_row(batch, i, &workspace);
-    else
-      dk_row_probabilities(batch, row, (const char *)batch->logits + i * batch->row_stride, &workspace,
-                           &batch->results[i], probabilities + (size_t)i * (size_t)batch->vocab_size);
-    failed |= batch->results[i].status != DECODING_OK;
+  decoding_batch filled = dk_with_stages(batch);
+  bool failed = false;
+  uint64_t host = dk_float_env_pin();
+  for (int32_t i = 0; i < filled.num_rows; i++) {
+    run_row(&filled, i, probabilities);
+    failed |= filled.results[i].status != DECODING_OK;
   }
-  dk_fpenv_restore(host);
+  dk_float_env_restore(host);
   return failed ? DECODING_ROW_FAILED : DECODING_OK;
 }
 
-/* The stages as numbers of decoding.h, in the default order. */
-static const int32_t DEFAULT_STAGES[] = {
-    DECODING_STAGE_REPETITION_PENALTY,
-    DECODING_STAGE_FREQUENCY_PRESENCE,
-    DECODING_STAGE_DRY,
-    DECODING_STAGE_CONTEXT_FREQUENCY_PENALTY,
-    DECODING_STAGE_LOGIT_BIAS,
-    DECODING_STAGE_HARD_MASKS,
-    DECODING_STAGE_TEMPERATURE,
-    DECODING_STAGE_TOP_K,
-    DECODING_STAGE_TOP_P,
-    DECODING_STAGE_MIN_P,
-    DECODING_STAGE_TYPICAL_P,
-    DECODING_STAGE_TOP_N_SIGMA,
-    DECODING_STAGE_EPSILON_CUTOFF,
-    DECODING_STAGE_ETA_CUTOFF,
-    DECODING_STAGE_TOP_A,
-    DECODING_STAGE_XTC,
-    DECODING_STAGE_MIROSTAT,
-};
-
-static decoding_batch with_stages(const decoding_batch *batch) {
-  decoding_batch filled = *batch;
-  if (filled.stages == NULL) {
-    filled.stages = DEFAULT_STAGES;
-    filled.num_stages = (int32_t)(sizeof DEFAULT_STAGES / sizeof DEFAULT_STAGES[0]);
-  }
-  return filled;
-}
-
 int32_t decoding_sample(const decoding_batch *batch) {
-  int32_t status = dk_check_batch(batch);
-  if (status != DECODING_OK)
-    return status;
-  decoding_batch filled = with_stages(batch);
-  return run(&filled, NULL);
+  int32_t status = dk_validate_batch(batch);
+  return status == DECODING_OK ? run(batch, NULL) : status;
 }
 
 int32_t decoding_probabilities(const decoding_batch *batch, double *probabilities) {
-  int32_t status = dk_check_batch(batch);
+  int32_t status = dk_validate_batch(batch);
   if (status == DECODING_OK && probabilities == NULL && batch->num_rows > 0)
     status = DECODING_BAD_ARGUMENT;
   if (status != DECODING_OK || batch->num_rows == 0)
     return status;
-  decoding_batch filled = with_stages(batch);
-  return run(&filled, probabilities);
+  return run(batch, probabilities);
 }

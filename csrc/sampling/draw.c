@@ -1,21 +1,19 @@
-/* Stage 13: one token from a distribution, with the random words of (seed, stream; position, choice, draw id, attempt).
+/* Stage draw: one token from a distribution, with the random words of (seed, stream; position, choice, draw id,
+ * attempt).
  *
- * Where truncation has weighed what is kept, by inverse CDF in order of token id. Where only stage 8 and min_p shape
- * the row, its total is not known and not needed: propose a block in proportion to its largest weight, and a place in
- * it; accept with the ratio of that place's weight to the largest. A place is then drawn in proportion to M / sum(M) *
- * 1 / 256 * W / M, that is to W, and all three steps are comparisons of integers, so the distribution is exactly the
- * same. At least one proposal in 256 is accepted, whatever the row. docs/adr/0004-draw.md. */
+ * If a truncation has computed the weights of the remaining tokens, the draw is by inverse CDF in order of token id. If
+ * only temperature and min_p act on the row, its total is neither known nor needed, and the draw is by rejection. Let M
+ * be the largest weight of a block. Propose a block with probability M / sum(M) and an index in it with 1 / 256, and
+ * accept it with probability W / M, W being the weight at that index. The result has a probability proportional to W.
+ * All three decisions compare integers, so this distribution is exactly that of the inverse CDF. At least one proposal
+ * in 256 is accepted, whatever the row is. docs/adr/0004-draw.md. */
+#include "sampling/draw.h"
+
 #include <math.h>
 
-#include "sampling/distribution.h"
-#include "sampling/philox.h"
+#include "sampling/random_words.h"
 
-void dk_random_words(const decoding_row *row, uint64_t draw_id, uint64_t attempt, uint64_t words[4]) {
-  const uint64_t counter[4] = {row->position, row->choice, draw_id, attempt}, key[2] = {row->seed, row->stream};
-  dk_philox4x64(counter, key, words);
-}
-
-/* A uniform integer below n. */
+/* Return a uniform integer below n. */
 static uint64_t below(uint64_t n, uint64_t word) { return dk_multiply(word, n).high; }
 
 static int32_t draw_by_inversion(const dk_distribution *d) {
@@ -32,24 +30,25 @@ static int32_t draw_by_inversion(const dk_distribution *d) {
   return dk_id(&d->view, block * DK_BLOCK + i);
 }
 
-/* sums[block]: the sum of the largest weights of the blocks up to this one. */
-static uint64_t sum_largest(const dk_distribution *d) {
+/* Set sums[block] to the sum of the largest weights of the blocks up to this one. Returns the sum over all blocks. */
+static uint64_t sum_largest(const dk_distribution *d, uint64_t *sums) {
   uint64_t total = 0;
   for (int32_t block = 0; block < d->view.num_blocks; block += DK_BLOCK) {
-    uint64_t *ends = d->sums + block;
+    uint64_t *part = sums + block;
     dk_block maxima = {d->view.block_max + block, DECODING_FLOAT32};
-    d->view.kernel->weights(maxima, d->kept.value, &d->scale, ends);
+    d->view.kernel->weights(maxima, d->kept.value, &d->scale, part);
     for (int32_t i = 0; i < DK_BLOCK; i++)
-      ends[i] = total += ends[i];
+      part[i] = total += part[i];
   }
   return total;
 }
 
-static int32_t first_over(const uint64_t *ends, int32_t n, uint64_t target) {
+/* Return the index of the first of n ascending sums that exceeds the target; the last index if none does. */
+static int32_t first_above(const uint64_t *sums, int32_t n, uint64_t target) {
   int32_t low = 0;
   while (low < n - 1) {
     int32_t middle = low + (n - 1 - low) / 2;
-    if (ends[middle] > target)
+    if (sums[middle] > target)
       n = middle + 1;
     else
       low = middle + 1;
@@ -57,35 +56,35 @@ static int32_t first_over(const uint64_t *ends, int32_t n, uint64_t target) {
   return low;
 }
 
-/* The weight of one place, as the kernel has it for the whole block. */
-static uint64_t weight_at(const dk_distribution *d, int32_t place) {
-  float value = dk_value(&d->view, place);
+/* Return the weight at one index, bit for bit as the kernel computes it for a whole block. */
+static uint64_t weight_at(const dk_distribution *d, int32_t index) {
+  float value = dk_value(&d->view, index);
   return value >= d->kept.value ? d->view.kernel->weight(value, &d->scale) : 0;
 }
 
 static int32_t draw_by_rejection(const dk_distribution *d) {
-  const uint64_t *ends = d->sums;
-  uint64_t total = sum_largest(d);
+  uint64_t *sums = d->view.workspace->rejection_sums;
+  uint64_t total = sum_largest(d, sums);
   for (uint64_t attempt = 0;; attempt++) {
     uint64_t words[4];
     dk_random_words(d->row, DK_DRAW_SAMPLING, attempt, words);
-    int32_t block = first_over(ends, d->view.num_blocks, below(total, words[0]));
-    uint64_t largest = ends[block] - (block > 0 ? ends[block - 1] : 0);
-    int32_t place = block * DK_BLOCK + (int32_t)below(DK_BLOCK, words[1]);
-    if (place < d->view.vocab_size && below(largest, words[2]) < weight_at(d, place))
-      return place;
+    int32_t block = first_above(sums, d->view.num_blocks, below(total, words[0]));
+    uint64_t largest = sums[block] - (block > 0 ? sums[block - 1] : 0);
+    int32_t index = block * DK_BLOCK + (int32_t)below(DK_BLOCK, words[1]);
+    if (index < d->view.num_elements && below(largest, words[2]) < weight_at(d, index))
+      return index;
   }
 }
 
-/* Where min_p comes before stage 8, what it leaves may be a list, which has no blocks of ids. */
-static int32_t tempers_first(const decoding_batch *batch) {
+/* If min_p runs before temperature, the view may be a list, whose blocks are not blocks of the row. */
+static bool tempers_first(const decoding_batch *batch) {
   for (int32_t i = 0; i < batch->num_stages; i++)
     if (batch->stages[i] == DECODING_STAGE_TEMPERATURE || batch->stages[i] == DECODING_STAGE_MIN_P)
       return batch->stages[i] == DECODING_STAGE_TEMPERATURE;
-  return 1;
+  return true;
 }
 
-int32_t dk_by_rejection(const decoding_batch *batch, const decoding_row *row) {
+bool dk_draws_by_rejection(const decoding_batch *batch, const decoding_row *row) {
   return (row->min_p == 0.0f || tempers_first(batch)) && row->top_k == DECODING_TOP_K_OFF && row->top_p == 1.0f &&
          row->typical_p == 1.0f && isinf(row->top_n_sigma) && row->epsilon_cutoff == 0.0f && row->eta_cutoff == 0.0f &&
          row->top_a == 0.0f && row->xtc_probability == 0.0f && !(row->flags & DECODING_MIROSTAT);

@@ -1,6 +1,6 @@
-/* Internal: floats as unsigned integers in the same order, so that values can be searched by bisection. */
-#ifndef DK_ORDERED_H
-#define DK_ORDERED_H
+/* Internal: keys, unsigned integers in the order of the floats, so that values can be searched by bisection. */
+#ifndef DK_FLOAT_KEYS_H
+#define DK_FLOAT_KEYS_H
 
 #include <stdint.h>
 #include <string.h>
@@ -19,9 +19,10 @@ static inline float dk_value_of(uint32_t key) {
   return value;
 }
 
-/* The nearest values that are not equal to this one. The key below that of zero is -0, which is equal. */
+/* Return the smallest value above this one. */
 static inline float dk_next_above(float value) { return dk_value_of(dk_key_of(value) + 1); }
 
+/* Return the largest value below this one. The key below that of zero is -0, which is equal to it. */
 static inline float dk_next_below(float value) {
   uint32_t key = dk_key_of(value);
   return dk_value_of(key - (key == 0x80000000u ? 2 : 1));

@@ -1,4 +1,4 @@
+/* The sampling kernels in NEON. */
 #define DK_ISA_NEON
 #define DK_TABLE dk_kernel_neon
-#define DK_NAME "neon"
 #include "sampling/kernels_body.h"

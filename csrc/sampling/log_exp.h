@@ -1,6 +1,7 @@
-/* Natural logarithm and exponential of one double, from correctly rounded operations only: no libm reaches a token. */
-#ifndef DK_SCALAR_H
-#define DK_SCALAR_H
+/* Internal: natural logarithm and exponential of one double, from correctly rounded operations only, so that no libm
+ * affects a token. */
+#ifndef DK_LOG_EXP_H
+#define DK_LOG_EXP_H
 
 #include <stdint.h>
 #include <string.h>
@@ -14,8 +15,10 @@ static inline double dk_double_of(uint64_t bits) {
   return x;
 }
 
-/* Positive, normal, finite x = m * 2^e with m in [sqrt(1/2), sqrt(2)); log m = 2 atanh(s), s = (m - 1) / (m + 1), |s|
- * <= 0.1716, by the series 2s (1 + s^2/3 + s^4/5 + ...) up to s^20: what is left out is below 2^-56 of the result. */
+/* Return log(x) for positive, normal, finite x. With x = m * 2^e, m in [sqrt(1/2), sqrt(2)) and s = (m - 1) / (m + 1),
+ * |s| <= 0.1716, log(m) = 2 atanh(s) = 2s (1 + s^2/3 + s^4/5 + ...). The terms after s^20 are below 2^-56 of the
+ * result.
+ */
 static inline double dk_log(double x) {
   uint64_t bits;
   memcpy(&bits, &x, sizeof bits);
@@ -31,8 +34,8 @@ static inline double dk_log(double x) {
   return (double)exponent * DK_LN2 + (2.0 * s + 2.0 * s * series);
 }
 
-/* x = n ln 2 + r, |r| <= ln 2 / 2; e^r by its series up to r^13, which leaves out less than 2^-57 of it. Below -700 the
- * result is 0; x <= 700. */
+/* Return exp(x) for x <= 700; 0 below -700. With x = n ln 2 + r, |r| <= ln 2 / 2, the terms of the series of e^r after
+ * r^13 are below 2^-57 of it. */
 static inline double dk_exp(double x) {
   if (!(x > -700.0))
     return 0.0;

@@ -1,19 +1,23 @@
-/* Log-probabilities and ranks. */
+/* Log-probabilities, ranks and the most likely tokens. */
+#include "sampling/logprobs.h"
+
 #include <math.h>
 
-#include "sampling/distribution.h"
+#include "sampling/log_exp.h"
+#include "sampling/top_k.h"
 
-/* From the logit itself, in double: the integer weight is only as fine as 2^-43 of the largest. */
-double dk_logprob(dk_distribution *d, float logit, int32_t token_id) {
+/* Return the log-probability of a token with this logit in `edited`. Computed from the logit in double: an integer
+ * weight has no finer resolution than 2^-43 of the largest. */
+static double logprob_of(dk_distribution *d, float logit, int32_t token_id) {
   if (d->point >= 0)
     return token_id == d->point ? 0.0 : -INFINITY;
-  int32_t place = logit == -INFINITY ? -1 : dk_place(&d->view, token_id);
-  if (place < 0 || !dk_prefix_has(d->kept, dk_value(&d->view, place), token_id))
+  int32_t index = logit == -INFINITY ? -1 : dk_index_of(&d->view, token_id);
+  if (index < 0 || !dk_prefix_contains(d->kept, dk_value(&d->view, index), token_id))
     return -INFINITY;
-  return dk_exponent(d, logit) - dk_log_total(d) + 0.0; /* never -0: which zero is the maximum depends on the set */
+  return dk_exponent(d, logit) - dk_log_total(d) + 0.0; /* never -0, whose order to +0 depends on the instruction set */
 }
 
-/* Banned tokens come last, by id: all that are not banned are ahead, and banned ones with lower ids. */
+/* Banned tokens come last in the order, by id: after all others, and after the banned ones with lower ids. */
 static int64_t num_ahead_of_banned(const dk_view *view, int32_t token_id) {
   int64_t num_kept_before = 0;
   for (int32_t block = 0; block * DK_BLOCK < token_id; block++) {
@@ -24,15 +28,16 @@ static int64_t num_ahead_of_banned(const dk_view *view, int32_t token_id) {
   return dk_prefix_count(view, dk_prefix_all()) + token_id - num_kept_before;
 }
 
-int32_t dk_rank(const dk_view *view, int32_t token_id) {
+/* Return 1 + the number of tokens that come before this one in the total order. */
+static int32_t rank_of(const dk_view *view, int32_t token_id) {
   float value = dk_value(view, token_id);
   int64_t num_ahead = value == -INFINITY ? num_ahead_of_banned(view, token_id)
                                          : dk_prefix_count(view, (dk_prefix){value, token_id - 1});
   return 1 + (int32_t)num_ahead;
 }
 
-/* Whether entry a of the report comes after entry b in the total order. */
-static int32_t comes_after(const int32_t *ids, const float *values, int32_t a, int32_t b) {
+/* Return true if entry a of the list comes after entry b in the total order. */
+static bool comes_after(const int32_t *ids, const float *values, int32_t a, int32_t b) {
   return values[a] < values[b] || (values[a] == values[b] && ids[a] > ids[b]);
 }
 
@@ -45,7 +50,7 @@ static void swap_entries(int32_t *ids, float *values, int32_t a, int32_t b) {
   values[b] = value;
 }
 
-/* Heapsort: the entries of the report, never the row. */
+/* Heapsort by the total order. It sorts the listed entries only, never the row. */
 static void sort_entries(int32_t *ids, float *values, int32_t n) {
   for (int32_t start = n / 2 - 1, end = n; end > 1;) {
     if (start >= 0)
@@ -62,15 +67,70 @@ static void sort_entries(int32_t *ids, float *values, int32_t n) {
   }
 }
 
-int32_t dk_list_top(const dk_view *view, int32_t n, int32_t *ids, float *values) {
+/* Write the first n tokens of the order with their values; fewer if the rest is banned. Returns the number written. */
+static int32_t list_top(const dk_view *view, int32_t n, int32_t *ids, float *values) {
   const dk_entries *list = &view->workspace->list;
   if (n == 0)
     return 0;
-  int32_t found = dk_list_first(view, n, 0);
+  int32_t found = dk_list_first(view, n, false);
   for (int32_t i = 0; i < found; i++) {
     ids[i] = list->ids[i];
     values[i] = list->values[i];
   }
   sort_entries(ids, values, found);
   return found;
+}
+
+static dk_distribution distribution_in_mode(int32_t mode, const dk_view *raw, const dk_distribution *drawn) {
+  if (mode == DECODING_LOGPROBS_RAW)
+    return dk_whole(raw);
+  if (mode == DECODING_LOGPROBS_PENALIZED)
+    return dk_whole(drawn->edited);
+  return mode == DECODING_LOGPROBS_FINAL ? *drawn : dk_untruncated(drawn);
+}
+
+/* Return the token's log-probability in one mode, and replace the values of the most likely tokens by theirs. */
+static float report_mode(int32_t mode, const dk_view *raw, const dk_distribution *drawn, const decoding_result *result,
+                         const int32_t *top_token_ids, float *top_logprobs) {
+  dk_distribution d = distribution_in_mode(mode, raw, drawn);
+  const dk_view *view = mode == DECODING_LOGPROBS_RAW ? raw : drawn->edited;
+  for (int32_t i = 0; i < result->num_top; i++)
+    top_logprobs[i] = (float)logprob_of(&d, dk_value(view, top_token_ids[i]), top_token_ids[i]);
+  return (float)logprob_of(&d, dk_value(view, result->token_id), result->token_id);
+}
+
+static float raw_logprob_of(const dk_view *raw, int32_t token_id) {
+  dk_distribution d = dk_whole(raw);
+  return (float)logprob_of(&d, dk_value(raw, token_id), token_id);
+}
+
+static float surprise_of(dk_distribution *drawn, int32_t token_id) {
+  return (float)((0.0 - logprob_of(drawn, dk_value(drawn->edited, token_id), token_id)) * DK_LOG2E);
+}
+
+bool dk_report_needs_distribution(const decoding_row *row) {
+  bool needed = row->flags & DECODING_MIROSTAT;
+  for (int32_t i = 0; i < DECODING_MAX_MODES; i++)
+    needed |= row->logprobs_modes[i] == DECODING_LOGPROBS_SCALED || row->logprobs_modes[i] == DECODING_LOGPROBS_FINAL;
+  return needed;
+}
+
+void dk_report(const dk_view *raw, dk_distribution *drawn, dk_top_lists top, decoding_result *result) {
+  const decoding_row *row = drawn->row;
+  const int32_t *modes = row->logprobs_modes;
+  if (modes[0] != DECODING_LOGPROBS_NONE) {
+    const dk_view *order = modes[0] == DECODING_LOGPROBS_RAW ? raw : drawn->edited;
+    result->rank = rank_of(order, result->token_id);
+    result->num_top = list_top(order, row->num_top, top.token_ids, top.logprobs);
+  }
+  for (int32_t i = 0; i < DECODING_MAX_MODES && modes[i] != DECODING_LOGPROBS_NONE; i++) {
+    float *list = top.logprobs == NULL ? NULL : top.logprobs + i * top.stride;
+    result->logprobs[i] = report_mode(modes[i], raw, drawn, result, top.token_ids, list);
+    if (modes[i] == DECODING_LOGPROBS_RAW)
+      result->raw_logprob = result->logprobs[i];
+  }
+  if ((row->flags & DECODING_WANT_RAW_LOGPROB) && isnan(result->raw_logprob))
+    result->raw_logprob = raw_logprob_of(raw, result->token_id);
+  if (row->flags & DECODING_MIROSTAT)
+    result->surprise = surprise_of(drawn, result->token_id);
 }

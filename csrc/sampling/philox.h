@@ -1,6 +1,5 @@
-/* Philox4x64-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (2011).
- * A draw needs no generator object: the block for (seed, stream; position, choice, draw, attempt) is a pure function.
- */
+/* Internal: Philox4x64-10, the counter-based generator of Salmon et al. 2011, "Parallel random numbers: as easy as 1,
+ * 2, 3". A draw needs no generator object, since a block of random words is a function of its counter and key. */
 #ifndef DK_PHILOX_H
 #define DK_PHILOX_H
 
@@ -11,6 +10,7 @@ typedef struct dk_u128 {
   uint64_t low;
 } dk_u128;
 
+/* Return the full product of two words. */
 static inline dk_u128 dk_multiply(uint64_t a, uint64_t b) {
 #if defined(__SIZEOF_INT128__)
   __extension__ typedef unsigned __int128 u128;

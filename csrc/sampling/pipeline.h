@@ -1,15 +1,16 @@
-/* Internal: one row through the pipeline. */
-#ifndef DK_SAMPLE_H
-#define DK_SAMPLE_H
+/* Internal: one row through all stages. */
+#ifndef DK_PIPELINE_H
+#define DK_PIPELINE_H
 
-#include "sampling/row_view.h"
+#include "sampling/logprobs.h"
+#include "sampling/workspace.h"
 
-/* Draws (or takes the forced token) and reports. top_token_ids and top_logprobs take row->num_top entries. */
+/* Draw a token, or take the forced one, and report on it. The batch must list its stages. */
 void dk_sample_row(const decoding_batch *batch, const decoding_row *row, const void *logits, dk_workspace *workspace,
-                   decoding_result *result, int32_t *top_token_ids, float *top_logprobs);
+                   dk_top_lists top, decoding_result *result);
 
-/* Writes the distribution of the draw over all tokens. */
+/* Write the probabilities of all tokens in the draw. The batch must list its stages. */
 void dk_row_probabilities(const decoding_batch *batch, const decoding_row *row, const void *logits,
-                          dk_workspace *workspace, decoding_result *result, double *probabilities);
+                          dk_workspace *workspace, double *probabilities, decoding_result *result);
 
 #endif

@@ -1,16 +1,14 @@
-/* Prefixes of the total order: what they hold, how many, how much. Blocks whose maximum lies below a prefix are not
- * touched. */
+/* Prefixes of the total order. Blocks whose maximum lies below a prefix are not read. */
+#include "sampling/prefix.h"
+
 #include <float.h>
 #include <math.h>
 
 #include "sampling/float_keys.h"
-#include "sampling/top_k.h"
 
 dk_prefix dk_prefix_all(void) { return (dk_prefix){-FLT_MAX, INT32_MAX}; }
 
-/* The least float that is not below the bound, which no float exceeds; bounds under their range keep every finite
- * value.
- */
+/* Rounds the bound up to a float. A bound below the range of floats keeps every finite value. */
 dk_prefix dk_prefix_from(double bound) {
   if (!(bound > -(double)FLT_MAX))
     return dk_prefix_all();
@@ -22,26 +20,26 @@ dk_prefix dk_prefix_from(double bound) {
 
 dk_prefix dk_prefix_above(float value) { return (dk_prefix){value, -1}; }
 
-dk_prefix dk_prefix_tighter(dk_prefix a, dk_prefix b) {
+dk_prefix dk_prefix_shorter(dk_prefix a, dk_prefix b) {
   if (a.value != b.value)
     return a.value > b.value ? a : b;
   return a.last_id < b.last_id ? a : b;
 }
 
-int32_t dk_prefix_has(dk_prefix prefix, float value, int32_t token_id) {
+bool dk_prefix_contains(dk_prefix prefix, float value, int32_t token_id) {
   return value > prefix.value || (value == prefix.value && token_id <= prefix.last_id);
 }
 
-/* Only the block in which the ties end has to be copied. */
+/* Only the block in which the tied tokens end must be copied. */
 dk_slice dk_slice_of(const dk_view *view, dk_prefix prefix, int32_t block) {
-  int32_t takes_all = prefix.last_id == INT32_MAX;
-  int32_t ties = takes_all ? 0 : dk_places_up_to(view, prefix.last_id) - block * DK_BLOCK;
-  if (takes_all || ties >= DK_BLOCK)
+  bool has_all_ties = prefix.last_id == INT32_MAX;
+  int32_t end = has_all_ties ? 0 : dk_num_ids_up_to(view, prefix.last_id) - block * DK_BLOCK;
+  if (has_all_ties || end >= DK_BLOCK)
     return (dk_slice){dk_fetch(view, block), prefix.value};
-  if (ties <= 0)
+  if (end <= 0)
     return (dk_slice){dk_fetch(view, block), dk_next_above(prefix.value)};
   float *copy = dk_fetch_copy(view, block);
-  for (int32_t i = ties; i < DK_BLOCK; i++)
+  for (int32_t i = end; i < DK_BLOCK; i++)
     copy[i] = copy[i] == prefix.value ? -INFINITY : copy[i];
   return (dk_slice){{copy, DECODING_FLOAT32}, prefix.value};
 }
@@ -49,7 +47,7 @@ dk_slice dk_slice_of(const dk_view *view, dk_prefix prefix, int32_t block) {
 int64_t dk_prefix_count(const dk_view *view, dk_prefix prefix) {
   int64_t total = 0;
   for (int32_t block = 0; block < view->num_blocks; block++) {
-    if (!dk_may_have(view, prefix, block))
+    if (!dk_may_contain(view, prefix, block))
       continue;
     dk_slice slice = dk_slice_of(view, prefix, block);
     total += view->kernel->count(slice.block, slice.low);
@@ -61,7 +59,7 @@ uint64_t dk_prefix_mass(const dk_view *view, dk_prefix prefix, const dk_scale *s
   uint64_t total = 0;
   for (int32_t block = 0; block < view->num_blocks; block++) {
     uint64_t sum = 0;
-    if (dk_may_have(view, prefix, block)) {
+    if (dk_may_contain(view, prefix, block)) {
       dk_slice slice = dk_slice_of(view, prefix, block);
       sum = view->kernel->mass(slice.block, slice.low, scale);
     }
@@ -76,7 +74,7 @@ int32_t dk_gather(const dk_view *view, dk_prefix prefix, dk_entries entries) {
   int32_t n = 0, *starts = view->workspace->list_start;
   for (int32_t block = 0; block < view->num_blocks; block++) {
     starts[block] = n;
-    if (!dk_may_have(view, prefix, block))
+    if (!dk_may_contain(view, prefix, block))
       continue;
     dk_slice slice = dk_slice_of(view, prefix, block);
     int32_t first = n;

@@ -1,14 +1,15 @@
-/* What the tokens so far say about the next one: DRY's penalties, n-grams that must not come twice, bad words.
+/* Repetitions in the context: DRY's penalties, n-grams that must not recur, bad words.
  *
- * All three ask how the end of the context continues elsewhere. The lengths of all repetitions are found in linear time
- * by the Z algorithm (Gusfield 1997, "Algorithms on Strings, Trees and Sequences", 1.4) on the context read backwards.
+ * All three ask how the end of the context was continued before. The lengths of all repetitions are found in linear
+ * time by the Z algorithm (Gusfield 1997, "Algorithms on Strings, Trees and Sequences", section 1.4) on the reversed
+ * context.
  */
+#include "sampling/repetition.h"
+
 #include <float.h>
 #include <string.h>
 
-#include "sampling/row_view.h"
-
-/* matches[j], 0 < j < n: how many tokens before place n - j equal the last tokens of the context, one by one. */
+/* matches[j], 0 < j < n: number of tokens before index n - j that equal the last tokens of the context. */
 static void find_matches(const int32_t *tokens, int32_t n, int32_t *matches) {
   int32_t left = 0, right = 0, end = n - 1;
   for (int32_t j = 1; j < n; j++) {
@@ -26,18 +27,14 @@ static void find_matches(const int32_t *tokens, int32_t n, int32_t *matches) {
 }
 
 static dk_failure check_context(const dk_view *view, const decoding_row *row, int32_t stage) {
-  for (int32_t i = 0; i < row->num_context; i++)
-    if (!dk_is_token(view, row->context_token_ids[i]))
-      return (dk_failure){DECODING_BAD_TOKEN_ID, stage, row->context_token_ids[i]};
-  return DK_FINE;
+  return dk_check_token_ids(row->context_token_ids, row->num_context, view->num_elements, stage);
 }
 
-/* Whether the n tokens end with the sequence. */
-static int32_t ends_with(const int32_t *tokens, int32_t n, const int32_t *sequence, int32_t length) {
+static bool ends_with(const int32_t *tokens, int32_t n, const int32_t *sequence, int32_t length) {
   return length == 0 || (length <= n && memcmp(tokens + n - length, sequence, (size_t)length * sizeof *tokens) == 0);
 }
 
-/* How far back a repetition may reach: to the last end of a breaker among the last `limit` tokens. */
+/* Return how many tokens a repetition may reach back: to the last breaker that ends among the last `limit` tokens. */
 static int32_t reach(const int32_t *tokens, int32_t n, const decoding_sequences *breakers, int32_t limit) {
   const int32_t *sequence = breakers->token_ids;
   for (int32_t i = 0; i < breakers->num_sequences; sequence += breakers->lengths[i++])
@@ -47,23 +44,23 @@ static int32_t reach(const int32_t *tokens, int32_t n, const decoding_sequences 
   return limit;
 }
 
-/* Whether the token alone is a breaker: then nothing is taken off it. */
-static int32_t is_breaker(const decoding_sequences *breakers, int32_t token_id) {
+/* Return true if the token alone is a breaker. It is not penalized then. */
+static bool is_breaker(const decoding_sequences *breakers, int32_t token_id) {
   const int32_t *sequence = breakers->token_ids;
   for (int32_t i = 0; i < breakers->num_sequences; sequence += breakers->lengths[i++])
     if (breakers->lengths[i] == 1 && *sequence == token_id)
-      return 1;
-  return 0;
+      return true;
+  return false;
 }
 
-dk_failure dk_find_repetitions(const dk_view *view, const decoding_row *row, int32_t *num_edits) {
+dk_failure dk_find_dry_matches(const dk_view *view, const decoding_row *row) {
   int32_t n = row->num_context < row->dry_range ? row->num_context : row->dry_range, longest = 0;
   if (row->dry_multiplier == 0.0f || n == 0)
-    return DK_FINE;
+    return DK_NO_FAILURE;
   const int32_t *tokens = row->context_token_ids + row->num_context - n;
   int32_t *matches = view->workspace->matches;
   dk_failure failure = check_context(view, row, DECODING_STAGE_DRY);
-  if (failure.status != DECODING_OK)
+  if (dk_failed(failure))
     return failure;
   find_matches(tokens, n, matches);
   for (int32_t j = 1; j < n; j++)
@@ -73,13 +70,14 @@ dk_failure dk_find_repetitions(const dk_view *view, const decoding_row *row, int
     int32_t match = matches[j] < limit ? matches[j] : limit;
     if (match < row->dry_allowed_length || is_breaker(&row->dry_breakers, tokens[n - j]))
       continue;
-    dk_edit *edit = dk_touch(view, num_edits, tokens[n - j]);
+    dk_edit *edit = dk_edit_of(view, tokens[n - j]);
     edit->match = match > edit->match ? match : edit->match;
   }
-  return DK_FINE;
+  return DK_NO_FAILURE;
 }
 
-float dk_dry_penalty(const decoding_row *row, int32_t match) {
+/* multiplier * base^(match - allowed_length), by repeated squaring, at most FLT_MAX. */
+static float dry_penalty(const decoding_row *row, int32_t match) {
   double power = 1.0, square = (double)row->dry_base;
   for (int32_t k = match - row->dry_allowed_length; k > 0; k >>= 1, square *= square)
     if (k & 1)
@@ -88,36 +86,45 @@ float dk_dry_penalty(const decoding_row *row, int32_t match) {
   return penalty < (double)FLT_MAX ? (float)penalty : FLT_MAX;
 }
 
-static void ban(uint32_t *mask, int32_t token_id) { mask[token_id / 32] &= ~(1u << token_id % 32); }
+bool dk_apply_dry(dk_edits *edits, const decoding_row *row) {
+  bool overflows = false;
+  for (int32_t i = 0; i < edits->count; i++) {
+    dk_edit *edit = &edits->items[i];
+    if (edit->match > 0)
+      overflows |= dk_set_edit(edit, edit->value - dry_penalty(row, edit->match));
+  }
+  return overflows;
+}
 
-/* Every token that has followed the last size - 1 tokens before. */
+/* Ban every token that once followed the last size - 1 tokens. */
 static void ban_ngrams(const dk_view *view, const decoding_row *row, uint32_t *mask) {
   const int32_t *tokens = row->context_token_ids;
   int32_t n = row->num_context, *matches = view->workspace->matches;
   if (row->no_repeat_ngram_size == 1 && n > 0)
-    ban(mask, tokens[0]); /* nothing stands before it */
+    dk_ban(mask, tokens[0]); /* it follows no token, so the loop below does not see it */
   find_matches(tokens, n, matches);
   for (int32_t j = 1; j < n; j++)
     if (matches[j] >= row->no_repeat_ngram_size - 1)
-      ban(mask, tokens[n - j]);
+      dk_ban(mask, tokens[n - j]);
 }
 
+/* Ban the last token of each bad word whose other tokens end the context. */
 static dk_failure ban_words(const dk_view *view, const decoding_row *row, uint32_t *mask) {
   const int32_t *word = row->bad_words.token_ids;
   for (int32_t i = 0; i < row->bad_words.num_sequences; word += row->bad_words.lengths[i++]) {
     int32_t length = row->bad_words.lengths[i];
-    for (int32_t k = 0; k < length; k++)
-      if (!dk_is_token(view, word[k]))
-        return (dk_failure){DECODING_BAD_TOKEN_ID, DECODING_STAGE_HARD_MASKS, word[k]};
+    dk_failure failure = dk_check_token_ids(word, length, view->num_elements, DECODING_STAGE_HARD_MASKS);
+    if (dk_failed(failure))
+      return failure;
     if (ends_with(row->context_token_ids, row->num_context, word, length - 1))
-      ban(mask, word[length - 1]);
+      dk_ban(mask, word[length - 1]);
   }
-  return DK_FINE;
+  return DK_NO_FAILURE;
 }
 
 dk_failure dk_ban_sequences(const dk_view *view, const decoding_row *row, uint32_t *mask) {
   dk_failure failure = check_context(view, row, DECODING_STAGE_HARD_MASKS);
-  if (failure.status == DECODING_OK && row->no_repeat_ngram_size > 0)
+  if (!dk_failed(failure) && row->no_repeat_ngram_size > 0)
     ban_ngrams(view, row, mask);
-  return failure.status == DECODING_OK ? ban_words(view, row, mask) : failure;
+  return dk_failed(failure) ? failure : ban_words(view, row, mask);
 }

@@ -1,10 +1,10 @@
-/* Where a prefix of the total order ends, by number (top_k, top-N). Never a sort, and as little of the row as will do:
- * the k-th largest block maximum bounds the k-th largest token from below, so what lies above it is taken out into a
- * list, and the list is searched. */
+/* The first k tokens, without a sort and with little of the row read: the k-th largest block maximum is a lower bound
+ * of the k-th largest token. So the tokens above it are collected in a list, and the list is searched. */
+#include "sampling/top_k.h"
+
 #include <float.h>
 
 #include "sampling/float_keys.h"
-#include "sampling/top_k.h"
 
 int32_t dk_nth_equal(const dk_view *view, float value, int64_t n) {
   for (int32_t block = 0; block < view->num_blocks; block++) {
@@ -39,38 +39,38 @@ uint32_t dk_key_of_kth(const dk_view *view, uint32_t low, uint32_t high, int64_t
   return low;
 }
 
-/* The first k tokens of a view, all of whose tokens lie at or above `floor`. */
+/* Return the prefix of the first k tokens of a view whose tokens all have values of at least `floor`. */
 static dk_prefix first_k(const dk_view *view, float floor, int64_t k) {
   float value = dk_value_of(dk_key_of_kth(view, dk_key_of(floor), dk_key_of(view->max), k));
   int64_t above = dk_prefix_count(view, dk_prefix_above(value));
   return (dk_prefix){value, dk_nth_equal(view, value, k - above)};
 }
 
-#define SHORT_LIST 1024 /* entries; it is cut faster one by one than by another look at its blocks */
+/* In entries. A shorter list is cut faster entry by entry than by a second pass over its blocks. */
+#define SHORT_LIST 1024
 
-static dk_prefix tied(dk_prefix prefix, int32_t with_ties) {
+static dk_prefix tied(dk_prefix prefix, bool with_ties) {
   return (dk_prefix){prefix.value, with_ties ? INT32_MAX : prefix.last_id};
 }
 
-/* What a prefix leaves of the workspace's list. */
+/* Remove the entries that a prefix does not contain. Returns the number that remain. */
 static int32_t cut_list(const dk_entries *list, int32_t n, dk_prefix prefix) {
   int32_t left = 0;
   for (int32_t i = 0; i < n; i++) {
     list->values[left] = list->values[i];
     list->ids[left] = list->ids[i];
-    left += dk_prefix_has(prefix, list->values[i], list->ids[i]);
+    left += dk_prefix_contains(prefix, list->values[i], list->ids[i]);
   }
   return left;
 }
 
-int32_t dk_list_first(const dk_view *view, int64_t k, int32_t with_ties) {
+int32_t dk_list_first(const dk_view *view, int64_t k, bool with_ties) {
   const dk_entries *entries = &view->workspace->list;
-  if (k > view->num_blocks || view->plain_search)
+  if (k > view->num_blocks || view->use_plain_search)
     return dk_gather(view, tied(first_k(view, -FLT_MAX, k), with_ties), *entries);
   dk_view maxima = dk_view_maxima(view);
   float bound = dk_value_of(dk_key_of_kth(&maxima, dk_key_of(-FLT_MAX), dk_key_of(view->max), k));
-  /* ties at the bound would fill the list for nothing */
-  int32_t above = dk_gather(view, dk_prefix_above(bound), *entries);
+  int32_t above = dk_gather(view, dk_prefix_above(bound), *entries); /* ties at the bound could fill the list */
   if (above < k)
     return dk_gather(view, tied((dk_prefix){bound, dk_nth_equal(view, bound, k - above)}, with_ties), *entries);
   dk_view list = dk_view_list(view, *entries, above, view->workspace->list_max);

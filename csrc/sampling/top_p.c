@@ -1,40 +1,46 @@
-/* Where a prefix of the total order ends, by mass (top_p).
+/* The shortest prefix that has at least a given fraction of the mass (top_p).
  *
- * The largest tokens, those above some block maximum, are weighed exactly: the head. A sample of the rest suggests
- * where the running mass reaches its target. If within the head, one pass for the total and a search of the head are
- * all. Else one pass finds the total, the mass above a bracket of values, and takes out what lies in the bracket, which
- * is searched. Where the sample misled, the bracket is widened to everything on the side that was missed. Masses are
- * integers, so every way finds the same prefix; the plain way, a descent over the digits of the keys with a histogram
- * each, is the yardstick (DECODING_PLAIN_SEARCH). */
+ * The head, the largest tokens, are those above a certain block maximum; their weights are computed exactly. A sample
+ * of the rest estimates the value at which the running mass reaches its target. If that is within the head, one pass
+ * for the total and a search of the head are enough. Otherwise a bracket of values is put around the estimate. One pass
+ * finds the total and the mass above the bracket, and collects the tokens in the bracket, which are then searched. If
+ * the sample was misleading, the bracket is widened to everything on the side that was missed.
+ *
+ * Masses are integers, so every method finds the same prefix. The plain method, a descent over the digits of the keys
+ * with a histogram per digit, is what the tests compare with (DECODING_PLAIN_SEARCH). */
+#include "sampling/top_p.h"
+
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
 #include "sampling/float_keys.h"
 #include "sampling/top_k.h"
+#include "sampling/weighted_select.h"
 
 #define NUM_BINS 512   /* of the sample, by value */
-#define NUM_COUNTERS 4 /* of each bin: one after the other would wait for itself */
-#define MARGIN 2.8     /* standard errors of the sample that a bracket allows for */
+#define NUM_COUNTERS 4 /* per bin, so that consecutive increments do not wait for each other */
+#define MARGIN 2.8     /* half-width of a bracket, in standard errors of the sample */
 
-/* One search: what is looked for, and the masses of blocks that the draw will want. */
 typedef struct dk_search {
   const dk_view *view;
   dk_prefix within;
   const dk_scale *scale;
   float top_p;
-  uint64_t *sums;
+  uint64_t *sums; /* mass of each block within the result */
 } dk_search;
 
-static uint64_t crossing(float top_p, uint64_t total) {
+/* Return the mass that the prefix must reach. */
+static uint64_t target_mass(float top_p, uint64_t total) {
   double target = ceil((double)top_p * (double)total);
   uint64_t mass = target < 1.0 ? 1u : (uint64_t)target;
   return mass < total ? mass : total;
 }
 
-/* ---- the plain way ---- */
+/* ---- the plain method ---- */
 
-/* One histogram over the next `bits` bits of the keys that begin with the digits found so far. */
+/* Sum weights by the next `bits` bits of the keys that begin with the digits found so far; `open` bits are not known.
+ */
 static void fill_histogram(const dk_search *s, uint32_t digits, int32_t open, int32_t bits) {
   dk_workspace *workspace = s->view->workspace;
   memset(workspace->histogram, 0, ((size_t)1 << bits) * sizeof(uint64_t));
@@ -52,8 +58,8 @@ static void fill_histogram(const dk_search *s, uint32_t digits, int32_t open, in
   }
 }
 
-/* The digits of the threshold's key, most significant first, each where the running mass from the top reaches the
- * target. */
+/* Find the threshold's key digit by digit, most significant first: the digit at which the running mass, from the
+ * largest down, reaches the target. */
 static dk_threshold by_histogram(const dk_search *s, uint64_t target) {
   static const int32_t bits[3] = {11, 11, 10};
   const uint64_t *histogram = s->view->workspace->histogram;
@@ -68,9 +74,9 @@ static dk_threshold by_histogram(const dk_search *s, uint64_t target) {
   return (dk_threshold){dk_value_of(digits), target};
 }
 
-static dk_prefix plainly(const dk_search *s) {
+static dk_prefix by_plain_search(const dk_search *s) {
   uint64_t total = dk_prefix_mass(s->view, s->within, s->scale, NULL);
-  dk_threshold threshold = by_histogram(s, crossing(s->top_p, total));
+  dk_threshold threshold = by_histogram(s, target_mass(s->top_p, total));
   uint64_t each = s->view->kernel->weight(threshold.value, s->scale);
   int64_t num_equal = (int64_t)((threshold.missing + each - 1) / each);
   dk_prefix prefix = {threshold.value, dk_nth_equal(s->view, threshold.value, num_equal)};
@@ -78,16 +84,16 @@ static dk_prefix plainly(const dk_search *s) {
   return prefix;
 }
 
-/* ---- a list that holds all of a prefix ---- */
+/* ---- a list that contains the whole prefix ---- */
 
-/* 0 where the mass of the list misses the target. */
-static int32_t in_list(const dk_search *s, const dk_list *list, uint64_t target, dk_prefix *prefix) {
+/* Returns false if the mass of the list is below the target. */
+static bool in_list(const dk_search *s, const dk_list *list, uint64_t target, dk_prefix *prefix) {
   dk_threshold end;
   if (!dk_search_list(list, target, &end))
-    return 0;
+    return false;
   memset(s->sums, 0, (size_t)s->view->num_blocks * sizeof *s->sums);
   *prefix = dk_end_in_list(list, end, s->sums);
-  return 1;
+  return true;
 }
 
 static dk_list list_of(const dk_search *s, dk_prefix prefix) {
@@ -97,19 +103,19 @@ static dk_list list_of(const dk_search *s, dk_prefix prefix) {
 
 /* ---- head, sample, bracket ---- */
 
-/* The head: tokens above a block maximum that a good part of the blocks reach. */
+/* Return the prefix of the tokens above the block maximum that a quarter of the blocks reach. */
 static dk_prefix head_of(const dk_search *s) {
   dk_view maxima = dk_view_maxima(s->view);
   uint32_t key = dk_key_of_kth(&maxima, dk_key_of(-FLT_MAX), dk_key_of(s->view->max), s->view->num_blocks / 4);
-  return dk_prefix_tighter(s->within, dk_prefix_above(dk_value_of(key)));
+  return dk_prefix_shorter(s->within, dk_prefix_above(dk_value_of(key)));
 }
 
-/* A sample of the row by value: bin b holds values from top - b * width down to top - (b + 1) * width. */
 typedef struct dk_bin {
-  double mass;
-  double squares;
+  double mass;    /* sum of weights */
+  double squares; /* sum of squared weights */
 } dk_bin;
 
+/* A sample of the row, by value: bin b has the values from top - b * width down to top - (b + 1) * width. */
 typedef struct dk_sample {
   float top;
   float width;
@@ -122,7 +128,7 @@ static void add(dk_bin *to, dk_bin more) {
   to->squares += more.squares;
 }
 
-/* The tokens of a bin weigh as much as its middle. */
+/* Every token of a bin is given the weight of the bin's middle. */
 static void weigh_bins(const dk_search *s, const int32_t *counts, dk_sample *sample) {
   uint64_t weights[NUM_BINS];
   float middles[NUM_BINS];
@@ -138,18 +144,18 @@ static void weigh_bins(const dk_search *s, const int32_t *counts, dk_sample *sam
   }
 }
 
-/* A sample of the tokens of `within` that lie below the head. Nothing but speed depends on it, so edits that the view
- * lays over the logits may be missing. Returns the sampled values, of all tokens. */
+/* Sample the tokens of `within` below the head. Only speed depends on the sample, so it may ignore edits and masks.
+ * Returns the sampled values, DK_SAMPLE_SIZE of them, of all tokens. */
 static const float *take_sample(const dk_search *s, dk_prefix above, const dk_list *head, dk_sample *sample) {
-  float *values = head->entries.values + (head->n + DK_BLOCK - 1) / DK_BLOCK * DK_BLOCK; /* behind it */
-  float least = above.value;
+  float *values = head->entries.values + dk_whole_blocks(head->n); /* behind the head */
+  float minimum = above.value;
   uint32_t *bins = s->view->workspace->keys;
-  int32_t counts[NUM_COUNTERS][NUM_BINS + 1] = {{0}}; /* one more, for what is not in the sample */
-  dk_peek(s->view, values);
-  for (int32_t i = 0; i < DK_SAMPLE_SIZE; i += 7) /* some will do: what is less goes into the last bin */
-    least = values[i] < least && values[i] >= s->within.value ? values[i] : least;
+  int32_t counts[NUM_COUNTERS][NUM_BINS + 1] = {{0}}; /* the last one for values to be ignored */
+  dk_sample_values(s->view, values);
+  for (int32_t i = 0; i < DK_SAMPLE_SIZE; i += 7) /* an estimate: values below it go into the last bin */
+    minimum = values[i] < minimum && values[i] >= s->within.value ? values[i] : minimum;
   sample->top = above.value;
-  sample->width = above.value / (NUM_BINS - 1) - least / (NUM_BINS - 1); /* never overflows */
+  sample->width = above.value / (NUM_BINS - 1) - minimum / (NUM_BINS - 1); /* never overflows */
   float bins_per_value = sample->width > 0.0f ? 1.0f / sample->width : 0.0f;
   for (int32_t i = 0; i < DK_SAMPLE_SIZE; i += DK_BLOCK) {
     s->view->kernel->bins(values + i, above.value, s->within.value, bins_per_value, NUM_BINS - 1, bins);
@@ -163,22 +169,22 @@ static const float *take_sample(const dk_search *s, dk_prefix above, const dk_li
   return values;
 }
 
-/* Where the threshold should lie: in [low, high). */
+/* The range [low, high) that probably contains the threshold. */
 typedef struct dk_bracket {
   float low;
-  float high; /* INFINITY: maybe above all of the sample */
+  float high; /* INFINITY: the threshold may lie above the whole sample */
 } dk_bracket;
 
-/* Square of the error that a bracket allows for in the mass above a value less p times the whole, which is what
- * decides: MARGIN standard errors, from the squares of the sampled weights above and below the value. */
+/* A value lies above the threshold if the mass above it is less than p times the total. Return the square of MARGIN
+ * standard errors of that difference, from the squares of the sampled weights above and below the value. */
 static double error_squared(const dk_sample *sample, double squares_above, double p) {
   double below = p * p * (sample->all.squares - squares_above);
   return MARGIN * MARGIN * ((1.0 - p) * (1.0 - p) * squares_above + (below > 0.0 ? below : 0.0));
 }
 
 static dk_bracket bracket_of(const dk_search *s, const dk_sample *sample, uint64_t head_mass) {
-  double p = (double)s->top_p, head = (double)head_mass * DK_SAMPLE_SIZE / s->view->vocab_size;
-  double needed = p * (head + sample->all.mass) - head; /* of the sample's mass */
+  double p = (double)s->top_p, head = (double)head_mass * DK_SAMPLE_SIZE / s->view->num_elements;
+  double needed = p * (head + sample->all.mass) - head; /* mass of the sample */
   dk_bin above = {0.0, 0.0};
   dk_bracket bracket = {needed <= 0.0 && needed * needed >= error_squared(sample, 0.0, p) ? sample->top : -INFINITY,
                         INFINITY};
@@ -194,11 +200,11 @@ static dk_bracket bracket_of(const dk_search *s, const dk_sample *sample, uint64
   return bracket;
 }
 
-/* What one pass tells of a bracket of values. */
+/* Result of one pass over the row. */
 typedef struct dk_survey {
   uint64_t total;
-  uint64_t above; /* mass at or above `high` */
-  dk_list list;   /* tokens in [low, high), weighed */
+  uint64_t above; /* mass of the tokens >= high */
+  dk_list list;   /* the tokens in [low, high) */
 } dk_survey;
 
 static dk_survey survey(const dk_search *s, float low, float high) {
@@ -217,7 +223,7 @@ static dk_survey survey(const dk_search *s, float low, float high) {
     dk_split part = s->view->kernel->split(slice.block, slice.low, s->scale, middle, high, block * DK_BLOCK, rest);
     found.total += part.all;
     found.above += s->sums[block] = part.above;
-    n += part.between;
+    n += part.num_between;
   }
   starts[s->view->num_blocks] = n;
   for (int32_t i = 0; s->view->ids != NULL && i < n; i++)
@@ -230,47 +236,48 @@ static dk_prefix in_bracket(const dk_search *s, dk_bracket bracket) {
   dk_prefix prefix;
   dk_threshold end;
   dk_survey found = survey(s, bracket.low, bracket.high);
-  uint64_t target = crossing(s->top_p, found.total);
-  if (found.above >= target) { /* the sample misled: it lies higher */
-    dk_list higher = list_of(s, dk_prefix_tighter(s->within, dk_prefix_from((double)bracket.high)));
+  uint64_t target = target_mass(s->top_p, found.total);
+  if (found.above >= target) { /* the sample was misleading: the threshold lies higher */
+    dk_list higher = list_of(s, dk_prefix_shorter(s->within, dk_prefix_from((double)bracket.high)));
     (void)in_list(s, &higher, target, &prefix);
     return prefix;
   }
-  if (!dk_search_list(&found.list, target - found.above, &end)) { /* it lies lower */
+  if (!dk_search_list(&found.list, target - found.above, &end)) { /* the threshold lies lower */
     found = survey(s, -INFINITY, bracket.low);
     (void)dk_search_list(&found.list, target - found.above, &end);
   }
   return dk_end_in_list(&found.list, end, s->sums);
 }
 
-/* The threshold lies in the head, or not far below it: no bracket's mass has to be told from what is above it. */
+/* The threshold lies in the head or not far below it, so no mass above a bracket has to be computed. */
 static dk_prefix from_top(const dk_search *s, const dk_list *head, uint64_t head_mass, float low) {
   dk_prefix prefix;
-  uint64_t target = crossing(s->top_p, dk_prefix_mass(s->view, s->within, s->scale, NULL));
+  uint64_t target = target_mass(s->top_p, dk_prefix_mass(s->view, s->within, s->scale, NULL));
   if (target <= head_mass) {
     (void)in_list(s, head, target, &prefix);
     return prefix;
   }
-  dk_list list = list_of(s, dk_prefix_tighter(s->within, dk_prefix_from((double)low)));
+  dk_list list = list_of(s, dk_prefix_shorter(s->within, dk_prefix_from((double)low)));
   return in_list(s, &list, target, &prefix) ? prefix : in_bracket(s, (dk_bracket){-INFINITY, low});
 }
 
 /* ---- many tokens of one value ---- */
 
-#define ENOUGH_EQUALS 8 /* of every eighth of the sample */
+#define SAMPLE_STEP 8    /* every eighth value of the sample is looked at */
+#define MIN_NUM_EQUALS 8 /* of those */
 
-/* The value that alone fills the bracket, as far as the sample tells; INFINITY where there is none. */
+/* Return the only value that the sample has in the bracket; INFINITY if there are others, or too few of it. */
 static float only_value(const float *sample, dk_bracket bracket) {
   float value = INFINITY;
   int32_t num_equal = 0;
-  for (int32_t i = 0; i < DK_SAMPLE_SIZE; i += 8) {
+  for (int32_t i = 0; i < DK_SAMPLE_SIZE; i += SAMPLE_STEP) {
     if (!(sample[i] >= bracket.low && sample[i] < bracket.high))
       continue;
     if (num_equal++ > 0 && sample[i] != value)
       return INFINITY;
     value = sample[i];
   }
-  return num_equal >= ENOUGH_EQUALS ? value : INFINITY;
+  return num_equal >= MIN_NUM_EQUALS ? value : INFINITY;
 }
 
 static int64_t count_equal(const dk_search *s, float value, int32_t block) {
@@ -278,13 +285,13 @@ static int64_t count_equal(const dk_search *s, float value, int32_t block) {
   return s->view->kernel->count(slice.block, value) - s->view->kernel->count(slice.block, dk_next_above(value));
 }
 
-/* The threshold is this value, if what lies above it misses the target and the tokens that equal it make up for that:
- * they are counted, not listed. 0 where it is not. */
-static int32_t among_equals(const dk_search *s, float value, dk_prefix *prefix) {
+/* Test whether the threshold is this value: the mass above it is below the target, and the tokens equal to it add what
+ * is missing. They are counted instead of listed. Returns false if it is not. */
+static bool among_equals(const dk_search *s, float value, dk_prefix *prefix) {
   dk_survey found = survey(s, INFINITY, dk_next_above(value));
-  uint64_t target = crossing(s->top_p, found.total), each = s->view->kernel->weight(value, s->scale);
+  uint64_t target = target_mass(s->top_p, found.total), each = s->view->kernel->weight(value, s->scale);
   if (found.above >= target)
-    return 0;
+    return false;
   int64_t missing = (int64_t)((target - found.above + each - 1) / each), here = 0;
   int64_t num_equal = missing;
   for (int32_t block = 0; block < s->view->num_blocks && missing > 0; block++, missing -= here) {
@@ -309,14 +316,14 @@ static dk_prefix by_sample(const dk_search *s) {
   return value < INFINITY && among_equals(s, value, &prefix) ? prefix : in_bracket(s, bracket);
 }
 
-dk_prefix dk_select_mass(const dk_view *view, dk_prefix within, const dk_scale *scale, float top_p, uint64_t *sums) {
+dk_prefix dk_select_by_mass(const dk_view *view, dk_prefix within, const dk_scale *scale, float top_p, uint64_t *sums) {
   dk_search s = {view, within, scale, top_p, sums};
-  if (view->plain_search)
-    return plainly(&s);
-  if (view->num_blocks < 16) { /* too few blocks for a head */
+  if (view->use_plain_search)
+    return by_plain_search(&s);
+  if (view->num_blocks < 16) { /* too few block maxima to choose a head by */
     dk_list list = list_of(&s, within);
     dk_prefix prefix = within;
-    (void)in_list(&s, &list, crossing(top_p, dk_list_mass(&list)), &prefix);
+    (void)in_list(&s, &list, target_mass(top_p, dk_list_mass(&list)), &prefix);
     return prefix;
   }
   return by_sample(&s);

@@ -1,10 +1,10 @@
-/* Internal: what is refused before anything is read or written. */
-#ifndef DK_DOOR_H
-#define DK_DOOR_H
+/* Internal: the checks of a call's arguments. */
+#ifndef DK_VALIDATE_H
+#define DK_VALIDATE_H
 
 #include "decoding.h"
 
-/* DECODING_OK, or why the batch cannot be run. */
-int32_t dk_check_batch(const decoding_batch *batch);
+/* Return DECODING_OK, or the reason why the batch is refused. */
+int32_t dk_validate_batch(const decoding_batch *batch);
 
 #endif

@@ -1,38 +1,48 @@
-/* The caller's memory, cut into arrays that begin at cache lines. */
+/* The caller's workspace, divided into arrays that begin at cache lines. */
 #include "sampling/workspace.h"
+
+#include "decoding.h"
+
+#define CACHE_LINE 64
 
 static char *carve(char **cursor, size_t size) {
   char *start = *cursor;
-  *cursor = start + (size + 63) / 64 * 64;
+  *cursor = start + (size + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
   return start;
 }
-
-static size_t whole_blocks(size_t n) { return (n + DK_BLOCK - 1) / DK_BLOCK * DK_BLOCK; }
 
 #define CARVE(type, n) ((type *)(void *)carve(&cursor, (n) * sizeof(type)))
 
 size_t dk_workspace_layout(int32_t vocab_size, int64_t max_edits, char *memory, dk_workspace *workspace) {
-  size_t whole = whole_blocks((size_t)vocab_size), blocks = whole_blocks(whole / DK_BLOCK);
-  size_t edits = (size_t)max_edits, room = whole + DK_BLOCK;
-  size_t skew = memory == NULL ? 0 : (64 - (uintptr_t)memory % 64) % 64;
-  char *base = memory == NULL ? (char *)64 : memory + skew, *cursor = base;
+  int32_t whole = dk_whole_blocks(vocab_size);
+  size_t blocks = (size_t)dk_whole_blocks(whole / DK_BLOCK);
+  size_t edits = (size_t)max_edits, room = (size_t)whole + DK_BLOCK;
+  size_t skew = memory == NULL ? 0 : (CACHE_LINE - (uintptr_t)memory % CACHE_LINE) % CACHE_LINE;
+  char *base = memory == NULL ? (char *)CACHE_LINE : memory + skew, *cursor = base;
   *workspace = (dk_workspace){.raw_max = CARVE(float, blocks),
                               .edited_max = CARVE(float, blocks),
-                              .shaped_max = CARVE(float, blocks),
+                              .smoothed_max = CARVE(float, blocks),
                               .survivor_max = CARVE(float, blocks),
                               .list_max = CARVE(float, blocks),
                               .maxima_max = CARVE(float, DK_BLOCK),
-                              .edit_head = CARVE(int32_t, blocks),
                               .sums = CARVE(uint64_t, blocks),
-                              .histogram = CARVE(uint64_t, DK_BINS),
+                              .rejection_sums = CARVE(uint64_t, blocks),
+                              .histogram = CARVE(uint64_t, DK_HISTOGRAM_SIZE),
                               .weights = CARVE(uint64_t, DK_BLOCK),
                               .keys = CARVE(uint32_t, DK_BLOCK),
                               .block = CARVE(float, DK_BLOCK),
                               .mask = CARVE(uint32_t, blocks *DK_MASK_WORDS),
-                              .edits = CARVE(dk_edit, edits),
+                              .edits = {.first = CARVE(int32_t, blocks), .items = CARVE(dk_edit, edits)},
                               .matches = CARVE(int32_t, edits),
                               .list_start = CARVE(int32_t, blocks + 1),
                               .list = {CARVE(float, 2 * room), CARVE(int32_t, room), CARVE(uint64_t, 2 * room)},
                               .survivors = {CARVE(float, room), CARVE(int32_t, room), NULL}};
-  return (size_t)(cursor - base) + 63; /* whatever the alignment of the caller's memory */
+  return (size_t)(cursor - base) + CACHE_LINE - 1; /* for any alignment of the caller's memory */
+}
+
+size_t decoding_workspace_size(int32_t vocab_size, int64_t max_edits) {
+  dk_workspace layout;
+  if (vocab_size < 1 || vocab_size > DECODING_MAX_VOCAB_SIZE || max_edits < 0 || max_edits > INT32_MAX)
+    return 0;
+  return dk_workspace_layout(vocab_size, max_edits, NULL, &layout);
 }

@@ -1,100 +1,110 @@
-/* Which instruction sets this CPU has, the forced choice, one table pointer. */
+/* Which instruction sets this build has and this CPU runs, and which one is in use: the library's only state. */
+#include "simd/dispatch.h"
+
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 #if defined(DK_HAVE_X86)
 #include <cpuid.h>
 #endif
 
 #include "decoding.h"
-#include "sampling/kernels.h"
 
-static const dk_kernel *const TABLES[] = {
+static const char *const NAMES[DK_NUM_ISAS] = {
+    [DK_AVX512] = "avx512",
+    [DK_AVX2] = "avx2",
+    [DK_NEON] = "neon",
+    [DK_PORTABLE] = "portable",
+};
+
+/* The sets of this build, widest first. */
+static const dk_isa BUILT[] = {
 #if defined(DK_HAVE_X86)
-    &dk_kernel_avx512,
-    &dk_kernel_avx2,
+    DK_AVX512,
+    DK_AVX2,
 #endif
 #if defined(DK_HAVE_NEON)
-    &dk_kernel_neon,
+    DK_NEON,
 #endif
-    &dk_kernel_portable,
+    DK_PORTABLE,
 };
-#define NUM_TABLES ((int32_t)(sizeof TABLES / sizeof TABLES[0]))
+#define NUM_BUILT ((int32_t)(sizeof BUILT / sizeof BUILT[0]))
 
-static _Atomic(const dk_kernel *) active;
+#define NOT_CHOSEN ((int)DK_NUM_ISAS)
+
+static atomic_int active = NOT_CHOSEN;
 
 #if defined(DK_HAVE_X86)
 /* __builtin_cpu_supports does not know "f16c" on every compiler. */
-static int32_t has_f16c(void) {
+static bool has_f16c(void) {
   unsigned int eax, ebx, ecx, edx;
   return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
 }
 #endif
 
-static int32_t runs_here(const char *name) {
+static bool cpu_runs(dk_isa isa) {
 #if defined(DK_HAVE_X86)
   __builtin_cpu_init();
-  if (strcmp(name, "avx512") == 0)
+  if (isa == DK_AVX512)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (strcmp(name, "avx2") == 0)
+  if (isa == DK_AVX2)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 #endif
 #if defined(DK_HAVE_NEON)
-  if (strcmp(name, "neon") == 0)
-    return 1; /* part of every 64-bit ARM */
+  if (isa == DK_NEON)
+    return true; /* part of every 64-bit ARM */
 #endif
-  return strcmp(name, "portable") == 0;
+  return isa == DK_PORTABLE;
 }
 
-static const dk_kernel *widest(void) {
-  for (int32_t i = 0; i < NUM_TABLES; i++)
-    if (runs_here(TABLES[i]->name))
-      return TABLES[i];
-  return &dk_kernel_portable;
+static dk_isa widest(void) {
+  int32_t i = 0;
+  while (!cpu_runs(BUILT[i])) /* ends at the portable set */
+    i++;
+  return BUILT[i];
 }
 
-/* Two threads that come here first store the same pointer. */
-const dk_kernel *dk_active_kernel(void) {
-  const dk_kernel *kernel = atomic_load_explicit(&active, memory_order_acquire);
-  if (kernel == NULL) {
-    kernel = widest();
-    atomic_store_explicit(&active, kernel, memory_order_release);
+/* Two threads that make the first call at once store the same value. */
+dk_isa dk_active_isa(void) {
+  int isa = atomic_load_explicit(&active, memory_order_acquire);
+  if (isa == NOT_CHOSEN) {
+    isa = (int)widest();
+    atomic_store_explicit(&active, isa, memory_order_release);
   }
-  return kernel;
+  return (dk_isa)isa;
 }
 
-const char *decoding_isa_name(int32_t index) { return index >= 0 && index < NUM_TABLES ? TABLES[index]->name : NULL; }
+const char *decoding_isa_name(int32_t index) { return index >= 0 && index < NUM_BUILT ? NAMES[BUILT[index]] : NULL; }
 
-int32_t decoding_isa_available(const char *name) {
-  for (int32_t i = 0; name != NULL && i < NUM_TABLES; i++)
-    if (strcmp(name, TABLES[i]->name) == 0)
-      return runs_here(name) ? 1 : 0;
-  return 0;
+const char *decoding_active_isa(void) { return NAMES[dk_active_isa()]; }
+
+/* Return DK_NUM_ISAS if no set has this name. */
+static dk_isa isa_of_name(const char *name) {
+  int isa = 0;
+  while (isa < DK_NUM_ISAS && strcmp(name, NAMES[isa]) != 0)
+    isa++;
+  return (dk_isa)isa;
 }
 
-const char *decoding_active_isa(void) { return dk_active_kernel()->name; }
-
-/* A set that exists on other machines or in other builds is absent here, not unknown. */
-static int32_t is_known(const char *name) {
-  static const char *const known[] = {"avx512", "avx2", "neon", "portable"};
-  for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-    if (strcmp(name, known[i]) == 0)
-      return 1;
-  return 0;
+static bool is_available(dk_isa isa) {
+  for (int32_t i = 0; i < NUM_BUILT; i++)
+    if (BUILT[i] == isa)
+      return cpu_runs(isa);
+  return false;
 }
 
+int32_t decoding_isa_available(const char *name) { return name != NULL && is_available(isa_of_name(name)); }
+
+/* A set of other machines or other builds is absent, not unknown. */
 int32_t decoding_force_isa(const char *name) {
-  if (name == NULL) {
-    atomic_store_explicit(&active, widest(), memory_order_release);
-    return DECODING_OK;
-  }
-  if (!is_known(name))
+  dk_isa isa = name == NULL ? widest() : isa_of_name(name);
+  if (isa == DK_NUM_ISAS)
     return DECODING_UNKNOWN_ISA;
-  for (int32_t i = 0; i < NUM_TABLES; i++) {
-    if (strcmp(name, TABLES[i]->name) == 0 && runs_here(name)) {
-      atomic_store_explicit(&active, TABLES[i], memory_order_release);
-      return DECODING_OK;
-    }
-  }
-  return DECODING_ABSENT_ISA;
+  if (!is_available(isa))
+    return DECODING_ABSENT_ISA;
+  atomic_store_explicit(&active, (int)isa, memory_order_release);
+  return DECODING_OK;
 }

@@ -1,33 +1,33 @@
-/* exp on sixteen lanes, as the integer weights that the kernel sums: our own, so that no libm can change a bit.
+/* exp on sixteen lanes, and its result as integer weights. No libm is involved, so the bits are the same everywhere.
  *
- * The weight of a logit is exp(d / T), d = x - max <= 0, taken as exp2(d * rate), rate = log2(e) / T as a float32 (d
- * and T in units of 2^64 where T >= 2^60): n = nearest integer of d * rate,  r = d * rate - n (the fused multiply-add
- * rounds it once),  2^r * 2^n 2^r on [-1/2, 1/2] is a polynomial of degree 5: minimax in relative error (9.3e-8) with
- * coefficients rounded to float32 one after another. Measured over all of its range against float64:
- * docs/adr/0002-exp-and-log.md.
+ * exp(d / T), d = x - max <= 0, is computed as exp2(d * rate), rate = log2(e) / T in float32 (weight_scale.h):
+ * n is the integer nearest to d * rate, and r = d * rate - n, rounded once by a fused multiply-add. 2^r on [-1/2, 1/2]
+ * is a minimax polynomial of degree 5 in relative error (9.3e-8), whose coefficients were rounded to float32 one after
+ * another. The result is 2^n * 2^r. docs/adr/0002-exp-and-log.md has its error against float64, measured over its
+ * range.
  *
- * The weight w in [0, 1] becomes the integer round(w * 2^43) in two parts, without a conversion to 64 bits: adding 6
- * leaves the multiple of 2^-21 nearest to w in the low bits of the sum; what is left of w, at most 2^-22, is rounded to
- * a multiple of 2^-43 in the low bits of 3 * 2^-21 + rest. Both parts add up over a block in 32 bits. */
-#ifndef DK_EXPF16_H
-#define DK_EXPF16_H
+ * A weight w in [0, 1] becomes the integer round(w * 2^43) in two parts, without a conversion to 64 bits. Adding 6 to w
+ * leaves the nearest multiple of 2^-21 in the low bits of the sum. The remainder, at most 2^-22 in size, is rounded to
+ * a multiple of 2^-43 in the low bits of 3 * 2^-21 + remainder. Over a block, each part can be summed in 32 bits. */
+#ifndef DK_EXP16_H
+#define DK_EXP16_H
 
-#include "sampling/kernels.h"
 #include "simd/lanes.h"
+#include "simd/weight_scale.h"
 
 #define DK_LOW_BITS 22           /* weight = high * 2^22 + low */
-#define DK_HIGH_ORIGIN 6.0f      /* floats from here on are 2^-21 apart */
-#define DK_LOW_ORIGIN 0x1.8p-20f /* and from here on 2^-43 */
+#define DK_HIGH_ORIGIN 6.0f      /* floats of this magnitude are 2^-21 apart */
+#define DK_LOW_ORIGIN 0x1.8p-20f /* floats of this magnitude are 2^-43 apart */
 #define DK_HIGH_ORIGIN_BITS 0x40C00000u
 #define DK_LOW_ORIGIN_BITS 0x35C00000u
 
-/* The two parts of sixteen weights, as the bits of floats: see dk_high and dk_low. */
+/* The two parts of sixteen weights, as the bits of floats; dk_high and dk_low convert them to integers. */
 typedef struct dk_parts {
   dk_u high;
   dk_u low;
 } dk_parts;
 
-/* exp2((x * unit - max) * rate); where keep is false, 0, whatever x is. */
+/* Return exp2((x * unit - max) * rate), and 0 in the lanes where keep is false, whatever x is there. */
 DK_INLINE dk_f dk_weight(dk_f x, dk_m keep, dk_scale scale) {
   const dk_f rate = f_set(scale.rate), magic = f_set(0x1.8p23f);
   dk_f d = scale.unit == 1.0f ? f_sub(x, f_set(scale.max)) : f_fms(x, f_set(scale.unit), f_set(scale.max));
@@ -48,7 +48,7 @@ DK_INLINE dk_parts dk_weight_parts(dk_f x, dk_m keep, dk_scale scale) {
   return (dk_parts){f_bits(high), f_bits(low)};
 }
 
-/* The parts as integers, at most 2^21 and 2^21 in size. */
+/* The parts as integers, each at most 2^21 in size. */
 DK_INLINE dk_u dk_high(dk_parts parts) { return u_sub(parts.high, u_set(DK_HIGH_ORIGIN_BITS)); }
 DK_INLINE dk_u dk_low(dk_parts parts) { return u_sub(parts.low, u_set(DK_LOW_ORIGIN_BITS)); }
 

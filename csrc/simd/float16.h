@@ -1,6 +1,6 @@
-/* One 16-bit float as a float32, exactly. */
-#ifndef DK_HALF_H
-#define DK_HALF_H
+/* Internal: conversion of one 16-bit float to float32, which is exact. */
+#ifndef DK_FLOAT16_H
+#define DK_FLOAT16_H
 
 #include <stdint.h>
 #include <string.h>

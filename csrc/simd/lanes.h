@@ -1,10 +1,11 @@
-/* Sixteen lanes, whatever the hardware: with the lanes_<set>.h, the only files that know an instruction set.
+/* Operations on sixteen lanes, the same for every instruction set. Only this file, lanes_<set>.h and dispatch.c know
+ * instruction sets.
  *
  *   dk_f    16 float32      dk_u    16 uint32      dk_m    16 truth values
  *   dk_h    32 int16        dk_w    16 uint64
  *
- * Exactly one of DK_ISA_* is defined by the including file. Every operation is correctly rounded or exact, so the sets
- * agree bit for bit. Loads and stores take any alignment. */
+ * The including file defines exactly one of DK_ISA_*. Every operation is exact or correctly rounded, so the sets agree
+ * bit for bit. Loads and stores take any alignment. */
 #ifndef DK_LANES_H
 #define DK_LANES_H
 
@@ -29,7 +30,8 @@
 DK_INLINE dk_u u_add_where(dk_u a, dk_m m, dk_u b) { return u_add(a, u_where(m, b)); }
 #endif
 
-/* a * 2^n where m, else 0, whatever a and n are; n is also in the low bits of `shifted`, and a * 2^n is normal. */
+/* Return a * 2^n where m is set, otherwise 0, whatever a and n are there. n is also in the low bits of `shifted`, and
+ * a * 2^n is normal. */
 #ifndef DK_SCALED
 DK_INLINE dk_f f_power_of_two(dk_m m, dk_f a, dk_f n, dk_f shifted) {
   (void)n;
@@ -37,7 +39,7 @@ DK_INLINE dk_f f_power_of_two(dk_m m, dk_f a, dk_f n, dk_f shifted) {
 }
 #endif
 
-/* Where the hardware has nothing better. Maxima and integer sums do not depend on their order. */
+/* For sets without a better instruction. An integer sum does not depend on its order. */
 #ifdef DK_PLAIN_SUM
 DK_INLINE uint64_t w_fold_sum(dk_w a) {
   uint64_t lanes[16], total = 0;
@@ -48,7 +50,7 @@ DK_INLINE uint64_t w_fold_sum(dk_w a) {
 }
 #endif
 
-/* The lanes of m, in order, to p, and how many they are; p has room for 16 more, whatever their number. */
+/* Store the lanes where m is set, in order, and return their number; p needs room for all 16. */
 #ifdef DK_PLAIN_COMPRESS
 DK_INLINE int32_t f_compress(float *p, dk_f a, dk_m m) {
   float lanes[16];

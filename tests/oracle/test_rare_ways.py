@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("isa")
 
 VOCAB_SIZE = 40_000
 SAMPLED = (np.arange(192) * (VOCAB_SIZE - 16) // 192)[:, np.newaxis] + np.arange(16)
-"""The places that the search for top_p looks at first: dk_peek in csrc/sampling/row_view.c."""
+"""Indices of the values that the search for top_p samples: dk_sample_values in csrc/sampling/row_view.c."""
 
 
 def too_many_in_the_bracket(rng: np.random.Generator) -> NDArray[np.float32]:

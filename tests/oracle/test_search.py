@@ -16,7 +16,7 @@ from decoding.testing import assert_matches_reference
 
 pytestmark = pytest.mark.usefixtures("isa")
 
-VOCAB_SIZE = 40_000  # long enough for every way through select.c: 157 blocks, lists of more than four
+VOCAB_SIZE = 40_000  # long enough for every way through top_k.c: 157 blocks, lists of more than four
 TOP_P = [0.0, 1e-7, 0.1, 0.5, 0.9, 0.95, 0.999, 1 - 2**-24]
 
 
