@@ -116,7 +116,7 @@ def prepared(logits: NDArray[Any], states: Sequence[SamplingState], *, plain_sea
     """A call of the kernel with everything in place: to run it is C, and as little Python as there can be."""
     vocab_size = logits.shape[1]
     kernel = Kernel(vocab_size, vocab_size, plain_search=plain_search)
-    return kernel.prepare(matrix_of(logits, vocab_size), [state._row for state in states])
+    return kernel.prepare(matrix_of(logits, vocab_size), [state.kernel_row for state in states])
 
 
 def repeated(row: NDArray[Any], num_rows: int = NUM_DRAWS) -> NDArray[Any]:

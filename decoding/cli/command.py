@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from decoding.cli.batch import add_batch, add_replay
 from decoding.cli.conformance import add_conformance, list_of_checks, run_and_write
 from decoding.cli.flags import (
-    DEFAULT_MAX_TOKENS,
-    EXPLAIN_MAX_TOKENS,
     add_sampling_flags,
     given_parameters,
     integer,
@@ -34,6 +32,8 @@ from decoding.version import __version__
 if TYPE_CHECKING:
     from decoding.engine.outputs import Choice, CompletionResult, Logprobs
     from decoding.llm import LLM
+
+DEFAULT_MAX_TOKENS, EXPLAIN_MAX_TOKENS = 128, 8
 
 EXIT_FAILED, EXIT_ERROR, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 130, 141
 
@@ -126,7 +126,7 @@ def _add_complete(commands: Any) -> None:
     )
     complete.add_argument("--capsule", metavar="FILE", help="save what `decoding replay` needs, when all is done")
     complete.set_defaults(run=_complete)
-    add_sampling_flags(complete)
+    add_sampling_flags(complete, max_tokens=DEFAULT_MAX_TOKENS)
 
 
 def _add_explain(commands: Any) -> None:
@@ -142,7 +142,7 @@ def _add_explain(commands: Any) -> None:
         "--why-not", type=token_ids, default=[], metavar="ID,...", help="say why these tokens could not be drawn"
     )
     explain.set_defaults(run=_explain)
-    add_sampling_flags(explain)
+    add_sampling_flags(explain, max_tokens=EXPLAIN_MAX_TOKENS)
 
 
 def _add_prompt(command: argparse.ArgumentParser) -> None:

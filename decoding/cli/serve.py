@@ -9,12 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from decoding import checks
-from decoding.checks import RuleError
 from decoding.cli.flags import integer, real
 from decoding.completions_api.settings import ApiSettings, Limits
 from decoding.errors import ParameterError, shown
 from decoding.server.settings import ServerSettings
+from decoding.validation import is_unicode
 
 DEFAULT_PORT, DEFAULT_MAX_RUNNING, DEFAULT_MAX_BATCHED_TOKENS = 8000, 32, 512
 
@@ -204,10 +203,8 @@ def _folders(options: argparse.Namespace) -> dict[str, str | None]:
             raise ParameterError.single("--model", item, f"must have a name of its own: {shown(name)} is taken")
         folders[name] = path
     for name in folders:
-        try:
-            checks.text_or_none(name)
-        except RuleError:  # the system's arguments may be bytes that are no text
-            raise ParameterError.single("name of a model", name, "must be valid Unicode, as JSON is") from None
+        if not is_unicode(name):  # the system's arguments may be bytes that are no text
+            raise ParameterError.single("--model", name, "must have a name that is valid Unicode, as JSON is")
     return folders or {BUNDLED_NAME: None}
 
 

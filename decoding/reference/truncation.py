@@ -11,10 +11,10 @@ import math
 
 import numpy as np
 
-from decoding.params import to_float32
 from decoding.reference.row import Array, Row
 from decoding.reference.weights import CUT, entropy, mean_exponent, probabilities, relative, weights
 from decoding.sampling.stages import Rule
+from decoding.validation import to_float32
 
 
 def apply_top_k(row: Row) -> None:
@@ -46,7 +46,7 @@ def apply_min_p(row: Row) -> None:
 
 
 def apply_typical_p(row: Row) -> None:
-    """Tokens whose surprise is nearest to the entropy, until their mass reaches p (Meister et al. 2022).
+    """Tokens whose surprise is nearest to the entropy, until their mass reaches p (Meister et al. 2023).
 
     The distance |-ln p - H| is |x - mean(x)| in exponents; equal ones follow the total order. p = 0 keeps one token,
     1 is off. Under Rule.TYPICAL_EXCEEDS the mass must be above p (llama.cpp); under Rule.KEEP_TIES every token as near
