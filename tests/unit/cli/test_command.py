@@ -9,7 +9,7 @@ import pytest
 
 from decoding import cli, llm
 from decoding.cli import command
-from decoding.cli.command import DEFAULT_MAX_TOKENS
+from decoding.cli.complete import DEFAULT_MAX_TOKENS
 from decoding.params import PARAMETERS, SamplingParams
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
 
@@ -97,7 +97,7 @@ def test_flags_become_parameters():
         --dynatemp-range .5 --dynatemp-exponent 2 --smoothing-factor .3 --smoothing-curve 1.5 --typical-p .9
         --top-n-sigma 1.5 --epsilon-cutoff .01 --eta-cutoff .02 --top-a .1 --xtc-probability .5 --xtc-threshold .2
         --mirostat-tau none --mirostat-eta .2"""
-    options = vars(command._parser().parse_args(["complete", "x", *arguments.split()]))
+    options = vars(command.make_parser().parse_args(["complete", "x", *arguments.split()]))
     assert SamplingParams(**{name: options[name] for name in PARAMETERS}) == SamplingParams(
         max_tokens=None,
         min_tokens=1,
