@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks import decode_tables
 from benchmarks.engines import ENGINES
 from benchmarks.shapes import NETWORKS, write_checkpoint
-from decoding.cli.bench import Progress, machine
+from decoding.cli.measure import Progress, machine
 from decoding.models.blas import TICKS, CpuCounters, available_cpus
 
 BATCHES = (1, 8, 32)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.shapes import NETWORKS
-from decoding.cli.bench import machine_lines
+from decoding.cli.measure import machine_lines
 
 TARGETS = {
     **{("prefill", size, "transformers"): 1.0 for size in NETWORKS},

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.shapes import NETWORKS, write_checkpoint
-from decoding.cli.bench import Progress, machine, machine_lines
+from decoding.cli.measure import Progress, machine, machine_lines
 from decoding.llm import LLM
 from decoding.models import load_model
 from decoding.params import SamplingParams

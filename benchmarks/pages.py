@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.shapes import NETWORKS, write_checkpoint
-from decoding.cli.bench import Progress, machine, machine_lines
+from decoding.cli.measure import Progress, machine, machine_lines
 from decoding.models import cache, load_model
 from decoding.models.batch import ForwardBatch
 from decoding.models.pages import Pages

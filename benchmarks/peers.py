@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from decoding.cli.bench import Work, make_states
+from decoding.cli.measure import Work, make_states
 from decoding.params import SamplingParams
 
 Call = Callable[[], object]

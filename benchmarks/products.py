@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from decoding.cli.bench import machine, machine_lines
+from decoding.cli.measure import machine, machine_lines
 from decoding.models.activations import Array
 from decoding.models.blas import BlasThreads, available_cpus, multiplies_in_place
 from decoding.models.crew import Crew

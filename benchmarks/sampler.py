@@ -23,7 +23,7 @@ from benchmarks import tables
 from benchmarks.floor import CompiledFloor, NumpyFloor, make_floor
 from benchmarks.peers import installed_peers
 from decoding import Sampler, SamplingParams, SamplingState
-from decoding.cli.bench import (
+from decoding.cli.measure import (
     MIN_VOCAB_SIZE,
     NUM_DRAWS,
     NUM_ROWS,

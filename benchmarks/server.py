@@ -24,7 +24,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from benchmarks.server_client import Arrivals, seconds_of, stream
-from decoding.cli.bench import machine, machine_lines
+from decoding.cli.measure import machine, machine_lines
 
 STREAMS, TOKENS, ROUNDS = 32, 200, 5
 MANY, MANY_TOKENS = 1000, 32
@@ -191,7 +191,7 @@ def measure(model: str) -> dict[str, float]:
             **asyncio.run(crowd(port, name)),
             **asyncio.run(siege(port, name)),
         }
-    with serving(model, "--max-running=8", "--max-waiting=32") as (port, _):
+    with serving(model, "--max-num-seqs=8", "--max-waiting=32") as (port, _):
         figures |= asyncio.run(flood(port, name))
     return figures
 

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from decoding.cli.bench import Progress, machine, machine_lines
+from decoding.cli.measure import Progress, machine, machine_lines
 from decoding.text import StopAutomaton, StopMatcher
 
 NUM_CHARACTERS, NUM_STOPS, SIZE = 100_000, 16, 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from decoding.cli.bench import NUM_ROWS, WORKS, machine_lines
+from decoding.cli.measure import NUM_ROWS, WORKS, machine_lines
 
 BOUNDS = {
     "greedy, peaked": 1.3,

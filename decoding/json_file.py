@@ -1,4 +1,4 @@
-"""Reading the JSON files of a model folder, which may be anything: huge, cut off, nested a million deep.
+"""Read the JSON files of a model folder, which may be hostile: huge, cut off, nested a million deep.
 
 Parsed JSON takes up to a hundred times the memory of its text, so both are bounded: the bytes, and the values.
 """
@@ -17,22 +17,21 @@ _MAX_VALUES = 1 << 19  # ... and 100,000 values, the header of 60,000 tensors ha
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in the file at `path`.
+    """Return the JSON object in the file at `path`.
 
-    Raises ValueError whose text is the rule that the file breaks; the caller adds the path and its own error
-    type.
+    Raise ValueError whose text is the rule that the file breaks; the caller adds the path and its own error type.
     """
     return parse_json_object(read_regular_file(path, _MAX_BYTES))
 
 
 def parse_json_object(data: bytes) -> dict[str, Any]:
-    """The JSON object in `data`, in which no name is there twice; ValueError with the rule that it breaks.
+    """Return the JSON object in `data`. Raise ValueError with the rule that it breaks, such as a repeated name.
 
-    NaN and Infinity count as numbers: configs in the wild have them.
+    NaN and Infinity count as numbers: published configs have them.
     """
     check_num_values(data, _MAX_VALUES)
     try:
-        value = json.loads(data, object_pairs_hook=_distinct)
+        value = json.loads(data, object_pairs_hook=_object_of)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     except _RepeatedNameError:
@@ -45,7 +44,7 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
 
 
 def read_regular_file(path: Path, max_bytes: int) -> bytes:
-    """All bytes of a regular file (no pipe, no device, no folder); ValueError with the rule that it breaks."""
+    """Return all bytes of a regular file. Raise ValueError for anything else, or a file that is too large."""
     try:
         if not path.is_file():
             raise ValueError("must be a regular file")
@@ -57,7 +56,7 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
 
 
 def check_num_values(data: bytes, max_values: int) -> None:
-    """ValueError where JSON text may hold more values than `max_values`, found by counting commas and brackets."""
+    """Raise ValueError if JSON text may hold more values than `max_values`, by its commas and brackets."""
     if sum(data.count(mark) for mark in (b",", b"[", b"{")) > max_values:
         raise ValueError(f"must have at most {max_values:,} values")
 
@@ -66,9 +65,14 @@ class _RepeatedNameError(ValueError):
     """A name that an object has twice."""
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        [(repeated, _)] = Counter(name for name, _ in pairs).most_common(1)
+def repeated_name(pairs: list[tuple[str, Any]]) -> str | None:
+    """Return a name that is more than once in the pairs of a JSON object; None if there is none."""
+    counts = Counter(name for name, _ in pairs)
+    return counts.most_common(1)[0][0] if len(counts) < len(pairs) else None
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    repeated = repeated_name(pairs)
+    if repeated is not None:
         raise _RepeatedNameError(f"has the name {shown(repeated)} twice in one object")
-    return values
+    return dict(pairs)

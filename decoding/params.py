@@ -1,165 +1,357 @@
-"""SamplingParams: what a request asks of the sampler and of the decoding loop, checked once, at the door."""
+"""SamplingParams, and with it the one table of parameters: the body of the class is the table.
+
+A row is a dataclass field whose right-hand side is `parameter(default, domain, help, ...)` (decoding.parameters has the
+columns). Editors and type checkers see an ordinary keyword-only dataclass; everything else that knows a parameter's
+range, help text or stage reads PARAMETERS (docs/adr/0010-one-table-of-parameters.md).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from decoding import checks
-from decoding.checks import INT32_MAX, Check, RuleError, to_float32
+from decoding.domains import (
+    AT_LEAST_ONE,
+    COUNT,
+    FINITE,
+    MODES,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SCOPE,
+    SHARE,
+    Boolean,
+    Integer,
+    LogitBias,
+    Number,
+    OrNone,
+    Strings,
+    Text,
+    TokenIds,
+    TokenSequences,
+)
 from decoding.errors import ParameterError, Problem, shown
+from decoding.parameters import Parameter, described, parameter, table_of
 from decoding.types import LogprobsMode, RepetitionScope, TokenSequence
+from decoding.validation import INT32_MAX, RuleError, to_float32
 
-__all__ = ["INT32_MAX", "SamplingParams", "to_float32"]
+__all__ = ["INT32_MAX", "PARAMETERS", "SamplingParams", "to_float32"]
+
+_USUAL_PENALTY, _PENALTY_CORNERS = (-2.0, 2.0), (0.5, -0.5, 2.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SamplingParams:
     """Sampling and decoding parameters of one request.
 
-    Each takes its quantity's mathematical domain; the narrower ranges of the HTTP API are checked at the HTTP edge.
-    All problems are reported together in one ParameterError. Instances are immutable, hashable and picklable.
+    Each takes its quantity's mathematical domain; the HTTP API has narrower ranges. All problems are reported together
+    in one ParameterError. Instances are immutable, hashable and picklable. docs/semantics.md defines every parameter.
 
-    Length
-        max_tokens: int >= 0 or None; tokens to generate at most, None is "to the end of the context".
-        min_tokens: int >= 0; until so many tokens are there, stop ids and EOS are banned, stop strings ignored.
-    Choices
-        n: int >= 1; completions to return for each prompt.
-        best_of: int >= n, None or 0 (both mean n); candidates to generate, ranked by mean raw log-probability.
-        seed: signed 64-bit int or None; None takes 64 bits from the operating system and reports them.
-    Distribution: edits of the logits, in the order of the pipeline (decoding.sampling.stages.PIPELINE)
-        repetition_penalty: float > 0; multiplicative (Keskar et al. 2019, "CTRL"): logits of seen tokens become
-            l / r when positive, l * r otherwise. Neutral 1.
-        repetition_penalty_scope: "prompt+output", "output", or an int >= 1: the last so many of prompt + output.
-        frequency_penalty, presence_penalty: finite float; additive, over generated tokens only. Neutral 0.
-        dry_multiplier: float >= 0; DRY ("don't repeat yourself", p-e-w 2024, text-generation-webui). A token that
-            would continue a repetition of n >= dry_allowed_length tokens loses multiplier * base**(n - allowed_length).
-            Neutral 0.
-        dry_base: float >= 1; how fast the penalty grows with the length of the repetition.
-        dry_allowed_length: int >= 1; the shortest repetition whose continuation costs anything.
-        dry_range: int >= 1 or None; only the last so many of prompt + output are searched, None is all of them.
-        dry_sequence_breakers: sequences across which no repetition reaches.
-        context_frequency_penalty: finite float; additive, per occurrence in prompt + output. Neutral 0.
-        logit_bias: mapping {token id: finite float}, or pairs; added to the logits. Kept as pairs sorted by id.
-        allowed_token_ids: at least one id, or None for all; every other token is banned.
-        banned_token_ids: ids that are never drawn.
-        no_repeat_ngram_size: int >= 1 or None; bans every token that would complete an n-gram of that size which is
-            already in prompt + output (Paulus et al. 2017; transformers' NoRepeatNGramLogitsProcessor).
-        bad_words: sequences that must not be completed: the last token of each is banned where the tokens before it
-            are the end of prompt + output (transformers' NoBadWordsLogitsProcessor).
-    Distribution: shape
-        temperature: float >= 0; 0, and anything below 2**-20, is greedy.
-        dynatemp_range: float >= 0; the temperature is between temperature - range (0 at least) and temperature + range,
-            by the normalised entropy of the row (llama.cpp's dynamic temperature). 0 is off.
-        dynatemp_exponent: float > 0; the power of the normalised entropy.
-        smoothing_factor: float >= 0; quadratic smoothing (kalomaze 2024, text-generation-webui), before temperature:
-            d = l - max becomes d**2 * (s*f*d - k*f) with k = (3 - curve) / 2, s = (curve - 1) / 2. 0 is off.
-        smoothing_curve: float in [1, 3]; 1 is a parabola, 3 a cubic.
-    Distribution: truncation, each on what the ones before it kept
-        top_k: int >= 1 or None (off); exactly the k first of the total order (higher logit, then lower id).
-        top_p: float in [0, 1]; shortest prefix of that order with mass >= top_p (Holtzman et al. 2020).
-            0 keeps one token, 1 is off.
-        min_p: float in [0, 1]; tokens with at least min_p times the largest probability (Nguyen et al. 2024). 0 is off.
-        typical_p: float in [0, 1]; tokens whose surprise -ln p is nearest to the entropy, until their mass reaches
-            typical_p (Meister et al. 2023, "Locally Typical Sampling"). 0 keeps one token, 1 is off.
-        top_n_sigma: float >= 0 or None (off); logits of at least max - n * standard deviation (Tang et al. 2024,
-            "Top-nsigma").
-        epsilon_cutoff: float in [0, 1]; tokens with p >= epsilon (Hewitt et al. 2022). 0 is off.
-        eta_cutoff: float in [0, 1]; tokens with p >= min(eta, sqrt(eta) * exp(-entropy)) (Hewitt et al. 2022).
-            0 is off.
-        top_a: float in [0, 1]; tokens with p >= top_a * (largest p)**2 (BlinkDL, RWKV-LM). 0 is off.
-        xtc_probability: float in [0, 1]; exclude top choices (p-e-w 2024, text-generation-webui): with this
-            probability, of the tokens with p >= xtc_threshold only the least likely stays. 0 is off.
-        xtc_threshold: float in [0, 1]; above 0.5 no two tokens reach it, and nothing is excluded.
-        mirostat_tau: float > 0 or None (off); target surprise in bits (Basu et al. 2021, "Mirostat", version 2, as in
-            llama.cpp). Takes the place of every truncation from top_k to XTC.
-        mirostat_eta: float > 0; the learning rate of mirostat's bound.
-    Stopping
-        stop: a string or several, none empty; text ends before the first match.
-        stop_token_ids: ids that end a sequence.
-        include_stop_str_in_output: keep the stop string in the text.
-        ignore_eos: do not end at the model's end-of-sequence tokens.
-    Output
-        logprobs: int >= 0 or None; how many of the most likely tokens to report besides the drawn one.
-        logprobs_mode: "raw", "penalized", "scaled" or "final" (docs/semantics.md, section 5), or several of them, of
-            which the first orders the most likely tokens; echoed prompts are raw.
-        echo: the prompt comes first in the result.
-        suffix: text that follows the completion (fill-in-the-middle).
-        skip_special_tokens: special tokens have no bytes in the text.
-
-    Breakers and bad words are each a string (the engine tokenizes it) or a sequence of token ids. Sequences are kept
-    as tuples (a lone string as a tuple of one), duplicates dropped; None is an empty one.
-    Floats are rounded to float32 when a SamplingState is made, so each must be finite as a float32.
+    Sequences are kept as tuples without duplicates; a string alone is a list of one, and None an empty list. Breakers
+    and bad words are text, which the engine tokenizes, or token ids. Floats are rounded to float32 when a
+    SamplingState is made, so each must be finite as a float32.
     """
 
-    max_tokens: int | None = 16
-    min_tokens: int = 0
-    n: int = 1
-    best_of: int | None = None
-    seed: int | None = None
-    repetition_penalty: float = 1.0
-    repetition_penalty_scope: RepetitionScope | int = "prompt+output"
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    dry_multiplier: float = 0.0
-    dry_base: float = 1.75
-    dry_allowed_length: int = 2
-    dry_range: int | None = None
-    dry_sequence_breakers: Sequence[TokenSequence] = ()
-    context_frequency_penalty: float = 0.0
-    logit_bias: Mapping[int, float] | Sequence[tuple[int, float]] = ()
-    allowed_token_ids: Sequence[int] | None = None
-    banned_token_ids: Sequence[int] = ()
-    no_repeat_ngram_size: int | None = None
-    bad_words: Sequence[TokenSequence] = ()
-    temperature: float = 1.0
-    dynatemp_range: float = 0.0
-    dynatemp_exponent: float = 1.0
-    smoothing_factor: float = 0.0
-    smoothing_curve: float = 1.0
-    top_k: int | None = None
-    top_p: float = 1.0
-    min_p: float = 0.0
-    typical_p: float = 1.0
-    top_n_sigma: float | None = None
-    epsilon_cutoff: float = 0.0
-    eta_cutoff: float = 0.0
-    top_a: float = 0.0
-    xtc_probability: float = 0.0
-    xtc_threshold: float = 0.1
-    mirostat_tau: float | None = None
-    mirostat_eta: float = 0.1
-    stop: str | Sequence[str] = ()
-    stop_token_ids: Sequence[int] = ()
-    include_stop_str_in_output: bool = False
-    ignore_eos: bool = False
-    logprobs: int | None = None
-    logprobs_mode: LogprobsMode | Sequence[LogprobsMode] = "raw"
-    echo: bool = False
-    suffix: str | None = None
-    skip_special_tokens: bool = True
+    # Length and choices
+    max_tokens: int | None = parameter(
+        16, OrNone(Integer(0)), "generate at most this many tokens", none="to the end of the context", standard=True
+    )
+    min_tokens: int = parameter(
+        0, Integer(0), "ban stop ids and EOS, and ignore stop strings, before this many tokens", stage="hard_masks"
+    )
+    n: int = parameter(1, COUNT, "return this many completions per prompt", standard=True, api=Integer(1, 128))
+    best_of: int | None = parameter(
+        None,
+        OrNone(Integer(0)),
+        "generate this many candidates per prompt and return the n with the highest mean log-probability; 0 is n",
+        stage="raw_snapshot",
+        none="n",
+        standard=True,
+        api=Integer(0, 20),
+    )
+    seed: int | None = parameter(
+        None,
+        OrNone(Integer(-(2**63), 2**63 - 1)),
+        "the same request with the same seed gives the same completion",
+        stage="draw",
+        none="chosen at random",
+        standard=True,
+    )
+
+    # Edits of the logits, in the order of the pipeline (decoding.sampling.stages)
+    repetition_penalty: float = parameter(
+        1.0,
+        POSITIVE,
+        "divide positive logits of seen tokens by this and multiply negative ones; 1 is off",
+        stage="repetition_penalty",
+        source="Keskar et al. 2019, CTRL",
+        standard=True,
+        usual=(0.125, 8.0),
+        corners=(1.1, 0.5),
+    )
+    repetition_penalty_scope: RepetitionScope | int = parameter(
+        "prompt+output",
+        SCOPE,
+        "the tokens that repetition_penalty looks at: prompt+output, output, or a number of last tokens",
+        stage="repetition_penalty",
+        usual=(1, 30),
+    )
+    frequency_penalty: float = parameter(
+        0.0,
+        FINITE,
+        "subtract this from a token's logit for each time that it was generated",
+        stage="frequency_presence",
+        source="OpenAI API",
+        standard=True,
+        api=Number(-2, 2),
+        usual=_USUAL_PENALTY,
+        corners=_PENALTY_CORNERS,
+    )
+    presence_penalty: float = parameter(
+        0.0,
+        FINITE,
+        "subtract this from the logit of each token that was generated",
+        stage="frequency_presence",
+        source="OpenAI API",
+        standard=True,
+        api=Number(-2, 2),
+        usual=_USUAL_PENALTY,
+        corners=_PENALTY_CORNERS,
+    )
+    dry_multiplier: float = parameter(
+        0.0,
+        NOT_NEGATIVE,
+        "DRY: the penalty for continuing the shortest repetition that counts; 0 is off",
+        stage="dry",
+        source="p-e-w 2024, text-generation-webui",
+        usual=(0.0, 4.0),
+        corners=(0.8, 1e38),
+    )
+    dry_base: float = parameter(
+        1.75,
+        AT_LEAST_ONE,
+        "DRY: the factor by which the penalty grows with each token of the repetition",
+        stage="dry",
+        usual=(1.0, 4.0),
+        corners=(1.0, 1.75, 1e30),
+    )
+    dry_allowed_length: int = parameter(
+        2, COUNT, "DRY: the length of the shortest repetition that counts", stage="dry", usual=(1, 4)
+    )
+    dry_range: int | None = parameter(
+        None,
+        OrNone(COUNT),
+        "DRY: look for repetitions in this many last tokens",
+        stage="dry",
+        none="all of them",
+        c_none=INT32_MAX,
+        usual=(1, 30),
+    )
+    dry_sequence_breakers: Sequence[TokenSequence] = parameter(
+        (), TokenSequences(), "DRY: no repetition reaches across one of these", stage="dry"
+    )
+    context_frequency_penalty: float = parameter(
+        0.0,
+        FINITE,
+        "subtract this from a token's logit for each time that it is in prompt and output",
+        stage="context_frequency_penalty",
+        usual=_USUAL_PENALTY,
+        corners=_PENALTY_CORNERS,
+    )
+    logit_bias: Mapping[int, float] | Sequence[tuple[int, float]] = parameter(
+        (),
+        LogitBias(),
+        "add these numbers to the logits of these token ids",
+        stage="logit_bias",
+        source="OpenAI API",
+        standard=True,
+        api=LogitBias(Number(-100, 100)),
+    )
+    allowed_token_ids: Sequence[int] | None = parameter(
+        None, TokenIds(required=True), "ban all other tokens", stage="hard_masks", none="all tokens"
+    )
+    banned_token_ids: Sequence[int] = parameter((), TokenIds(), "never draw these tokens", stage="hard_masks")
+    no_repeat_ngram_size: int | None = parameter(
+        None,
+        OrNone(COUNT),
+        "ban every token that would repeat an n-gram of this size",
+        stage="hard_masks",
+        source="Paulus et al. 2017",
+        usual=(1, 4),
+    )
+    bad_words: Sequence[TokenSequence] = parameter(
+        (), TokenSequences(), "never complete one of these sequences", stage="hard_masks", source="transformers"
+    )
+
+    # Temperature
+    temperature: float = parameter(
+        1.0,
+        NOT_NEGATIVE,
+        "divide the logits by this; 0 is greedy",
+        stage="temperature",
+        standard=True,
+        api=Number(0, 2),
+        usual=(0.0, 4.0),
+        corners=(0.0, 0.5, 1e-7, 2.0**-20, 2.0**60, 1e38),
+    )
+    dynatemp_range: float = parameter(
+        0.0,
+        NOT_NEGATIVE,
+        "let the entropy choose the temperature, at most this far from `temperature`; 0 is off",
+        stage="temperature",
+        source="kalomaze 2023, llama.cpp",
+        usual=(0.0, 4.0),
+        corners=(0.5, 1e-7),
+    )
+    dynatemp_exponent: float = parameter(
+        1.0,
+        POSITIVE,
+        "the power of the normalised entropy that dynatemp_range goes by",
+        stage="temperature",
+        usual=(0.25, 8.0),
+        corners=(1.0, 2.0),
+    )
+    smoothing_factor: float = parameter(
+        0.0,
+        NOT_NEGATIVE,
+        "the factor of quadratic smoothing; 0 is off",
+        stage="temperature",
+        source="kalomaze 2024, text-generation-webui",
+        usual=(0.0, 8.0),
+        corners=(0.25, 1.0),
+    )
+    smoothing_curve: float = parameter(
+        1.0, Number(1, 3), "the curve of quadratic smoothing: 1 is a parabola, 3 a cubic", stage="temperature"
+    )
+
+    # Truncation, each on what the stages before it kept
+    top_k: int | None = parameter(
+        None, OrNone(COUNT), "keep this many of the most likely tokens", stage="top_k", c_none=INT32_MAX
+    )
+    top_p: float = parameter(
+        1.0,
+        SHARE,
+        "keep the most likely tokens until their probabilities sum to this; 1 is off, 0 keeps one token",
+        stage="top_p",
+        source="Holtzman et al. 2020",
+        standard=True,
+    )
+    min_p: float = parameter(
+        0.0,
+        SHARE,
+        "keep tokens at least this many times as likely as the most likely one; 0 is off",
+        stage="min_p",
+        source="Nguyen et al. 2024",
+        usual=(0.0, 2.0**-6),
+    )
+    typical_p: float = parameter(
+        1.0,
+        SHARE,
+        "keep the tokens whose surprise is nearest to the entropy until their probabilities sum to this; 1 is off",
+        stage="typical_p",
+        source="Meister et al. 2023",
+    )
+    top_n_sigma: float | None = parameter(
+        None,
+        OrNone(NOT_NEGATIVE),
+        "keep logits at most this many standard deviations below the largest",
+        stage="top_n_sigma",
+        source="Tang et al. 2024",
+        c_none=float("inf"),
+        usual=(0.0, 6.0),
+        corners=(0.0, 1.0),
+    )
+    epsilon_cutoff: float = parameter(
+        0.0,
+        SHARE,
+        "keep tokens of at least this probability; 0 is off",
+        stage="epsilon_cutoff",
+        source="Hewitt et al. 2022",
+        usual=(0.0, 2.0**-6),
+    )
+    eta_cutoff: float = parameter(
+        0.0,
+        SHARE,
+        "keep tokens of at least this probability, or less if the entropy is high; 0 is off",
+        stage="eta_cutoff",
+        source="Hewitt et al. 2022",
+        usual=(0.0, 2.0**-6),
+    )
+    top_a: float = parameter(
+        0.0,
+        SHARE,
+        "keep tokens whose probability is at least this times the square of the largest; 0 is off",
+        stage="top_a",
+        source="BlinkDL, RWKV-LM",
+        usual=(0.0, 2.0**-6),
+    )
+    xtc_probability: float = parameter(
+        0.0,
+        SHARE,
+        "XTC: the probability with which the most likely tokens are excluded; 0 is off",
+        stage="xtc",
+        source="p-e-w 2024, text-generation-webui",
+    )
+    xtc_threshold: float = parameter(
+        0.1, SHARE, "XTC: the least probability of a token that is excluded", stage="xtc", usual=(0.0, 2.0**-6)
+    )
+    mirostat_tau: float | None = parameter(
+        None,
+        OrNone(POSITIVE),
+        "mirostat 2: the target surprise in bits; replaces every other truncation",
+        stage="mirostat",
+        source="Basu et al. 2021, llama.cpp",
+        usual=(0.125, 12.0),
+        corners=(0.5, 5.0),
+    )
+    mirostat_eta: float = parameter(
+        0.1, POSITIVE, "mirostat 2: the learning rate", stage="mirostat", usual=(0.01, 1.0), corners=(0.1, 1.0)
+    )
+
+    # Stopping and output
+    stop: str | Sequence[str] = parameter(
+        (), Strings(), "end the text before the first of these strings", standard=True
+    )
+    stop_token_ids: Sequence[int] = parameter((), TokenIds(), "end the text at one of these tokens")
+    include_stop_str_in_output: bool = parameter(False, Boolean(), "keep the stop string in the text")
+    ignore_eos: bool = parameter(False, Boolean(), "go on after the model's end-of-sequence token")
+    logprobs: int | None = parameter(
+        None,
+        OrNone(Integer(0)),
+        "report log-probabilities of each token and of this many of the most likely tokens",
+        stage="raw_snapshot",
+        standard=True,
+        api=Integer(0, 5),
+    )
+    logprobs_mode: LogprobsMode | Sequence[LogprobsMode] = parameter(
+        "raw", MODES, "the distributions that log-probabilities refer to; the first orders the most likely tokens"
+    )
+    echo: bool = parameter(False, Boolean(), "put the prompt before the completion", standard=True)
+    suffix: str | None = parameter(
+        None, Text(), "the text that follows the completion (fill in the middle)", standard=True
+    )
+    skip_special_tokens: bool = parameter(True, Boolean(), "leave special tokens out of the text")
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name, row in PARAMETERS.items():
+            value = getattr(self, name)
             try:
-                object.__setattr__(self, field.name, _CHECKS[field.name](value))
+                object.__setattr__(self, name, row.domain(value))
             except RuleError as error:
-                problems.append(Problem(field.name, shown(value), str(error)))
+                problems.append(Problem(name, shown(value), str(error)))
         if not problems:
             problems = list(self._cross_checks())
         if problems:
             raise ParameterError(problems)
 
     def __repr__(self) -> str:
-        """Only what differs from the defaults, so that a log line says what was asked for."""
-        given = ((f.name, getattr(self, f.name)) for f in fields(self))
-        changed = [f"{name}={value!r}" for name, value in given if value != _DEFAULTS[name]]
+        """Show the parameters that differ from their defaults."""
+        values = ((name, getattr(self, name), row.default) for name, row in PARAMETERS.items())
+        changed = [f"{name}={value!r}" for name, value, default in values if value != default]
         return f"SamplingParams({', '.join(changed)})"
 
     def _cross_checks(self) -> Iterable[Problem]:
-        """Rules between parameters, looked at once each parameter is well-formed by itself."""
+        """Check the rules between parameters that are right by themselves."""
         if self.best_of and self.best_of < self.n:
             yield Problem("best_of", shown(self.best_of), f"must be at least n={self.n}")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
@@ -167,68 +359,22 @@ class SamplingParams:
 
     @property
     def num_candidates(self) -> int:
-        """Sequences to generate for each prompt: best_of, or n where best_of is None or 0."""
+        """Sequences to generate per prompt: best_of, or n if best_of is None or 0."""
         return self.best_of or self.n
 
     @property
     def ranks_candidates(self) -> bool:
-        """Whether best_of ranks anything: best_of = n keeps the candidates in their order."""
+        """Return True if candidates are ranked; with best_of = n they are returned in their own order."""
         return self.num_candidates > self.n
 
     @property
     def logprobs_modes(self) -> tuple[LogprobsMode, ...]:
-        """`logprobs_mode` as a tuple, whether it is one or several."""
+        """`logprobs_mode` as a tuple, even if it is one mode."""
         modes = self.logprobs_mode
         return (modes,) if isinstance(modes, str) else tuple(modes)
 
 
-_DEFAULTS: dict[str, object] = {f.name: f.default for f in fields(SamplingParams)}
+PARAMETERS: dict[str, Parameter] = table_of(fields(SamplingParams))
+"""The table: every parameter by name, in the order of SamplingParams."""
 
-_CHECKS: dict[str, Check] = {
-    "max_tokens": checks.or_none(checks.integer(0)),
-    "min_tokens": checks.integer(0),
-    "n": checks.integer(1),
-    "best_of": checks.or_none(checks.integer(0)),
-    "seed": checks.or_none(checks.integer(-(2**63), 2**63 - 1)),
-    "repetition_penalty": checks.positive,
-    "repetition_penalty_scope": checks.repetition_scope,
-    "frequency_penalty": checks.finite,
-    "presence_penalty": checks.finite,
-    "dry_multiplier": checks.not_negative,
-    "dry_base": checks.at_least_one,
-    "dry_allowed_length": checks.integer(1),
-    "dry_range": checks.or_none(checks.integer(1)),
-    "dry_sequence_breakers": checks.token_sequences,
-    "context_frequency_penalty": checks.finite,
-    "logit_bias": checks.logit_bias,
-    "allowed_token_ids": checks.some_token_ids,
-    "banned_token_ids": checks.token_ids,
-    "no_repeat_ngram_size": checks.or_none(checks.integer(1)),
-    "bad_words": checks.token_sequences,
-    "temperature": checks.not_negative,
-    "dynatemp_range": checks.not_negative,
-    "dynatemp_exponent": checks.positive,
-    "smoothing_factor": checks.not_negative,
-    "smoothing_curve": checks.real_in(1, 3),
-    "top_k": checks.or_none(checks.integer(1)),
-    "top_p": checks.real_in(0, 1),
-    "min_p": checks.real_in(0, 1),
-    "typical_p": checks.real_in(0, 1),
-    "top_n_sigma": checks.or_none(checks.not_negative),
-    "epsilon_cutoff": checks.real_in(0, 1),
-    "eta_cutoff": checks.real_in(0, 1),
-    "top_a": checks.real_in(0, 1),
-    "xtc_probability": checks.real_in(0, 1),
-    "xtc_threshold": checks.real_in(0, 1),
-    "mirostat_tau": checks.or_none(checks.positive),
-    "mirostat_eta": checks.positive,
-    "stop": checks.strings,
-    "stop_token_ids": checks.token_ids,
-    "include_stop_str_in_output": checks.boolean,
-    "ignore_eos": checks.boolean,
-    "logprobs": checks.or_none(checks.integer(0)),
-    "logprobs_mode": checks.logprobs_mode,
-    "echo": checks.boolean,
-    "suffix": checks.text_or_none,
-    "skip_special_tokens": checks.boolean,
-}
+SamplingParams.__doc__ = f"{SamplingParams.__doc__}\n    Parameters\n\n{described(PARAMETERS.values())}\n    "

@@ -1,4 +1,4 @@
-"""`decoding batch` and `decoding replay`: files in, files out."""
+"""`decoding batch`: a file of requests in, a file of answers out."""
 
 from __future__ import annotations
 
@@ -8,60 +8,45 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decoding.cli.console import say
+from decoding.cli.model_flags import add_engine, load_llm
+
 if TYPE_CHECKING:
     from decoding.completions_api.batch_run import BatchCounts
 
-EXIT_DIFFERENT = 1
-
 
 def add_batch(commands: Any) -> None:
-    """Put the command among the others."""
-    batch = commands.add_parser(
+    """Add the command to the parser."""
+    command = commands.add_parser(
         "batch",
         help="run a file of requests",
-        description="Run an OpenAI batch file: a JSON object a line in (custom_id, method POST, url /v1/completions,"
-        " body), one out. Answers are written as they finish. Started again, it goes on where it was interrupted.",
+        description="Run an OpenAI batch file: one JSON object per line (custom_id, method POST, url /v1/completions,"
+        " body), one answer per line. Answers are written as they finish. If it is started again, it continues where"
+        " it was interrupted.",
     )
-    batch.add_argument("input", metavar="IN.jsonl", help="the requests")
-    batch.add_argument("output", metavar="OUT.jsonl", help="their answers; what is there already is not run again")
-    _add_model(batch)
-    batch.set_defaults(run=_batch)
-
-
-def add_replay(commands: Any) -> None:
-    """Put the command among the others."""
-    replay = commands.add_parser(
-        "replay",
-        help="run a completion again and compare it",
-        description="Run the request of a replay capsule again (`decoding complete --capsule FILE` saves one) and say"
-        f" where the outcome first differs, to the bit. The exit code is {EXIT_DIFFERENT} where it does.",
-    )
-    replay.add_argument("file", metavar="FILE", help="the capsule")
-    replay.add_argument("--force", action="store_true", help="take the capsule's tokens, and show their logprobs here")
-    _add_model(replay)
-    replay.set_defaults(run=_replay)
-
-
-def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("input", metavar="IN.jsonl", help="the requests")
+    command.add_argument("output", metavar="OUT.jsonl", help="their answers; a request that has one is not run again")
     command.add_argument("--model", metavar="PATH", help="folder of a Hugging Face checkpoint (default: bundled)")
+    add_engine(command.add_argument_group("the engine"))
+    command.set_defaults(run=_batch)
 
 
 def _batch(options: argparse.Namespace, _: list[str]) -> None:
     from decoding.completions_api.batch_run import BatchRun
-    from decoding.llm import LLM
 
     bar = _Bar()
     try:
-        counts = BatchRun(LLM(options.model), Path(options.input), Path(options.output)).run(bar)
+        run = BatchRun(load_llm(options.model, options), Path(options.input), Path(options.output))
+        counts = run.run(bar)
     finally:
         bar.end()
     skipped = f", {counts.num_skipped} were there already" if counts.num_skipped else ""
     failed = f", {counts.num_failed} of them errors" if counts.num_failed else ""
-    sys.stderr.write(f"{counts.num_answered} answers{failed}{skipped}: {options.output}\n")
+    say(f"{counts.num_answered} answers{failed}{skipped}: {options.output}")
 
 
 class _Bar:
-    """A line on a terminal that says how far the batch is; nothing elsewhere."""
+    """A progress bar on a terminal; nothing elsewhere."""
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()
@@ -79,21 +64,6 @@ class _Bar:
         sys.stderr.flush()
 
     def end(self) -> None:
-        """What follows starts on a line of its own."""
+        """End the bar's line, if there is one."""
         if self._shown and self._last > self._begin:
             sys.stderr.write("\n")
-
-
-def _replay(options: argparse.Namespace, _: list[str]) -> int:
-    from decoding.engine.replay import Capsule
-    from decoding.llm import LLM
-
-    capsule = Capsule.load(options.file)
-    replay = LLM(options.model).replay(capsule, force=options.force)
-    if options.force:
-        for choice in replay.result.choices:
-            logprobs = [] if choice.logprobs is None else choice.logprobs.token_logprobs
-            for token_id, logprob in zip(choice.token_ids, logprobs, strict=True):
-                sys.stdout.write(f"{choice.index} {token_id:>7} {'-' if logprob is None else repr(logprob)}\n")
-    sys.stdout.write(f"{replay}\n")
-    return 0 if replay.is_same else EXIT_DIFFERENT

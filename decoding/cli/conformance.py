@@ -1,14 +1,14 @@
-"""`decoding conformance`: its flags, and the run behind them."""
+"""`decoding conformance`: check a server of the Completions API."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decoding.cli.console import EXIT_FAILED, CommandError, show_all_characters
 from decoding.cli.flags import integer
 from decoding.errors import ParameterError
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from decoding.conformance import Report
 
 
-def add_conformance(commands: Any, run: Callable[[argparse.Namespace, list[str]], None]) -> None:
-    """The command's parser; `run` is called with its options."""
+def add_conformance(commands: Any) -> None:
+    """Add the command to the parser."""
     command = commands.add_parser(
         "conformance",
         help="check a server of the Completions API",
@@ -36,11 +36,11 @@ def add_conformance(commands: Any, run: Callable[[argparse.Namespace, list[str]]
     command.add_argument("--html", metavar="FILE", help="write the report as one HTML page, too")
     command.add_argument("--api-key-env", metavar="NAME", help="environment variable that holds the server's key")
     _add_load(command)
-    command.set_defaults(run=run)
+    command.set_defaults(run=_conformance)
 
 
 def _add_load(command: argparse.ArgumentParser) -> None:
-    """What the server may be asked for, at most; a check for which nothing is left does not run."""
+    """Add the limits on what the server is asked for; a check does not run if it would exceed them."""
     limits = command.add_argument_group("load, never more than this")
     limits.add_argument("--concurrency", type=integer, default=4, metavar="N", help="requests at once (default: 4)")
     limits.add_argument("--max-requests", type=integer, default=1000, metavar="N", help="in all (default: 1000)")
@@ -51,8 +51,22 @@ def _add_load(command: argparse.ArgumentParser) -> None:
     limits.add_argument("--draws", type=integer, default=400, metavar="N", help="for a statistic (default: 400)")
 
 
-def run_and_write(options: argparse.Namespace, show: Callable[[str], None]) -> Report:
-    """Run the checks, show each result as it comes, and write the files that were asked for."""
+def _conformance(options: argparse.Namespace, _: list[str]) -> int:
+    show_all_characters()
+    if options.list:
+        print(list_of_checks())
+        return 0
+    from decoding.conformance import NoAnswerError
+
+    try:
+        report = _run_and_write(options)
+    except NoAnswerError as error:
+        raise CommandError(f"{options.url}: {error}") from None
+    return 0 if report.passed else EXIT_FAILED
+
+
+def _run_and_write(options: argparse.Namespace) -> Report:
+    """Run the checks, print each result as it comes, and write the files that were asked for."""
     from decoding.conformance import Load, html_page, json_object, run_conformance
     from decoding.conformance.report import line
 
@@ -74,9 +88,9 @@ def run_and_write(options: argparse.Namespace, show: Callable[[str], None]) -> R
         prompt=options.prompt,
         num_draws=options.draws,
         load=load,
-        on_result=lambda result: show(line(result)),
+        on_result=lambda result: print(line(result), flush=True),
     )
-    show(report.summary)
+    print(report.summary, flush=True)
     if options.json:
         Path(options.json).write_text(json.dumps(json_object(report), indent=1) + "\n", encoding="utf-8")
     if options.html:
@@ -85,7 +99,7 @@ def run_and_write(options: argparse.Namespace, show: Callable[[str], None]) -> R
 
 
 def list_of_checks() -> str:
-    """Every check: id, sentence, reason."""
+    """Return every check: id, sentence, reason."""
     from decoding.conformance import CHECKS
 
     return "\n".join(f"{check.id:<25}{check.sentence}\n{'':<25}why: {check.reason}" for check in CHECKS)
@@ -95,5 +109,5 @@ def _api_key(variable: str | None) -> str | None:
     if variable is None:
         return None
     if variable not in os.environ:
-        raise ParameterError.single("api-key-env", variable, "must name an environment variable that is set")
+        raise ParameterError.single("--api-key-env", variable, "must name an environment variable that is set")
     return os.environ[variable]

@@ -1,22 +1,25 @@
-"""`decoding serve`: its flags, and what it says while it loads."""
+"""`decoding serve`: the Completions API over HTTP."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from decoding import checks
-from decoding.checks import RuleError
+from decoding.cli.console import say
 from decoding.cli.flags import integer, real
+from decoding.cli.model_flags import add_engine, load_llm
 from decoding.completions_api.settings import ApiSettings, Limits
 from decoding.errors import ParameterError, shown
 from decoding.server.settings import ServerSettings
+from decoding.validation import is_unicode
 
-DEFAULT_PORT, DEFAULT_MAX_RUNNING, DEFAULT_MAX_BATCHED_TOKENS = 8000, 32, 512
+if TYPE_CHECKING:
+    from decoding.llm import LLM
+
+DEFAULT_PORT = 8000
 
 _LARGEST_PORT = 65_535
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -35,20 +38,20 @@ _LIMITS = {
 }
 _SERVER = {
     "max_waiting": "prompts of a model that wait for their first token; one more gets 429",
-    "max_open_requests": "requests that are open; one more gets 503",
+    "max_open_requests": "open requests; one more gets 503",
     "max_body_bytes": "bytes of a request's body",
     "max_header_bytes": "bytes of a request's headers",
-    "header_timeout": "seconds until a request's headers are there",
-    "body_timeout": "seconds until its body is there",
+    "header_timeout": "seconds until a request's headers have arrived",
+    "body_timeout": "seconds until its body has arrived",
     "request_timeout": "seconds for a completion",
-    "send_timeout": "seconds for a client to read on where an answer waits for it",
-    "keep_alive": "seconds between comments in a stream",
-    "shutdown_grace": "seconds for what runs when SIGTERM comes",
+    "send_timeout": "seconds for a client to continue reading when its answer waits",
+    "keep_alive": "seconds between comments in a silent stream",
+    "shutdown_grace": "seconds for running requests after SIGTERM",
 }
 
 
 def add_serve(commands: Any) -> None:
-    """Put the command among the others."""
+    """Add the command to the parser."""
     serve = commands.add_parser(
         "serve",
         help="serve the Completions API over HTTP",
@@ -60,64 +63,34 @@ def add_serve(commands: Any) -> None:
     )
     serve.add_argument("--host", default=_LOOPBACK[0], help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=integer, default=DEFAULT_PORT, help="0 takes a free one (default: %(default)s)")
-    serve.add_argument("--api-key-file", metavar="FILE", help="ask for one of the keys in this file, one a line")
+    serve.add_argument("--api-key-file", metavar="FILE", help="require one of the keys in this file, one per line")
     serve.add_argument(
         "--repetition-penalty-mode",
         choices=("additive", "multiplicative"),
         default="additive",
-        help="what the field means (default: %(default)s)",
+        help="the meaning of the field repetition_penalty (default: %(default)s)",
     )
     serve.add_argument(
         "--unknown-fields",
         choices=("error", "ignore"),
         default="error",
-        help="what becomes of a field that is not in the API (default: %(default)s)",
+        help="refuse or ignore a field that is not in the API (default: %(default)s)",
     )
     serve.add_argument(
         "--log-level",
         choices=("error", "warning", "info"),
         default="warning",
-        help="info: one line a request (default: %(default)s)",
+        help="info: one line per request (default: %(default)s)",
     )
-    serve.add_argument("--log-prompts", action="store_true", help="with --log-level info: prompts, too")
-    _add_engine_flags(serve.add_argument_group("the engine of each model"))
+    serve.add_argument("--log-prompts", action="store_true", help="with --log-level info: log prompts, too")
+    add_engine(serve.add_argument_group("the engine of each model"))
     _add_settings(serve.add_argument_group("limits on a request"), Limits, _LIMITS)
     _add_settings(serve.add_argument_group("limits of the server"), ServerSettings, _SERVER)
     serve.set_defaults(run=_serve)
 
 
-def _add_engine_flags(group: Any) -> None:
-    group.add_argument(
-        "--max-running",
-        type=integer,
-        default=DEFAULT_MAX_RUNNING,
-        metavar="N",
-        help="sequences that run at once (default: %(default)s)",
-    )
-    group.add_argument(
-        "--max-batched-tokens",
-        type=integer,
-        default=DEFAULT_MAX_BATCHED_TOKENS,
-        metavar="N",
-        help="tokens fed in a step; a longer prompt is fed in several (default: %(default)s)",
-    )
-    group.add_argument(
-        "--kv-cache-bytes",
-        type=integer,
-        metavar="N",
-        help="memory for keys and values (default: enough, up to 2 GiB)",
-    )
-    group.add_argument(
-        "--prefix-cache",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="prompts that begin alike share what was computed (default: on)",
-    )
-    group.add_argument("--fim-template", metavar="TEXT", help="how prompt and suffix are put together (docs/text.md)")
-
-
 def _add_settings(group: Any, settings: type[Any], texts: dict[str, str]) -> None:
-    """A flag for each field, with the field's own default."""
+    """Add a flag for each field, with the field's own default."""
     for field in dataclasses.fields(settings):
         if field.name in texts:
             group.add_argument(
@@ -156,8 +129,8 @@ def _greet(names: list[str], address: tuple[Any, ...], settings: ServerSettings)
     host, port = address[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     if host not in _LOOPBACK and not settings.api_keys:
-        _say("warning: anybody who can reach this address can use the server: no --api-key-file was given")
-    _say(f"serving {', '.join(names)} on {url} (Ctrl-C ends it; {url}/docs describes it)")
+        say("warning: anyone who can reach this address can use the server: no --api-key-file was given")
+    say(f"serving {', '.join(names)} on {url} (Ctrl-C ends it; the API is described at {url}/docs)")
 
 
 def _settings(options: argparse.Namespace) -> ServerSettings:
@@ -185,12 +158,12 @@ def _api_keys(file: str | None) -> tuple[str, ...]:
         raise ParameterError.single("--api-key-file", file, "must be ASCII") from None
     keys = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not keys:
-        raise ParameterError.single("--api-key-file", file, "must have a key, one a line")
+        raise ParameterError.single("--api-key-file", file, "must have a key, one per line")
     return keys
 
 
 def _folders(options: argparse.Namespace) -> dict[str, str | None]:
-    """The models to serve: name to folder, None for the bundled one."""
+    """Return the models to serve, name to folder; the bundled one has None."""
     from decoding.llm import BUNDLED_NAME
 
     folders: dict[str, str | None] = {}
@@ -204,30 +177,14 @@ def _folders(options: argparse.Namespace) -> dict[str, str | None]:
             raise ParameterError.single("--model", item, f"must have a name of its own: {shown(name)} is taken")
         folders[name] = path
     for name in folders:
-        try:
-            checks.text_or_none(name)
-        except RuleError:  # the system's arguments may be bytes that are no text
-            raise ParameterError.single("name of a model", name, "must be valid Unicode, as JSON is") from None
+        if not is_unicode(name):  # the system's arguments may be bytes that are no text
+            raise ParameterError.single("name of a model", name, "must be valid Unicode, as JSON is")
     return folders or {BUNDLED_NAME: None}
 
 
-def _loaded(name: str, folder: str | None, options: argparse.Namespace) -> Any:
-    from decoding.llm import LLM
-
-    _say(f"loading {name} ...")
+def _loaded(name: str, folder: str | None, options: argparse.Namespace) -> LLM:
+    say(f"loading {name} ...")
     start = time.monotonic()
-    llm = LLM(
-        folder,
-        max_num_seqs=options.max_running,
-        max_batched_tokens=options.max_batched_tokens,
-        kv_cache_bytes=options.kv_cache_bytes,
-        prefix_cache=options.prefix_cache,
-        fim_template=options.fim_template,
-    )
-    _say(f"loading {name}: {time.monotonic() - start:.1f} s")
+    llm = load_llm(folder, options)
+    say(f"loading {name}: {time.monotonic() - start:.1f} s")
     return llm
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

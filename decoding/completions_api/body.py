@@ -1,21 +1,20 @@
-"""JSON bodies as strangers send them: strict, bounded, and with the field named where one value is impossible."""
+"""Parse JSON bodies of requests: strictly, within bounds, and so that an error can name the field."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import Any
 
 from decoding.completions_api.errors import ApiError, given_name
 from decoding.errors import shown
-from decoding.json_file import check_num_values
+from decoding.json_file import check_num_values, repeated_name
 
 _MAX_VALUES = 1 << 19  # an array of 131,072 token ids, and as many commas in text
 _MOST_DIGITS = 4000
 
 
 class HugeInteger:
-    """An integer with more digits than Python reads; no rule accepts it, so the field that has it is named."""
+    """Stands for an integer with more digits than Python reads. No domain accepts it, so its field is named."""
 
     def __init__(self, digits: str) -> None:
         self._num_digits = len(digits.lstrip("-"))
@@ -25,7 +24,7 @@ class HugeInteger:
 
 
 class NotJson:
-    """NaN, Infinity or -Infinity, which JSON does not have; no rule accepts it either."""
+    """Stands for NaN, Infinity or -Infinity, which JSON does not have. No domain accepts it."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -35,7 +34,7 @@ class NotJson:
 
 
 class RepeatedName:
-    """An object that has a name twice: which of the values is meant, nobody can know, so no rule accepts it either."""
+    """Stands for an object with a name twice, which is ambiguous. No domain accepts it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -45,10 +44,10 @@ class RepeatedName:
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """The JSON object in a request's body, in UTF-8, in which no name is there twice.
+    """Return the JSON object in a request's body, which is UTF-8.
 
-    What no field can take (NaN, 6,000 digits, an object with a name twice) comes as an object of its own, so that the
-    field's own check names it. Raises ApiError (400) for all else that is not right.
+    Values that no field can take (NaN, 6,000 digits, an object with a name twice) become objects of their own type, so
+    that the field's check names the field. Raise ApiError (400) for everything else that is wrong.
     """
     try:
         check_num_values(data, _MAX_VALUES)
@@ -68,27 +67,24 @@ def parse_object(data: bytes) -> dict[str, Any]:
 
 def _parse(text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_distinct, parse_constant=NotJson)
+        return json.loads(text, object_pairs_hook=_object_of, parse_constant=NotJson)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not valid JSON ({error})") from None
     except ValueError:  # more digits than int() takes; a hook for every integer would be too slow for the others
-        return json.loads(text, object_pairs_hook=_distinct, parse_constant=NotJson, parse_int=_integer)
+        return json.loads(text, object_pairs_hook=_object_of, parse_constant=NotJson, parse_int=_integer)
 
 
 def _integer(digits: str) -> int | HugeInteger:
     return int(digits) if len(digits) <= _MOST_DIGITS else HugeInteger(digits)
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any] | RepeatedName:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        [(repeated, _)] = Counter(name for name, _ in pairs).most_common(1)
-        return RepeatedName(repeated)
-    return values
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any] | RepeatedName:
+    repeated = repeated_name(pairs)
+    return dict(pairs) if repeated is None else RepeatedName(repeated)
 
 
 def contains_not_json(value: Any) -> bool:
-    """Whether anything that no field can take is anywhere in a value that no field's check has looked at."""
+    """Return True if a value, at any depth, has something that no field can take."""
     open_values = [value]
     while open_values:
         one = open_values.pop()

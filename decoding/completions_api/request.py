@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from decoding.checks import RuleError
 from decoding.completions_api.body import contains_not_json
 from decoding.completions_api.errors import ApiError, given_name, invalid
-from decoding.completions_api.fields import BY_NAME, HARMLESS
+from decoding.completions_api.fields import BY_NAME, HARMLESS, REQUEST_FIELDS
 from decoding.completions_api.settings import ApiSettings, Limits
 from decoding.errors import ParameterError, Problem, shown
 from decoding.params import SamplingParams
 from decoding.types import Prompt
+from decoding.validation import RuleError, checked_token_ids, is_unicode
 
 _MOST_UNKNOWN = 10
-_NOT_SAMPLING = ("model", "prompt", "stream", "stream_options", "user")
+_NOT_SAMPLING = frozenset(field.name for field in REQUEST_FIELDS)
 _DEFAULT_SETTINGS = ApiSettings()
 _ELSEWHERE = {
     **dict.fromkeys(("max_completion_tokens", "max_new_tokens", "max_output_tokens", "n_predict"), "max_tokens"),
@@ -63,7 +63,7 @@ def parse_completion(body: Mapping[str, Any], settings: ApiSettings = _DEFAULT_S
         if field is None:
             continue
         try:
-            values[name] = value if field.check is None else field.check(settings)(value)
+            values[name] = field.check_under(settings)(value)
         except RuleError as error:
             problems.append(Problem(name, shown(value), str(error)))
     prompts = _prompts(values, settings.limits, problems)
@@ -138,26 +138,21 @@ def _split(prompt: Any, limits: Limits) -> list[Prompt]:
 
 
 def _text(text: Any, name: str) -> str:
-    try:
-        if isinstance(text, str):
-            text.encode()
-            return text
-    except UnicodeEncodeError:
-        raise ParameterError.single(name, text, "must be valid Unicode (no lone surrogates)") from None
-    raise ParameterError.single(name, text, "must be a string, as the first prompt is")
+    if not isinstance(text, str):
+        raise ParameterError.single(name, text, "must be a string, as the first prompt is")
+    if not is_unicode(text):
+        raise ParameterError.single(name, text, "must be valid Unicode (no lone surrogates)")
+    return text
 
 
 def _token_ids(ids: Any, name: str, room: int) -> list[int]:
-    """Integers; which of them the model has, the engine knows."""
+    """Return token ids of a prompt. The engine checks them against the vocabulary."""
     if not isinstance(ids, list) or not ids:
         raise ParameterError.single(name, ids, "must be a list of token ids, not empty")
     if len(ids) > room:
         rule = f"must have at most {room:,} token ids (in all prompts of the request)"
         raise ParameterError.single(name, f"{len(ids)} token ids", rule)
-    if set(map(type, ids)) != {int}:  # bool is no int here
-        position = next(index for index, one in enumerate(ids) if type(one) is not int)
-        raise ParameterError.single(f"{name}[{position}]", ids[position], "must be a token id: an integer")
-    return ids
+    return list(checked_token_ids(name, ids))
 
 
 def _sampling_params(

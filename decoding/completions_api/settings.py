@@ -1,4 +1,4 @@
-"""What an API server may be told: limits on requests, and what some words mean. The table of docs/server.md."""
+"""Settings of the API: limits on requests, and the meaning of fields that servers read differently (docs/server.md)."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from decoding import checks
-from decoding.checks import Check, RuleError
+from decoding.domains import Domain, Integer, Word
 from decoding.errors import ParameterError, Problem, shown
+from decoding.validation import RuleError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The largest of everything that a request may ask for; a value at the limit is served, one beyond is refused.
+    """Limits on a request. A value at the limit is served, one beyond it is refused.
 
-    max_n, max_best_of, max_logprobs: of these parameters.
+    max_n, max_best_of, max_logprobs: the largest value of the parameter of that name.
     max_prompts: prompts in a request.
     max_sequences: prompts times candidates (n or best_of).
-    max_prompt_tokens: token ids in all prompts of a request; text that is longer than so many of the longest tokens
-        is refused before it is tokenised, as is what does not fit the model's context.
+    max_prompt_tokens: token ids in all prompts of a request. Text that cannot fit is refused before it is tokenized.
     max_stop: stop strings. max_stop_bytes: UTF-8 bytes in all of them, and in other lists of strings.
     max_list_entries: entries of logit_bias, and token ids in any other list.
     """
@@ -35,16 +34,16 @@ class Limits:
     max_list_entries: int = 1024
 
     def __post_init__(self) -> None:
-        check_fields(self, {field.name: checks.integer(1) for field in fields(self)})
+        check_fields(self, {field.name: Integer(1) for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings:
     """How requests are read.
 
-    repetition_penalty_mode: what `repetition_penalty` is: "additive" as in the API's reference (-2 to 2, neutral 0), or
-        "multiplicative" as on most local servers (> 0, neutral 1).
-    unknown_fields: "error" refuses a field that is not in the API, "ignore" does not look at it.
+    repetition_penalty_mode: "additive", as in the API's reference (-2 to 2, 0 is off), or "multiplicative", as on most
+        local servers (> 0, 1 is off).
+    unknown_fields: "error" refuses a field that is not in the API, "ignore" ignores it.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -55,18 +54,18 @@ class ApiSettings:
         check_fields(
             self,
             {
-                "repetition_penalty_mode": checks.one_of("additive", "multiplicative"),
-                "unknown_fields": checks.one_of("error", "ignore"),
+                "repetition_penalty_mode": Word(("additive", "multiplicative")),
+                "unknown_fields": Word(("error", "ignore")),
             },
         )
 
 
-def check_fields(settings: object, rules: Mapping[str, Check]) -> None:
-    """ParameterError with every field of `settings` that breaks its rule."""
+def check_fields(settings: object, rules: Mapping[str, Domain]) -> None:
+    """Raise ParameterError with every field of `settings` that breaks its rule."""
     problems = []
-    for name, check in rules.items():
+    for name, domain in rules.items():
         try:
-            check(getattr(settings, name))
+            domain(getattr(settings, name))
         except RuleError as error:
             problems.append(Problem(name, shown(getattr(settings, name)), str(error)))
     if problems:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from decoding.params import SamplingParams, to_float32
+from decoding.params import SamplingParams
 from decoding.reference.philox import random_words
 from decoding.reference.row import Array, Row
 from decoding.reference.weights import probabilities
 from decoding.sampling.stages import GREEDY_TEMPERATURE
+from decoding.validation import to_float32
 
 BLOCK = 256
 """Tokens of a proposal's block: ids BLOCK * b to BLOCK * b + BLOCK - 1."""

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from decoding.params import SamplingParams, to_float32
+from decoding.params import SamplingParams
+from decoding.validation import to_float32
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 

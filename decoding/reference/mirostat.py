@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from decoding.params import SamplingParams, to_float32
+from decoding.params import SamplingParams
 from decoding.reference.row import Row
 from decoding.reference.truncation import keep
 from decoding.reference.weights import probabilities
+from decoding.validation import to_float32
 
 
 def apply_mirostat(row: Row) -> None:

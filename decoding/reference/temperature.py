@@ -10,10 +10,11 @@ import math
 
 import numpy as np
 
-from decoding.params import SamplingParams, to_float32
+from decoding.params import SamplingParams
 from decoding.reference.row import Array, Row, total_order
 from decoding.reference.weights import entropy
 from decoding.sampling.stages import GREEDY_TEMPERATURE
+from decoding.validation import to_float32
 
 
 def apply_temperature(row: Row) -> None:

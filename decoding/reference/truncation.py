@@ -11,10 +11,10 @@ import math
 
 import numpy as np
 
-from decoding.params import to_float32
 from decoding.reference.row import Array, Row
 from decoding.reference.weights import CUT, entropy, mean_exponent, probabilities, relative, weights
 from decoding.sampling.stages import Rule
+from decoding.validation import to_float32
 
 
 def apply_top_k(row: Row) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from decoding.params import to_float32
 from decoding.reference.philox import XTC_DRAW, random_words
 from decoding.reference.row import Row
 from decoding.reference.weights import probabilities
+from decoding.validation import to_float32
 
 
 def apply_xtc(row: Row) -> None:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decoding.errors import LogitsError, ParameterError, shown
-from decoding.params import SamplingParams
+from decoding.errors import LogitsError, shown
+from decoding.params import PARAMETERS, SamplingParams
 from decoding.sampling.kernel import Kernel
 from decoding.sampling.logits_input import as_float32
 from decoding.sampling.stages import GREEDY_TEMPERATURE, PIPELINE, STAGE_NAMES
-from decoding.sampling.state import SamplingState, is_integer
+from decoding.sampling.state import SamplingState
+from decoding.validation import checked_token_id
 
 Distribution = NDArray[np.float64]
 
 _STAGES = {stage.name: stage for stage in PIPELINE}
 _HARD_MASKS, _TEMPERATURE = _STAGES["hard_masks"], _STAGES["temperature"]
-_DEFAULTS: dict[str, object] = {field.name: field.default for field in fields(SamplingParams)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +114,7 @@ class Explanation:
 
     def why_not(self, token_id: int) -> str | None:
         """Why this token could not be drawn: the stage and what it went by; None where it could be drawn."""
-        vocab_size = len(self.probabilities)
-        if not is_integer(token_id) or not 0 <= token_id < vocab_size:
-            rule = f"must be a token id: an integer from 0 to {vocab_size - 1}"
-            raise ParameterError.single("token_id", token_id, rule)
+        token_id = checked_token_id("token_id", token_id, len(self.probabilities))
         bans = [name for name, banned in self._bans.items() if banned[token_id]]
         if bans:
             return f"banned by {', '.join(bans)}"
@@ -154,7 +151,7 @@ def explain(
     """`Sampler.explain` on one checked row [1, vocab]; `kernel_of` makes a kernel that runs these stages."""
     steps: list[Step] = []
     for length in range(len(order) + 1):
-        probabilities, output = kernel_of(order[:length]).probabilities(matrix, [state._row])
+        probabilities, output = kernel_of(order[:length]).probabilities(matrix, [state.kernel_row])
         if output.failures:
             break
         name, after = STAGE_NAMES[order[length - 1]] if length else "logits", probabilities[0]
@@ -162,7 +159,7 @@ def explain(
         settings = _settings(name, state.params)
         if not steps or settings or not np.array_equal(before, after):
             steps.append(Step(name, settings, before, after))
-    drawn = kernel_of(order).sample(matrix, [state._row])
+    drawn = kernel_of(order).sample(matrix, [state.kernel_row])
     error = drawn.errors[0]
     if error is not None and not steps:
         raise error
@@ -174,21 +171,24 @@ def _settings(name: str, params: SamplingParams) -> dict[str, object]:
     """Those of the stage's parameters that are not at their defaults."""
     parameters = _STAGES[name].parameters if name in _STAGES else ()
     given = {parameter: getattr(params, parameter) for parameter in parameters}
-    return {parameter: value for parameter, value in given.items() if value != _DEFAULTS[parameter]}
+    return {parameter: value for parameter, value in given.items() if value != PARAMETERS[parameter].default}
 
 
 def _bans(
     kernel_of: Callable[[Sequence[int]], Kernel], matrix: NDArray[Any], state: SamplingState
 ) -> dict[str, NDArray[np.bool]]:
     """Everything that can ban a token, and which ones it bans, bool [vocab]: each mask is asked alone."""
-    kernel, neutral = kernel_of([_HARD_MASKS.number]), {name: _DEFAULTS[name] for name in _HARD_MASKS.parameters}
+    kernel, neutral = (
+        kernel_of([_HARD_MASKS.number]),
+        {name: PARAMETERS[name].default for name in _HARD_MASKS.parameters},
+    )
     flat = np.zeros(matrix.shape, np.float32)  # nothing falls below the cut here
 
     def banned_with(bitmask: NDArray[np.uint32] | None = None, **masks: object) -> NDArray[np.bool]:
         params: dict[str, Any] = neutral | masks
         asking = state.with_params(replace(state.params, **params))
         asking.bitmask = bitmask
-        return np.asarray(kernel.probabilities(flat, [asking._row])[0][0] == 0)
+        return np.asarray(kernel.probabilities(flat, [asking.kernel_row])[0][0] == 0)
 
     logits, padding = as_float32(matrix[0]), banned_with()
     bans = {"the logits": np.isneginf(logits) | np.isnan(logits), "num_valid_tokens": padding}

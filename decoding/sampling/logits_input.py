@@ -79,7 +79,7 @@ def _bits_of(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def as_float32(array: NDArray[Any]) -> NDArray[np.float32]:
-    """Logits of `matrix_of` by value, which is exact: a copy but for float32."""
+    """Return the values as float32, which is exact for float16 and bfloat16. float32 arrays are not copied."""
     if array.dtype == BFLOAT16:
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float32, copy=False)

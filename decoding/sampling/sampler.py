@@ -1,8 +1,8 @@
-"""Rows of logits and the state of each row, to tokens and log-probabilities. No model needed.
+"""Sampler: tokens and log-probabilities from rows of logits, each with a state of its own. No model needed.
 
 sampler = Sampler(vocab_size)
 states = [SamplingState(SamplingParams(temperature=0.8, seed=7), prompt_token_ids=[1, 2, 3])]
-output = sampler.sample(logits, states)      # logits [rows, vocab]; one call, a state a row
+output = sampler.sample(logits, states)      # logits [rows, vocab]; one call, one state per row
 """
 
 from __future__ import annotations
@@ -15,38 +15,41 @@ from numpy.typing import NDArray
 
 from decoding.errors import LogitsError, ParameterError
 from decoding.sampling.explain import Explanation, explain
-from decoding.sampling.kernel import Kernel, Row, checked_vocab_size
+from decoding.sampling.kernel import Kernel, KernelRow, checked_vocab_size
 from decoding.sampling.logits_input import matrix_of
 from decoding.sampling.output import TOKEN_ID, SamplerOutput
 from decoding.sampling.stages import PROFILES, Profile
-from decoding.sampling.state import SamplingState, checked_ids, is_integer
+from decoding.sampling.state import SamplingState
 from decoding.sampling.verify import Verification, check_bitmasks, verify
+from decoding.validation import checked_integer, checked_token_ids
 
 __all__ = ["Explanation", "Sampler", "SamplerOutput", "SamplingState", "Verification"]
 
 MAX_THREADS = 64
 
+_STATES_RULE = "must be a list of SamplingState, one per row of logits"
+
 Word = TypeVar("Word", bound=str)
 
 
 class Sampler:
-    """Draws one token a row, each row with parameters and a history of its own.
+    """Draws one token per row, each row with its own parameters and history.
 
     Parameters
         vocab_size: 1 .. 1,048,576; the width of the logits.
-        profile: "openai" is the order and the rules of docs/semantics.md, section 1; "transformers", "llama_cpp" and
-            "vllm" are those of section 9; or a Profile of your own making (decoding.sampling.stages).
-        num_valid_tokens: the tokenizer's size; ids from there on are padding and never drawn. Default: vocab_size.
+        profile: "openai" has the order and the rules of docs/semantics.md, section 1; "transformers", "llama_cpp" and
+            "vllm" those of section 9; or a Profile (decoding.sampling.stages).
+        num_valid_tokens: the tokenizer's size; larger ids are padding and never drawn. Default: vocab_size.
         on_nonfinite: "raise" makes a NaN fail its row; "mask" counts it as -inf. +inf always fails its row.
-        num_threads: 1 .. 64; threads that share the rows of a call, where there are rows enough. The bits do not
-            depend on it.
+        num_threads: 1 .. 64; threads that share the rows of a call if there are enough rows. Results do not depend
+            on it.
 
     Logits, in every method: [rows, vocab_size], or [vocab_size] for one row, of float32, float16 or bfloat16, in any
     row stride; a numpy array (ml_dtypes.bfloat16, or its bits as uint16), or an object with the buffer protocol,
-    DLPack or __array_interface__ (torch and JAX on the CPU). They are neither changed nor copied. LogitsError says
-    what is wrong with them before any of their memory is read.
+    DLPack or __array_interface__ (torch and JAX on the CPU). They are neither changed nor copied. A wrong shape, type
+    or layout raises LogitsError before any memory is read.
 
-    One Sampler may be used from several threads at once, a SamplingState from one at a time.
+    A Sampler may be used from several threads at once, a SamplingState from one at a time.
     """
 
     def __init__(
@@ -60,8 +63,8 @@ class Sampler:
     ) -> None:
         self.vocab_size = checked_vocab_size(vocab_size)
         valid = self.vocab_size if num_valid_tokens is None else num_valid_tokens
-        self.num_valid_tokens = _integer("num_valid_tokens", valid, 1, self.vocab_size, f"vocab_size={vocab_size}")
-        self.num_threads = _integer("num_threads", num_threads, 1, MAX_THREADS)
+        self.num_valid_tokens = checked_integer("num_valid_tokens", valid, 1, self.vocab_size)
+        self.num_threads = checked_integer("num_threads", num_threads, 1, MAX_THREADS)
         self.on_nonfinite: Literal["raise", "mask"] = _one_of("on_nonfinite", on_nonfinite, ("raise", "mask"))
         self.profile = profile if isinstance(profile, Profile) else PROFILES[_one_of("profile", profile, PROFILES)]
         self._kernel = self._new_kernel(self.profile.order, num_threads=self.num_threads)
@@ -77,10 +80,10 @@ class Sampler:
     ) -> SamplerOutput:
         """Draw one token for each row and record it in the row's state.
 
-        states: one a row; with commit, each state may stand in one row only.
+        states: one per row; with commit, each state may be used for one row only.
         commit: False leaves recording to `state.append`.
-        on_error: a row that fails raises its LogitsError, and no row is recorded ("raise"), or is reported in
-            `errors` while the others go on ("status").
+        on_error: "raise" raises the LogitsError of the first row that fails, and nothing is recorded; "status" reports
+            it in `errors`, and the other rows are recorded.
         """
         matrix = matrix_of(logits, self.vocab_size)
         rows = self._rows(matrix, states)
@@ -89,7 +92,7 @@ class Sampler:
         if on_error not in ("raise", "status"):
             raise ParameterError.single("on_error", on_error, "must be 'raise' or 'status'")
         if commit and len(rows) > 1 and len(set(rows)) != len(rows):
-            rule = "each state may stand in one row only, unless commit=False"
+            rule = "each state may be used for one row only, unless commit=False"
             raise ParameterError.single("states", len(states), rule)
         output = self._kernel.sample(matrix, rows)
         if output.failures and on_error == "raise":
@@ -97,14 +100,13 @@ class Sampler:
         if commit:
             for row, token_id in enumerate(output.words[:, TOKEN_ID].tolist()):
                 if token_id >= 0:
-                    state = states[row]
-                    state._append(token_id, float(output.surprises[row]) if state._mus else None)
+                    states[row].commit(token_id, output, row)
         return output
 
     def probabilities(self, logits: Any, states: Sequence[SamplingState]) -> NDArray[np.float64]:
-        """The distribution that `sample` draws from: float64 [rows, vocab]. Takes what `sample` takes.
+        """Return the distribution that `sample` draws from, float64 [rows, vocab].
 
-        Each row sums to 1 up to float64 rounding; tokens that cannot be drawn are exactly 0.
+        Each row sums to 1 up to float64 rounding. Tokens that cannot be drawn are exactly 0.
         """
         matrix = matrix_of(logits, self.vocab_size)
         out, output = self._kernel.probabilities(matrix, self._rows(matrix, states))
@@ -113,17 +115,16 @@ class Sampler:
         return out
 
     def score(self, logits: Any, token_ids: Sequence[int], *, num_top: int = 0) -> SamplerOutput:
-        """Raw log-probabilities of given tokens: row i of the logits reports on token_ids[i]. Nothing is drawn.
+        """Return raw log-probabilities of given tokens, token_ids[i] in row i of the logits. Nothing is drawn.
 
-        num_top: how many of the most likely tokens to report as well. A row that fails raises its LogitsError.
+        num_top: number of the most likely tokens to report as well. A row that fails raises its LogitsError.
         """
         matrix = matrix_of(logits, self.vocab_size)
-        ids = checked_ids("token_ids", token_ids)
+        ids = checked_token_ids("token_ids", token_ids, self.vocab_size)
         if len(ids) != len(matrix):
-            raise ParameterError.single("token_ids", len(ids), f"must be one a row of logits ({len(matrix)})")
-        if any(token_id >= self.vocab_size for token_id in ids):
-            raise ParameterError.single("token_ids", max(ids), f"must be below vocab_size={self.vocab_size}")
-        num_top = _integer("num_top", num_top, 0, self.vocab_size, f"vocab_size={self.vocab_size}")
+            rule = f"must have one token id per row of logits ({len(matrix)})"
+            raise ParameterError.single("token_ids", token_ids, rule)
+        num_top = checked_integer("num_top", num_top, 0, self.vocab_size)
         output = self._scorer.sample(matrix, [_forced_row(token_id, num_top) for token_id in ids])
         for error in output.failures.values():
             raise error
@@ -137,37 +138,36 @@ class Sampler:
         *,
         bitmasks: NDArray[np.uint32] | NDArray[np.int32] | None = None,
     ) -> Verification:
-        """Accept the beginning of a draft that plain decoding would have drawn, and draw the token after it.
+        """Accept the draft tokens that plain decoding would have drawn, and draw the token after them.
 
         Each position is drawn as `sample` draws it, with its own random number and with everything before it
-        recorded, up to the first token that is not the draft's: so the tokens are those of plain decoding with this
-        seed, bit for bit, however good the draft is.
+        recorded, up to the first token that differs from the draft. So the tokens are those of plain decoding with
+        this seed, bit for bit.
 
-        logits: [len(draft_token_ids), vocab], row i after the i-th draft token's predecessors; with one row more, the
-            token after a draft that is accepted as a whole is drawn, too.
-        state: holds the accepted tokens afterwards. Where a row fails, its LogitsError is raised and nothing is
-            recorded.
-        bitmasks: a grammar mask a row, uint32 or int32 [rows, ceil(vocab / 32)]; by default state.bitmask holds for
-            all of them. state.bitmask is left as it was.
+        logits: [len(draft_token_ids), vocab], row i for the i-th draft token; with one more row, the token after a
+            draft that is accepted as a whole is drawn, too.
+        state: records the accepted tokens. If a row fails, its LogitsError is raised and nothing is recorded.
+        bitmasks: one grammar mask per row, uint32 or int32 [rows, ceil(vocab / 32)]; None uses state.bitmask for all
+            rows. state.bitmask is not changed.
         """
         matrix = matrix_of(logits, self.vocab_size)
-        draft = checked_ids("draft_token_ids", draft_token_ids)
+        draft = checked_token_ids("draft_token_ids", draft_token_ids)
         if not len(draft) <= len(matrix) <= len(draft) + 1:
             rule = f"must have as many tokens as there are rows of logits, or one fewer ({len(matrix)} rows)"
-            raise ParameterError.single("draft_token_ids", len(draft), rule)
+            raise ParameterError.single("draft_token_ids", draft_token_ids, rule)
         self._check_state(state)
         check_bitmasks(bitmasks, len(matrix))
         return verify(self._kernel, matrix, state, draft, bitmasks)
 
     def explain(self, logits: Any, state: SamplingState) -> Explanation:
-        """What each stage of the pipeline makes of one row, and why a token could not be drawn; nothing is recorded.
+        """Return the distribution after each stage of the pipeline for one row. Nothing is recorded.
 
-        logits: [vocab], or [1, vocab]. A row that fails at a stage is explained up to there (`Explanation.error`); one
-        that is not finite, or has nothing to draw from as it comes, raises its LogitsError.
+        logits: [vocab], or [1, vocab]. A row that fails at a stage is explained up to that stage
+            (`Explanation.error`); a row that is not finite, or bans every token, raises its LogitsError.
         """
         matrix = matrix_of(logits, self.vocab_size)
         if len(matrix) != 1:
-            raise LogitsError(f"logits.shape={matrix.shape}: must be one row to explain")
+            raise LogitsError(f"logits.shape={matrix.shape}: must be one row")
         self._check_state(state)
         return explain(self._new_kernel, self.profile.order, matrix, state)
 
@@ -181,18 +181,19 @@ class Sampler:
             num_threads=num_threads,
         )
 
-    def _rows(self, matrix: NDArray[Any], states: Sequence[SamplingState]) -> list[Row]:
-        """What each state asks for, once each is known to fit the vocabulary."""
-        if not isinstance(states, (list, tuple)) and not isinstance(states, Sequence):  # the ABC takes its time
-            raise ParameterError.single("states", states, "must be a list of SamplingState, one a row of logits")
+    def _rows(self, matrix: NDArray[Any], states: Sequence[SamplingState]) -> list[KernelRow]:
+        """Return each state's kernel row. Raise ParameterError if a state does not fit the vocabulary."""
+        if not isinstance(states, (list, tuple)) and not isinstance(states, Sequence):  # the ABC is slow
+            raise ParameterError.single("states", states, _STATES_RULE)
         if len(states) != len(matrix):
-            raise ParameterError.single("states", len(states), f"must be one a row of logits ({len(matrix)})")
+            rule = f"must have one state per row of logits ({len(matrix)})"
+            raise ParameterError.single("states", f"{len(states)} states", rule)
         vocab_size, rows = self.vocab_size, []
         for state in states:
             if not isinstance(state, SamplingState):
-                raise ParameterError.single("states", states, "must be a list of SamplingState, one a row of logits")
+                raise ParameterError.single("states", states, _STATES_RULE)
             state.check_vocab(vocab_size)
-            rows.append(state._row)
+            rows.append(state.kernel_row)
         return rows
 
     def _check_state(self, state: SamplingState) -> None:
@@ -201,17 +202,11 @@ class Sampler:
         state.check_vocab(self.vocab_size)
 
 
-def _forced_row(token_id: int, num_top: int) -> Row:
-    row = Row()
+def _forced_row(token_id: int, num_top: int) -> KernelRow:
+    row = KernelRow()
     row.set_report(("raw",), num_top)
     row.force_token(token_id)
     return row
-
-
-def _integer(name: str, value: int, low: int, high: int, high_name: str = "") -> int:
-    if not is_integer(value) or not low <= value <= high:
-        raise ParameterError.single(name, value, f"must be an integer from {low} to {high_name or high}")
-    return int(value)
 
 
 def _one_of(name: str, value: Word, words: Iterable[str]) -> Word:

@@ -1,56 +1,58 @@
-"""THE order of the pipeline from logits to token, as data.
+"""The order of the pipeline from logits to token, as data.
 
 The float64 reference loops over the stages of a profile; the C kernel's stage numbers and rules (DECODING_STAGE_* and
 DECODING_RULE_* in decoding.h) and the tables in docs/semantics.md are tested against this file. A stage's name is the
-same word everywhere: `apply_<name>` in the reference, DECODING_STAGE_<NAME> in C, `stage` in errors.
+same word everywhere: `apply_<name>` in the reference, DECODING_STAGE_<NAME> in C, `stage` in errors and in the table of
+parameters.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntFlag
+from itertools import pairwise
+
+from decoding.params import PARAMETERS
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step of the pipeline: its number, shared with C, its name, and the parameters that drive it.
+    """One step of the pipeline: its number, shared with C, its name, and the parameters that it reads.
 
-    The default order is that of the numbers; a tenth of a number is the stage's number in docs/semantics.md.
+    The default order is that of the numbers.
     """
 
     number: int
     name: str
-    parameters: tuple[str, ...]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that the stage reads, by the table of parameters."""
+        return tuple(name for name, row in PARAMETERS.items() if row.stage == self.name)
 
 
 PIPELINE: tuple[Stage, ...] = (
-    Stage(0, "finite_check", ()),
-    Stage(10, "raw_snapshot", ("logprobs", "best_of")),
-    Stage(20, "repetition_penalty", ("repetition_penalty", "repetition_penalty_scope")),
-    Stage(30, "frequency_presence", ("frequency_penalty", "presence_penalty")),
-    Stage(35, "dry", ("dry_multiplier", "dry_base", "dry_allowed_length", "dry_range", "dry_sequence_breakers")),
-    Stage(40, "context_frequency_penalty", ("context_frequency_penalty",)),
-    Stage(50, "logit_bias", ("logit_bias",)),
-    Stage(
-        70, "hard_masks", ("allowed_token_ids", "banned_token_ids", "min_tokens", "no_repeat_ngram_size", "bad_words")
-    ),
-    Stage(
-        80,
-        "temperature",
-        ("temperature", "dynatemp_range", "dynatemp_exponent", "smoothing_factor", "smoothing_curve"),
-    ),
-    Stage(90, "top_k", ("top_k",)),
-    Stage(91, "top_p", ("top_p",)),
-    Stage(92, "min_p", ("min_p",)),
-    Stage(93, "typical_p", ("typical_p",)),
-    Stage(94, "top_n_sigma", ("top_n_sigma",)),
-    Stage(95, "epsilon_cutoff", ("epsilon_cutoff",)),
-    Stage(96, "eta_cutoff", ("eta_cutoff",)),
-    Stage(97, "top_a", ("top_a",)),
-    Stage(98, "xtc", ("xtc_probability", "xtc_threshold")),
-    Stage(99, "mirostat", ("mirostat_tau", "mirostat_eta")),
-    Stage(100, "cut", ()),
-    Stage(110, "draw", ("seed",)),
+    Stage(0, "finite_check"),
+    Stage(10, "raw_snapshot"),
+    Stage(20, "repetition_penalty"),
+    Stage(30, "frequency_presence"),
+    Stage(35, "dry"),
+    Stage(40, "context_frequency_penalty"),
+    Stage(50, "logit_bias"),
+    Stage(70, "hard_masks"),
+    Stage(80, "temperature"),
+    Stage(90, "top_k"),
+    Stage(91, "top_p"),
+    Stage(92, "min_p"),
+    Stage(93, "typical_p"),
+    Stage(94, "top_n_sigma"),
+    Stage(95, "epsilon_cutoff"),
+    Stage(96, "eta_cutoff"),
+    Stage(97, "top_a"),
+    Stage(98, "xtc"),
+    Stage(99, "mirostat"),
+    Stage(100, "cut"),
+    Stage(110, "draw"),
 )
 """Number 60 is kept free for custom processors, which run between bias and masks on a dense copy of the row."""
 
@@ -76,10 +78,10 @@ class Rule(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A peer's pipeline: all stages, in its order, and the boundary rules in which it differs.
+    """A peer's pipeline: all stages, in the peer's order, and the boundary rules in which it differs.
 
-    Stages that the peer does not have stand among its own much as they do by default, so that no parameter is without
-    effect in any profile. hard_masks is the last edit in all of them.
+    A stage that the peer does not have follows the stages that it follows by default, so that no parameter is without
+    effect in any profile. hard_masks is the last edit in every profile.
     """
 
     name: str
@@ -99,8 +101,15 @@ _BIAS_FIRST = "logit_bias repetition_penalty frequency_presence dry context_freq
 
 
 def _ordered(*names: str) -> tuple[Stage, ...]:
-    """All stages, those between the raw snapshot and the cut in the order of `names`, words separated by blanks."""
-    return (*PIPELINE[:2], *(_BY_NAME[name] for name in " ".join(names).split()), *PIPELINE[-2:])
+    """Return all stages, those between the raw snapshot and the cut in the order of `names` (separated by blanks).
+
+    A stage that `names` lacks follows the stage that it follows by default.
+    """
+    order = " ".join(names).split()
+    for before, stage in pairwise(PIPELINE[1:-2]):
+        if stage.name not in order:
+            order.insert(order.index(before.name) + 1 if before.name in order else 0, stage.name)
+    return (*PIPELINE[:2], *(_BY_NAME[name] for name in order), *PIPELINE[-2:])
 
 
 _OPENAI = Profile("openai", PIPELINE, Rule(0))
@@ -136,4 +145,4 @@ _VLLM = Profile(
 """vLLM's V1 sampler (vllm/v1/sample/sampler.py): min_p is one of its argmax-invariant processors, before top_k."""
 
 PROFILES: dict[str, Profile] = {profile.name: profile for profile in (_OPENAI, _TRANSFORMERS, _LLAMA_CPP, _VLLM)}
-"""What `Sampler(vocab_size, profile=name)` may name; "openai" is the default."""
+"""Profiles by name, for `Sampler(vocab_size, profile=name)`; "openai" is the default."""

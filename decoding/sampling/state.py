@@ -1,4 +1,4 @@
-"""SamplingState: what the sampler knows of one sequence, from its first token to its last."""
+"""SamplingState: parameters, tokens and random stream of one sequence, as the sampler needs them."""
 
 from __future__ import annotations
 
@@ -13,41 +13,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.errors import ParameterError
-from decoding.params import INT32_MAX, SamplingParams, to_float32
+from decoding.params import SamplingParams
 from decoding.sampling.history import TokenContext, TokenHistory
-from decoding.sampling.kernel import Row, num_mask_words
+from decoding.sampling.kernel import KernelRow, num_mask_words
+from decoding.sampling.kernel.row import NUMBERS
 from decoding.sampling.output import SamplerOutput
-from decoding.sampling.stages import PIPELINE
 from decoding.types import TokenSequence
+from decoding.validation import checked_token_id, checked_token_ids, is_integer, is_real, to_float32
 
 _SEQUENCES = ("dry_sequence_breakers", "bad_words")
-_OTHERS = (
-    *("repetition_penalty_scope", "logit_bias", "allowed_token_ids", "banned_token_ids", "min_tokens"),
-    *("mirostat_tau", "mirostat_eta", *_SEQUENCES),
-)
-_NUMBERS = tuple(name for stage in PIPELINE[2:-2] for name in stage.parameters if name not in _OTHERS)
-"""Parameters that the kernel takes as they are, under the same names."""
 
 
 def random_seed() -> int:
-    """64 bits from the operating system, as a signed integer: a seed for a request that has none."""
+    """Return 64 bits from the operating system as a signed integer, the seed of a request that has none."""
     return int.from_bytes(secrets.token_bytes(8), "little", signed=True)
 
 
 class SamplingState:
-    """What the sampler knows of one sequence: its parameters, its tokens, its place in the random stream.
+    """The sampler's state of one sequence: parameters, tokens, position in the random stream.
 
     Parameters
         params: the request's parameters; breakers and bad words as token ids.
-        prompt_token_ids: what counts as prompt for the penalties.
-        choice: 0 .. 2**64 - 1; which of the n (or best_of) candidates this is.
-        stream: 0 .. 2**64 - 1; separates the noise of different prompts under one seed.
+        prompt_token_ids: the tokens that count as prompt for the penalties.
+        choice: 0 .. 2**64 - 1; the number of this candidate among the n (or best_of) of its prompt.
+        stream: 0 .. 2**64 - 1; separates the random numbers of different prompts under one seed.
         eos_token_ids: banned, with params.stop_token_ids, until params.min_tokens tokens exist (unless ignore_eos).
 
-    The draw for a token depends on (seed, stream, choice, number of tokens before it) and on nothing else, so a state
-    may be copied, pickled, truncated and resumed anywhere. Attributes, to be read only: `params`, `seed` (signed
-    64-bit, taken from the operating system where params.seed is None), `choice`, `stream`, `prompt_token_ids`,
-    `eos_token_ids`, `output_token_ids`.
+    The draw for a token depends only on (seed, stream, choice, number of tokens before it), so a state may be copied,
+    pickled, truncated and resumed anywhere. Attributes, to be read only: `params`, `seed` (signed 64-bit; chosen by
+    the operating system if params.seed is None), `choice`, `stream`, `prompt_token_ids`, `eos_token_ids`,
+    `output_token_ids`.
+
+    For decoding.sampling and the engine only: `kernel_row`, what C reads of this state; `check_vocab`, which comes
+    before C reads it; `commit`, which records what C drew.
     """
 
     def __init__(
@@ -65,15 +63,15 @@ class SamplingState:
         self.seed = random_seed() if params.seed is None else params.seed
         self.choice = _unsigned_64("choice", choice)
         self.stream = _unsigned_64("stream", stream)
-        self.prompt_token_ids = checked_ids("prompt_token_ids", prompt_token_ids)
-        self.eos_token_ids = checked_ids("eos_token_ids", eos_token_ids)
+        self.prompt_token_ids = checked_token_ids("prompt_token_ids", prompt_token_ids)
+        self.eos_token_ids = checked_token_ids("eos_token_ids", eos_token_ids)
         self.output_token_ids: list[int] = []
         self._bitmask: NDArray[np.uint32] | None = None
-        self._fits = 0  # the vocabulary that all ids are known to be of; 0: none is known
-        self._mus = [] if params.mirostat_tau is None else [2.0 * to_float32(params.mirostat_tau)]  # one a position
+        self._fits = 0  # the vocabulary size that all ids are known to fit; 0 if none is known
+        self._mus = [] if params.mirostat_tau is None else [2.0 * to_float32(params.mirostat_tau)]  # one per position
         self._trackers = _new_trackers(params, self.prompt_token_ids)
         self._is_followed = bool(self._trackers or self._mus or params.min_tokens)
-        self._row = Row()
+        self.kernel_row = KernelRow()
         self._fill_row()
 
     def __repr__(self) -> str:
@@ -81,26 +79,26 @@ class SamplingState:
         return f"<SamplingState {lengths}, seed={self.seed}, choice={self.choice}, stream={self.stream}, {self.params}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For copy and pickle: a state of its own with nothing shared, so that either may go on without the other."""
+        """Save everything for copy and pickle. The restored state shares nothing with this one."""
         saved = (self.params, self.seed, self.prompt_token_ids, self.choice, self.stream, self.eos_token_ids)
         return _restored, (*saved, tuple(self.output_token_ids), tuple(self._mus), self._bitmask)
 
     def with_params(self, params: SamplingParams) -> SamplingState:
-        """A state of its own with the same tokens and the same place in the random stream, and other parameters."""
+        """Return another state with the same tokens and position in the random stream, and these parameters."""
         restore, (_, *saved) = self.__reduce__()
         state: SamplingState = restore(params, *saved)
         return state
 
     @property
     def position(self) -> int:
-        """Number of generated tokens; the draw of the next one has this number."""
+        """Number of generated tokens; the number of the next draw."""
         return len(self.output_token_ids)
 
     @property
     def mirostat_mu(self) -> float | None:
         """Mirostat's bound on the surprise of the next token, in bits; None without params.mirostat_tau.
 
-        It may be set, to go on from a bound of elsewhere: a finite number, or None for that of the start, 2 * tau.
+        It may be set to a finite number, or to None for the bound of the first token, 2 * tau.
         """
         return self._mus[-1] if self._mus else None
 
@@ -110,16 +108,17 @@ class SamplingState:
             mu = 2.0 * to_float32(self.params.mirostat_tau)
         if mu is not None:
             if not self._mus or not is_real(mu) or not math.isfinite(mu):
-                rule = "must be a finite number, or None for that of the start; only with mirostat_tau"
+                rule = "must be a finite number, or None for the first bound; only with mirostat_tau"
                 raise ParameterError.single("mirostat_mu", mu, rule)
             self._mus[-1] = float(mu)
             self._update_row()
 
     @property
     def bitmask(self) -> NDArray[np.uint32] | None:
-        """Grammar mask of the next row: uint32 or int32 [ceil(vocab / 32)], bit i % 32 of word i // 32 is token i.
+        """Grammar mask of the next row: uint32 or int32 [ceil(vocab / 32)], or None.
 
-        1 is allowed. It stays until it is replaced; None is no mask. The array is read when `sample` runs.
+        Bit i % 32 of word i // 32 is token i; 1 is allowed. The mask stays until it is replaced. The array is read
+        when `sample` runs.
         """
         return self._bitmask
 
@@ -129,20 +128,20 @@ class SamplingState:
             rule = "must be a contiguous one-dimensional uint32 or int32 array, or None"
             raise ParameterError.single("bitmask", words, rule)
         self._bitmask = None if words is None else words.view(np.uint32)
-        self._row.point("bitmask", self._bitmask)
+        self.kernel_row.point("bitmask", self._bitmask)
 
     def append(self, token_id: int, surprise: float | None = None) -> None:
         """Record a generated token.
 
-        surprise: -log2 of the probability that it was drawn with (`SamplerOutput.surprises`), finite and >= 0: needed
-            with mirostat, which follows it, and refused without.
+        surprise: -log2 of the probability that it was drawn with (`SamplerOutput.surprises`), finite and >= 0;
+            required with mirostat, refused without.
         """
-        (token_id,) = checked_ids("token_id", [token_id])
+        token_id = checked_token_id("token_id", token_id)
         self._append(token_id, self._checked_surprise(surprise))
 
     def _append(self, token_id: int, surprise: float | None = None) -> None:
         self.output_token_ids.append(token_id)
-        self._row.struct.position = len(self.output_token_ids)
+        self.kernel_row.struct.position = len(self.output_token_ids)
         if token_id >= self._fits:
             self._fits = 0
         if self._is_followed:
@@ -154,30 +153,30 @@ class SamplingState:
             self._update_row()
 
     def commit(self, token_id: int, output: SamplerOutput, row: int) -> None:
-        """Record the token that was drawn for a row: `append` without the checks."""
+        """Record the token that the kernel drew for a row of this output: `append` without the checks."""
         self._append(token_id, None if not self._mus else float(output.surprises[row]))
 
     def force(self, token_id: int) -> None:
-        """From now on nothing is drawn: each row reports on this token, until another one is forced."""
-        (token_id,) = checked_ids("token_id", [token_id])
+        """Report on this token instead of drawing one, from now on and until another one is forced."""
+        token_id = checked_token_id("token_id", token_id)
         self._fits = 0
-        self._row.force_token(token_id)
+        self.kernel_row.force_token(token_id)
 
     def truncate(self, num_tokens: int) -> None:
-        """Keep the first `num_tokens` generated tokens and take the later ones back, with all that followed them."""
+        """Keep the first `num_tokens` generated tokens and undo the later ones."""
         if not is_integer(num_tokens) or not 0 <= num_tokens <= self.position:
-            rule = f"must be an integer from 0 to the {self.position} generated tokens (it is how many to keep)"
+            rule = f"must be an integer from 0 to {self.position}, the number of generated tokens"
             raise ParameterError.single("num_tokens", num_tokens, rule)
         for _ in range(self.position - num_tokens):
             self.output_token_ids.pop()
             for tracker in self._trackers:
                 tracker.pop()
         del self._mus[num_tokens + 1 :]
-        self._row.struct.position = num_tokens
+        self.kernel_row.struct.position = num_tokens
         self._update_row()
 
     def _follow(self, surprise: float) -> None:
-        """Mirostat 2.0 (Basu et al. 2021): mu -= eta * (surprise - tau), in float64."""
+        """Move mirostat's bound: mu -= eta * (surprise - tau), in float64 (version 2, Basu et al. 2021)."""
         eta, tau = to_float32(self.params.mirostat_eta), to_float32(cast(float, self.params.mirostat_tau))
         self._mus.append(self._mus[-1] - eta * (surprise - tau))
 
@@ -187,14 +186,14 @@ class SamplingState:
                 raise ParameterError.single("surprise", surprise, "must be None without mirostat_tau")
             return None
         if surprise is None or not is_real(surprise) or not 0.0 <= surprise < math.inf:
-            rule = "must be a finite number >= 0 with mirostat_tau: SamplerOutput.surprises has it"
+            rule = "must be a finite number >= 0 with mirostat_tau (see SamplerOutput.surprises)"
             raise ParameterError.single("surprise", surprise, rule)
         return float(surprise)
 
     def _fill_row(self) -> None:
-        p, row = self.params, self._row
+        p, row = self.params, self.kernel_row
         row.set(seed=self.seed & (2**64 - 1), stream=self.stream, choice=self.choice)  # a seed as two's complement
-        row.set(**{name: getattr(p, name) for name in _NUMBERS})
+        row.set(**{name: getattr(p, name) for name in NUMBERS})
         modes = () if p.logprobs is None else p.logprobs_modes
         row.set_report(modes, p.logprobs or 0, want_raw=p.ranks_candidates)
         if self._mus:
@@ -211,19 +210,19 @@ class SamplingState:
         self._update_row()
 
     def _update_row(self) -> None:
-        """What the next token depends on besides its position."""
-        struct = self._row.struct
+        """Write the fields that change from token to token, but for the position."""
+        struct = self.kernel_row.struct
         for tracker in self._trackers:
             setattr(struct, tracker.num_field, len(tracker))
         if self._mus:
-            struct.mirostat_mu = max(0.0, self._mus[-1])  # below 0, too, only the first of the order is kept
+            struct.mirostat_mu = max(0.0, self._mus[-1])  # a bound below 0 keeps one token, as 0 does
         if self.params.min_tokens:
             ending = len(self._ending_ids()) if self.position < self.params.min_tokens else 0
             struct.num_banned = len(self.params.banned_token_ids) + ending
 
     def _point_to(self, tracker: TokenContext | TokenHistory) -> None:
         for field, array in tracker.arrays.items():
-            self._row.point(field, array)
+            self.kernel_row.point(field, array)
 
     def _bias(self) -> tuple[tuple[int, float], ...]:
         return cast(tuple[tuple[int, float], ...], self.params.logit_bias)
@@ -235,7 +234,7 @@ class SamplingState:
         return (*self.params.stop_token_ids, *(() if self.params.ignore_eos else self.eos_token_ids))
 
     def _named_ids(self) -> dict[str, Sequence[int]]:
-        """Every token id that this state holds, under the name that an error message should use."""
+        """Return all token ids of this state by the name that an error message uses."""
         p = self.params
         return {
             "prompt_token_ids": self.prompt_token_ids,
@@ -249,7 +248,7 @@ class SamplingState:
         }
 
     def check_vocab(self, vocab_size: int) -> None:
-        """ParameterError where an id of this state, or its bitmask, does not fit a vocabulary of this size."""
+        """Raise ParameterError if a token id of this state, or its bitmask, does not fit a vocabulary of this size."""
         if self._fits != vocab_size:
             self._check_ids(vocab_size)
             self._fits = vocab_size
@@ -267,7 +266,7 @@ class SamplingState:
 
 
 def _new_trackers(params: SamplingParams, prompt: Sequence[int]) -> tuple[TokenContext | TokenHistory, ...]:
-    """What is followed of the tokens: only what some parameter looks at."""
+    """Return trackers of the token history, only those that a parameter needs."""
     p = params
     penalized = p.frequency_penalty or p.presence_penalty or p.context_frequency_penalty or p.repetition_penalty != 1.0
     trackers: list[TokenContext | TokenHistory] = []
@@ -281,7 +280,7 @@ def _new_trackers(params: SamplingParams, prompt: Sequence[int]) -> tuple[TokenC
 def _of_ids(name: str, sequences: Sequence[TokenSequence]) -> Sequence[Sequence[int]]:
     for sequence in sequences:
         if isinstance(sequence, str):
-            rule = "must be sequences of token ids: a sampler has no tokenizer for text"
+            rule = "must be token ids: a sampler has no tokenizer for text"
             raise ParameterError.single(name, sequence, rule)
     return cast(Sequence[Sequence[int]], sequences)
 
@@ -297,7 +296,7 @@ def _restored(
     mus: tuple[float, ...],
     bitmask: NDArray[np.uint32] | None,
 ) -> SamplingState:
-    """The state that `SamplingState.__reduce__` saved; a seed from the operating system stays the one it was."""
+    """Return the state that `SamplingState.__reduce__` saved; a seed that was chosen for it is kept."""
     state = SamplingState(
         replace(params, seed=seed), prompt_token_ids, choice=choice, stream=stream, eos_token_ids=eos_token_ids
     )
@@ -314,28 +313,6 @@ def _unsigned_64(name: str, value: int) -> int:
     if not is_integer(value) or not 0 <= value < 2**64:
         raise ParameterError.single(name, value, "must be an integer from 0 to 2**64 - 1")
     return int(value)
-
-
-def checked_ids(name: str, token_ids: Sequence[int]) -> tuple[int, ...]:
-    """Token ids as plain ints; ParameterError naming the first that is none."""
-    try:
-        ids = tuple(token_ids)
-    except TypeError:
-        raise ParameterError.single(name, token_ids, "must be a sequence of token ids") from None
-    for token_id in ids:
-        if not is_integer(token_id) or not 0 <= token_id <= INT32_MAX:
-            raise ParameterError.single(name, token_id, "must be a token id: an integer from 0 to 2,147,483,647")
-    return tuple(int(token_id) for token_id in ids)
-
-
-def is_integer(value: object) -> bool:
-    """An int, or one of numpy's; no bool."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def is_real(value: object) -> bool:
-    """An int or a float, or one of numpy's; no bool."""
-    return is_integer(value) or isinstance(value, (float, np.floating))
 
 
 def _is_mask(words: object) -> bool:

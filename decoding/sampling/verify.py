@@ -62,7 +62,7 @@ def verify(
 def _draw(kernel: Kernel, matrix: NDArray[Any], row: int, state: SamplingState) -> SamplerOutput:
     """Draw from one row and record the token."""
     state.check_vocab(kernel.vocab_size)
-    output = kernel.sample(matrix[row : row + 1], [state._row])
+    output = kernel.sample(matrix[row : row + 1], [state.kernel_row])
     for error in output.failures.values():
         raise type(error)(row, *error.args[1:])  # it was row 0 of its call
     state.commit(int(output.token_ids[0]), output, 0)

@@ -9,9 +9,9 @@ from typing import Any, NotRequired, Union, get_args, get_origin, get_type_hints
 from pydantic import BaseModel, ConfigDict, create_model
 
 from decoding.completions_api.errors import ErrorObject
-from decoding.completions_api.fields import FIELDS, HARMLESS, POSITIVE
+from decoding.completions_api.fields import FIELDS, HARMLESS
 from decoding.completions_api.schema import ChunkObject, CompletionObject
-from decoding.completions_api.settings import ApiSettings, Limits
+from decoding.completions_api.settings import ApiSettings
 
 _ERRORS = {
     400: "A value breaks its rule; `param` names the first one that does.",
@@ -79,7 +79,7 @@ def completion_schema(settings: ApiSettings, vocab_size: int) -> dict[str, Any]:
     """The JSON Schema of a completion request, with the limits of this server and the largest of its vocabularies."""
     properties = {}
     for field in FIELDS:
-        schema = _with_ids_below(_limited(field.name, field.schema, settings), vocab_size)
+        schema = _with_ids_below(field.schema_under(settings), vocab_size)
         null = [] if field.name in ("model", "prompt") else [{"type": "null"}]
         kind = "" if field.standard else "Extension. "
         properties[field.name] = {"description": kind + field.description, "anyOf": [schema, *null]}
@@ -102,20 +102,3 @@ def _with_ids_below(schema: dict[str, Any], vocab_size: int) -> dict[str, Any]:
     elif "items" in schema:
         changed["items"] = _with_ids_below(schema["items"], vocab_size)
     return changed
-
-
-def _limited(name: str, schema: dict[str, Any], settings: ApiSettings) -> dict[str, Any]:
-    """A field's schema with what this server's settings make of it."""
-    limits: Limits = settings.limits
-    largest = {"n": limits.max_n, "best_of": limits.max_best_of, "logprobs": limits.max_logprobs}
-    if name in largest:
-        return {**schema, "maximum": largest[name]}
-    if name == "logit_bias":
-        return {
-            **schema,
-            "maxProperties": limits.max_list_entries,
-            "propertyNames": {"pattern": "^(0|[1-9][0-9]{0,9})$"},
-        }
-    if name == "repetition_penalty" and settings.repetition_penalty_mode == "multiplicative":
-        return {**POSITIVE, "default": 1}
-    return schema

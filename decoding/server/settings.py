@@ -1,31 +1,31 @@
-"""What `decoding serve` can be told; docs/server.md has the table."""
+"""Settings of the HTTP server; docs/server.md has the table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from decoding import checks
 from decoding.completions_api.settings import ApiSettings, check_fields
+from decoding.domains import POSITIVE, Domain, Integer, Word
 
 LogLevel = Literal["error", "warning", "info"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
-    """Everything but the models. Times are in seconds.
+    """Settings of the server, all but its models. Times are in seconds.
 
-    api: limits and meanings of what is in a request.
-    api_keys: any of them opens the door; none means that no key is asked for.
+    api: limits on requests, and the meaning of their fields.
+    api_keys: keys that are accepted; if there are none, no key is required.
     max_waiting: prompts of one model that wait for their first token; one more is refused with 429.
-    max_open_requests: requests that are open at all, of whatever kind; one more is refused with 503.
-    max_body_bytes, max_header_bytes: of one request.
-    header_timeout, body_timeout: until a request's headers, its body are there.
-    request_timeout: for one completion.
-    send_timeout: for a client to read on where what was sent to it is waiting.
-    keep_alive: between comments in a stream; where it has nothing to say until the first, errors are HTTP errors.
-    shutdown_grace: for what runs when SIGTERM comes.
-    log_level: "info" writes a line for each request; log_prompts adds its prompt.
+    max_open_requests: open requests of any kind; one more is refused with 503.
+    max_body_bytes, max_header_bytes: size of one request.
+    header_timeout, body_timeout: time until a request's headers, its body have arrived.
+    request_timeout: time for one completion.
+    send_timeout: time for a client to continue reading when its answer waits for it.
+    keep_alive: time between comments in a silent stream. Until the first comment, errors are HTTP errors.
+    shutdown_grace: time for running requests after SIGTERM.
+    log_level: "info" writes a line per request; log_prompts adds its prompt.
     """
 
     api: ApiSettings = field(default_factory=ApiSettings)
@@ -46,5 +46,5 @@ class ServerSettings:
     def __post_init__(self) -> None:
         counts = ("max_waiting", "max_open_requests", "max_body_bytes", "max_header_bytes")
         times = ("header_timeout", "body_timeout", "request_timeout", "send_timeout", "keep_alive", "shutdown_grace")
-        rules = {**dict.fromkeys(counts, checks.integer(1)), **dict.fromkeys(times, checks.positive)}
-        check_fields(self, {**rules, "log_level": checks.one_of("error", "warning", "info")})
+        rules: dict[str, Domain] = {**dict.fromkeys(counts, Integer(1)), **dict.fromkeys(times, POSITIVE)}
+        check_fields(self, {**rules, "log_level": Word(("error", "warning", "info"))})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from decoding.server.body import read_json
 from decoding.server.openapi import error_responses, json_body
 from decoding.server.service import Service
 from decoding.text.tokenizer import Tokenizer
+from decoding.validation import checked_token_ids, is_unicode
 
 _MODEL = {"type": ["string", "null"], "description": "The name of one of the server's models (default: the first)."}
 _STATUSES = (400, 401, 404, 408, 413, 415, 431, 503)
@@ -112,23 +112,15 @@ def _checked(
 
 
 def _is_a(value: Any, kind: type) -> bool:
-    """Whether it is of this type, and of no other; a string with lone surrogates has no bytes, and is none."""
-    if type(value) is not kind:
-        return False
-    with contextlib.suppress(UnicodeEncodeError):
-        return not isinstance(value, str) or value.encode() is not None
-    return False
+    """Return True if the value is of this very type and, if it is a string, valid Unicode."""
+    return type(value) is kind and (not isinstance(value, str) or is_unicode(value))
 
 
 def _check_ids(ids: list[Any], llm: LLM, limit: int) -> None:
-    """Any id that a vocabulary of this size could have; ApiError for the first that it could not."""
+    """Raise ApiError for too many ids, and ParameterError for the first that the vocabulary does not have."""
     if len(ids) > limit:
         raise invalid([Problem("tokens", f"{len(ids)} of them", f"must be at most {limit:,} token ids")])
-    size = llm.vocab_size
-    for position, one in enumerate(ids):
-        if type(one) is not int or not 0 <= one < size:
-            rule = f"must be a token id: an integer from 0 to {size - 1:,}"
-            raise invalid([Problem(f"tokens[{position}]", shown(one), rule)])
+    checked_token_ids("tokens", ids, llm.vocab_size)
 
 
 def _tokenize_schema() -> dict[str, Any]:

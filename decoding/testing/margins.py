@@ -18,13 +18,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from decoding.params import SamplingParams, to_float32
+from decoding.params import SamplingParams
 from decoding.reference import Row, total_order
 from decoding.reference.mirostat import first_mu
 from decoding.reference.sample import APPLY, takes
 from decoding.reference.temperature import temperature_at
 from decoding.reference.weights import CUT, relative
 from decoding.sampling.stages import GREEDY_TEMPERATURE
+from decoding.validation import to_float32
 
 Array: TypeAlias = NDArray[Any]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from operator import length_hint
 from typing import NamedTuple
 
-from decoding.checks import RuleError, strings
+from decoding.domains import Strings, checked
 from decoding.errors import ParameterError
 
 _ROOT = 0
@@ -40,10 +40,7 @@ class StopAutomaton:
 
         ParameterError where one is empty, no string, or no valid Unicode.
         """
-        try:
-            distinct = strings(stops)
-        except RuleError as error:
-            raise ParameterError.single("stop", stops, str(error)) from None
+        distinct = checked("stop", stops, Strings())
         keys, goto = [_ROOT], dict[int, int]()
         self.winner: dict[int, str] = {}
         """For states where stop strings end, the longest of them: of equal ends, the earliest start."""

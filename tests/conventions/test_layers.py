@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 LAYERS = (
-    ("version", "errors", "types", "json_file", "checks", "params"),
+    ("version", "errors", "types", "json_file", "validation", "domains", "checks", "parameters", "params"),
     ("sampling", "reference"),
     ("text", "models"),
     ("engine", "async_engine", "llm"),

@@ -64,12 +64,12 @@ def test_no_c_function_is_longer_than_a_screen(root):
 def test_only_the_command_line_prints(trees):
     """A library does not write to its host's terminal."""
     printing = {
-        path
+        path.split("/")[0]
         for path, tree in trees.items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
-    assert printing <= {"cli/command.py"}
+    assert printing <= {"cli"}
 
 
 def test_public_things_have_docstrings(trees):

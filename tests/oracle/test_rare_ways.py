@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from decoding import Sampler, SamplingParams, SamplingState
 from decoding.errors import EmptySupportError, NonFiniteLogitsError
-from decoding.sampling.kernel import Kernel, Row, active_isa, available_isas, force_isa
+from decoding.sampling.kernel import Kernel, KernelRow, active_isa, available_isas, force_isa
 from decoding.testing import assert_matches_reference
 from decoding.types import LogprobsMode
 
@@ -98,7 +98,7 @@ def test_a_misled_search_finds_the_same_prefix(make, top_p):
 def forced_logprobs(logits: NDArray[np.float32], mode: LogprobsMode, temperature: float) -> list[float]:
     """The log-probability reported for each token of a row, forced one after another, with top_p 0.9."""
     num_tokens = len(logits)
-    rows = [Row() for _ in range(num_tokens)]
+    rows = [KernelRow() for _ in range(num_tokens)]
     for token_id, row in enumerate(rows):
         row.set(temperature=temperature, top_p=0.9)
         row.set_report((mode,), 0)
@@ -133,7 +133,7 @@ def test_rank_of_a_banned_token_in_a_later_block():
     """Banned tokens come last, by id; to count those before id 600, whole blocks of the row are looked at."""
     logits = np.zeros(1000, np.float32)
     logits[::3] = -np.inf  # 334 of them; 200 before id 600
-    row = Row()
+    row = KernelRow()
     row.set(temperature=1.0)
     row.set_report(("raw",), 0)
     row.force_token(600)

@@ -31,7 +31,10 @@ def _never_serves(monkeypatch):
         (["--api-key-file", "no/such/file"], "cannot read"),
         (["--max-n", "0"], "max_n=0: must be an integer from 1"),
         (["--request-timeout", "nan"], "request_timeout=nan: must be a finite number > 0"),
+        (["--max-num-seqs", "0"], "max_num_seqs=0"),
         (["--max-running", "0"], "max_num_seqs=0"),
+        (["--speculation", "no/such/folder"], "no such folder"),
+        (["--num-draft-tokens", "0"], "num_draft_tokens=0"),
         (["--log-level", "loud"], "--log-level"),
     ],
 )
@@ -61,6 +64,6 @@ def test_keys_that_are_none(capsys, tmp_path):
 
 
 def test_an_open_address_without_keys_is_warned_of(serve):
-    """Whoever listens on more than loopback without keys is told once, on stderr."""
+    """A server on more than loopback without keys writes one warning to stderr."""
     server = serve("--host=0.0.0.0")
-    assert any("anybody who can reach this address" in line for line in server.lines)
+    assert any("anyone who can reach this address" in line for line in server.lines)

@@ -206,7 +206,8 @@ def test_the_time_of_a_reader(serve_script):
 def test_the_table_of_the_documentation():
     """docs/server.md has every limit with its default, and no other."""
     page = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
-    told = re.findall(r"^\| `--([a-z-]+)` \| ([\d,.]+) ", page, flags=re.M)
+    section = page.split("## Limits\n")[1].split("\n## ")[0]
+    told = re.findall(r"^\| `--([a-z-]+)` \| ([\d,.]+) ", section, flags=re.M)
     limits, server = Limits(), ServerSettings()
     names = [name.replace("-", "_") for name, _ in told]
     defaults = [float(getattr(limits if hasattr(limits, name) else server, name)) for name in names]

@@ -1,16 +1,18 @@
 """SamplingParams: what is accepted, in which form it is kept, and how all problems are told of at once."""
 
 import dataclasses
+import math
 import pickle
 
 import numpy as np
 import pytest
 from hypothesis import given
 
+from decoding.domains import Integer, Number
 from decoding.errors import ParameterError
-from decoding.params import SamplingParams, to_float32
+from decoding.params import PARAMETERS, SamplingParams, to_float32
+from decoding.sampling.stages import PIPELINE
 from decoding.testing import INVALID_VALUES, invalid_sampling_params
-from decoding.testing.strategies.invalid import RULES
 
 HUGE = [(name, 10**6000) for name in ("max_tokens", "seed", "temperature", "top_k", "repetition_penalty_scope")]
 PAIRS = [(name, value) for name, values in INVALID_VALUES.items() for value in values] + HUGE
@@ -18,7 +20,7 @@ PAIRS = [(name, value) for name, values in INVALID_VALUES.items() for value in v
 
 def test_the_table_of_invalid_values_has_every_field():
     """A parameter that is added without a test of its rule fails here."""
-    assert list(INVALID_VALUES) == list(RULES) == [field.name for field in dataclasses.fields(SamplingParams)]
+    assert list(INVALID_VALUES) == list(PARAMETERS) == [field.name for field in dataclasses.fields(SamplingParams)]
 
 
 @pytest.mark.parametrize(("name", "value"), PAIRS, ids=[f"{name}-{i}" for i, (name, _) in enumerate(PAIRS)])
@@ -64,10 +66,10 @@ def test_all_problems_are_reported_together(invalid):
         ),
         (
             {"bad_words": [7]},
-            "bad_words=[7]: must be several sequences, none of them empty, each a string or token ids:"
+            "bad_words=[7]: must be a list of sequences, none of them empty, each a string or token ids:"
             " integers from 0 to 2,147,483,647",
         ),
-        ({"stop": ["ok", ""]}, "stop=['ok', '']: must be a string or several, none of them empty"),
+        ({"stop": ["ok", ""]}, "stop=['ok', '']: must be a string or a list of strings, none of them empty"),
         (
             {"temperature": -1, "top_k": 0},
             "temperature=-1: must be a finite number >= 0 (as a float32);"
@@ -172,3 +174,31 @@ def test_to_float32_rounds_to_nearest_and_refuses_overflow():
     assert to_float32(0.1) == float(np.float32(0.1))
     with pytest.raises(OverflowError):
         to_float32(3.5e38)
+
+
+def test_every_stage_of_the_table_is_one_of_the_pipeline():
+    """A row of the table names a stage that there is, or none."""
+    assert {row.stage for row in PARAMETERS.values()} <= {"", *(stage.name for stage in PIPELINE)}
+
+
+def test_the_table_is_the_class():
+    """Names, defaults and domains of the table are those of the dataclass; help texts are one line without a stop."""
+    assert {name: row.default for name, row in PARAMETERS.items()} == {
+        field.name: field.default for field in dataclasses.fields(SamplingParams)
+    }
+    for name, row in PARAMETERS.items():
+        assert row.name == name
+        assert row.domain(row.default) == row.default
+        assert row.help
+        assert not row.help.endswith(".")
+        assert "\n" not in row.help
+        assert name in SamplingParams.__doc__
+
+
+def test_a_narrower_range_of_the_api_is_within_the_domain():
+    """Both ends of the API's range are values of SamplingParams, too."""
+    for name, row in PARAMETERS.items():
+        if isinstance(row.api, Number | Integer):
+            for value in (row.api.low, row.api.high):
+                if math.isfinite(value) and not getattr(row.api, "low_is_open", False):
+                    assert getattr(SamplingParams(**{"n": 1, "max_tokens": None, name: value}), name) == value

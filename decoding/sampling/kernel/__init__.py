@@ -17,7 +17,7 @@ from decoding.sampling.kernel.library import (
     num_mask_words,
     philox,
 )
-from decoding.sampling.kernel.row import Row
+from decoding.sampling.kernel.row import KernelRow
 
 __all__ = [
     "ABI_VERSION",
@@ -25,7 +25,7 @@ __all__ = [
     "STREAM_VERSION",
     "Call",
     "Kernel",
-    "Row",
+    "KernelRow",
     "active_isa",
     "available_isas",
     "checked_vocab_size",

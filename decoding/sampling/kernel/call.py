@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from decoding.errors import EmptySupportError, KernelError, LogitsError, NonFiniteLogitsError
 from decoding.sampling.kernel.library import ffi, lib, status_message
-from decoding.sampling.kernel.row import Row
+from decoding.sampling.kernel.row import KernelRow
 from decoding.sampling.kernel.threads import Threads
 from decoding.sampling.logits_input import BFLOAT16, FLOAT16, FLOAT32
 from decoding.sampling.output import SamplerOutput
@@ -132,7 +132,7 @@ class Kernel:
         self._pool: list[Call] = []
         self._threads = Threads(num_threads - 1)
 
-    def sample(self, matrix: NDArray[Any], rows: Sequence[Row]) -> SamplerOutput:
+    def sample(self, matrix: NDArray[Any], rows: Sequence[KernelRow]) -> SamplerOutput:
         """Draw (or take the forced token) and report, for every row of a matrix (logits_input.matrix_of)."""
         structs, output = _laid_out(rows)
         run = self._run if self.num_threads == 1 else self._share
@@ -140,7 +140,9 @@ class Kernel:
             output.failures = _failures(output)
         return output
 
-    def probabilities(self, matrix: NDArray[Any], rows: Sequence[Row]) -> tuple[NDArray[np.float64], SamplerOutput]:
+    def probabilities(
+        self, matrix: NDArray[Any], rows: Sequence[KernelRow]
+    ) -> tuple[NDArray[np.float64], SamplerOutput]:
         """The distribution that `sample` draws from: float64 [rows, vocab]; rows that fail are zero.
 
         Of the output only `failures` means anything.
@@ -152,7 +154,7 @@ class Kernel:
             output.failures = _failures(output)
         return out, output
 
-    def prepare(self, matrix: NDArray[Any], rows: Sequence[Row]) -> Call:
+    def prepare(self, matrix: NDArray[Any], rows: Sequence[KernelRow]) -> Call:
         """A call with everything in place, for benchmarks: it may be run again and again, always into `output`."""
         call = Call(self._constants)
         structs, call.output = _laid_out(rows)
@@ -199,7 +201,7 @@ class Kernel:
         return succeeded
 
 
-def _laid_out(rows: Sequence[Row]) -> tuple[list[Any], SamplerOutput]:
+def _laid_out(rows: Sequence[KernelRow]) -> tuple[list[Any], SamplerOutput]:
     """The rows as C reads them, and room for what they ask for."""
     structs, num_top, num_modes = [], 0, 1
     for row in rows:

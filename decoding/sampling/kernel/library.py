@@ -1,4 +1,4 @@
-"""The compiled module: what it is, which instruction sets it has, what its statuses mean."""
+"""The compiled module: its versions, its instruction sets, its status codes in words."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import numpy as np
-
-from decoding.errors import InstructionSetError, KernelError, ParameterError
+from decoding.errors import InstructionSetError, KernelError
+from decoding.validation import checked_integer
 
 try:
     from decoding._kernel import ffi, lib
@@ -41,7 +40,7 @@ MAX_VOCAB_SIZE: int = lib.DECODING_MAX_VOCAB_SIZE
 
 
 def available_isas() -> tuple[str, ...]:
-    """Instruction sets that this build has and this CPU runs, widest first."""
+    """Return the instruction sets that this build has and this CPU runs, widest first."""
     names: list[str] = []
     index = 0
     while (name := lib.decoding_isa_name(index)) != ffi.NULL:
@@ -52,15 +51,15 @@ def available_isas() -> tuple[str, ...]:
 
 
 def active_isa() -> str:
-    """The instruction set in use."""
+    """Return the name of the instruction set in use."""
     name: str = ffi.string(lib.decoding_active_isa()).decode()
     return name
 
 
 def force_isa(name: str | None) -> None:
-    """Use the named instruction set from now on, process-wide; None goes back to the widest.
+    """Use this instruction set from now on in the whole process; None is the widest.
 
-    Raises InstructionSetError where the name is unknown or the CPU or the build does not have the set.
+    Raise InstructionSetError if the name is unknown, or if the CPU or the build does not have the set.
     """
     status = lib.decoding_force_isa(ffi.NULL if name is None else os.fsencode(name))
     if status != lib.DECODING_OK:
@@ -81,28 +80,25 @@ def forced_isa(name: str) -> Iterator[None]:
 
 
 def philox(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, int]:
-    """Philox4x64-10: four 64-bit counter words and two key words in, four random words out."""
+    """Return the four 64-bit words of Philox4x64-10 for a counter of four words and a key of two."""
     out = ffi.new("uint64_t[4]")
     lib.decoding_philox4x64(ffi.new("uint64_t[4]", list(counter)), ffi.new("uint64_t[2]", list(key)), out)
     return (out[0], out[1], out[2], out[3])
 
 
 def status_message(status: int) -> str:
-    """A DECODING_* status in words."""
+    """Return a DECODING_* status in words."""
     text: str = ffi.string(lib.decoding_status_message(status)).decode()
     return text
 
 
 def checked_vocab_size(vocab_size: int) -> int:
-    """The vocabulary size itself; ParameterError outside 1 .. MAX_VOCAB_SIZE."""
-    is_integer = isinstance(vocab_size, (int, np.integer)) and not isinstance(vocab_size, bool)
-    if not is_integer or not 1 <= vocab_size <= MAX_VOCAB_SIZE:
-        raise ParameterError.single("vocab_size", vocab_size, f"must be an integer from 1 to {MAX_VOCAB_SIZE:,}")
-    return int(vocab_size)
+    """Return the vocabulary size. Raise ParameterError if it is not from 1 to MAX_VOCAB_SIZE."""
+    return checked_integer("vocab_size", vocab_size, 1, MAX_VOCAB_SIZE)
 
 
 def num_mask_words(vocab_size: int) -> int:
-    """Words of 32 tokens in a packed bitmask."""
+    """Return the number of 32-bit words in a packed bitmask."""
     return math.ceil(vocab_size / 32)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from decoding import reference
 from decoding.errors import LogitsError
+from decoding.sampling.logits_input import as_float32
 from decoding.sampling.sampler import Sampler, SamplerOutput, SamplingState
 from decoding.sampling.stages import GREEDY_TEMPERATURE
 from decoding.testing.margins import MARGIN, Array, exponent_error, kept_rule, row_that_keeps
@@ -66,13 +67,6 @@ def reference_row(sampler: Sampler, logits: Array, state: SamplingState, *, inde
         index=index,
     )
     return reference.sample_row(row)
-
-
-def as_float32(logits: Array) -> Array:
-    """Logits as the kernel widens them, exactly: float16 by value, uint16 as the bit patterns of bfloat16."""
-    if logits.dtype == np.uint16:
-        return (logits.astype(np.uint32) << 16).view(np.float32)
-    return logits.astype(np.float32)
 
 
 def distribution_over(row: reference.Row, kept: Array) -> Array:

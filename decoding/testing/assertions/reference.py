@@ -10,10 +10,11 @@ import numpy as np
 from decoding import reference
 from decoding.errors import LogitsError, ParameterError
 from decoding.params import SamplingParams
+from decoding.sampling.logits_input import as_float32
 from decoding.sampling.sampler import Sampler, SamplingState
 from decoding.sampling.stages import PROFILES, Profile
 from decoding.testing.assertions.distribution import ALPHA, assert_distribution
-from decoding.testing.assertions.kernel import as_float32, assert_kernel_matches, distribution_over
+from decoding.testing.assertions.kernel import assert_kernel_matches, distribution_over
 from decoding.testing.margins import Array, exponent_error, kept_rule, moved_rows, row_that_keeps
 
 GREEDY_DRAWS = 3

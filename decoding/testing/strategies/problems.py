@@ -1,20 +1,22 @@
-"""Parameters, states, and whole problems for a sampler, as Hypothesis strategies."""
+"""Hypothesis strategies of parameters, states, and whole problems for a sampler."""
 
 from __future__ import annotations
 
-from dataclasses import fields
 from functools import cache
-from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
 
-from decoding.params import SamplingParams
+from decoding.params import PARAMETERS, SamplingParams
 from decoding.sampling.sampler import Sampler, SamplingState
-from decoding.sampling.stages import PROFILES
+from decoding.sampling.stages import PIPELINE, PROFILES
+from decoding.testing.strategies.domains import Strategy, valid_values
 from decoding.testing.strategies.rows import Array, bitmasks, logits_batches, token_ids, vocab_sizes
-from decoding.types import LOGPROBS_MODES, REPETITION_SCOPES
 
-Strategy: TypeAlias = st.SearchStrategy[Any]
+_EDITS_TO_TRUNCATIONS = [stage for stage in PIPELINE if 20 <= stage.number < 100]
+_SAMPLER_PARAMETERS = (
+    *("stop_token_ids", "ignore_eos", "logprobs", "logprobs_mode"),
+    *(name for stage in _EDITS_TO_TRUNCATIONS for name in stage.parameters),
+)
 
 
 @st.composite
@@ -28,70 +30,10 @@ def sampling_params(draw: st.DrawFn, vocab_size: int, *, max_logprobs: int = 8) 
 
 @cache
 def _pipeline_parameters(vocab_size: int, max_logprobs: int) -> dict[str, Strategy]:
-    """For each parameter that the sampler looks at, its valid values: the ordinary ones and the corners."""
-    ids = token_ids(vocab_size, max_size=6)
-    return {
-        "stop_token_ids": ids,
-        "min_tokens": st.integers(0, 16),
-        "ignore_eos": st.booleans(),
-        "logprobs": st.integers(0, min(max_logprobs, vocab_size)),
-        "logprobs_mode": st.sampled_from(LOGPROBS_MODES) | st.lists(st.sampled_from(LOGPROBS_MODES), min_size=1),
-        **_edits(vocab_size, ids),
-        **_shapes(),
-        **_truncations(vocab_size),
-    }
-
-
-def _edits(vocab_size: int, ids: Strategy) -> dict[str, Strategy]:
-    penalty = st.sampled_from((0.5, -0.5, 2.0)) | st.floats(-2.0, 2.0)
-    bias = st.sampled_from((-100.0, 100.0)) | st.floats(-100.0, 100.0)
-    sequences = st.lists(ids.filter(bool), max_size=3)
-    return {
-        "repetition_penalty": st.sampled_from((1.1, 0.5)) | st.floats(0.125, 8.0),
-        "repetition_penalty_scope": st.sampled_from(REPETITION_SCOPES) | st.integers(1, 30),
-        "frequency_penalty": penalty,
-        "presence_penalty": penalty,
-        "dry_multiplier": st.sampled_from((0.8, 1e38)) | st.floats(0.0, 4.0),
-        "dry_base": st.sampled_from((1.0, 1.75, 1e30)) | st.floats(1.0, 4.0),
-        "dry_allowed_length": st.integers(1, 4),
-        "dry_range": st.integers(1, 30),
-        "dry_sequence_breakers": sequences,
-        "context_frequency_penalty": penalty,
-        "logit_bias": st.dictionaries(st.integers(0, vocab_size - 1), bias, max_size=6),
-        "allowed_token_ids": ids.filter(bool),
-        "banned_token_ids": ids,
-        "no_repeat_ngram_size": st.integers(1, 4),
-        "bad_words": sequences,
-    }
-
-
-def _shapes() -> dict[str, Strategy]:
-    return {
-        "temperature": st.sampled_from((0.0, 0.5, 1e-7, 2.0**-20, 2.0**60, 1e38)) | st.floats(0.0, 4.0),
-        "dynatemp_range": st.sampled_from((0.5, 1e-7)) | st.floats(0.0, 4.0),
-        "dynatemp_exponent": st.sampled_from((1.0, 2.0)) | st.floats(0.25, 8.0),
-        "smoothing_factor": st.sampled_from((0.25, 1.0)) | st.floats(0.0, 8.0),
-        "smoothing_curve": st.sampled_from((1.0, 3.0)) | st.floats(1.0, 3.0),
-    }
-
-
-def _truncations(vocab_size: int) -> dict[str, Strategy]:
-    probability = st.sampled_from((0.0, 0.5, 0.9, 1.0)) | st.floats(0.0, 1.0)
-    small = probability | st.floats(0.0, 2.0**-6)
-    return {
-        "top_k": st.sampled_from((1, max(1, vocab_size - 1), vocab_size)) | st.integers(1, vocab_size + 1),
-        "top_p": probability,
-        "min_p": small,
-        "typical_p": probability,
-        "top_n_sigma": st.sampled_from((0.0, 1.0)) | st.floats(0.0, 6.0),
-        "epsilon_cutoff": small,
-        "eta_cutoff": small,
-        "top_a": small,
-        "xtc_probability": probability,
-        "xtc_threshold": small,
-        "mirostat_tau": st.sampled_from((0.5, 5.0)) | st.floats(0.125, 12.0),
-        "mirostat_eta": st.sampled_from((0.1, 1.0)),
-    }
+    """Return, for each parameter that the sampler looks at, a strategy of its valid values."""
+    strategies = {name: valid_values(PARAMETERS[name], vocab_size) for name in _SAMPLER_PARAMETERS}
+    top_ks = st.sampled_from((1, max(1, vocab_size - 1), vocab_size)) | st.integers(1, vocab_size + 1)
+    return strategies | {"top_k": top_ks, "logprobs": st.integers(0, min(max_logprobs, vocab_size))}
 
 
 @st.composite
@@ -111,7 +53,7 @@ def sampling_states(draw: st.DrawFn, vocab_size: int, *, max_logprobs: int = 8) 
 
 
 class SamplingProblem:
-    """What one call is given: the sampler, float32 logits [rows, vocab], and a state for each row."""
+    """The arguments of one call: the sampler, float32 logits [rows, vocab], and one state per row."""
 
     def __init__(self, sampler: Sampler, logits: Array, states: list[SamplingState]) -> None:
         self.sampler = sampler
@@ -119,7 +61,7 @@ class SamplingProblem:
         self.states = states
 
     def __repr__(self) -> str:
-        """What a failing example needs to be written down as a test of its own."""
+        """Show all that is needed to write a failing example down as a test."""
         valid, policy = self.sampler.num_valid_tokens, self.sampler.on_nonfinite
         profile = self.sampler.profile.name
         options = f"num_valid_tokens={valid}, on_nonfinite={policy!r}, profile={profile!r}"
@@ -129,10 +71,8 @@ class SamplingProblem:
 
 
 def _shown(state: SamplingState) -> str:
-    """The state's constructor and, of its parameters, those that are not at their default."""
-    default, params = SamplingParams(), state.params
-    chosen = {f.name: getattr(params, f.name) for f in fields(params)}
-    changed = ", ".join(f"{k}={v!r}" for k, v in chosen.items() if v != getattr(default, k))
+    """Return the state's constructor, with the parameters that differ from their defaults."""
+    changed = repr(state.params).removeprefix("SamplingParams(").removesuffix(")")
     place = f"choice={state.choice}, stream={state.stream}, eos_token_ids={state.eos_token_ids}"
     rest = f"output {state.output_token_ids}, mu {state.mirostat_mu}, bitmask {state.bitmask}"
     history = f"{state.prompt_token_ids}, {place}), {rest}"

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decoding.cli import bench
+from decoding.cli import measure
 from decoding.sampling.kernel import available_isas
 
-WORKS = [bench.WORKS[0], bench.WORKS[6], bench.WORKS[7]]  # greedy, top_p on a flat row, everything
+WORKS = [measure.WORKS[0], measure.WORKS[6], measure.WORKS[7]]  # greedy, top_p on a flat row, everything
 ROOT = Path(__file__).resolve().parents[3]
-VOCAB_SIZE = bench.MIN_VOCAB_SIZE
+VOCAB_SIZE = measure.MIN_VOCAB_SIZE
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_floor_passes_do_their_work(modules):
     floor = modules["floor"].make_floor(available_isas()[0])
     if isinstance(floor, modules["floor"].NumpyFloor):
         pytest.skip("needs a C compiler")
-    row = bench.make_row("peaked", 1024)  # a multiple of 64: floor.c leaves the last few elements out of the sum
+    row = measure.make_row("peaked", 1024)  # a multiple of 64: floor.c leaves the last few elements out of the sum
     _, (_, out) = floor.max(row[None])()
     assert out[0] == row.max()
     _, (_, out) = floor.exp_sum(row[None])()
@@ -127,16 +127,16 @@ def test_masks_and_odd_rows(modules):
     for leaves_ten, allowed in ((True, 10), (False, VOCAB_SIZE - 10)):
         words = sampler.packed_mask(VOCAB_SIZE, leaves_ten=leaves_ten)
         assert np.unpackbits(words.view(np.uint8)).sum() == allowed
-    row = bench.make_row("flat", VOCAB_SIZE)
+    row = measure.make_row("flat", VOCAB_SIZE)
     assert not (sampler.ODD_ROWS["bfloat16 ties"](row).view(np.uint32) & 0xFFFF).any()
     assert (np.diff(sampler.ODD_ROWS["ascending"](row)) >= 0).all()
 
 
 def test_numpy_peer_samples(modules):
     """The numpy peer draws only what the parameters allow: the argmax, or one of the 50 largest."""
-    row = bench.make_row("flat", VOCAB_SIZE)
+    row = measure.make_row("flat", VOCAB_SIZE)
     peer = modules["peers"].Numpy()
-    calls = {work.title: peer.prepare(work, row) for work in bench.WORKS}
+    calls = {work.title: peer.prepare(work, row) for work in measure.WORKS}
     assert calls["greedy, peaked"]() == row.argmax()
     assert all(calls["top_k + top_p + min_p, flat"]() in np.argsort(row)[-50:] for _ in range(20))
     assert calls["everything, flat"] is None

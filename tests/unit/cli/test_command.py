@@ -9,8 +9,8 @@ import pytest
 
 from decoding import cli, llm
 from decoding.cli import command
-from decoding.cli.flags import DEFAULT_MAX_TOKENS, FLAGS
-from decoding.params import SamplingParams
+from decoding.cli.complete import DEFAULT_MAX_TOKENS
+from decoding.params import PARAMETERS, SamplingParams
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
 
 FIM = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
@@ -82,7 +82,6 @@ def test_every_sampling_parameter_has_a_flag(capsys, command):
     assert caught.value.code == 0
     helped = capsys.readouterr().out
     for field in fields(SamplingParams):
-        assert field.name in FLAGS
         assert "--" + field.name.replace("_", "-") in helped
 
 
@@ -98,8 +97,8 @@ def test_flags_become_parameters():
         --dynatemp-range .5 --dynatemp-exponent 2 --smoothing-factor .3 --smoothing-curve 1.5 --typical-p .9
         --top-n-sigma 1.5 --epsilon-cutoff .01 --eta-cutoff .02 --top-a .1 --xtc-probability .5 --xtc-threshold .2
         --mirostat-tau none --mirostat-eta .2"""
-    options = vars(command._parser().parse_args(["complete", "x", *arguments.split()]))
-    assert SamplingParams(**{name: options[name] for name in FLAGS}) == SamplingParams(
+    options = vars(command.make_parser().parse_args(["complete", "x", *arguments.split()]))
+    assert SamplingParams(**{name: options[name] for name in PARAMETERS}) == SamplingParams(
         max_tokens=None,
         min_tokens=1,
         n=2,

@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from decoding.params import SamplingParams, to_float32
+from decoding.params import SamplingParams
 from decoding.reference import Row, logprobs, sample_row
 from decoding.reference.temperature import normalised_entropy, smoothed, temperature_at
 from decoding.reference.weights import entropy
 from decoding.sampling.stages import PROFILES
+from decoding.validation import to_float32
 
 
 def run(logits, profile="openai", **params):

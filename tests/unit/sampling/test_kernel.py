@@ -7,21 +7,21 @@ import numpy as np
 import pytest
 
 from decoding.errors import KernelError
-from decoding.sampling.kernel import Kernel, Row
+from decoding.sampling.kernel import Kernel, KernelRow
 
 LOGITS = np.arange(6, dtype=np.float32)[np.newaxis]
 
 
 def greedy_row():
     """A row that draws the largest logit."""
-    row = Row()
+    row = KernelRow()
     row.set(temperature=0.0)
     return row
 
 
 def test_a_new_row_asks_for_nothing():
     """Everything is off: the distribution is that of the row."""
-    (p,), _ = Kernel(6, 6).probabilities(LOGITS, [Row()])
+    (p,), _ = Kernel(6, 6).probabilities(LOGITS, [KernelRow()])
     expected = np.exp(LOGITS[0].astype(np.float64))
     np.testing.assert_allclose(p, expected / expected.sum(), rtol=1e-6)
 

@@ -8,43 +8,28 @@ import numpy as np
 import pytest
 
 from decoding import Sampler, SamplingParams, SamplingState
+from decoding.domains import Integer, required
 from decoding.errors import ParameterError
-from decoding.params import to_float32
+from decoding.params import PARAMETERS
+from decoding.sampling.kernel.row import NUMBERS as KERNEL_NUMBERS
 from decoding.sampling.stages import PIPELINE, STAGE_NAMES
+from decoding.validation import to_float32
 
-NUMBERS = {
-    "temperature": 0.7,
-    "dynatemp_range": 0.3,
-    "dynatemp_exponent": 1.5,
-    "smoothing_factor": 0.2,
-    "smoothing_curve": 1.3,
-    "top_k": 7,
-    "top_p": 0.9,
-    "min_p": 0.05,
-    "typical_p": 0.8,
-    "top_n_sigma": 1.1,
-    "epsilon_cutoff": 0.01,
-    "eta_cutoff": 0.02,
-    "top_a": 0.03,
-    "xtc_probability": 0.4,
-    "xtc_threshold": 0.15,
-    "repetition_penalty": 1.2,
-    "frequency_penalty": 0.11,
-    "presence_penalty": 0.12,
-    "context_frequency_penalty": 0.13,
-    "dry_multiplier": 0.9,
-    "dry_base": 1.8,
-    "dry_allowed_length": 3,
-    "dry_range": 100,
-    "no_repeat_ngram_size": 4,
-}
+
+def other_than_default(name):
+    """Return a value of a number parameter that is neither its default nor any other parameter's."""
+    domain, place = required(PARAMETERS[name].domain), list(PARAMETERS).index(name)
+    return 3 + place if isinstance(domain, Integer) else max(domain.low, 0.0) + 0.3 + place / 100
+
+
+NUMBERS = {name: other_than_default(name) for name in KERNEL_NUMBERS}
 SEQUENCES = {"bad_words": [[1], [2, 3]], "dry_sequence_breakers": [[4, 5, 6], [7]]}
 MIROSTAT = SamplingParams(mirostat_tau=3.0, mirostat_eta=0.2, seed=1)
 
 
 def fields(state):
     """The kernel's row of a state."""
-    return state._row.struct
+    return state.kernel_row.struct
 
 
 def int32s(pointer, length):
@@ -61,8 +46,8 @@ def same_draws(one, other, num_tokens=4):
     )
 
 
-def test_the_tables_are_complete():
-    """Every parameter of the stages from the first penalty to mirostat is looked at by a test of this file."""
+def test_every_parameter_of_the_stages_is_looked_at():
+    """Every parameter of the stages from the first penalty to mirostat is a number for C, or has a test of its own."""
     asked = {name for stage in PIPELINE if 20 <= stage.number < 100 for name in stage.parameters}
     elsewhere = {"repetition_penalty_scope", "logit_bias", "min_tokens", "allowed_token_ids", "banned_token_ids"}
     assert asked == {*NUMBERS, *SEQUENCES, *elsewhere, "mirostat_tau", "mirostat_eta"}

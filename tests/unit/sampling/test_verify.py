@@ -103,7 +103,7 @@ def test_arguments(name, arguments):
     good = {"logits": LOGITS, "state": state, "draft_token_ids": [3, 1, 4]}
     with pytest.raises(ParameterError) as caught:
         Sampler(VOCAB_SIZE).verify(**(good | arguments))
-    assert [problem.parameter for problem in caught.value.problems] == [name]
+    assert [problem.parameter.partition("[")[0] for problem in caught.value.problems] == [name]
     assert state.position == 0
 
 

@@ -75,7 +75,7 @@ def test_nothing_changes_after_a_match():
 
 def test_an_empty_stop_string_is_an_error():
     """It would match before the first byte of every text."""
-    with pytest.raises(ParameterError, match=r"stop=\['a', ''\]: must be a string or several, none of them empty"):
+    with pytest.raises(ParameterError, match=r"stop=\['a', ''\]: must be a string or a list of strings"):
         StopMatcher(["a", ""])
 
 

@@ -1,0 +1,116 @@
+"""`decoding complete`: a completion in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+from decoding.cli.console import add_prompt, read_prompt, say, show_all_characters
+from decoding.cli.flags import add_sampling_flags, given_parameters
+from decoding.cli.model_flags import add_fim_template, add_model, load_llm
+from decoding.errors import DecodingError
+from decoding.params import SamplingParams
+
+if TYPE_CHECKING:
+    from decoding.engine.outputs import Choice, CompletionResult, Logprobs
+    from decoding.llm import LLM
+
+DEFAULT_MAX_TOKENS = 128
+
+
+def add_complete(commands: Any) -> None:
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "complete",
+        help="complete a prompt",
+        description="Complete a prompt with the bundled model or another one; the text is printed as it is generated.",
+        epilog="The prompt is used as it is, including a newline at its end. The seed that replays the completion"
+        " is printed to stderr.",
+    )
+    add_prompt(command)
+    add_model(command)
+    command.add_argument("--json", action="store_true", help="print the completion object of the Completions API")
+    add_fim_template(command)
+    command.add_argument("--capsule", metavar="FILE", help="save a capsule for `decoding replay` at the end")
+    command.set_defaults(run=_complete)
+    add_sampling_flags(command, max_tokens=DEFAULT_MAX_TOKENS)
+
+
+def _complete(options: argparse.Namespace, arguments: list[str]) -> None:
+    show_all_characters()
+    given = given_parameters(options)
+    params = SamplingParams(**{"max_tokens": DEFAULT_MAX_TOKENS, **given})
+    prompt = read_prompt(options)
+    llm = load_llm(options.model, options)
+    if options.json or options.capsule or params.n > 1 or params.ranks_candidates:
+        seed = _print_result(llm, llm.complete(prompt, params), options, params)
+    else:
+        seed = _print_stream(llm, prompt, params)
+    sys.stdout.flush()
+    command = arguments if "seed" in given else [arguments[0], f"--seed={seed}", *arguments[1:]]
+    say(f"seed: {seed}\nreplay: {shlex.join(['decoding', *command])}")
+
+
+def _print_result(llm: LLM, result: CompletionResult, options: argparse.Namespace, params: SamplingParams) -> int:
+    """Print all choices once they are finished, and return their seed."""
+    if options.capsule:
+        llm.capsule(result).save(options.capsule)
+    if options.json:
+        _print_json(llm, result, params.echo)
+    else:
+        _print_choices(result)
+    return result.choices[0].seed
+
+
+def _print_json(llm: LLM, result: CompletionResult, echo: bool) -> None:
+    from decoding.completions_api.schema import completion_object
+
+    answer = completion_object([result], system_fingerprint=llm.system_fingerprint, echo=echo)
+    print(json.dumps(answer, allow_nan=False))
+
+
+def _print_choices(result: CompletionResult) -> None:
+    for choice in result.choices:
+        if len(result.choices) > 1:
+            print(f"--- {_heading(choice)} ---")
+        print(choice.text)
+        _print_logprobs(choice.logprobs)
+
+
+def _heading(choice: Choice) -> str:
+    mean = "" if choice.mean_logprob is None else f", mean logprob {choice.mean_logprob:.4f}"
+    return f"choice {choice.index}: {choice.finish_reason}{mean}"
+
+
+def _print_stream(llm: LLM, prompt: str, params: SamplingParams) -> int:
+    """Print the text as it is generated, then its log-probabilities; return the seed."""
+    logprobs: list[Logprobs | None] = []
+    seed = 0
+    try:
+        for delta in llm.stream(prompt, params):
+            sys.stdout.write(delta.text)
+            sys.stdout.flush()
+            logprobs.append(delta.logprobs)
+            seed = delta.seed
+    except (DecodingError, KeyboardInterrupt):
+        if logprobs:  # the message starts on a line of its own
+            print()
+        raise
+    print()
+    for columns in logprobs:
+        _print_logprobs(columns)
+    return seed
+
+
+def _print_logprobs(logprobs: Logprobs | None) -> None:
+    """Write one line per token to stderr: log-probability, rank, token, and its most likely alternatives."""
+    if logprobs is None:
+        return
+    columns = (logprobs.tokens, logprobs.token_logprobs, logprobs.ranks, logprobs.top_logprobs)
+    for token, logprob, rank, top in zip(*columns, strict=True):
+        alternatives = "  ".join(f"{text!r} {value:.4f}" for text, value in (top or {}).items() if text != token)
+        value = "-" if logprob is None else f"{logprob:.4f}"
+        say(f"{value:>10} {rank or '-':>6}  {token!r}  {alternatives}".rstrip())

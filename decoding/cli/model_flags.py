@@ -1,0 +1,124 @@
+"""Flags that say which model to load and how to run it, and the LLM that follows from them.
+
+A flag and the argument of LLM that it stands for have one name. A flag that is not given leaves LLM's own default.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from decoding.cli.flags import integer
+
+if TYPE_CHECKING:
+    from decoding.llm import LLM
+
+BACKENDS = ("native", "numpy")
+
+_ARGUMENTS = {
+    "num_threads": "num_threads",
+    "backend": "backend",
+    "max_num_seqs": "max_num_seqs",
+    "max_num_batched_tokens": "max_batched_tokens",
+    "kv_cache_bytes": "kv_cache_bytes",
+    "prefix_cache": "prefix_cache",
+    "fim_template": "fim_template",
+    "num_draft_tokens": "num_draft_tokens",
+}
+"""Destinations of flags -> arguments of LLM."""
+
+_OLDER_FLAGS = {"--max-running": "max_num_seqs", "--max-batched-tokens": "max_num_batched_tokens"}
+
+
+def add_model(command: argparse.ArgumentParser) -> None:
+    """Add the flags of a command that runs one model."""
+    command.add_argument("--model", metavar="PATH", help="folder of a Hugging Face checkpoint (default: bundled)")
+    add_compute(command)
+
+
+def add_compute(group: Any) -> None:
+    """Add the flags for the forward pass."""
+    group.add_argument(
+        "--num-threads",
+        type=integer,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="threads of the forward pass (default: one per CPU that the process may use)",
+    )
+    group.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default=argparse.SUPPRESS,
+        help="native is the compiled forward pass, numpy the readable reference (default: native)",
+    )
+
+
+def add_fim_template(group: Any) -> None:
+    """Add the flag for fill-in-the-middle prompts."""
+    group.add_argument(
+        "--fim-template",
+        default=argparse.SUPPRESS,
+        metavar="TEMPLATE",
+        help="how prompt and suffix are combined, such as '<PRE>{prefix}<SUF>{suffix}<MID>' (default: the model's way)",
+    )
+
+
+def add_engine(group: Any) -> None:
+    """Add the flags of an engine that runs many requests."""
+    add_compute(group)
+    group.add_argument(
+        "--max-num-seqs",
+        type=integer,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="sequences that run at the same time (default: 32)",
+    )
+    group.add_argument(
+        "--max-num-batched-tokens",
+        type=integer,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="tokens computed per step; a longer prompt takes several steps (default: 512)",
+    )
+    group.add_argument(
+        "--kv-cache-bytes",
+        type=integer,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="memory for keys and values (default: enough, up to 2 GiB)",
+    )
+    group.add_argument(
+        "--prefix-cache",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="keep what was computed for prompts, for later prompts that begin alike (default: on)",
+    )
+    group.add_argument(
+        "--speculation",
+        metavar="prompt_lookup|PATH",
+        help="propose draft tokens from the text itself, or by a smaller model of the same vocabulary (default: none)",
+    )
+    group.add_argument(
+        "--num-draft-tokens",
+        type=integer,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="draft tokens proposed per step (default: 4)",
+    )
+    add_fim_template(group)
+    for older, name in _OLDER_FLAGS.items():
+        group.add_argument(older, dest=name, type=integer, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def load_llm(folder: str | None, options: argparse.Namespace) -> LLM:
+    """Load a model (None is the bundled one) with the settings that were given. Raise ModelError or ParameterError."""
+    from decoding.llm import LLM
+
+    given = {argument: getattr(options, flag) for flag, argument in _ARGUMENTS.items() if hasattr(options, flag)}
+    speculation = getattr(options, "speculation", None)
+    if speculation == "prompt_lookup":
+        given["speculation"] = speculation
+    elif speculation is not None:
+        compute = {name: given[name] for name in ("num_threads", "backend") if name in given}
+        given["speculation"] = LLM(speculation, **compute)
+    return LLM(folder, **given)

@@ -1,0 +1,69 @@
+"""Write the table of parameters in docs/semantics.md from the table in decoding.params.
+
+python tests/tools/docs_tables.py            # rewrite the page
+python tests/tools/docs_tables.py --check    # exit code 1 if the page is not up to date
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from decoding.completions_api.fields import BY_NAME
+from decoding.params import PARAMETERS
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "semantics.md"
+BEGIN = "<!-- begin: table of parameters, written by tests/tools/docs_tables.py -->\n"
+END = "<!-- end: table of parameters -->\n"
+HEAD = "| parameter | default | values | HTTP API | stage | meaning | source |\n|---|---|---|---|---|---|---|\n"
+
+
+def line_of(row):
+    """Return the line of one parameter."""
+    values = row.domain.rule.removeprefix("must be ").removeprefix("must ")
+    default = f"None ({row.none})" if row.default is None and row.none else repr(row.default)
+    cells = (f"`{row.name}`", default, values, api_of(row), row.stage, row.help, row.source)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def api_of(row):
+    """Return how the field of the HTTP API differs from the parameter; "" if it does not."""
+    schema = BY_NAME[row.name].schema
+    words = []
+    if row.name == "repetition_penalty":
+        words.append("another quantity, section 8")
+    elif "minimum" in schema and "maximum" in schema and (schema["minimum"], schema["maximum"]) != bounds_of(row):
+        words.append(f"{schema['minimum']:g} to {schema['maximum']:,g}")
+    if schema.get("minimum") == -1:
+        words = ["0 and -1 are None"]
+    if row.name == "logit_bias":
+        words.append("numbers from -100 to 100")
+    return "; ".join(words)
+
+
+def bounds_of(row):
+    """Return the bounds of the parameter's own domain as the schema would have them."""
+    from decoding.completions_api.domain_schema import schema_of
+
+    schema = schema_of(row.domain)
+    return schema.get("minimum"), schema.get("maximum")
+
+
+def page_with_tables(text):
+    """Return the page with its table replaced."""
+    table = HEAD + "".join(map(line_of, PARAMETERS.values()))
+    pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
+    return re.sub(pattern, lambda _: BEGIN + table + END, text, flags=re.DOTALL)
+
+
+def main(arguments):
+    """Run the command; return its exit code."""
+    text = PAGE.read_text()
+    written = page_with_tables(text)
+    if "--check" in arguments:
+        return int(text != written)
+    PAGE.write_text(written)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,88 @@
+"""Flags for the model and its engine: what reaches LLM, and nothing that was not given."""
+
+import subprocess
+import sys
+
+import pytest
+
+from decoding import llm
+from decoding.cli.command import make_parser
+from decoding.cli.model_flags import load_llm
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Every LLM that is made: its folder and its arguments."""
+    made = []
+
+    class Stub:
+        """Remembers its arguments."""
+
+        def __init__(self, folder, **arguments):
+            made.append((folder, arguments))
+
+    monkeypatch.setattr(llm, "LLM", Stub)
+    return made
+
+
+def loaded(calls, command, *flags):
+    """Return the arguments of the LLM that a command loads."""
+    options = make_parser().parse_args([*command.split(), *flags])
+    load_llm("folder", options)
+    return calls[-1]
+
+
+@pytest.mark.parametrize("command", ["complete x", "explain x", "replay capsule", "batch in out", "serve"])
+def test_threads_and_backend_reach_every_command(calls, command):
+    """--num-threads and --backend are arguments of LLM; without a flag LLM's own default holds."""
+    assert loaded(calls, command) == ("folder", {})
+    assert loaded(calls, command, "--num-threads=3", "--backend=numpy") == (
+        "folder",
+        {"num_threads": 3, "backend": "numpy"},
+    )
+
+
+@pytest.mark.parametrize("command", ["batch in out", "serve"])
+def test_the_engine_of_many_requests(calls, command):
+    """Each setting by its name, and two of them by their older name, too."""
+    flags = "--max-num-seqs=4 --max-num-batched-tokens=64 --kv-cache-bytes=1000 --no-prefix-cache --num-draft-tokens=7"
+    expected = {
+        "max_num_seqs": 4,
+        "max_batched_tokens": 64,
+        "kv_cache_bytes": 1000,
+        "prefix_cache": False,
+        "num_draft_tokens": 7,
+    }
+    assert loaded(calls, command, *flags.split()) == ("folder", expected)
+    older = flags.replace("max-num-seqs", "max-running").replace("max-num-batched", "max-batched")
+    assert loaded(calls, command, *older.split()) == ("folder", expected)
+
+
+def test_speculation(calls):
+    """prompt_lookup is a word; anything else is the folder of a model, which is loaded with the same threads."""
+    assert loaded(calls, "serve", "--speculation=prompt_lookup") == ("folder", {"speculation": "prompt_lookup"})
+    _, arguments = loaded(calls, "serve", "--speculation=small", "--num-threads=2", "--max-num-seqs=9")
+    assert calls[-2] == ("small", {"num_threads": 2})
+    assert isinstance(arguments.pop("speculation"), llm.LLM)
+    assert arguments == {"num_threads": 2, "max_num_seqs": 9}
+
+
+def test_older_flags_are_hidden(capsys):
+    """--help shows one name for one setting."""
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(["serve", "--help"])
+    shown = capsys.readouterr().out
+    assert "--max-num-seqs" in shown
+    assert "--max-running" not in shown
+    assert "--max-batched-tokens" not in shown
+
+
+def test_the_parser_needs_no_heavy_module():
+    """Flags and help of every command come without numpy, the kernel, or a web framework."""
+    heavy = ("numpy", "decoding._kernel", "fastapi", "uvicorn", "tokenizers", "hypothesis")
+    program = (
+        "import sys; from decoding.cli.command import make_parser; make_parser().format_help();"
+        f" print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
