@@ -24,6 +24,7 @@ ONLY_IN = {
     "safetensors": ("models/checkpoint.py",),
     "decoding._kernel": ("sampling/kernel/library.py",),
     "hypothesis": ("testing/",),
+    "scipy": ("testing/statistics.py",),
     "argparse": ("cli/",),
     **dict.fromkeys(WEB, ("server/",)),
     "pytest": ("conformance/pytest_plugin.py",),
@@ -31,7 +32,7 @@ ONLY_IN = {
 }
 """Modules with one door into the package."""
 
-THIRD_PARTY = {"numpy", "tokenizers", "safetensors", "hypothesis", "pytest", *WEB}
+THIRD_PARTY = {"numpy", "tokenizers", "safetensors", "hypothesis", "scipy", "pytest", *WEB}
 
 
 def imports_of(tree):
@@ -112,6 +113,7 @@ def test_import_is_light():
     """`import decoding` brings in no test tool, no web or training framework, no event loop, no command line."""
     heavy = (
         "hypothesis",
+        "scipy",
         "pytest",
         "torch",
         "transformers",
