@@ -49,7 +49,7 @@ class _Beginning(reprlib.Repr):
         return "{" + ", ".join([*pieces, "..."] if len(x) > self.maxdict else pieces) + "}"
 
     def repr_instance(self, x: object, level: int) -> str:
-        """What the class says, errors included (reprlib would show an address instead)."""
+        """Return the repr of the class, even if it raises (reprlib would show an address instead)."""
         return repr(x)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,9 @@ def _conformance(options: argparse.Namespace, _: list[str]) -> int:
     if options.list:
         print(list_of_checks())
         return 0
+    if find_spec("scipy") is None:
+        rule = "needs the package scipy: pip install 'decoding-engine[testing]'"
+        raise ParameterError.single("conformance", "scipy", rule)
     from decoding.conformance import NoAnswerError
 
     try:

@@ -150,7 +150,7 @@ class Progress:
 
 
 def machine() -> dict[str, Any]:
-    """What a stranger needs to know to compare two tables."""
+    """Return the facts of this machine that two tables can be compared by."""
     return {
         "cpu": _cpu_name(),
         "cpus": os.cpu_count(),

@@ -31,7 +31,7 @@ _MAX_OPEN = 256
 
 @dataclass(slots=True)
 class BatchCounts:
-    """How far a batch is. num_failed: of the answered lines, those whose answer is an error."""
+    """Progress of a batch. num_failed: answered lines whose answer is an error."""
 
     num_lines: int
     num_answered: int = 0
@@ -177,7 +177,7 @@ def _locked(target: Path) -> IO[str]:
 
 
 def _custom_id(line: bytes) -> str | None:
-    """That of a line that is wrong otherwise, where it can be read."""
+    """Return the custom_id of a line that is wrong otherwise; None if it cannot be read."""
     try:
         custom_id = parse_object(line.strip()).get("custom_id")
     except ApiError:
@@ -186,9 +186,9 @@ def _custom_id(line: bytes) -> str | None:
 
 
 def _answered(target: Path) -> tuple[set[str], Counter[tuple[str | None, str]]]:
-    """What an output has already: custom_ids, and (custom_id, message) of lines that were no request.
+    """Return the custom_ids in an output, and (custom_id, message) of lines that were no request.
 
-    What is behind its last newline, a line cut off, is removed.
+    An unfinished line at its end is removed.
     """
     answered, refused, size = set[str](), Counter[tuple[str | None, str]](), 0
     if not target.is_file():  # a pipe or a device cannot be read again

@@ -22,7 +22,7 @@ _MOST_PROBLEMS = 8
 
 
 class ErrorDetail(TypedDict):
-    """What went wrong: for people, by kind, in which parameter, and as a word for programs."""
+    """An error: its message, its kind, the parameter, and a word for programs."""
 
     message: str
     type: str
@@ -57,7 +57,7 @@ class ApiError(DecodingError):
 
     @property
     def type(self) -> str:
-        """Whose fault it is, in the API's words."""
+        """The kind of error, in the API's words."""
         if self.status == 401:
             return "authentication_error"
         if self.status == 429:
@@ -89,9 +89,9 @@ def unknown_model(name: str, known: Sequence[str]) -> ApiError:
 
 
 def api_error(error: BaseException, given: Collection[str] = ()) -> ApiError:
-    """Any error as the client may see it; `given` are the fields of its request.
+    """Return any error as the client may see it; `given` are the fields of its request.
 
-    What is not one of ours says nothing of its insides.
+    An error that is not of our tree becomes "internal error", without its text.
     """
     if isinstance(error, ApiError):
         return error
@@ -116,5 +116,5 @@ def _parameter_of(stage: str, given: Collection[str]) -> str | None:
 
 
 def _on_wire(parameter: str) -> str:
-    """The API's name of one of the library's parameters, where it is another."""
+    """Return the API's name of a parameter."""
     return "repetition_penalty" if parameter == "context_frequency_penalty" else parameter

@@ -146,7 +146,7 @@ class StreamWriter:
         self._system_fingerprint = system_fingerprint
 
     def chunk(self, delta: Delta, usage: Usage | None = None) -> ChunkObject:
-        """What one step added to one choice, with the usage so far where that was asked for."""
+        """Return the chunk for one delta, with the usage so far if it was asked for."""
         return self._object([choice_object(delta, delta.index, echo=self._echo)], usage)
 
     def usage_chunk(self, usage: Usage) -> ChunkObject:

@@ -39,7 +39,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings:
-    """How requests are read.
+    """Meaning and limits of the fields of a request.
 
     repetition_penalty_mode: "additive", as in the API's reference (-2 to 2, 0 is off), or "multiplicative", as on most
         local servers (> 0, 1 is off).

@@ -7,9 +7,10 @@
 docs/conformance.md lists the checks.
 """
 
-from decoding.conformance.check import Check, Status
+from decoding.conformance.check import Check
 from decoding.conformance.client import Client, Load, NoAnswerError
 from decoding.conformance.html import html_page
+from decoding.conformance.outcome import Status
 from decoding.conformance.report import Report, Result, json_object, table
 from decoding.conformance.run import CHECKS, run_check, run_conformance, selected_checks
 from decoding.conformance.target import Target

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from decoding.conformance.check import Checks, FailedError, NotOfferedError
+from decoding.conformance.check import Checks
+from decoding.conformance.outcome import FailedError, NotOfferedError
 from decoding.conformance.target import Completion, Target, shown
 
 check = Checks()

@@ -58,7 +58,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was sent, and the line that sends it again."""
+    """A request, and the curl line that sends it again."""
 
     method: str
     url: str
@@ -97,7 +97,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Sent:
-    """How much a run has asked for so far."""
+    """The load of a run so far."""
 
     requests: int = 0
     tokens: int = 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
-from decoding.conformance.check import Checks, FailedError
+from decoding.conformance.check import Checks
 from decoding.conformance.client import NoAnswerError
+from decoding.conformance.outcome import FailedError
 from decoding.conformance.stream import abandon_stream
 from decoding.conformance.target import Target, shown
 

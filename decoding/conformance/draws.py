@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from decoding.conformance.check import Checks, FailedError, NotOfferedError
+from decoding.conformance.check import Checks
+from decoding.conformance.outcome import FailedError, NotOfferedError
 from decoding.conformance.target import ABSENT, Target, shown
 from decoding.testing.assertions import assert_distribution, assert_independent
 

@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from decoding.conformance.check import Check, Checks, FailedError, NotOfferedError
+from decoding.conformance.check import Check, Checks
 from decoding.conformance.client import Answer, NoAnswerError
+from decoding.conformance.outcome import FailedError, NotOfferedError
 from decoding.conformance.target import Target, shown
 
 check = Checks()

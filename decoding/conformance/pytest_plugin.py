@@ -73,11 +73,11 @@ class ConformanceItem(pytest.Item):
             pytest.skip(f"{result.status}: {result.evidence}")
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """What the server did wrong, without the kit's own traceback."""
+        """Return the evidence without the kit's own traceback."""
         if isinstance(excinfo.value, NonconformanceError):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[str, None, str]:
-        """How the test is called in reports."""
+        """Return the test's name in reports."""
         return "conformance", None, self.name

@@ -1,4 +1,4 @@
-"""What came of a run: as data, as a table for a terminal, as JSON."""
+"""The report of a run: as data, as a table for a terminal, as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTH = 100
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one check: status "pass", "fail", "not offered" or "not run".
+    """The result of one check: status "pass", "fail", "not offered" or "not run".
 
     evidence: what was seen, where it failed; why there was nothing to see, where it was not offered or not run.
     curl: a line that shows it again; "" where no single request does.
@@ -43,7 +43,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing failed, and something was looked at."""
+        """Return True if no check failed and at least one passed."""
         statuses = [result.status for result in self.results]
         return "fail" not in statuses and "pass" in statuses
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
 from decoding.conformance import choices, company, draws, errors, scores, shapes, stops, streaming
-from decoding.conformance.check import Check, FailedError, NotOfferedError
+from decoding.conformance.check import Check
 from decoding.conformance.client import Client, Load, LoadLimitError, NoAnswerError
+from decoding.conformance.outcome import FailedError, NotOfferedError
 from decoding.conformance.report import Report, Result
 from decoding.conformance.target import Target
 from decoding.errors import ParameterError
@@ -77,7 +78,7 @@ def selected_checks(only: Sequence[str] = (), skip: Sequence[str] = ()) -> list[
 
 
 def run_check(check: Check, target: Target) -> Result:
-    """What comes of one check."""
+    """Run one check and return its result."""
     started = time.monotonic()
 
     def result(status: str, evidence: str = "", curl: str = "") -> Result:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from decoding.conformance.check import Checks, NotOfferedError
+from decoding.conformance.check import Checks
+from decoding.conformance.outcome import NotOfferedError
 from decoding.conformance.target import Completion, Target, shown
 
 check = Checks()
@@ -18,7 +19,7 @@ def _scored(target: Target, **fields: object) -> Completion:
 
 
 def _is_text(token: str) -> bool:
-    """Whether an entry of `tokens` is text by itself, not the bytes of half a character."""
+    """Return True if an entry of `tokens` is text by itself, not the bytes of half a character."""
     return not token.startswith("bytes:") and "\ufffd" not in token
 
 

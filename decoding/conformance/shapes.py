@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from decoding.conformance.check import Checks, FailedError, NotOfferedError
+from decoding.conformance.check import Checks
 from decoding.conformance.client import Answer
+from decoding.conformance.outcome import FailedError, NotOfferedError
 from decoding.conformance.target import ABSENT, NUM_TOKENS, Completion, Target, shown
 
 check = Checks()

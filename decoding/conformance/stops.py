@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from decoding.conformance.check import Checks, NotOfferedError
+from decoding.conformance.check import Checks
+from decoding.conformance.outcome import NotOfferedError
 from decoding.conformance.stream import read_stream
 from decoding.conformance.target import NUM_TOKENS, Completion, Target, shown
 
@@ -33,7 +34,7 @@ def _require_cut(target: Target, stop: str | list[str], text: str | None = None,
 
 
 def _places(target: Target) -> list[tuple[int, str]]:
-    """Where each token of the greedy completion begins in its text, as far as tokens are text by themselves."""
+    """Return the offsets of the tokens of the greedy completion in its text, as far as they are text by themselves."""
     places, start = [], 0
     for token in target.tokens:
         if not target.text.startswith(token, start):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from http.client import HTTPResponse
 from typing import Any
 
-from decoding.conformance.check import FailedError
 from decoding.conformance.client import Answer, NoAnswerError, Request
+from decoding.conformance.outcome import FailedError
 from decoding.conformance.target import Target, shown
 
 DONE = "[DONE]"
@@ -42,7 +42,7 @@ class Stream:
         return chunks
 
     def pieces(self, index: int = 0) -> list[dict[str, Any]]:
-        """What the chunks hold of one choice, in order."""
+        """Return the pieces of one choice in the order of the chunks."""
         return [piece for chunk in self.chunks for piece in chunk["choices"] if piece.get("index", 0) == index]
 
     def text(self, index: int = 0) -> str:

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, NoReturn, TypeAlias
 
-from decoding.conformance.check import FailedError, NotOfferedError
 from decoding.conformance.client import Answer, Client, Request
+from decoding.conformance.outcome import FailedError, NotOfferedError
 
 Fields: TypeAlias = Mapping[str, Any]
 
@@ -156,7 +156,7 @@ class Target:
 
     @cached_property
     def open_prompt(self) -> str:
-        """Of a few prompts the one whose next token the model is least sure of: there statistics see most."""
+        """The prompt, out of a few, whose next token is least certain, so that statistics find most."""
         certainty = {}
         for prompt in (self.prompt, *_OPEN_PROMPTS):
             logprobs = self.complete(prompt=prompt, max_tokens=1, logprobs=1, needs=["logprobs"]).logprobs
@@ -171,7 +171,7 @@ class Target:
 
     @cached_property
     def text(self) -> str:
-        """That completion's text; without eight characters there is nothing to try a stop string on."""
+        """The text of that completion, at least eight characters, for checks of stop strings."""
         text = self.greedy.text.rstrip("\ufffd")
         if len(text) < 8:
             raise NotOfferedError(f"the model's greedy completion is too short: {shown(text)} (another --prompt?)")
@@ -179,5 +179,5 @@ class Target:
 
     @cached_property
     def tokens(self) -> list[str]:
-        """That completion's tokens, as logprobs tell them."""
+        """The tokens of that completion, by its logprobs."""
         return [str(token) for token in self.complete(logprobs=1, needs=["logprobs"]).logprobs["tokens"]]

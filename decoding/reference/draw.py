@@ -35,7 +35,7 @@ def is_by_rejection(row: Row) -> bool:
 
 
 def is_weighed(params: SamplingParams) -> bool:
-    """Whether a truncation is on that looks at more than the largest logit."""
+    """Return True if a truncation is on that needs more than the largest logit."""
     limits = (params.epsilon_cutoff, params.eta_cutoff, params.top_a, params.xtc_probability)
     return (
         params.top_k is not None

@@ -20,7 +20,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def dry_penalties(params: SamplingParams, context: Sequence[int]) -> dict[int, np.float32]:
-    """What each token loses: multiplier * base**(n - allowed_length), where n is at least the allowed length.
+    """Return the penalty of each token: multiplier * base**(n - allowed_length), if n is at least the allowed length.
 
     n is the longest repetition that the token would continue; a token that is itself a breaker loses nothing.
     """
@@ -52,7 +52,7 @@ def continued_lengths(context: Sequence[int], breakers: Sequence[Sequence[int]])
 
 
 def since_breaker(context: Sequence[int], breakers: Sequence[Sequence[int]]) -> int:
-    """How many tokens have come since the end of the last breaker; all of them where there is none."""
+    """Return the number of tokens since the end of the last breaker, or of all tokens if there is none."""
     for end in range(len(context), 0, -1):
         if any(end >= len(b) and tuple(context[end - len(b) : end]) == tuple(b) for b in breakers):
             return len(context) - end

@@ -32,7 +32,7 @@ def apply_temperature(row: Row) -> None:
 
 
 def is_greedy(params: SamplingParams) -> bool:
-    """Whether the temperature is static and next to 0: then nothing but the total order matters."""
+    """Return True if the temperature is static and almost 0, so that only the total order matters."""
     return to_float32(params.dynatemp_range) == 0.0 and to_float32(params.temperature) < GREEDY_TEMPERATURE
 
 

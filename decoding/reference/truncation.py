@@ -125,6 +125,6 @@ def _kept_order(row: Row) -> Array:
 
 
 def _num_tied(row: Row, order: Array, place: int) -> int:
-    """How many tokens after this place are equal to the one there."""
+    """Return the number of tokens after this index that are equal to the token there."""
     values = row.ranked[order]
     return int((values[place + 1 :] == values[place]).sum())

@@ -1,4 +1,4 @@
-"""What truncation and draw are made of: the weights of the tokens that are kept, and what follows from them."""
+"""Weights of the tokens that are kept, and the quantities that truncation and draw derive from them."""
 
 from __future__ import annotations
 

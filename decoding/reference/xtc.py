@@ -11,7 +11,7 @@ from decoding.validation import to_float32
 
 
 def apply_xtc(row: Row) -> None:
-    """Where the coin falls, of the tokens with p >= threshold only the last of the total order stays.
+    """If the coin falls, keep only the last, in the total order, of the tokens with p >= threshold.
 
     p-e-w 2024 (text-generation-webui, pull request 6335); llama.cpp's llama_sampler_xtc. One such token alone, or
     none: nothing is dropped.

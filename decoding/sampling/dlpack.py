@@ -76,7 +76,7 @@ _pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char
 
 
 class _Memory:
-    """What numpy makes an array of; it holds the capsule, and the array holds it."""
+    """Memory with numpy's array interface. It holds the capsule, and the array holds it."""
 
     def __init__(self, capsule: object, interface: dict[str, Any]) -> None:
         self._capsule = capsule

@@ -1,4 +1,4 @@
-"""What each stage makes of a row: the kernel itself, run on longer and longer beginnings of its list of stages."""
+"""Explain a row stage by stage: run the kernel with longer and longer beginnings of its list of stages."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _HARD_MASKS, _TEMPERATURE = _STAGES["hard_masks"], _STAGES["temperature"]
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What one stage has made of the distribution.
+    """The distribution before and after one stage.
 
-    before, after: float64 [vocab], what would be drawn from if the pipeline ended before this stage, or after it. A
-        weight below 2**-40 of the largest is zero in either.
+    before, after: float64 [vocab], the distribution if the pipeline ended before this stage, or after it. A weight
+        below 2**-40 of the largest is zero in either.
     name: of the stage (decoding.sampling.stages.PIPELINE); "logits" is the row as it came in.
     settings: the stage's parameters that are not at their defaults.
     """
@@ -51,7 +51,7 @@ class Step:
 
     @cached_property
     def entropy(self) -> float:
-        """Of the distribution after the stage, in nats."""
+        """Entropy of the distribution after the stage, in nats."""
         p = self.after[self.after > 0]
         return abs(float((p * np.log(p)).sum()))
 
@@ -65,7 +65,7 @@ class Step:
 
     @property
     def truncates(self) -> bool:
-        """Whether the stage drops tokens by a rule of its own; others only make them more or less likely."""
+        """Return True if the stage drops tokens by its own rule, not only makes them more or less likely."""
         if self.name == _TEMPERATURE.name:
             return self.num_kept == 1 and cast(float, self.settings.get("temperature", 1.0)) < GREEDY_TEMPERATURE
         return self.name in _STAGES and _STAGES[self.name].number > _TEMPERATURE.number
@@ -86,11 +86,11 @@ def _top(p: Distribution, number: int) -> list[tuple[int, float]]:
 
 
 class Explanation:
-    """What became of one row, stage by stage; `print` shows it as a table.
+    """One row, stage by stage; `print` shows it as a table.
 
-    steps: the row as it came in, then each stage that was asked for or that changed anything, in their order.
-    probabilities: float64 [vocab], what the token is drawn from.
-    token_id: the token that `sample` draws; None where the row fails.
+    steps: the row as it came in, then each stage that has settings or changed anything, in their order.
+    probabilities: float64 [vocab], the distribution of the draw.
+    token_id: the token that `sample` draws; None if the row fails.
     error: why the row fails (after the last of the steps), or None.
     """
 
@@ -109,11 +109,11 @@ class Explanation:
 
     @property
     def probabilities(self) -> Distribution:
-        """float64 [vocab], what the token is drawn from, or would be before the stage that failed."""
+        """Distribution of the draw, or before the stage that failed: float64 [vocab]."""
         return self.steps[-1].after
 
     def why_not(self, token_id: int) -> str | None:
-        """Why this token could not be drawn: the stage and what it went by; None where it could be drawn."""
+        """Return the stage and the rule by which this token could not be drawn; None if it could be drawn."""
         token_id = checked_token_id("token_id", token_id, len(self.probabilities))
         bans = [name for name, banned in self._bans.items() if banned[token_id]]
         if bans:
@@ -168,7 +168,7 @@ def explain(
 
 
 def _settings(name: str, params: SamplingParams) -> dict[str, object]:
-    """Those of the stage's parameters that are not at their defaults."""
+    """Return the stage's parameters that differ from their defaults."""
     parameters = _STAGES[name].parameters if name in _STAGES else ()
     given = {parameter: getattr(params, parameter) for parameter in parameters}
     return {parameter: value for parameter, value in given.items() if value != PARAMETERS[parameter].default}
@@ -177,7 +177,7 @@ def _settings(name: str, params: SamplingParams) -> dict[str, object]:
 def _bans(
     kernel_of: Callable[[Sequence[int]], Kernel], matrix: NDArray[Any], state: SamplingState
 ) -> dict[str, NDArray[np.bool]]:
-    """Everything that can ban a token, and which ones it bans, bool [vocab]: each mask is asked alone."""
+    """Return the tokens that each mask bans by itself, bool [vocab], by the name of the mask."""
     kernel, neutral = (
         kernel_of([_HARD_MASKS.number]),
         {name: PARAMETERS[name].default for name in _HARD_MASKS.parameters},

@@ -1,8 +1,7 @@
-"""What the kernel reads of a sequence's past: its tokens in order, and how often each distinct one stands where.
+"""The token history of a sequence for the kernel: its tokens in order, and counts of each distinct token.
 
-Both are int32 arrays that grow with the sequence and shrink when it is taken back, under the names that
-`decoding_row` has for them. Counts are kept over the distinct tokens: a penalty costs as much as there are distinct
-tokens, never as much as the vocabulary.
+Both are int32 arrays that grow with the sequence and shrink when it is truncated, by their names in `decoding_row`.
+Counts are kept per distinct token, so a penalty costs as much as there are distinct tokens, not as the vocabulary.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from numpy.typing import NDArray
 from decoding.types import RepetitionScope
 
 SPARE = 64
-"""Entries to begin with beside what the prompt needs; from there on, the arrays double."""
+"""Spare entries at the start; later the arrays double."""
 
 
 class TokenContext:
-    """Prompt and output in order, for what looks at sequences of tokens: DRY, n-grams, bad words."""
+    """Prompt and output in order, for DRY, n-grams and bad words."""
 
     num_field = "num_context"
 
@@ -38,7 +37,7 @@ class TokenContext:
         return {"context_token_ids": self._token_ids}
 
     def append(self, token_id: int) -> bool:
-        """A token was generated; whether the array has moved."""
+        """Append a generated token. Return True if the array has moved."""
         moves = self._num_tokens == len(self._token_ids)
         if moves:
             self._token_ids = np.concatenate([self._token_ids, np.zeros_like(self._token_ids)])
@@ -47,14 +46,14 @@ class TokenContext:
         return moves
 
     def pop(self) -> None:
-        """The last generated token is taken back."""
+        """Remove the last generated token."""
         self._num_tokens -= 1
 
 
 class TokenHistory:
     """Counts of the distinct tokens of a sequence, updated token by token in both directions.
 
-    Scope counts are what the multiplicative repetition penalty looks at: prompt + output, the output, or the last N
+    Scope counts are for the multiplicative repetition penalty: prompt + output, the output, or the last N
     tokens of prompt + output.
     """
 
@@ -92,7 +91,7 @@ class TokenHistory:
         }
 
     def append(self, token_id: int) -> bool:
-        """A token was generated; whether the arrays have moved."""
+        """Append a generated token. Return True if the arrays have moved."""
         moves = token_id not in self._slots and len(self._slots) == len(self._token_ids)
         if moves:
             self._use(np.concatenate([self._table, np.zeros_like(self._table)], axis=1))
@@ -107,7 +106,7 @@ class TokenHistory:
         return moves
 
     def pop(self) -> None:
-        """The last generated token is taken back."""
+        """Remove the last generated token."""
         if self._window:
             self._count_window_edge(+1)
         token_id = self._tokens.pop()
@@ -120,7 +119,7 @@ class TokenHistory:
             del self._slots[token_id]
 
     def _count_window_edge(self, step: int) -> None:
-        """The token just before the window has left it (-1), or comes back (+1)."""
+        """Count the token just before the window out (-1), or in again (+1)."""
         assert self._window is not None
         edge = len(self._tokens) - self._window - 1
         if edge >= 0:

@@ -30,7 +30,7 @@ NUM_WORDS, TOKEN_ID = RECORD.itemsize // 4, RECORD.fields["token_id"][1] // 4  #
 
 
 class SamplerOutput:
-    """What came of each row. Arrays are made when they are first asked for, and belong to this output alone.
+    """Results per row. Arrays are made on first use, and belong to this output alone.
 
     N is the largest params.logprobs of the rows, M the largest number of logprobs modes of a row, at least 1.
     `failures` has the errors of the rows that failed, by row: only with on_error="status" can there be any.

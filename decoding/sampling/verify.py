@@ -1,4 +1,4 @@
-"""Coupled verification of a draft: what plain decoding would have drawn decides, position by position."""
+"""Coupled verification of draft tokens: each is accepted if plain decoding would have drawn it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from decoding.sampling.state import SamplingState
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What came of a draft.
+    """The result of verifying a draft.
 
-    output: the SamplerOutput of the tokens that were recorded, with what the state's parameters ask for.
-    num_accepted: how many of these tokens are the draft's own.
+    output: the SamplerOutput of the tokens that were recorded.
+    num_accepted: number of these tokens that are draft tokens.
     """
 
     output: SamplerOutput
@@ -28,9 +28,9 @@ class Verification:
 
     @property
     def token_ids(self) -> list[int]:
-        """The tokens recorded: the accepted ones of the draft, then the one that was drawn after them.
+        """The recorded tokens: the accepted draft tokens, then the token that was drawn after them.
 
-        Without the latter where all of the draft was accepted and there was no row for one more.
+        The latter is missing if all draft tokens were accepted and there was no further row.
         """
         token_ids: list[int] = self.output.token_ids.tolist()
         return token_ids
@@ -39,7 +39,7 @@ class Verification:
 def verify(
     kernel: Kernel, matrix: NDArray[Any], state: SamplingState, draft: Sequence[int], bitmasks: NDArray[Any] | None
 ) -> Verification:
-    """`Sampler.verify` on a checked matrix: one row after another, as plain decoding does it."""
+    """Verify a draft on a checked matrix, one row after another, as plain decoding does it."""
     own_mask, start = state.bitmask, state.position
     outputs: list[SamplerOutput] = []
     num_accepted = 0
@@ -70,7 +70,7 @@ def _draw(kernel: Kernel, matrix: NDArray[Any], row: int, state: SamplingState) 
 
 
 def check_bitmasks(bitmasks: Any, num_rows: int) -> None:
-    """ParameterError where there is not one mask a row; `SamplingState.bitmask` looks at each of them."""
+    """Raise ParameterError unless there is one mask per row; `SamplingState.bitmask` checks each of them."""
     is_matrix = isinstance(bitmasks, np.ndarray) and bitmasks.ndim == 2
     if bitmasks is not None and not (is_matrix and len(bitmasks) == num_rows):
         rule = f"must be a two-dimensional uint32 or int32 array, one mask for each of the {num_rows} rows of logits"

@@ -98,7 +98,7 @@ class _Completion:
         return completion_json(completion_object(results, **self._shared()))
 
     def _shared(self) -> dict[str, Any]:
-        """What every object of the answer says of the request and the model."""
+        """Return the fields that all objects of the answer share."""
         fingerprint = self._model.llm.system_fingerprint
         return {"model": self._parsed.model, "system_fingerprint": fingerprint, "echo": self._parsed.params.echo}
 

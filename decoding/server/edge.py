@@ -1,4 +1,4 @@
-"""The outermost layer: what every request meets, whatever its route, before a byte of its body is read.
+"""The outermost layer, before a byte of the body is read: ids, keys, limits, logs and metrics of every request.
 
 Plain ASGI, because a stream must be seen until its last byte, and a middleware of the framework would stand
 between it and the socket.
@@ -41,7 +41,7 @@ class _Turnstile:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def enter(self) -> None:
-        """Wait for one's turn."""
+        """Wait for the request's turn."""
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         self._waiting.append(turn)
@@ -93,7 +93,7 @@ class Edge:
             visit.close()
 
     async def _admitted(self, scope: Scope, receive: Receive) -> bool:
-        """What `_admit` says. Of who is sent away the body is read first, but not where there are too many already."""
+        """Return `_admit`. The body of a refused request is read first, unless too many are open already."""
         try:
             return self._admit(scope)
         except ApiError as error:
@@ -103,7 +103,7 @@ class Edge:
             raise
 
     def _admit(self, scope: Scope) -> bool:
-        """Raise the ApiError of a request that is not let in; whether it has to stand in line for it."""
+        """Raise the ApiError of a request that is refused. Return True if the request must wait for its turn."""
         settings = self._service.settings
         names = [name for name, _ in scope["headers"]]
         size = len(scope["raw_path"]) + sum(len(name) + len(value) for name, value in scope["headers"])
@@ -123,7 +123,7 @@ class Edge:
         return True
 
     def _knows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Whether one of the keys was given; every key is compared, each in constant time."""
+        """Return True if one of the keys was given. Every key is compared, each in constant time."""
         given = b"".join(value for name, value in headers if name == b"authorization")
         scheme, _, key = given.partition(b" ")
         matches = [hmac.compare_digest(key.strip(), known) for known in self._keys]
@@ -131,7 +131,7 @@ class Edge:
 
 
 class _Visit:
-    """One request on its way through: what its answer turns out to be, and what the log will say."""
+    """One request: the status of its answer, and its record for the log."""
 
     def __init__(self, scope: Scope, send: Send, service: Service) -> None:
         self._started = time.monotonic()
@@ -144,7 +144,7 @@ class _Visit:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the answer's first byte is on its way."""
+        """Return True if the answer has begun."""
         return self._status > 0
 
     async def send(self, message: Message) -> None:
@@ -196,7 +196,7 @@ def error_headers(error: ApiError, body: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The client's own id where it is a plain word, else a new one."""
+    """Return the client's own id if it is a plain word, otherwise a new one."""
     for name, value in headers:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return value.decode()

@@ -1,4 +1,4 @@
-"""What GET /metrics shows, in Prometheus' format."""
+"""Metrics of the server, for GET /metrics in Prometheus' format."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class Metrics:
         )
 
     def text(self) -> bytes:
-        """The page."""
+        """Return the page."""
         return generate_latest(self._registry)
 
 
 class _EngineGauges(Collector):
-    """What the engines say of themselves at the moment of the question."""
+    """The statistics of the engines at the moment of the request."""
 
     def __init__(self, engines: Mapping[str, AsyncEngine]) -> None:
         self._engines = engines

@@ -1,4 +1,4 @@
-"""The OpenAPI document: requests from the table of fields, answers from the types that api/ writes."""
+"""The OpenAPI document: requests from the fields of the API, answers from the types in completions_api."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ERRORS = {
 
 @cache
 def model_of(typed_dict: type) -> type[BaseModel]:
-    """A pydantic model with the fields of a TypedDict: the shape is written once, where it is made."""
+    """Return a pydantic model with the fields of a TypedDict, so that a shape is written once."""
     fields: dict[str, Any] = {}
     for name, hint in get_type_hints(typed_dict, include_extras=True).items():
         optional = get_origin(hint) is NotRequired
@@ -40,7 +40,7 @@ def model_of(typed_dict: type) -> type[BaseModel]:
 
 
 def _converted(hint: Any) -> Any:
-    """A type in which every TypedDict is its pydantic model."""
+    """Return a type in which every TypedDict is replaced by its pydantic model."""
     if is_typeddict(hint):
         return model_of(hint)
     origin, arguments = get_origin(hint), tuple(map(_converted, get_args(hint)))
@@ -50,12 +50,12 @@ def _converted(hint: Any) -> Any:
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What FastAPI is told of answers that are errors."""
+    """Return the descriptions of error answers for FastAPI."""
     return {status: {"model": model_of(ErrorObject), "description": _ERRORS[status]} for status in statuses}
 
 
 def completion_responses() -> dict[int | str, dict[str, Any]]:
-    """All answers of POST /v1/completions."""
+    """Return all answers of POST /v1/completions."""
     chunk = model_of(ChunkObject).model_json_schema(ref_template="#/components/schemas/{model}")
     chunk.pop("$defs", None)
     stream = {"schema": {"type": "string", "description": "With stream: events whose data is", "contentSchema": chunk}}
@@ -70,13 +70,13 @@ def completion_responses() -> dict[int | str, dict[str, Any]]:
 
 
 def json_body(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
-    """The part of an operation that says what its body is."""
+    """Return the part of an operation that describes its body."""
     content = {"application/json": {"schema": schema, "examples": {"example": {"value": example}}}}
     return {"requestBody": {"required": True, "content": content}}
 
 
 def completion_schema(settings: ApiSettings, vocab_size: int) -> dict[str, Any]:
-    """The JSON Schema of a completion request, with the limits of this server and the largest of its vocabularies."""
+    """Return the JSON Schema of a completion request, with the limits of this server and its largest vocabulary."""
     properties = {}
     for field in FIELDS:
         schema = _with_ids_below(field.schema_under(settings), vocab_size)
@@ -93,7 +93,7 @@ def completion_schema(settings: ApiSettings, vocab_size: int) -> dict[str, Any]:
 
 
 def _with_ids_below(schema: dict[str, Any], vocab_size: int) -> dict[str, Any]:
-    """A schema in which the integers of arrays, which are token ids all of them, are those that a model has."""
+    """Return a schema in which the integers of arrays, all of them token ids, are below the vocabulary size."""
     changed = dict(schema)
     if "anyOf" in schema:
         changed["anyOf"] = [_with_ids_below(one, vocab_size) for one in schema["anyOf"]]

@@ -1,4 +1,4 @@
-"""Running the server: models in, a socket, signals, exit."""
+"""Run the server: models, a socket, signals, exit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ACCEPTED_AT_ONCE = 16
 _FULL_COLLECTION = 100
 """Collections of the middle generation for one of everything (Python's own: 10)."""
 _SWITCH_INTERVAL = 0.001
-"""How long the engine's thread may keep the interpreter from the event loop, in seconds (Python's own: 0.005)."""
+"""Seconds for which the engine's thread may hold the GIL before the event loop gets it (Python's own: 0.005)."""
 
 
 def serve(models: Mapping[str, LLM], listener: socket.socket, settings: ServerSettings) -> None:
@@ -99,7 +99,7 @@ def _config(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; OSError where the address cannot be had. Port 0 takes any that is free."""
+    """Return a listening socket. Raise OSError if the address cannot be bound. Port 0 is any free port."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     try:
@@ -113,9 +113,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _spare_pauses() -> None:
-    """What is here now will stay, and the collector need not look at it again; at what is open, ten times more rarely.
+    """Exempt all objects so far from garbage collection, and make full collections ten times rarer.
 
-    A full collection stops everybody: for 50 ms after the imports alone, for 0.1 s with 1,000 streams open.
+    A full collection stops all threads: for 50 ms after the imports alone, for 0.1 s with 1,000 streams open.
     """
     gc.collect()
     gc.freeze()
@@ -131,4 +131,4 @@ def _allow_many_files() -> None:
 
 
 def _ignore(number: int, frame: Any) -> None:
-    """A signal that has been heeded."""
+    """Ignore a signal that has been handled."""

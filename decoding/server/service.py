@@ -1,4 +1,4 @@
-"""What all requests of one server share: its models, settings, metrics, and whether it still takes work."""
+"""Service: the models, settings and metrics that all requests of one server share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Served(NamedTuple):
 
 
 class Service:
-    """One server, seen from a request."""
+    """The models, settings and metrics of one server."""
 
     def __init__(self, models: Mapping[str, LLM], settings: ServerSettings) -> None:
         self.models = {
@@ -39,36 +39,36 @@ class Service:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it takes work."""
+        """Return True if it takes work."""
         return not self.is_draining and all(model.engine.is_open for model in self.models.values())
 
     def model(self, name: str) -> Served:
-        """The model of this name; ApiError 404 where there is none."""
+        """Return the model of this name. Raise ApiError 404 if there is none."""
         try:
             return self.models[name]
         except KeyError:
             raise unknown_model(shown(name)[1:-1], list(self.models)) from None
 
     def hint(self, texts: tuple[str, ...]) -> None:
-        """Log each of these once in the server's life."""
+        """Log each of these texts once."""
         for text in texts:
             if text not in self._hinted:
                 self._hinted.add(text)
                 LOGGER.warning(text)
 
     async def drain(self) -> None:
-        """Take no new work; give what runs its grace, then end it with an error."""
+        """Take no new work, and end running requests with an error after the grace period."""
         self.is_draining = True
         grace = self.settings.shutdown_grace
         await asyncio.gather(*(model.engine.close(grace=grace) for model in self.models.values()))
 
     async def end(self) -> None:
-        """End what still runs with an error."""
+        """End all running requests with an error."""
         await asyncio.gather(*(model.engine.close() for model in self.models.values()))
 
 
 def wire_error(error: BaseException, given: frozenset[str] = frozenset()) -> ApiError:
-    """An error of a request, of the engine or of our own, as the client may see it; the last kind is logged."""
+    """Return an error as the client may see it. Errors of the engine and of the server itself are logged."""
     if isinstance(error, OverloadedError):
         seconds = max(1, round(error.retry_after))
         return ApiError(429, "the queue is full: try again later", code="queue_full", retry_after=seconds)

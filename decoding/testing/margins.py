@@ -1,4 +1,4 @@
-"""What rounding may decide: how far a sampler may be from the float64 reference, and which tokens it may keep.
+"""Margins of rounding: the distance allowed between a sampler and the float64 reference.
 
 The kernel holds a weight as a float32 exponential rounded to a 43-bit fraction; the reference does not round. So a
 comparison whose sides are nearer than a margin (`MARGIN` for the kernel, more for a sampler that computes in float32)
@@ -71,14 +71,15 @@ def num_kept_range(row: Row) -> tuple[int, int]:
 
 
 def kept_rule(row: Row) -> str:
-    """How many tokens must be kept, for messages: a number, or a range."""
+    """Return the number of tokens that must be kept, or a range, for messages."""
     fewest, most = num_kept_range(row)
     return str(most) if fewest == most else f"{fewest} to {most}"
 
 
 def exponent_error(row: Row) -> float:
-    """How far the exponents of two right samplers may be apart, relatively: 0 but where T depends on the entropy, and
-    where the row itself has been moved to find ties of typical_p.
+    """Return the relative distance allowed between the exponents of two right samplers.
+
+    It is 0, except if T depends on the entropy, or if the row itself was moved to find ties of typical_p.
     """
     error = 4 * MARGIN if row.params.typical_p < 1.0 else 0.0
     if row.params.dynatemp_range == 0.0 or row.temperature < GREEDY_TEMPERATURE:
@@ -89,7 +90,7 @@ def exponent_error(row: Row) -> float:
 
 
 def moved_rows(row: Row, margin: float = MARGIN) -> Iterator[Row]:
-    """What truncation leaves of the row with every threshold a little lower or higher, in all combinations."""
+    """Yield the truncated row with every threshold moved a little down or up, in all combinations."""
     moves = [[(name, value) for value in _moved(row, name, margin)] for name in _thresholds(row.params)]
     for edited in _moved_logits(row, margin):
         for values in product(*moves):

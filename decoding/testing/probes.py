@@ -28,7 +28,7 @@ EXACT = 1e-12
 
 
 class Fault(NamedTuple):
-    """What a probe found: its id, what must hold, why it matters, and what was seen instead."""
+    """A fault: the probe's id, the rule, its reason, and the evidence."""
 
     id: str
     sentence: str
@@ -80,7 +80,7 @@ def _told(error: Exception) -> str:
 
 
 def _seed_faults(sampler: SamplerFunction) -> Iterator[Fault]:
-    """What only a sampler that returns tokens can have wrong: what it makes of the seed."""
+    """Yield the faults of a sampler that returns tokens: in its use of the seed."""
 
     def draw(seeds: Collection[int], num_tokens: int) -> list[Any]:
         flat = np.zeros(num_tokens, np.float32)

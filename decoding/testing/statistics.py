@@ -1,6 +1,7 @@
-"""Tests of goodness of fit and of independence, exact where that is possible, in numpy alone.
+"""Tests of goodness of fit and of independence.
 
-Each returns a p-value: the probability of data at least this far from what is claimed, if the claim holds.
+Each returns a p-value: the probability of data at least as extreme, if the hypothesis holds. Chi-square is scipy's (the
+extra `testing`); scipy has no bounds that hold for every n, and no pooling, so these are here.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
 
-SMALLEST_EXPECTED = 20.0
-"""Fewest draws that a cell of a G-test expects. With Williams' correction the statistic is then chi-square to 0.1 %."""
+MIN_EXPECTED = 20.0
+"""Least expected draws in a cell of a G-test. With Williams' correction the statistic is then chi-square to 0.1 %."""
 
-MOST_BINS = 1024
+MAX_BINS = 1024
 
 _KEY = 20_240_517
 
 
 def g_test(counts: Array, probabilities: Array) -> float:
-    """p-value of the G-test (likelihood ratio; Sokal and Rohlf, "Biometry") that counts [cells] fit probabilities.
+    """Return the p-value of the G-test (Sokal and Rohlf, "Biometry") that counts [cells] fit probabilities.
 
-    Cells are pooled from the least likely up until each expects SMALLEST_EXPECTED draws. The likelihood ratio is used,
-    not Pearson's X^2, because its far tail is right: this p-value is compared with very small numbers.
+    Cells are pooled from the least likely up until each expects MIN_EXPECTED draws. The likelihood ratio is used,
+    not Pearson's X^2, because its far tail is accurate, and this p-value is compared with very small numbers.
     """
     observed, expected = _pooled(counts, probabilities / probabilities.sum() * counts.sum())
     if len(expected) < 2:
@@ -39,10 +40,10 @@ def g_test(counts: Array, probabilities: Array) -> float:
 
 
 def largest_deviation_test(counts: Array, probabilities: Array) -> float:
-    """Upper bound of the p-value of the count that is furthest off, of counts [cells] that should fit probabilities.
+    """Return an upper bound of the p-value of the most deviating of counts [cells] that should fit probabilities.
 
     For each cell, pooled as in `g_test`, Chernoff's bound of the binomial tail, exp(-n * KL(count / n, p)); times two
-    tails and the number of cells. It sees one wrong token among thousands, where a G-test's sum drowns it.
+    tails and the number of cells. It finds one wrong token among thousands, which the sum of a G-test hides.
     """
     n = counts.sum()
     observed, expected = _pooled(counts, probabilities / probabilities.sum() * n)
@@ -53,7 +54,7 @@ def largest_deviation_test(counts: Array, probabilities: Array) -> float:
 
 
 def independence_test(table: Array) -> float:
-    """p-value of the G-test that rows and columns of a table of counts [rows, columns] are independent."""
+    """Return the p-value of the G-test that rows and columns of a table of counts [rows, columns] are independent."""
     total = table.sum()
     expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0, keepdims=True) / total
     seen = table > 0
@@ -64,7 +65,7 @@ def independence_test(table: Array) -> float:
 
 
 def uniformity_test(values: Array) -> float:
-    """Upper bound of the p-value of the Kolmogorov-Smirnov test that values [n] are uniform in [0, 1).
+    """Return an upper bound of the p-value of the Kolmogorov-Smirnov test that values [n] are uniform in [0, 1).
 
     Massart's inequality (1990), 2 * exp(-2 * n * D^2): it holds for every n, and for small values it is exact to the
     first term of Kolmogorov's series.
@@ -77,25 +78,25 @@ def uniformity_test(values: Array) -> float:
 
 
 def bins_test(values: Array) -> float:
-    """p-value of the G-test that values [n] are uniform in [0, 1), in up to 1024 bins of equal width."""
-    num_bins = int(min(MOST_BINS, len(values) // SMALLEST_EXPECTED))
+    """Return the p-value of the G-test that values [n] are uniform in [0, 1), in up to 1024 bins of equal width."""
+    num_bins = int(min(MAX_BINS, len(values) // MIN_EXPECTED))
     if num_bins < 2:
         return 1.0
     return g_test(binned(values, num_bins), np.full(num_bins, 1 / num_bins))
 
 
 def binned(values: Array, num_bins: int) -> Array:
-    """How many of the values in [0, 1] lie in each of `num_bins` bins of equal width: int64 [num_bins]."""
+    """Count the values in [0, 1] in each of `num_bins` bins of equal width: int64 [num_bins]."""
     return np.bincount(bin_of(values, num_bins), minlength=num_bins)
 
 
 def bin_of(values: Array, num_bins: int) -> Array:
-    """The bin of each value in [0, 1]."""
+    """Return the bin of each value in [0, 1]."""
     return np.minimum((values * num_bins).astype(np.int64), num_bins - 1)
 
 
 def randomised_pit(draws: Array, probabilities: Array, order: Array | None = None) -> Array:
-    """Draws of a discrete distribution as numbers that are uniform in [0, 1] if it is theirs: float64 [n].
+    """Map draws to numbers that are uniform in [0, 1] if the draws come from the distribution: float64 [n].
 
     The randomised probability integral transform (Smith 1985): F(x - 1) + V * p(x), with V uniform. V comes from a
     generator with a fixed key, so that the same draws give the same numbers.
@@ -105,12 +106,12 @@ def randomised_pit(draws: Array, probabilities: Array, order: Array | None = Non
     """
     shared = probabilities.ndim == 1
     if order is None:
-        places = draws
+        columns = draws
     else:
         probabilities = np.take_along_axis(probabilities, order, axis=-1)
         inverse = np.argsort(order, axis=-1)
-        places = inverse[draws] if shared else inverse[np.arange(len(draws)), draws]
-    at = places if shared else (np.arange(len(draws)), places)
+        columns = inverse[draws] if shared else inverse[np.arange(len(draws)), draws]
+    at = columns if shared else (np.arange(len(draws)), columns)
     within = np.random.Generator(np.random.Philox(key=_KEY)).random(len(draws))
     cumulative = np.cumsum(probabilities, axis=-1)
     total = cumulative[-1] if shared else cumulative[:, -1]
@@ -118,64 +119,34 @@ def randomised_pit(draws: Array, probabilities: Array, order: Array | None = Non
 
 
 def holm(p_values: Mapping[str, float], alpha: float) -> list[str]:
-    """The hypotheses that fall when all are tested together at the family-wise error rate alpha (Holm 1979)."""
-    fallen = []
-    for place, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
-        if p_values[name] > alpha / (len(p_values) - place):
+    """Return the hypotheses that are rejected at the family-wise error rate alpha (Holm 1979)."""
+    rejected = []
+    for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
+        if p_values[name] > alpha / (len(p_values) - rank):
             break
-        fallen.append(name)
-    return fallen
+        rejected.append(name)
+    return rejected
 
 
 def chi_square_survival(statistic: float, degrees: int) -> float:
-    """P(X >= statistic) for chi-square with `degrees` of freedom: the regularised upper incomplete gamma function.
+    """Return P(X >= statistic) for chi-square with `degrees` of freedom."""
+    from scipy.stats import chi2  # here, because importing it takes longer than everything else in this package
 
-    Q(a, x) with a = degrees / 2, x = statistic / 2: one minus the series of P below a + 1, Lentz's continued fraction
-    above (Press et al., "Numerical Recipes", section 6.2).
-    """
-    a, x = degrees / 2, statistic / 2
-    if x <= 0:
-        return 1.0
-    front = math.exp(a * math.log(x) - x - math.lgamma(a))
-    return 1 - front * _series(a, x) if x < a + 1 else front * _fraction(a, x)
-
-
-def _series(a: float, x: float) -> float:
-    term = total = 1 / a
-    k = a
-    while term > total * 1e-16:
-        k += 1
-        term *= x / k
-        total += term
-    return total
-
-
-def _fraction(a: float, x: float) -> float:
-    b = x + 1 - a
-    c, d = 1e300, 1 / b
-    value, change, i = d, 0.0, 0
-    while abs(change - 1) >= 1e-15:
-        i += 1
-        b += 2
-        d = 1 / (b - i * (i - a) * d)
-        c = b - i * (i - a) / c
-        change = c * d
-        value *= change
-    return value
+    return float(chi2.sf(statistic, degrees))
 
 
 def _pooled(counts: Array, expected: Array) -> tuple[Array, Array]:
-    """Observed and expected numbers of pooled cells; those that expect enough by themselves stay alone."""
+    """Return observed and expected counts of pooled cells. Cells that expect enough by themselves are not pooled."""
     order = np.argsort(expected, kind="stable")
     counts, expected = counts[order].astype(np.float64), expected[order]
-    num_small = int(np.searchsorted(expected, SMALLEST_EXPECTED))
+    num_small = int(np.searchsorted(expected, MIN_EXPECTED))
     cumulative = np.cumsum(expected[:num_small])
-    starts, place = [], 0
-    while place < num_small:
-        starts.append(place)
-        reached = (cumulative[place - 1] if place else 0.0) + SMALLEST_EXPECTED
-        place = int(np.searchsorted(cumulative, reached * (1 - 1e-12))) + 1
-    if starts and place > num_small:  # the last pool is not full: it goes to its larger neighbour
+    starts, index = [], 0
+    while index < num_small:
+        starts.append(index)
+        reached = (cumulative[index - 1] if index else 0.0) + MIN_EXPECTED
+        index = int(np.searchsorted(cumulative, reached * (1 - 1e-12))) + 1
+    if starts and index > num_small:  # the last pool is not full: add it to its larger neighbour
         joins_previous = num_small == len(expected) and len(starts) > 1
         starts = starts[:-1] if joins_previous else starts
         num_small += not joins_previous and num_small < len(expected)

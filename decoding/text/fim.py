@@ -44,7 +44,7 @@ _GAPS = re.compile(r"\{(prefix|suffix)\}")
 
 
 class FimPrompt(NamedTuple):
-    """What the model is fed, where in it the caller's prefix lies, and the ids that end a middle besides EOS."""
+    """A fill-in-the-middle prompt: its token ids, the caller's prefix in it, and ids that end a middle besides EOS."""
 
     token_ids: list[int]
     prefix: slice
@@ -53,11 +53,11 @@ class FimPrompt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FimFormat:
-    """How one model wants to be asked for a middle: a template, tokenised.
+    """The fill-in-the-middle template of a model, as token ids.
 
     before, between, after: the token ids around the two gaps.
-    suffix_first: whether the first gap is the suffix's.
-    end_token_ids: what ends a middle besides EOS.
+    suffix_first: True if the suffix comes before the prefix.
+    end_token_ids: ids that end a middle besides EOS.
     """
 
     tokenizer: Tokenizer
@@ -121,7 +121,7 @@ class FimFormat:
 
 
 def _markers(template: str) -> list[str]:
-    """What stands around the gaps of a template."""
+    """Return the texts around the gaps of a template."""
     return [text for text in _GAPS.split(template)[::2] if text]
 
 

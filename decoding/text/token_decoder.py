@@ -1,4 +1,4 @@
-"""What each token adds to the bytes of a text, derived from the `decoder` section of a tokenizer.json.
+"""Bytes that each token adds to a text, derived from the `decoder` section of a tokenizer.json.
 
 The section describes how a *list* of token texts becomes a string. A decoding loop needs the same thing token
 by token, in bytes (a token may hold a part of a character), so the section is compiled into steps that act on
@@ -78,7 +78,7 @@ class PieceRules:
         self._seen.add(kind)
 
     def _takes_each_alone(self, kind: str) -> bool:
-        """Whether a step at this place does with each token what it would do without the others."""
+        """Return True if a step at this index treats each token as it would without the others."""
         return not self._seen & _LOOKING_BACK and not (kind in _AT_ENDS and "ByteFallback" in self._seen)
 
     def _compile_looking_back(self, section: Mapping[str, Any]) -> None:
@@ -109,7 +109,7 @@ class PieceJoiner:
 
     @property
     def settled(self) -> bool:
-        """Whether a token's bytes no longer depend on the tokens before it."""
+        """Return True if a token's bytes no longer depend on the tokens before it."""
         looks_back = self._rules.drops_repeats or self._rules.word_end
         return self._previous is not None and not self._num_strip and not looks_back
 

@@ -129,11 +129,11 @@ class Tokenizer:
         return b"" if text is None else self.rules.piece(text, first=False)
 
     def is_special(self, token_id: int) -> bool:
-        """Whether the token has no bytes in text, such as BOS."""
+        """Return True if the token has no bytes in text, such as BOS."""
         return self._library.id_to_token(_checked(token_id)) in self._special
 
     def is_added(self, token_id: int) -> bool:
-        """Whether text that spells the token always becomes it, special or not: it stands outside the merges."""
+        """Return True for an added token: text that spells it always becomes it, special or not."""
         return _checked(token_id) in self._added
 
     def token_to_id(self, text: str) -> int | None:
@@ -161,7 +161,7 @@ class Tokenizer:
 
     @cached_property
     def _adds_space(self) -> bool:
-        """Whether the first word of a text gets a leading space that is not in the text."""
+        """Return True if the first word of a text gets a leading space that is not in the text."""
         return self._joined(self._library_ids("a"), False, at_start=False).startswith(b" ")
 
     def _encode_inside(self, text: str) -> list[int]:
@@ -195,7 +195,7 @@ class Tokenizer:
 
 
 def _wanted(flag: bool | None, token_id: int | None, present: list[int]) -> list[int]:
-    """What stands on one side of a text, given what tokenizer.json puts there."""
+    """Return the special tokens on one side of a text, given those that tokenizer.json adds there."""
     if flag is None or token_id is None:
         return present
     return [token_id] if flag else []

@@ -1,4 +1,4 @@
-"""What stands beside tokenizer.json: which tokens begin and end a text, and the chat templates.
+"""Files beside tokenizer.json: the tokens that begin and end a text, and the chat templates.
 
 Templates are programs (Jinja). They are read as text and never run.
 """

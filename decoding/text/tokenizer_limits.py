@@ -1,4 +1,4 @@
-"""How much the sections of a tokenizer.json can do: they are programs of a kind; a few lines can ask for terabytes."""
+"""Limits on the sections of a tokenizer.json, which are small programs: a few lines can ask for terabytes."""
 
 from __future__ import annotations
 

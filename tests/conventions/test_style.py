@@ -1,4 +1,4 @@
-"""Rules of the house that a machine can check."""
+"""Conventions that a machine can check."""
 
 import ast
 import re
@@ -31,7 +31,7 @@ PUBLIC_NAMES = [
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def test_the_public_face():
+def test_the_public_names():
     """These names, no more and no fewer; a new one is a decision, and all of them fit one screen."""
     assert decoding.__all__ == PUBLIC_NAMES
     assert all(hasattr(decoding, name) for name in PUBLIC_NAMES)

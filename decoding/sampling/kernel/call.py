@@ -19,7 +19,7 @@ from decoding.sampling.output import SamplerOutput
 from decoding.sampling.stages import STAGE_NAMES
 
 MIN_LOGITS_A_THREAD = 2**19
-"""Fewer than this are done before another thread has woken up."""
+"""Fewer than this are done before another thread wakes up."""
 
 _DTYPES = {FLOAT32: lib.DECODING_FLOAT32, FLOAT16: lib.DECODING_FLOAT16, BFLOAT16: lib.DECODING_BFLOAT16}
 
@@ -72,7 +72,7 @@ class Call:
         return kept
 
     def sample(self) -> bool:
-        """Draw (or take the forced token) and report, for every row; whether all rows succeeded."""
+        """Draw (or take the forced token) and report, for every row. Return True if all rows succeeded."""
         status = lib.decoding_sample(self._batch)
         return status == _OK or (self._goes_on(status) and self.sample())
 
@@ -82,7 +82,7 @@ class Call:
         return status == _OK or (self._goes_on(status) and self.probabilities(out))
 
     def _goes_on(self, status: int) -> bool:
-        """Whether to call again, with the room that it takes; if not, some row has failed."""
+        """Return True if the call must be repeated with its larger workspace; otherwise a row has failed."""
         if status == lib.DECODING_SMALL_WORKSPACE:
             self._grow(max(row.num_history + row.num_bias + row.num_context for row in self._structs))
         elif status != lib.DECODING_ROW_FAILED:
@@ -90,7 +90,7 @@ class Call:
         return bool(status == lib.DECODING_SMALL_WORKSPACE)
 
     def _grow(self, max_edits: int) -> None:
-        """A workspace for rows of so many edits, and for as many again: histories grow."""
+        """Allocate a workspace for twice as many edits, because histories grow."""
         batch = self._batch
         batch.workspace_size = lib.decoding_workspace_size(batch.vocab_size, 2 * max_edits + 64)
         self._workspace = _from_buffer("char[]", np.empty(batch.workspace_size, np.uint8), True)
@@ -155,7 +155,7 @@ class Kernel:
         return out, output
 
     def prepare(self, matrix: NDArray[Any], rows: Sequence[KernelRow]) -> Call:
-        """A call with everything in place, for benchmarks: it may be run again and again, always into `output`."""
+        """Return a call that is ready to run, for benchmarks. It may be run repeatedly, always into `output`."""
         call = Call(self._constants)
         structs, call.output = _laid_out(rows)
         call.kept = call.fill(matrix, structs, call.output), rows
@@ -189,7 +189,7 @@ class Kernel:
         output: SamplerOutput,
         out: NDArray[np.float64] | None = None,
     ) -> bool:
-        """One call into C: to draw, or, with `out`, for the probabilities; whether all rows succeeded."""
+        """Call C once, to draw or, with `out`, for the probabilities. Return True if all rows succeeded."""
         try:
             call = self._pool.pop()
         except IndexError:
@@ -202,7 +202,7 @@ class Kernel:
 
 
 def _laid_out(rows: Sequence[KernelRow]) -> tuple[list[Any], SamplerOutput]:
-    """The rows as C reads them, and room for what they ask for."""
+    """Return the rows as C reads them, and an output with room for their reports."""
     structs, num_top, num_modes = [], 0, 1
     for row in rows:
         structs.append(row.struct)
@@ -212,7 +212,7 @@ def _laid_out(rows: Sequence[KernelRow]) -> tuple[list[Any], SamplerOutput]:
 
 
 def _failures(output: SamplerOutput) -> dict[int, LogitsError]:
-    """Why rows failed, by row."""
+    """Return the errors of the rows that failed, by row."""
     records = output.records
     return {row: _error(row, records[row]) for row in np.flatnonzero(records["status"]).tolist()}
 
@@ -223,5 +223,5 @@ def _error(row: int, record: np.void) -> LogitsError:
         return NonFiniteLogitsError(row, int(record["bad_token_id"]), stage)
     if status == lib.DECODING_EMPTY:
         return EmptySupportError(row, stage)
-    # The state checks ids before the call; an array that changed behind its back ends here.
+    # the state checks ids before the call, so an array has changed since
     raise KernelError(f"row {row}, stage {stage}: {status_message(status)}: {record['bad_token_id']}")

@@ -11,7 +11,7 @@ import numpy as np
 from decoding.errors import ParameterError
 from decoding.testing.assertions.distribution import ALPHA, checked_draws
 from decoding.testing.statistics import (
-    SMALLEST_EXPECTED,
+    MIN_EXPECTED,
     Array,
     bin_of,
     bins_test,
@@ -21,7 +21,7 @@ from decoding.testing.statistics import (
     uniformity_test,
 )
 
-MOST_BINS = 16
+MAX_BINS = 16
 
 
 def assert_independent(draws: Any, probabilities: Any, *, lags: Sequence[int] = (1,), alpha: float = ALPHA) -> None:
@@ -77,7 +77,7 @@ def _pairs(values: Array, lag: int) -> tuple[Array, Array]:
 
 
 def _square_test(first: Array, second: Array) -> float:
-    bins = int(min(MOST_BINS, math.isqrt(int(len(first) / SMALLEST_EXPECTED))))
+    bins = int(min(MAX_BINS, math.isqrt(int(len(first) / MIN_EXPECTED))))
     if bins < 2:
         raise ParameterError.single("draws", len(first), "must make at least 80 pairs")
     cells = bin_of(first, bins) * bins + bin_of(second, bins)

@@ -49,7 +49,7 @@ def assert_kernel_matches(sampler: Sampler, logits: Array, states: Sequence[Samp
 
 
 def reference_row(sampler: Sampler, logits: Array, state: SamplingState, *, index: int = 0) -> reference.Row:
-    """What the reference makes of one row of logits [vocab] in this state; raises its LogitsError."""
+    """Run the reference on one row of logits [vocab] in this state. Raise its LogitsError."""
     row = reference.Row(
         logits=as_float32(logits),
         params=state.params,

@@ -1,4 +1,4 @@
-"""What a sampler or a server reports beside its tokens: log-probabilities, and the order of best_of."""
+"""Assertions about log-probabilities and the order of best_of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What samplers and servers are given, as Hypothesis strategies.
+"""Inputs of samplers and servers, as Hypothesis strategies.
 
 * rows: `logits_rows`, `logits_batches`, `token_ids`, `bitmasks`, `vocab_sizes`;
 * problems: `sampling_params`, `sampling_states`, `sampling_problems`; `invalid_sampling_params` with the reasons;

@@ -1,0 +1,48 @@
+"""No circle between Python modules, counting imports inside functions and those for type checkers only."""
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+
+import pytest
+
+
+def module_name(path):
+    """Return "decoding.engine.engine" for "engine/engine.py"; a package has its own name."""
+    parts = ["decoding", *path.removesuffix(".py").split("/")]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(tree, modules):
+    """Return the modules among `modules` that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= submodules if submodules <= modules else {node.module, *submodules}
+    return names & modules
+
+
+def graph_of(trees):
+    """Return {module: modules that it imports}."""
+    modules = {module_name(path) for path in trees}
+    return {module_name(path): imports_of(tree, modules) - {module_name(path)} for path, tree in trees.items()}
+
+
+def test_no_module_imports_itself_by_way_of_others(trees):
+    """The modules have an order in which each imports only earlier ones."""
+    try:
+        order = list(TopologicalSorter(graph_of(trees)).static_order())
+    except CycleError as error:
+        pytest.fail(f"circle: {' <- '.join(error.args[1])}")
+    assert len(order) == len(trees)
+
+
+def test_a_circle_is_found():
+    """A circle through an import inside a function is one, too."""
+    sources = {"a.py": "import decoding.b", "b.py": "def f():\n    from decoding import a", "c.py": "import numpy"}
+    graph = graph_of({path: ast.parse(source) for path, source in sources.items()})
+    assert graph == {"decoding.a": {"decoding.b"}, "decoding.b": {"decoding.a"}, "decoding.c": set()}
+    with pytest.raises(CycleError):
+        TopologicalSorter(graph).prepare()
