@@ -6,9 +6,10 @@ import hashlib
 import json
 import operator
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,23 @@ class Tokenizer:
     vocabulary).
     """
 
-    def __init__(self, raw: bytes, config: TokenizerConfig) -> None:
-        """From the bytes of a tokenizer.json; TokenizerError where it is broken."""
+    def __init__(
+        self,
+        raw: bytes,
+        config: TokenizerConfig,
+        silent: Collection[str] = (),
+        cut: Callable[[str], list[str]] | None = None,
+    ) -> None:
+        """Read the bytes of a tokenizer.json.
+
+        silent: tokens that have no bytes, though a text that spells them does not become them.
+        cut: a function that cuts a normalised text into tokens, in place of the pre-tokenizer.
+
+        Raises TokenizerError if the file breaks a rule.
+        """
         self._library = _parse(raw)
+        if cut is not None:
+            self._library.pre_tokenizer = tokenizers.pre_tokenizers.PreTokenizer.custom(_Cutter(cut))
         vocabulary = self._library.get_vocab(with_added_tokens=True)
         self.vocab_size = 1 + max(vocabulary.values(), default=-1)
         if not 0 < self.vocab_size <= _MAX_TOKEN_ID + 1:
@@ -57,7 +72,7 @@ class Tokenizer:
         self._largest_id = self.vocab_size - 1 - (vocabulary.get(_IMAGE) == self.vocab_size - 1)
         self._longest = max(map(len, vocabulary))
         self._added = self._library.get_added_tokens_decoder()
-        self._special = frozenset(token.content for token in self._added.values() if token.special)
+        self._special = frozenset(token.content for token in self._added.values() if token.special).union(silent)
         self._check_bounds()
         self.rules = PieceRules(self._section("decoder"))
         self.bos_token_id, self.eos_token_id = map(self._id_or_none, (config.bos_token, config.eos_token))
@@ -192,6 +207,21 @@ class Tokenizer:
 
     def _id_or_none(self, text: str | None) -> int | None:
         return None if text is None else self.token_to_id(text)
+
+
+class _Cutter:
+    """A pre-tokenizer of the library that cuts texts with a function."""
+
+    def __init__(self, cut: Callable[[str], list[str]]) -> None:
+        self._cut = cut
+
+    def pre_tokenize(self, text: tokenizers.PreTokenizedString) -> None:
+        """Cut each part of the text that is no token yet."""
+        text.split(self._pieces)
+
+    def _pieces(self, index: int, text: tokenizers.NormalizedString) -> list[tokenizers.NormalizedString]:
+        ends = accumulate(map(len, self._cut(str(text))), initial=0)
+        return [piece for begin, end in pairwise(ends) if (piece := text[begin:end]) is not None]
 
 
 def _wanted(flag: bool | None, token_id: int | None, present: list[int]) -> list[int]:
