@@ -12,8 +12,8 @@ from typing import Any
 
 from decoding.errors import TokenizerError, shown
 from decoding.text.gguf_splits import PreTokenizer, pre_tokenizer
-from decoding.text.gguf_spm import ScoreMerger
 from decoding.text.gguf_vocab import PREFIX, GGUFVocabulary, TokenKind, flag, numbers, strings
+from decoding.text.score_merger import ScoreMerger
 from decoding.text.tokenizer import Tokenizer
 from decoding.text.tokenizer_config import TokenizerConfig
 
@@ -31,14 +31,13 @@ def read_tokenizer(metadata: Mapping[str, Any], vocab_size: int | None = None) -
     vocabulary = GGUFVocabulary.read(metadata, vocab_size)
     if vocabulary is None:
         return None
-    silent = {text for text, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True) if kind == TokenKind.UNUSED}
     if vocabulary.kind == "llama":
-        scores = _scores(metadata, vocabulary.tokens)
-        document, merger = _sentencepiece(metadata, vocabulary), ScoreMerger(scores)
-        return Tokenizer(_encoded(document), _config(metadata, vocabulary, add_bos=True), silent, merger.pieces)
+        merger = ScoreMerger(_scores(metadata, vocabulary.tokens))
+        document, config = _sentencepiece(metadata, vocabulary), _config(metadata, vocabulary, add_bos=True)
+        return Tokenizer(_encoded(document), config, _exact(vocabulary), merger)
     rules = pre_tokenizer(metadata.get(f"{PREFIX}pre", "default"))
-    document = _byte_level(metadata, vocabulary, rules)
-    return Tokenizer(_encoded(document), _config(metadata, vocabulary, add_bos=rules.add_bos), silent)
+    document, config = _byte_level(metadata, vocabulary, rules), _config(metadata, vocabulary, add_bos=rules.add_bos)
+    return Tokenizer(_encoded(document), config, _exact(vocabulary))
 
 
 def _encoded(document: Mapping[str, Any]) -> bytes:
@@ -58,6 +57,17 @@ def _config(metadata: Mapping[str, Any], vocabulary: GGUFVocabulary, *, add_bos:
             "chat_template": _templates(metadata),
         }
     )
+
+
+def _exact(vocabulary: GGUFVocabulary) -> dict[str, bytes]:
+    """Return the bytes of tokens that are not spelled in the vocabulary's alphabet: unused ones have none."""
+    exact = {}
+    for text, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True):
+        if kind == TokenKind.UNUSED:
+            exact[text] = b""
+        elif vocabulary.kind == "gpt2" and kind in _WHOLE_TOKENS:  # in which an é may stand for one byte
+            exact[text] = text.encode()
+    return exact
 
 
 def _templates(metadata: Mapping[str, Any]) -> list[dict[str, str]]:

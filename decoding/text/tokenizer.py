@@ -6,7 +6,7 @@ import hashlib
 import json
 import operator
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -19,6 +19,7 @@ from decoding.errors import ContextLengthError, ParameterError, PromptError, Tok
 from decoding.json_file import check_num_values, read_regular_file
 from decoding.text.bounds import check_growth, check_template
 from decoding.text.pieces import PieceJoiner, PieceRules
+from decoding.text.score_merger import ScoreMerger
 from decoding.text.tokenizer_config import TokenizerConfig
 
 _MAX_TOKEN_ID = 2**31 - 1
@@ -52,19 +53,20 @@ class Tokenizer:
         self,
         raw: bytes,
         config: TokenizerConfig,
-        silent: Collection[str] = (),
-        cut: Callable[[str], list[str]] | None = None,
+        exact: Mapping[str, bytes] | None = None,
+        merger: ScoreMerger | None = None,
     ) -> None:
         """Read the bytes of a tokenizer.json.
 
-        silent: tokens that have no bytes, though a text that spells them does not become them.
-        cut: a function that cuts a normalised text into tokens, in place of the pre-tokenizer.
+        exact: bytes of tokens that do not follow from the decoder, by the tokens' texts.
+        merger: cuts a normalised text into tokens, in place of the pre-tokenizer and the merges.
 
         Raises TokenizerError if the file breaks a rule.
         """
         self._library = _parse(raw)
-        if cut is not None:
-            self._library.pre_tokenizer = tokenizers.pre_tokenizers.PreTokenizer.custom(_Cutter(cut))
+        if merger is not None:
+            self._library.pre_tokenizer = tokenizers.pre_tokenizers.PreTokenizer.custom(_Cutter(merger))
+            raw += merger.state  # decides the ids as well
         vocabulary = self._library.get_vocab(with_added_tokens=True)
         self.vocab_size = 1 + max(vocabulary.values(), default=-1)
         if not 0 < self.vocab_size <= _MAX_TOKEN_ID + 1:
@@ -72,9 +74,9 @@ class Tokenizer:
         self._largest_id = self.vocab_size - 1 - (vocabulary.get(_IMAGE) == self.vocab_size - 1)
         self._longest = max(map(len, vocabulary))
         self._added = self._library.get_added_tokens_decoder()
-        self._special = frozenset(token.content for token in self._added.values() if token.special).union(silent)
+        self._special = frozenset(token.content for token in self._added.values() if token.special)
         self._check_bounds()
-        self.rules = PieceRules(self._section("decoder"))
+        self.rules = PieceRules(self._section("decoder"), exact)
         self.bos_token_id, self.eos_token_id = map(self._id_or_none, (config.bos_token, config.eos_token))
         self.chat_templates = config.chat_templates
         self.chat_template = config.chat_templates.get("default")
@@ -210,17 +212,17 @@ class Tokenizer:
 
 
 class _Cutter:
-    """A pre-tokenizer of the library that cuts texts with a function."""
+    """A pre-tokenizer of the library that leaves the work to a merger."""
 
-    def __init__(self, cut: Callable[[str], list[str]]) -> None:
-        self._cut = cut
+    def __init__(self, merger: ScoreMerger) -> None:
+        self._merger = merger
 
     def pre_tokenize(self, text: tokenizers.PreTokenizedString) -> None:
         """Cut each part of the text that is no token yet."""
         text.split(self._pieces)
 
     def _pieces(self, index: int, text: tokenizers.NormalizedString) -> list[tokenizers.NormalizedString]:
-        ends = accumulate(map(len, self._cut(str(text))), initial=0)
+        ends = accumulate(map(len, self._merger.pieces(str(text))), initial=0)
         return [piece for begin, end in pairwise(ends) if (piece := text[begin:end]) is not None]
 
 

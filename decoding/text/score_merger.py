@@ -20,9 +20,11 @@ class ScoreMerger:
     """Cuts a text, whose spaces are "▁" already, into tokens and single characters that are none.
 
     scores: of every token, by its text.
+    state: bytes that differ for other tokens or scores.
     """
 
     def __init__(self, scores: Mapping[str, float]) -> None:
+        self.state = repr(scores).encode()
         self._scores = scores
         self._words = _word_pattern(scores)
         self._cache: dict[str, list[str]] = {}
