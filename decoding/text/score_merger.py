@@ -8,6 +8,7 @@ token can be made in several ways.
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Iterable, Mapping
 from heapq import heapify, heappop, heappush
 
@@ -20,11 +21,11 @@ class ScoreMerger:
     """Cuts a text, whose spaces are "▁" already, into tokens and single characters that are none.
 
     scores: of every token, by its text.
-    state: bytes that differ for other tokens or scores.
+    state: the scores as bytes, in the order of the mapping.
     """
 
     def __init__(self, scores: Mapping[str, float]) -> None:
-        self.state = repr(scores).encode()
+        self.state = array("d", scores.values()).tobytes()
         self._scores = scores
         self._words = _word_pattern(scores)
         self._cache: dict[str, list[str]] = {}
