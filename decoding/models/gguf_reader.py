@@ -26,7 +26,7 @@ Value: TypeAlias = "int | float | bool | str | NDArray[Any] | list[str]"
 
 _MAX_METADATA = 1 << 26  # bytes before the tensors; the largest known have 16 million
 _MAX_KEYS = 1 << 14  # a file has about 40
-_MAX_STRINGS = 1 << 21  # in all arrays; a vocabulary of 262,144 tokens has 0.8 million, merges included
+_MAX_STRINGS = 3 << 18  # in all arrays; the largest vocabulary that we know of has 777,050, merges included
 _MAX_TENSORS = 1 << 16
 _MAX_KEY = (1 << 16) - 1  # bytes; the format's own rule, as is the next
 _MAX_NAME = 64
@@ -67,7 +67,7 @@ class TensorInfo(NamedTuple):
 class Metadata(Mapping[str, Value]):
     """The key-value pairs of a file: numbers, booleans and strings; arrays as numpy arrays or lists of strings.
 
-    Arrays of strings are decoded when they are asked for.
+    Arrays of strings are decoded each time they are asked for: they would take far more memory than in the file.
     """
 
     def __init__(self, path: Path, values: Mapping[str, Value | _Strings]) -> None:
@@ -78,7 +78,7 @@ class Metadata(Mapping[str, Value]):
         """Return the value; CheckpointError if it is an array with a string that is no UTF-8."""
         value = self._values[key]
         if isinstance(value, _Strings):
-            value = self._values[key] = value.decode(self.path, key)
+            return value.decode(self.path, key)
         return value
 
     def __iter__(self) -> Iterator[str]:

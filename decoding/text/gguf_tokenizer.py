@@ -12,14 +12,22 @@ from typing import Any
 
 from decoding.errors import TokenizerError, shown
 from decoding.text.gguf_splits import PreTokenizer, pre_tokenizer
-from decoding.text.gguf_vocab import PREFIX, GGUFVocabulary, TokenKind, flag, numbers, strings
+from decoding.text.gguf_vocab import (
+    PREFIX,
+    WHOLE_KINDS,
+    GGUFVocabulary,
+    TokenKind,
+    check_length,
+    flag,
+    numbers,
+    strings,
+)
 from decoding.text.score_merger import ScoreMerger
 from decoding.text.tokenizer import Tokenizer
 from decoding.text.tokenizer_config import TokenizerConfig
 
 _TEMPLATE = "tokenizer.chat_template"
 _SPACE = "▁"
-_WHOLE_TOKENS = (TokenKind.CONTROL, TokenKind.USER_DEFINED, TokenKind.UNKNOWN)  # found in a text before all else
 _KEEPING_BLANKS = ("<unk>", "<s>", "<|endoftext|>")  # Phi-3's special tokens that leave blanks after them alone
 
 
@@ -65,15 +73,16 @@ def _exact(vocabulary: GGUFVocabulary) -> dict[str, bytes]:
     for text, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True):
         if kind == TokenKind.UNUSED:
             exact[text] = b""
-        elif vocabulary.kind == "gpt2" and kind in _WHOLE_TOKENS:  # in which an é may stand for one byte
+        elif vocabulary.kind == "gpt2" and kind in WHOLE_KINDS:  # in which an é may stand for one byte
             exact[text] = text.encode()
     return exact
 
 
 def _templates(metadata: Mapping[str, Any]) -> list[dict[str, str]]:
     found = []
-    for key, value in metadata.items():
+    for key in metadata:
         if key == _TEMPLATE or key.startswith(f"{_TEMPLATE}."):
+            value = metadata[key]
             if not isinstance(value, str):
                 raise TokenizerError(f"{key}={shown(value)}: must be a string")
             found.append({"name": key[len(_TEMPLATE) + 1 :] or "default", "template": value})
@@ -100,7 +109,7 @@ def _document(vocabulary: GGUFVocabulary, model: dict[str, Any], keeps_blanks: b
                 "special": kind != TokenKind.USER_DEFINED,
             }
             for (text, token_id), kind in zip(ids.items(), vocabulary.kinds, strict=True)
-            if kind in _WHOLE_TOKENS
+            if kind in WHOLE_KINDS
         ],
         "model": bpe | model | {"vocab": ids},
     }
@@ -158,20 +167,20 @@ def _is_phi3(metadata: Mapping[str, Any]) -> bool:
     return "phi-3" in name or "phi3" in name
 
 
-def _merges(lines: Sequence[str], tokens: Sequence[str]) -> list[tuple[str, str]]:
+def _merges(lines: Sequence[str], tokens: Sequence[str]) -> list[str]:
     """Return the merges, each once, that make a token out of two."""
-    known, merges = set(tokens), dict[tuple[str, str], None]()
-    for index, line in enumerate(lines):
-        cut = line.find(" ", 1)
-        first, second = line[:cut], line[cut + 1 :]
-        if cut < 0 or not second:
+    check_length("merges", lines)
+    known, merges = set(tokens), list(dict.fromkeys(lines))
+    for line in merges:
+        first, _, second = line.partition(" ")
+        if not first or not second or " " in second:
             rule = "must be two tokens with a space between them"
-            raise TokenizerError(f"{PREFIX}merges[{index}]={shown(line)}: {rule}")
-        if first not in known or second not in known or first + second not in known:
+        elif first not in known or second not in known or first + second not in known:
             rule = "must be two tokens that make a third one"
-            raise TokenizerError(f"{PREFIX}merges[{index}]={shown(line)}: {rule}")
-        merges[first, second] = None
-    return list(merges)
+        else:
+            continue
+        raise TokenizerError(f"{PREFIX}merges[{lines.index(line)}]={shown(line)}: {rule}")
+    return merges
 
 
 def _scores(metadata: Mapping[str, Any], tokens: Sequence[str]) -> dict[str, float]:

@@ -17,8 +17,10 @@ from decoding.errors import TokenizerError, shown
 PREFIX = "tokenizer.ggml."
 KINDS = ("gpt2", "llama")
 
-_MAX_TOKENS = 1 << 19  # the largest we know of has 262,144
+_MAX_TOKENS = 5 << 16  # the largest we know of has 262,144
 _MAX_TOKEN = 1 << 12  # characters
+_MAX_CHARACTERS = 1 << 23  # of all tokens, and of all merges; the largest vocabularies have 2 million
+_MAX_WHOLE = 1 << 16  # tokens that are looked for in every text; Gemma 3 has 6,415
 _MAX_ID = 2**31 - 1
 
 _END_IDS = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
@@ -54,6 +56,10 @@ class TokenKind(IntEnum):
     USER_DEFINED = 4
     UNUSED = 5
     BYTE = 6
+
+
+WHOLE_KINDS = (TokenKind.CONTROL, TokenKind.USER_DEFINED, TokenKind.UNKNOWN)
+"""Kinds of tokens that are looked for in a text before all else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,9 @@ class GGUFVocabulary:
         for text, kind_then in _exceptions(ids).items():
             kinds[ids[text]] = kind_then
             ends.discard(ids[text])
+        if (whole := sum(map(kinds.count, WHOLE_KINDS))) > _MAX_WHOLE:
+            rule = f"must be at most {_MAX_WHOLE:,}"
+            raise TokenizerError(f"{PREFIX}token_type has {whole:,} special and user-defined tokens: {rule}")
         return cls(kind, tokens, kinds, special, tuple(sorted(ends)))
 
 
@@ -122,6 +131,13 @@ def strings(metadata: Mapping[str, Any], name: str) -> list[str]:
     return values
 
 
+def check_length(name: str, texts: Sequence[str]) -> None:
+    """Raise TokenizerError if the strings of an array have very many characters together."""
+    length = sum(map(len, texts))
+    if length > _MAX_CHARACTERS:
+        raise TokenizerError(f"{PREFIX}{name} has {length:,} characters: must have at most {_MAX_CHARACTERS:,}")
+
+
 def flag(metadata: Mapping[str, Any], name: str, default: bool) -> bool:
     """Return the boolean `tokenizer.ggml.<name>`, or the default if the metadata have none."""
     value = metadata.get(PREFIX + name, default)
@@ -139,6 +155,7 @@ def _tokens(metadata: Mapping[str, Any], vocab_size: int | None) -> list[str]:
         rule = f"must be as many as the model's vocab_size={vocab_size:,}"
         raise TokenizerError(f"{PREFIX}tokens has {len(tokens):,} tokens: {rule}")
     texts = [text or f"[EMPTY_{token_id}]" for token_id, text in enumerate(tokens)]
+    check_length("tokens", texts)
     longest = max(texts, key=len)
     if len(longest) > _MAX_TOKEN:
         token_id = texts.index(longest)
