@@ -105,10 +105,10 @@ def _sizes(file: _File) -> dict[str, Any]:
     keys, shapes = file.keys, file.shapes
     hidden, heads = keys.integer("embedding_length"), _uniform(keys, "attention.head_count")
     kv_heads = _uniform(keys, "attention.head_count_kv", heads)
-    if heads % kv_heads:
-        raise keys.error("attention.head_count_kv", f"must divide head_count={heads}")
     if hidden % heads and not keys.says("attention.key_length"):
         raise keys.error("embedding_length", f"must be a multiple of head_count={heads}")
+    if heads % kv_heads:
+        raise keys.error("attention.head_count_kv", f"must divide head_count={heads}")
     head_dim = keys.integer("attention.key_length", max(1, hidden // heads), most=_MAX_HEAD_DIM)
     if keys.integer("attention.value_length", head_dim) != head_dim:
         raise keys.unsupported("attention.value_length", f"only key_length={head_dim} is implemented")

@@ -57,7 +57,8 @@ def read_theta(file: ConfigFile, key: str, default: float) -> float:
 
 def _refuse_unsupported(file: ConfigFile) -> None:
     """Read the keys that only say how a model was trained, and refuse what would change the angles."""
-    file.get("rope.scaling.finetuned")
+    for key in ("rope.scaling.finetuned", "rope.scaling.original_context_length"):
+        file.get(key)
     for key, neutral in (("rope.scaling.yarn_log_multiplier", 0.0), ("rope.scaling.alpha", 0.0)):
         if file.real(key, neutral) != neutral:
             raise file.unsupported(key, f"only {neutral:g} is implemented")
