@@ -46,6 +46,8 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
 }
 """Keys that would matter to some network, with the values that change nothing."""
 
+_OF_IMAGES = ("vision.", "mm.")  # how keys begin that are about images, which are not read
+
 _IDLE = ("tensor_data_layout", "pooling_type")
 """Keys that change nothing, whatever they say: a remark on the converter, and what embeddings are made of."""
 
@@ -91,7 +93,7 @@ def _keys(metadata: Metadata, architecture: str) -> ConfigFile:
     prefix = f"{architecture}."
     values: dict[str, Any] = {}
     for key in metadata:
-        if key.startswith(prefix):
+        if key.startswith(prefix) and not key.removeprefix(prefix).startswith(_OF_IMAGES):
             value = metadata[key]
             if isinstance(value, (np.ndarray, list)) and len(value) > _MAX_LIST:
                 rule = f"has {len(value):,} values; must have at most {_MAX_LIST:,}"
@@ -242,7 +244,8 @@ def _gemma(model_type: str) -> Callable[[_File, Mapping[str, Any]], dict[str, An
             scale = _gemma_scale(_num_layers(keys), sizes, 46 if model_type == "gemma2" else 62)
             windows = _windows(keys, 4096 if model_type == "gemma2" else 0, every=2 if model_type == "gemma2" else 6)
         if model_type == "gemma3_text":
-            near = Rope(theta=read_theta(keys, "rope.freq_base_swa", 10000.0), dim=head_dim)
+            key = "rope.local.freq_base" if keys.says("rope.local.freq_base") else "rope.freq_base_swa"
+            near = Rope(theta=read_theta(keys, key, 10000.0), dim=head_dim)
         return {
             "model_type": model_type,
             "max_position_embeddings": far.context(keys.integer("context_length")),

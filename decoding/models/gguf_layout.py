@@ -39,7 +39,9 @@ def layout(config: ModelConfig, names: Collection[str]) -> Layout:
 
     The tensors with factors of rotary embeddings belong to the config; they are not looked at again.
     """
-    has_rope = any(layer.rope for layer in config.layers)
+    harmless = [re.escape(name) for name in ROPE_TENSORS if any(layer.rope for layer in config.layers)]
+    if config.model_type == "gemma3_text":
+        harmless.append(r"(v|mm)\..*")  # what sees images
     return Layout(
         prefixes=("",),
         embedding=EMBEDDING,
@@ -47,7 +49,7 @@ def layout(config: ModelConfig, names: Collection[str]) -> Layout:
         norm=_norm(config, "output_norm"),
         heads=(HEAD,),
         positions=POSITIONS if config.model_type == "gpt2" else None,
-        harmless=re.compile("|".join(map(re.escape, ROPE_TENSORS)) if has_rope else r"(?!)"),
+        harmless=re.compile(f"^({'|'.join(harmless)})$"),
     )
 
 

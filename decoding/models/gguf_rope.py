@@ -37,7 +37,8 @@ def read_rope(file: ConfigFile, factors: Factors, head_dim: int, *, partial: boo
     file: the keys under the architecture's prefix. partial: whether the architecture can turn a part of each head.
     Raises CheckpointError for a value out of range, UnsupportedModelError for what is not implemented.
     """
-    theta = read_theta(file, "rope.freq_base", 10000.0)
+    key = "rope.global.freq_base" if file.says("rope.global.freq_base") else "rope.freq_base"  # Ollama's name first
+    theta = read_theta(file, key, 10000.0)
     dim = file.integer("rope.dimension_count", head_dim, most=head_dim)
     if dim != head_dim and not partial:
         raise file.unsupported("rope.dimension_count", f"only head_dim={head_dim} is implemented for this architecture")

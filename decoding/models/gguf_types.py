@@ -203,7 +203,8 @@ TENSOR_TYPES = {
 
 _OTHER_NAMES = (
     "9=Q8_1 10=Q2_K 11=Q3_K 15=Q8_K 16=IQ2_XXS 17=IQ2_XS 18=IQ3_XXS 19=IQ1_S 20=IQ4_NL 21=IQ3_S 22=IQ2_S 23=IQ4_XS"
-    " 24=I8 25=I16 26=I32 27=I64 28=F64 29=IQ1_M 34=TQ1_0 35=TQ2_0 39=MXFP4 40=NVFP4 41=Q1_0 42=Q2_0"
+    " 24=I8 25=I16 26=I32 27=I64 28=F64 29=IQ1_M 31=Q4_0_4_4 32=Q4_0_4_8 33=Q4_0_8_8"
+    " 34=TQ1_0 35=TQ2_0 39=MXFP4 40=NVFP4 41=Q1_0 42=Q2_0"
 )
 OTHER_TYPES = {int(number): name for number, name in (pair.split("=") for pair in _OTHER_NAMES.split())}
 """The names of types that are not implemented, by their code, for error messages."""

@@ -21,7 +21,7 @@ _MAX_TOKENS = 5 << 16  # the largest we know of has 262,144
 _MAX_TOKEN = 1 << 12  # characters
 _MAX_CHARACTERS = 1 << 23  # of all tokens, and of all merges; the largest vocabularies have 2 million
 _MAX_WHOLE = 1 << 16  # tokens that are looked for in every text; Gemma 3 has 6,415
-_MAX_ID = 2**31 - 1
+_NO_ID = 2**32 - 1  # llama.cpp's -1: there is no such token
 
 _END_IDS = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
 _END_TEXTS = (
@@ -183,7 +183,9 @@ def _given_ids(metadata: Mapping[str, Any], kind: str, count: int) -> dict[str, 
     for role in ("bos", "eos", "eot", "eom", "unknown", *_FIM_TEXTS):
         for name in (_OLD_NAMES.get(role, role), role):
             key = f"{PREFIX}{name}_token_id"
-            if key in metadata:
+            if metadata.get(key) == _NO_ID:
+                found.pop(role, None)
+            elif key in metadata:
                 found[role] = _checked_id(key, metadata[key], count)
     return found
 

@@ -26,12 +26,34 @@ RMS_EPS = {"olmo2": 1e-5, "phi3": 1e-5}
 GEMMA_LAST_CAP = {"gemma2": 30.0}
 
 
-def write(path: Path, config: Mapping[str, Any], tensors: Tensors, encode: Encode | None = None) -> None:
-    """Write one file; `encode` turns a matrix into the bytes of a type (float32 by default)."""
+def write(
+    path: Path,
+    config: Mapping[str, Any],
+    tensors: Tensors,
+    encode: Encode | None = None,
+    more: Callable[[gguf.GGUFWriter], None] | None = None,
+) -> None:
+    """Write the network as one file.
+
+    encode: turns a matrix into the bytes of a type (float32 by default). more: adds metadata.
+    """
+    write_converted(path, config, dict(converted(config, tensors)), encode, more)
+
+
+def write_converted(
+    path: Path,
+    config: Mapping[str, Any],
+    tensors: Tensors,
+    encode: Encode | None = None,
+    more: Callable[[gguf.GGUFWriter], None] | None = None,
+) -> None:
+    """Write tensors that have GGUF's names and orders already."""
     writer = gguf.GGUFWriter(path, ARCHITECTURES.get(config["model_type"], config["model_type"]))
     add_config(writer, config)
     add_vocabulary(writer, config["vocab_size"])
-    for name, values in converted(config, tensors):
+    if more is not None:
+        more(writer)
+    for name, values in tensors.items():
         if values.ndim == 2 and encode is not None:
             data, kind = encode(name, values)
             writer.add_tensor(name, data, raw_dtype=kind)

@@ -15,6 +15,7 @@ from decoding.errors import CheckpointError, UnsupportedModelError
 from decoding.models.config import ModelConfig
 from decoding.models.gguf import open_model
 from decoding.models.gguf_config import read_config
+from decoding.models.gguf_layout import layout
 from decoding.models.gguf_reader import Metadata
 from decoding.models.gguf_rope import FactorRope
 from decoding.models.rope import LinearRope, Llama3Rope, LongRope, Rope, YarnRope
@@ -108,6 +109,16 @@ def test_keys_that_change_nothing(changes: dict[str, Any]) -> None:
     """Keys whose values change nothing are accepted, and the config is that without them."""
     found = config_of(**changes)
     assert found == config_of()
+
+
+def test_keys_and_tensors_about_images(tmp_path: Path) -> None:
+    """A file of Gemma 3 may have what sees images with it; the text part is read, under Ollama's names, too."""
+    config = config_of("gemma3", block_count=6, attention__sliding_window=5, vision__block_count=27,
+                       mm__tokens_per_image=256, rope__local__freq_base=500.0, rope__global__freq_base=2e6)  # fmt: skip
+    assert [config.layers[index].rope.theta for index in (0, 5)] == [500.0, 2e6]
+    harmless = layout(config, SHAPES).harmless
+    assert harmless.search("v.blk.0.attn_q.weight")
+    assert not harmless.search("blk.v.0")
 
 
 def test_general_keys_are_not_looked_at(tmp_path: Path) -> None:

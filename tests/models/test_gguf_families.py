@@ -63,12 +63,12 @@ ONLY_OURS: dict[str, dict[str, Any]] = {
 def write(maker: Any, runs: Any, tmp_path: Path) -> Any:
     """Write a recipe in both layouts; return the paths of the folder and of the .gguf file, and the token ids."""
 
-    def write_both(name: str, changes: dict[str, Any], encode: Any = None) -> tuple[Path, Path, list[int]]:
+    def write_both(name: str, changes: dict[str, Any], more: Any = None) -> tuple[Path, Path, list[int]]:
         [recipe] = [recipe for recipe in maker.recipes() if recipe.name == name]
         recipe = maker.Recipe(name, recipe.config | changes)
         maker.write_checkpoint(tmp_path, recipe, {})
         tensors = maker.weights(recipe, runs.tensors(tmp_path).items())
-        CONVERTER.write(tmp_path / "model.gguf", recipe.config, tensors, encode)
+        CONVERTER.write(tmp_path / "model.gguf", recipe.config, tensors, more=more)
         maker.write_checkpoint(tmp_path, recipe, tensors)
         return tmp_path, tmp_path / "model.gguf", recipe.token_ids
 
@@ -112,6 +112,20 @@ def test_config_says_the_same(name: str, write: Any) -> None:
     assert (ours.bos_token_id, ours.eos_token_ids) == (1, (2,))
 
 
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gemma"])
+def test_fused_queries_keys_and_values(name: str, write: Any, maker: Any, runs: Any, tmp_path: Path) -> None:
+    """Queries, keys and values in one matrix are those of three."""
+    folder, path, ids = write(name, CASES[name])
+    [recipe] = [recipe for recipe in maker.recipes() if recipe.name == name]
+    tensors = dict(CONVERTER.converted(recipe.config, maker.weights(recipe, runs.tensors(folder).items())))
+    for tensor in [tensor for tensor in tensors if ".attn_q." in tensor]:
+        parts = [tensors.pop(tensor.replace(".attn_q.", f".attn_{part}.")) for part in "qkv"]
+        tensors[tensor.replace(".attn_q.", ".attn_qkv.")] = np.concatenate(parts)
+    CONVERTER.write_converted(tmp_path / "fused.gguf", recipe.config, tensors)
+    expected = runs.logits(loaded(path), ids)
+    np.testing.assert_array_equal(runs.logits(loaded(tmp_path / "fused.gguf"), ids), expected)
+
+
 # Types of tensors
 
 
@@ -151,33 +165,44 @@ def test_logits_of_each_type(name: str, kind: Any, maker: Any, runs: Any, tmp_pa
 
     CONVERTER.write(tmp_path / "model.gguf", recipe.config, tensors, encode)
     plain = dict(CONVERTER.converted(recipe.config, tensors)) | stored
-    _write_plain(tmp_path / "plain.gguf", recipe.config, plain)
+    CONVERTER.write_converted(tmp_path / "plain.gguf", recipe.config, plain)
     expected = runs.logits(loaded(tmp_path / "plain.gguf"), recipe.token_ids)
     assert np.abs(expected).max() > 0.01
     np.testing.assert_array_equal(runs.logits(loaded(tmp_path / "model.gguf"), recipe.token_ids), expected)
 
 
-def _write_plain(path: Path, config: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    """Write converted tensors as they are, in float32."""
-    writer = gguf.GGUFWriter(path, CONVERTER.ARCHITECTURES.get(config["model_type"], config["model_type"]))
-    CONVERTER.add_config(writer, config)
-    CONVERTER.add_vocabulary(writer, config["vocab_size"])
-    for name, values in tensors.items():
-        writer.add_tensor(name, np.ascontiguousarray(values, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
 # llama.cpp
 
 
-@pytest.mark.parametrize(("name", "changes"), CASES.items())
-def test_logits_are_those_of_llama_cpp(name: str, changes: dict[str, Any], write: Any, runs: Any) -> None:
+def _olmo3(writer: Any) -> None:
+    """Add what makes an OLMo 3 of an OLMo 2: windows in three layers of four."""
+    writer.add_sliding_window(5)
+    writer.add_sliding_window_pattern([True, False, True])
+
+
+def _no_positions(writer: Any) -> None:
+    """Add llama.cpp's sign for a Granite without rotary embeddings."""
+    writer.add_rope_scaling_finetuned(False)
+
+
+def _patterns(writer: Any) -> None:
+    """Add a pattern that no config.json of Gemma 3 has."""
+    writer.add_sliding_window_pattern([False, True, True])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "more"),
+    [
+        *((name, changes, None) for name, changes in CASES.items()),
+        ("olmo2", {}, _olmo3),
+        ("granite", {}, _no_positions),
+        ("gemma3_text", {"num_hidden_layers": 3}, _patterns),
+    ],
+)
+def test_logits_are_those_of_llama_cpp(name: str, changes: dict[str, Any], more: Any, write: Any, runs: Any) -> None:
     """llama.cpp, where it is installed, computes the same logits from the same file, to the precision of its tables."""
     llama_cpp = pytest.importorskip("llama_cpp", reason="needs llama-cpp-python")
-    _, path, ids = write(name, changes)
+    _, path, ids = write(name, changes, more)
     theirs = llama_cpp.Llama(
         str(path), n_ctx=64, n_threads=1, logits_all=True, type_k=0, type_v=0, flash_attn=False, verbose=False
     )

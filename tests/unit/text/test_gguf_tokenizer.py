@@ -70,7 +70,7 @@ def converted(folder: Path, pre: str | None, **more: Any) -> dict[str, Any]:
 
 def texts_of(shared: Path) -> list[str]:
     """A piece of the Declaration of Human Rights in each language, and strings that break programs."""
-    corpus = [path.read_text()[:2500] for path in sorted((shared / "corpus" / "udhr").glob("*.txt"))]
+    corpus = [path.read_text()[:1000] for path in sorted((shared / "corpus" / "udhr").glob("*.txt"))]
     naughty = json.loads((shared / "vectors" / "naughty_strings" / "blns.json").read_text())
     return [
         *corpus,
@@ -294,6 +294,14 @@ def test_start_and_end_tokens() -> None:
     assert tokenizer("gpt2", pre="llama-bpe", **bpe).encode("a") == [1, 0]
     assert tokenizer("gpt2", pre="llama-bpe", **bpe, add_bos_token=False).encode("a") == [0]
     assert tokenizer("gpt2", pre="tekken", tokens=["a"], merges=[]).encode("a") == [0]  # there is no BOS
+
+
+def test_tokens_that_are_not_there() -> None:
+    """The id 2^32 - 1 says that there is no such token."""
+    found = GGUFVocabulary.read(metadata(**SPM, eos_token_id=2**32 - 1, eot_token_id=2**32 - 1))
+    assert found is not None
+    assert found.special_ids == {"unknown": 0, "bos": 1}
+    assert found.end_token_ids == (2,)  # </s>, by its text
 
 
 def vocabulary(tokens: list[str], **values: Any) -> GGUFVocabulary:
