@@ -36,7 +36,9 @@ class PieceRules:
     borders of tokens, say).
     """
 
-    def __init__(self, section: Mapping[str, Any] | None) -> None:
+    def __init__(self, section: Mapping[str, Any] | None, exact: Mapping[str, bytes] | None = None) -> None:
+        """Compile the section; exact: bytes of tokens that do not follow from it, by the tokens' texts."""
+        self._exact = exact or {}
         self._steps: list[Step] = []
         self._seen: set[str] = set()
         self.strip_char = ""
@@ -51,6 +53,8 @@ class PieceRules:
 
     def piece(self, text: str, first: bool) -> bytes:
         """The bytes of the token `text` before stripping, at the start of a text or later in it."""
+        if text in self._exact:
+            return self._exact[text]
         if first:
             return self._run(text, first)
         if text not in self._later:

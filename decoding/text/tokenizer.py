@@ -6,9 +6,10 @@ import hashlib
 import json
 import operator
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import tokenizers
 
 from decoding.errors import ContextLengthError, ParameterError, PromptError, TokenizerError, shown
 from decoding.json_file import check_num_values, read_regular_file
+from decoding.text.score_merger import ScoreMerger
 from decoding.text.token_decoder import PieceJoiner, PieceRules
 from decoding.text.tokenizer_config import TokenizerConfig
 from decoding.text.tokenizer_limits import check_growth, check_template
@@ -47,9 +49,24 @@ class Tokenizer:
     vocabulary).
     """
 
-    def __init__(self, raw: bytes, config: TokenizerConfig) -> None:
-        """From the bytes of a tokenizer.json; TokenizerError where it is broken."""
+    def __init__(
+        self,
+        raw: bytes,
+        config: TokenizerConfig,
+        exact: Mapping[str, bytes] | None = None,
+        merger: ScoreMerger | None = None,
+    ) -> None:
+        """Read the bytes of a tokenizer.json.
+
+        exact: bytes of tokens that do not follow from the decoder, by the tokens' texts.
+        merger: cuts a normalised text into tokens, in place of the pre-tokenizer and the merges.
+
+        Raises TokenizerError if the file breaks a rule.
+        """
         self._library = _parse(raw)
+        if merger is not None:
+            self._library.pre_tokenizer = tokenizers.pre_tokenizers.PreTokenizer.custom(_Cutter(merger))
+            raw += merger.state  # decides the ids as well
         vocabulary = self._library.get_vocab(with_added_tokens=True)
         self.vocab_size = 1 + max(vocabulary.values(), default=-1)
         if not 0 < self.vocab_size <= _MAX_TOKEN_ID + 1:
@@ -59,7 +76,7 @@ class Tokenizer:
         self._added = self._library.get_added_tokens_decoder()
         self._special = frozenset(token.content for token in self._added.values() if token.special)
         self._check_bounds()
-        self.rules = PieceRules(self._section("decoder"))
+        self.rules = PieceRules(self._section("decoder"), exact)
         self.bos_token_id, self.eos_token_id = map(self._id_or_none, (config.bos_token, config.eos_token))
         self.chat_templates = config.chat_templates
         self.chat_template = config.chat_templates.get("default")
@@ -192,6 +209,21 @@ class Tokenizer:
 
     def _id_or_none(self, text: str | None) -> int | None:
         return None if text is None else self.token_to_id(text)
+
+
+class _Cutter:
+    """A pre-tokenizer of the library that leaves the work to a merger."""
+
+    def __init__(self, merger: ScoreMerger) -> None:
+        self._merger = merger
+
+    def pre_tokenize(self, text: tokenizers.PreTokenizedString) -> None:
+        """Cut each part of the text that is no token yet."""
+        text.split(self._pieces)
+
+    def _pieces(self, index: int, text: tokenizers.NormalizedString) -> list[tokenizers.NormalizedString]:
+        ends = accumulate(map(len, self._merger.pieces(str(text))), initial=0)
+        return [piece for begin, end in pairwise(ends) if (piece := text[begin:end]) is not None]
 
 
 def _wanted(flag: bool | None, token_id: int | None, present: list[int]) -> list[int]:
