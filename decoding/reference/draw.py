@@ -1,4 +1,4 @@
-"""Stage 11: one exact draw, by inverse CDF where the mass of what is kept is known, by rejection where it is not.
+"""Stage draw: one exact draw, by inverse CDF if the mass of the kept tokens is known, otherwise by rejection.
 
 Both draw token i with probability `row.probabilities[i]`. Which of them a row takes depends on its parameters alone:
 with a truncation that weighs, what is kept has been weighed anyway; with min_p alone or none, rejection saves it.
@@ -28,7 +28,7 @@ def apply_draw(row: Row) -> None:
 
 
 def is_by_rejection(row: Row) -> bool:
-    """Nothing but stage 8, and min_p after it, shapes the row."""
+    """Return True if only the temperature, and min_p after it, shape the row."""
     order = [stage.name for stage in row.profile.stages]
     tempers_first = to_float32(row.params.min_p) == 0.0 or order.index("temperature") < order.index("min_p")
     return tempers_first and not is_weighed(row.params) and row.temperature >= GREEDY_TEMPERATURE

@@ -1,4 +1,4 @@
-"""Stages 0 to 5: from the model's logits to the row that the masks see.
+"""Stages finite_check to logit_bias: from the model's logits to the row before the masks.
 
 These stages edit a handful of tokens, and their results decide every tie, so they are defined in float32,
 each operation rounded once; the kernel and this file agree to the bit. What comes after the masks is real

@@ -1,4 +1,4 @@
-"""Stage 7: what must not be drawn, whatever its logit; last of the edits, so that nothing revives a banned token."""
+"""Stage hard_masks: bans, whatever the logit. The last of the edits, so that nothing revives a banned token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from decoding.reference.row import Array, Row, total_order
 
 
 def apply_hard_masks(row: Row) -> None:
-    """Each banned token becomes -inf; what is left is put in the total order."""
+    """Set each banned token to -inf, and put the others in the total order."""
     row.logits = np.where(_allowed(row), row.logits, np.float32(-np.inf))
     require_support(row, "hard_masks")
     row.ranked, row.order = row.logits, total_order(row.logits)
@@ -38,7 +38,7 @@ def _allowed(row: Row) -> Array:
 
 
 def completed_ngrams(context: Sequence[int], size: int | None) -> set[int]:
-    """Tokens that would make the last `size` tokens an n-gram that the context has already.
+    """Return the tokens that would complete an n-gram of `size` tokens that the context has already.
 
     Paulus et al. 2017, "A Deep Reinforced Model for Abstractive Summarization", 2.5; transformers'
     NoRepeatNGramLogitsProcessor. Size 1 bans every token of the context.
@@ -50,7 +50,7 @@ def completed_ngrams(context: Sequence[int], size: int | None) -> set[int]:
 
 
 def completed_words(context: Sequence[int], words: Iterable[Sequence[int | str]]) -> set[int]:
-    """The last token of each word whose other tokens are the end of the context (transformers' bad words)."""
+    """Return the last token of each word whose other tokens end the context (transformers' bad words)."""
     ends = ((list(word[:-1]), word[-1]) for word in words)
     return {int(last) for start, last in ends if context[len(context) - len(start) :] == start}
 

@@ -23,7 +23,7 @@ class Row:
     A stage is a function `apply_<name>(row)` that replaces `row.logits`, [vocab]: float32 up to the masks, float64
     after them, -inf for every token that is banned or was dropped. `stage_rows` keeps a copy of it as each stage
     left it. Beside it stands the row without any truncation, from the masks on: `ranked`, float32, whose total order is
-    `order`; and `whole`, its exponents relative to the largest, from stage 8 on divided by `temperature`, which follows
+    `order`; and `whole`, its exponents relative to the largest, from the stage temperature on divided by `temperature`, which follows
     from `entropy_ratio` where it is dynamic.
     """
 

@@ -42,7 +42,7 @@ def sample_row(row: Row) -> Row:
 
 
 def takes(row: Row, stage: Stage) -> bool:
-    """Every stage is taken, but mirostat stands in place of the truncations."""
+    """Return True if the row runs the stage: with mirostat, all but the truncations."""
     return row.params.mirostat_tau is None or not 90 <= stage.number < 99
 
 
@@ -53,7 +53,7 @@ def log_softmax(exponents: Array) -> Array:
 
 
 def logprobs(row: Row, mode: LogprobsMode) -> Array:
-    """Natural log-probabilities of every token in one of the four modes, float64 [vocab]."""
+    """Return the natural log-probability of every token in one of the four modes, float64 [vocab]."""
     spoken_of = {
         "raw": row.stage_rows["raw_snapshot"],
         "penalized": row.stage_rows["hard_masks"],
@@ -64,21 +64,21 @@ def logprobs(row: Row, mode: LogprobsMode) -> Array:
 
 
 def ranking(row: Row, mode: LogprobsMode) -> Array:
-    """Token ids [vocab] in the total order that ranks and top-N of `mode` follow."""
+    """Return token ids [vocab] in the total order that ranks and top-N of `mode` follow."""
     return total_order(ranked_logits(row, mode))
 
 
 def ranked_logits(row: Row, mode: LogprobsMode) -> Array:
-    """The row that `mode` speaks of: the input for raw, stage 7's for the others."""
+    """Return the row that `mode` ranks by: the input for raw, the row after hard_masks for the others."""
     return row.stage_rows["raw_snapshot" if mode == "raw" else "hard_masks"]
 
 
 def rank(row: Row, mode: LogprobsMode, token_id: int) -> int:
-    """1 + the number of tokens ahead of `token_id` in `ranking`."""
+    """Return 1 + the number of tokens before `token_id` in `ranking`."""
     return int(np.flatnonzero(ranking(row, mode) == token_id)[0]) + 1
 
 
 def top_token_ids(row: Row, mode: LogprobsMode, num_top: int) -> Array:
-    """The `num_top` first of `ranking`, fewer where fewer tokens are not banned in its row."""
+    """Return the first `num_top` of `ranking` that are not banned."""
     order = ranking(row, mode)
     return order[ranked_logits(row, mode)[order] > -np.inf][:num_top]

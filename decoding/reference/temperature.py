@@ -1,7 +1,7 @@
-"""Stage 8: the shape of the distribution: quadratic smoothing, then the temperature, static or dynamic.
+"""Stage temperature: quadratic smoothing, then the temperature, static or dynamic.
 
-From here on `row.logits` holds exponents: the weight of a token is exp(exponent), and 1 for the best token of the
-whole row. A greedy row is a point, so that later stages have nothing to drop.
+From here on `row.logits` holds exponents: the weight of a token is exp(exponent), 1 for the best token of the whole
+row. A greedy row is a point, so later stages have nothing to drop.
 """
 
 from __future__ import annotations

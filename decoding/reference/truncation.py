@@ -1,4 +1,4 @@
-"""Stage 9: which tokens may be drawn at all; and the cut.
+"""Stages top_k to top_a, and the cut: which tokens may be drawn at all.
 
 Each stage works on the distribution renormalised over what the stages before it kept, and keeps at least the first of
 that in the total order (under Rule.KEEP_TIES: with all tokens equal to it). In a profile whose temperature comes later

@@ -4,6 +4,7 @@ Checked over the syntax trees, so imports inside functions count, too.
 """
 
 import ast
+import re
 import subprocess
 import sys
 
@@ -57,6 +58,12 @@ def top(path):
 def test_every_module_is_in_a_layer(trees):
     """A new top-level module must be put into a layer, and every name here exists."""
     assert {top(path) for path in trees} == set(RANK)
+
+
+def test_the_layers_are_those_of_the_documentation(root):
+    """The table in docs/architecture.md has these names in this order."""
+    rows = re.findall(r"^\| \d \| (.*) \|$", (root / "docs" / "architecture.md").read_text(), flags=re.M)
+    assert [tuple(row.replace("`", "").split(", ")) for row in rows] == list(LAYERS)
 
 
 def test_imports_go_down(trees):

@@ -117,7 +117,7 @@ def test_a_lost_token_is_found(settings, place):
 
 @pytest.mark.parametrize("settings", [{"dynatemp_range": 0.5}, {"smoothing_factor": 0.3}, {"temperature": 1.7}])
 def test_a_wrong_shape_is_found(settings):
-    """The probabilities of stage 8 off by 1e-4 of their logarithm."""
+    """The probabilities after the stage temperature are off by 1e-4 of their logarithm."""
 
     def flatter(probabilities):
         p = probabilities ** (1 - 1e-4)

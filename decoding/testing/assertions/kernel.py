@@ -70,7 +70,7 @@ def reference_row(sampler: Sampler, logits: Array, state: SamplingState, *, inde
 
 
 def distribution_over(row: reference.Row, kept: Array) -> Array:
-    """The row after stage 8, renormalised over the tokens `kept`: float64 [vocab]."""
+    """Return the row after the stage temperature, renormalised over the tokens `kept`: float64 [vocab]."""
     return np.asarray(np.exp(_final_logprobs(row, kept)))
 
 
@@ -141,7 +141,7 @@ def _check_logprobs(row: reference.Row, kept: Array, output: SamplerOutput) -> N
 def _check_mode(
     row: reference.Row, mode: LogprobsMode, expected: Array, actual: dict[int, np.float32], what: str
 ) -> None:
-    """Within max(1e-6, one float32 ulp) of the float64 value, and what stage 8's curves add to it."""
+    """Within max(1e-6, one float32 ulp) of the float64 value, plus what dynamic temperature and smoothing add."""
     error = exponent_error(row) if mode in ("scaled", "final") else 0.0
     for token_id, logprob in actual.items():
         exact = float(expected[token_id])

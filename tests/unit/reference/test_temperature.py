@@ -1,4 +1,4 @@
-"""Stage 8 by hand: quadratic smoothing, static and dynamic temperature."""
+"""The stage temperature by hand: quadratic smoothing, static and dynamic temperature."""
 
 import math
 

@@ -213,7 +213,7 @@ def test_the_cut_is_relative_to_the_largest_kept():
 
 
 def test_which_rows_are_weighed():
-    """A row is drawn by rejection where nothing but stage 8 and min_p shapes it."""
+    """A row is drawn by rejection if only temperature and min_p shape it."""
     plain = SamplingParams(min_p=0.1, dynatemp_range=1, smoothing_factor=1, temperature=2)
     assert not is_weighed(plain)
     truncations = {"top_k": 9, "top_p": 0.9, "typical_p": 0.9, "top_n_sigma": 1, "epsilon_cutoff": 0.1}
