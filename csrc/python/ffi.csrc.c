@@ -1,2 +1,1 @@
 #include "decoding.h"
-#include "python/ffi.watch.h"

@@ -16,14 +16,7 @@ def declarations(header: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def of_the_module(header: str) -> list[str]:
-    """What a header defines for the Python module alone, declared."""
-    return [f"{name};" for name in re.findall(r"^static (\w+ dk_watch\(.*\)) {", header, flags=re.M)]
-
-
 def test_cdef_is_the_headers() -> None:
-    """csrc/python/ffi.cdef.txt is decoding.h and ffi.watch.h without comments, so they cannot drift apart."""
+    """csrc/python/ffi.cdef.txt is decoding.h without comments, so they cannot drift apart."""
     cdef = (CSRC / "python" / "ffi.cdef.txt").read_text().splitlines()
-    own = of_the_module((CSRC / "python" / "ffi.watch.h").read_text())
-    assert len(own) == 1
-    assert cdef == declarations((CSRC / "decoding.h").read_text()) + own
+    assert cdef == declarations((CSRC / "decoding.h").read_text())
