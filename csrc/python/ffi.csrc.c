@@ -1,1 +1,2 @@
 #include "decoding.h"
+#include "python/thread_pool.h"

@@ -6,6 +6,7 @@
 #endif
 
 #include "decoding.h"
+#include "forward/kernels.h"
 #include "sampling/kernels.h"
 
 static const dk_kernel *const TABLES[] = {
@@ -17,6 +18,17 @@ static const dk_kernel *const TABLES[] = {
     &dk_kernel_neon,
 #endif
     &dk_kernel_portable,
+};
+/* In the same order. */
+static const dk_forward_kernel *const FORWARD_TABLES[] = {
+#if defined(DK_HAVE_X86)
+    &dk_forward_kernel_avx512,
+    &dk_forward_kernel_avx2,
+#endif
+#if defined(DK_HAVE_NEON)
+    &dk_forward_kernel_neon,
+#endif
+    &dk_forward_kernel_portable,
 };
 #define NUM_TABLES ((int32_t)(sizeof TABLES / sizeof TABLES[0]))
 
@@ -61,6 +73,14 @@ const dk_kernel *dk_active_kernel(void) {
     atomic_store_explicit(&active, kernel, memory_order_release);
   }
   return kernel;
+}
+
+const dk_forward_kernel *dk_active_forward_kernel(void) {
+  const dk_kernel *kernel = dk_active_kernel();
+  int32_t index = 0;
+  while (TABLES[index] != kernel)
+    index++;
+  return FORWARD_TABLES[index];
 }
 
 const char *decoding_isa_name(int32_t index) { return index >= 0 && index < NUM_TABLES ? TABLES[index]->name : NULL; }

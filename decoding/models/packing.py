@@ -8,37 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decoding.errors import CheckpointError, KernelError, UnsupportedModelError
-from decoding.models.tensors import physical_memory, require_memory
-from decoding.models.weights import Block, Floats, Norms, StoredMatrix, StoredPart, Weights
-from decoding.sampling.kernel.library import ffi, lib, status_message
+from decoding.errors import CheckpointError, UnsupportedModelError
+from decoding.models.native_plan import PackedMatrix, packed_size
+from decoding.models.tensors import Tensor, physical_memory, require_memory
+from decoding.models.weights import Block, Norms, StoredMatrix, StoredPart, Weights
 
-Bytes: TypeAlias = NDArray[np.uint8]
 Progress: TypeAlias = Callable[[int, int], object]
 """Called with (chunks packed, chunks in all)."""
 
-TYPES: dict[str, int] = {"F32": lib.DECODING_FLOAT32, "F16": lib.DECODING_FLOAT16, "BF16": lib.DECODING_BFLOAT16}
-"""The kernel's number for each storage type that it computes with."""
+TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""Storage types that the kernel computes with, and their names there (native_plan.WEIGHT_TYPES)."""
 
-_ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+_CACHE_LINE = 64  # bytes
 _HUGE_PAGE = 1 << 21
 _CHUNK_BYTES = 1 << 20  # of a matrix that one task packs
 _PANEL = 16
-
-
-class PackedMatrix(NamedTuple):
-    """Panels as decoding_pack wrote them, in the type with this number; bias [num_outputs] or None."""
-
-    type: int
-    num_outputs: int
-    num_inputs: int
-    panels: Bytes
-    bias: Floats | None
 
 
 class _Chunk(NamedTuple):
@@ -76,34 +65,37 @@ def _allocate(stored: list[StoredMatrix]) -> list[PackedMatrix]:
 
     Small pages have to be looked up more often, which costs up to a tenth of the speed.
     """
-    types = [TYPES.get(matrix.storage, lib.DECODING_FLOAT32) for matrix in stored]
-    sizes = [_packed_size(kind, matrix) for kind, matrix in zip(types, stored, strict=True)]
-    total, tensor = sum(sizes), stored[-1].parts[0].tensor
+    sizes = [_size(matrix) for matrix in stored]
+    total = sum(sizes)
     try:
         if total > physical_memory():
             raise MemoryError
         memory = np.empty(total + _HUGE_PAGE, np.uint8)
     except MemoryError:
         rule = f"needs {total:,} bytes of memory for its weights, which are not there"
-        raise CheckpointError(tensor.path, None, rule) from None
+        raise CheckpointError(stored[-1].parts[0].tensor.path, None, rule) from None
     begin = -memory.ctypes.data % _HUGE_PAGE
     packed = []
-    for kind, size, matrix in zip(types, sizes, stored, strict=True):
+    for size, matrix in zip(sizes, stored, strict=True):
         panels = memory[begin : begin + size]
-        packed.append(PackedMatrix(kind, matrix.num_outputs, matrix.num_inputs, panels, matrix.bias))
+        packed.append(PackedMatrix(_type(matrix), matrix.num_outputs, matrix.num_inputs, matrix.bias, panels=panels))
         begin += size
     return packed
 
 
-def _packed_size(kind: int, matrix: StoredMatrix) -> int:
+def _type(matrix: StoredMatrix) -> str:
+    return TYPES.get(matrix.storage, "float32")
+
+
+def _size(matrix: StoredMatrix) -> int:
     """Return the bytes of a matrix's panels, in whole cache lines."""
     tensor = matrix.parts[0].tensor
     require_memory(sum(part.tensor.raw.nbytes for part in matrix.parts), tensor)
-    size = int(lib.decoding_packed_size(kind, matrix.num_outputs, matrix.num_inputs))
+    size = packed_size(_type(matrix), matrix.num_outputs, matrix.num_inputs)
     if size == 0:
         shape = [matrix.num_outputs, matrix.num_inputs]
         raise UnsupportedModelError(f"{tensor.path}: {tensor.name}: a matrix of shape {shape} is not implemented")
-    return size + -size % _ALIGNMENT
+    return size + -size % _CACHE_LINE
 
 
 def _chunks(matrix: StoredMatrix, packed: PackedMatrix) -> Iterator[_Chunk]:
@@ -132,30 +124,22 @@ def _run(chunks: list[_Chunk], num_threads: int, progress: Progress | None) -> N
 
 def _pack(chunk: _Chunk) -> None:
     """Check the numbers of one chunk and pack it."""
-    packed, rows = chunk.packed, _rows(chunk)
-    status = lib.decoding_pack(
-        packed.type,
-        packed.num_outputs,
-        packed.num_inputs,
-        ffi.from_buffer("char[]", packed.panels),
-        chunk.offset + chunk.first,
-        len(rows),
-        ffi.cast("void *", rows.ctypes.data),
-        rows.strides[0],
-        ffi.NULL,
-    )
-    if status != lib.DECODING_OK:
-        raise KernelError(f"{chunk.part.tensor.name} cannot be packed: {status_message(status)}")
+    chunk.packed.put(chunk.offset + chunk.first, _rows(chunk))
 
 
-def _rows(chunk: _Chunk) -> NDArray[np.generic]:
+def _rows(chunk: _Chunk) -> NDArray[Any]:
     """Return the finite weights of a chunk, [outputs, inputs], in the type of the panels; a view if they lie so."""
     tensor, place = chunk.part.tensor, slice(chunk.first, chunk.after)
     source = place if chunk.order is None else chunk.order[place]
     if chunk.transposed:
         if chunk.first == 0:  # a chunk is some columns of all rows
             tensor.require_finite(slice(0, tensor.shape[0]))
-        bits = tensor.raw.view(f"u{tensor.raw.shape[1] // tensor.shape[1]}")
-        return np.ascontiguousarray(bits[:, source].T)
+        return np.ascontiguousarray(_stored(tensor)[:, source].T)
     tensor.require_finite(place)  # the chunks of a part together look at each row once, whatever the order
-    return tensor.raw[source] if TYPES.get(tensor.dtype) == chunk.packed.type else tensor[source]
+    is_stored_so = TYPES.get(tensor.dtype) == chunk.packed.weight_type
+    return _stored(tensor)[source] if is_stored_so else tensor[source]
+
+
+def _stored(tensor: Tensor) -> NDArray[Any]:
+    """Return a matrix of floating-point numbers as they are stored, bfloat16 as uint16; a view of the file."""
+    return tensor.raw.view(f"u{tensor.raw.shape[1] // tensor.shape[1]}")

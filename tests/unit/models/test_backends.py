@@ -157,7 +157,7 @@ def test_what_a_block_held_before_reaches_no_result(workshop: Any, runs: Any, ba
     expected = runs.logits(model, PROMPT)[-1]
     for garbage in (np.nan, np.inf, -np.inf):
         cache = model.new_cache(2)
-        memory = cache._blocks.view(np.float32) if backend == "native" else cache._data
+        memory = cache.memory.view(np.float32) if backend == "native" else cache._data
         memory[...] = garbage
         model.forward(runs.make_batch(runs.Row(PROMPT[:4], 0, [1])), cache)
         found = model.forward(runs.make_batch(runs.Row(PROMPT[4:], 4, [1])), cache)
@@ -177,9 +177,7 @@ def test_overflow_shows_in_the_logits_and_nowhere_else(workshop: Any, runs: Any,
     """Weights that overflow float32 on the way give non-finite logits, no warning (which would fail this test)."""
     folder = workshop.config()
     factors = {"up_proj": 1e20, "down_proj": 1e30}
-    tensors = {
-        name: array * factors.get(name.split(".")[-2], 1.0) for name, array in workshop.tensors(folder).items()
-    }
+    tensors = {name: array * factors.get(name.split(".")[-2], 1.0) for name, array in workshop.tensors(folder).items()}
     model = load_model(workshop.checkpoint(tensors=tensors), backend=backend)
     assert not np.isfinite(runs.logits(model, PROMPT)).any()
 

@@ -112,3 +112,10 @@ def test_an_unknown_backend(workshop: Any, name: Any) -> None:
     """The error lists those that there are."""
     with pytest.raises(ParameterError, match=r"backend=.*: must be one of 'native', 'numpy'"):
         load_model(workshop.checkpoint(), backend=name)
+
+
+@pytest.mark.parametrize("num_threads", [0, -1, 1.0, True, "2", 1025])
+def test_num_threads_out_of_range(workshop: Any, num_threads: Any) -> None:
+    """It must be a positive integer, at most 1,024."""
+    with pytest.raises(ParameterError, match=r"num_threads=.*: must be an integer from 1 to 1024"):
+        load_model(workshop.checkpoint(), num_threads=num_threads)

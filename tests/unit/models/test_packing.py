@@ -43,7 +43,7 @@ def test_weights_stay_in_their_storage_type(workshop: Any, dtype: str) -> None:
     """All matrices and the head have it; 16-bit weights take half the memory of float32 ones."""
     packed = pack_weights(_stored(workshop.checkpoint(dtype=dtype)), 2)
     matrices = [packed.head, *(m for block in packed.blocks for m in (block.qkv, block.output, block.up, block.down))]
-    assert {matrix.type for matrix in matrices} == {TYPES[dtype]}
+    assert {matrix.weight_type for matrix in matrices} == {TYPES[dtype]}
     size = 4 if dtype == "F32" else 2
     assert packed.head.panels.nbytes == 32 * 16 * size  # 19 outputs in panels of 16, 16 inputs
 
@@ -53,7 +53,7 @@ def test_parts_of_different_types_become_float32(workshop: Any, runs: Any) -> No
     folder = _mixed(workshop, {"q_proj.weight": "BF16", "k_proj.weight": "F16", "up_proj.weight": "F16"})
     packed = pack_weights(_stored(folder), 2)
     block = packed.blocks[0]
-    assert [m.type for m in (block.qkv, block.up, block.down)] == [TYPES["F32"]] * 3
+    assert [m.weight_type for m in (block.qkv, block.up, block.down)] == ["float32"] * 3
     expected = runs.logits(load_model(folder, backend="numpy"), PROMPT)
     np.testing.assert_allclose(runs.logits(load_model(folder), PROMPT), expected, atol=5e-5, rtol=0)
 
