@@ -1,13 +1,20 @@
-"""How far the kernel's exp and log-probabilities are from float64: `python -m benchmarks.accuracy`.
+"""How far results are from float64: `python -m benchmarks.accuracy`.
 
-The weight of a token is read back from `Sampler.probabilities`: for a row whose maximum is 0, W_i / W_max is exactly
-the kernel's exp(l_i / T), and float64 division of two integers below 2^63 adds at most 1.1e-16.
+Without arguments: the sampler's exp and log-probabilities. With `--model FOLDER`: the logits of a model, ours and those
+of transformers (benchmarks/forward_accuracy.py).
+
+In the sampler the weight of a token is read back from `Sampler.probabilities`: for a row whose maximum is 0,
+W_i / W_max is exactly the kernel's exp(l_i / T), and float64 division of two integers below 2^63 adds at most 1.1e-16.
 """
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
+
 import numpy as np
 
+from benchmarks import forward_accuracy
 from decoding import Sampler, SamplingParams, SamplingState
 
 BLOCK = 1 << 18
@@ -46,6 +53,19 @@ def logprob_error(scale: float, vocab_size: int, num_rows: int) -> float:
 
 
 def main() -> None:
+    """Print what the arguments ask for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, help="a model's folder, whose logits are compared")
+    parser.add_argument("--tokens", type=int, default=512, help="length of the sequence")
+    parser.add_argument("--ids", type=Path, help="a JSON file with a list of token ids")
+    options = parser.parse_args()
+    if options.model is None:
+        report_sampler()
+    else:
+        forward_accuracy.report(options.model, options.tokens, options.ids)
+
+
+def report_sampler() -> None:
     """Print one table for exp, one for log-probabilities."""
     print("exp(l / T), relative error           largest        rms     (float32 ulp: 1.2e-7)")
     for temperature in (1.0, 0.7, 2.0, 100.0):

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import decode_tables
+from benchmarks.cpu_counters import TICKS, CpuCounters, available_cpus
 from benchmarks.engines import ENGINES
 from benchmarks.shapes import NETWORKS, write_checkpoint
 from decoding.cli.measure import Progress, machine
-from decoding.models.blas import TICKS, CpuCounters, available_cpus
 
 BATCHES = (1, 8, 32)
 PREFILL, CONTEXT = 128, 256

@@ -48,10 +48,12 @@ class Ours:
     distribution = "decoding-engine"
 
     def __init__(self, folder: Path, context: int, sequences: int) -> None:
-        from decoding.models import load_model
+        from decoding.models import BLOCK_SIZE, load_model
 
+        blocks = -(-context // BLOCK_SIZE)  # of each sequence
         self._model = load_model(folder)
-        self._cache = self._model.new_cache(sequences)
+        self._cache = self._model.new_cache(sequences * blocks)
+        self._tables = np.arange(sequences * blocks, dtype=np.int32).reshape(sequences, blocks)
 
     def start(self, token_ids: np.ndarray[Any, Any]) -> None:
         """As the protocol says."""
@@ -66,10 +68,16 @@ class Ours:
         from decoding.models import ForwardBatch
 
         rows, new = token_ids.shape
-        same = np.ones(rows, np.int64)
-        self._model.forward(
-            ForwardBatch(token_ids.ravel(), np.arange(rows), new * same, self._length * same), self._cache
+        same = np.ones(rows, np.int32)
+        batch = ForwardBatch(
+            token_ids=token_ids.ravel().astype(np.int32),
+            num_new=new * same,
+            start=self._length * same,
+            block_tables=self._tables[:rows],
+            rope_lengths=0 * same,
+            logits_tokens=new * np.arange(1, rows + 1, dtype=np.int32) - 1,
         )
+        self._model.forward(batch, self._cache)
         self._length += new
 
 

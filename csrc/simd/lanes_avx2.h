@@ -142,6 +142,17 @@ DK_INLINE int16_t h_fold_max(dk_h a) {
       {_mm256_xor_si256(a.half[0], _mm256_set1_epi16(-1)), _mm256_xor_si256(a.half[1], _mm256_set1_epi16(-1))}};
   return (int16_t)~h_fold_min(flipped);
 }
+
+/* For the forward pass. The sum of the lanes is (i, i + 8), then (i, i + 4), (i, i + 2), (i, i + 1) on every set. */
+DK_INLINE dk_f f_div(dk_f a, dk_f b) { DK_HALVES(dk_f, _mm256_div_ps(a.half[h], b.half[h])); }
+DK_INLINE dk_f f_sqrt(dk_f a) { DK_HALVES(dk_f, _mm256_sqrt_ps(a.half[h])); }
+DK_INLINE dk_u u_and(dk_u a, dk_u b) { DK_HALVES(dk_u, _mm256_and_si256(a.half[h], b.half[h])); }
+DK_INLINE float f_fold_sum(dk_f a) {
+  __m256 eight = _mm256_add_ps(a.half[0], a.half[1]);
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
 #undef DK_HALVES
 #define DK_PLAIN_COMPRESS
 #define DK_PLAIN_SUM

@@ -145,6 +145,17 @@ DK_INLINE int16_t h_fold_min(dk_h a) {
 DK_INLINE int16_t h_fold_max(dk_h a) {
   return vmaxvq_s16(vmaxq_s16(vmaxq_s16(a.quarter[0], a.quarter[1]), vmaxq_s16(a.quarter[2], a.quarter[3])));
 }
+
+/* For the forward pass. The sum of the lanes is (i, i + 8), then (i, i + 4), (i, i + 2), (i, i + 1) on every set. */
+DK_INLINE dk_f f_div(dk_f a, dk_f b) { DK_QUARTERS(dk_f, vdivq_f32(a.quarter[q], b.quarter[q])); }
+DK_INLINE dk_f f_sqrt(dk_f a) { DK_QUARTERS(dk_f, vsqrtq_f32(a.quarter[q])); }
+DK_INLINE dk_u u_and(dk_u a, dk_u b) { DK_QUARTERS(dk_u, vandq_u32(a.quarter[q], b.quarter[q])); }
+DK_INLINE float f_fold_sum(dk_f a) {
+  float32x4_t low = vaddq_f32(a.quarter[0], a.quarter[2]), high = vaddq_f32(a.quarter[1], a.quarter[3]);
+  float32x4_t four = vaddq_f32(low, high);
+  float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+  return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+}
 #undef DK_QUARTERS
 #undef DK_EIGHTHS
 #define DK_PLAIN_COMPRESS

@@ -140,6 +140,17 @@ DK_INLINE int16_t h_fold_max(dk_h a) {
     a.lane[0] = a.lane[0] > a.lane[i] ? a.lane[0] : a.lane[i];
   return a.lane[0];
 }
+
+/* For the forward pass. The sum of the lanes is (i, i + 8), then (i, i + 4), (i, i + 2), (i, i + 1) on every set. */
+DK_INLINE dk_f f_div(dk_f a, dk_f b) { DK_EACH(dk_f, a.lane[i] / b.lane[i]); }
+DK_INLINE dk_f f_sqrt(dk_f a) { DK_EACH(dk_f, sqrtf(a.lane[i])); }
+DK_INLINE dk_u u_and(dk_u a, dk_u b) { DK_EACH(dk_u, a.lane[i] & b.lane[i]); }
+DK_INLINE float f_fold_sum(dk_f a) {
+  for (int width = 8; width > 0; width /= 2)
+    for (int i = 0; i < width; i++)
+      a.lane[i] += a.lane[i + width];
+  return a.lane[0];
+}
 #undef DK_EACH
 #define DK_PLAIN_COMPRESS
 #define DK_PLAIN_SUM

@@ -1,9 +1,7 @@
-"""The forward pass in numpy: a checkpoint folder in, logits out."""
+"""Networks: a checkpoint folder in, logits out."""
 
-from decoding.models.batch import ForwardBatch
-from decoding.models.cache import KVCache
+from decoding.models.batch import BLOCK_SIZE, ForwardBatch, KVCache, Model
 from decoding.models.config import ModelConfig
-from decoding.models.registry import load_config, load_model
-from decoding.models.transformer import Transformer
+from decoding.models.registry import load_config, load_model, load_network
 
-__all__ = ["ForwardBatch", "KVCache", "ModelConfig", "Transformer", "load_config", "load_model"]
+__all__ = ["BLOCK_SIZE", "ForwardBatch", "KVCache", "Model", "ModelConfig", "load_config", "load_model", "load_network"]

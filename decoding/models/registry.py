@@ -7,13 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from decoding.errors import ModelNotFoundError, ParameterError, UnsupportedModelError, shown
 from decoding.models.checkpoint import Checkpoint
 from decoding.models.config import ModelConfig
 from decoding.models.config_reader import ConfigFile
 from decoding.models.families import gemma, gpt2, gpt_neox, llama
-from decoding.models.transformer import Transformer
-from decoding.models.weights import Layout
+from decoding.models.native import NativeModel
+from decoding.models.numpy_backend import NumpyModel, network
+from decoding.models.packing import Progress
+from decoding.models.weights import Layout, find_weights
+from decoding.reference.forward import Network
 
 
 class Architecture(NamedTuple):
@@ -23,6 +28,7 @@ class Architecture(NamedTuple):
     layout: Callable[[ModelConfig], Layout]
 
 
+BACKENDS = ("native", "numpy")
 ARCHITECTURES: dict[str, Architecture] = {
     **dict.fromkeys(llama.DEFAULTS, Architecture(llama.read_config, llama.layout)),
     **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text"), Architecture(gemma.read_config, gemma.layout)),
@@ -32,15 +38,38 @@ ARCHITECTURES: dict[str, Architecture] = {
 """By model_type."""
 
 
-def load_model(path: str | os.PathLike[str]) -> Transformer:
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    backend: str = "native",
+    num_threads: int | None = None,
+    progress: Progress | None = None,
+) -> NativeModel | NumpyModel:
     """Load the checkpoint in the folder `path`, in Hugging Face's layout.
 
-    Raises ModelNotFoundError where the folder or one of its files is missing, UnsupportedModelError for an
-    architecture or feature that is not implemented, CheckpointError for a file that breaks a rule.
+    backend: "native", the C library, or "numpy", the slow and readable reference.
+    num_threads: of the native backend; None for all CPUs that this process may use.
+    progress: is called with (parts done, parts in all) while weights are packed.
+    Raises ModelNotFoundError if the folder or one of its files is missing, UnsupportedModelError for an architecture or
+    feature that is not implemented, CheckpointError for a file that breaks a rule.
     """
+    if backend not in BACKENDS:
+        raise ParameterError.single("backend", backend, f"must be one of {', '.join(map(repr, BACKENDS))}")
     folder = _folder(path)
     config, architecture = _read(folder)
-    return Transformer(config, Checkpoint(folder), architecture.layout(config))
+    checkpoint = Checkpoint(folder)
+    weights = find_weights(checkpoint, config, architecture.layout(config))
+    files = (folder / "config.json", *checkpoint.files)
+    if backend == "numpy":
+        return NumpyModel(config, weights, files)
+    return NativeModel(config, weights, files, num_threads=num_threads, progress=progress)
+
+
+def load_network(path: str | os.PathLike[str]) -> Network:
+    """Load the checkpoint in the folder `path` for `decoding.reference.forward`, all weights as float64."""
+    folder = _folder(path)
+    config, architecture = _read(folder)
+    return network(config, find_weights(Checkpoint(folder), config, architecture.layout(config)), np.float64)
 
 
 def load_config(path: str | os.PathLike[str]) -> ModelConfig:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from decoding.models.config_reader import ConfigFile
+from decoding.models.real_functions import log
 from decoding.models.rope import DynamicRope, LinearRope, Llama3Rope, LongRope, Rope, YarnRope
 
 _MAX_THETA = 1e30
@@ -20,7 +21,7 @@ def read_rope(
     partial: bool = False,
     names: Mapping[str, str] | None = None,
 ) -> Rope:
-    """The rotary settings of an architecture that has one for all layers.
+    """Return the rotary settings of an architecture that has one for all layers.
 
     Since transformers 5 they are all in `rope_parameters`; before, `rope_theta` and `partial_rotary_factor` stood
     beside the sizes, and `rope_scaling` had the rest. partial: whether the architecture can turn a part of each
@@ -35,7 +36,7 @@ def read_rope(
 
 
 def rope_section(file: ConfigFile) -> ConfigFile:
-    """`rope_parameters`, or `rope_scaling`, its older name; both only if they say the same."""
+    """Return `rope_parameters`, or `rope_scaling`, its older name; both may be there if they say the same."""
     parameters, scaling = file.section("rope_parameters"), file.section("rope_scaling")
     if not file.get("rope_parameters"):
         return scaling
@@ -52,7 +53,7 @@ def parse_rope(
     part: float = 1.0,
     names: Mapping[str, str] | None = None,
 ) -> Rope:
-    """A Rope from one section of `file`; UnsupportedModelError for a type or a key that is not known.
+    """Return a Rope from one section of `file`; UnsupportedModelError for a type or a key that is not known.
 
     part: how much of a head turns. names: what the architecture calls the rope types that it has; None if it has
     all, under their own names.
@@ -106,10 +107,10 @@ def _read_yarn(file: ConfigFile, settings: ConfigFile, theta: float, dim: int) -
 
 
 def _yarn_attention_factor(settings: ConfigFile, factor: float) -> float:
-    """Equation 22 of the paper; with two mscales the ratio of two such (DeepSeek-V2)."""
+    """Compute equation 22 of the paper; with two mscales the ratio of two such (DeepSeek-V2)."""
 
     def magnitude(mscale: float) -> float:
-        return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
+        return 0.1 * mscale * log(factor) + 1.0 if factor > 1 else 1.0
 
     mscale, all_dim = settings.real("mscale", 0.0), settings.real("mscale_all_dim", 0.0)
     return magnitude(mscale) / magnitude(all_dim) if mscale and all_dim else magnitude(1.0)
@@ -134,7 +135,7 @@ def _read_longrope(file: ConfigFile, settings: ConfigFile, theta: float, dim: in
     factor = settings.positive_real("factor", file.integer("max_position_embeddings") / trained)
     if factor > 1 and trained == 1:
         raise file.error("original_max_position_embeddings", "must be above 1 for longrope")
-    default = math.sqrt(1 + math.log(factor) / math.log(trained)) if factor > 1 else 1.0
+    default = math.sqrt(1 + log(factor) / log(trained)) if factor > 1 else 1.0
     num_pairs = (dim + 1) // 2
     return LongRope(
         theta=theta,
@@ -147,7 +148,7 @@ def _read_longrope(file: ConfigFile, settings: ConfigFile, theta: float, dim: in
 
 
 def _trained(file: ConfigFile, settings: ConfigFile) -> int:
-    """The length before stretching: beside the sizes, among the settings, or max_position_embeddings."""
+    """Return the length before stretching: beside the sizes, among the settings, or max_position_embeddings."""
     inner = settings.integer("original_max_position_embeddings", file.integer("max_position_embeddings"))
     return file.integer("original_max_position_embeddings", inner)
 

@@ -21,14 +21,18 @@ declare -A set_flags=(
   [kernels_avx512]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512")
 
 compile() { # SOURCE
-  local name
+  local name object
   name=$(basename "$1" .c)
+  object=$(basename "$(dirname "$1")")_$name.o
   # shellcheck disable=SC2086 # the flags of a set are words
-  "$clang" "${flags[@]}" -fsanitize=fuzzer-no-link ${set_flags[$name]:-} -c "$1" -o "$scratch/$name.o"
+  "$clang" "${flags[@]}" -fsanitize=fuzzer-no-link ${set_flags[$name]:-} -c "$1" -o "$scratch/$object"
 }
 
 while read -r source; do compile "$csrc/$source"; done <"$csrc/sources.txt"
-for set in "${!set_flags[@]}"; do compile "$csrc/sampling/$set.c"; done
+for set in "${!set_flags[@]}"; do
+  compile "$csrc/sampling/$set.c"
+  compile "$csrc/forward/$set.c"
+done
 for source in "$here"/*.c; do
   case $source in */standalone.c) continue ;; esac
   compile "$source"

@@ -205,14 +205,17 @@ def _words(name: str, count: int) -> NDArray[np.uint64]:
     return np.random.Philox(key=zlib.crc32(name.encode())).random_raw(count) >> np.uint64(31)
 
 
-def write_checkpoint(folder: Path, recipe: Recipe, tensors: Mapping[str, NDArray[np.float32]]) -> None:
-    """config.json and model.safetensors."""
+def write_checkpoint(
+    folder: Path, recipe: Recipe, tensors: Mapping[str, NDArray[np.float32]], dtype: str | None = None
+) -> None:
+    """Write config.json and model.safetensors; dtype: of the weights, the recipe's if None."""
+    dtype = dtype or recipe.dtype
     (folder / "config.json").write_text(json.dumps(recipe.config))
     header, body = {}, b""
     for name, values in tensors.items():
-        data = ENCODERS[recipe.dtype](values)
+        data = ENCODERS[dtype](values)
         place = [len(body), len(body) + len(data)]
-        header[name] = {"dtype": recipe.dtype, "shape": list(values.shape), "data_offsets": place}
+        header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": place}
         body += data
     text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + body)

@@ -17,13 +17,13 @@ QUANTIZED = [{"bits": 4, "quant_method": "gptq"}, {"load_in_4bit": True, "quant_
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_published_config_is_read(name: str, maker: Any, runs: Any, tmp_path: Path) -> None:
+def test_a_published_config_is_read(name: str, backend: str, maker: Any, runs: Any, tmp_path: Path) -> None:
     """The network of each runs, and gives logits; test_against_transformers.py compares them where it can."""
     recipe = maker.Recipe(name, PUBLISHED[name])
     maker.write_checkpoint(tmp_path, recipe, {})
     tensors = runs.tensors(tmp_path)
     maker.write_checkpoint(tmp_path, recipe, maker.weights(recipe, tensors.items()))
-    assert np.isfinite(runs.logits(load_model(tmp_path), recipe.token_ids)).all()
+    assert np.isfinite(runs.logits(load_model(tmp_path, backend=backend), recipe.token_ids)).all()
 
 
 @pytest.mark.parametrize("quantization", QUANTIZED)

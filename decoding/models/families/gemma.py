@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
-from decoding.models.activations import ACTIVATIONS
 from decoding.models.config import (
     NEUTRAL,
     LayerConfig,
@@ -21,6 +21,7 @@ from decoding.models.families.llama import head_norm, projections
 from decoding.models.rope import Rope
 from decoding.models.rope_config import parse_rope, read_rope
 from decoding.models.weights import BlockSpec, Layout, NormSpec
+from decoding.reference.activations import ACTIVATIONS
 
 _BOTH = {
     "num_key_value_heads": 4,
@@ -51,7 +52,7 @@ _GEMMA3 = _BOTH | {  # the text part of a published config names only what diffe
 
 
 def read_config(files: Sequence[ConfigFile]) -> ModelConfig:
-    """The config of a Gemma network; the last of `files` is config.json, others before it know eos ids.
+    """Return the config of a Gemma network; `files` end with config.json, others before it know eos ids.
 
     Of model_type gemma3, which is for text and images, the text part is read and the rest left out.
     """
@@ -71,7 +72,7 @@ def read_config(files: Sequence[ConfigFile]) -> ModelConfig:
 def _read(files: Sequence[ConfigFile], file: ConfigFile, kind: str) -> ModelConfig:
     sizes = read_sizes(file)
     global_rope, local_rope = _ropes(file, sizes.head_dim, kind)
-    scale = (sizes.head_dim if kind == "gemma" else file.positive_real("query_pre_attn_scalar")) ** -0.5
+    scale = 1 / math.sqrt(sizes.head_dim if kind == "gemma" else file.positive_real("query_pre_attn_scalar"))
     bias = file.boolean("attention_bias", False)
     config = ModelConfig(
         model_type=kind,
@@ -87,7 +88,7 @@ def _read(files: Sequence[ConfigFile], file: ConfigFile, kind: str) -> ModelConf
         tie_word_embeddings=file.boolean("tie_word_embeddings"),
         attn_logit_softcapping=file.optional_positive_real("attn_logit_softcapping") if kind == "gemma2" else None,
         final_logit_softcapping=None if kind == "gemma" else file.optional_positive_real("final_logit_softcapping"),
-        embedding_scale=sizes.hidden_size**0.5,
+        embedding_scale=math.sqrt(sizes.hidden_size),
         **special_token_ids(files, sizes.vocab_size),
     )
     refuse_unknown(file, config)
@@ -95,7 +96,7 @@ def _read(files: Sequence[ConfigFile], file: ConfigFile, kind: str) -> ModelConf
 
 
 def _activation(file: ConfigFile) -> str:
-    """`hidden_activation`; the first configs have `hidden_act` too."""
+    """Return `hidden_activation`; the first configs have `hidden_act` too."""
     activation = file.choice("hidden_activation", ACTIVATIONS)
     if file.string("hidden_act", activation) != activation:
         raise file.error("hidden_act", f"contradicts hidden_activation={activation!r}")
@@ -103,7 +104,7 @@ def _activation(file: ConfigFile) -> str:
 
 
 def _first_activation(file: ConfigFile) -> str:
-    """Gemma 1's `hidden_act`, where "gelu" has always meant its approximation; some have `hidden_activation`, too."""
+    """Return Gemma 1's `hidden_act`, where "gelu" means its approximation; some have `hidden_activation`, too."""
     approximated = {"gelu": "gelu_pytorch_tanh"}
     activation = file.choice("hidden_act", ACTIVATIONS)
     activation = approximated.get(activation, activation)
@@ -114,7 +115,7 @@ def _first_activation(file: ConfigFile) -> str:
 
 
 def _windows(file: ConfigFile, kind: str) -> list[int | None]:
-    """The sliding window of each layer, or None."""
+    """Return the sliding window of each layer, or None."""
     if kind == "gemma":
         return [None] * num_layers(file)
     every = 2 if kind == "gemma2" else file.integer("sliding_window_pattern", 6)
@@ -127,7 +128,7 @@ def _windows(file: ConfigFile, kind: str) -> list[int | None]:
 
 
 def _ropes(file: ConfigFile, head_dim: int, kind: str) -> tuple[Rope, Rope]:
-    """The rotary embeddings of the layers without a window, and of those with one."""
+    """Return the rotary embeddings of the layers without a window, and of those with one."""
     if kind in ("gemma", "gemma2"):
         rope = read_rope(file, head_dim)
         return rope, rope
@@ -147,7 +148,7 @@ def _ropes(file: ConfigFile, head_dim: int, kind: str) -> tuple[Rope, Rope]:
 
 
 def layout(config: ModelConfig) -> Layout:
-    """The names of the family's tensors; those of the vision tower are not needed."""
+    """Return the names of the family's tensors; those of the vision tower are not needed."""
     return Layout(
         prefixes=("model.", "", "model.language_model.", "language_model.model."),
         embedding="embed_tokens.weight",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
-from decoding.models.activations import ACTIVATIONS
 from decoding.models.config import (
     LayerConfig,
     ModelConfig,
@@ -17,10 +17,11 @@ from decoding.models.config import (
 )
 from decoding.models.config_reader import ConfigFile
 from decoding.models.weights import BlockSpec, Layout, LinearSpec, NormSpec, Part
+from decoding.reference.activations import ACTIVATIONS
 
 
 def read_config(files: Sequence[ConfigFile]) -> ModelConfig:
-    """The config of a GPT-2 network; the last of `files` is config.json, others before it know eos ids."""
+    """Return the config of a GPT-2 network; `files` end with config.json, others before it know eos ids."""
     file = files[-1]
     hidden, heads = alias(file, "n_embd", "hidden_size"), alias(file, "n_head", "num_attention_heads")
     inner = file.optional_integer("n_inner") or 4 * file.integer(hidden)
@@ -44,14 +45,14 @@ def read_config(files: Sequence[ConfigFile]) -> ModelConfig:
 
 
 def _layers(file: ConfigFile, head_dim: int) -> tuple[LayerConfig, ...]:
-    scale = head_dim**-0.5 if file.boolean("scale_attn_weights", True) else 1.0
+    scale = 1 / math.sqrt(head_dim) if file.boolean("scale_attn_weights", True) else 1.0
     by_layer = file.boolean("scale_attn_by_inverse_layer_idx", False)
     numbers = range(1, num_layers(file, alias(file, "n_layer", "num_hidden_layers")) + 1)
     return tuple(LayerConfig(None, None, scale / number if by_layer else scale) for number in numbers)
 
 
 def layout(config: ModelConfig) -> Layout:
-    """The names of GPT-2's tensors; the masks that old files have are not needed."""
+    """Return the names of GPT-2's tensors; the masks that old files have are not needed."""
     return Layout(
         prefixes=("transformer.", ""),
         embedding="wte.weight",

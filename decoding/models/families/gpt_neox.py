@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
+from functools import partial
 
-from decoding.models.activations import ACTIVATIONS
 from decoding.models.config import (
     LayerConfig,
     ModelConfig,
@@ -16,14 +17,14 @@ from decoding.models.config import (
     special_token_ids,
 )
 from decoding.models.config_reader import ConfigFile
-from decoding.models.families.llama import head_order
 from decoding.models.rope import Rope
 from decoding.models.rope_config import parse_rope, rope_section
-from decoding.models.weights import BlockSpec, Layout, LinearSpec, NormSpec, Part
+from decoding.models.weights import BlockSpec, Layout, LinearSpec, NormSpec, Part, split_heads
+from decoding.reference.activations import ACTIVATIONS
 
 
 def read_config(files: Sequence[ConfigFile]) -> ModelConfig:
-    """The config of a GPT-NeoX network; the last of `files` is config.json, others before it know eos ids."""
+    """Return the config of a GPT-NeoX network; `files` end with config.json, others before it know eos ids."""
     file = files[-1]
     sizes = read_plain_sizes(file, "hidden_size", "num_attention_heads", None)
     rope = _read_rope(file, sizes.head_dim)
@@ -32,7 +33,7 @@ def read_config(files: Sequence[ConfigFile]) -> ModelConfig:
         model_type="gpt_neox",
         **sizes._asdict(),
         max_position_embeddings=rope.context(file.integer("max_position_embeddings", 2048)),
-        layers=(LayerConfig(rope, None, sizes.head_dim**-0.5),) * num_layers(file),
+        layers=(LayerConfig(rope, None, 1 / math.sqrt(sizes.head_dim)),) * num_layers(file),
         norm_eps=file.positive_real("layer_norm_eps", 1e-5),
         hidden_act=file.choice("hidden_act", ACTIVATIONS, "gelu"),
         qkv_bias=bias,
@@ -48,7 +49,7 @@ def read_config(files: Sequence[ConfigFile]) -> ModelConfig:
 
 
 def _read_rope(file: ConfigFile, head_dim: int) -> Rope:
-    """As `rope_config.read_rope`, under GPT-NeoX's names for the base and for the part of a head that turns."""
+    """Read as `rope_config.read_rope` does, under GPT-NeoX's names for the base and the part of a head that turns."""
     settings = rope_section(file)
     theta = file.positive_real(alias(file, "rotary_emb_base", "rope_theta"), 10000.0)
     part = file.positive_real(alias(file, "rotary_pct", "partial_rotary_factor"), 0.25)
@@ -57,7 +58,7 @@ def _read_rope(file: ConfigFile, head_dim: int) -> Rope:
 
 
 def layout(config: ModelConfig) -> Layout:
-    """The names of GPT-NeoX's tensors; the masks that old files have are not needed."""
+    """Return the names of GPT-NeoX's tensors; the masks that old files have are not needed."""
     return Layout(
         prefixes=("gpt_neox.", ""),
         embedding="embed_in.weight",
@@ -70,7 +71,7 @@ def layout(config: ModelConfig) -> Layout:
 
 def _block(config: ModelConfig, prefix: str) -> BlockSpec:
     hidden, inner, heads = config.hidden_size, config.intermediate_size, config.num_attention_heads
-    order = head_order(config, 3 * heads, 2 * heads, interleaved=True)
+    order = partial(split_heads, heads, config.head_dim)
     return BlockSpec(
         attention_norm=NormSpec(f"{prefix}.input_layernorm", hidden, has_bias=True),
         qkv=LinearSpec((Part(f"{prefix}.attention.query_key_value", 3 * hidden, order),), hidden, config.qkv_bias),

@@ -5,10 +5,10 @@ Mistral, Qwen2, Qwen3, Phi-3, SmolLM3, Granite, OLMo 2.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from decoding.models.activations import ACTIVATIONS
 from decoding.models.config import (
     LayerConfig,
     ModelConfig,
@@ -21,7 +21,8 @@ from decoding.models.config import (
 from decoding.models.config_reader import ConfigFile
 from decoding.models.rope import Rope
 from decoding.models.rope_config import read_rope
-from decoding.models.weights import BlockSpec, HeadOrder, Layout, LinearSpec, NormSpec, Part
+from decoding.models.weights import BlockSpec, Layout, LinearSpec, NormSpec, Part
+from decoding.reference.activations import ACTIVATIONS
 
 _LLAMA = {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "tie_word_embeddings": False}
 _QWEN = {"max_position_embeddings": 32768, "num_key_value_heads": 32, "sliding_window": 4096}
@@ -47,14 +48,14 @@ _PHI3_ROPE = {"default": "default", "longrope": "longrope", "su": "longrope", "y
 
 
 def read_config(files: Sequence[ConfigFile]) -> ModelConfig:
-    """The config of a network of this family; the last of `files` is config.json, others before it know eos ids."""
+    """Return the config of a network of this family; `files` end with config.json, others before it know eos ids."""
     file = files[-1]
     kind = file.string("model_type")
     file = file.with_defaults(**DEFAULTS[kind])
     sizes = read_sizes(file)
     bias = kind in _ATTENTION_BIAS and file.boolean("attention_bias", False)
     rope = _read_rope(kind, file, sizes.head_dim)
-    scale = file.real("attention_multiplier") if kind == "granite" else sizes.head_dim**-0.5
+    scale = file.real("attention_multiplier") if kind == "granite" else 1 / math.sqrt(sizes.head_dim)
     turned = _turned_layers(kind, file, num_layers(file))
     config = ModelConfig(
         model_type=kind,
@@ -78,7 +79,7 @@ def read_config(files: Sequence[ConfigFile]) -> ModelConfig:
 
 
 def _multipliers(file: ConfigFile) -> dict[str, Any]:
-    """Granite's."""
+    """Return Granite's."""
     return {
         "embedding_scale": file.real("embedding_multiplier", 1.0),
         "residual_scale": file.real("residual_multiplier", 1.0),
@@ -93,7 +94,7 @@ def _read_rope(kind: str, file: ConfigFile, head_dim: int) -> Rope:
 
 
 def _turned_layers(kind: str, file: ConfigFile, count: int) -> list[bool]:
-    """Which layers have rotary embeddings: all, but in SmolLM3."""
+    """Return which layers have rotary embeddings: all, except in SmolLM3."""
     if kind != "smollm3":
         return [True] * count
     interval, flags = file.integer("no_rope_layer_interval", 4), file.get("no_rope_layers")
@@ -105,7 +106,7 @@ def _turned_layers(kind: str, file: ConfigFile, count: int) -> list[bool]:
 
 
 def _windows(kind: str, file: ConfigFile, turned: Sequence[bool]) -> list[int | None]:
-    """The sliding window of each layer, or None."""
+    """Return the sliding window of each layer, or None."""
     window, slides = None, [False] * len(turned)
     if kind in ("mistral", "phi3"):
         window = file.optional_integer("sliding_window")
@@ -129,7 +130,7 @@ def _windows(kind: str, file: ConfigFile, turned: Sequence[bool]) -> list[int | 
 
 
 def layout(config: ModelConfig) -> Layout:
-    """The names of the family's tensors."""
+    """Return the names of the family's tensors."""
     return Layout(
         prefixes=("model.", ""),
         embedding="embed_tokens.weight",
@@ -157,39 +158,27 @@ def _block(config: ModelConfig, prefix: str) -> BlockSpec:
 
 
 def head_norm(config: ModelConfig, name: str, num_heads: int, offset: float = 0.0) -> NormSpec:
-    """A norm of queries or keys: of each head for itself (num_heads=1), or of so many together."""
-    order = head_order(config, num_heads, num_heads)
-    return NormSpec(name, num_heads * config.head_dim, offset=offset, order=order)
-
-
-def head_order(config: ModelConfig, num_heads: int, num_turned: int, *, interleaved: bool = False) -> HeadOrder:
-    """The order of features that the rotary embeddings of this config want; they are alike in all layers."""
-    num_pairs = next((layer.rope.num_pairs for layer in config.layers if layer.rope), 0)
-    return HeadOrder(num_heads, num_turned, config.head_dim, num_pairs, interleaved)
+    """Return a norm of queries or keys: of each head by itself (num_heads=1), or of so many together."""
+    return NormSpec(name, num_heads * config.head_dim, offset=offset)
 
 
 def projections(config: ModelConfig, prefix: str) -> BlockSpec:
-    """The matrices of one layer, without norms."""
-    hidden, inner, residual = config.hidden_size, config.intermediate_size, config.residual_scale
+    """Return the matrices of one layer, without norms."""
+    hidden, inner = config.hidden_size, config.intermediate_size
     heads = config.num_attention_heads * config.head_dim
     return BlockSpec(
         qkv=LinearSpec(_qkv_parts(config, f"{prefix}.self_attn"), hidden, config.qkv_bias),
-        output=LinearSpec((Part(f"{prefix}.self_attn.o_proj", hidden),), heads, config.output_bias, scale=residual),
+        output=LinearSpec((Part(f"{prefix}.self_attn.o_proj", hidden),), heads, config.output_bias),
         up=LinearSpec(_up_parts(config, f"{prefix}.mlp"), hidden, config.mlp_bias),
-        down=LinearSpec((Part(f"{prefix}.mlp.down_proj", hidden),), inner, config.mlp_bias, scale=residual),
+        down=LinearSpec((Part(f"{prefix}.mlp.down_proj", hidden),), inner, config.mlp_bias),
     )
 
 
 def _qkv_parts(config: ModelConfig, prefix: str) -> tuple[Part, ...]:
-    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    queries, keys = (count * config.head_dim for count in (config.num_attention_heads, config.num_key_value_heads))
     if config.model_type == "phi3":
-        order = head_order(config, heads + 2 * kv_heads, heads + kv_heads)
-        return (Part(f"{prefix}.qkv_proj", (heads + 2 * kv_heads) * config.head_dim, order),)
-    return (
-        Part(f"{prefix}.q_proj", heads * config.head_dim, head_order(config, heads, heads)),
-        Part(f"{prefix}.k_proj", kv_heads * config.head_dim, head_order(config, kv_heads, kv_heads)),
-        Part(f"{prefix}.v_proj", kv_heads * config.head_dim),
-    )
+        return (Part(f"{prefix}.qkv_proj", queries + 2 * keys),)
+    return Part(f"{prefix}.q_proj", queries), Part(f"{prefix}.k_proj", keys), Part(f"{prefix}.v_proj", keys)
 
 
 def _up_parts(config: ModelConfig, prefix: str) -> tuple[Part, ...]:

@@ -132,8 +132,8 @@ def test_checkpoints_can_be_loaded(modules: Any, tmp_path: Path) -> None:
     """By us, with logits that are not all the same; a second call leaves the file alone."""
     modules.shapes.write_checkpoint(tmp_path / "tiny", modules.shapes.NETWORKS["tiny"])
     written = (tmp_path / "tiny" / "model.safetensors").stat()
-    model = load_model(tmp_path / "tiny")
-    batch = ForwardBatch(np.arange(5), np.array([0]), np.array([5]), np.array([0]))
+    model, one = load_model(tmp_path / "tiny"), np.ones(1, np.int32)
+    batch = ForwardBatch(np.arange(5, dtype=np.int32), 5 * one, 0 * one, [0 * one], 0 * one, 4 * one)
     assert np.ptp(model.forward(batch, model.new_cache(1))) > 0
     modules.shapes.write_checkpoint(tmp_path / "tiny", modules.shapes.NETWORKS["tiny"])
     assert (tmp_path / "tiny" / "model.safetensors").stat().st_mtime_ns == written.st_mtime_ns

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
+import runpy
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from decoding.models import load_config
-from decoding.models.registry import ARCHITECTURES
-from decoding.models.weights import stored_tensors
-
+RUNS = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "models" / "runs.py")))
 TINY = {
     "model_type": "llama",
     "vocab_size": 19,
@@ -73,12 +72,9 @@ class Workshop:
     def tensors(self, folder: Path, seed: int = 0) -> Tensors:
         """Random tensors, large enough that every part of the network matters to the logits."""
         rng = np.random.default_rng(seed)
-        config = load_config(folder)
-        layout = ARCHITECTURES[config.model_type].layout(config)
-        shapes = stored_tensors(config, layout, layout.prefixes[0], layout.heads[0])
         return {
             name: (rng.normal(1.0, 0.2, shape) if "norm" in name else rng.normal(0.0, 0.3, shape))
-            for name, shape in shapes
+            for name, shape in RUNS.tensors(folder).items()
         }
 
     def checkpoint(self, *, dtype: str = "F32", tensors: Tensors | None = None, **changes: Any) -> Path:
@@ -91,6 +87,18 @@ class Workshop:
     def safetensors(self, tensors: Tensors, dtype: str = "F32") -> bytes:
         """A safetensors file's bytes."""
         return _safetensors(tensors, dtype)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for a backend runs with both."""
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", ["native", "numpy"])
+
+
+@pytest.fixture(scope="session")
+def runs() -> SimpleNamespace:
+    """The functions of tests/models/runs.py."""
+    return RUNS
 
 
 @pytest.fixture

@@ -1,107 +1,121 @@
-"""How a batch is divided for attention: every token once, all that it sees, nothing copied without need."""
+"""What a batch says of its tokens, and which batches are refused."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from decoding.models import ForwardBatch
-from decoding.models.batch import Span
+from decoding.errors import ContextLengthError, ParameterError
+from decoding.models import load_model
 
 
-def _batch(*rows: tuple[int, int, int]) -> ForwardBatch:
-    """Rows of (slot, new tokens, start)."""
-    slots, new, starts = map(np.array, zip(*rows, strict=True))
-    return ForwardBatch(np.zeros(new.sum(), int), slots, new, starts)
+def _ints(*values: int) -> Any:
+    return np.array(values, np.int32)
 
 
-def _seen(batch: ForwardBatch, span: Span, window: int | None) -> list[tuple[int, int, list[int]]]:
-    """(token, slot, keys that it sees) for each place of a span that is meant."""
-    keys, mask = span.visible(window)
-    slots = np.arange(20)[span.slots]
-    shape = span.num_visible.shape
-    mask = np.zeros((*shape, keys.stop - keys.start)) if mask is None else mask
-    places = range(shape[0]) if span.places is None else span.places
-    tokens = np.arange(len(batch.token_ids))[span.tokens].reshape(len(places), shape[1])
-    return [
-        (int(token), int(slots[place]), (np.flatnonzero(mask[place, column] == 0) + keys.start).tolist())
-        for row, place in zip(tokens, places, strict=True)
-        for column, token in enumerate(row)
-    ]
-
-
-BATCHES = [
-    [(0, 1, 0)],
-    [(3, 1, 7)],
-    [(3, 5, 7)],
-    [(0, 1, 5), (1, 1, 5), (2, 1, 5)],
-    [(2, 1, 9), (0, 1, 8), (5, 1, 7), (3, 1, 6)],
-    [(1, 1, 100), (2, 1, 3), (3, 1, 90), (7, 1, 4)],
-    [(0, 1, 9), (15, 1, 9)],
-    [(4, 12, 0), (2, 9, 3), (3, 1, 11), (0, 30, 0), (1, 2, 50), (6, 1, 4)],
-]
-
-
-@pytest.mark.parametrize("window", [None, 1, 4, 1000])
-@pytest.mark.parametrize("rows", BATCHES)
-def test_every_token_sees_its_past(rows: list[tuple[int, int, int]], window: int | None, monkeypatch: Any) -> None:
-    """Whatever the groups: each token is asked for, in its slot, with the keys up to its own or the last of them."""
-    monkeypatch.setattr("decoding.models.batch._MAX_QUERIES", 8)
-    batch = _batch(*rows)
-    found: dict[int, tuple[int, list[int]]] = {}
-    for span in batch.spans(4):
-        for token, slot, keys in _seen(batch, span, window):
-            assert found.setdefault(token, (slot, keys)) == (slot, keys)
-    for token, (slot, position) in enumerate(zip(batch.token_slots, batch.positions, strict=True)):
-        first = 0 if window is None else max(0, position + 1 - window)
-        assert found.pop(token) == (slot, list(range(first, position + 1)))
-    assert not found
-
-
-def test_decoding_is_one_span_of_views() -> None:
-    """Sequences of about the same length are one call on a slice of the cache, whatever the order of their slots."""
-    (span,) = _batch((2, 1, 9), (0, 1, 8), (3, 1, 7), (1, 1, 6)).spans(4)
-    assert span.slots == slice(0, 4)
-    assert span.places is None
-    (span,) = _batch((2, 1, 9), (0, 1, 8), (5, 1, 7), (3, 1, 6)).spans(4)
-    assert span.slots == slice(0, 6)
-    assert span.places is not None
-    assert span.places.tolist() == [0, 2, 3, 5]
-    (span,) = _batch((0, 1, 9), (15, 1, 9)).spans(4)
-    np.testing.assert_array_equal(span.slots, [0, 15])
-
-
-def test_short_sequences_do_not_pay_for_a_long_one() -> None:
-    """Rows whose lengths differ by more than two are different spans."""
-    assert len(list(_batch((0, 1, 1000), (1, 1, 10), (2, 1, 12)).spans(4))) == 2
-
-
-def test_short_prompts_are_one_span() -> None:
-    """Prompts of about the same length are computed together, filled up with repetitions."""
-    (span,) = _batch((0, 5, 0), (1, 7, 0), (2, 6, 0)).spans(4)
-    assert span.num_visible.tolist() == [[1, 2, 3, 4, 5, 5, 5], [1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, 5, 6, 6]]
-    np.testing.assert_array_equal(
-        np.reshape(span.tokens, (3, 7))[[0, 2]], [[0, 1, 2, 3, 4, 4, 4], [12, 13, 14, 15, 16, 17, 17]]
+@pytest.fixture
+def batch(runs: Any) -> Any:
+    """A prompt of 20 tokens, a chunk of 3 after 14, and a decoding token."""
+    return runs.make_batch(
+        runs.Row([1] * 20, 0, [4, 2], 20), runs.Row([2, 3, 4], 14, [0, 1], 30), runs.Row([5], 40, [3, 5, 6, 7])
     )
 
 
-def test_the_scores_of_a_span_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither one long row nor many short ones hold more scores at once than the bound, a single query excepted."""
-    monkeypatch.setattr("decoding.models.batch._MAX_SCORES", 4 * 100)
-    for rows in ([(0, 30, 0)], [(slot, 10, 0) for slot in range(6)], [(slot, 1, 60) for slot in range(6)]):
-        spans = list(_batch(*rows).spans(4))
-        assert all(4 * span.num_visible.size * span.num_visible.max() <= 400 for span in spans)
-        assert len(spans) > 1
+def test_positions_and_lengths(batch: Any) -> None:
+    """Positions go on from `start`; a token's length is its prompt's, or its own position + 1 if that is more."""
+    assert batch.positions.tolist() == [*range(20), 14, 15, 16, 40]
+    assert batch.token_lengths.tolist() == [20] * 20 + [30] * 3 + [41]
+    assert batch.ends == [20, 17, 41]
 
 
-def test_the_last_tokens_are_a_batch() -> None:
-    """One token a row, at its place."""
-    last = _batch((4, 12, 0), (2, 3, 5), (3, 1, 11)).last_tokens()
-    assert last.one_each
-    assert (last.slots.tolist(), last.positions.tolist(), last.lengths.tolist()) == (
-        [4, 2, 3],
-        [11, 7, 11],
-        [12, 8, 12],
-    )
+def test_positions_of_decoding_tokens(runs: Any) -> None:
+    """With one token per sequence they are the starts."""
+    batch = runs.make_batch(*(runs.Row([1], start, range(9), 7) for start in (3, 99, 0)))
+    assert batch.positions.tolist() == [3, 99, 0]
+    assert batch.token_lengths.tolist() == [7, 100, 7]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "changes"),
+    [
+        ("token_ids", {"token_ids": _ints(*[1] * 23, 19)}),
+        ("token_ids", {"token_ids": _ints(*[1] * 23, -1)}),
+        ("block_tables", {"block_tables": [_ints(4, 8), _ints(0, 1), _ints(3, 5, 6)]}),
+        ("block_tables", {"block_tables": [_ints(4, 2), _ints(-1, 1), _ints(3, 5, 6)]}),
+        ("block_tables[2]", {"block_tables": [_ints(4, 2), _ints(0, 1), _ints(3, 5)]}),
+        ("start", {"start": _ints(0, -1, 40)}),
+        ("num_new", {"num_new": _ints(20, 2, 1)}),
+        ("num_new", {"num_new": _ints(20, 4, 0)}),
+        ("num_new", {"num_new": _ints(20, 4)}),
+        ("num_new", {"start": _ints(0, 14)}),
+        ("num_new", {"rope_lengths": _ints(1, 2, 3, 4)}),
+        ("num_new", {"block_tables": [_ints(4, 2)]}),
+        ("logits_tokens", {"logits_tokens": _ints(0, 24)}),
+        ("logits_tokens", {"logits_tokens": _ints(-1, 3)}),
+        ("logits_tokens", {"logits_tokens": _ints(3, 3)}),
+        ("logits_tokens", {"logits_tokens": _ints(5, 3)}),
+        (
+            "num_new",
+            dict.fromkeys(("token_ids", "num_new", "start", "rope_lengths", "logits_tokens"), _ints())
+            | {"block_tables": []},
+        ),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_refused(
+    workshop: Any, backend: str, batch: Any, parameter: str, changes: dict[str, Any]
+) -> None:
+    """Ids, blocks and lengths out of range are a ParameterError that names the array; nothing is computed."""
+    model = load_model(workshop.checkpoint(), backend=backend)
+    cache = model.new_cache(8)
+    assert model.forward(batch, cache).shape == (3, 19)
+    with pytest.raises(ParameterError) as caught:
+        model.forward(replace(batch, **changes), cache)
+    assert caught.value.problems[0].parameter == parameter
+
+
+def test_the_context_is_a_hard_limit(workshop: Any, backend: str, runs: Any) -> None:
+    """A sequence may fill the context to its last position, and not one token more."""
+    model = load_model(workshop.checkpoint(), backend=backend)
+    cache, table = model.new_cache(11), range(11)
+    assert model.forward(runs.make_batch(runs.Row([3] * 160, 0, table)), cache).shape == (1, 19)
+    with pytest.raises(ContextLengthError, match="161 tokens"):
+        model.forward(runs.make_batch(runs.Row([3], 160, table)), cache)
+
+
+@pytest.mark.parametrize("num_blocks", [0, -1, 1.0, True, None, 2**31])
+def test_a_cache_has_at_least_one_block(workshop: Any, backend: str, num_blocks: Any) -> None:
+    """num_blocks must be a positive integer of 32 bits."""
+    model = load_model(workshop.checkpoint(), backend=backend)
+    with pytest.raises(ParameterError, match="num_blocks"):
+        model.new_cache(num_blocks)
+
+
+def test_a_cache_that_the_system_refuses(workshop: Any) -> None:
+    """More address space than there is: an error that says how many bytes were asked for."""
+    model = load_model(workshop.checkpoint())
+    with pytest.raises(ParameterError, match="bytes, which the system refuses"):
+        model.new_cache(2**31 - 1).copy_block(0, 1)
+
+
+def test_a_cache_of_another_model_is_refused(workshop: Any, runs: Any) -> None:
+    """Its blocks have another size."""
+    model, other = load_model(workshop.checkpoint()), load_model(workshop.checkpoint(num_hidden_layers=3))
+    with pytest.raises(ParameterError, match="must be a cache of this model"):
+        model.forward(runs.make_batch(runs.Row([1])), other.new_cache(1))
+
+
+@pytest.mark.parametrize("name", ["Native", "", None, 3])
+def test_an_unknown_backend(workshop: Any, name: Any) -> None:
+    """The error lists those that there are."""
+    with pytest.raises(ParameterError, match=r"backend=.*: must be one of 'native', 'numpy'"):
+        load_model(workshop.checkpoint(), backend=name)
+
+
+@pytest.mark.parametrize("num_threads", [0, -1, 1.0, True, "2", 1025])
+def test_num_threads_out_of_range(workshop: Any, num_threads: Any) -> None:
+    """It must be a positive integer, at most 1,024."""
+    with pytest.raises(ParameterError, match=r"num_threads=.*: must be an integer from 1 to 1024"):
+        load_model(workshop.checkpoint(), num_threads=num_threads)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from decoding.errors import CheckpointError
-from decoding.models import ForwardBatch, load_model
-from decoding.models.weights import HeadOrder
+from decoding.models import load_model
+from decoding.models.weights import split_heads
 
 SIZES: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -23,14 +23,13 @@ SIZES: dict[str, dict[str, Any]] = {
 Rename = Callable[[str], str]
 
 
-def _logits(workshop: Any, kind: str, rename: Rename = str, extra: Any = None, **changes: Any) -> Any:
+def _logits(workshop: Any, runs: Any, kind: str, rename: Rename = str, extra: Any = None, **changes: Any) -> Any:
     """Logits of the network with its tensors renamed, and more tensors beside them."""
     sizes = {"model_type": kind.split()[0]} | SIZES[kind]
     tensors = workshop.tensors(workshop.config(**sizes))
     stored = {rename(name): values for name, values in tensors.items()} | (extra or {})
     model = load_model(workshop.checkpoint(tensors=stored, **sizes | changes))
-    batch = ForwardBatch(np.arange(9), np.array([0]), np.array([9]), np.array([0]), all_logits=True)
-    return model.forward(batch, model.new_cache(1))
+    return runs.logits(model, list(range(9)))
 
 
 def _without(prefix: str) -> Rename:
@@ -50,9 +49,9 @@ def _without(prefix: str) -> Rename:
         ("gemma3_text", _without("model.")),
     ],
 )
-def test_other_names_of_the_same_tensors(workshop: Any, kind: str, rename: Rename) -> None:
+def test_other_names_of_the_same_tensors(workshop: Any, runs: Any, kind: str, rename: Rename) -> None:
     """With or without the prefix of the inner model, and with the older names of the head: the same logits."""
-    np.testing.assert_array_equal(_logits(workshop, kind, rename), _logits(workshop, kind))
+    np.testing.assert_array_equal(_logits(workshop, runs, kind, rename), _logits(workshop, runs, kind))
 
 
 @pytest.mark.parametrize(
@@ -65,41 +64,34 @@ def test_other_names_of_the_same_tensors(workshop: Any, kind: str, rename: Renam
         ("gemma3_text", ["vision_tower.x.weight", "model.vision_tower.y", "multi_modal_projector.z.weight"]),
     ],
 )
-def test_constants_and_other_towers_are_harmless(workshop: Any, kind: str, names: list[str]) -> None:
+def test_constants_and_other_towers_are_harmless(workshop: Any, runs: Any, kind: str, names: list[str]) -> None:
     """Masks, frequencies and vision towers that files carry along change nothing."""
     extra = {name: np.ones((1, 2, 3)) for name in names}
-    np.testing.assert_array_equal(_logits(workshop, kind, extra=extra), _logits(workshop, kind))
+    np.testing.assert_array_equal(_logits(workshop, runs, kind, extra=extra), _logits(workshop, runs, kind))
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_what_is_not_harmless(workshop: Any, kind: str) -> None:
+def test_what_is_not_harmless(workshop: Any, runs: Any, kind: str) -> None:
     """A tensor that would matter, under a name that is only similar, is refused."""
     with pytest.raises(CheckpointError, match="is no tensor of this architecture"):
-        _logits(workshop, kind, extra={"model.layers.0.self_attn.bias": np.ones(3)})
+        _logits(workshop, runs, kind, extra={"model.layers.0.self_attn.bias": np.ones(3)})
 
 
-def test_gpt2s_context_is_that_of_its_positions(workshop: Any) -> None:
+def test_gpt2s_context_is_that_of_its_positions(workshop: Any, runs: Any) -> None:
     """n_positions must be the number of learned positions."""
     with pytest.raises(CheckpointError, match=r"wpe\.weight: has shape \[160, 16\]; the config asks for \[161, 16\]"):
-        _logits(workshop, "gpt2", max_position_embeddings=161)
+        _logits(workshop, runs, "gpt2", max_position_embeddings=161)
 
 
-def test_order_of_heads() -> None:
-    """Turned heads have their pairs side by side, others stay; interleaved files keep q, k and v of a head together."""
-    plain = HeadOrder(num_heads=3, num_turned=2, head_dim=4, num_pairs=2).indices()
-    assert plain.tolist() == [0, 2, 1, 3, 4, 6, 5, 7, 8, 9, 10, 11]
-    partial = HeadOrder(num_heads=1, num_turned=1, head_dim=6, num_pairs=2).indices()
-    assert partial.tolist() == [0, 2, 1, 3, 4, 5]
-    mixed = HeadOrder(num_heads=6, num_turned=4, head_dim=2, num_pairs=1, interleaved=True).indices()
-    assert mixed.tolist() == [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]  # q0 q1 k0 k1 v0 v1 of [q0 k0 v0 q1 k1 v1]
+def test_heads_that_are_stored_together_are_split() -> None:
+    """GPT-NeoX keeps q, k and v of a head together; the network wants all queries, then keys, then values."""
+    order = split_heads(num_heads=2, head_dim=2)  # stored: q0 k0 v0 q1 k1 v1, two rows each
+    assert order.tolist() == [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]
 
 
 def test_memory_that_is_not_there(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint that is larger than the memory is a CheckpointError that says how much it needs."""
-
-    def nothing(*shape: int) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr("decoding.models.scratch._memory", nothing)
-    with pytest.raises(CheckpointError, match="needs 2,048 bytes of memory"):
-        load_model(workshop.checkpoint())
+    """A model that is larger than the memory is a CheckpointError that says how much it needs."""
+    folder = workshop.checkpoint()
+    monkeypatch.setattr("decoding.models.packing.physical_memory", lambda: 10_000)
+    with pytest.raises(CheckpointError, match="needs 17,408 bytes of memory for its weights"):
+        load_model(folder)

@@ -1,0 +1,49 @@
+"""Hashes of the logits of every recipe of make_golden.py, by the native forward pass, in every storage type.
+
+    python tests/models/make_hashes.py
+
+writes hashes.json beside this file. The hashes are equal for every instruction set, number of threads, batch and
+chunking; they change only with the order of operations, which docs/adr/0010-forward-order.md defines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import runpy
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoding.models import load_model
+
+HERE = Path(__file__).parent
+COMMAND = "python tests/models/make_hashes.py"
+DTYPES = ("F32", "F16", "BF16")
+
+
+def hash_of(logits: NDArray[np.float32]) -> str:
+    """Return a hash of the bits of logits."""
+    return hashlib.blake2b(logits.astype("<f4").tobytes(), digest_size=8).hexdigest()
+
+
+def main() -> None:
+    """Write hashes.json."""
+    maker, runs = (SimpleNamespace(**runpy.run_path(str(HERE / name))) for name in ("make_golden.py", "runs.py"))
+    hashes: dict[str, Any] = {}
+    for recipe in maker.recipes():
+        hashes[recipe.name] = {}
+        for dtype in DTYPES:
+            with tempfile.TemporaryDirectory() as folder:
+                runs.write_recipe(Path(folder), maker, recipe, dtype)
+                logits = runs.logits(load_model(folder), recipe.token_ids)
+                hashes[recipe.name][dtype] = hash_of(logits)
+    (HERE / "hashes.json").write_text(json.dumps({"command": COMMAND, "hashes": hashes}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

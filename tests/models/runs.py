@@ -1,0 +1,91 @@
+"""Running networks on token ids: batches, chunks and block tables for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoding.models import BLOCK_SIZE, ForwardBatch, load_config, load_network
+from decoding.models.numpy_backend import compute_table, rotary_rows
+from decoding.models.registry import ARCHITECTURES
+from decoding.models.rotary import RotaryTables
+from decoding.models.weights import stored_tensors
+from decoding.reference.forward import forward
+
+
+class Row(NamedTuple):
+    """New tokens of one sequence. blocks: its block table; rope_length: its prompt's length, for what depends on it."""
+
+    token_ids: Sequence[int]
+    start: int = 0
+    blocks: Sequence[int] = (0,)
+    rope_length: int = 0
+
+
+def blocks(num_tokens: int, first: int = 0) -> list[int]:
+    """Return a block table for so many tokens: consecutive blocks from `first` on."""
+    return list(range(first, first - (-num_tokens // BLOCK_SIZE)))
+
+
+def make_batch(*rows: Row, all_logits: bool = False) -> ForwardBatch:
+    """Return a batch of these rows, with logits of each one's last token or of all tokens."""
+    counts = [len(row.token_ids) for row in rows]
+    total = sum(counts)
+    return ForwardBatch(
+        token_ids=np.concatenate([np.array(row.token_ids, np.int32) for row in rows]),
+        num_new=np.array(counts, np.int32),
+        start=np.array([row.start for row in rows], np.int32),
+        block_tables=[np.array(row.blocks, np.int32) for row in rows],
+        rope_lengths=np.array([row.rope_length for row in rows], np.int32),
+        logits_tokens=np.arange(total, dtype=np.int32) if all_logits else np.cumsum(counts, dtype=np.int32) - 1,
+    )
+
+
+def logits(
+    model: Any, token_ids: Sequence[int], chunks: Sequence[int] = (), rope_length: int | None = None
+) -> NDArray[np.float32]:
+    """Return logits of every token, [tokens, vocab], computed in chunks of these sizes; all at once without any."""
+    table = blocks(len(token_ids))
+    length = len(token_ids) if rope_length is None else rope_length
+    cache, rows, start = model.new_cache(len(table)), [], 0
+    for size in chunks or [len(token_ids)]:
+        row = Row(token_ids[start : start + size], start, table, length)
+        rows.append(model.forward(make_batch(row, all_logits=True), cache))
+        start += size
+    return np.concatenate(rows)
+
+
+def truth(folder: Path, token_ids: Sequence[int]) -> NDArray[np.float64]:
+    """Return logits of every token by the reference in float64, [tokens, vocab]."""
+    batch = make_batch(Row(token_ids, 0, blocks(len(token_ids)), len(token_ids)))
+    rotary = rotary_rows(RotaryTables(load_config(folder), compute_table), batch)
+    return forward(load_network(folder), np.array(token_ids), rotary).logits
+
+
+def greedy(model: Any, token_ids: Sequence[int], num_tokens: int) -> list[int]:
+    """Return the tokens of the highest logits, one after another."""
+    table = blocks(len(token_ids) + num_tokens)
+    cache, output, new, start = model.new_cache(len(table)), list[int](), list(token_ids), 0
+    while len(output) < num_tokens:
+        row = model.forward(make_batch(Row(new, start, table, len(token_ids))), cache)
+        start += len(new)
+        new = [int(row[0].argmax())]
+        output += new
+    return output
+
+
+def tensors(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of the tensors that the config in `folder` asks for."""
+    config = load_config(folder)
+    layout = ARCHITECTURES[config.model_type].layout(config)
+    return dict(stored_tensors(config, layout, layout.prefixes[0], layout.heads[0]))
+
+
+def write_recipe(folder: Path, maker: Any, recipe: Any, dtype: str | None = None) -> None:
+    """Write the checkpoint of a recipe of make_golden.py, in its storage type or in another one."""
+    maker.write_checkpoint(folder, recipe, {})
+    maker.write_checkpoint(folder, recipe, maker.weights(recipe, tensors(folder).items()), dtype)

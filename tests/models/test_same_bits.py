@@ -1,0 +1,125 @@
+"""The native forward pass: the same tokens at the same positions have the same bits of logits, however they come.
+
+hashes.json says which command made it.
+"""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decoding.models import load_model
+from decoding.sampling.kernel import available_isas, forced_isa
+
+HERE = Path(__file__).parent
+HASHES = SimpleNamespace(**runpy.run_path(str(HERE / "make_hashes.py")))
+GOLDEN = json.loads((HERE / "hashes.json").read_text())
+
+
+@pytest.mark.parametrize("dtype", HASHES.DTYPES)
+def test_hashes_of_the_bits(recipe: Any, dtype: str, write: Any, runs: Any) -> None:
+    """Every family in every storage type, on every instruction set, with one thread and with two."""
+    folder = write(recipe, dtype)
+    for num_threads in (1, 2):
+        model = load_model(folder, num_threads=num_threads)
+        for isa in available_isas():
+            with forced_isa(isa):
+                logits = runs.logits(model, recipe.token_ids)
+            assert HASHES.hash_of(logits) == GOLDEN["hashes"][recipe.name][dtype], (isa, num_threads)
+
+
+def test_chunks_and_threads_do_not_change_a_bit(recipe: Any, write: Any, runs: Any) -> None:
+    """One to eight threads; the sequence whole, in chunks, or a token at a time."""
+    folder, ids = write(recipe), recipe.token_ids
+    whole = runs.logits(load_model(folder, num_threads=1), ids)
+    for num_threads, chunks in enumerate(
+        ([24], [1] * 24, [7, 1, 9, 3, 4], [23, 1], [16, 8], [17, 7], [2] * 12, [5, 19]), 1
+    ):
+        found = runs.logits(load_model(folder, num_threads=num_threads), ids, chunks)
+        np.testing.assert_array_equal(found, whole, err_msg=f"{num_threads} threads, {chunks}")
+
+
+def test_neighbours_in_a_batch_do_not_change_a_bit(recipe: Any, write: Any, runs: Any) -> None:
+    """Prompts, chunks and single tokens of 40 sequences together, their blocks in any order: each as if alone."""
+    model, ids = load_model(write(recipe), num_threads=2), recipe.token_ids
+    rng = np.random.default_rng(5)
+    tables = rng.permutation(80).reshape(40, 2)
+    ends = rng.integers(1, 24, 40)
+    starts = np.where(np.arange(40) % 3 > 0, ends - 1, rng.integers(0, ends))
+    cache = model.new_cache(80)
+    past = [runs.Row(ids[:start], 0, table, 24) for start, table in zip(starts, tables, strict=True) if start]
+    model.forward(runs.make_batch(*past), cache)
+    new = zip(starts, ends, tables, strict=True)
+    rows = [runs.Row(ids[start:end], int(start), table, 24) for start, end, table in new]
+    found = model.forward(runs.make_batch(*rows), cache)
+    whole = runs.logits(model, ids)
+    np.testing.assert_array_equal(found, whole[ends - 1])
+
+
+def test_the_file_has_all_recipes_and_no_other(maker: Any) -> None:
+    """Each recipe has a hash for each storage type."""
+    assert list(GOLDEN["hashes"]) == [recipe.name for recipe in maker.recipes()]
+    assert all(tuple(hashes) == HASHES.DTYPES for hashes in GOLDEN["hashes"].values())
+    assert GOLDEN["command"] == HASHES.COMMAND
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory, maker: Any, runs: Any) -> Any:
+    """A network whose matrices have more than one piece of 256 inputs, tiles that are not full, and windows."""
+    folder = tmp_path_factory.mktemp("wide")
+    config = {
+        "model_type": "mistral",
+        "vocab_size": 101,
+        "hidden_size": 272,
+        "intermediate_size": 528,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "sliding_window": 70,
+    }
+    recipe = maker.Recipe("wide", config, "BF16")
+    runs.write_recipe(folder, maker, recipe)
+    return SimpleNamespace(folder=folder, model=load_model(folder, num_threads=2))
+
+
+IDS = [int(token_id) for token_id in np.random.default_rng(1).integers(0, 101, 300)]
+
+
+@settings(max_examples=20)
+@given(data=st.data())
+def test_schedules_do_not_change_a_bit(wide: Any, runs: Any, data: st.DataObject) -> None:
+    """Sequences of up to 300 tokens in any chunks, together in any steps, on any instruction set: as if alone."""
+    lengths = data.draw(st.lists(st.integers(1, 300), min_size=1, max_size=5))
+    alone = [runs.logits(wide.model, IDS[-length:]) for length in lengths]
+    order = data.draw(st.permutations(range(19 * len(lengths))))
+    tables = [order[19 * index : 19 * index + 19] for index in range(len(lengths))]
+    cache, done = wide.model.new_cache(len(order)), [0] * len(lengths)
+    while any(a < b for a, b in zip(done, lengths, strict=True)):
+        sizes = [data.draw(st.integers(0, length - start)) for start, length in zip(done, lengths, strict=True)]
+        if not any(sizes):
+            sizes = [length - start for start, length in zip(done, lengths, strict=True)]
+        active = [index for index, size in enumerate(sizes) if size]
+        rows = [
+            runs.Row(IDS[-lengths[i] :][done[i] : done[i] + sizes[i]], done[i], tables[i], lengths[i]) for i in active
+        ]
+        with forced_isa(data.draw(st.sampled_from(available_isas()))):
+            found = wide.model.forward(runs.make_batch(*rows, all_logits=True), cache)
+        expected = np.concatenate([alone[i][done[i] : done[i] + sizes[i]] for i in active])
+        np.testing.assert_array_equal(found, expected)
+        done = [start + size for start, size in zip(done, sizes, strict=True)]
+
+
+def test_wide_matrices_are_those_of_the_reference(wide: Any, runs: Any) -> None:
+    """300 tokens, far beyond the window: close to float64, relative to the size of the logits."""
+    truth = runs.truth(wide.folder, IDS)
+    found = runs.logits(wide.model, IDS)
+    assert np.abs(found - truth).max() <= 1e-5 * np.abs(truth).max()

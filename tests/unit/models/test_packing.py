@@ -1,0 +1,99 @@
+"""Packing weights for the native forward pass: types, progress, and tensors that lie at odd places."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+
+from decoding.models import load_model, packing
+from decoding.models.checkpoint import Checkpoint
+from decoding.models.packing import TYPES, pack_weights
+from decoding.models.registry import ARCHITECTURES, load_config
+from decoding.models.weights import find_weights
+
+PROMPT = [1, 7, 3, 18, 0, 5]
+
+
+def _mixed(workshop: Any, dtypes: dict[str, str], **changes: Any) -> Any:
+    """A checkpoint whose tensors have the storage type of the first ending of their name in `dtypes`, else F32."""
+    folder = workshop.config(**changes)
+    header, body = {}, b""
+    for name, values in workshop.tensors(folder).items():
+        dtype = next((kind for ending, kind in dtypes.items() if name.endswith(ending)), "F32")
+        part = workshop.safetensors({"x": values}, dtype)
+        data = part[8 + struct.unpack("<Q", part[:8])[0] :]
+        header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [len(body), len(body) + len(data)]}
+        body += data
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + body)
+    return folder
+
+
+def _stored(folder: Any) -> Any:
+    config = load_config(folder)
+    return find_weights(Checkpoint(folder), config, ARCHITECTURES[config.model_type].layout(config))
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_weights_stay_in_their_storage_type(workshop: Any, dtype: str) -> None:
+    """All matrices and the head have it; 16-bit weights take half the memory of float32 ones."""
+    packed = pack_weights(_stored(workshop.checkpoint(dtype=dtype)), 2)
+    matrices = [packed.head, *(m for block in packed.blocks for m in (block.qkv, block.output, block.up, block.down))]
+    assert {matrix.weight_type for matrix in matrices} == {TYPES[dtype]}
+    size = 4 if dtype == "F32" else 2
+    assert packed.head.panels.nbytes == 32 * 16 * size  # 19 outputs in panels of 16, 16 inputs
+
+
+def test_parts_of_different_types_become_float32(workshop: Any, runs: Any) -> None:
+    """Queries in bfloat16 and keys in float16 make one matrix, exactly; matrices of one type keep it."""
+    folder = _mixed(workshop, {"q_proj.weight": "BF16", "k_proj.weight": "F16", "up_proj.weight": "F16"})
+    packed = pack_weights(_stored(folder), 2)
+    block = packed.blocks[0]
+    assert [m.weight_type for m in (block.qkv, block.up, block.down)] == ["float32"] * 3
+    expected = runs.logits(load_model(folder, backend="numpy"), PROMPT)
+    np.testing.assert_allclose(runs.logits(load_model(folder), PROMPT), expected, atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("kind", ["gpt2", "gpt_neox", "llama"])
+def test_tensors_at_odd_addresses(workshop: Any, runs: Any, kind: str, dtype: str) -> None:
+    """A header of any length and one-byte shifts in the file: transposed, reordered and plain matrices are read."""
+    sizes = {
+        "gpt2": {"n_embd": 16, "n_head": 4, "n_layer": 2, "num_key_value_heads": None, "rope_theta": None},
+        "gpt_neox": {"num_key_value_heads": None, "rotary_pct": 0.5},
+        "llama": {},
+    }
+    folder = workshop.checkpoint(model_type=kind, dtype=dtype, **sizes[kind])
+    raw = (folder / "model.safetensors").read_bytes()
+    (length,), found = struct.unpack("<Q", raw[:8]), []
+    for padding in range(4):
+        text = raw[8 : 8 + length] + b" " * padding
+        (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + length :])
+        found.append(runs.logits(load_model(folder), PROMPT))
+    for logits in found[1:]:
+        np.testing.assert_array_equal(logits, found[0])
+    expected = runs.logits(load_model(folder, backend="numpy"), PROMPT)
+    np.testing.assert_allclose(found[0], expected, atol=5e-5, rtol=0)
+
+
+def test_progress_counts_to_the_end(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large matrices are packed in chunks of whole panels; each is reported once, in order."""
+    monkeypatch.setattr(packing, "_CHUNK_BYTES", 16 * 16 * 4)  # one panel
+    reports: list[tuple[int, int]] = []
+    load_model(workshop.checkpoint(), num_threads=3, progress=lambda done, total: reports.append((done, total)))
+    # per layer: queries 1 panel, keys 1, values 1; output 1, gate 2, up 2, down 1; the head 2
+    assert reports == [(done, 20) for done in range(1, 21)]
+
+
+def test_chunks_do_not_change_the_panels(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One chunk per panel by four threads, or one per matrix by one thread: the same bytes."""
+    stored = _stored(workshop.checkpoint(model_type="gpt_neox", num_key_value_heads=None, vocab_size=333))
+    whole = pack_weights(stored, 1)
+    monkeypatch.setattr(packing, "_CHUNK_BYTES", 1)
+    pieces = pack_weights(stored, 4)
+    for first, second in zip((whole.head, *whole.blocks[0][:4]), (pieces.head, *pieces.blocks[0][:4]), strict=True):
+        np.testing.assert_array_equal(first.panels, second.panels)
