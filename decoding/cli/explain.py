@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from decoding.engine.logprobs import rival_text
-from decoding.engine.runner import Logits
+from decoding.engine.logprobs import token_text
+from decoding.models.batch import Logits
 from decoding.errors import ParameterError, TokenizerError
 from decoding.llm import LLM
 from decoding.params import SamplingParams
@@ -37,7 +37,7 @@ def _section(
     number: int, explanation: Explanation, tokenizer: Tokenizer | None, num_top: int, token_ids: Sequence[int]
 ) -> str:
     def text_of(token_id: int) -> str:
-        return repr(rival_text(tokenizer, token_id))
+        return repr(token_text(tokenizer, token_id))
 
     reasons = ((token_id, explanation.why_not(token_id)) for token_id in token_ids)
     lines = [f"{token_id} {text_of(token_id)}: {reason or 'could be drawn'}" for token_id, reason in reasons]
