@@ -11,9 +11,9 @@ from decoding.testing.scripted import ScriptedConfig, byte_tokenizer
 
 EXTRA = [b"\xe2\x80", b"\x99s", b"END", b"ND of", b"xE"]
 LEFT_QUOTE, RIGHT_QUOTE, END, ND_OF, X_E = range(256, 261)
-EOS = 261
-TOKENIZER = byte_tokenizer(EXTRA, ["<eos>"])
-SHAPE = ScriptedConfig(vocab_size=262, max_position_embeddings=64, bos_token_id=None, eos_token_ids=(EOS,))
+EOS, TURN = 261, 262
+TOKENIZER = byte_tokenizer(EXTRA, ["<eos>", "<|turn|>"])
+SHAPE = ScriptedConfig(vocab_size=263, max_position_embeddings=64, bos_token_id=None, eos_token_ids=(EOS,))
 SCORE = TokenScore(-1.0, 1, [])
 
 
@@ -158,3 +158,64 @@ def test_skipped_special_tokens_have_entries_with_their_own_text():
     feed(one, "a", EOS, "b")
     logprobs = one.finished_choice().logprobs
     assert (logprobs.tokens, logprobs.text_offset) == (["a", "<eos>", "b"], [1, 2, 2])
+
+
+@pytest.mark.parametrize("skips", [True, False])
+def test_a_stop_string_that_is_a_special_token(skips):
+    """Stop strings match on what was generated, so one matches a special token also where the text does not show it."""
+    one = candidate(stop="<|turn|>", skip_special_tokens=skips, logprobs=0)
+    assert feed(one, "ok", TURN, "more") == ["o", "k", ""]
+    choice = one.finished_choice()
+    assert (choice.text, choice.finish_reason, choice.stop_reason) == ("ok", "stop", "<|turn|>")
+    assert choice.token_ids == [111, 107]
+    assert choice.logprobs.tokens == ["o", "k"]
+
+
+@pytest.mark.parametrize("skips", [True, False])
+def test_a_stop_string_of_a_special_token_and_text(skips):
+    """It is held from the special token on, and shown where the text behind it is another one."""
+    one = candidate(stop="<|turn|>END", skip_special_tokens=skips)
+    shown = "" if skips else "<|turn|>"
+    assert feed(one, "x", TURN, "EN", "x", TURN, END) == ["x", "", "", "", f"{shown}ENx", "", ""]
+    choice = one.finished_choice()
+    assert (choice.text, choice.stop_reason) == (f"x{shown}ENx", "<|turn|>END")
+    assert choice.token_ids == [120, TURN, 69, 78, 120]
+
+
+def test_a_stop_string_that_begins_before_a_special_token():
+    """The text that it begins with is cut, and the special token in it goes."""
+    one = candidate(stop="D<|turn|>")
+    assert feed(one, "EN", "D", TURN) == ["E", "N", "", ""]
+    choice = one.finished_choice()
+    assert (choice.text, choice.token_ids, choice.stop_reason) == ("EN", [69, 78], "D<|turn|>")
+
+
+def test_a_special_token_is_held_as_long_as_its_text_may_begin_a_stop_string():
+    """Held tokens are not streamed; released ones come in their order, hidden text or not."""
+    one = candidate(stop="<|turn|>END", max_tokens=4)
+    one.append(TURN, None, 0.0)
+    assert one.delta(0).token_ids == []
+    one.append(TURN, None, 0.0)
+    assert one.delta(0).token_ids == [TURN]
+    one.append(120, None, 0.0)
+    delta = one.delta(0)
+    assert (delta.text, delta.token_ids) == ("x", [TURN, 120])
+
+
+def test_a_hidden_stop_string_in_the_output():
+    """include_stop_str_in_output keeps the token of the match; a skipped special token still has no text."""
+    one = candidate(stop="<|turn|>", include_stop_str_in_output=True)
+    assert feed(one, "ok", TURN) == ["o", "k", ""]
+    assert one.finished_choice().token_ids == [111, 107, TURN]
+    shown = candidate(stop="<|turn|>", include_stop_str_in_output=True, skip_special_tokens=False)
+    assert feed(shown, "ok", TURN) == ["o", "k", "<|turn|>"]
+
+
+def test_the_id_that_ends_a_text_is_no_stop_string():
+    """A stop token ends a text before its text could: the reason is the id. With ignore_eos the string matches."""
+    one = candidate(stop="<eos>")
+    feed(one, "a", EOS)
+    assert one.stop_reason == EOS
+    ignored = candidate(stop="<eos>", ignore_eos=True)
+    feed(ignored, "a", EOS)
+    assert (ignored.stop_reason, ignored.finished_choice().text) == ("<eos>", "a")
