@@ -1,39 +1,40 @@
-"""AsyncEngine: the engine for an event loop, behind a bounded line.
+"""AsyncEngine: the engine for an event loop, behind a bounded waiting queue.
 
-One thread steps the engine. What the loop wants of it (new requests, abortions) goes through an inbox that is read
-between steps; what the engine has to say comes back in one call of the loop a step, however many streams there are. The
-loop never waits for a step, and texts are tokenised in worker threads.
+One thread steps the engine. Commands of the loop (new requests, abortions) go through an inbox that is read between
+steps; the engine's news come back in one call of the loop per step, however many streams there are. The loop never
+waits for a step, and texts are tokenised in worker threads.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Literal, Protocol
 
-from decoding.engine.engine import EngineStats
-from decoding.engine.group import SequenceGroup
+from decoding.engine.candidate import Candidate
 from decoding.engine.logits_processors import Processor
 from decoding.engine.outputs import CompletionResult, Delta
 from decoding.engine.request import Request
-from decoding.engine.sequence import Sequence as Candidate
-from decoding.engine.shared_engine import Host, check_streamable
+from decoding.engine.shared_engine import SharedEngine, check_streamable
+from decoding.engine.stats import EngineStats
+from decoding.engine.tasks.completion import CompletionTask
 from decoding.errors import DecodingError, EngineClosedError, EngineError, OverloadedError, ParameterError
 
 _PATIENCE = 0.05
 """Seconds that a step waits for an event loop that has other things to do."""
 _STATS_SECONDS = 0.02
-"""How old `AsyncEngine.stats` may be while the engine is busy: to count takes a while."""
+"""How old `AsyncEngine.stats` may be while the engine is busy: counting takes a while."""
 
 
-class HasHost(Protocol):
-    """What an LLM is to an AsyncEngine."""
+class HasEngine(Protocol):
+    """An LLM, as an AsyncEngine sees it."""
 
     @property
-    def host(self) -> Host: ...
+    def engine(self) -> SharedEngine: ...
 
 
 class RequestHandle:
@@ -43,37 +44,51 @@ class RequestHandle:
         async for delta in handle:
             ...
 
-    num_prompts, num_prompt_tokens: what was accepted. It is the loop's that submitted it, and no other thread's.
+    num_prompts, num_prompt_tokens: of the request. To be used by the loop that submitted it, and no other thread.
     """
 
-    def __init__(self, requests: Sequence[Request], stream: bool, abort: Callable[[RequestHandle], None]) -> None:
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        stream: bool,
+        abort: Callable[[RequestHandle], None],
+        end: Callable[[RequestHandle, DecodingError], None],
+    ) -> None:
         self.num_prompts = len(requests)
         self.num_prompt_tokens = sum(len(request.token_ids) for request in requests)
         self._requests = requests
         self._stream = stream
         self._abort = abort
+        self._end = end
         self._deltas: deque[Delta] = deque()
         self._results: list[CompletionResult | None] = [None] * len(requests)
         self._num_unstarted = self._num_open = len(requests)
         self._error: DecodingError | None = None
         self._news = asyncio.Event()
-        self._groups: list[SequenceGroup] = []  # the engine thread's
+        self._tasks: list[CompletionTask] = []  # the engine thread's
+        num_choices = itertools.accumulate((request.params.n for request in requests), initial=0)
+        self._first_index = list(num_choices)[:-1]  # choices are numbered prompt by prompt
 
     @property
     def is_done(self) -> bool:
-        """Whether everything has come, or never will."""
+        """True if everything has come, or the request has failed."""
         return self._error is not None or not self._num_open
 
     def abort(self) -> None:
-        """Free everything before the engine's next step; harmless where all is done."""
+        """Free everything before the engine's next step; does nothing once all is done."""
         if not self.is_done:
             self._abort(self)
             self._fail(EngineError("the request was aborted"))
 
-    async def __aiter__(self) -> AsyncIterator[Delta]:
-        """The deltas of all choices of all prompts, as they come. Leaving the iteration aborts the request.
+    def end(self, error: DecodingError) -> None:
+        """Abort the request, but deliver the text that was held back for a stop string before the error."""
+        if not self.is_done:
+            self._end(self, error)
 
-        Raises EngineClosedError or EngineError where the engine gives up; a choice's own error is in its last delta.
+    async def __aiter__(self) -> AsyncIterator[Delta]:
+        """Iterate over the deltas of all choices of all prompts. Leaving the iteration aborts the request.
+
+        Raises EngineClosedError or EngineError if the engine ends; a choice's own error is in its last delta.
         """
         if not self._stream:
             raise ParameterError.single("stream", False, "must be True to iterate over deltas")
@@ -91,7 +106,7 @@ class RequestHandle:
             self.abort()
 
     async def results(self) -> list[CompletionResult]:
-        """What `LLM.complete` gives for a list of prompts with on_error="status"; cancelling the wait aborts it."""
+        """Wait for the results, as of `LLM.complete` for a list of prompts with on_error="status"; cancelling aborts."""
         try:
             while not self.is_done:
                 self._news.clear()
@@ -102,11 +117,11 @@ class RequestHandle:
             raise self._error
         return [result for result in self._results if result is not None]
 
-    def _deliver(self, group_index: int, deltas: list[Delta], result: CompletionResult | None, is_first: bool) -> None:
+    def _deliver(self, index: int, deltas: list[Delta], result: CompletionResult | None, is_first: bool) -> None:
         self._deltas.extend(deltas)
         self._num_unstarted -= is_first
         if result is not None:
-            self._results[group_index] = result
+            self._results[index] = result
             self._num_open -= 1
         self._news.set()
 
@@ -124,14 +139,15 @@ class AsyncEngine:
             print(delta.text, end="")
         await engine.close()
 
-    The engine's own settings are the LLM's. max_waiting: prompts that may wait for their first token; what comes
-    then is refused with OverloadedError. A request of more prompts than that is taken where none waits.
+    The engine's own settings are the LLM's.
+    max_waiting: prompts that may wait for their first token; further ones are refused with OverloadedError. A request
+        of more prompts than that is accepted if none waits.
     """
 
-    def __init__(self, llm: HasHost, *, max_waiting: int = 1024) -> None:
+    def __init__(self, llm: HasEngine, *, max_waiting: int = 1024) -> None:
         if type(max_waiting) is not int or max_waiting < 1:
             raise ParameterError.single("max_waiting", max_waiting, "must be an integer >= 1")
-        self._host = llm.host
+        self._engine = llm.engine
         self._max_waiting = max_waiting
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -153,13 +169,13 @@ class AsyncEngine:
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes requests."""
+        """True while it accepts requests."""
         return self._closed is None
 
     def stats(self) -> EngineStats:
-        """The engine as it was a moment ago, within the last steps; never waits."""
+        """Return the engine's counts of a moment ago; never waits."""
         if self._stats is None:
-            self._stats = self._host.stats
+            self._stats = self._engine.stats
         return self._stats
 
     async def submit(
@@ -167,23 +183,23 @@ class AsyncEngine:
     ) -> RequestHandle:
         """Check a request and queue it.
 
-        prompt, params, processors: as in `LLM.complete`. stream: whether its deltas are wanted.
-        Raises PromptError, ContextLengthError, ParameterError or TokenizerError for what is wrong with it;
-        OverloadedError or EngineClosedError where it cannot be taken.
+        prompt, params, processors: as in `LLM.complete`. stream: True if its deltas are wanted.
+        Raises PromptError, ContextLengthError, ParameterError or TokenizerError for a bad request, OverloadedError or
+        EngineClosedError for one that cannot be accepted.
         """
         self._require_room(1)
-        requests, _ = await asyncio.to_thread(self._host.requests, prompt, params, processors)
+        requests, _ = await asyncio.to_thread(self._engine.requests, prompt, params, processors)
         if stream:
             check_streamable(requests)
         self._require_room(len(requests))
-        handle = RequestHandle(requests, stream, self._abort)
+        handle = RequestHandle(requests, stream, self._abort, self._end)
         self._start()
         self._open.add(handle)
         self._send(lambda: self._add(handle))
         return handle
 
     async def stream(self, prompt: Any, params: Any = None, *, on_error: Literal["raise", "status"] = "raise") -> Any:
-        """An async iterator of `Delta`, like `LLM.stream`: errors are raised with the first piece at the latest."""
+        """Iterate over `Delta`, as `LLM.stream` does; errors of the request are raised with the first piece."""
         handle = await self.submit(prompt, params, stream=True)
         pieces = handle.__aiter__()
         try:
@@ -197,7 +213,7 @@ class AsyncEngine:
     async def complete(
         self, prompt: Any, params: Any = None, *, on_error: Literal["raise", "status"] = "raise"
     ) -> list[CompletionResult]:
-        """The results of all prompts, one prompt or several; see `LLM.complete`."""
+        """Return the results of all prompts, one prompt or several; see `LLM.complete`."""
         results = await (await self.submit(prompt, params)).results()
         errors = [choice.error for result in results for choice in result.choices if choice.error is not None]
         if errors and on_error == "raise":
@@ -205,29 +221,31 @@ class AsyncEngine:
         return results
 
     async def close(self, *, grace: float = 0.0) -> None:
-        """Take no more work; give what runs `grace` seconds to end, and end the rest with EngineClosedError."""
+        """Accept no more requests; give running ones `grace` seconds, and end the rest with EngineClosedError."""
         if self._closed is None:
             self._closed = EngineClosedError("the engine is shutting down")
         deadline = time.monotonic() + grace
         while self._open and time.monotonic() < deadline:
             await asyncio.sleep(min(0.02, max(0.0, deadline - time.monotonic())))
         for handle in list(self._open):
-            self._abort(handle)
-            handle._fail(self._closed)
+            self._end(handle, self._closed)
         self._wake.set()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
             self._thread = None
+            self._flush()
+        for handle in self._open:
+            handle._fail(self._closed)
 
     def _require_room(self, num_prompts: int) -> None:
         if self._closed is not None:
             raise self._closed
         waiting = self.num_waiting
-        if waiting and waiting + num_prompts > self._max_waiting:  # where nobody waits, waiting longer would not help
+        if waiting and waiting + num_prompts > self._max_waiting:  # if none waits, waiting longer would not help
             raise OverloadedError(waiting, self._retry_after(waiting))
 
     def _retry_after(self, num_waiting: int) -> float:
-        """Seconds until half of the line is gone, by how fast prompts have been finished lately."""
+        """Return the seconds until half of the waiting prompts are done, at the pace of the last ones."""
         if len(self._ends) < 2:
             return 1.0
         pace = (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
@@ -240,15 +258,15 @@ class AsyncEngine:
             self._thread.start()
 
     def _send(self, command: Callable[[], None]) -> None:
-        """To the engine's thread."""
+        """Hand a command to the engine's thread."""
         self._inbox.append(command)
         self._wake.set()
 
     def _post(self, message: Callable[[], None]) -> None:
-        """To the event loop; many messages are one call.
+        """Hand a message to the event loop; many messages are one call.
 
-        The first of a step waits until the loop has passed on what the step before had to say: the interpreter's lock
-        goes back to whoever computes, and without this the loop would fall behind and send several steps at once.
+        The first of a step waits until the loop has delivered those of the step before: the GIL goes back to the
+        computing thread, and without this the loop would fall behind and deliver several steps at once.
         """
         if self._is_new_step:
             self._is_new_step = False
@@ -258,7 +276,7 @@ class AsyncEngine:
         if len(self._outbox) == 1 and self._loop is not None:
             try:
                 self._loop.call_soon_threadsafe(self._flush)
-            except RuntimeError:  # the loop is closed: nobody is left to hear of it
+            except RuntimeError:  # the loop is closed
                 self._outbox.clear()
 
     def _flush(self) -> None:
@@ -269,12 +287,12 @@ class AsyncEngine:
             self._loop.call_soon(self._flush if self._outbox else self._settle)
 
     def _settle(self) -> None:
-        """After the turn in which the readers have taken their pieces."""
+        """Let the next step post, after the turn in which the readers have taken their pieces."""
         if self._loop is not None:
             self._loop.call_soon(self._caught_up.set)
 
     def _run(self) -> None:
-        """The engine's thread: commands, then a step, until it is told to end."""
+        """Run commands, then a step, until the engine is closed: the engine's thread."""
         counted = 0.0
         try:
             while True:
@@ -282,9 +300,9 @@ class AsyncEngine:
                 while self._inbox:
                     self._inbox.popleft()()
                 self._is_new_step = True
-                has_stepped = self._host.step()
+                has_stepped = self._engine.step()
                 if not has_stepped or time.monotonic() > counted + _STATS_SECONDS:
-                    self._stats, counted = self._host.stats, time.monotonic()
+                    self._stats, counted = self._engine.stats, time.monotonic()
                 if not has_stepped and not self._inbox:
                     if self._closed is not None:
                         return
@@ -300,25 +318,43 @@ class AsyncEngine:
             handle._fail(self._closed or EngineClosedError("the engine is shutting down"))
 
     def _add(self, handle: RequestHandle) -> None:
-        first_index, num_choices = [], 0
-        for request in handle._requests:
-            first_index.append(num_choices)
-            num_choices += request.params.n
-        places = {request: place for place, request in enumerate(handle._requests)}
+        first_index = handle._first_index
+        indices = {request: index for index, request in enumerate(handle._requests)}
         started: set[Request] = set()
 
-        def listen(group: SequenceGroup, candidate: Candidate) -> None:
-            place, is_first = places[group.request], group.request not in started
-            started.add(group.request)
-            deltas = group.deltas(candidate, first_index[place]) if handle._stream else []
-            result = group.result(self._host.name) if group.is_done else None
+        def listen(task: CompletionTask, candidate: Candidate) -> None:
+            index, is_first = indices[task.request], task.request not in started
+            started.add(task.request)
+            deltas = task.deltas(candidate, first_index[index]) if handle._stream else []
+            result = task.result(self._engine.name) if task.is_done else None
             if deltas or result is not None or is_first:
-                self._post(lambda: handle._deliver(place, deltas, result, is_first))
+                self._post(lambda: handle._deliver(index, deltas, result, is_first))
             if result is not None:
                 self._ends.append(time.monotonic())
 
-        handle._groups = self._host.add(handle._requests, listen)
+        handle._tasks = self._engine.add(handle._requests, listen)
 
     def _abort(self, handle: RequestHandle) -> None:
         self._open.discard(handle)
-        self._send(lambda: self._host.abort(handle._groups))
+        self._send(lambda: self._drop(handle))
+
+    def _drop(self, handle: RequestHandle) -> None:
+        self._engine.abort(handle._tasks)
+
+    def _end(self, handle: RequestHandle, error: DecodingError) -> None:
+        self._send(lambda: self._end_in_thread(handle, error))
+
+    def _end_in_thread(self, handle: RequestHandle, error: DecodingError) -> None:
+        """Abort the tasks of a request, and deliver what its candidates have held back, then the error."""
+        first_index = dict(zip(handle._tasks, handle._first_index, strict=False))
+        deltas = []
+        for task, candidate in self._engine.abort(handle._tasks):
+            candidate.release()
+            deltas += task.deltas(candidate, first_index[task]) if handle._stream else []
+
+        def deliver() -> None:
+            if not handle.is_done:
+                handle._deltas.extend(deltas)
+                handle._fail(error)
+
+        self._post(deliver)

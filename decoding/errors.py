@@ -31,6 +31,9 @@ from typing import Any, NamedTuple
 
 _SHOWN = 80
 
+MODEL_CONTEXT = "the model's context"
+"""What bounds a prompt, unless the memory for keys and values does (`ContextLengthError.limit`)."""
+
 
 class _Beginning(reprlib.Repr):
     """The repr of a value whose beginning alone is wanted: of a million entries, only the first are looked at."""
@@ -113,10 +116,13 @@ class PromptError(DecodingError, ValueError):
 
 
 class ContextLengthError(PromptError):
-    """The prompt has more tokens than the model's context.
+    """The prompt has more tokens than the context.
 
-    num_tokens is a lower bound where `at_least` says so: the text was so long that it was not tokenised.
+    num_tokens is a lower bound where `at_least` is True: the text was so long that it was not tokenised.
+    limit names what bounds the context: the model, or the memory for keys and values.
     """
+
+    limit = MODEL_CONTEXT
 
     def __init__(self, num_tokens: int, max_tokens: int, at_least: bool = False) -> None:
         DecodingError.__init__(self, num_tokens, max_tokens, at_least)
@@ -127,7 +133,7 @@ class ContextLengthError(PromptError):
     def __str__(self) -> str:
         at_least = "at least " if self.at_least else ""
         return (
-            f"{self.parameter}={at_least}{self.num_tokens} tokens: must fit the model's context of {self.max_tokens}"
+            f"{self.parameter}={at_least}{self.num_tokens} tokens: must fit {self.limit} of {self.max_tokens}"
             " tokens (the last sampled token need not fit)"
         )
 

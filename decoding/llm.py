@@ -1,4 +1,4 @@
-"""LLM: the front door. A model folder in, completions out."""
+"""LLM: a model folder in, completions out."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
-from decoding.engine.engine import EngineSettings, EngineStats
-from decoding.engine.group import SequenceGroup
+import numpy as np
+
+from decoding.engine.candidate import Candidate
 from decoding.engine.logits_processors import Processor
 from decoding.engine.outputs import CompletionResult, Delta, Score
-from decoding.engine.replay import Capsule, Replay, compare
+from decoding.engine.replay import Capsule, Replay, compare, profile_text
 from decoding.engine.request import NO_TOKENIZER, OnSample, Request, checked_token_ids, split_prompts
-from decoding.engine.runner import Logits, Model, Row, Runner
-from decoding.engine.sequence import Sequence as Candidate
-from decoding.engine.shared_engine import Host, check_streamable
+from decoding.engine.settings import EngineSettings
+from decoding.engine.shared_engine import SharedEngine, check_streamable
 from decoding.engine.speculation import Drafter, DraftModel, PromptLookup
+from decoding.engine.stats import EngineStats
+from decoding.engine.tasks.completion import CompletionTask
 from decoding.errors import (
     ContextLengthError,
     ModelNotFoundError,
@@ -28,10 +30,12 @@ from decoding.errors import (
     TokenizerError,
     shown,
 )
+from decoding.models.batch import BLOCK_SIZE, ForwardBatch, Logits, Model
 from decoding.models.generation_config import generation_defaults
 from decoding.models.registry import load_model
 from decoding.params import SamplingParams
 from decoding.sampling.kernel import STREAM_VERSION
+from decoding.sampling.stages import PROFILES, Profile
 from decoding.text.fim import FimFormat
 from decoding.text.tokenizer import Tokenizer
 from decoding.types import Prompt
@@ -39,6 +43,7 @@ from decoding.version import __version__
 
 OnError: TypeAlias = Literal["raise", "status"]
 Speculation: TypeAlias = 'Literal["prompt_lookup"] | LLM | None'
+Backend: TypeAlias = Literal["native", "numpy"]
 
 BUNDLED_NAME = "bundled"
 
@@ -51,13 +56,18 @@ class LLM:
 
     Calls may be made from several threads, and several streams may be open at once: they share one engine, and each
     gets what it would have got alone.
+
+    engine: the engine that all calls share.
     """
 
     def __init__(
         self,
         model: str | os.PathLike[str] | None = None,
         *,
+        num_threads: int | None = None,
+        backend: Backend = "native",
         fim_template: str | None = None,
+        profile: str | Profile = "openai",
         max_num_seqs: int = 32,
         max_batched_tokens: int = 512,
         kv_cache_bytes: int | None = None,
@@ -67,21 +77,27 @@ class LLM:
     ) -> None:
         """Load a checkpoint folder in Hugging Face's layout; None is the bundled model.
 
+        num_threads: threads of the forward pass; None: all CPUs that this process may use. The texts do not depend on
+            it.
+        backend: "native" runs the network in C; "numpy" in the readable reference, which is slow.
         fim_template: how a prompt and its suffix are put together to fill in the middle, such as
             "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>". None looks for the tokens of the known
             families in the tokenizer (docs/text.md).
+        profile: the order and the rules of the sampler's stages: "openai", "transformers", "llama_cpp", "vllm", or a
+            Profile (docs/semantics.md, section 9).
         max_num_seqs: sequences that run at the same time, >= 1; further ones wait.
-        max_batched_tokens: tokens that one step feeds, >= 1; a longer prompt is fed in several steps.
-        kv_cache_bytes: memory for keys and values, >= 1; never exceeded. None is enough for max_num_seqs sequences
-            of full length, and at most 2 GiB. Where it holds less than the model's context, that is the context.
-        prefix_cache: whether what prompts leave in that memory is found again by prompts that begin alike.
-        speculation: None; "prompt_lookup", which guesses that a text goes on as it did before; or an LLM of the same
-            vocabulary, smaller, that guesses what this one will say. It changes how fast a text comes, not the text.
-        num_draft_tokens: tokens that are guessed at once, >= 1.
+        max_batched_tokens: tokens to compute per step, >= 1; a longer prompt takes several steps. No more sequences
+            than that run at the same time.
+        kv_cache_bytes: memory for keys and values; at least one block of 16 tokens, never exceeded. None is enough for
+            max_num_seqs sequences of full length, and at most 2 GiB. If it holds less than the model's context, that
+            is the context.
+        prefix_cache: keep what prompts and outputs leave in that memory, for prompts that begin alike.
+        speculation: None; "prompt_lookup", which proposes that a text goes on as it did before; or an LLM of the same
+            vocabulary, smaller, that proposes what it would say itself. It changes how fast a text comes, not the text.
+        num_draft_tokens: tokens to propose per step, >= 1.
 
-        A folder without tokenizer.json takes and gives token ids only: what needs text raises TokenizerError,
-        and the text of results is empty. Raises ModelError (see decoding.errors) for a folder that cannot be
-        used.
+        A folder without tokenizer.json takes and gives token ids only: whatever needs text raises TokenizerError, and
+        the text of results is empty. Raises ModelError (see decoding.errors) for a folder that cannot be used.
         """
         settings = EngineSettings(
             max_num_seqs=max_num_seqs,
@@ -91,59 +107,58 @@ class LLM:
             num_draft_tokens=num_draft_tokens,
         )
         folder = bundled_model_folder() if model is None else _folder(model)
-        loaded = load_model(folder)
+        loaded = load_model(folder, backend=backend, num_threads=num_threads)
         tokenizer: Tokenizer | None = None
         if os.path.lexists(folder / "tokenizer.json"):  # a link to nowhere is a broken tokenizer, not a missing one
             tokenizer = Tokenizer.from_folder(folder, loaded.config.vocab_size)
+        name = BUNDLED_NAME if model is None else folder.resolve().name
         self._folder: Path | None = folder
-        self._open(
-            loaded,
-            tokenizer,
-            BUNDLED_NAME if model is None else folder.resolve().name,
-            fim_template,
-            speculation,
-            settings,
-        )
+        self._backend: str = backend
+        self._open(loaded, tokenizer, name, fim_template, speculation, profile, settings)
 
     @classmethod
     def from_parts(
         cls,
-        model: Model[Any],
+        model: Model,
         tokenizer: Tokenizer | None = None,
         *,
         name: str = "custom",
         fim_template: str | None = None,
         speculation: Speculation = None,
+        profile: str | Profile = "openai",
         **settings: Any,
     ) -> LLM:
-        """An LLM around any object that stands where our models stand (`decoding.engine.runner.Model`).
+        """Return an LLM around any object with the interface of our models (`decoding.models.batch.Model`).
 
         settings: max_num_seqs, max_batched_tokens, kv_cache_bytes, prefix_cache, num_draft_tokens, as of LLM itself.
         """
         llm = cls.__new__(cls)
         llm._folder = None
-        llm._open(model, tokenizer, name, fim_template, speculation, EngineSettings(**settings))
+        llm._backend = "custom"
+        llm._open(model, tokenizer, name, fim_template, speculation, profile, EngineSettings(**settings))
         return llm
 
     def _open(
         self,
-        model: Model[Any],
+        model: Model,
         tokenizer: Tokenizer | None,
         name: str,
         fim_template: str | None,
         speculation: Speculation,
+        profile: str | Profile,
         settings: EngineSettings,
     ) -> None:
         self.name = name
         self._model = model
         self._tokenizer = tokenizer
         fim = None if fim_template is None else FimFormat.from_template(self.tokenizer, fim_template)
-        drafter = _drafter(speculation, model.config.vocab_size, settings.max_num_seqs)
-        self.host = Host(model, tokenizer, settings, name=name, fim=fim, drafter=drafter)
+        stages = _profile(profile)
+        drafter = _drafter(speculation, model.config.vocab_size, settings.max_num_seqs, stages)
+        self.engine = SharedEngine(model, tokenizer, settings, name=name, fim=fim, drafter=drafter, profile=stages)
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The model's tokenizer; TokenizerError where it has none."""
+        """The model's tokenizer; TokenizerError if it has none."""
         if self._tokenizer is None:
             raise TokenizerError(f"{self.name}: {NO_TOKENIZER}")
         return self._tokenizer
@@ -155,31 +170,37 @@ class LLM:
 
     @property
     def max_model_len(self) -> int:
-        """The context: the most tokens that prompt and output have together, the last sampled one not counted."""
-        return self.host.max_model_len
+        """The context in tokens: prompt and output together, the last sampled token not counted."""
+        return self.engine.max_model_len
 
     @property
     def generation_defaults(self) -> dict[str, Any]:
-        """What the model's generation_config.json recommends, as arguments of SamplingParams.
+        """The recommendations of the model's generation_config.json, as arguments of SamplingParams.
 
             SamplingParams(**llm.generation_defaults | {"max_tokens": 64})
 
-        It is never applied by itself: SamplingParams() means the same for every model. CheckpointError where the file
-        is broken.
+        They are never applied by themselves: SamplingParams() means the same for every model. CheckpointError if the
+        file is broken.
         """
         return {} if self._folder is None else generation_defaults(self._folder)
 
     @property
     def system_fingerprint(self) -> str:
-        """A digest of what decides the output besides the request: library, weights, tokenizer, settings.
+        """A digest of everything besides the request that decides the output: library, weights, tokenizer, profile.
 
-        Settings of the engine are part of it: the shapes in which a model computes may show in its logits' last bits.
+        Settings of the engine, threads and the processor are no part of it: no bit of the output depends on them.
         """
-        fim = self.host.fim
-        settings = (self.host.settings, fim and (fim.before, fim.between, fim.after, fim.suffix_first))
-        parts = (__version__, STREAM_VERSION, getattr(self._model, "digest", self.name), "float32", settings)
+        fim = self.engine.fim and (
+            self.engine.fim.before,
+            self.engine.fim.between,
+            self.engine.fim.after,
+            self.engine.fim.suffix_first,
+        )
+        weights = getattr(self._model, "digest", self.name)
         tokenizer = "" if self._tokenizer is None else self._tokenizer.digest
-        return "fp_" + hashlib.blake2b(repr((*parts, tokenizer)).encode(), digest_size=8).hexdigest()
+        profile = profile_text(self.engine.profile)
+        parts = (__version__, STREAM_VERSION, weights, self._backend, tokenizer, fim, profile)
+        return "fp_" + hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
     @overload
     def complete(  # type: ignore[overload-overlap]  # a str is also a sequence of str
@@ -211,16 +232,16 @@ class LLM:
 
         prompt: text, or token ids taken as they are (no start token is added); or a list of prompts.
         params: for all prompts, or a list with those of each; None is SamplingParams().
-        processors: callables(token_ids, logits) that edit every row before anything is masked (docs/engine.md), for all
-            prompts; each gets the tokens so far and a float32 row of its own, and returns a row, or None for that one.
-        on_error: what becomes of a choice whose logits nothing can be drawn from (NaN, everything banned): its error
-            is raised once all other work is done ("raise"), or it is returned with finish_reason "error" ("status").
-            Candidates that best_of does not return raise nothing.
+        processors: callables(token_ids, logits) that edit every row before masks (docs/engine.md), for all prompts;
+            each gets the tokens so far and a float32 row of its own, and returns a row, or None for that one.
+        on_error: if no token can be sampled for a choice (NaN, everything banned), its error is raised once all other
+            work is done ("raise"), or the choice is returned with finish_reason "error" ("status"). Candidates that
+            best_of does not return raise nothing.
 
         Raises PromptError, ContextLengthError, ParameterError or TokenizerError before anything is computed.
         """
         _check_on_error(on_error)
-        requests, is_list = self.host.requests(prompt, params, processors)
+        requests, is_list = self.engine.requests(prompt, params, processors)
         results = self._run(requests)
         if on_error == "raise":
             _raise_first_error(results)
@@ -235,87 +256,101 @@ class LLM:
         on_error: OnError = "raise",
         on_sample: OnSample | None = None,
     ) -> Iterator[Delta]:
-        """The same completions piece by piece, as they are generated; the pieces add up to what `complete` gives.
+        """Return an iterator of the completions' pieces, as they are generated; they add up to those of `complete`.
 
         on_sample: called before each draw with the sampler, the logits [1, vocab] and a list with the state of that
             row, to look at them (`sampler.explain(logits[0], states[0])`).
 
-        Choices are numbered prompt by prompt. Closing the iterator frees everything. Raises as `complete`
-        does, at once for bad arguments; ParameterError also for best_of > n, which is not known before the
-        end.
+        Choices are numbered prompt by prompt. Closing the iterator frees everything. Raises as `complete` does, at once
+        for bad arguments; ParameterError also for best_of > n, whose best candidates are not known before the end.
         """
         _check_on_error(on_error)
-        requests, _ = self.host.requests(prompt, params, processors, on_sample)
+        requests, _ = self.engine.requests(prompt, params, processors, on_sample)
         check_streamable(requests)
         return self._stream(requests, on_error)
 
     def score(self, prompt: Prompt, continuations: Prompt | Sequence[Prompt]) -> list[Score]:
-        """How likely given continuations of a prompt are; the prompt is computed once for all of them.
+        """Return the log-probabilities of given continuations of a prompt, which is computed once for all of them.
 
-        prompt: text, or token ids taken as they are. continuations: one, or several; each is tokenised by itself, as
-        what goes on in the middle of a text (`tokenizer.encode(text, False, at_start=False)`), or is given as ids.
-        Raises as `complete` does; LogitsError where the logits are not finite.
+        prompt: text, or token ids taken as they are.
+        continuations: one, or several; each is token ids, or text that is tokenised by itself, as the middle of a text
+            (`tokenizer.encode(text, False, at_start=False)`).
+
+        The scores of a continuation are those of one pass over prompt and continuation. Raises as `complete` does;
+        LogitsError if the logits are not finite.
         """
-        prompt_ids = self.host.encode(prompt, "prompt", at_start=True)
+        prompt_ids = self.engine.encode(prompt, "prompt", at_start=True)
         several, is_list = split_prompts(continuations, "continuations")
         names = [f"continuations[{index}]" for index in range(len(several))] if is_list else ["continuations"]
-        ids = [self.host.encode(one, name, at_start=False) for one, name in zip(several, names, strict=True)]
-        group = self.host.add_scoring(prompt_ids, ids)
+        ids = [self.engine.encode(one, name, at_start=False) for one, name in zip(several, names, strict=True)]
+        task = self.engine.add_scoring(prompt_ids, ids)
         try:
-            while not group.is_done:
-                self.host.step()
+            while not task.is_done:
+                self.engine.step()
         finally:
-            self.host.abort([group])
-        return group.result()
+            self.engine.abort([task])
+        return task.result()
 
     def perplexity(self, text: Prompt) -> float:
-        """Exp of the mean negative log-likelihood of a text's tokens, each given all before it; the first is given.
+        """Return exp of the mean negative log-likelihood of a text's tokens, each given all before it.
 
-        A start token that the tokenizer adds is that first one. PromptError for a text of one token.
+        The first token is given: the start token, if the tokenizer adds one. PromptError for a text of one token.
         """
-        token_ids = self.host.encode(text, "text", at_start=True)
+        token_ids = self.engine.encode(text, "text", at_start=True)
         if len(token_ids) < 2:
             raise PromptError(f"text={shown(text)}: must have at least two tokens")
         (score,) = self.score(token_ids[:1], [token_ids[1:]])
         return math.exp(-score.total / len(score.token_ids))
 
     def capsule(self, result: CompletionResult) -> Capsule:
-        """What it takes to run a request again and compare: save it with `.save(path)`."""
+        """Return the capsule of a result, to run its request again and compare: save it with `.save(path)`."""
         return Capsule.of(result, self.system_fingerprint)
 
     def replay(self, capsule: Capsule | str | os.PathLike[str], *, force: bool = False) -> Replay:
-        """Run a capsule's request again and say where the outcome first differs, to the bit.
+        """Run a capsule's request again and report where the outcome first differs, to the bit.
 
-        capsule: one, or the path of its file. force: do not draw; take the capsule's tokens, and report their
-            log-probabilities here (`replay.result`), for which the request need not have asked.
+        capsule: a capsule, or the path of its file.
+        force: do not sample; take the capsule's tokens, and report their log-probabilities here (`replay.result`),
+            for which the request need not have asked.
         """
         given = capsule if isinstance(capsule, Capsule) else Capsule.load(capsule)
-        (result,) = self._run([self.host.replayed(given, force=force)])
+        (result,) = self._run([self.engine.replayed(given, force=force)])
         return compare(given, result, self.system_fingerprint)
 
     def _run(self, requests: Sequence[Request]) -> list[CompletionResult]:
-        groups = self.host.add(requests)
+        tasks = self.engine.add(requests)
         try:
-            for group in groups:
-                while not group.is_done:
-                    self.host.step()
+            for task in tasks:
+                while not task.is_done:
+                    self.engine.step()
         finally:
-            self.host.abort(groups)
-        return [group.result(self.name) for group in groups]
+            self.engine.abort(tasks)
+        return [task.result(self.name) for task in tasks]
 
     @property
     def stats(self) -> EngineStats:
-        """What the engine is doing, and what it has done since it was made, in plain numbers."""
-        return self.host.stats
+        """The engine's counts: of this moment, and since it was made."""
+        return self.engine.stats
 
     def logits(self, token_ids: Sequence[int]) -> Logits:
-        """The forward pass, bare: logits float32 [num_tokens, vocab]; row i predicts the token after token_ids[i]."""
+        """Return the bare forward pass: float32 [num_tokens, vocab]; row i predicts the token after token_ids[i]."""
         config = self._model.config
         ids = checked_token_ids(token_ids, config.vocab_size, "token_ids")
-        if len(ids) > config.max_position_embeddings:
-            raise ContextLengthError(len(ids), config.max_position_embeddings)
-        with self.host.exclusive() as model:
-            return Runner(model, 1).forward([Row(0, 0, ids)], all_logits=True)
+        num_tokens = len(ids)
+        if num_tokens > config.max_position_embeddings:
+            raise ContextLengthError(num_tokens, config.max_position_embeddings)
+        blocks = np.arange(-(-num_tokens // BLOCK_SIZE), dtype=np.int32)
+        length = np.array([num_tokens], np.int32)
+        batch = ForwardBatch(
+            token_ids=np.array(ids, np.int32),
+            num_new=length,
+            start=np.zeros(1, np.int32),
+            block_tables=[blocks],
+            rope_lengths=length,
+            logits_tokens=np.arange(num_tokens, dtype=np.int32),
+        )
+        with self.engine.exclusive() as model:
+            return model.forward(batch, model.new_cache(len(blocks)))
 
     def _stream(self, requests: Sequence[Request], on_error: OnError) -> Iterator[Delta]:
         first_index: dict[Request, int] = {}
@@ -325,24 +360,24 @@ class LLM:
             num_choices += request.params.n
         news: deque[Delta] = deque()
 
-        def listen(group: SequenceGroup, candidate: Candidate) -> None:
-            news.extend(group.deltas(candidate, first_index[group.request]))
+        def listen(task: CompletionTask, candidate: Candidate) -> None:
+            news.extend(task.deltas(candidate, first_index[task.request]))
 
-        groups = self.host.add(requests, listen)
+        tasks = self.engine.add(requests, listen)
         try:
-            while news or not all(group.is_done for group in groups):
+            while news or not all(task.is_done for task in tasks):
                 while news:
                     delta = news.popleft()
                     if delta.error is not None and on_error == "raise":
                         raise delta.error
                     yield delta
-                self.host.step()
+                self.engine.step()
         finally:
-            self.host.abort(groups)
+            self.engine.abort(tasks)
 
 
 def bundled_model_folder() -> Path:
-    """Where the bundled model lies: package data, or in a development checkout the folder beside the package."""
+    """Return the bundled model's folder: package data, or in a development checkout the folder beside the package."""
     package = Path(__file__).parent
     checkout = package.parent
     folders = [package / "bundled_model"]
@@ -361,13 +396,22 @@ def _folder(model: str | os.PathLike[str]) -> Path:
         raise ParameterError.single("model", model, "must be a path (a string or PathLike), or None") from None
 
 
-def _drafter(speculation: Speculation, vocab_size: int, max_num_seqs: int) -> Drafter | None:
-    host = getattr(speculation, "host", None)
-    if isinstance(host, Host):
-        return DraftModel(host.model, vocab_size, max_num_seqs, host.exclusive)
+def _drafter(speculation: Speculation, vocab_size: int, max_num_seqs: int, profile: Profile) -> Drafter | None:
+    if isinstance(speculation, LLM):
+        engine = speculation.engine
+        return DraftModel(engine.model, vocab_size, max_num_seqs, engine.exclusive, profile)
     if speculation not in (None, "prompt_lookup"):
         raise ParameterError.single("speculation", speculation, "must be None, 'prompt_lookup' or an LLM")
     return None if speculation is None else PromptLookup()
+
+
+def _profile(profile: str | Profile) -> Profile:
+    if isinstance(profile, Profile):
+        return profile
+    if not isinstance(profile, str) or profile not in PROFILES:
+        rule = f"must be one of {', '.join(map(repr, PROFILES))}, or a Profile"
+        raise ParameterError.single("profile", profile, rule)
+    return PROFILES[profile]
 
 
 def _check_on_error(on_error: str) -> None:

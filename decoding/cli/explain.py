@@ -69,10 +69,10 @@ def explained(llm: LLM, prompt: str, params: SamplingParams, num_top: int, token
 def _section(
     number: int, explanation: Explanation, tokenizer: Tokenizer | None, num_top: int, token_ids: Sequence[int]
 ) -> str:
-    from decoding.engine.logprobs import rival_text
+    from decoding.engine.logprobs import token_text
 
     def text_of(token_id: int) -> str:
-        return repr(rival_text(tokenizer, token_id))
+        return repr(token_text(tokenizer, token_id))
 
     reasons = ((token_id, explanation.why_not(token_id)) for token_id in token_ids)
     lines = [f"{token_id} {text_of(token_id)}: {reason or 'could be drawn'}" for token_id, reason in reasons]

@@ -16,7 +16,7 @@ from decoding.completions_api.errors import ApiError, api_error, unknown_model
 from decoding.completions_api.request import CompletionRequest
 from decoding.completions_api.schema import completion_object
 from decoding.completions_api.settings import ApiSettings
-from decoding.engine.group import SequenceGroup
+from decoding.engine.tasks.completion import CompletionTask
 from decoding.errors import DecodingError, ParameterError, shown
 from decoding.llm import LLM
 
@@ -46,7 +46,7 @@ class _Open:
 
     custom_id: str
     request: CompletionRequest
-    groups: list[SequenceGroup]
+    groups: list[CompletionTask]
 
 
 class BatchRun:
@@ -85,11 +85,11 @@ class BatchRun:
             lines = (line for line in source if line.strip())
             try:
                 while self._fill(lines, target) or self._open:
-                    self._llm.host.step()
+                    self._llm.engine.step()
                     self._write_finished(target)
                     tell(self.counts)
             finally:
-                self._llm.host.abort(group for one in self._open for group in one.groups)
+                self._llm.engine.abort(group for one in self._open for group in one.groups)
         return self.counts
 
     def _fill(self, lines: Iterator[bytes], target: IO[str]) -> bool:
@@ -136,8 +136,8 @@ class BatchRun:
             raise refusal or ApiError(400, "body: is no request")
         if request.model != self._llm.name:
             raise unknown_model(request.model, [self._llm.name])
-        requests, _ = self._llm.host.requests(request.prompts, request.params)
-        return _Open(custom_id, request, self._llm.host.add(requests))
+        requests, _ = self._llm.engine.requests(request.prompts, request.params)
+        return _Open(custom_id, request, self._llm.engine.add(requests))
 
     def _write_finished(self, target: IO[str]) -> None:
         finished = [one for one in self._open if all(group.is_done for group in one.groups)]

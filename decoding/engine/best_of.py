@@ -1,4 +1,4 @@
-"""best_of: which candidates are returned, in which order."""
+"""best_of: which candidates are returned, and in which order."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from decoding.engine.outputs import Choice
 
 
 class Ranking:
-    """Keeps the best n of any number of candidates, in memory for n of them.
+    """Keeps the best n of any number of candidates, in memory for n.
 
-    The order is mean raw log-probability per sampled token, descending; failed candidates come last; ties go
-    to the lower candidate index. Without ranking (`best_of` = n) it is the candidate index alone.
+    The order is the mean raw log-probability per sampled token, descending; failed candidates come last; ties go to
+    the lower candidate index. Without ranking (`best_of` = n) it is the candidate index alone.
     """
 
     def __init__(self, n: int, *, ranked: bool) -> None:
-        """`n` choices are to be returned; `ranked` says whether best_of ranks them."""
+        """n: choices to return; ranked: True if best_of ranks them."""
         self._n = n
         self._ranked = ranked
-        self._heap: list[tuple[tuple[bool, float, int], Choice]] = []  # the worst of the kept ones on top
+        self._heap: list[tuple[tuple[bool, float, int], Choice]] = []  # the worst of them on top
 
     def add(self, candidate: Choice) -> None:
         """Take a finished candidate; `candidate.index` is its candidate index."""
@@ -30,7 +30,7 @@ class Ranking:
             heapq.heappushpop(self._heap, entry)
 
     def best(self) -> list[Choice]:
-        """The kept candidates, best first, numbered from 0."""
+        """Return the best candidates, best first, numbered from 0."""
         ordered = sorted(self._heap, key=lambda entry: entry[0], reverse=True)
         return [replace(choice, index=index) for index, (_, choice) in enumerate(ordered)]
 

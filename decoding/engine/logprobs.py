@@ -1,4 +1,4 @@
-"""From the sampler's arrays to entries that people read: token texts, offsets, rivals."""
+"""From the sampler's arrays to entries for people: texts of tokens, offsets, alternatives."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from decoding.types import LogprobsMode
 
 
 class TokenScore(NamedTuple):
-    """What the sampler says of one token: log-probability, rank, and the most likely tokens with theirs.
+    """The sampler's report on one token: log-probability, rank, and the most likely tokens with theirs.
 
-    by_mode: its log-probability in each mode, where there are several.
+    by_mode: its log-probability in each mode, if there are several.
     """
 
     logprob: float
@@ -28,7 +28,7 @@ class TokenScore(NamedTuple):
     def from_output(
         cls, output: SamplerOutput, row: int, num_top: int, modes: Sequence[LogprobsMode] = ()
     ) -> TokenScore:
-        """Row `row`, with as many rivals as its request asked for (another row may have asked for more)."""
+        """Return row `row`, with `num_top` alternatives; other rows of the output may have more."""
         ids = output.top_token_ids[row, :num_top].tolist()
         logprobs = output.top_logprobs[row, :num_top].tolist()
         top = [(token_id, logprob) for token_id, logprob in zip(ids, logprobs, strict=True) if token_id >= 0]
@@ -37,15 +37,15 @@ class TokenScore(NamedTuple):
 
 
 class OffsetCounter:
-    """Which character of a text a byte belongs to, while the bytes arrive token by token."""
+    """Counts to which character of a text a byte belongs, while the bytes arrive token by token."""
 
     def __init__(self, before: bytes = b"") -> None:
-        """`before`: what the text begins with; its last character may be unfinished."""
+        """before: the beginning of the text; its last character may be unfinished."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._num_complete = len(self._decoder.decode(before))
 
     def add(self, data: bytes) -> int:
-        """The index of the character that holds the first byte of `data`.
+        """Return the index of the character that holds the first byte of `data`.
 
         Without data: of the character that is still unfinished, or that comes next.
         """
@@ -57,34 +57,38 @@ class OffsetCounter:
         return offset
 
     def _num_unfinished(self) -> int:
-        """Characters that the decoder keeps back; two for a surrogate's first bytes, which are none any more."""
+        """Return how many characters the decoder keeps back; two for the first bytes of a surrogate, which is none."""
         return len(self._decoder.getstate()[0].decode("utf-8", "replace"))
 
 
 def text_of_bytes(data: bytes) -> str:
-    r"""A token's text where it is UTF-8 by itself, else its bytes written out: `bytes:\xe2\x80`."""
+    r"""Return bytes as text if they are UTF-8 by themselves, otherwise written out: `bytes:\xe2\x80`."""
     try:
         return data.decode()
     except UnicodeDecodeError:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
-def rival_text(tokenizer: Tokenizer | None, token_id: int) -> str:
-    """How a token that was not drawn is written: by itself, special or not; by its id where it has no text at all."""
+def token_text(tokenizer: Tokenizer | None, token_id: int) -> str:
+    """Return the text of a token by itself, special or not; `token_id:7` if it has none."""
     if tokenizer is None or tokenizer.token_text(token_id, skip_special_tokens=False) is None:
         return f"token_id:{token_id}"
     return text_of_bytes(tokenizer.token_bytes(token_id, skip_special_tokens=False))
 
 
 def token_logprob(
-    tokenizer: Tokenizer | None, token_id: int, data: bytes, text_offset: int, score: TokenScore | None
+    tokenizer: Tokenizer | None, token_id: int, data: bytes | None, text_offset: int, score: TokenScore | None
 ) -> TokenLogprob:
-    """The entry of a token that added `data` to the text; without a score, the first of a prompt."""
-    text = rival_text(None, token_id) if tokenizer is None else text_of_bytes(data)
+    """Return the entry of a token; without a score, that of the first token of a prompt.
+
+    data: the bytes that it adds to the text; None for a token that is not part of the text (a skipped special token,
+        one that ended the sequence), whose entry has the token's own text.
+    """
+    text = token_text(tokenizer, token_id) if tokenizer is None or data is None else text_of_bytes(data)
     if score is None:
         return TokenLogprob(text, token_id, None, None, text_offset, None)
     top: dict[str, float] = {}
-    for rival, logprob in score.top:  # most likely first: of equal texts the first is the larger
-        top.setdefault(text if rival == token_id else rival_text(tokenizer, rival), logprob)
+    for alternative, logprob in score.top:  # most likely first: of equal texts the first is the larger
+        top.setdefault(text if alternative == token_id else token_text(tokenizer, alternative), logprob)
     top[text] = score.logprob
     return TokenLogprob(text, token_id, score.logprob, top, text_offset, score.rank, score.by_mode)

@@ -1,4 +1,4 @@
-"""What comes back: completions, choices, log-probabilities, and the pieces of a stream.
+"""Results: completions, choices, log-probabilities, and the pieces of a stream.
 
 Everything here is plain data. Lists in a result belong to the caller.
 """
@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from decoding.errors import DecodingError
 from decoding.types import FinishReason, LogprobsMode
 
+if TYPE_CHECKING:
+    from decoding.engine.request import Request
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    r"""One token with its log-probability (natural log), rank (1 = most likely) and most likely rivals.
+    r"""One token with its log-probability (natural log), rank (1 = most likely) and most likely alternatives.
 
-    text: the token's text; `bytes:\xe2\x80` where its bytes are not UTF-8 by themselves; "" for a special token
-        that is not shown and for the token that ended the sequence; `token_id:7` without a tokenizer.
+    text: the token's text; `bytes:\xe2\x80` where its bytes are not UTF-8 by themselves; `token_id:7` without a
+        tokenizer. Special tokens and the token that ended the sequence have theirs, too, though the completion's text
+        does not show it.
     text_offset: code points from the start of the prompt to the character that holds the token's first byte.
     logprob, top, rank: None for the first token of an echoed prompt, which nothing predicts.
     top: the most likely tokens, most likely first, and the token itself.
@@ -48,7 +52,7 @@ class Logprobs:
 
     @classmethod
     def from_tokens(cls, entries: Iterable[TokenLogprob]) -> Logprobs:
-        """The columns of these rows."""
+        """Return entries as columns."""
         logprobs = cls()
         for entry in entries:
             logprobs.tokens.append(entry.text)
@@ -63,9 +67,9 @@ class Logprobs:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a model says of given tokens behind a prompt: raw log-probabilities (natural log) and ranks, one a token.
+    """Raw log-probabilities (natural log) and ranks of given tokens behind a prompt, one per token.
 
-    total: the sum of the log-probabilities, in float64 and in token order: that of the whole continuation.
+    total: the sum of the log-probabilities, in float64 and in token order.
     """
 
     token_ids: list[int]
@@ -88,17 +92,17 @@ class Usage:
 
     @classmethod
     def sum(cls, usages: Sequence[Usage]) -> Usage:
-        """The usage of several prompts."""
+        """Return the usage of all prompts together."""
         return cls(sum(u.prompt_tokens for u in usages), sum(u.completion_tokens for u in usages))
 
 
-@dataclass(slots=True)  # not frozen: one is made for every token, and that would take twice as long
+@dataclass(slots=True)  # not frozen: one is made per token, and frozen ones take twice as long
 class Delta:
     """What one step added to one choice; the pieces of a choice add up to the `Choice` of `complete`.
 
-    index: which choice; over several prompts they are numbered prompt by prompt.
-    finish_reason: None until the last piece of the choice, which is the only one to have it.
-    num_sampled: tokens sampled for this choice so far, those included that a stop string still holds back.
+    index: the number of the choice; several prompts are numbered prompt by prompt.
+    finish_reason: None except in the last piece of the choice.
+    num_sampled: tokens sampled for this choice so far, with those that a stop string holds back.
     """
 
     index: int
@@ -119,9 +123,9 @@ class Choice:
     text: the completion's text, with `echo` the prompt's text first; "" without a tokenizer.
     token_ids: the tokens that begin in that text, and the token that ended the sequence; with `echo` the prompt's
         tokens first.
-    finish_reason: "stop", "length", or "error" (a row of logits that nothing can be drawn from; `error` has it).
+    finish_reason: "stop", "length", or "error" (no token could be sampled; `error` says why).
     stop_reason: the stop string, stop token id or end-of-sequence id that ended it; None otherwise.
-    logprobs: one entry for each of `token_ids`; None where they were not asked for.
+    logprobs: one entry per token of `token_ids`; None where they were not asked for.
     seed: the seed in use; the same request with this seed gives the same tokens again.
     mean_logprob: mean raw log-probability of the sampled tokens where `best_of` ranked by it, else None.
     candidate: its number among the candidates of the prompt, on which its random numbers depend.
@@ -141,14 +145,16 @@ class Choice:
 
 @dataclass(slots=True)
 class Metrics:
-    """How long a prompt took, in seconds, and what it was spared.
+    """Times of a prompt in seconds, and counts.
 
-    queue_seconds: until its first token was fed. prefill_seconds: from then until the first token was drawn, and
-    first_token_seconds: both together. per_token_seconds: between tokens of one candidate, on average, after the first.
+    queue_seconds: until its computation began.
+    prefill_seconds: from then until the first token was sampled.
+    first_token_seconds: both together.
+    per_token_seconds: mean time between the tokens of one candidate, after the first.
     total_seconds: until the last candidate had ended.
-    cached_tokens: tokens of the prompt that an earlier one had left in the cache.
-    num_draft_tokens, num_accepted_tokens: guesses of speculation, and how many of them were right.
-    num_preemptions: how often a candidate lost its memory and was computed again.
+    cached_tokens: tokens of the prompt that came from the prefix cache.
+    num_draft_tokens: draft tokens that were checked. num_accepted_tokens: those that were accepted.
+    num_preemptions: preemptions of its candidates.
     """
 
     queue_seconds: float = 0.0
@@ -166,8 +172,8 @@ class Metrics:
 class CompletionResult:
     """All choices for one prompt, best first where `best_of` ranks them, and what they cost.
 
-    prompt_token_ids: what the model was fed, with a start token that was added and fill-in-the-middle markers.
-    metrics: how long it took; two results are equal whatever theirs are.
+    prompt_token_ids: the tokens that were computed, with an added start token and fill-in-the-middle markers.
+    metrics: times and counts; they do not matter to equality.
     origin: the request as the engine had it (`LLM.capsule` makes it a file).
     """
 
@@ -176,4 +182,4 @@ class CompletionResult:
     prompt_token_ids: list[int]
     model: str
     metrics: Metrics = field(default_factory=Metrics, compare=False)
-    origin: Any = field(default=None, compare=False, repr=False)
+    origin: Request | None = field(default=None, compare=False, repr=False)

@@ -1,4 +1,4 @@
-"""Replay capsules: a request and what came of it, in a file that lets anyone run it again and compare to the bit."""
+"""Replay capsules: a request and its outcome in a file, to be run again and compared to the bit."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from decoding.engine.outputs import Choice, CompletionResult
-from decoding.engine.request import Request, Shape, checked_token_ids, stream_of, with_token_ids
+from decoding.engine.request import Request, Shape, checked_token_ids, rng_stream_of, with_token_ids
 from decoding.errors import ContextLengthError, DecodingError, ParameterError
 from decoding.json_file import read_json_object
 from decoding.params import SamplingParams
 from decoding.sampling.kernel import STREAM_VERSION
+from decoding.sampling.stages import PROFILES, Profile
 from decoding.text.stop_strings import StopAutomaton
 from decoding.text.tokenizer import Tokenizer
 
@@ -24,9 +25,10 @@ FORMAT = "decoding replay 1"
 
 @dataclass(frozen=True, slots=True)
 class CapsuleChoice:
-    """What came of one choice. logprobs: of each token, as `float.hex` writes them; None where they were not asked for.
+    """The outcome of one choice.
 
     token_ids: those of the output, without an echoed prompt.
+    logprobs: one per token, as `float.hex` writes it; None where they were not asked for.
     """
 
     candidate: int
@@ -43,8 +45,11 @@ class Capsule:
         llm.capsule(llm.complete("def add(a, b):")).save("add.json")
         print(llm.replay("add.json"))
 
-    prefix: start and end, in prompt_token_ids, of the caller's own part. params: what differs from SamplingParams(),
-    the seed included. Custom processors are no part of it.
+    prefix: start and end, in prompt_token_ids, of the caller's own part.
+    params: the parameters that differ from SamplingParams(), and the seed.
+    profile: the sampler's profile; its stages' names and rules where it has no name of ours.
+
+    Custom processors are no part of it.
     """
 
     model: str
@@ -55,15 +60,15 @@ class Capsule:
     eos_token_ids: list[int]
     params: dict[str, Any]
     choices: list[CapsuleChoice]
+    profile: str = "openai"
 
     @classmethod
     def of(cls, result: CompletionResult, fingerprint: str) -> Capsule:
-        """The capsule of a result; ParameterError for one that processors had a hand in."""
-        request: Request = result.origin
-        if request.processors:
-            raise ParameterError.single(
-                "result", "one with processors", "must be of a request that can be written down"
-            )
+        """Return the capsule of a result; raise ParameterError for one with processors."""
+        request = result.origin
+        if request is None or request.processors:
+            value = "one without its request" if request is None else "one with processors"
+            raise ParameterError.single("result", value, "must be of a request that can be written down")
         num_shown = len(request.prefix_token_ids) if request.params.echo else 0
         return cls(
             model=result.model,
@@ -74,10 +79,11 @@ class Capsule:
             eos_token_ids=list(request.eos_token_ids),
             params=_changed(request.params),
             choices=[_capsule_choice(choice, num_shown) for choice in result.choices],
+            profile=profile_text(request.profile),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON; a file that is there is replaced at once, or not at all."""
+        """Write the capsule as JSON; an existing file is replaced as a whole, or not at all."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1, allow_nan=False) + "\n"
         target = Path(path)
         partial = target.with_name(target.name + ".partial")
@@ -86,7 +92,7 @@ class Capsule:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Capsule:
-        """Read it back; ParameterError where the file is no capsule."""
+        """Read a capsule; raise ParameterError if the file is none."""
         try:
             values = read_json_object(Path(path))
             if values.pop("format", None) != FORMAT:
@@ -101,7 +107,7 @@ class Capsule:
         return capsule
 
     def _check(self) -> None:
-        """ValueError or TypeError where a field is not what it should be."""
+        """Raise ValueError or TypeError for a field that breaks its rule."""
         start, end = self.prefix
         if not self.choices or not 0 <= start <= end <= len(self.prompt_token_ids):
             raise ValueError("prefix must lie in the prompt, and there must be choices")
@@ -110,28 +116,34 @@ class Capsule:
                 float.fromhex(logprob)
             if not isinstance(choice.candidate, int) or not isinstance(choice.text, str):
                 raise TypeError("candidate must be an integer, text a string")
-        if not isinstance(self.params, dict):
-            raise TypeError("params must be an object")
+        if not isinstance(self.params, dict) or not isinstance(self.profile, str):
+            raise TypeError("params must be an object, profile a string")
         self.sampling_params()
 
     def sampling_params(self) -> SamplingParams:
-        """The request's parameters."""
+        """Return the request's parameters."""
         values = dict(self.params)
         if "logit_bias" in values:
             values["logit_bias"] = [tuple(pair) for pair in values["logit_bias"]]
         return SamplingParams(**values)
 
-    def request(self, shape: Shape, tokenizer: Tokenizer | None, *, force: bool) -> Request:
-        """The request for a model; `force`: with the capsule's tokens in place of drawn ones.
+    def request(self, shape: Shape, tokenizer: Tokenizer | None, profile: Profile, *, force: bool) -> Request:
+        """Return the request for a model; force: with the capsule's tokens in place of sampled ones.
 
-        Raises PromptError, ContextLengthError or ParameterError where the model cannot run it.
+        Raises PromptError, ContextLengthError or ParameterError if the model cannot run it, or samples with another
+        profile than the capsule's.
         """
+        if not force and self.profile != profile_text(profile):
+            rule = f"must be the capsule's profile, {self.profile!r}"
+            raise ParameterError.single("profile", profile_text(profile), rule)
         params = self.sampling_params()
         token_ids = checked_token_ids(self.prompt_token_ids, shape.vocab_size, "prompt_token_ids")
         room = shape.max_position_embeddings - len(token_ids) + 1
         forced = tuple(tuple(choice.token_ids) for choice in self.choices) if force else None
         if room < max(1, *map(len, forced or ((),))):
-            raise ContextLengthError(len(token_ids), shape.max_position_embeddings)
+            error = ContextLengthError(len(token_ids), shape.max_position_embeddings)
+            error.limit = shape.limit
+            raise error
         if forced is not None:
             for choice in filter(None, forced):
                 checked_token_ids(choice, shape.vocab_size, "token_ids")
@@ -143,12 +155,13 @@ class Capsule:
             token_ids=token_ids,
             prefix=slice(*self.prefix),
             eos_token_ids=tuple(self.eos_token_ids),
-            stream=stream_of(token_ids),
+            rng_stream=rng_stream_of(token_ids),
             stops=StopAutomaton(params.stop),
             max_output_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
             sampling=with_token_ids(params, tokenizer),
             forced=forced,
             candidates=tuple(choice.candidate for choice in self.choices) if force else None,
+            profile=profile,
         )
         request.new_state(0).check_vocab(shape.vocab_size)
         return request
@@ -156,14 +169,14 @@ class Capsule:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What came of running a capsule again: the result, and the first difference of each choice that has one."""
+    """The outcome of running a capsule again: the result, and the first difference of each choice that has one."""
 
     result: CompletionResult
     differences: list[str]
 
     @property
     def is_same(self) -> bool:
-        """Whether every token and every log-probability bit is that of the capsule."""
+        """True if every token and every log-probability bit is that of the capsule."""
         return not self.differences
 
     def __str__(self) -> str:
@@ -171,13 +184,16 @@ class Replay:
 
 
 def compare(capsule: Capsule, result: CompletionResult, fingerprint: str) -> Replay:
-    """Hold a new result against a capsule."""
-    num_shown = capsule.prefix[1] - capsule.prefix[0] if result.origin.params.echo else 0
+    """Compare a new result with a capsule."""
+    request = result.origin
+    if request is None:
+        raise ParameterError.single("result", "one without its request", "must come from `LLM.replay`")
+    num_shown = capsule.prefix[1] - capsule.prefix[0] if request.params.echo else 0
     differences = []
     if len(result.choices) != len(capsule.choices):
         differences.append(f"{len(result.choices)} choices were {len(capsule.choices)}")
     for number, (old, choice) in enumerate(zip(capsule.choices, result.choices, strict=False)):
-        found = _first_difference(old, _capsule_choice(choice, num_shown), result.origin.forced is not None)
+        found = _first_difference(old, _capsule_choice(choice, num_shown), request.forced is not None)
         if found is not None:
             differences.append(f"choice {number}: {found}")
     if differences and fingerprint != capsule.system_fingerprint:
@@ -204,6 +220,13 @@ def _capsule_choice(choice: Choice, num_shown: int) -> CapsuleChoice:
         of_output: Sequence[float | None] = choice.logprobs.token_logprobs[num_shown:]
         logprobs = [(math.nan if value is None else value).hex() for value in of_output]
     return CapsuleChoice(choice.candidate, choice.token_ids[num_shown:], choice.finish_reason, choice.text, logprobs)
+
+
+def profile_text(profile: Profile) -> str:
+    """Return the name of a profile; for one of the user's own, all that decides what it does."""
+    if PROFILES.get(profile.name) == profile:
+        return profile.name
+    return f"{profile.name}: {' '.join(stage.name for stage in profile.stages)}; rules {int(profile.rules)}"
 
 
 def _changed(params: SamplingParams) -> dict[str, Any]:

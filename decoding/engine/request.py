@@ -1,4 +1,4 @@
-"""One prompt and its parameters, checked and made ready for the engine."""
+"""Request: one prompt and its parameters, checked and ready for the engine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from decoding.engine.logits_processors import Processor
-from decoding.engine.runner import Logits, ModelShape
-from decoding.engine.words import bad_word_sequences, breaker_sequences
-from decoding.errors import ContextLengthError, ParameterError, PromptError, TokenizerError, shown
+from decoding.engine.token_sequences import bad_word_sequences, breaker_sequences
+from decoding.errors import MODEL_CONTEXT, ContextLengthError, ParameterError, PromptError, TokenizerError, shown
+from decoding.models.batch import Logits, ModelShape
 from decoding.params import SamplingParams, to_float32
 from decoding.sampling.sampler import Sampler
-from decoding.sampling.stages import GREEDY_TEMPERATURE
+from decoding.sampling.stages import GREEDY_TEMPERATURE, PROFILES, Profile
 from decoding.sampling.state import SamplingState, random_seed
 from decoding.text.fim import CONVENTIONS, FimFormat
 from decoding.text.stop_strings import StopAutomaton
@@ -32,48 +32,57 @@ _NO_MARKERS = (
 )
 
 
+_MAX_SEED = 2**53 - 1  # JavaScript and jq round larger numbers, and a rounded seed replays another text
+
 OnSample: TypeAlias = Callable[[Sampler, Logits, Sequence[SamplingState]], None]
-"""Called before each draw, to look at what is drawn from: logits [1, vocab], and the state of that row."""
+"""Called before each draw with the sampler, the logits [1, vocab] and a list with the state of that row."""
 
 
 class Shape(NamedTuple):
-    """A model's shape, with a context that is also what the memory has room for."""
+    """A model's shape, its context bounded by the KV cache.
+
+    limit: the name of what bounds the context, for error messages.
+    """
 
     vocab_size: int
     max_position_embeddings: int
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]
+    limit: str = MODEL_CONTEXT
 
     @classmethod
-    def bounded(cls, shape: ModelShape, max_tokens: int) -> Shape:
-        """That of a model, with at most `max_tokens` of context."""
-        context = min(shape.max_position_embeddings, max_tokens)
-        return cls(shape.vocab_size, context, shape.bos_token_id, shape.eos_token_ids)
+    def bounded(cls, shape: ModelShape, max_tokens: int, limit: str) -> Shape:
+        """Return a model's shape with a context of at most `max_tokens`, which `limit` names."""
+        is_less = max_tokens < shape.max_position_embeddings
+        context, name = (max_tokens, limit) if is_less else (shape.max_position_embeddings, MODEL_CONTEXT)
+        return cls(shape.vocab_size, context, shape.bos_token_id, shape.eos_token_ids, name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """What the engine needs to know about one prompt; immutable, shared by all of its candidates.
+    """One prompt and what is asked of it; immutable, shared by all of its candidates.
 
     params: the caller's, with a seed filled in.
-    token_ids: what the model is fed.
-    prefix: the part of `token_ids` that the caller's prompt became, without fill-in-the-middle markers and suffix;
-        it is what echo shows and what penalties count as prompt.
+    token_ids: the tokens to compute.
+    prefix: the part of `token_ids` that is the caller's prompt, without fill-in-the-middle markers and suffix. Echo
+        shows it, and penalties count it as prompt.
     eos_token_ids: ids that end a sequence unless ignore_eos.
-    stream: the 64-bit number that separates this prompt's random numbers from other prompts' (`stream_of`).
+    rng_stream: the 64-bit number that separates this prompt's random numbers from those of others (`rng_stream_of`).
+    stops: the automaton of the stop strings.
     max_output_tokens: params.max_tokens, or less where the context ends first.
     sampling: `params` with breakers and bad words as token ids, as the sampler takes them.
-    processors: what edits the logits of each sequence (decoding.engine.logits_processors).
-    forced: for each choice the tokens that it is to have, whatever would be drawn: a replay's.
-    candidates: the number of each choice's candidate, where these are not 0, 1, 2 ...
-    on_sample: who looks at every draw.
+    processors: callables that edit the logits of each sequence (decoding.engine.logits_processors).
+    forced: per choice, the tokens that it gets instead of sampled ones (replay).
+    candidates: per choice, the number of its candidate; None: 0, 1, 2 ...
+    on_sample: called before every draw.
+    profile: the order and the rules of the sampler's stages.
     """
 
     params: SamplingParams
     token_ids: list[int]
     prefix: slice
     eos_token_ids: tuple[int, ...]
-    stream: int
+    rng_stream: int
     stops: StopAutomaton
     max_output_tokens: int
     sampling: SamplingParams
@@ -81,6 +90,7 @@ class Request:
     forced: tuple[tuple[int, ...], ...] | None = None
     candidates: tuple[int, ...] | None = None
     on_sample: OnSample | None = None
+    profile: Profile = PROFILES["openai"]
 
     @property
     def prefix_token_ids(self) -> list[int]:
@@ -89,21 +99,21 @@ class Request:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether all candidates come out alike, so that one is enough."""
+        """True if all candidates come out alike, so that one is enough."""
         is_cold = to_float32(self.params.temperature) < GREEDY_TEMPERATURE
         return is_cold and not self.params.dynatemp_range and self.forced is None
 
     def num_tokens_of(self, choice: int) -> int:
-        """The most tokens that a candidate may have."""
+        """Return the maximum number of tokens of a candidate."""
         return self.max_output_tokens if self.forced is None else len(self.forced[choice])
 
     def new_state(self, choice: int) -> SamplingState:
-        """The sampler's state of candidate number `choice`, before its first token."""
+        """Return the sampler's state of candidate number `choice` before its first token."""
         return SamplingState(
             self.sampling,
             self.prefix_token_ids,
             choice=choice if self.candidates is None else self.candidates[choice],
-            stream=self.stream,
+            stream=self.rng_stream,
             eos_token_ids=self.eos_token_ids,
         )
 
@@ -117,10 +127,11 @@ def make_request(
     fim: FimFormat | None = None,
     processors: Sequence[Processor] = (),
     on_sample: OnSample | None = None,
+    profile: Profile = PROFILES["openai"],
 ) -> Request:
     """Check one prompt (text or token ids) against the model, and encode it.
 
-    fim: how a suffix is put into the prompt; None is the way that the tokenizer's own markers tell.
+    fim: how a suffix is put into the prompt; None looks for the markers of the known families in the tokenizer.
 
     Raises PromptError or ContextLengthError for the prompt, called `name` in messages; ParameterError for a
     token id in `params` that the model does not have; TokenizerError where text needs a tokenizer and there
@@ -129,24 +140,26 @@ def make_request(
     _check_text(prompt, params, tokenizer, name)
     try:
         token_ids, prefix, end_token_ids = _encode(prompt, params.suffix, shape, tokenizer, name, fim)
-        room = shape.max_position_embeddings - len(token_ids) + 1  # the last sampled token is never fed back
+        room = shape.max_position_embeddings - len(token_ids) + 1  # the last sampled token is never computed
         if room < 1:
             raise ContextLengthError(len(token_ids), shape.max_position_embeddings)
     except ContextLengthError as error:
-        error.parameter = name  # the tokenizer does not know it
+        error.parameter = name  # the tokenizer knows neither
+        error.limit = shape.limit if isinstance(shape, Shape) else MODEL_CONTEXT
         raise
-    params = replace(params, seed=random_seed()) if params.seed is None else params
+    params = replace(params, seed=random_seed() & _MAX_SEED) if params.seed is None else params
     request = Request(
         params=params,
         token_ids=token_ids,
         prefix=prefix,
-        eos_token_ids=(*_model_end_ids(shape, tokenizer), *end_token_ids),
-        stream=stream_of(token_ids),
+        eos_token_ids=(*end_token_ids_of(shape, tokenizer), *end_token_ids),
+        rng_stream=rng_stream_of(token_ids),
         stops=_stop_automaton(params.stop),
         max_output_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
         sampling=with_token_ids(params, tokenizer),
         processors=checked_processors(processors),
         on_sample=on_sample,
+        profile=profile,
     )
     request.new_state(0).check_vocab(shape.vocab_size)
     return request
@@ -154,12 +167,12 @@ def make_request(
 
 @lru_cache(maxsize=8)
 def _stop_automaton(stops: tuple[str, ...]) -> StopAutomaton:
-    """Requests often have the stop strings of those before them; to build the automaton of long ones takes 10 ms."""
+    """Return the automaton of stop strings; cached, because that of long ones takes 10 ms."""
     return StopAutomaton(stops)
 
 
 def checked_processors(processors: Any) -> tuple[Processor, ...]:
-    """Callables; ParameterError where one is none."""
+    """Return processors as a tuple; raise ParameterError if one is not callable."""
     several = () if processors is None else processors
     if not isinstance(several, (list, tuple)) or not all(map(callable, several)):
         raise ParameterError.single("processors", processors, "must be a list of callables (token_ids, logits)")
@@ -167,7 +180,7 @@ def checked_processors(processors: Any) -> tuple[Processor, ...]:
 
 
 def with_token_ids(params: SamplingParams, tokenizer: Tokenizer | None) -> SamplingParams:
-    """Breakers and bad words that are text become token ids (decoding.engine.words)."""
+    """Return params with token ids for breakers and bad words that are text (decoding.engine.token_sequences)."""
     if tokenizer is None or not any(isinstance(one, str) for one in (*params.dry_sequence_breakers, *params.bad_words)):
         return params
     return replace(
@@ -177,24 +190,25 @@ def with_token_ids(params: SamplingParams, tokenizer: Tokenizer | None) -> Sampl
     )
 
 
-def _model_end_ids(shape: ModelShape, tokenizer: Tokenizer | None) -> tuple[int, ...]:
-    """The model's own ids, or where its configs name none, its tokenizer's."""
-    if shape.eos_token_ids or tokenizer is None or tokenizer.eos_token_id is None:
+def end_token_ids_of(shape: ModelShape, tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    """Return the ids that end a sequence: those of the model's configs and the tokenizer's eos_token."""
+    eos = None if tokenizer is None else tokenizer.eos_token_id
+    if eos is None or eos in shape.eos_token_ids or eos >= shape.vocab_size:
         return shape.eos_token_ids
-    return (tokenizer.eos_token_id,)
+    return (*shape.eos_token_ids, eos)
 
 
-def stream_of(token_ids: Sequence[int]) -> int:
-    """The 64-bit BLAKE2b digest (little-endian) of a prompt's token ids as little-endian 32-bit integers.
+def rng_stream_of(token_ids: Sequence[int]) -> int:
+    """Return the 64-bit BLAKE2b digest (little-endian) of token ids as little-endian 32-bit integers.
 
-    One seed over many prompts so gives each its own noise, and the same prompt always the same.
+    With one seed, each prompt has its own random numbers, and the same prompt always the same.
     """
     digest = hashlib.blake2b(np.asarray(token_ids, "<i4").tobytes(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 
 def split_prompts(prompts: Any, name: str = "prompt") -> tuple[list[Any], bool]:
-    """The prompts that the caller's argument holds, and whether it was a list of them.
+    """Return the prompts in the caller's argument, and True if it was a list of prompts.
 
     A string or a sequence of integers is one prompt; a sequence that begins with a string or a sequence is a list.
     """
@@ -220,7 +234,7 @@ def _prompt_error(name: str, value: object, rule: str) -> PromptError:
 
 
 def _check_text(prompt: object, params: SamplingParams, tokenizer: Tokenizer | None, name: str) -> None:
-    """Text, in or out of the prompt, needs a tokenizer, and must be encodable."""
+    """Raise TokenizerError for text without a tokenizer, PromptError for text that cannot be encoded."""
     texts = {
         name: prompt if isinstance(prompt, str) else None,
         "stop": params.stop or None,
@@ -246,7 +260,7 @@ def _encode(
     name: str,
     fim: FimFormat | None,
 ) -> tuple[list[int], slice, tuple[int, ...]]:
-    """Token ids to feed, the part of them that is the caller's, and further ids that end a sequence."""
+    """Return the token ids to compute, the part of them that is the caller's, and further ids that end a sequence."""
     given = prompt if isinstance(prompt, str) else checked_token_ids(prompt, shape.vocab_size, name)
     if suffix is not None and tokenizer is not None:
         fim = fim or FimFormat.find(tokenizer)
@@ -270,7 +284,7 @@ def _encode_text(text: str, shape: ModelShape, tokenizer: Tokenizer | None, name
 
 
 def checked_token_ids(token_ids: object, vocab_size: int, name: str) -> list[int]:
-    """The ids as plain ints, each below the vocabulary's size."""
+    """Return the ids as plain ints; raise PromptError unless each is below the vocabulary's size."""
     if not _is_sequence(token_ids):
         raise _prompt_error(name, token_ids, "must be a sequence of token ids")
     ids = list(token_ids)  # type: ignore[call-overload]

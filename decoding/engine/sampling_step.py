@@ -1,112 +1,92 @@
-"""The draw of one step: all sequences in one call of the sampler, round by round where guesses are to be checked.
+"""The draw of one step: one call of the sampler for all sequences.
 
-A guess is right if it is the token that plain decoding draws: each round draws as if there were no guesses, from the
-row of logits behind the guesses that were right so far, with everything before it recorded (as `Sampler.verify` does
-for one sequence). So the tokens are those of plain decoding for the same logits, bit for bit.
+Draft tokens are checked round by round: a draft token is right if it is the token that plain decoding samples. Each
+round samples as if there were no drafts, from the row of logits behind the draft tokens that were right so far, with
+everything before it recorded (as `Sampler.verify` does for one sequence). So the tokens are those of plain decoding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Several
-from dataclasses import dataclass
-
 import numpy as np
 
-from decoding.engine.group import SequenceGroup
+from decoding.engine.candidate import Candidate
 from decoding.engine.logprobs import TokenScore
-from decoding.engine.runner import Logits
-from decoding.engine.scheduler import Entry
 from decoding.engine.sequence import Sequence
 from decoding.errors import DecodingError, EmptySupportError, EngineError, NonFiniteLogitsError
+from decoding.models.batch import Logits
 from decoding.sampling.sampler import Sampler, SamplerOutput
 
 
-@dataclass(slots=True, eq=False)
-class Drawing:
-    """A sequence that draws in this step.
+def sampling_step(
+    sampler: Sampler, logits: Logits, sequences: list[Sequence], candidates: list[Candidate]
+) -> dict[Sequence, DecodingError]:
+    """Sample one token for each sequence, and append it to sequence and candidate.
 
-    logits: [rows, vocab], of which row `first` predicts the next token, and the i-th after it the token behind the i-th
-    guess. num_accepted: guesses that were right. error: why it could not draw.
+    logits: those of the step, in which each sequence has its `row`; a sequence that was forked at the end of its prompt
+        has `task.first_logits` instead.
+    Returns the errors of the sequences whose row failed.
     """
-
-    entry: Entry
-    logits: Logits
-    first: int
-    draft: Several[int] = ()
-    num_accepted: int = 0
-    error: DecodingError | None = None
-
-    @property
-    def sequence(self) -> Sequence:
-        """Whose next token it is."""
-        sequence: Sequence = self.entry.owner
-        return sequence
-
-    @property
-    def group(self) -> SequenceGroup:
-        """The request that it belongs to."""
-        group: SequenceGroup = self.entry.family.owner
-        return group
-
-    @property
-    def row(self) -> Logits:
-        """What the next token is drawn from, [vocab]."""
-        row: Logits = self.logits[self.first + self.num_accepted]
-        return row
-
-    def goes_on(self) -> bool:
-        """Whether the token just drawn was guessed, so that the next one can be drawn, too; counts it then."""
-        if self.error is not None or self.num_accepted == len(self.draft):
-            return False
-        is_right = self.entry.token_ids[-1] == self.draft[self.num_accepted]
-        self.num_accepted += is_right
-        return is_right and not self.sequence.is_finished
-
-
-def draw(sampler: Sampler, drawing: Several[Drawing]) -> None:
-    """Draw one token for each and give it to its sequence; a row that fails leaves its error in its Drawing."""
-    sequences = [one.sequence for one in drawing]
-    matrix = drawing[0].logits
-    is_whole = len(matrix) == len(drawing) and all(one.logits is matrix for one in drawing)  # and then in order
-    if not is_whole or any(sequence.is_special for sequence in sequences):
-        drawing, matrix = _prepared(sampler, drawing)
-        sequences = [one.sequence for one in drawing]
-        if not drawing:
-            return
-    output = sampler.sample(matrix, [sequence.drawing_state for sequence in sequences], on_error="status")
-    for row, (one, sequence, token_id) in enumerate(zip(drawing, sequences, output.token_ids.tolist(), strict=True)):
+    errors: dict[Sequence, DecodingError] = {}
+    matrix = _whole(logits, sequences)
+    if matrix is None or any(candidate.is_special for candidate in candidates):
+        rows = _prepared_rows(sampler, logits, sequences, candidates, errors)
+        sequences = [sequence for sequence in sequences if sequence not in errors]
+        candidates = [candidate for candidate, row in zip(candidates, rows, strict=True) if row is not None]
+        if not sequences:
+            return errors
+        matrix = np.stack([row for row in rows if row is not None])
+    output = sampler.sample(matrix, [candidate.drawing_state for candidate in candidates], on_error="status")
+    for row, token_id in enumerate(output.token_ids.tolist()):
+        candidate = candidates[row]
         if token_id < 0:
-            one.error = _numbered(output.failures[row], sequence)
+            errors[sequences[row]] = _numbered(output.failures[row], candidate)
             continue
         score, raw_logprob = None, 0.0
-        if sequence.is_reported:
-            score, raw_logprob = _reported(sampler, sequence, token_id, output, row)
-        if sequence.processing is not None:
-            sequence.processing.commit(token_id, output, row)
-        sequence.append(token_id, score, raw_logprob)
-        one.entry.token_ids.append(token_id)
+        if candidate.is_scored:
+            score, raw_logprob = _scored(sampler, candidate, token_id, output, row)
+        if candidate.processors is not None:
+            candidate.processors.commit(token_id, output, row)
+        candidate.append(token_id, score, raw_logprob)
+        sequences[row].token_ids.append(token_id)
+    return errors
 
 
-def _prepared(sampler: Sampler, drawing: Several[Drawing]) -> tuple[list[Drawing], Logits]:
-    """Those whose processors did not fail, and their rows in one array."""
-    rows, ready = [], []
-    for one in drawing:
+def _whole(logits: Logits, sequences: list[Sequence]) -> Logits | None:
+    """Return the logits if their rows are those of the sequences, in this order; mostly they are."""
+    if len(logits) != len(sequences):
+        return None
+    for row, sequence in enumerate(sequences):
+        if not sequence.num_rows or sequence.row != row:
+            return None
+    return logits
+
+
+def _prepared_rows(
+    sampler: Sampler,
+    logits: Logits,
+    sequences: list[Sequence],
+    candidates: list[Candidate],
+    errors: dict[Sequence, DecodingError],
+) -> list[Logits | None]:
+    """Return the rows after processors; None where these failed, with the error in `errors`."""
+    rows: list[Logits | None] = []
+    for sequence, candidate in zip(sequences, candidates, strict=True):
         try:
-            rows.append(_prepared_row(sampler, one))
-            ready.append(one)
+            rows.append(_prepared_row(sampler, logits, sequence, candidate))
         except DecodingError as error:
-            one.error = _numbered(error, one.sequence)
-    return ready, np.stack(rows) if rows else np.empty((0, 0), np.float32)
+            errors[sequence] = _numbered(error, candidate)
+            rows.append(None)
+    return rows
 
 
-def _prepared_row(sampler: Sampler, one: Drawing) -> Logits:
-    """A row as its processors leave it; who watches the draw is told."""
-    sequence, row = one.sequence, one.row
-    request, state = sequence.request, sequence.drawing_state
-    if sequence.processing is not None:
-        row = sequence.processing.row(row, one.entry.token_ids)
+def _prepared_row(sampler: Sampler, logits: Logits, sequence: Sequence, candidate: Candidate) -> Logits:
+    """Return the row of a sequence after processors, with forced tokens set and `on_sample` called."""
+    row: Logits = logits[sequence.row] if sequence.num_rows else sequence.task.first_logits
+    request, state = candidate.request, candidate.drawing_state
+    if candidate.processors is not None:
+        row = candidate.processors.process(row, sequence.token_ids)
     if request.forced is not None:
-        state.force(request.forced[sequence.choice][state.position])
+        state.force(request.forced[candidate.choice][state.position])
     if request.on_sample is not None:
         try:
             request.on_sample(sampler, row[None], [state])
@@ -115,24 +95,24 @@ def _prepared_row(sampler: Sampler, one: Drawing) -> Logits:
     return row
 
 
-def _numbered(error: DecodingError, sequence: Sequence) -> DecodingError:
-    """An error that has the number of the output token for its row: the row of a batch is nobody's business."""
+def _numbered(error: DecodingError, candidate: Candidate) -> DecodingError:
+    """Return an error whose row is the number of the output token; the row in a batch means nothing to the caller."""
     if isinstance(error, (NonFiniteLogitsError, EmptySupportError)):
-        return type(error)(sequence.num_tokens, *error.args[1:])
+        return type(error)(candidate.num_tokens, *error.args[1:])
     return error
 
 
-def _reported(
-    sampler: Sampler, sequence: Sequence, token_id: int, output: SamplerOutput, row: int
+def _scored(
+    sampler: Sampler, candidate: Candidate, token_id: int, output: SamplerOutput, row: int
 ) -> tuple[TokenScore | None, float]:
-    """What the request asks for of a token: its score, and its raw log-probability where best_of ranks."""
-    params, processing = sequence.request.params, sequence.processing
+    """Return a token's score, and its raw log-probability where best_of ranks."""
+    params, processors = candidate.request.params, candidate.processors
     num_top, score, raw_logprob = params.logprobs, None, 0.0
     if num_top is not None:
-        score = TokenScore.from_output(output, row, num_top, sequence.drawing_state.params.logprobs_modes)
-    if processing is not None:
-        raw = processing.raw_score(sampler, token_id, num_top or 0)
-        return score and processing.merged(raw, score), raw.logprob
+        score = TokenScore.from_output(output, row, num_top, candidate.drawing_state.params.logprobs_modes)
+    if processors is not None:
+        raw = processors.raw_score(sampler, token_id, num_top or 0)
+        return score and processors.merged(raw, score), raw.logprob
     if params.ranks_candidates:
         raw_logprob = float(output.raw_logprobs[row])
     return score, raw_logprob

@@ -1,294 +1,312 @@
-"""Scheduler: who takes part in the next step, and with how many tokens; in plain integers.
+"""Scheduler: which sequences take part in the next step, and with how many tokens. Plain integers.
 
-First come, first served. Sequences that generate always get their token; what is left of the step's budget goes to
-prompts, oldest first, so that a long prompt is fed in pieces and stalls nobody. When the memory is used up, the
-youngest sequence gives up its own, and is computed again when its turn comes: the oldest one so always gets on.
+First come, first served. Sequences that generate get their token in every step; the rest of the step's budget goes to
+prompts, oldest first, so a long prompt is computed in chunks and delays nobody. If the KV cache is full, the youngest
+sequence is preempted: it loses its blocks and is computed again later. The oldest always makes progress, so no
+request starves.
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence as ListLike
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
-from decoding.engine.block_manager import BLOCK_SIZE, MAX_DEPTH, BlockPool, Prefix
+from decoding.engine.block_manager import BlockManager, block_digest
+from decoding.engine.block_table import BlockTable
+from decoding.engine.sequence import Sequence
 
+if TYPE_CHECKING:
+    from decoding.engine.tasks.protocol import Task
 
-@dataclass(slots=True, eq=False)
-class Family:
-    """The sequences of one prompt. The first one feeds it; the others start behind what that one has left.
-
-    token_ids: the prompt. num_left: sequences that have not started. finds: whether kept blocks will do in place of
-    feeding them. max_chunk: tokens of the prompt that may be fed at once. source: the prompt in the cache, once it is
-    there and as long as it is needed. tails: for each sequence what it has behind the prompt from the start, to be
-    scored: then that alone is fed in chunks, and never together with the prompt.
-    """
-
-    arrival: int
-    token_ids: list[int]
-    num_left: int
-    finds: bool = True
-    max_chunk: int = 2**31
-    num_started: int = 0
-    source: Prefix | None = None
-    is_prefilling: bool = False
-    num_preemptions: int = 0
-    tails: list[list[int]] | None = None
-    owner: Any = None
-
-    def token_ids_of(self, choice: int) -> list[int]:
-        """What a sequence begins with."""
-        return [*self.token_ids, *(() if self.tails is None else self.tails[choice])]
+_ORDER = attrgetter("order")
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One sequence. token_ids: all that is known of it; num_computed: how many of these the cache has in `slot`.
+class HeldPrompt(NamedTuple):
+    """The blocks of a task's shared tokens, kept for its sequences that have not started."""
 
-    draft: guesses of the tokens after these, of which as many are checked as there is room for. num_new, num_draft: its
-    part in the step that has been scheduled: it feeds so many of its tokens, and so many guesses behind them. owner:
-    whom its tokens belong to, once the first has been drawn.
-    """
-
-    family: Family
-    choice: int
-    token_ids: list[int]
-    num_computed: int = 0
-    slot: int | None = None
-    draft: Sequence[int] = ()
-    num_new: int = 0
-    num_draft: int = 0
-    memo: Any = None
-    owner: Any = None
-
-    @property
-    def order(self) -> tuple[int, int]:
-        """Smaller is older."""
-        return (self.family.arrival, self.choice)
-
-    @property
-    def num_pending(self) -> int:
-        """Tokens that the cache does not have; 0 for one that starts behind a prompt that is there."""
-        return len(self.token_ids) - self.num_computed
-
-    @property
-    def max_chunk(self) -> int:
-        """Tokens that may be fed at once."""
-        left = len(self.family.token_ids) - self.num_computed
-        return left if self.family.tails is not None and left > 0 else self.family.max_chunk
+    block_table: BlockTable
+    rope_regime: int
+    digests: list[bytes]
 
 
-@dataclass(slots=True)
+class Shared(NamedTuple):
+    """What a sequence can begin with: blocks, and how many of its tokens they hold."""
+
+    blocks: ListLike[int]
+    num_tokens: int
+    held: HeldPrompt | None
+
+
 class Scheduler:
-    """Keeps the line, and everything that is in memory, within the bounds that it is given.
+    """Keeps the waiting queue and the running sequences within their bounds.
 
-    max_running: sequences that have a slot. max_batched_tokens: tokens that a step feeds, at least max_running.
+    max_num_seqs: sequences that run at the same time, at most max_batched_tokens.
+    max_batched_tokens: tokens to compute per step.
+    rope_border: a sequence that outgrows this length is computed again with other rotary factors; None: never.
+    rope_regime: the number of the rotary factors for a length.
     """
 
-    pool: BlockPool
-    max_running: int
-    max_batched_tokens: int
-    running: list[Entry] = field(default_factory=list)
-    preempted: list[Entry] = field(default_factory=list)
-    waiting: list[Family] = field(default_factory=list)
-    num_preemptions: int = 0
+    def __init__(
+        self,
+        block_manager: BlockManager,
+        *,
+        max_num_seqs: int,
+        max_batched_tokens: int,
+        rope_border: int | None = None,
+        rope_regime: Callable[[int], int] = lambda length: 0,
+    ) -> None:
+        self.block_manager = block_manager
+        self.max_num_seqs = min(max_num_seqs, max_batched_tokens)
+        self.max_batched_tokens = max_batched_tokens
+        self.rope_border = rope_border
+        self.rope_regime = rope_regime
+        self.waiting: list[Sequence] = []  # oldest first, as `running`
+        self.running: list[Sequence] = []
+        self.held: dict[Task, HeldPrompt] = {}
+        self.num_preemptions = 0
+        self.num_cached_tokens = 0
+        self._budget = 0  # tokens that the step being scheduled has left
 
     @property
     def max_tokens(self) -> int:
-        """The longest sequence that the memory holds; blocks on the border of what is shared may be there twice."""
-        return (self.pool.num_blocks - MAX_DEPTH + 1) * BLOCK_SIZE
+        """The longest sequence that the KV cache holds."""
+        return self.block_manager.num_blocks * self.block_manager.block_size
 
     @property
     def has_work(self) -> bool:
-        """Whether anything runs or waits."""
-        return bool(self.running or self.preempted or self.waiting)
+        """Return True if any sequence runs or waits."""
+        return bool(self.running or self.waiting)
 
-    def add(self, family: Family) -> None:
-        """Stand in line."""
-        self.waiting.append(family)
+    def add(self, sequence: Sequence) -> None:
+        """Put a sequence into the waiting queue, by its age."""
+        insort(self.waiting, sequence, key=_ORDER)
 
-    def schedule(self) -> list[Entry]:
-        """Who takes part in the next step: at most max_batched_tokens in all, and memory for each of them."""
-        granted: dict[Entry, None] = {}
-        budget, before = self.max_batched_tokens, self.num_preemptions
-        for entry in sorted(self.running, key=lambda entry: entry.num_pending > 1):  # else they stay as they are
-            budget -= self._grant(entry, budget, granted)
-        while budget > 0 and self.num_preemptions == before and (started := self._admit()) is not None:
-            budget -= self._grant(started, budget, granted)
-        self._grant_drafts(granted, budget)
-        return sorted(granted, key=attrgetter("slot"))  # neighbours in the cache are read at once
+    def schedule(self) -> list[Sequence]:
+        """Return the sequences of the next step, with num_scheduled set and memory for these tokens.
 
-    def _grant(self, entry: Entry, budget: int, granted: dict[Entry, None]) -> int:
-        """Take `entry` into the step with what it needs or can have; returns how many tokens that is.
-
-        Whoever loses its memory for it is taken out again; its tokens are then not given to anybody else.
+        At most max_batched_tokens tokens in all. Preempted sequences do not take part, and their tokens are not given
+        to others in this step.
         """
-        num_pending, num_computed = entry.num_pending, entry.num_computed
-        num_new = num_pending if num_pending <= 1 else min(num_pending, budget, entry.max_chunk)
-        if entry.slot is None or (num_new == 0 and num_pending) or num_new > budget:
-            return 0
-        needs_block = num_new > 1 or num_computed % BLOCK_SIZE == 0  # otherwise its last one has room
-        while needs_block and not self.pool.reserve(entry.slot, num_computed + num_new):
-            if self._drop_source():
+        batch: list[Sequence] = []
+        prompts: list[Sequence] = []
+        num_preemptions = self.num_preemptions
+        self._budget = self.max_batched_tokens
+        if self.rope_border is not None:
+            self._restart_outgrown(self.rope_border)
+        for sequence in tuple(self.running):
+            if len(sequence.token_ids) - sequence.num_computed > 1:
+                prompts.append(sequence)
+            elif sequence.is_running and self._reserve(sequence, 1):
+                batch.append(sequence)
+        for sequence in prompts:
+            num_tokens = self._chunk_of(sequence)
+            if num_tokens and sequence.is_running and self._reserve(sequence, num_tokens):
+                batch.append(sequence)
+        if self.num_preemptions == num_preemptions:
+            self._admit_waiting(batch)
+        else:
+            batch = [sequence for sequence in batch if sequence.is_running]
+        return batch
+
+    def schedule_drafts(self, batch: Iterable[Sequence]) -> None:
+        """Give what is left of the budget to draft tokens, as far as there is memory without preemption."""
+        for sequence in batch:
+            if not sequence.draft or sequence.num_scheduled != sequence.num_pending:
                 continue
-            victim = self.running[-1]
-            granted.pop(victim, None)
-            self._preempt(victim)
-            if victim is entry:
-                return 0
-        granted[entry] = None
-        entry.num_new, entry.num_draft = num_new, 0
-        return num_new
+            num_draft = min(len(sequence.draft), self._budget)
+            end = len(sequence.token_ids) + num_draft
+            if self.block_manager.reserve(sequence.block_table, sequence.num_computed, end):
+                sequence.num_draft = num_draft
+                self._budget -= num_draft
 
-    def _grant_drafts(self, granted: Iterable[Entry], budget: int) -> None:
-        """Guesses are for what is left over."""
-        for entry in granted:
-            if not entry.draft or not entry.num_new == entry.num_pending > 0:
-                continue
-            num_draft = min(len(entry.draft), budget)
-            if self.pool.reserve(entry.slot or 0, len(entry.token_ids) + num_draft):
-                entry.num_draft = num_draft
-                budget -= num_draft
+    def commit(self, batch: Iterable[Sequence]) -> None:
+        """Count the step's known tokens as computed."""
+        block_size = self.block_manager.block_size
+        for sequence in batch:
+            before = sequence.num_computed
+            sequence.num_computed = now = before + sequence.num_scheduled
+            if before // block_size != now // block_size:
+                self._register(sequence, before // block_size)
+            if sequence.waits_for_shared and now >= sequence.num_shared:
+                self._on_shared_computed(sequence)
 
-    def commit(self, entries: Iterable[Entry]) -> None:
-        """The step's tokens are in the cache."""
-        for entry in entries:
-            before = entry.num_computed
-            entry.num_computed = now = before + entry.num_new
-            if before // BLOCK_SIZE != now // BLOCK_SIZE:
-                self.pool.commit(entry.slot or 0, entry.token_ids, now)
-            if entry.owner is None and entry.choice == 0 and now >= len(entry.family.token_ids):
-                self._hold_prompt(entry, entry.family)
+    def accept_drafts(self, sequence: Sequence) -> None:
+        """Count the accepted draft tokens as computed, and take back the blocks of the others."""
+        before = sequence.num_computed
+        sequence.num_computed += sequence.num_accepted
+        self._register(sequence, before // self.block_manager.block_size)
+        self.block_manager.truncate(sequence.block_table, sequence.num_computed)
 
-    def _hold_prompt(self, entry: Entry, family: Family) -> None:
-        """The first sequence has fed the prompt: those to come start from there."""
-        if family.is_prefilling:
-            family.is_prefilling = False
-            if family.num_left:
-                family.source = Prefix(entry.slot or 0, len(family.token_ids))
-                self.pool.hold(family.source.slot, family, family.source.num_tokens)
+    def finish(self, sequence: Sequence, *, forget: bool = False) -> None:
+        """Take out a sequence that has ended; forget: nothing of it may be found in the prefix cache."""
+        if sequence.is_running:
+            sequence.is_running = False
+            self.running.remove(sequence)
+            self.block_manager.free(sequence.block_table, forget=forget)
+        else:
+            self.waiting.remove(sequence)
 
-    def accept(self, entry: Entry, num_tokens: int) -> None:
-        """So many of the guesses that the step has fed were right: they are in the cache, and among its tokens."""
-        entry.num_computed += num_tokens
-        self.pool.commit(entry.slot or 0, entry.token_ids, entry.num_computed)
-
-    def finish(self, entry: Entry, *, forget: bool = False) -> None:
-        """A sequence has ended; `forget`: what it has in the cache is not to be used again."""
-        if entry.slot is None:
-            self.preempted.remove(entry)
-            return
-        self.running.remove(entry)
-        self.pool.close(entry.slot, forget=forget)
-        entry.slot = None
-
-    def remove(self, family: Family) -> list[Entry]:
-        """Forget all of a prompt at once; returns the sequences that had started."""
-        members = [entry for entry in (*self.running, *self.preempted) if entry.family is family]
-        for entry in members:
-            self.finish(entry)
-        if family in self.waiting:
-            self.waiting.remove(family)
-        self._release_source(family)
+    def remove(self, task: Task) -> list[Sequence]:
+        """Take out all sequences of a task, and return them."""
+        members = [sequence for sequence in (*self.running, *self.waiting) if sequence.task is task]
+        for sequence in members:
+            self.finish(sequence)
+        self._release_held(task)
         return members
 
-    def _admit(self) -> Entry | None:
-        """Give the next one in line a slot, and memory for all of its tokens, if there is both."""
-        if len(self.running) == self.max_running:
-            return None
-        entry, opened = self._next(), None
-        while entry is not None and (opened := self._open(entry)) is None and not self.running:
-            if not self._drop_source():  # `max_tokens` keeps it from getting here
-                raise AssertionError("nothing runs, nothing is held, and yet there is not enough memory")
-        if entry is None or opened is None:
-            return None
-        entry.slot, entry.num_computed = opened
-        self._start(entry)
-        return entry
+    def _chunk_of(self, sequence: Sequence) -> int:
+        """Return how many tokens of a prompt to compute in this step."""
+        num_tokens = min(sequence.num_pending, self._budget)
+        if sequence.score_from is None:
+            return num_tokens
+        last = max(sequence.num_computed, sequence.score_from) + sequence.task.max_score_rows
+        return min(num_tokens, last - sequence.num_computed)
 
-    def _open(self, entry: Entry) -> Prefix | None:
-        """Also None where those that run would soon have to take back what they spare now, or where it is better to
-        wait for a block that one of them is about to have.
+    def _reserve(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Schedule `num_tokens` tokens, preempting younger sequences where memory is short.
+
+        Return False if the sequence itself was the youngest and is preempted.
         """
-        if self.running and self.pool.num_blocks - self.pool.num_live < len(self.running):
-            return None
-        prefix = entry.family.source if entry.choice == entry.family.num_started else None
-        if prefix is None and entry.family.finds:
-            most = len(entry.token_ids) - 1 if entry.family.tails is None else len(entry.family.token_ids)
-            prefix = self.pool.match(entry.token_ids, most)
-            if entry not in self.preempted and self._is_coming(entry.token_ids[:most], prefix):
-                return None
-        opened = self._opened(entry, prefix)
-        if opened is None and prefix is not None and not self.running:  # what is shared may be what is in the way
-            return self._opened(entry, None)
-        return opened
+        start = sequence.num_computed
+        while not self.block_manager.reserve(sequence.block_table, start, start + num_tokens):
+            if self.held:
+                self._release_held(max(self.held, key=attrgetter("arrival")))
+                continue
+            youngest = self.running[-1]
+            self._preempt(youngest)
+            if youngest is sequence:
+                return False
+        sequence.num_scheduled = num_tokens
+        sequence.num_draft = 0
+        self._budget -= num_tokens
+        return True
 
-    def _is_coming(self, token_ids: list[int], found: Prefix | None) -> bool:
-        """Whether the first block that was not found is one that a running sequence feeds now, so that it will be.
+    def _preempt(self, sequence: Sequence) -> None:
+        self.num_preemptions += 1
+        self.finish(sequence)
+        sequence.num_computed = 0
+        sequence.task.on_preempted()
+        self.add(sequence)
 
-        Nobody waits for those that are fed in small chunks.
+    def _restart_outgrown(self, rope_border: int) -> None:
+        """Free the blocks of sequences that have outgrown the border; they are computed again, once."""
+        for sequence in self.running:
+            length = len(sequence.token_ids)
+            if length > rope_border >= sequence.rope_length:
+                self.block_manager.free(sequence.block_table)
+                sequence.restart(length, self.rope_regime(length))
+
+    def _admit_waiting(self, batch: list[Sequence]) -> None:
+        """Start waiting sequences, oldest first, while there are seats, tokens and memory."""
+        index = 0
+        while self._budget > 0 and len(self.running) < self.max_num_seqs and index < len(self.waiting):
+            sequence = self.waiting[index]
+            if self._is_being_computed(sequence):
+                index += 1
+            elif self._admit(sequence):
+                batch.append(sequence)
+            else:
+                break
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """Give a sequence memory for all of its known tokens, and its first chunk; return False if memory is short."""
+        if self.rope_border is not None and len(sequence.token_ids) > self.rope_border >= sequence.rope_length:
+            sequence.restart(len(sequence.token_ids), self.rope_regime(len(sequence.token_ids)))
+        shared = self._find_shared(sequence)
+        while not self._has_room(shared, len(sequence.token_ids)):
+            if self.running:
+                return False
+            if not self.held:  # `max_tokens` keeps longer sequences away
+                raise AssertionError("a sequence does not fit an empty KV cache")
+            self._release_held(max(self.held, key=attrgetter("arrival")))
+            shared = self._find_shared(sequence)
+        self._start(sequence, shared)
+        if sequence.waits_for_shared and shared.num_tokens >= sequence.num_shared:
+            self._on_shared_computed(sequence)
+        self.block_manager.reserve(sequence.block_table, shared.num_tokens, len(sequence.token_ids))
+        return self._reserve(sequence, self._chunk_of(sequence))
+
+    def _start(self, sequence: Sequence, shared: Shared) -> None:
+        """Move a sequence from the waiting queue to the running ones."""
+        self.waiting.remove(sequence)
+        insort(self.running, sequence, key=_ORDER)
+        sequence.is_running = True
+        sequence.block_table = self.block_manager.share(shared.blocks)
+        sequence.num_computed = shared.num_tokens
+        if shared.held is not None:
+            sequence.digests = list(shared.held.digests)
+        if not sequence.is_started:
+            sequence.is_started = True
+            sequence.task.on_admitted(sequence)
+            self.num_cached_tokens += shared.num_tokens if shared.held is None else 0
+
+    def _has_room(self, shared: Shared, num_tokens: int) -> bool:
+        """Return False also where running sequences would soon have to preempt what is admitted now."""
+        manager = self.block_manager
+        spare = manager.num_free - manager.num_needed(shared.blocks, shared.num_tokens, num_tokens)
+        return spare >= len(self.running)
+
+    def _find_shared(self, sequence: Sequence) -> Shared:
+        """Return the held prompt of the sequence's task, or the blocks that the prefix cache has of it."""
+        held = self.held.get(sequence.task)
+        if held is not None and held.rope_regime == sequence.rope_regime:
+            return Shared(held.block_table.blocks, sequence.num_shared, held)
+        num_blocks = sequence.max_cached // self.block_manager.block_size
+        if not self.block_manager.prefix_cache or not num_blocks:
+            return Shared((), 0, None)
+        self._digest(sequence, num_blocks)
+        blocks = self.block_manager.find(sequence.digests[:num_blocks])
+        return Shared(blocks, len(blocks) * self.block_manager.block_size, None)
+
+    def _is_being_computed(self, sequence: Sequence) -> bool:
+        """Return True if a running sequence is about to compute the first block that is not cached.
+
+        It is worth waiting for, unless the sequence has run before.
         """
-        end = BLOCK_SIZE if found is None else found.num_tokens + BLOCK_SIZE
-        return (
-            self.pool.keeps
-            and end <= len(token_ids)
-            and any(
-                entry.num_computed < end <= len(entry.token_ids) and entry.token_ids[:end] == token_ids[:end]
-                for entry in self.running
-                if entry.family.finds and entry.family.tails is None
-            )
+        manager = self.block_manager
+        last = sequence.max_cached // manager.block_size
+        if not manager.prefix_cache or sequence.is_started or not last or sequence.task in self.held:
+            return False
+        self._digest(sequence, last)
+        index = len(manager.find(sequence.digests[:last]))
+        return index < last and any(
+            index < len(other.digests) and other.digests[index] == sequence.digests[index]
+            for other in self.running
+            if index >= other.num_computed // manager.block_size
         )
 
-    def _opened(self, entry: Entry, prefix: Prefix | None) -> Prefix | None:
-        opened = self.pool.open(prefix)
-        if opened is not None and not self.pool.reserve(opened.slot, len(entry.token_ids)):
-            self.pool.close(opened.slot)
-            return None
-        return opened
+    def _digest(self, sequence: Sequence, num_blocks: int) -> None:
+        """Extend the digests of a sequence to its first `num_blocks` blocks, which must be full."""
+        size, digests = self.block_manager.block_size, sequence.digests
+        for index in range(len(digests), num_blocks):
+            start = index * size
+            regime = self.rope_regime(max(sequence.rope_length, start + 1))
+            digests.append(block_digest(digests[-1] if digests else b"", sequence.token_ids[start : start + size], regime))
 
-    def _next(self) -> Entry | None:
-        """The oldest that can start: sequences of a prompt wait until their first has fed it."""
-        family = next((family for family in self.waiting if not family.is_prefilling), None)
-        if family is None or (self.preempted and self.preempted[0].order < (family.arrival, family.num_started)):
-            return self.preempted[0] if self.preempted else None
-        return Entry(family, family.num_started, family.token_ids_of(family.num_started))
+    def _register(self, sequence: Sequence, first_block: int) -> None:
+        num_blocks = sequence.num_computed // self.block_manager.block_size
+        if self.block_manager.prefix_cache and first_block < num_blocks:
+            self._digest(sequence, num_blocks)
+            self.block_manager.register(sequence.block_table, sequence.digests[:num_blocks], first_block)
 
-    def _start(self, entry: Entry) -> None:
-        family = entry.family
-        insort(self.running, entry, key=lambda entry: entry.order)
-        if entry in self.preempted:
-            self.preempted.remove(entry)
+    def _on_shared_computed(self, sequence: Sequence) -> None:
+        """Hold the shared tokens for the next sequence of the task, which may start now."""
+        sequence.waits_for_shared = False
+        task = sequence.task
+        if not task.num_unstarted:
+            self._release_held(task)
             return
-        family.is_prefilling = family.num_started == 0 and bool(family.token_ids)
-        family.num_started += 1
-        family.num_left -= 1
-        if not family.num_left:
-            self.waiting.remove(family)
-            self._release_source(family)
+        held = self.held.get(task)
+        if sequence.num_shared and (held is None or held.rope_regime != sequence.rope_regime):
+            self._release_held(task)
+            table = self.block_manager.fork(sequence.block_table, sequence.num_shared)
+            num_full = sequence.num_shared // self.block_manager.block_size
+            self.held[task] = HeldPrompt(table, sequence.rope_regime, sequence.digests[:num_full])
+        self.add(task.next_sequence())
 
-    def _preempt(self, entry: Entry) -> None:
-        self.num_preemptions += 1
-        entry.family.num_preemptions += 1
-        self.finish(entry)
-        entry.num_computed = 0
-        insort(self.preempted, entry, key=lambda entry: entry.order)
-
-    def _drop_source(self) -> bool:
-        """Let go of the youngest prompt that is kept for sequences to come; whether there was one."""
-        for family in reversed(self.waiting):
-            if family.source is not None:
-                self._release_source(family)
-                return True
-        return False
-
-    def _release_source(self, family: Family) -> None:
-        if family.source is not None:
-            source, family.source = family.source, None
-            self.pool.let_go(source.slot, family)
-
-    def entries(self) -> Iterator[Entry]:
-        """All that have started."""
-        yield from self.running
-        yield from self.preempted
+    def _release_held(self, task: Task) -> None:
+        held = self.held.pop(task, None)
+        if held is not None:
+            self.block_manager.free(held.block_table)

@@ -1,133 +1,108 @@
-"""One candidate: its tokens, its text, and when it ends."""
+"""Sequence: one sequence of tokens as the scheduler, the block manager and the forward pass see it."""
 
 from __future__ import annotations
 
-from decoding.engine.logits_processors import Processing
-from decoding.engine.logprobs import OffsetCounter, TokenScore, token_logprob
-from decoding.engine.outputs import Choice, Delta, Logprobs
-from decoding.engine.request import Request
-from decoding.engine.transcript import NO_PREFIX, Prefix, Transcript
-from decoding.errors import DecodingError
-from decoding.text.detokenizer import Detokenizer
-from decoding.text.stop_strings import StopMatch, StopMatcher
-from decoding.text.tokenizer import Tokenizer
-from decoding.types import FinishReason
+from typing import TYPE_CHECKING
+
+from decoding.engine.block_table import BlockTable
+
+if TYPE_CHECKING:
+    from decoding.engine.candidate import Candidate
+    from decoding.engine.tasks.protocol import Task
 
 
 class Sequence:
-    """A candidate from its first token to its finished `Choice`; the engine gives it tokens, it says when it ends.
+    """Known tokens, how many of them are computed, where they lie in the KV cache, and whose they are.
 
-    A stream (`delta`) and the finished choice are made of the same released pieces, so they cannot differ.
-
-    drawing_state: what the sampler draws with. is_special: whether something is to be done to its rows first, or
-    somebody watches. is_reported: whether anything is wanted of a token but the token itself.
+    What it is
+        task: the request that it belongs to; index: its number there.
+        order: (arrival of the task, index); smaller is older.
+        token_ids: all known tokens, prompt and output.
+        num_shared: leading tokens that all sequences of the task have in common.
+        score_from: position of the first token whose logits are wanted while the prompt is computed; None where
+            only those of the last one are.
+        candidate: what it generates, once its prompt is computed; None before, and where a text is only scored.
+    What is in the cache
+        num_computed: leading tokens whose keys and values are there.
+        block_table: the blocks that hold them.
+        rope_length: least length that chooses the rotary factors of its tokens; rope_regime: the model's number
+            for these factors.
+        digests: of its full blocks, as far as they were needed.
+    What it does in the current step
+        num_scheduled: known tokens to compute. num_draft: draft tokens to check behind them, the first of `draft`.
+        first_row, num_rows: its rows of logits; row: the one that predicts its next token.
+        num_accepted: draft tokens that were accepted so far.
     """
 
-    def __init__(self, request: Request, choice: int, tokenizer: Tokenizer | None, prompt: Prefix) -> None:
-        """Candidate number `choice` of `request`; `prompt` is how results show the prompt."""
-        params = request.params
-        self.request = request
-        self.choice = choice
-        self.state = request.new_state(choice)
-        self.processing = Processing(request.processors, request.sampling, self.state) if request.processors else None
-        self.drawing_state = self.state if self.processing is None else self.processing.state
-        self.is_special = bool(request.processors or request.forced is not None or request.on_sample is not None)
-        self.is_reported = params.logprobs is not None or params.ranks_candidates
-        self.num_output_tokens = request.num_tokens_of(choice)
-        self.num_tokens = 0
-        self.finish_reason: FinishReason | None = None
-        self.stop_reason: str | int | None = None
-        self.error: DecodingError | None = None
-        self._raw_logprob_sum = 0.0
-        self._tokenizer = tokenizer
-        self._detokenizer = None
-        if tokenizer is not None:
-            self._detokenizer = Detokenizer(
-                tokenizer, request.token_ids, params.skip_special_tokens, at_start=params.suffix is None
-            )
-        self._has_logprobs = params.logprobs is not None
-        self._matcher = StopMatcher(request.stops)
-        self._has_stops = bool(params.stop)
-        self._may_cut = self._has_stops and not params.include_stop_str_in_output
-        self._min_tokens = params.min_tokens
-        self._ending_ids = frozenset((*params.stop_token_ids, *(() if params.ignore_eos else request.eos_token_ids)))
-        self._offsets = OffsetCounter(prompt.data)
-        self._transcript = Transcript(prompt if params.echo else NO_PREFIX, may_cut=self._may_cut)
+    __slots__ = (
+        "__weakref__",
+        "block_table",
+        "candidate",
+        "digests",
+        "draft",
+        "first_row",
+        "index",
+        "is_running",
+        "is_started",
+        "num_accepted",
+        "num_computed",
+        "num_draft",
+        "num_rows",
+        "num_scheduled",
+        "num_shared",
+        "order",
+        "rope_length",
+        "rope_regime",
+        "row",
+        "score_from",
+        "task",
+        "token_ids",
+        "waits_for_shared",
+    )
+
+    def __init__(
+        self,
+        task: Task,
+        index: int,
+        token_ids: list[int],
+        *,
+        num_shared: int,
+        rope_length: int,
+        rope_regime: int = 0,
+        score_from: int | None = None,
+    ) -> None:
+        """rope_length: the number of tokens of the prompt, or of the whole text that is scored."""
+        self.task = task
+        self.index = index
+        self.order = (task.arrival, index)
+        self.token_ids = token_ids
+        self.num_shared = num_shared
+        self.score_from = score_from
+        self.candidate: Candidate | None = None
+        self.num_computed = 0
+        self.block_table = BlockTable()
+        self.rope_length = rope_length
+        self.rope_regime = rope_regime
+        self.digests: list[bytes] = []
+        self.is_running = False
+        self.is_started = False  # has run before, and may have been preempted since
+        self.waits_for_shared = True  # the next sequence of the task starts once this one has the shared tokens
+        self.draft: list[int] = []
+        self.num_scheduled = self.num_draft = self.num_accepted = 0
+        self.first_row = self.num_rows = self.row = 0
 
     @property
-    def is_finished(self) -> bool:
-        """Whether nothing more will come."""
-        return self.finish_reason is not None
+    def num_pending(self) -> int:
+        """Known tokens that are not computed yet; 0 right after a fork."""
+        return len(self.token_ids) - self.num_computed
 
-    def append(self, token_id: int, score: TokenScore | None, raw_logprob: float) -> None:
-        """Take the token that was drawn; `score` with logprobs, `raw_logprob` counts where best_of ranks."""
-        self.num_tokens += 1
-        self._raw_logprob_sum += raw_logprob  # float64, in token order
-        ends = token_id in self._ending_ids
-        data = b"" if ends or self._detokenizer is None else self._detokenizer.append(token_id)
-        entry = None
-        if score is not None:
-            entry = token_logprob(self._tokenizer, token_id, data, self._offsets.add(data), score)
-        match, num_held = self._look_for_stop(data) if self._has_stops and not ends else (None, 0)
-        self._transcript.add(token_id, data, entry, num_held)
-        if ends:
-            self._finish("stop", token_id)
-        elif match is not None:  # it wins over a length that is reached by the same token
-            self._finish("stop", match.stop, self._transcript.num_bytes - num_held)
-        elif self.num_tokens >= self.num_output_tokens:
-            self._finish("length")
+    @property
+    def max_cached(self) -> int:
+        """Leading tokens that may come from the prefix cache: those whose logits nobody needs."""
+        return len(self.token_ids) - 1 if self.score_from is None else self.score_from
 
-    def finish_empty(self) -> None:
-        """End before the first token, because none was asked for."""
-        self._finish("length")
-
-    def fail(self, error: DecodingError) -> None:
-        """End because no next token can be drawn; what was generated so far stays."""
-        self.error = error
-        self._finish("error")
-
-    def delta(self, index: int) -> Delta:
-        """What was released since the last call, as choice number `index`."""
-        text, token_ids, entries = self._transcript.take()
-        return Delta(
-            index=index,
-            text=text,
-            token_ids=token_ids,
-            finish_reason=self.finish_reason,
-            stop_reason=self.stop_reason,
-            logprobs=Logprobs.from_tokens(entries) if self._has_logprobs else None,
-            seed=self.state.seed,
-            error=self.error,
-            num_sampled=self.num_tokens,
-        )
-
-    def finished_choice(self) -> Choice:
-        """The whole candidate, numbered by its candidate index."""
-        text, token_ids, entries = self._transcript.whole()
-        return Choice(
-            index=self.choice,
-            text=text,
-            token_ids=token_ids,
-            finish_reason=self.finish_reason or "error",
-            stop_reason=self.stop_reason,
-            logprobs=Logprobs.from_tokens(entries) if self._has_logprobs else None,
-            seed=self.state.seed,
-            mean_logprob=self._raw_logprob_sum / max(1, self.num_tokens)
-            if self.request.params.ranks_candidates
-            else None,
-            error=self.error,
-            candidate=self.state.choice,
-        )
-
-    def _look_for_stop(self, data: bytes) -> tuple[StopMatch | None, int]:
-        """What a token's bytes bring to an end, and how many bytes of the text must not be shown: yet, or ever."""
-        matcher = self._matcher
-        match = matcher.feed(data, ignore=self.num_tokens < self._min_tokens)
-        if match is None:
-            return None, matcher.held if self._may_cut else 0
-        return match, self._transcript.num_bytes + len(data) - (match.start if self._may_cut else match.end)
-
-    def _finish(self, reason: FinishReason, stop_reason: str | int | None = None, cut: int | None = None) -> None:
-        self.finish_reason = reason
-        self.stop_reason = stop_reason
-        self._transcript.close(cut)
+    def restart(self, rope_length: int, rope_regime: int) -> None:
+        """Forget what was computed, to compute it again with other rotary factors; its blocks must be free already."""
+        self.num_computed = 0
+        self.digests = []
+        self.rope_length, self.rope_regime = rope_length, rope_regime

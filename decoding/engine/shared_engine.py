@@ -1,15 +1,18 @@
-"""Host: one engine that several callers share, from several threads and at any time."""
+"""SharedEngine: one engine that several callers share, from several threads and at any time."""
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
+from weakref import WeakSet
 
-from decoding.engine.engine import Engine, EngineSettings, EngineStats
-from decoding.engine.group import Listener, SequenceGroup
+from decoding.engine.candidate import Candidate
+from decoding.engine.engine import Engine
 from decoding.engine.replay import Capsule
 from decoding.engine.request import (
     NO_TOKENIZER,
@@ -17,47 +20,65 @@ from decoding.engine.request import (
     Request,
     Shape,
     checked_token_ids,
+    end_token_ids_of,
     make_request,
     split_prompts,
 )
-from decoding.engine.runner import Model
-from decoding.engine.scoring import ScoringGroup
+from decoding.engine.settings import EngineSettings
 from decoding.engine.speculation import Drafter
+from decoding.engine.stats import EngineStats
+from decoding.engine.tasks.completion import CompletionTask, Listener
+from decoding.engine.tasks.scoring import ScoringTask
 from decoding.errors import ParameterError, TokenizerError, shown
+from decoding.models.batch import Model
 from decoding.params import SamplingParams
+from decoding.sampling.stages import PROFILES, Profile
 from decoding.text.fim import FimFormat
 from decoding.text.tokenizer import Tokenizer
 from decoding.types import Prompt
 
+_LOGGER = logging.getLogger("decoding")
+_LOGGER.addHandler(logging.NullHandler())  # silent, unless the application configures logging
 
-class Host:
+
+class SharedEngine:
     """A model, its tokenizer, and an engine that is made when it is first needed.
 
-    Whoever wants a result steps the engine until it is there; a step serves everybody. All methods may be called from
-    any thread: one steps at a time.
+    A caller that wants a result steps the engine until it is there; a step serves all callers. All methods may be
+    called from any thread: one steps at a time.
     """
 
     def __init__(
         self,
-        model: Model[Any],
+        model: Model,
         tokenizer: Tokenizer | None,
         settings: EngineSettings,
         *,
         name: str,
         fim: FimFormat | None = None,
         drafter: Drafter | None = None,
+        profile: Profile = PROFILES["openai"],
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
         self.settings = settings
         self.fim = fim
+        self.profile = profile
         self._drafter = drafter
         self._lock = threading.RLock()
+        _ENGINES.add(self)
+        self._log_end_tokens()
+
+    def _log_end_tokens(self) -> None:
+        ids = end_token_ids_of(self.model.config, self.tokenizer)
+        own = self.model.config.eos_token_ids
+        if own and ids != own:
+            _LOGGER.warning("%s: the configs end a text at ids %s, the tokenizer at %s; all do", self.name, own, ids[-1])
 
     @cached_property
     def _engine(self) -> Engine:
-        return Engine(self.model, self.tokenizer, self.settings, self._drafter)
+        return Engine(self.model, self.tokenizer, self.settings, self._drafter, self.profile)
 
     @property
     def stats(self) -> EngineStats:
@@ -67,52 +88,54 @@ class Host:
 
     @property
     def max_model_len(self) -> int:
-        """The context: the model's, or less where the memory for keys and values ends first."""
+        """The context in tokens: the model's, or less where the KV cache is smaller."""
         return self._shape.max_position_embeddings
 
     @contextmanager
-    def exclusive(self) -> Iterator[Model[Any]]:
-        """The model, for oneself."""
+    def exclusive(self) -> Iterator[Model]:
+        """Hold the engine lock and yield the model."""
         with self._lock:
             yield self.model
 
     def requests(
         self, prompt: Any, params: Any, processors: Any = (), on_sample: OnSample | None = None
     ) -> tuple[list[Request], bool]:
-        """The checked requests of one call, and whether a list of prompts was given.
+        """Return the checked requests of one call, and True if a list of prompts was given.
 
-        Raises PromptError, ContextLengthError, ParameterError or TokenizerError. Takes about 1 s for each MB of text,
-        and does not wait for a step.
+        Raises PromptError, ContextLengthError, ParameterError or TokenizerError. Takes about 1 s per MB of text, and
+        does not wait for a step.
         """
         prompts, is_list = split_prompts(prompt)
         names = [f"prompt[{index}]" for index in range(len(prompts))] if is_list else ["prompt"]
         each = zip(prompts, params_list(params, len(prompts)), names, strict=True)
         return [
-            make_request(one, its_params, self._shape, self.tokenizer, name, self.fim, processors, on_sample)
+            make_request(
+                one, its_params, self._shape, self.tokenizer, name, self.fim, processors, on_sample, self.profile
+            )
             for one, its_params, name in each
         ], is_list
 
     @cached_property
     def _shape(self) -> Shape:
         with self._lock:
-            return Shape.bounded(self.model.config, self._engine.max_tokens)
+            return Shape.bounded(self.model.config, self._engine.max_tokens, self._engine.context_limit)
 
     def replayed(self, capsule: Capsule, *, force: bool) -> Request:
-        """The request of a capsule; raises where this model cannot run it."""
-        return capsule.request(self._shape, self.tokenizer, force=force)
+        """Return the request of a capsule; raise if this model cannot run it."""
+        return capsule.request(self._shape, self.tokenizer, self.profile, force=force)
 
-    def add(self, requests: Iterable[Request], listener: Listener | None = None) -> list[SequenceGroup]:
-        """Queue requests; `listener` is called within somebody's step."""
+    def add(self, requests: Iterable[Request], listener: Listener | None = None) -> list[CompletionTask]:
+        """Queue requests; `listener` is called within a step, in the thread of whoever steps."""
         with self._lock:
             return [self._engine.add_request(request, listener) for request in requests]
 
-    def add_scoring(self, prompt: list[int], continuations: list[list[int]]) -> ScoringGroup:
+    def add_scoring(self, prompt: list[int], continuations: list[list[int]]) -> ScoringTask:
         """Queue the scoring of continuations of one prompt."""
         with self._lock:
             return self._engine.add_scoring(prompt, continuations)
 
     def encode(self, text: Prompt, name: str, *, at_start: bool) -> list[int]:
-        """Token ids of a prompt, or of what goes on in the middle of a text; ids are checked and taken as they are."""
+        """Return the token ids of a prompt, or of what goes on in the middle of a text; ids are checked."""
         if isinstance(text, str) and not at_start:
             if self.tokenizer is None:
                 raise TokenizerError(f"{name}={shown(text)}: {NO_TOKENIZER}", name)
@@ -122,28 +145,51 @@ class Host:
         return make_request(text, SamplingParams(max_tokens=0), self._shape, self.tokenizer, name).token_ids
 
     def step(self) -> bool:
-        """One step, if there is anything to do; whether there was."""
+        """Run one step if there is anything to do; return True if there was."""
         with self._lock:
             has_work = self._engine.has_work
             if has_work:
                 self._engine.step()
             return has_work
 
-    def abort(self, groups: Iterable[SequenceGroup | ScoringGroup]) -> None:
-        """Free everything that these hold; those that are done hold nothing."""
+    def abort(self, tasks: Iterable[CompletionTask | ScoringTask]) -> list[tuple[CompletionTask, Candidate]]:
+        """Free everything that these hold; those that are done hold nothing.
+
+        Returns the candidates that had begun, each with its task.
+        """
+        begun = []
         with self._lock:
-            for group in groups:
-                if not group.is_done:
-                    self._engine.abort(group)
+            for task in tasks:
+                if not task.is_done:
+                    candidates = self._engine.abort(task)
+                    if isinstance(task, CompletionTask):
+                        begun += [(task, candidate) for candidate in candidates]
+        return begun
+
+    def _reset_after_fork(self) -> None:
+        """Start afresh in a forked child: a thread of the parent may have held the lock, in the middle of a step."""
+        self._lock = threading.RLock()
+        self.__dict__.pop("_engine", None)
+
+
+_ENGINES: WeakSet[SharedEngine] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for engine in list(_ENGINES):
+        engine._reset_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def params_list(params: Any, num_prompts: int) -> list[SamplingParams]:
-    """Parameters for each prompt."""
+    """Return parameters for each prompt; raise ParameterError unless there is one, or one per prompt."""
     if params is None:
         params = SamplingParams()
     if isinstance(params, SamplingParams):
         return [params] * num_prompts
-    rule = "must be a SamplingParams, or a list of them, one for each prompt"
+    rule = "must be a SamplingParams, or a list of them, one per prompt"
     if not isinstance(params, (list, tuple)) or not all(isinstance(one, SamplingParams) for one in params):
         raise ParameterError.single("params", params, rule)
     if len(params) != num_prompts:
@@ -152,7 +198,7 @@ def params_list(params: Any, num_prompts: int) -> list[SamplingParams]:
 
 
 def check_streamable(requests: Iterable[Request]) -> None:
-    """ParameterError where best_of ranks: what is best is not known before the end."""
+    """Raise ParameterError where best_of ranks: the best candidates are not known before the end."""
     for request in requests:
         if request.params.ranks_candidates:
             rule = f"must be None or n={request.params.n} when streaming: a ranking needs finished candidates"

@@ -1,54 +1,62 @@
-"""Speculation: who guesses the next tokens, to be checked several at once.
+"""Speculation: proposes the next tokens of a sequence, to be checked several at once.
 
-Guesses decide how fast a text comes, never what it is (decoding.engine.sampling_step).
+Draft tokens decide how fast a text comes, never the text (decoding.engine.sampling_step).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence as ListLike
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from decoding.engine.block_manager import Change
-from decoding.engine.runner import Model, Row, Runner
-from decoding.engine.scheduler import Entry
+from decoding.engine.block_manager import BlockManager
+from decoding.engine.block_table import BlockTable
+from decoding.engine.sequence import Sequence
 from decoding.errors import ParameterError
+from decoding.models.batch import BLOCK_SIZE, ForwardBatch, Logits, Model
 from decoding.sampling.sampler import Sampler
+from decoding.sampling.stages import PROFILES, Profile
+from decoding.sampling.state import SamplingState
 
 NGRAM_SIZES = (3, 2)
-"""Ends of a sequence that are looked for earlier in it, longest first."""
+"""Ends of a sequence that are looked up earlier in it, longest first."""
 MAX_CHUNK_TOKENS = 512
 
 
 class Drafter(Protocol):
-    """Fills in `entry.draft`, with at most as many guesses as each entry has room for."""
+    """Proposes draft tokens: fills in `draft` of each sequence, with at most as many tokens as stand beside it."""
 
-    def guess(self, ready: Sequence[tuple[Entry, int]]) -> None: ...
+    def propose(self, sequences: ListLike[tuple[Sequence, int]]) -> None: ...
 
 
 class PromptLookup:
-    """Guesses that a sequence goes on as it did where its last tokens stood before (Saxena 2023, prompt lookup)."""
+    """Proposes that a sequence goes on as it did where its last tokens stood before (Saxena 2023, prompt lookup)."""
 
-    def guess(self, ready: Sequence[tuple[Entry, int]]) -> None:
-        """One dictionary access a sequence and n-gram size."""
-        for entry, room in ready:
-            if entry.memo is None:
-                entry.memo = _NgramIndex()
-            start = entry.memo.find(entry.token_ids)
-            entry.draft = () if start is None else entry.token_ids[start : start + room]
+    def __init__(self) -> None:
+        self._indices: WeakKeyDictionary[Sequence, _NgramIndex] = WeakKeyDictionary()
+
+    def propose(self, sequences: ListLike[tuple[Sequence, int]]) -> None:
+        """Look up the end of each sequence, in one dictionary access per size of n-gram."""
+        for sequence, room in sequences:
+            index = self._indices.get(sequence)
+            if index is None:
+                index = self._indices[sequence] = _NgramIndex()
+            start = index.find(sequence.token_ids)
+            sequence.draft = [] if start is None else sequence.token_ids[start : start + room]
 
 
 class _NgramIndex:
-    """Where each n-gram of a growing sequence ended last, its newest one excepted."""
+    """The end of the last occurrence of each n-gram of a growing sequence, its newest one excepted."""
 
     def __init__(self) -> None:
         self._ends: dict[tuple[int, ...], int] = {}
         self._num_seen = 0
 
-    def find(self, token_ids: Sequence[int]) -> int | None:
-        """Where the last tokens stood before, the place behind them; None where they did not."""
+    def find(self, token_ids: ListLike[int]) -> int | None:
+        """Return the index behind an earlier occurrence of the last tokens; None if there is none."""
         for end in range(self._num_seen, len(token_ids)):
             for size in NGRAM_SIZES:
                 if end >= size:
@@ -58,75 +66,118 @@ class _NgramIndex:
         return next((end for end in found if end is not None), None)
 
 
-class DraftModel:
-    """Guesses what a smaller model of the same vocabulary would draw, with the sequence's own random numbers.
+class _Draft:
+    """A sequence in the draft model's cache: its blocks, the tokens in them, and how their keys were turned."""
 
-    The same numbers make both models draw alike more often than any others would.
+    def __init__(self, length: int) -> None:
+        self.block_table = BlockTable()
+        self.token_ids: list[int] = []
+        self.rope_length = length
+
+
+class DraftModel:
+    """Proposes what a smaller model of the same vocabulary samples with the sequence's own random numbers.
+
+    The same numbers make both models sample alike more often than any others would.
     """
 
     def __init__(
         self,
-        model: Model[Any],
+        model: Model,
         vocab_size: int,
         max_num_seqs: int,
-        exclusive: Callable[[], AbstractContextManager[Any]],
+        exclusive: Callable[[], AbstractContextManager[Model]],
+        profile: Profile = PROFILES["openai"],
     ) -> None:
-        """`exclusive`: keeps others off the model while it is used here."""
+        """exclusive: keeps other users off the model while it is used here. profile: of the sampler."""
         if model.config.vocab_size != vocab_size:
             rule = f"must be a model of the same vocabulary ({vocab_size:,} tokens)"
             raise ParameterError.single("speculation", f"a model of {model.config.vocab_size:,} tokens", rule)
         self._exclusive = exclusive
-        self._runner = Runner(model, max_num_seqs)
-        self._sampler = Sampler(vocab_size)
+        self._model = model
+        self._sampler = Sampler(vocab_size, profile=profile)
         self._max_tokens = model.config.max_position_embeddings
-        self._free = list(range(max_num_seqs))
-        self._fed: dict[Entry, tuple[int, list[int]]] = {}  # each one's slot, and the tokens in it
+        self._max_num_seqs = max_num_seqs
+        num_blocks = max_num_seqs * -(-self._max_tokens // BLOCK_SIZE)
+        self._cache = model.new_cache(num_blocks)
+        self._blocks = BlockManager(num_blocks, BLOCK_SIZE, self._cache.copy_block, prefix_cache=False)
+        self._drafts: dict[Sequence, _Draft] = {}
 
-    def guess(self, ready: Sequence[tuple[Entry, int]]) -> None:
-        """As many forward passes of the small model as tokens are guessed."""
-        for entry in [entry for entry in self._fed if entry.slot is None]:
-            self._free.append(self._fed.pop(entry)[0])
-        going = [(entry, room) for entry, room in ready if len(entry.token_ids) + room <= self._max_tokens]
-        going = [(entry, room) for entry, room in going if entry in self._fed or self._give_slot(entry)]
-        positions = {entry: entry.owner.state.position for entry, _ in going}
+    def propose(self, sequences: ListLike[tuple[Sequence, int]]) -> None:
+        """Propose in as many forward passes of the small model as draft tokens are wanted."""
+        for sequence in [sequence for sequence in self._drafts if not sequence.is_running]:
+            self._blocks.free(self._drafts.pop(sequence).block_table)
+        going_on = [one for one in sequences if self._fits(*one)]
+        states = [_state_of(sequence) for sequence, _ in going_on]
+        positions = [state.position for state in states]
         try:
             with self._exclusive():
-                while going:
-                    going = self._draw(going)
+                while going_on:
+                    going_on = self._sample(going_on)
         finally:
-            for entry, position in positions.items():
-                entry.owner.state.truncate(position)
+            for state, position in zip(states, positions, strict=True):
+                state.truncate(position)
 
-    def _give_slot(self, entry: Entry) -> bool:
-        if self._free:
-            self._fed[entry] = (self._free.pop(), [])
-        return entry in self._fed
+    def _fits(self, sequence: Sequence, room: int) -> bool:
+        if len(sequence.token_ids) + room > self._max_tokens:
+            return False
+        return sequence in self._drafts or len(self._drafts) < self._max_num_seqs
 
-    def _draw(self, going: Sequence[tuple[Entry, int]]) -> list[tuple[Entry, int]]:
-        """One more guess for each; returns who has room for another. A row that fails ends its sequence's guessing."""
-        logits = self._runner.forward([self._feed(entry) for entry, _ in going])
-        output = self._sampler.sample(logits, [entry.owner.state for entry, _ in going], on_error="status")
-        drawn = list(zip(going, output.token_ids.tolist(), strict=True))
-        for (entry, _), token_id in drawn:
-            entry.draft = [*entry.draft, token_id] if token_id >= 0 else entry.draft
-        return [(entry, room) for (entry, room), token_id in drawn if token_id >= 0 and len(entry.draft) < room]
+    def _sample(self, going_on: ListLike[tuple[Sequence, int]]) -> list[tuple[Sequence, int]]:
+        """Sample one more draft token each; return the sequences with room for another.
 
-    def _feed(self, entry: Entry) -> Row:
-        """What the cache lacks of a sequence and its guesses, in the end at most a chunk of it."""
-        slot, fed = self._fed[entry]
-        wanted = [*entry.token_ids, *entry.draft]
-        start = min(_common(fed, wanted), len(wanted) - 1)
-        if start < len(fed):
-            self._runner.follow([Change(slot, start)])
+        A row that fails ends the proposal of its sequence.
+        """
+        logits = self._forward([self._catch_up(sequence) for sequence, _ in going_on])
+        states = [_state_of(sequence) for sequence, _ in going_on]
+        output = self._sampler.sample(logits, states, on_error="status")
+        further = []
+        for (sequence, room), token_id in zip(going_on, output.token_ids.tolist(), strict=True):
+            if token_id >= 0:
+                sequence.draft.append(token_id)
+                if len(sequence.draft) < room:
+                    further.append((sequence, room))
+        return further
+
+    def _catch_up(self, sequence: Sequence) -> tuple[_Draft, int]:
+        """Compute what the cache lacks of a sequence and its draft tokens, but the last chunk; return where it starts."""
+        draft = self._drafts.setdefault(sequence, _Draft(len(sequence.token_ids)))
+        wanted = [*sequence.token_ids, *sequence.draft]
+        border = self._model.rope_border
+        if border is not None and draft.rope_length <= border < len(wanted):
+            draft.token_ids, draft.rope_length = [], len(wanted)
+        start = min(_num_common(draft.token_ids, wanted), len(wanted) - 1)
+        self._blocks.truncate(draft.block_table, start)
+        self._blocks.reserve(draft.block_table, start, len(wanted))
         while len(wanted) - start > MAX_CHUNK_TOKENS:
-            self._runner.forward([Row(slot, start, wanted[start : start + MAX_CHUNK_TOKENS])])
+            draft.token_ids = wanted[: start + MAX_CHUNK_TOKENS]
+            self._forward([(draft, start)])
             start += MAX_CHUNK_TOKENS
-        self._fed[entry] = (slot, wanted)
-        return Row(slot, start, wanted[start:])
+        draft.token_ids = wanted
+        return draft, start
+
+    def _forward(self, chunks: list[tuple[_Draft, int]]) -> Logits:
+        """Compute the tokens of drafts from `start` on; return the logits of the last ones [drafts, vocab]."""
+        num_new = np.array([len(draft.token_ids) - start for draft, start in chunks], np.int32)
+        batch = ForwardBatch(
+            token_ids=np.concatenate([np.array(draft.token_ids[start:], np.int32) for draft, start in chunks]),
+            num_new=num_new,
+            start=np.array([start for _, start in chunks], np.int32),
+            block_tables=[draft.block_table.array for draft, _ in chunks],
+            rope_lengths=np.array([draft.rope_length for draft, _ in chunks], np.int32),
+            logits_tokens=np.cumsum(num_new, dtype=np.int32) - 1,
+        )
+        return self._model.forward(batch, self._cache)
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike."""
+def _state_of(sequence: Sequence) -> SamplingState:
+    if sequence.candidate is None:
+        raise AssertionError("a sequence without a candidate has nothing to propose for")
+    return sequence.candidate.state
+
+
+def _num_common(one: ListLike[int], other: ListLike[int]) -> int:
+    """Return how many tokens two sequences have in common at their beginning."""
     size = min(len(one), len(other))
     differ = np.flatnonzero(np.asarray(one[:size]) != np.asarray(other[:size]))
     return int(differ[0]) if differ.size else size

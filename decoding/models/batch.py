@@ -1,4 +1,4 @@
-"""ForwardBatch: the new tokens of one forward pass, and what a backend has to keep of a model and its cache."""
+"""The interface between the engine and a model: one step's batch, the KV cache, the model itself."""
 
 from __future__ import annotations
 
@@ -11,20 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.errors import ContextLengthError, ParameterError
-from decoding.models.config import ModelConfig
 
-Int32s: TypeAlias = NDArray[np.int32]
+IntArray: TypeAlias = NDArray[np.int32]
+Logits: TypeAlias = NDArray[np.float32]
 Indices: TypeAlias = NDArray[np.intp]
 
 BLOCK_SIZE = 16
 """Tokens whose keys and values one block of the cache holds."""
 
 
-class KVCache(Protocol):
-    """Keys and values of tokens, in blocks of BLOCK_SIZE. Which block is whose is the caller's to know.
+class ModelShape(Protocol):
+    """The part of a model's config that the engine reads."""
 
-    block_bytes: memory that one block takes once it is used.
-    """
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def max_position_embeddings(self) -> int: ...
+    @property
+    def bos_token_id(self) -> int | None: ...
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]: ...
+
+
+class KVCache(Protocol):
+    """Keys and values in `num_blocks` blocks of BLOCK_SIZE tokens, `block_bytes` each."""
 
     @property
     def num_blocks(self) -> int: ...
@@ -37,24 +47,26 @@ Cache = TypeVar("Cache", bound=KVCache)
 
 
 class Model(Protocol[Cache]):
-    """A network that computes logits. One thread uses it at a time.
+    """A model as the engine sees it. One thread uses it at a time.
 
-    rope_border: a sequence that grows beyond this length must be computed again from its first token, with
-    `rope_lengths` of its new length; None if that never happens.
+    rope_border: a sequence that outgrows this length is recomputed from position 0 (LongRoPE); None: never.
+    rope_regime: 0 for lengths whose rotary factors are those of short sequences; never decreases with the length.
+        Keys of equal tokens are equal where the regimes are.
+    forward: logits float32 [num_logits, vocab]; keys and values of all tokens go to the cache.
     """
 
     @property
-    def config(self) -> ModelConfig: ...
+    def config(self) -> ModelShape: ...
     @property
     def rope_border(self) -> int | None: ...
     def rope_regime(self, length: int) -> int: ...
     def new_cache(self, num_blocks: int) -> Cache: ...
-    def forward(self, batch: ForwardBatch, cache: Cache) -> NDArray[np.float32]: ...
+    def forward(self, batch: ForwardBatch, cache: Cache) -> Logits: ...
 
 
 @dataclass(slots=False, frozen=True, eq=False)
 class ForwardBatch:
-    """New tokens of several sequences: prompts, chunks of prompts, single decoding steps, mixed.
+    """The new tokens of one forward pass, sequence after sequence: prompts, chunks of prompts, decoding steps.
 
     token_ids: int32 [total], the new tokens, sequence after sequence.
     num_new: int32 [sequences], each >= 1; how many of the tokens are each sequence's.
@@ -65,14 +77,14 @@ class ForwardBatch:
     logits_tokens: int32 [num_logits], ascending; indices into token_ids of the tokens whose logits are wanted.
     """
 
-    token_ids: Int32s
-    num_new: Int32s
-    start: Int32s
-    block_tables: Sequence[Int32s]
-    rope_lengths: Int32s
-    logits_tokens: Int32s
+    token_ids: IntArray
+    num_new: IntArray
+    start: IntArray
+    block_tables: Sequence[IntArray]
+    rope_lengths: IntArray
+    logits_tokens: IntArray
 
-    def check(self, config: ModelConfig, num_blocks: int) -> None:
+    def check(self, config: ModelShape, num_blocks: int) -> None:
         """Raise ParameterError or ContextLengthError unless the batch fits itself, the model and the cache."""
         self.check_shapes(config)
         _check_range("token_ids", self.token_ids, config.vocab_size)
@@ -82,7 +94,7 @@ class ForwardBatch:
         for table, end in zip(self.block_tables, self.ends, strict=True):
             _check_range("block_tables", table[: blocks_for(end)], num_blocks)
 
-    def check_shapes(self, config: ModelConfig) -> None:
+    def check_shapes(self, config: ModelShape) -> None:
         """Raise unless sequences fit the context and their block tables, and all arrays have the right lengths."""
         sequences = len(self.num_new)
         if not 0 < sequences == len(self.start) == len(self.block_tables) == len(self.rope_lengths):
@@ -131,7 +143,7 @@ def check_num_blocks(num_blocks: Any) -> int:
     return num_blocks
 
 
-def _check_range(name: str, values: Int32s, end: int) -> None:
+def _check_range(name: str, values: IntArray, end: int) -> None:
     if values.size and not 0 <= int(values.min()) <= int(values.max()) < end:
         wrong = values[(values < 0) | (values >= end)][0]
         raise ParameterError.single(name, int(wrong), f"must be from 0 to {end - 1:,}")

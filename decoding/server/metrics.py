@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from decoding.async_engine import AsyncEngine
-from decoding.engine.engine import EngineStats
+from decoding.engine.stats import EngineStats
 
 _TOTALS = (
     "num_steps",

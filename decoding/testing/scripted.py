@@ -1,10 +1,10 @@
-"""A model whose logits are what a test says they are: a function of the sequence's own token ids and nothing else.
+"""A mock model whose logits are a function of the sequence's own token ids and nothing else.
 
     model = ScriptedModel(hashed_logits(seed=1), vocab_size=260)
     llm = LLM.from_parts(model, byte_tokenizer())
 
-No batch, slot or cache can change a bit of such logits, so whatever comes out differently alone and in a
-batch is the decoding loop's doing. The cache keeps token ids and refuses to be used wrongly.
+No batch, block or cache can change a bit of such logits, so whatever comes out differently alone and in a batch is the
+decoding loop's fault. The cache holds token ids, and refuses to be used wrongly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from decoding.models.batch import ForwardBatch
+from decoding.models.batch import BLOCK_SIZE, ForwardBatch, KVCache
 from decoding.text.token_decoder import PieceRules
 from decoding.text.tokenizer import Tokenizer
 from decoding.text.tokenizer_config import TokenizerConfig
@@ -29,7 +29,7 @@ Script: TypeAlias = Callable[[Sequence[int], int], NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class ScriptedConfig:
-    """What the engine reads of a model's config."""
+    """The part of a model's config that the engine reads."""
 
     vocab_size: int
     max_position_embeddings: int
@@ -38,55 +38,46 @@ class ScriptedConfig:
 
 
 class ScriptedCache:
-    """The token ids of each slot; ValueError where a slot lacks tokens that it is said to have.
+    """The keys of each block, each a token id and the number of its rotary factors; one byte per token.
 
-    It keeps what a real cache keeps: the beginning that a slot shares is looked up where it is, each time. A token
-    counts as one byte.
+    ValueError for a key that is read and was never written.
     """
 
-    token_bytes = 1
+    block_bytes = BLOCK_SIZE
 
-    def __init__(self, num_slots: int) -> None:
-        self._bases: list[tuple[int, int] | None] = [None] * num_slots
-        self._token_ids: list[dict[int, int]] = [{} for _ in range(num_slots)]
+    def __init__(self, num_blocks: int) -> None:
+        self.num_blocks = num_blocks
+        self._keys: list[dict[int, tuple[int, int]]] = [{} for _ in range(num_blocks)]
 
-    @property
-    def num_tokens(self) -> int:
-        """Tokens in all slots together, shared ones once."""
-        return sum(map(len, self._token_ids))
+    def copy_block(self, source: int, target: int) -> None:
+        """Copy the keys of one block to another."""
+        self._keys[target] = dict(self._keys[source])
 
-    def extend(self, slot: int, start: int, token_ids: Sequence[int]) -> list[int]:
-        """Put `token_ids` after the first `start` tokens of a slot; returns all of its tokens."""
-        before = self.prefix(slot, start)
-        self._token_ids[slot].update(enumerate(token_ids, start))
-        return [*before, *token_ids]
+    def write(self, block: int, offset: int, key: tuple[int, int]) -> None:
+        """Store the key of one token; the first one of a block forgets what was there."""
+        if offset == 0:
+            self._keys[block] = {}
+        self._keys[block][offset] = key
 
-    def share(self, src_slot: int, dst_slot: int, num_tokens: int) -> None:
-        """Let the sequence in `dst_slot` begin with the first `num_tokens` tokens of the one in `src_slot`."""
-        self._bases[dst_slot], self._token_ids[dst_slot] = (src_slot, num_tokens), {}
-
-    def truncate(self, slot: int, num_tokens: int) -> None:
-        """Forget the tokens after the first `num_tokens`; 0 forgets what the slot shares, too."""
-        kept = self._token_ids[slot].items()
-        self._token_ids[slot] = {position: token_id for position, token_id in kept if position < num_tokens}
-        if num_tokens == 0:
-            self._bases[slot] = None
-
-    def prefix(self, slot: int, num_tokens: int) -> list[int]:
-        """The first `num_tokens` tokens of a slot."""
-        base = self._bases[slot]
-        shared = [] if base is None else self.prefix(base[0], min(base[1], num_tokens))
-        try:
-            return [*shared, *(self._token_ids[slot][position] for position in range(len(shared), num_tokens))]
-        except KeyError as error:
-            raise ValueError(f"slot {slot} lacks token {error} of the {num_tokens} that the caller counts on") from None
+    def read(self, blocks: Sequence[int], num_tokens: int) -> list[tuple[int, int]]:
+        """Return the keys of the first `num_tokens` tokens of the sequence in these blocks."""
+        keys = []
+        for position in range(num_tokens):
+            block, offset = blocks[position // BLOCK_SIZE], position % BLOCK_SIZE
+            if offset not in self._keys[block]:
+                raise ValueError(f"block {block} has no key at offset {offset}, for position {position}")
+            keys.append(self._keys[block][offset])
+        return keys
 
 
 class ScriptedModel:
     """A mock model for tests of everything above the forward pass.
 
-    script: what the next token's logits are (see `Script`). `num_forwards` and `num_tokens` count the forward
-    passes and the tokens that were fed.
+    script: makes the next token's logits (see `Script`).
+    rope_border, rope_regime: as of `decoding.models.batch.Model`. With `rope_regime`, the script gets
+        token_id + vocab_size * regime for each token, the regime being that of the length by which its key was turned:
+        so logits depend on it as those of a real model do.
+    num_forwards, num_tokens: forward passes so far, and tokens computed in them.
     """
 
     def __init__(
@@ -97,35 +88,80 @@ class ScriptedModel:
         max_position_embeddings: int = 1024,
         bos_token_id: int | None = None,
         eos_token_ids: tuple[int, ...] = (),
+        rope_border: int | None = None,
+        rope_regime: Callable[[int], int] | None = None,
     ) -> None:
         self.config = ScriptedConfig(vocab_size, max_position_embeddings, bos_token_id, eos_token_ids)
+        self.rope_border = rope_border
         self.num_forwards = 0
         self.num_tokens = 0
         self._script = script
+        self._regime = rope_regime
 
-    def new_cache(self, num_slots: int) -> ScriptedCache:
-        """An empty cache."""
-        return ScriptedCache(num_slots)
+    def rope_regime(self, length: int) -> int:
+        """Return the number of the rotary factors for a length."""
+        return 0 if self._regime is None else self._regime(length)
 
-    def forward(self, batch: ForwardBatch, cache: ScriptedCache) -> NDArray[np.float32]:
-        """Logits [rows, vocab] of each row's last new token, or [total, vocab] with batch.all_logits."""
+    def new_cache(self, num_blocks: int) -> ScriptedCache:
+        """Return an empty cache."""
+        return ScriptedCache(num_blocks)
+
+    def forward(self, batch: ForwardBatch, cache: KVCache) -> NDArray[np.float32]:
+        """Return logits [num_logits, vocab] of the wanted tokens; ValueError for a batch that breaks a rule."""
+        if not isinstance(cache, ScriptedCache):
+            raise ValueError(f"cache={cache!r}: must be a ScriptedCache")
+        _check(batch)
         self.num_forwards += 1
         self.num_tokens += len(batch.token_ids)
+        wanted = set(batch.logits_tokens.tolist())
         logits: list[NDArray[np.float32]] = []
-        new_tokens = np.split(batch.token_ids, np.cumsum(batch.num_new)[:-1])
-        for slot, start, new in zip(batch.slots.tolist(), batch.start.tolist(), new_tokens, strict=True):
-            token_ids = cache.extend(slot, start, new.tolist())
-            self._check_length(len(token_ids))
-            first = start + 1 if batch.all_logits else len(token_ids)
-            logits += [self._logits(token_ids[:end]) for end in range(first, len(token_ids) + 1)]
-        return np.stack(logits)
+        first = 0
+        rows = zip(
+            batch.num_new.tolist(), batch.start.tolist(), batch.rope_lengths.tolist(), batch.block_tables, strict=True
+        )
+        for num_new, start, rope_length, table in rows:
+            token_ids = batch.token_ids[first : first + num_new].tolist()
+            turned = self._extend(cache, table.tolist(), start, token_ids, rope_length)
+            ends = (start + index + 1 for index in range(num_new) if first + index in wanted)
+            logits += [self._logits(turned[:end]) for end in ends]
+            first += num_new
+        return np.stack(logits) if logits else np.empty((0, self.config.vocab_size), np.float32)
 
-    def _check_length(self, num_tokens: int) -> None:
-        if num_tokens > self.config.max_position_embeddings:
-            raise ValueError(f"{num_tokens} tokens do not fit {self.config.max_position_embeddings} positions")
+    def _extend(
+        self, cache: ScriptedCache, blocks: list[int], start: int, token_ids: list[int], rope_length: int
+    ) -> list[int]:
+        """Write new tokens to the cache; return all tokens of the sequence as the script gets them."""
+        end = start + len(token_ids)
+        if end > self.config.max_position_embeddings:
+            raise ValueError(f"{end} tokens do not fit {self.config.max_position_embeddings} positions")
+        keys = cache.read(blocks, start)
+        for position, token_id in enumerate(token_ids, start):
+            key = (token_id, self.rope_regime(max(rope_length, position + 1)))
+            cache.write(blocks[position // BLOCK_SIZE], position % BLOCK_SIZE, key)
+            keys.append(key)
+        if self.rope_border is not None and len({regime for _, regime in keys}) > 1:
+            raise ValueError("a sequence has keys with the rotary factors of both sides of the border")
+        return [token_id + self.config.vocab_size * regime for token_id, regime in keys]
 
     def _logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         return np.asarray(self._script(token_ids, self.config.vocab_size), dtype=np.float32)
+
+
+def _check(batch: ForwardBatch) -> None:
+    """Raise ValueError unless the arrays of a batch fit each other."""
+    arrays = (batch.token_ids, batch.num_new, batch.start, batch.rope_lengths, batch.logits_tokens, *batch.block_tables)
+    if any(array.dtype != np.int32 for array in arrays):
+        raise ValueError("all arrays of a batch must be int32")
+    num_sequences = len(batch.num_new)
+    if not num_sequences == len(batch.start) == len(batch.rope_lengths) == len(batch.block_tables):
+        raise ValueError("num_new, start, rope_lengths and block_tables must have one entry per sequence")
+    if (batch.num_new < 1).any() or int(batch.num_new.sum()) != len(batch.token_ids):
+        raise ValueError("num_new must be >= 1 and sum to the number of tokens")
+    for num_new, start, table in zip(batch.num_new, batch.start, batch.block_tables, strict=True):
+        if len(table) * BLOCK_SIZE < start + num_new:
+            raise ValueError("a block table must have a block for every token")
+    if (np.diff(batch.logits_tokens) <= 0).any() or not (batch.logits_tokens < len(batch.token_ids)).all():
+        raise ValueError("logits_tokens must be ascending indices of tokens")
 
 
 def hashed_logits(seed: int = 0, scale: float = 3.0) -> Script:

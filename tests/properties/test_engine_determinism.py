@@ -12,7 +12,7 @@ from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logi
 # Tokens that split characters, contain stop strings, or overlap with them: texts get awkward quickly.
 EXTRA = [b"\xe2\x80", b"\x99", b"\x80\x99s", b"ab", b"ba", b"aab", "\u2019a".encode(), b"\xf0\x9f\x98"]
 EXTRA = [token for token in EXTRA if len(token) > 1]
-TOKENIZER = byte_tokenizer(EXTRA, ["<eos>"])
+TOKENIZER = byte_tokenizer(EXTRA, ["<t>", "<eos>"])
 VOCAB_SIZE = TOKENIZER.vocab_size
 EOS = VOCAB_SIZE - 1
 ALPHABET = [97, 98, 0xE2, 0x80, 0x99, *range(256, VOCAB_SIZE)]
@@ -31,7 +31,10 @@ PARAMS = st.builds(
     repetition_penalty=st.sampled_from([1.0, 1.3]),
     logprobs=st.sampled_from([None, 0, 2]),
     echo=st.booleans(),
-    stop=st.lists(st.text("ab\u2019", min_size=1, max_size=4), max_size=3),
+    stop=st.lists(
+        st.text("ab\u2019", min_size=1, max_size=4) | st.sampled_from(["<t>", "<t>a", "b<t", ">", "<eos>", "<eos><t>"]),
+        max_size=3,
+    ),
     include_stop_str_in_output=st.booleans(),
     ignore_eos=st.booleans(),
     skip_special_tokens=st.booleans(),
@@ -107,7 +110,9 @@ def test_streamed_pieces_add_up(request):
 @settings(deadline=None, max_examples=100)
 @given(REQUESTS)
 def test_text_is_the_bytes_of_the_tokens_cut_at_the_stop_string(request):
-    """The text is what the definition makes of all sampled tokens: join, find the first stop string, cut, decode."""
+    """The text follows from all sampled tokens by definition: join them, special tokens too, find the first stop
+    string, cut, drop the special tokens that are not shown, decode.
+    """
     prompt, params = request
     fields = {name: getattr(params, name) for name in SamplingParams.__slots__}
     endless = SamplingParams(**{**fields, "stop": (), "echo": False})
@@ -117,22 +122,30 @@ def test_text_is_the_bytes_of_the_tokens_cut_at_the_stop_string(request):
         llm.complete(prompt, SamplingParams(**{**fields, "echo": False})).choices,
         strict=True,
     ):
-        shown = whole.token_ids[:-1] if whole.finish_reason == "stop" else whole.token_ids
-        data = b"".join(TOKENIZER.token_bytes(t, params.skip_special_tokens) for t in shown)
+        generated = whole.token_ids[:-1] if whole.finish_reason == "stop" else whole.token_ids
+        data = b"".join(TOKENIZER.token_bytes(t, False) for t in generated)
         ends = [(data.find(stop.encode()) + len(stop.encode()), data.find(stop.encode()), stop) for stop in params.stop]
         found = min((end for end in ends if end[1] >= 0), default=None)
+        kept = len(data) if found is None else found[0] if params.include_stop_str_in_output else found[1]
+        shown, tokens, position = b"", [], 0
+        for token_id in generated:
+            piece = TOKENIZER.token_bytes(token_id, False)
+            if position < kept:
+                tokens.append(token_id)
+                is_shown = TOKENIZER.token_bytes(token_id, params.skip_special_tokens) != b""
+                shown += piece[: kept - position] if is_shown else b""
+            position += len(piece)
+        assert cut.text == shown.decode("utf-8", "replace")
         if found is None:
-            assert cut.text == data.decode("utf-8", "replace") == whole.text
+            assert (cut.text, cut.token_ids) == (whole.text, whole.token_ids)
         else:
-            kept = found[0] if params.include_stop_str_in_output else found[1]
-            assert cut.text == data[:kept].decode("utf-8", "replace")
-            assert cut.stop_reason == found[2]
+            assert (cut.token_ids, cut.stop_reason, cut.finish_reason) == (tokens, found[2], "stop")
 
 
 @settings(deadline=None, max_examples=100)
 @given(REQUESTS)
 def test_offsets_index_the_text_and_usage_adds_up(request):
-    """Every token that is text by itself stands at its offset; usage is the sum of what was sampled."""
+    """Every token of the text that is text by itself stands at its offset; usage is the sum of what was sampled."""
     prompt, params = request
     fields = {name: getattr(params, name) for name in SamplingParams.__slots__}
     result = make_llm().complete(prompt, SamplingParams(**{**fields, "logprobs": 1, "echo": True, "stop": ()}))
@@ -140,8 +153,11 @@ def test_offsets_index_the_text_and_usage_adds_up(request):
         logprobs = choice.logprobs
         assert logprobs.token_ids == choice.token_ids
         assert logprobs.text_offset == sorted(logprobs.text_offset)
-        for text, offset in zip(logprobs.tokens, logprobs.text_offset, strict=True):
-            assert text.startswith("bytes:") or choice.text[offset : offset + len(text)] == text
+        for text, offset, token_id in zip(logprobs.tokens, logprobs.text_offset, logprobs.token_ids, strict=True):
+            if TOKENIZER.is_special(token_id):
+                assert text == TOKENIZER.token_text(token_id, skip_special_tokens=False)
+            else:
+                assert text.startswith("bytes:") or choice.text[offset : offset + len(text)] == text
         for text, logprob, top in zip(
             logprobs.tokens[1:], logprobs.token_logprobs[1:], logprobs.top_logprobs[1:], strict=True
         ):

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decoding.engine.block_manager import BLOCK_SIZE
 from decoding.errors import ContextLengthError, EngineError, ParameterError
 from decoding.llm import LLM
+from decoding.models.batch import BLOCK_SIZE
 from decoding.params import SamplingParams
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
 
@@ -42,7 +42,7 @@ SETTINGS = st.fixed_dictionaries(
     {
         "max_num_seqs": st.integers(1, 6),
         "max_batched_tokens": st.integers(1, 40),
-        "kv_cache_bytes": st.integers(9, 20).map(lambda blocks: blocks * BLOCK_SIZE),
+        "kv_cache_bytes": st.integers(6, 20).map(lambda blocks: blocks * BLOCK_SIZE),
         "prefix_cache": st.booleans(),
     }
 )
@@ -105,14 +105,16 @@ def test_a_step_that_raises_leaves_a_sound_cache(requests, given_settings, break
 
 def test_what_can_never_fit_is_refused():
     """A prompt that is longer than the memory, at once; memory for no sequence at all, when the engine is made."""
-    llm = make_llm(kv_cache_bytes=6 * BLOCK_SIZE)
+    llm = make_llm(kv_cache_bytes=3 * BLOCK_SIZE)
     assert (
         llm.complete([97] * 48, SamplingParams(seed=1, max_tokens=None, ignore_eos=True)).usage.completion_tokens == 1
     )
-    with pytest.raises(ContextLengthError, match="49 tokens"):
+    with pytest.raises(ContextLengthError, match=r"49 tokens: must fit the KV cache \(kv_cache_bytes=48\) of 48"):
         llm.complete([97] * 49)
-    with pytest.raises(ParameterError, match="kv_cache_bytes=20: must be at least 64"):
-        make_llm(kv_cache_bytes=20).complete([97])
+    with pytest.raises(ContextLengthError, match="of 96 tokens"):
+        make_llm().complete([97] * 97)
+    with pytest.raises(ParameterError, match="kv_cache_bytes=15: must be at least 16"):
+        make_llm(kv_cache_bytes=15).complete([97])
     for name in ("max_num_seqs", "max_batched_tokens", "kv_cache_bytes", "num_draft_tokens"):
         for value in (0, -1, True, 1.5, "2"):
             with pytest.raises(ParameterError, match=f"{name}="):

@@ -4,130 +4,212 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from decoding.engine.block_manager import BLOCK_SIZE, MAX_DEPTH, BlockPool, num_blocks_of
-from decoding.engine.scheduler import Family, Scheduler
-from decoding.testing.scripted import ScriptedCache
+from decoding.engine.block_manager import BlockManager
+from decoding.engine.scheduler import Scheduler
+from decoding.engine.sequence import Sequence
+from decoding.testing.scripted import BLOCK_SIZE, ScriptedCache
+
+
+class FakeTask:
+    """Sequences of one prompt; with tails, each has tokens of its own behind it, which are scored."""
+
+    def __init__(self, arrival, prompt, n, tails, regimes, score_from=None, max_score_rows=1000):
+        self.arrival, self.prompt, self.n, self.tails, self.regimes = arrival, prompt, n, tails, regimes
+        self.score_from, self.max_score_rows = score_from, max_score_rows
+        self.num_made = self.num_admitted = self.num_preempted = 0
+
+    @property
+    def num_unstarted(self):
+        """Sequences that have not been made."""
+        return self.n - self.num_made
+
+    def next_sequence(self):
+        """Make the next one."""
+        index = self.num_made
+        self.num_made += 1
+        tail = self.tails[index] if self.tails else []
+        rope_length = len(self.prompt) + len(tail)
+        score_from = len(self.prompt) if tail else (self.score_from if index == 0 else None)
+        return Sequence(
+            self,
+            index,
+            [*self.prompt, *tail],
+            num_shared=len(self.prompt),
+            rope_length=rope_length,
+            rope_regime=self.regimes(rope_length),
+            score_from=score_from,
+        )
+
+    def on_admitted(self, sequence):
+        """Count."""
+        self.num_admitted += 1
+
+    def on_preempted(self):
+        """Count."""
+        self.num_preempted += 1
+
+
+REGIMES = {"none": lambda length: 0, "two": lambda length: int(length > 20), "many": lambda length: max(0, length - 20)}
 
 
 class EngineMachine(RuleBasedStateMachine):
     """Prompts of few distinct blocks come, get tokens, end, and are taken back at any moment."""
 
     @initialize(
-        max_running=st.integers(1, 4),
-        spare=st.integers(1, 12),
+        max_num_seqs=st.integers(1, 4),
+        num_blocks=st.integers(2, 14),
         budget=st.integers(1, 40),
-        keeps=st.booleans(),
-        copies=st.booleans(),
+        prefix_cache=st.booleans(),
+        regimes=st.sampled_from(sorted(REGIMES)),
     )
-    def start(self, max_running, spare, budget, keeps, copies):
+    def start(self, max_num_seqs, num_blocks, budget, prefix_cache, regimes):
         """A small memory, so that it is always short."""
-        self.pool = BlockPool(2 * max_running, MAX_DEPTH + spare, keeps=keeps, copies=copies)
-        self.copies = copies
-        self.scheduler = Scheduler(self.pool, max_running, max_running + budget)
-        self.cache = ScriptedCache(self.pool.num_slots)
-        self.families, self.generated, self.arrival = [], {}, 0
+        self.cache = ScriptedCache(num_blocks)
+        self.blocks = BlockManager(num_blocks, BLOCK_SIZE, self.cache.copy_block, prefix_cache=prefix_cache)
+        self.regimes = REGIMES[regimes]
+        self.border = 20 if regimes == "two" else None
+        self.scheduler = Scheduler(
+            self.blocks,
+            max_num_seqs=max_num_seqs,
+            max_batched_tokens=budget,
+            rope_border=self.border,
+            rope_regime=self.regimes,
+        )
+        self.tasks, self.generated, self.restarts = [], {}, {}
+        self.num_finished = self.arrival = 0
 
     @rule(
         blocks=st.lists(st.integers(0, 1), max_size=4),
         rest=st.integers(1, BLOCK_SIZE),
         n=st.integers(1, 5),
         tails=st.booleans(),
+        is_scored=st.booleans(),
     )
-    def add(self, blocks, rest, n, tails):
-        """A prompt that often begins like another one; with tails, each sequence has its own tokens behind it."""
+    def add(self, blocks, rest, n, tails, is_scored):
+        """A prompt that often begins like another one; one that is scored is computed in small chunks."""
         token_ids = [block for block in blocks for _ in range(BLOCK_SIZE)] + [2] * rest
-        token_ids = token_ids[: self.scheduler.max_tokens - BLOCK_SIZE + 1]
+        token_ids = token_ids[: self.scheduler.max_tokens - 5]
+        own = [[5 + index] * (1 + index) for index in range(n)] if tails else None
         self.arrival += 1
-        family = Family(self.arrival, token_ids, n, finds=n != 3, max_chunk=7 if n == 2 else 1000)
-        family.tails = [[5 + choice] * (1 + choice) for choice in range(n)] if tails else None
-        self.families.append(family)
-        self.scheduler.add(family)
+        task = FakeTask(self.arrival, token_ids, n, own, self.regimes, 0 if is_scored else None, 3 if is_scored else 99)
+        self.tasks.append(task)
+        self.scheduler.add(task.next_sequence())
 
     @precondition(lambda self: self.scheduler.has_work)
-    @rule(token=st.integers(3, 4), ends=st.sets(st.integers(0, 20)), draft=st.integers(0, 3))
-    def step(self, token, ends, draft):
-        """One step as the engine takes it; some of those that got a token end, and with `draft` guess some first."""
-        for entry in self.scheduler.running:
-            entry.draft = [9] * min(draft, self.scheduler.max_tokens - len(entry.token_ids))
-        entries = self.scheduler.schedule()
-        assert entries, "somebody always gets on"
-        assert sum(entry.num_new + entry.num_draft for entry in entries) <= self.scheduler.max_batched_tokens
-        self.follow()
-        for entry in entries:
-            fed = entry.token_ids[entry.num_computed :][: entry.num_new] + [9] * entry.num_draft
-            assert entry.num_computed + len(fed) <= BLOCK_SIZE * self.pool._slots[entry.slot].end, "memory for all"
-            assert self.cache.prefix(entry.slot, entry.num_computed) == entry.token_ids[: entry.num_computed]
-            self.cache.extend(entry.slot, entry.num_computed, fed)
-        self.scheduler.commit(entries)
-        for entry in entries:
-            if entry.num_pending:
-                continue
-            entry.token_ids.append(token)
-            key = (entry.family.arrival, entry.choice)
-            self.generated[key] = self.generated.get(key, 0) + 1
-            full = len(entry.token_ids) > self.scheduler.max_tokens
-            if full or self.generated[key] > 20 or self.generated[key] in ends:
-                self.scheduler.finish(entry, forget=self.generated[key] % 2 == 0)
+    @rule(token=st.integers(3, 4), ends=st.sets(st.integers(0, 20)), num_draft=st.integers(0, 3), right=st.booleans())
+    def step(self, token, ends, num_draft, right):
+        """One step as the engine takes it; some of the sequences that got a token end, some have drafts."""
+        for sequence in self.scheduler.running:
+            sequence.num_draft = sequence.num_accepted = 0
+            length = len(sequence.token_ids)
+            room = self.scheduler.max_tokens - length
+            if self.border is not None and sequence.rope_length <= self.border:
+                room = min(room, self.border - length)
+            sequence.draft = [token if right else 9] * max(0, min(num_draft, room))
+        batch = self.scheduler.schedule()
+        assert batch, "the oldest sequence always makes progress"
+        self.scheduler.schedule_drafts(batch)
+        assert len(batch) == len(set(batch))
+        assert all(sequence.is_running for sequence in batch)
+        assert sum(one.num_scheduled + one.num_draft for one in batch) <= self.scheduler.max_batched_tokens
+        for sequence in batch:
+            self.compute(sequence)
+        self.scheduler.commit(batch)
+        for sequence in batch:
+            if not sequence.num_pending:
+                self.postprocess(sequence, token, ends)
 
-    @precondition(lambda self: self.families)
+    def compute(self, sequence):
+        """Write the scheduled tokens into the cache, and check that nothing of another sequence is overwritten."""
+        new = sequence.token_ids[sequence.num_computed :][: sequence.num_scheduled] + sequence.draft[: sequence.num_draft]
+        if sequence.score_from is not None:
+            first_row = max(sequence.num_computed, sequence.score_from)
+            assert sequence.num_computed + sequence.num_scheduled - first_row <= sequence.task.max_score_rows
+        blocks = sequence.block_table.blocks
+        assert list(sequence.block_table.array) == blocks
+        self.check_content(sequence)
+        for position, token_id in enumerate(new, sequence.num_computed):
+            block = blocks[position // BLOCK_SIZE]
+            assert self.blocks._references[block] == 1, "a block is written by its only holder"
+            assert block not in self.blocks._cached
+            regime = self.regimes(max(sequence.rope_length, position + 1))
+            self.cache.write(block, position % BLOCK_SIZE, (token_id, regime))
+
+    def postprocess(self, sequence, token, ends):
+        """Take the draft tokens that are right and one more; end at times."""
+        sequence.score_from = None
+        sequence.token_ids.append(token)
+        while sequence.num_accepted < sequence.num_draft and sequence.draft[sequence.num_accepted] == token:
+            sequence.num_accepted += 1
+            sequence.token_ids.append(token)
+        count = self.generated[sequence.order] = self.generated.get(sequence.order, 0) + 1
+        if len(sequence.token_ids) > self.scheduler.max_tokens or count > 20 or count in ends:
+            self.scheduler.finish(sequence, forget=count % 2 == 0)
+            self.num_finished += 1
+        elif sequence.num_draft:
+            self.scheduler.accept_drafts(sequence)
+
+    @precondition(lambda self: self.tasks)
     @rule(data=st.data())
     def abort(self, data):
-        """All sequences of a prompt at once, those that have not started included."""
-        family = data.draw(st.sampled_from(self.families))
-        self.families.remove(family)
-        self.scheduler.remove(family)
-        assert family not in self.scheduler.waiting
-        assert all(entry.family is not family for entry in self.scheduler.entries())
+        """All sequences of a task at once, those that have not started included."""
+        task = data.draw(st.sampled_from(self.tasks))
+        self.tasks.remove(task)
+        self.scheduler.remove(task)
+        assert task not in self.scheduler.held
+        assert not any(one.task is task for one in (*self.scheduler.running, *self.scheduler.waiting))
 
-    def follow(self):
-        """What the engine does with the changes."""
-        for slot, num_tokens, base in self.pool.changes:
-            if base is None:
-                self.cache.truncate(slot, num_tokens)
-            elif self.copies:
-                self.cache.truncate(slot, 0)
-                self.cache.extend(slot, 0, self.cache.prefix(base, num_tokens))
-            else:
-                self.cache.share(base, slot, num_tokens)
-        self.pool.changes.clear()
+    def check_content(self, sequence):
+        """A sequence finds its own tokens in the cache, with keys that were turned as plain decoding turns them."""
+        keys = self.cache.read(sequence.block_table.blocks, sequence.num_computed)
+        assert [token_id for token_id, _ in keys] == sequence.token_ids[: sequence.num_computed]
+        lengths = (max(sequence.rope_length, position + 1) for position in range(sequence.num_computed))
+        assert [regime for _, regime in keys] == [self.regimes(length) for length in lengths]
 
     @invariant()
-    def memory_is_never_exceeded(self):
-        """Blocks, slots and running sequences stay within their bounds, and the cache within the blocks."""
-        if not hasattr(self, "pool"):
+    def bounds_are_kept(self):
+        """Blocks and running sequences stay within their bounds; references are those of tables; order is age."""
+        if not hasattr(self, "blocks"):
             return
-        assert 0 <= self.pool.num_live <= self.pool.num_used <= self.pool.num_blocks
-        assert len(self.scheduler.running) <= self.scheduler.max_running
-        slots = [entry.slot for entry in self.scheduler.running]
-        assert len(set(slots)) == len(slots)
-        self.follow()
-        assert self.cache.num_tokens <= self.pool.num_used * BLOCK_SIZE
-        for entry in self.scheduler.running:
-            num_computed = entry.num_computed
-            assert self.cache.prefix(entry.slot, num_computed) == entry.token_ids[:num_computed]
-        assert self.scheduler.running == sorted(self.scheduler.running, key=lambda entry: entry.order)
-        assert self.scheduler.preempted == sorted(self.scheduler.preempted, key=lambda entry: entry.order)
+        scheduler, blocks = self.scheduler, self.blocks
+        assert 0 <= blocks.num_live <= blocks.num_used <= blocks.num_blocks
+        assert len(scheduler.running) <= scheduler.max_num_seqs
+        tables = [sequence.block_table for sequence in scheduler.running]
+        tables += [held.block_table for held in scheduler.held.values()]
+        references = [0] * blocks.num_blocks
+        for table in tables:
+            assert len(set(table.blocks)) == len(table)
+            for block in table.blocks:
+                references[block] += 1
+        assert references == blocks._references
+        free = [*blocks._unused, *blocks._cached]
+        assert sorted(free) == [block for block, count in enumerate(references) if count == 0]
+        assert {blocks._digests[block] for block in blocks._unused} <= {None}
+        for sequence in scheduler.running:
+            self.check_content(sequence)
+            assert sequence.rope_length >= len(sequence.task.prompt)
+        for queue in (scheduler.running, scheduler.waiting):
+            assert queue == sorted(queue, key=lambda sequence: sequence.order)
+        assert not any(sequence.block_table.blocks for sequence in scheduler.waiting)
 
     def teardown(self):
-        """Everything ends within as many steps as there are tokens to feed, and leaves nothing behind."""
-        if not hasattr(self, "pool"):
+        """Everything ends within as many steps as there are tokens to compute, and leaves nothing behind."""
+        if not hasattr(self, "blocks"):
             return
         oldest, patience = None, 0
         while self.scheduler.has_work:
-            first = min((entry.order for entry in self.scheduler.entries()), default=None)
+            everything = (*self.scheduler.running, *self.scheduler.waiting)
+            first = min(sequence.order for sequence in everything)
             patience = 0 if first != oldest else patience + 1
             oldest = first
-            assert patience < 200, "the oldest sequence starves"
-            self.step(token=3, ends=set(), draft=0)
-        assert self.pool.num_live == 0
-        assert len(self.generated) >= sum(family.num_started for family in self.families)
-        kept = sum(1 for digest in self.pool._index)
-        assert kept <= self.pool.num_used
-        whole = self.pool.open()  # with nobody holding anything, all memory can be had again
-        assert self.pool.reserve(whole.slot, self.pool.num_blocks * BLOCK_SIZE)
-        assert num_blocks_of(self.pool.num_blocks * BLOCK_SIZE) == self.pool.num_used
+            assert patience < 400, "the oldest sequence starves"
+            self.step(token=3, ends=set(), num_draft=0, right=False)
+        assert not self.scheduler.held
+        assert self.blocks.num_live == 0
+        assert all(not task.num_unstarted for task in self.tasks)
+        assert set(self.blocks._block_of.values()) == set(self.blocks._cached)
 
 
-EngineMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+EngineMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestEngine = EngineMachine.TestCase
 TestEngine.__doc__ = "No leak, no double free, no starvation, and every sequence finds its own tokens in the cache."

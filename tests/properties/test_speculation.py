@@ -1,4 +1,4 @@
-"""Speculated = plain, with every penalty, bias, mask and processor, however good or bad the guesses are."""
+"""Speculation = plain decoding, with every penalty, bias, mask and processor, however good or bad the drafts are."""
 
 import pickle
 
@@ -7,8 +7,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from decoding.engine.engine import Engine, EngineSettings
+from decoding.engine.engine import Engine
 from decoding.engine.request import make_request
+from decoding.engine.settings import EngineSettings
 from decoding.errors import LogitsError, ParameterError
 from decoding.llm import LLM
 from decoding.params import SamplingParams
@@ -47,12 +48,12 @@ def rather_b(token_ids, logits):
 
 
 def short_memory(token_ids, vocab_size):
-    """Logits that follow from the last two tokens alone: texts repeat themselves, and guesses are often right."""
+    """Logits that follow from the last two tokens alone: texts repeat themselves, and drafts are often right."""
     return hashed_logits(seed=3)(token_ids[-2:], vocab_size)
 
 
 def wrong_at_times(token_ids, vocab_size):
-    """What a small model makes of it."""
+    """The logits of a smaller model: those of `short_memory` two times out of three."""
     return short_memory(token_ids, vocab_size) if len(token_ids) % 3 else hashed_logits(9)(token_ids, vocab_size)
 
 
@@ -62,30 +63,30 @@ def make_llm(script=short_memory, **settings):
     return LLM.from_parts(model, TOKENIZER, **settings)
 
 
-@pytest.mark.parametrize("guesser", ["prompt_lookup", "model"])
+@pytest.mark.parametrize("drafter", ["prompt_lookup", "model"])
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.text("abc", min_size=1, max_size=30), PARAMS), min_size=1, max_size=5), st.data())
-def test_speculated_is_plain(guesser, requests, data):
+def test_speculation_is_plain_decoding(drafter, requests, data):
     """Tokens, text, log-probability bits and endings, in batches and in short memory."""
     prompts, params = map(list, zip(*requests, strict=True))
     processors = [rather_b] if data.draw(st.booleans()) else []
     plain = make_llm().complete(prompts, params, processors=processors)
     speculating = make_llm(
-        speculation=make_llm(wrong_at_times) if guesser == "model" else guesser,
+        speculation=make_llm(wrong_at_times) if drafter == "model" else drafter,
         num_draft_tokens=data.draw(st.integers(1, 6)),
         max_num_seqs=data.draw(st.integers(1, 5)),
-        kv_cache_bytes=16 * data.draw(st.integers(8, 16)),
+        kv_cache_bytes=16 * data.draw(st.integers(4, 16)),
         max_batched_tokens=data.draw(st.integers(1, 60)),
     )
     assert speculating.complete(prompts, params, processors=processors) == plain
     assert speculating.stats.num_blocks_live == 0
 
 
-@pytest.mark.parametrize("guesser", ["prompt_lookup", "model"])
-def test_guesses_are_right_and_save_steps(guesser):
-    """On a text that repeats itself most guesses are right; steps are fewer by what was accepted, and told so."""
+@pytest.mark.parametrize("drafter", ["prompt_lookup", "model"])
+def test_right_drafts_save_steps(drafter):
+    """On a text that repeats itself most drafts are right; there are fewer steps by what was accepted."""
     params = SamplingParams(seed=1, temperature=0.0, max_tokens=60, allowed_token_ids=[97, 98, 99])
-    llm = make_llm(speculation=make_llm() if guesser == "model" else guesser)
+    llm = make_llm(speculation=make_llm() if drafter == "model" else drafter)
     result = llm.complete("ab", params)
     metrics = result.metrics
     assert 0.5 < metrics.num_accepted_tokens / metrics.num_draft_tokens <= 1
@@ -97,8 +98,8 @@ def test_guesses_are_right_and_save_steps(guesser):
     assert result == make_llm().complete("ab", params)
 
 
-def test_a_guess_that_leads_to_nan_fails_when_plain_decoding_does():
-    """Rows behind a wrong guess are never looked at; a right one's row fails as it would have."""
+def test_a_draft_that_leads_to_nan_fails_when_plain_decoding_does():
+    """Rows behind a wrong draft token are never looked at; the row behind a right one fails as it would have."""
 
     def nan_late(token_ids, vocab_size):
         logits = short_memory(token_ids, vocab_size)
@@ -112,8 +113,8 @@ def test_a_guess_that_leads_to_nan_fails_when_plain_decoding_does():
     assert plain.choices[0].logprobs == speculated.choices[0].logprobs
 
 
-def test_who_raises_is_not_asked_again():
-    """A draft model that fails costs its guesses, with a warning, and nothing else."""
+def test_a_drafter_that_raises_is_not_asked_again():
+    """A draft model that fails costs its draft tokens, with a warning, and nothing else."""
 
     def broken(token_ids, vocab_size):
         if len(token_ids) == 9:
@@ -122,7 +123,7 @@ def test_who_raises_is_not_asked_again():
 
     params = SamplingParams(seed=1, max_tokens=30)
     llm = make_llm(speculation=make_llm(broken))
-    with pytest.warns(RuntimeWarning, match="speculation is off from now on: who guesses raised MemoryError: draft"):
+    with pytest.warns(RuntimeWarning, match="speculation is off from now on: the drafter raised MemoryError: draft"):
         results = llm.complete(["ab", "abc", "b"], params)
     assert results == make_llm().complete(["ab", "abc", "b"], params)
     assert llm.stats.num_draft_tokens > 0
@@ -131,8 +132,8 @@ def test_who_raises_is_not_asked_again():
     assert (llm.stats.num_draft_tokens, llm.stats.num_blocks_live) == (before, 0)
 
 
-def test_what_cannot_guess():
-    """An unknown word, or a model of another vocabulary."""
+def test_what_cannot_propose():
+    """An unknown word, or a model of another vocabulary, is a ParameterError."""
     with pytest.raises(ParameterError, match="speculation='ngram'"):
         make_llm(speculation="ngram")
     other = LLM.from_parts(ScriptedModel(hashed_logits(), 7))
@@ -141,19 +142,19 @@ def test_what_cannot_guess():
 
 
 class Dictated:
-    """Guesses the tokens that it was given, once."""
+    """Proposes the tokens that it was given, once."""
 
     def __init__(self, draft):
         self.draft = draft
 
-    def guess(self, ready):
-        """The draft, as far as there is room."""
-        for entry, room in ready:
-            entry.draft, self.draft = self.draft[:room], []
+    def propose(self, sequences):
+        """Propose the draft, as far as there is room."""
+        for sequence, room in sequences:
+            sequence.draft, self.draft = self.draft[:room], []
 
 
 @given(st.data())
-def test_the_engine_checks_guesses_as_verify_does(data):
+def test_the_engine_checks_drafts_as_verify_does(data):
     """On random rows, parameters and drafts: the tokens, the correction and the number accepted of `Sampler.verify`.
 
     With every penalty, bias, mask and sampler; the draft is what plain decoding draws, changed in up to two places.
@@ -176,11 +177,11 @@ def test_the_engine_checks_guesses_as_verify_does(data):
 
     engine = Engine(model, None, EngineSettings(num_draft_tokens=8), Dictated(draft))
     states = []
-    group = engine.add_request(request, lambda group, candidate: states.append(candidate.state))
+    task = engine.add_request(request, lambda task, candidate: states.append(candidate.state))
     engine.step()
-    engine.step() if not group.is_done else None
+    engine.step() if not task.is_done else None
     tokens = states[-1].output_token_ids
-    if group.is_done:  # a stop token, on which the engine ends and `verify` does not
+    if task.is_done:  # a stop token, on which the engine ends and `verify` does not
         assert tokens == state.output_token_ids[: len(tokens)]
         assert tokens[-1] in request.params.stop_token_ids
     else:

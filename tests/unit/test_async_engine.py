@@ -3,6 +3,7 @@
 import asyncio
 import threading
 
+import numpy as np
 import pytest
 
 from decoding.async_engine import AsyncEngine
@@ -98,7 +99,7 @@ def test_whoever_goes_away_frees_everything(how):
                     break
 
         task = asyncio.create_task(read())
-        await until(lambda: handle._groups and engine.stats().num_sampled_tokens > (0 if how == "break" else 20))
+        await until(lambda: handle._tasks and engine.stats().num_sampled_tokens > (0 if how == "break" else 20))
         if how == "cancel":
             task.cancel()
         elif how == "abort":
@@ -269,3 +270,45 @@ def test_llm_and_async_engine_share_one_model():
     alone = make_llm()
     assert calls == [alone.complete(f"c{i}", params) for i in range(6)]
     assert streams == [alone.complete(f"s{i}", params) for i in range(6)]
+
+
+def test_held_text_comes_before_the_error_that_ends_a_request():
+    """Text that waits for the rest of a stop string is delivered when the request, or the engine, is ended."""
+    waits = threading.Event()
+
+    def script(token_ids, vocab_size):
+        reply = b"abSTO"
+        index = len(token_ids) - 1
+        if index == len(reply):
+            waits.set()
+            threading.Event().wait(0.01)
+        logits = np.zeros(vocab_size, np.float32)
+        logits[reply[index] if index < len(reply) else ord("O")] = 30.0
+        return logits
+
+    async def read(handle):
+        text = ""
+        with pytest.raises(EngineError) as caught:
+            async for delta in handle:
+                text += delta.text
+        return text, caught.value
+
+    async def scenario(engine, end):
+        params = SamplingParams(temperature=0.0, stop="STOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOP", max_tokens=None)
+        handle = await engine.submit("x", params, stream=True)
+        reader = asyncio.create_task(read(handle))
+        await until(waits.is_set)
+        await end(engine, handle)
+        return await reader
+
+    async def end_request(engine, handle):
+        handle.end(EngineError("too late"))
+
+    async def close(engine, handle):
+        await engine.close()
+
+    for end, error in ((end_request, "too late"), (close, "shutting down")):
+        waits.clear()
+        text, caught = run(lambda engine, end=end: scenario(engine, end), make_llm(script))
+        assert text.startswith("abSTO")
+        assert error in str(caught)

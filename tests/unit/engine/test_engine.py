@@ -1,11 +1,12 @@
-"""The decoding loop: slots, shared prefill, lazily made candidates, faults, ends."""
+"""The decoding loop: seats, shared prefill, lazily made candidates, faults, ends."""
 
 import numpy as np
 import pytest
 
-from decoding.engine import group as group_module
-from decoding.engine.engine import Engine, EngineSettings
+from decoding.engine.engine import Engine
 from decoding.engine.request import make_request
+from decoding.engine.settings import EngineSettings
+from decoding.engine.tasks import scores as scores_module
 from decoding.errors import EmptySupportError, NonFiniteLogitsError
 from decoding.params import SamplingParams
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
@@ -26,11 +27,11 @@ def make_engine(model, max_num_seqs=4, **settings):
 def run(model, requests, max_num_seqs=4, **settings):
     """The results of (prompt, parameters) pairs, and the largest number of sequences in a step."""
     engine = make_engine(model, max_num_seqs, **settings)
-    groups = [engine.add_request(make_request(p, SamplingParams(**kw), model.config, TOKENIZER)) for p, kw in requests]
+    tasks = [engine.add_request(make_request(p, SamplingParams(**kw), model.config, TOKENIZER)) for p, kw in requests]
     most = 0
     while engine.has_work:
         most = max(most, engine.step())
-    return [group.result("test") for group in groups], most
+    return [task.result("test") for task in tasks], most
 
 
 def choices(result):
@@ -50,8 +51,8 @@ def nan_after(trigger):
 
 
 @pytest.mark.parametrize("max_num_seqs", [1, 2, 3, 5, 64])
-def test_the_number_of_slots_changes_nothing_but_the_pace(max_num_seqs):
-    """Never more sequences than slots, and the same results whatever their number."""
+def test_the_number_of_seats_changes_nothing_but_the_pace(max_num_seqs):
+    """Never more than max_num_seqs sequences run, and results do not depend on it."""
     requests = [(f"prompt {i}", {"n": i, "seed": i, "logprobs": 1, "max_tokens": 3 * i}) for i in range(1, 6)]
     expected = [run(scripted(), [request])[0][0] for request in requests]
     results, most = run(scripted(), requests, max_num_seqs)
@@ -60,15 +61,15 @@ def test_the_number_of_slots_changes_nothing_but_the_pace(max_num_seqs):
 
 
 def test_candidates_share_one_prefill():
-    """The prompt's tokens are fed once for n candidates, also for those that start later."""
+    """The prompt's tokens are computed once for n candidates, also for those that start later."""
     model = scripted()
     (result,), _ = run(model, [("x" * 100, {"n": 7, "seed": 1, "max_tokens": 2, "ignore_eos": True})], max_num_seqs=2)
-    assert model.num_tokens == 100 + 7  # each candidate feeds its first token to get the second
+    assert model.num_tokens == 100 + 7  # each candidate computes its first token to get the second
     assert result.usage.completion_tokens == 14
 
 
-def test_a_late_candidate_survives_its_source_slot_being_given_away():
-    """The last candidate of one prompt and the first of the next start in the same step, in slots just freed."""
+def test_a_late_candidate_survives_the_end_of_the_first():
+    """The last candidate of one prompt and the first of the next start in the same step, in seats just freed."""
     requests = [("a", {"n": 3, "max_tokens": 2, "seed": 1}), ("b", {"n": 3, "max_tokens": 3, "seed": 2})] * 3
     expected = [run(scripted(), [request])[0][0] for request in requests]
     for max_num_seqs in (2, 4, 5):
@@ -77,12 +78,12 @@ def test_a_late_candidate_survives_its_source_slot_being_given_away():
 
 
 def test_a_million_candidates_are_made_one_by_one():
-    """best_of = 10**6 starts at once and holds only as many sequences as there are slots."""
+    """best_of = 10**6 starts at once and holds only as many sequences as can run."""
     model = scripted()
     engine = make_engine(model, max_num_seqs=3)
     params = SamplingParams(best_of=10**6, seed=1, max_tokens=1)
     engine.add_request(make_request("a", params, model.config, TOKENIZER))
-    assert engine.step() == 1  # feeds the prompt
+    assert engine.step() == 1  # computes the prompt
     for _ in range(5):
         assert engine.step() == 3
     assert engine.has_work
@@ -127,7 +128,7 @@ def test_prompt_logprobs_are_those_of_the_bare_logits(monkeypatch):
         logits = script(ids[:end], 257).astype(np.float64)
         expected.append(logits[ids[end]] - np.log(np.exp(logits - logits.max()).sum()) - logits.max())
     for chunk in (512, 2, 1):
-        monkeypatch.setattr(group_module, "MAX_CHUNK_LOGITS", chunk * 257)
+        monkeypatch.setattr(scores_module, "_MAX_ELEMENTS", chunk * 257)
         (result,), _ = run(scripted(), [(ids, {"echo": True, "logprobs": 2, "max_tokens": 3, "seed": 1})])
         logprobs = result.choices[0].logprobs
         assert logprobs.token_logprobs[0] is None is logprobs.top_logprobs[0]
@@ -136,7 +137,7 @@ def test_prompt_logprobs_are_those_of_the_bare_logits(monkeypatch):
         assert result.choices[0].token_ids[:6] == ids
 
 
-def test_long_prompts_are_fed_in_chunks():
+def test_long_prompts_are_computed_in_chunks():
     """The budget of a step changes nothing but the number of forward passes."""
     requests = [("x" * 50, {"seed": 1}), ("y" * 33, {"seed": 2, "n": 2}), ("z", {"seed": 3})]
     expected, _ = run(scripted(), requests)
@@ -211,22 +212,22 @@ def test_min_tokens_keeps_eos_away():
 @pytest.mark.parametrize("victims", ["own", "other", "both"])
 @pytest.mark.parametrize("speculates", [False, True])
 def test_a_listener_may_abort_whatever_it_likes_at_any_call(victims, speculates):
-    """Of two requests that are told of, one or both are taken back at call 1, 2, 3 ...; the third is untouched."""
+    """Of two requests with listeners, one or both are aborted at call 1, 2, 3 ...; the third is untouched."""
     params = SamplingParams(n=2, max_tokens=5, seed=1, ignore_eos=True)
     model = scripted()
     requests = [make_request(prompt, params, model.config, TOKENIZER) for prompt in ("hello", "hellp", "x")]
     (expected,), _ = run(scripted(), [("x", {"n": 2, "max_tokens": 5, "seed": 1, "ignore_eos": True})])
     for when in range(1, 25):
-        engine = Engine(model, TOKENIZER, EngineSettings(max_num_seqs=6), Guesses() if speculates else None)
-        calls, told = [], []
+        engine = Engine(model, TOKENIZER, EngineSettings(max_num_seqs=6), FixedDrafts() if speculates else None)
+        calls, listening = [], []
 
-        def listen(group, sequence, engine=engine, calls=calls, told=told, when=when):
-            calls.append(group)
-            for one in told if len(calls) == when else ():
-                if victims == "both" or (victims == "own") == (one is group):
+        def listen(task, candidate, engine=engine, calls=calls, listening=listening, when=when):
+            calls.append(task)
+            for one in listening if len(calls) == when else ():
+                if victims == "both" or (victims == "own") == (one is task):
                     engine.abort(one)
 
-        told += [engine.add_request(request, listen) for request in requests[:2]]
+        listening += [engine.add_request(request, listen) for request in requests[:2]]
         untouched = engine.add_request(requests[2])
         while engine.has_work:
             engine.step()
@@ -235,32 +236,32 @@ def test_a_listener_may_abort_whatever_it_likes_at_any_call(victims, speculates)
         assert (stats.num_running, stats.num_waiting, stats.num_blocks_live) == (0, 0, 0)
 
 
-class Guesses:
-    """Always the same tokens."""
+class FixedDrafts:
+    """Proposes always the same tokens."""
 
-    def guess(self, ready):
-        """As many as there is room for."""
-        for entry, room in ready:
-            entry.draft = [157, 69, 165][:room]
+    def propose(self, sequences):
+        """Propose as many as there is room for."""
+        for sequence, room in sequences:
+            sequence.draft = [157, 69, 165][:room]
 
 
 def test_a_listener_that_raises_fails_the_step_and_no_later_one():
-    """All who took part hear of it but the one that raised; nothing is left half done."""
+    """All requests of the step get the error, except the listener that raised; nothing is left half done."""
     model = scripted()
     engine = make_engine(model)
     params = SamplingParams(n=2, max_tokens=3, seed=1, ignore_eos=True)
     told = []
 
-    def raises(group, sequence):
+    def raises(task, candidate):
         raise KeyError("listener")
 
     requests = [make_request(prompt, params, model.config, TOKENIZER) for prompt in ("a", "b", "c")]
     failing = engine.add_request(requests[0], raises)
-    beside = engine.add_request(requests[1], lambda group, sequence: told.append(sequence.finish_reason))
+    beside = engine.add_request(requests[1], lambda task, candidate: told.append(candidate.finish_reason))
     while engine.has_work:
         engine.step()
-    for group in (failing, beside):
-        assert [type(choice.error.__cause__) for choice in group.result("test").choices] == [KeyError, KeyError]
+    for task in (failing, beside):
+        assert [type(choice.error.__cause__) for choice in task.result("test").choices] == [KeyError, KeyError]
     assert told.count("error") == 2
     after = engine.add_request(requests[2])
     while engine.has_work:

@@ -137,10 +137,10 @@ def test_a_step_within_a_step_is_its_own_error():
         llm.complete("x", SamplingParams(max_tokens=1))
 
     params = SamplingParams(max_tokens=4, ignore_eos=True, seed=1)
-    groups = llm.host.add([*llm.host.requests("a", params, [ask])[0], *llm.host.requests("b", params)[0]])
-    while llm.host.step():
+    tasks = llm.engine.add([*llm.engine.requests("a", params, [ask])[0], *llm.engine.requests("b", params)[0]])
+    while llm.engine.step():
         pass
-    (asking,), (other,) = (group.result("m").choices for group in groups)
+    (asking,), (other,) = (task.result("m").choices for task in tasks)
     assert isinstance(asking.error, ProcessorError)
     assert "the engine is in the middle of a step" in str(asking.error)
     assert other == make_llm().complete("b", params).choices[0]
@@ -172,10 +172,10 @@ def test_a_watcher_that_raises_fails_its_own_request():
 
     llm = make_llm()
     params = SamplingParams(max_tokens=4, ignore_eos=True, seed=1)
-    groups = llm.host.add([*llm.host.requests("a", params, (), watch)[0], *llm.host.requests("b", params)[0]])
-    while llm.host.step():
+    tasks = llm.engine.add([*llm.engine.requests("a", params, (), watch)[0], *llm.engine.requests("b", params)[0]])
+    while llm.engine.step():
         pass
-    (watched,), (other,) = (group.result("m").choices for group in groups)
+    (watched,), (other,) = (task.result("m").choices for task in tasks)
     assert str(watched.error) == "on_sample raised KeyError: 'gone'"
     assert isinstance(watched.error.__cause__, KeyError)
     assert other == make_llm().complete("b", params).choices[0]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from decoding.engine.logprobs import OffsetCounter, TokenScore, rival_text, text_of_bytes, token_logprob
+from decoding.engine.logprobs import OffsetCounter, TokenScore, token_text, text_of_bytes, token_logprob
 from decoding.testing.scripted import byte_tokenizer
 
 
@@ -35,8 +35,8 @@ def test_bytes_that_are_no_text_are_written_out():
 def test_rivals_are_written_by_themselves():
     """Special tokens by their name, ids that the tokenizer does not know by number."""
     tokenizer = byte_tokenizer([b"\xe2\x80"], ["<eos>"])
-    assert [rival_text(tokenizer, i) for i in (65, 256, 257, 999)] == ["A", r"bytes:\xe2\x80", "<eos>", "token_id:999"]
-    assert rival_text(None, 65) == "token_id:65"
+    assert [token_text(tokenizer, i) for i in (65, 256, 257, 999)] == ["A", r"bytes:\xe2\x80", "<eos>", "token_id:999"]
+    assert token_text(None, 65) == "token_id:65"
 
 
 def test_of_equal_texts_the_drawn_token_wins_then_the_larger():

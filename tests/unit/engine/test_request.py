@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from decoding.engine.request import make_request, split_prompts, stream_of
+from decoding.engine.request import make_request, split_prompts, rng_stream_of
 from decoding.errors import ContextLengthError, ParameterError, PromptError, TokenizerError
 from decoding.params import SamplingParams
 from decoding.testing.scripted import ScriptedConfig, byte_tokenizer
@@ -132,8 +132,8 @@ def test_a_seed_is_drawn_once_for_the_prompt():
 def test_the_stream_is_a_digest_of_the_prompt():
     """64 bits of BLAKE2b over the ids as little-endian 32-bit integers."""
     digest = hashlib.blake2b(bytes([1, 0, 0, 0, 4, 1, 0, 0]), digest_size=8).digest()
-    assert stream_of([1, 260]) == int.from_bytes(digest, "little")
-    assert request([1, 2]).stream == stream_of([1, 2]) != stream_of([2, 1])
+    assert rng_stream_of([1, 260]) == int.from_bytes(digest, "little")
+    assert request([1, 2]).rng_stream == rng_stream_of([1, 2]) != rng_stream_of([2, 1])
 
 
 def test_fill_in_the_middle_feeds_all_but_counts_only_the_prefix():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decoding.engine import scoring as scoring_module
+from decoding.engine.tasks import scores as scores_module
 from decoding.errors import ContextLengthError, NonFiniteLogitsError, PromptError, TokenizerError
 from decoding.llm import LLM
 from decoding.params import SamplingParams
@@ -51,7 +51,7 @@ def test_scores_are_those_of_the_bare_logits(prompt, continuations, max_num_seqs
         assert score.total == sum(score.logprobs)
 
 
-def test_the_prompt_is_fed_once():
+def test_the_prompt_is_computed_once():
     """Forty continuations of 50 tokens of prompt: these once, and each continuation but its last token."""
     model = ScriptedModel(SCRIPT, 257)
     llm = LLM.from_parts(model, prefix_cache=False, max_num_seqs=4)
@@ -62,7 +62,7 @@ def test_the_prompt_is_fed_once():
 def test_long_continuations_are_scored_in_chunks(monkeypatch):
     """The logits that are held at once are bounded, and nothing else changes."""
     whole = make_llm().score("a", "x" * 60)
-    monkeypatch.setattr(scoring_module, "MAX_CHUNK_LOGITS", 7 * 257)
+    monkeypatch.setattr(scores_module, "_MAX_ELEMENTS", 7 * 257)
     assert make_llm().score("a", "x" * 60) == whole
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from decoding.engine.words import bad_word_sequences, breaker_sequences
+from decoding.engine.token_sequences import bad_word_sequences, breaker_sequences
 from decoding.errors import TokenizerError
 from decoding.llm import LLM
 from decoding.params import SamplingParams

@@ -2,25 +2,25 @@
 
 import pytest
 
+from decoding.engine.candidate import Candidate
 from decoding.engine.logprobs import TokenScore
 from decoding.engine.request import make_request
-from decoding.engine.sequence import Sequence
 from decoding.engine.transcript import Prefix
 from decoding.params import SamplingParams
 from decoding.testing.scripted import ScriptedConfig, byte_tokenizer
 
 EXTRA = [b"\xe2\x80", b"\x99s", b"END", b"ND of", b"xE"]
 LEFT_QUOTE, RIGHT_QUOTE, END, ND_OF, X_E = range(256, 261)
-EOS = 261
-TOKENIZER = byte_tokenizer(EXTRA, ["<eos>"])
-SHAPE = ScriptedConfig(vocab_size=262, max_position_embeddings=64, bos_token_id=None, eos_token_ids=(EOS,))
+EOS, TURN = 261, 262
+TOKENIZER = byte_tokenizer(EXTRA, ["<eos>", "<|turn|>"])
+SHAPE = ScriptedConfig(vocab_size=263, max_position_embeddings=64, bos_token_id=None, eos_token_ids=(EOS,))
 SCORE = TokenScore(-1.0, 1, [])
 
 
-def sequence(**params):
+def candidate(**params):
     """A candidate after the prompt "a"."""
     request = make_request("a", SamplingParams(**params), SHAPE, TOKENIZER)
-    return Sequence(request, 0, TOKENIZER, Prefix(b"a", [97], []))
+    return Candidate(request, 0, TOKENIZER, Prefix(b"a", [97], []))
 
 
 def feed(one, *tokens):
@@ -36,20 +36,20 @@ def feed(one, *tokens):
 
 def test_half_a_character_waits_for_the_other_half():
     """Nothing of a character is shown before it is complete; an unfinished one at the end becomes U+FFFD."""
-    one = sequence(max_tokens=3)
+    one = candidate(max_tokens=3)
     assert feed(one, LEFT_QUOTE, RIGHT_QUOTE, LEFT_QUOTE) == ["", "\u2019s", "\ufffd"]
     assert one.finish_reason == "length"
 
 
 def test_what_may_become_a_stop_string_waits():
     """Exactly the longest suffix that may be a stop string's beginning is held, and shown when it is not."""
-    one = sequence(stop="END")
+    one = candidate(stop="END")
     assert feed(one, "xE", "Ey") == ["x", "", "E", "Ey"]
 
 
 def test_a_stop_string_across_tokens_cuts_text_and_tokens():
     """The token in which the match starts stays, as its first byte is before the cut; later ones go."""
-    one = sequence(stop="END", logprobs=0)
+    one = candidate(stop="END", logprobs=0)
     assert feed(one, "a", X_E, ND_OF) == ["a", "x", ""]
     choice = one.finished_choice()
     assert (choice.text, choice.finish_reason, choice.stop_reason) == ("ax", "stop", "END")
@@ -60,14 +60,14 @@ def test_a_stop_string_across_tokens_cuts_text_and_tokens():
 
 def test_a_token_that_begins_with_the_stop_string_goes():
     """Its first byte is the cut itself."""
-    one = sequence(stop="END")
+    one = candidate(stop="END")
     feed(one, "a", END)
     assert one.finished_choice().token_ids == [97]
 
 
 def test_a_held_token_is_not_streamed_before_it_is_safe():
     """A stream never shows a token that a stop string then drops."""
-    one = sequence(stop="END")
+    one = candidate(stop="END")
     one.append(ord("E"), None, 0.0)
     assert one.delta(0).token_ids == []
     one.append(ord("x"), None, 0.0)
@@ -76,35 +76,35 @@ def test_a_held_token_is_not_streamed_before_it_is_safe():
 
 def test_include_stop_str_in_output_keeps_the_stop_string_and_holds_nothing():
     """The text ends with the stop string; what follows it in the same token goes."""
-    one = sequence(stop="END", include_stop_str_in_output=True)
+    one = candidate(stop="END", include_stop_str_in_output=True)
     assert feed(one, X_E, ND_OF) == ["xE", "ND"]
     assert one.finished_choice().token_ids == [X_E, ND_OF]
 
 
 def test_eos_ends_without_text():
     """It is a token of the choice, not of the text; what was held is shown."""
-    one = sequence(stop="END", logprobs=0)
+    one = candidate(stop="END", logprobs=0)
     assert feed(one, "xE", EOS) == ["x", "", "E"]
     choice = one.finished_choice()
     assert (choice.text, choice.finish_reason, choice.stop_reason) == ("xE", "stop", EOS)
     assert choice.token_ids == [120, 69, EOS]
-    assert choice.logprobs.tokens == ["x", "E", ""]
+    assert choice.logprobs.tokens == ["x", "E", "<eos>"]
 
 
 def test_eos_has_no_text_even_when_special_tokens_are_shown():
     """skip_special_tokens=False shows special tokens inside the text, not the one that ends it."""
-    one = sequence(skip_special_tokens=False)
+    one = candidate(skip_special_tokens=False)
     assert feed(one, EOS) == [""]
-    ignored = sequence(skip_special_tokens=False, ignore_eos=True)
+    ignored = candidate(skip_special_tokens=False, ignore_eos=True)
     assert feed(ignored, EOS) == ["<eos>"]
 
 
 def test_ignore_eos_goes_on_and_stop_token_ids_still_stop():
     """ignore_eos affects EOS only; an EOS that is also a stop id ends the text."""
-    one = sequence(ignore_eos=True, stop_token_ids=[98])
+    one = candidate(ignore_eos=True, stop_token_ids=[98])
     feed(one, EOS, "ab")
     assert (one.finish_reason, one.stop_reason, one.num_tokens) == ("stop", 98, 3)
-    both = sequence(ignore_eos=True, stop_token_ids=[EOS])
+    both = candidate(ignore_eos=True, stop_token_ids=[EOS])
     feed(both, EOS)
     assert both.stop_reason == EOS
 
@@ -112,14 +112,14 @@ def test_ignore_eos_goes_on_and_stop_token_ids_still_stop():
 @pytest.mark.parametrize("params", [{"stop": "ab"}, {"stop_token_ids": [98]}])
 def test_stop_wins_over_length_on_the_same_token(params):
     """max_tokens is reached by the token that also stops: the reason is "stop"."""
-    one = sequence(max_tokens=2, **params)
+    one = candidate(max_tokens=2, **params)
     feed(one, "ab")
     assert one.finish_reason == "stop"
 
 
 def test_stop_strings_before_min_tokens_are_ignored():
     """A stop string that ends before min_tokens is text; the one that ends with that token counts."""
-    one = sequence(stop="ab", min_tokens=4, max_tokens=9)
+    one = candidate(stop="ab", min_tokens=4, max_tokens=9)
     feed(one, "ababab")
     choice = one.finished_choice()
     assert (choice.text, choice.finish_reason, one.num_tokens) == ("ab", "stop", 4)
@@ -127,24 +127,24 @@ def test_stop_strings_before_min_tokens_are_ignored():
 
 def test_a_stop_string_never_matches_the_prompt():
     """The prompt ends with "a": "ab" must not match with it."""
-    one = sequence(stop="ab")
+    one = candidate(stop="ab")
     assert feed(one, "b") == ["b"]
 
 
 def test_mean_logprob_counts_the_ending_token():
     """The mean is over all sampled tokens; it is there only where best_of ranks."""
-    one = sequence(best_of=2)
+    one = candidate(best_of=2)
     one.append(97, None, -1.0)
     one.append(EOS, None, -2.0)
     assert one.finished_choice().mean_logprob == -1.5
-    plain = sequence()
+    plain = candidate()
     feed(plain, EOS)
     assert plain.finished_choice().mean_logprob is None
 
 
 def test_a_failed_candidate_keeps_what_it_has():
     """The error ends it; text that was held is no longer in danger."""
-    one = sequence(stop="END")
+    one = candidate(stop="END")
     feed(one, "xE")
     error = ValueError("no")
     one.fail(error)
@@ -152,9 +152,70 @@ def test_a_failed_candidate_keeps_what_it_has():
     assert (choice.text, choice.finish_reason, choice.error) == ("xE", "error", error)
 
 
-def test_skipped_special_tokens_are_entries_without_text():
-    """An ignored EOS has an entry, at the offset where the next character comes."""
-    one = sequence(ignore_eos=True, logprobs=0, max_tokens=3)
+def test_skipped_special_tokens_have_entries_with_their_own_text():
+    """An ignored EOS has an entry, at the offset where the next character comes, as it has as an alternative."""
+    one = candidate(ignore_eos=True, logprobs=0, max_tokens=3)
     feed(one, "a", EOS, "b")
     logprobs = one.finished_choice().logprobs
-    assert (logprobs.tokens, logprobs.text_offset) == (["a", "", "b"], [1, 2, 2])
+    assert (logprobs.tokens, logprobs.text_offset) == (["a", "<eos>", "b"], [1, 2, 2])
+
+
+@pytest.mark.parametrize("skips", [True, False])
+def test_a_stop_string_that_is_a_special_token(skips):
+    """Stop strings match on what was generated, so one matches a special token also where the text does not show it."""
+    one = candidate(stop="<|turn|>", skip_special_tokens=skips, logprobs=0)
+    assert feed(one, "ok", TURN, "more") == ["o", "k", ""]
+    choice = one.finished_choice()
+    assert (choice.text, choice.finish_reason, choice.stop_reason) == ("ok", "stop", "<|turn|>")
+    assert choice.token_ids == [111, 107]
+    assert choice.logprobs.tokens == ["o", "k"]
+
+
+@pytest.mark.parametrize("skips", [True, False])
+def test_a_stop_string_of_a_special_token_and_text(skips):
+    """It is held from the special token on, and shown where the text behind it is another one."""
+    one = candidate(stop="<|turn|>END", skip_special_tokens=skips)
+    shown = "" if skips else "<|turn|>"
+    assert feed(one, "x", TURN, "EN", "x", TURN, END) == ["x", "", "", "", f"{shown}ENx", "", ""]
+    choice = one.finished_choice()
+    assert (choice.text, choice.stop_reason) == (f"x{shown}ENx", "<|turn|>END")
+    assert choice.token_ids == [120, TURN, 69, 78, 120]
+
+
+def test_a_stop_string_that_begins_before_a_special_token():
+    """The text that it begins with is cut, and the special token in it goes."""
+    one = candidate(stop="D<|turn|>")
+    assert feed(one, "EN", "D", TURN) == ["E", "N", "", ""]
+    choice = one.finished_choice()
+    assert (choice.text, choice.token_ids, choice.stop_reason) == ("EN", [69, 78], "D<|turn|>")
+
+
+def test_a_special_token_is_held_as_long_as_its_text_may_begin_a_stop_string():
+    """Held tokens are not streamed; released ones come in their order, hidden text or not."""
+    one = candidate(stop="<|turn|>END", max_tokens=4)
+    one.append(TURN, None, 0.0)
+    assert one.delta(0).token_ids == []
+    one.append(TURN, None, 0.0)
+    assert one.delta(0).token_ids == [TURN]
+    one.append(120, None, 0.0)
+    delta = one.delta(0)
+    assert (delta.text, delta.token_ids) == ("x", [TURN, 120])
+
+
+def test_a_hidden_stop_string_in_the_output():
+    """include_stop_str_in_output keeps the token of the match; a skipped special token still has no text."""
+    one = candidate(stop="<|turn|>", include_stop_str_in_output=True)
+    assert feed(one, "ok", TURN) == ["o", "k", ""]
+    assert one.finished_choice().token_ids == [111, 107, TURN]
+    shown = candidate(stop="<|turn|>", include_stop_str_in_output=True, skip_special_tokens=False)
+    assert feed(shown, "ok", TURN) == ["o", "k", "<|turn|>"]
+
+
+def test_the_id_that_ends_a_text_is_no_stop_string():
+    """A stop token ends a text before its text could: the reason is the id. With ignore_eos the string matches."""
+    one = candidate(stop="<eos>")
+    feed(one, "a", EOS)
+    assert one.stop_reason == EOS
+    ignored = candidate(stop="<eos>", ignore_eos=True)
+    feed(ignored, "a", EOS)
+    assert (ignored.stop_reason, ignored.finished_choice().text) == ("<eos>", "a")

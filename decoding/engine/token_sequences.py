@@ -1,4 +1,4 @@
-"""Words that the sampler knows as sequences of token ids: what must not be said, and what breaks a repetition."""
+"""Bad words and DRY breakers that are text, as the sequences of token ids that the sampler takes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from decoding.types import TokenSequence
 
 
 def bad_word_sequences(tokenizer: Tokenizer, words: Iterable[TokenSequence]) -> list[tuple[int, ...]]:
-    """Each word as it is written inside a text, and at the start of a word: behind a space.
+    """Return each word as tokens in the middle of a text, and as tokens behind a space.
 
-    Another way of cutting the word into tokens is not banned: a ban of text as such is a grammar's business.
+    Other ways to cut a word into tokens are not banned: to ban text as such takes a grammar.
     """
     sequences: dict[tuple[int, ...], None] = {}
     for word in words:
@@ -25,7 +25,7 @@ def bad_word_sequences(tokenizer: Tokenizer, words: Iterable[TokenSequence]) -> 
 
 
 def breaker_sequences(tokenizer: Tokenizer, breakers: Iterable[TokenSequence]) -> list[tuple[int, ...]]:
-    """Each string as every token that contains it, and as the tokens that spell it, where no token does."""
+    """Return each breaker as every token that contains it, and as the tokens that spell it."""
     sequences: dict[tuple[int, ...], None] = {}
     for breaker in breakers:
         if isinstance(breaker, str):
@@ -38,7 +38,7 @@ def breaker_sequences(tokenizer: Tokenizer, breakers: Iterable[TokenSequence]) -
 
 @lru_cache(maxsize=256)
 def _tokens_with(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
-    """All tokens whose bytes contain the text's."""
+    """Return all tokens whose bytes contain those of the text."""
     data = text.encode()
     return tuple(token_id for token_id, piece in enumerate(_pieces(tokenizer)) if data in piece)
 

@@ -1,0 +1,179 @@
+"""Candidate: what one sequence generates, from its first token to its finished `Choice`."""
+
+from __future__ import annotations
+
+from decoding.engine.logits_processors import ProcessorChain
+from decoding.engine.logprobs import OffsetCounter, TokenScore, token_logprob
+from decoding.engine.outputs import Choice, Delta, Logprobs, TokenLogprob
+from decoding.engine.request import Request
+from decoding.engine.transcript import NO_PREFIX, Prefix, Transcript
+from decoding.errors import DecodingError
+from decoding.text.detokenizer import Detokenizer
+from decoding.text.stop_strings import StopMatch, StopMatcher
+from decoding.text.tokenizer import Tokenizer
+from decoding.types import FinishReason
+
+
+class Candidate:
+    """The sampling state and the transcript of one candidate, and the rules by which it ends.
+
+    Pieces of a stream (`delta`) and the finished choice are made of the same transcript, so they cannot differ.
+
+    state: the sequence's sampling state. drawing_state: the one that the sampler draws with; another one where there
+        are processors.
+    is_special: True if its rows are to be changed or looked at before the draw.
+    is_scored: True if more is wanted of a sampled token than the token itself.
+    """
+
+    __slots__ = (
+        "_detokenizer",
+        "_ending_ids",
+        "_has_stops",
+        "_matcher",
+        "_may_cut",
+        "_min_tokens",
+        "_offsets",
+        "_raw_logprob_sum",
+        "_tokenizer",
+        "_transcript",
+        "choice",
+        "drawing_state",
+        "error",
+        "finish_reason",
+        "is_scored",
+        "is_special",
+        "num_output_tokens",
+        "num_tokens",
+        "processors",
+        "request",
+        "state",
+        "stop_reason",
+    )
+
+    def __init__(self, request: Request, choice: int, tokenizer: Tokenizer | None, prompt: Prefix) -> None:
+        """Candidate number `choice` of `request`; prompt: how results show the prompt."""
+        params = request.params
+        self.request = request
+        self.choice = choice
+        self.state = self.drawing_state = request.new_state(choice)
+        self.processors: ProcessorChain | None = None
+        if request.processors:
+            self.processors = ProcessorChain(request.processors, request.sampling, self.state, request.profile)
+            self.drawing_state = self.processors.state
+        self.is_special = bool(request.processors or request.forced is not None or request.on_sample is not None)
+        self.is_scored = params.logprobs is not None or params.ranks_candidates
+        self.num_output_tokens = request.num_tokens_of(choice)
+        self.num_tokens = 0
+        self.finish_reason: FinishReason | None = None
+        self.stop_reason: str | int | None = None
+        self.error: DecodingError | None = None
+        self._raw_logprob_sum = 0.0
+        self._tokenizer = tokenizer
+        self._detokenizer = None
+        if tokenizer is not None:
+            self._detokenizer = Detokenizer(
+                tokenizer, request.token_ids, params.skip_special_tokens, at_start=params.suffix is None
+            )
+        self._matcher = StopMatcher(request.stops)
+        self._has_stops = bool(params.stop)
+        self._may_cut = self._has_stops and not params.include_stop_str_in_output
+        self._min_tokens = params.min_tokens
+        self._ending_ids = frozenset((*params.stop_token_ids, *(() if params.ignore_eos else request.eos_token_ids)))
+        self._offsets = OffsetCounter(prompt.data)
+        self._transcript = Transcript(prompt if params.echo else NO_PREFIX, may_cut=self._may_cut)
+
+    @property
+    def is_finished(self) -> bool:
+        """True if nothing more will come."""
+        return self.finish_reason is not None
+
+    def append(self, token_id: int, score: TokenScore | None, raw_logprob: float) -> None:
+        """Take a sampled token; score: with logprobs; raw_logprob: counts where best_of ranks."""
+        self.num_tokens += 1
+        self._raw_logprob_sum += raw_logprob  # float64, in token order
+        ends = token_id in self._ending_ids
+        shown = b"" if ends or self._detokenizer is None else self._detokenizer.append(token_id)
+        is_hidden = not shown and (ends or self._is_skipped(token_id))
+        entry = None if score is None else self._entry(token_id, None if is_hidden else shown, score)
+        generated, match, num_held = shown, None, 0
+        if self._has_stops and not ends:
+            if is_hidden and self._tokenizer is not None:
+                generated = self._tokenizer.token_bytes(token_id, skip_special_tokens=False)
+            match, num_held = self._find_stop(generated)
+        self._transcript.add(token_id, entry, generated, shown, num_held)
+        if ends:
+            self._finish("stop", token_id)
+        elif match is not None:  # it wins over a length that is reached by the same token
+            self._finish("stop", match.stop, self._transcript.num_bytes - num_held)
+        elif self.num_tokens >= self.num_output_tokens:
+            self._finish("length")
+
+    def finish_empty(self) -> None:
+        """End before the first token, because none was asked for."""
+        self._finish("length")
+
+    def fail(self, error: DecodingError) -> None:
+        """End because no next token can be drawn; the tokens so far stay."""
+        self.error = error
+        self._finish("error")
+
+    def release(self) -> None:
+        """Release the text that was held back, because nothing more will come."""
+        self._transcript.close()
+
+    def delta(self, index: int) -> Delta:
+        """Return what was released since the last call, as choice number `index`."""
+        text, token_ids, entries = self._transcript.take()
+        return Delta(
+            index,
+            text,
+            token_ids,
+            self.finish_reason,
+            self.stop_reason,
+            self._logprobs(entries),
+            self.state.seed,
+            self.error,
+            self.num_tokens,
+        )
+
+    def finished_choice(self) -> Choice:
+        """Return the whole candidate, numbered by its candidate index."""
+        text, token_ids, entries = self._transcript.whole()
+        is_ranked = self.request.params.ranks_candidates
+        return Choice(
+            index=self.choice,
+            text=text,
+            token_ids=token_ids,
+            finish_reason=self.finish_reason or "error",
+            stop_reason=self.stop_reason,
+            logprobs=self._logprobs(entries),
+            seed=self.state.seed,
+            mean_logprob=self._raw_logprob_sum / max(1, self.num_tokens) if is_ranked else None,
+            error=self.error,
+            candidate=self.state.choice,
+        )
+
+    def _logprobs(self, entries: list[TokenLogprob]) -> Logprobs | None:
+        return None if self.request.params.logprobs is None else Logprobs.from_tokens(entries)
+
+    def _is_skipped(self, token_id: int) -> bool:
+        """Return True for a special token that the text does not show."""
+        skips = self.request.params.skip_special_tokens
+        return skips and self._tokenizer is not None and self._tokenizer.is_special(token_id)
+
+    def _entry(self, token_id: int, shown: bytes | None, score: TokenScore) -> TokenLogprob:
+        return token_logprob(self._tokenizer, token_id, shown, self._offsets.add(shown or b""), score)
+
+    def _find_stop(self, generated: bytes) -> tuple[StopMatch | None, int]:
+        """Return the stop string that these bytes complete, and how many of all bytes must not be shown (yet)."""
+        matcher = self._matcher
+        match = matcher.feed(generated, ignore=self.num_tokens < self._min_tokens)
+        if match is None:
+            return None, matcher.held if self._may_cut else 0
+        end = match.start if self._may_cut else match.end
+        return match, self._transcript.num_bytes + len(generated) - end
+
+    def _finish(self, reason: FinishReason, stop_reason: str | int | None = None, cut: int | None = None) -> None:
+        self.finish_reason = reason
+        self.stop_reason = stop_reason
+        self._transcript.close(cut)

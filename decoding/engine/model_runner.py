@@ -1,0 +1,101 @@
+"""ModelRunner: builds the batch of one forward pass from scheduled sequences, and runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as ListLike
+
+import numpy as np
+
+from decoding.engine.sequence import Sequence
+from decoding.models.batch import ForwardBatch, IntArray, KVCache, Logits, Model
+
+
+class ModelRunner:
+    """A model with its KV cache. The arrays of a batch are reused from step to step."""
+
+    def __init__(self, model: Model, cache: KVCache, max_tokens: int) -> None:
+        """max_tokens: the most tokens of a batch, and so the most sequences."""
+        self._model = model
+        self._cache = cache
+        self._no_logits: Logits = np.empty((0, model.config.vocab_size), np.float32)
+        self._token_ids = np.empty(max_tokens, np.int32)
+        self._start, self._rope_lengths = np.empty(max_tokens, np.int32), np.empty(max_tokens, np.int32)
+        self._ones, self._rows = np.ones(max_tokens, np.int32), np.arange(max_tokens, dtype=np.int32)
+
+    def forward(self, sequences: list[Sequence]) -> Logits:
+        """Run the scheduled tokens of sequences; return the wanted logits [rows, vocab], sequence after sequence.
+
+        Sets each sequence's `first_row`, `num_rows` and `row`. Sequences without a scheduled token have no rows.
+        """
+        batch = self._decode_batch(sequences) if _only_decodes(sequences) else self._mixed_batch(sequences)
+        if not len(batch.num_new):
+            return self._no_logits
+        return self._model.forward(batch, self._cache)
+
+    def _decode_batch(self, sequences: list[Sequence]) -> ForwardBatch:
+        """One token and one row of logits per sequence: the usual step, as cheap as it can be."""
+        count = len(sequences)
+        self._token_ids[:count] = [sequence.token_ids[-1] for sequence in sequences]
+        self._start[:count] = [sequence.num_computed for sequence in sequences]
+        self._rope_lengths[:count] = [sequence.rope_length for sequence in sequences]
+        for row, sequence in enumerate(sequences):
+            sequence.num_rows = 1
+            sequence.row = sequence.first_row = row
+        return ForwardBatch(
+            token_ids=self._token_ids[:count],
+            num_new=self._ones[:count],
+            start=self._start[:count],
+            block_tables=[sequence.block_table.array for sequence in sequences],
+            rope_lengths=self._rope_lengths[:count],
+            logits_tokens=self._rows[:count],
+        )
+
+    def _mixed_batch(self, sequences: list[Sequence]) -> ForwardBatch:
+        """Prompts, draft tokens and texts to score, mixed as they come."""
+        token_ids, num_new, logits_tokens = list[int](), list[int](), list[int]()
+        computed = [sequence for sequence in sequences if sequence.num_scheduled]
+        for sequence in sequences:
+            if not sequence.num_scheduled:
+                sequence.num_rows = 0
+                continue
+            before, end = len(token_ids), sequence.num_computed + sequence.num_scheduled
+            token_ids += sequence.token_ids[sequence.num_computed : end]
+            token_ids += sequence.draft[: sequence.num_draft]
+            num_new.append(len(token_ids) - before)
+            num_rows = wanted_rows(sequence)
+            sequence.first_row, sequence.num_rows = len(logits_tokens), num_rows
+            sequence.row = sequence.first_row + num_rows - 1 - sequence.num_draft
+            logits_tokens += range(len(token_ids) - num_rows, len(token_ids))
+        count = len(computed)
+        self._start[:count] = [sequence.num_computed for sequence in computed]
+        self._rope_lengths[:count] = [sequence.rope_length for sequence in computed]
+        return ForwardBatch(
+            token_ids=_int32(token_ids),
+            num_new=_int32(num_new),
+            start=self._start[:count],
+            block_tables=[sequence.block_table.array for sequence in computed],
+            rope_lengths=self._rope_lengths[:count],
+            logits_tokens=_int32(logits_tokens),
+        )
+
+
+def _only_decodes(sequences: list[Sequence]) -> bool:
+    """Return True if each sequence computes its last token, and nothing else."""
+    for sequence in sequences:
+        if sequence.num_scheduled != 1 or sequence.num_draft or sequence.score_from is not None:
+            return False
+        if sequence.num_computed + 1 != len(sequence.token_ids):
+            return False
+    return True
+
+
+def wanted_rows(sequence: Sequence) -> int:
+    """Return how many of the last tokens that a sequence computes in this step have their logits used."""
+    end = sequence.num_computed + sequence.num_scheduled
+    if sequence.score_from is not None:
+        return max(0, end - max(sequence.num_computed, sequence.score_from))
+    return 1 + sequence.num_draft if end == len(sequence.token_ids) else 0
+
+
+def _int32(values: ListLike[int]) -> IntArray:
+    return np.array(values, np.int32)

@@ -1,0 +1,59 @@
+"""EngineSettings: the bounds of an engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from decoding.checks import Check, RuleError, boolean, integer, or_none
+from decoding.errors import ParameterError, Problem, shown
+
+DEFAULT_CACHE_BYTES = 2**31
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """The bounds of an engine; ParameterError names all that are wrong. They decide how fast a text comes, not the text.
+
+    max_num_seqs: >= 1; sequences that run at the same time; further ones wait.
+    max_batched_tokens: >= 1; tokens to compute per step. A longer prompt is computed in chunks. No more sequences than
+        that run at the same time.
+    kv_cache_bytes: memory for keys and values; None is what max_num_seqs sequences of full length need, at most 2 GiB.
+    prefix_cache: keep the keys and values of prompts and outputs in that memory, for prompts that begin alike.
+    num_draft_tokens: >= 1; tokens to propose per step, where there is speculation.
+    """
+
+    max_num_seqs: int = 32
+    max_batched_tokens: int = 512
+    kv_cache_bytes: int | None = None
+    prefix_cache: bool = True
+    num_draft_tokens: int = 4
+
+    def __post_init__(self) -> None:
+        problems = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            try:
+                object.__setattr__(self, field.name, _CHECKS[field.name](value))
+            except RuleError as error:
+                problems.append(Problem(field.name, shown(value), str(error)))
+        if problems:
+            raise ParameterError(problems)
+
+    def num_blocks(self, max_tokens: int, block_size: int, block_bytes: int) -> int:
+        """Return the number of blocks of the KV cache, given the model's context and the size of a block."""
+        wanted = self.max_num_seqs * -(-max_tokens // block_size)
+        if self.kv_cache_bytes is None:
+            return max(1, min(wanted, DEFAULT_CACHE_BYTES // block_bytes))
+        if self.kv_cache_bytes < block_bytes:
+            rule = f"must be at least {block_bytes:,}, one block of {block_size} tokens"
+            raise ParameterError.single("kv_cache_bytes", self.kv_cache_bytes, rule)
+        return self.kv_cache_bytes // block_bytes
+
+
+_CHECKS: dict[str, Check] = {
+    "max_num_seqs": integer(1),
+    "max_batched_tokens": integer(1),
+    "kv_cache_bytes": or_none(integer(1, 2**63 - 1)),
+    "prefix_cache": boolean,
+    "num_draft_tokens": integer(1),
+}
