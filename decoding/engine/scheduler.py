@@ -9,7 +9,8 @@ request starves.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Iterable, Sequence as ListLike
+from collections.abc import Callable, Iterable
+from collections.abc import Sequence as ListLike
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -283,7 +284,9 @@ class Scheduler:
         for index in range(len(digests), num_blocks):
             start = index * size
             regime = self.rope_regime(max(sequence.rope_length, start + 1))
-            digests.append(block_digest(digests[-1] if digests else b"", sequence.token_ids[start : start + size], regime))
+            digests.append(
+                block_digest(digests[-1] if digests else b"", sequence.token_ids[start : start + size], regime)
+            )
 
     def _register(self, sequence: Sequence, first_block: int) -> None:
         num_blocks = sequence.num_computed // self.block_manager.block_size

@@ -5,7 +5,8 @@ Draft tokens decide how fast a text comes, never the text (decoding.engine.sampl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence as ListLike
+from collections.abc import Callable
+from collections.abc import Sequence as ListLike
 from contextlib import AbstractContextManager
 from typing import Protocol
 from weakref import WeakKeyDictionary

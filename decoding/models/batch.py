@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +43,7 @@ class KVCache(Protocol):
     def copy_block(self, source: int, target: int) -> None: ...
 
 
-Cache = TypeVar("Cache", bound=KVCache)
-
-
-class Model(Protocol[Cache]):
+class Model(Protocol):
     """A model as the engine sees it. One thread uses it at a time.
 
     rope_border: a sequence that outgrows this length is recomputed from position 0 (LongRoPE); None: never.
@@ -60,8 +57,8 @@ class Model(Protocol[Cache]):
     @property
     def rope_border(self) -> int | None: ...
     def rope_regime(self, length: int) -> int: ...
-    def new_cache(self, num_blocks: int) -> Cache: ...
-    def forward(self, batch: ForwardBatch, cache: Cache) -> Logits: ...
+    def new_cache(self, num_blocks: int) -> KVCache: ...
+    def forward(self, batch: ForwardBatch, cache: KVCache) -> Logits: ...
 
 
 @dataclass(slots=False, frozen=True, eq=False)

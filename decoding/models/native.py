@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.errors import KernelError, ParameterError
-from decoding.models.batch import ForwardBatch, check_num_blocks
+from decoding.models.batch import ForwardBatch, KVCache, check_num_blocks
 from decoding.models.config import ModelConfig
 from decoding.models.model_base import ModelBase
 from decoding.models.native_plan import (
@@ -62,13 +62,13 @@ class NativeModel(ModelBase):
             rule = f"needs {num_blocks * self._plan.kv_block_bytes:,} bytes, which the system refuses"
             raise ParameterError.single("num_blocks", num_blocks, rule) from None
 
-    def forward(self, batch: ForwardBatch, cache: KVPool) -> NDArray[np.float32]:
+    def forward(self, batch: ForwardBatch, cache: KVCache) -> NDArray[np.float32]:
         """Compute the new tokens and leave their keys and values in the cache.
 
         Returns logits [num_logits, vocab]. Weights that make a number overflow give NaN or infinite logits. Raises
         ParameterError or ContextLengthError for a batch that does not fit the model or the cache.
         """
-        if cache.block_bytes != self._plan.kv_block_bytes:
+        if not isinstance(cache, KVPool) or cache.block_bytes != self._plan.kv_block_bytes:
             raise ParameterError.single("cache", cache, "must be a cache of this model")
         batch.check_shapes(self.config)
         rows = list(self._rotary.rows(batch))

@@ -13,7 +13,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from decoding.models.batch import BLOCK_SIZE, ForwardBatch, blocks_for, check_num_blocks
+from decoding.errors import ParameterError
+from decoding.models.batch import BLOCK_SIZE, ForwardBatch, KVCache, blocks_for, check_num_blocks
 from decoding.models.config import LayerConfig, ModelConfig
 from decoding.models.model_base import ModelBase
 from decoding.models.rope import Frequencies
@@ -144,12 +145,14 @@ class NumpyModel(ModelBase):
         """Return an empty cache."""
         return NumpyKVCache(self.config, num_blocks)
 
-    def forward(self, batch: ForwardBatch, cache: NumpyKVCache) -> NDArray[np.float32]:
+    def forward(self, batch: ForwardBatch, cache: KVCache) -> NDArray[np.float32]:
         """Compute the new tokens and leave their keys and values in the cache.
 
         Returns logits [num_logits, vocab]. Weights that make a number overflow give NaN or infinite logits. Raises
         ParameterError or ContextLengthError for a batch that does not fit the model or the cache.
         """
+        if not isinstance(cache, NumpyKVCache):
+            raise ParameterError.single("cache", cache, "must be a cache of this model")
         batch.check(self.config, cache.num_blocks)
         rotary = rotary_rows(self._rotary, batch)
         logits, first = np.empty((len(batch.token_ids), self.config.vocab_size), np.float32), 0

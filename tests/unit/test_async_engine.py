@@ -294,7 +294,9 @@ def test_held_text_comes_before_the_error_that_ends_a_request():
         return text, caught.value
 
     async def scenario(engine, end):
-        params = SamplingParams(temperature=0.0, stop="STOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOP", max_tokens=None)
+        params = SamplingParams(
+            temperature=0.0, stop="STOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOOP", max_tokens=None
+        )
         handle = await engine.submit("x", params, stream=True)
         reader = asyncio.create_task(read(handle))
         await until(waits.is_set)
