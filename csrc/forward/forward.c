@@ -116,7 +116,7 @@ int32_t decoding_forward(const decoding_plan *plan, const decoding_forward_batch
     status = dk_check_forward_batch(plan, batch, &pass.num_tokens);
   if (status != DECODING_OK)
     return status;
-  uint64_t host = dk_fpenv_pin();
+  uint64_t host = dk_float_env_pin();
   (void)dk_buffers_layout(plan, pass.num_tokens, batch->num_workers, batch->workspace, &pass.buffers);
   find_positions(&pass);
   dk_embed(&pass);
@@ -126,6 +126,6 @@ int32_t decoding_forward(const decoding_plan *plan, const decoding_forward_batch
     prepare_hidden(&pass, &plan->norm);
     dk_multiply_head(&pass, pass.num_rows);
   }
-  dk_fpenv_restore(host);
+  dk_float_env_restore(host);
   return DECODING_OK;
 }

@@ -57,9 +57,9 @@ typedef struct pinned_task {
 
 static void run_pinned(void *argument, int32_t index, int32_t worker) {
   const pinned_task *pinned = argument;
-  uint64_t host = dk_fpenv_pin();
+  uint64_t host = dk_float_env_pin();
   pinned->task(pinned->argument, index, worker);
-  dk_fpenv_restore(host);
+  dk_float_env_restore(host);
 }
 
 void dk_run_tasks(const dk_pass *pass, int32_t num_tasks, decoding_task task, void *argument) {

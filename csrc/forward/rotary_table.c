@@ -54,7 +54,7 @@ int32_t decoding_rotary_table(const float *frequencies, int32_t num_pairs, float
   if (frequencies == NULL || table == NULL || num_pairs < 1 || first_position < 0 || num_positions < 0 ||
       first_position > INT32_MAX - num_positions)
     return DECODING_BAD_ARGUMENT;
-  uint64_t host = dk_fpenv_pin();
+  uint64_t host = dk_float_env_pin();
   for (int32_t i = 0; i < num_positions; i++) {
     float *row = table + (size_t)i * 2 * (size_t)num_pairs, position = (float)(first_position + i);
     for (int32_t j = 0; j < num_pairs; j++) {
@@ -64,6 +64,6 @@ int32_t decoding_rotary_table(const float *frequencies, int32_t num_pairs, float
       row[num_pairs + j] = sine * attention_factor;
     }
   }
-  dk_fpenv_restore(host);
+  dk_float_env_restore(host);
   return DECODING_OK;
 }
