@@ -186,13 +186,13 @@ static void attend_piece(const attention_piece *piece, int32_t rows) {
   case 2:
     piece_of_tile(piece, 2);
     break;
+#if DK_TILE > 2
   case 3:
     piece_of_tile(piece, 3);
     break;
   case 4:
     piece_of_tile(piece, 4);
     break;
-#if DK_TILE > 4
   case 5:
     piece_of_tile(piece, 5);
     break;

@@ -7,9 +7,15 @@
 
 #include "forward/partial_lanes.h"
 
+#if defined(DK_ISA_PORTABLE) /* lanes are arrays in memory anyway, and compilers take a minute over copies of these */
+#define DK_MATH static __attribute__((noinline))
+#else
+#define DK_MATH DK_INLINE
+#endif
+
 /* e^x, of relative error 1.2e-7. Below the logarithm of the smallest normal number 0; at most e^88.37, so that the
  * result is finite. x = n log(2) + r with |r| <= log(2) / 2, e^r = 1 + r + r^2 p(r). */
-DK_INLINE dk_f f_exp(dk_f x) {
+DK_MATH dk_f f_exp(dk_f x) {
   const dk_f low = f_set(-87.3365f), high = f_set(88.37f), magic = f_set(0x1.8p23f);
   dk_m is_small = f_gt(low, x), is_nan = f_unordered(x, x);
   dk_f d = f_select(f_gt(x, high), high, x);
@@ -26,7 +32,7 @@ DK_INLINE dk_f f_exp(dk_f x) {
 }
 
 /* x + x^3 p(x^2) for small |x|, else 1 - 2 / (e^(2 |x|) + 1) with the sign of x; of relative error 2.5e-7. */
-DK_INLINE dk_f f_tanh(dk_f x) {
+DK_MATH dk_f f_tanh(dk_f x) {
   dk_f size = f_absolute(x), square = f_mul(x, x);
   dk_f p = f_set(-0x1.895582p-8f);
   p = f_fma(p, square, f_set(0x1.56f0c2p-6f));
@@ -40,7 +46,7 @@ DK_INLINE dk_f f_tanh(dk_f x) {
 }
 
 /* tanh(x p(x^2)), p fitted to atanh(erf(x)) / x for the smallest error in erf, 1.4e-7; 1 from 3.9 on. */
-DK_INLINE dk_f f_erf(dk_f x) {
+DK_MATH dk_f f_erf(dk_f x) {
   dk_f square = f_mul(x, x), limit = f_set(3.9f * 3.9f);
   square = f_select(f_gt(square, limit), limit, square);
   dk_f p = f_set(1.5895914e-7f);
