@@ -441,6 +441,7 @@ def test_nothing_is_run_and_nothing_else_is_opened(reports: dict[str, Report]) -
     names = {
         "cpu.max",
         "cpu.cfs_quota_us",
+        "cpu.cfs_period_us",
         CONFIG,
         "generation_config.json",
         WEIGHTS,
