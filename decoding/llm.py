@@ -397,8 +397,8 @@ def _folder(model: str | os.PathLike[str]) -> Path:
 
 
 def _drafter(speculation: Speculation, vocab_size: int, max_num_seqs: int, profile: Profile) -> Drafter | None:
-    if isinstance(speculation, LLM):
-        engine = speculation.engine
+    engine = getattr(speculation, "engine", None)
+    if isinstance(engine, SharedEngine):
         return DraftModel(engine.model, vocab_size, max_num_seqs, engine.exclusive, profile)
     if speculation not in (None, "prompt_lookup"):
         raise ParameterError.single("speculation", speculation, "must be None, 'prompt_lookup' or an LLM")

@@ -165,7 +165,7 @@ def test_a_failed_choice_in_a_stream():
     stream = llm.stream("abc")
     assert len(next(stream).token_ids) == 1
     with pytest.raises(NonFiniteLogitsError):
-        next(stream)
+        list(stream)
     last = list(llm.stream("abc", on_error="status"))[-1]
     assert last.finish_reason == "error"
     assert isinstance(last.error, NonFiniteLogitsError)
