@@ -43,7 +43,7 @@ def sample_row(row: Row) -> Row:
 
 def takes(row: Row, stage: Stage) -> bool:
     """Return True if the row runs the stage: with mirostat, all but the truncations."""
-    return row.params.mirostat_tau is None or not 90 <= stage.number < 99
+    return row.params.mirostat_tau is None or not 80 < stage.number < 99
 
 
 def log_softmax(exponents: Array) -> Array:

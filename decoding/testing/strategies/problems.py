@@ -22,13 +22,19 @@ _SAMPLER_PARAMETERS = (
 @st.composite
 def sampling_params(draw: st.DrawFn, vocab_size: int, *, max_logprobs: int = 8) -> SamplingParams:
     """Valid SamplingParams: up to ten parameters of the pipeline are set, the others are neutral."""
-    strategies = _pipeline_parameters(vocab_size, max_logprobs)
-    names = draw(st.lists(st.sampled_from(tuple(strategies)), unique=True, max_size=10))
+    given = draw(_given_parameters(vocab_size, max_logprobs))
     seed = draw(st.integers(-(2**63), 2**63 - 1))
-    return SamplingParams(seed=seed, max_tokens=None, **{name: draw(strategies[name]) for name in names})
+    return SamplingParams(seed=seed, max_tokens=None, **dict(given))
 
 
 @cache
+def _given_parameters(vocab_size: int, max_logprobs: int) -> Strategy:
+    """Up to ten pairs of a name and a value. Each pair is drawn in one piece, so that shrinking can delete it."""
+    strategies = _pipeline_parameters(vocab_size, max_logprobs)
+    pairs = [st.tuples(st.just(name), values) for name, values in strategies.items()]
+    return st.lists(st.one_of(pairs), unique_by=lambda pair: pair[0], max_size=10)
+
+
 def _pipeline_parameters(vocab_size: int, max_logprobs: int) -> dict[str, Strategy]:
     """Return, for each parameter that the sampler looks at, a strategy of its valid values."""
     strategies = {name: valid_values(PARAMETERS[name], vocab_size) for name in _SAMPLER_PARAMETERS}
