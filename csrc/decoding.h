@@ -41,6 +41,16 @@ extern "C" {
 #define DECODING_FLOAT16 1
 #define DECODING_BFLOAT16 2
 
+/* Quantised types of weights: blocks as in GGUF files, of 32 weights or (K) of 256. */
+#define DECODING_Q8_0 3
+#define DECODING_Q4_0 4
+#define DECODING_Q4_1 5
+#define DECODING_Q5_0 6
+#define DECODING_Q5_1 7
+#define DECODING_Q4_K 8
+#define DECODING_Q5_K 9
+#define DECODING_Q6_K 10
+
 /* Status of a call or of a row. */
 #define DECODING_OK 0
 #define DECODING_ROW_FAILED 1      /* the call as a whole: at least one row has a status of its own */

@@ -1,0 +1,89 @@
+/* Quantised weights: formats, packed panels, quantised inputs, and the functions that each instruction set fills in.
+ *
+ * Weights come as blocks of GGUF files and are packed into panels of 16 outputs. A panel is a run of groups of 32
+ * inputs; with the k-quants, each eight groups are preceded by the float16 scales of their 256 inputs. In a group,
+ * scales come first, then the weights in vectors of 64 bytes, [16 outputs][4 inputs]:
+ *
+ *   scales of 256 inputs   d[16], or d[16] dmin[16]: float16       (Q6_K; Q4_K, Q5_K)
+ *   scales of a group      d[16], or d[16] m[16]: float16          (Q8_0, Q4_0, Q5_0; Q4_1, Q5_1)
+ *                          scale[16] minimum[16]: uint8            (Q4_K, Q5_K)
+ *                          scale[16] of each half: int8            (Q6_K)
+ *   8 bits                 8 vectors, inputs 4s .. 4s + 3 in vector s
+ *   4 bits                 4 vectors, inputs 4s .. 4s + 3 in the low nibbles of vector s, 16 more in the high ones
+ *   5 bits                 4 such vectors, and one whose bit s is the fifth bit of inputs 4s .. 4s + 3
+ *   6 bits                 each half of 16 inputs: 2 vectors of nibbles (inputs 4s, and 8 more), and one whose bits 2s
+ * and 2s + 1 are the upper bits of inputs 4s .. 4s + 3
+ *
+ * A group starts at a multiple of 32 bytes of its panel. */
+#ifndef DK_QUANTISED_H
+#define DK_QUANTISED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "decoding.h"
+
+#define DK_GROUP 32       /* inputs that share a scale */
+#define DK_SUPERGROUP 256 /* inputs per block of the k-quants */
+#define DK_PANEL 16       /* outputs per panel */
+
+typedef struct dk_format {
+  int32_t block_size; /* weights per block of the file */
+  int32_t block_bytes;
+  int32_t super_bytes; /* of a panel: scales per 256 inputs, 0 for none */
+  int32_t group_bytes; /* of a panel: one group */
+} dk_format;
+
+/* By type. */
+static const dk_format DK_FORMATS[] = {
+    [DECODING_Q8_0] = {.block_size = 32, .block_bytes = 34, .super_bytes = 0, .group_bytes = 32 + 512},
+    [DECODING_Q4_0] = {.block_size = 32, .block_bytes = 18, .super_bytes = 0, .group_bytes = 32 + 256},
+    [DECODING_Q4_1] = {.block_size = 32, .block_bytes = 20, .super_bytes = 0, .group_bytes = 64 + 256},
+    [DECODING_Q5_0] = {.block_size = 32, .block_bytes = 22, .super_bytes = 0, .group_bytes = 32 + 320},
+    [DECODING_Q5_1] = {.block_size = 32, .block_bytes = 24, .super_bytes = 0, .group_bytes = 64 + 320},
+    [DECODING_Q4_K] = {.block_size = 256, .block_bytes = 144, .super_bytes = 64, .group_bytes = 32 + 256},
+    [DECODING_Q5_K] = {.block_size = 256, .block_bytes = 176, .super_bytes = 64, .group_bytes = 32 + 320},
+    [DECODING_Q6_K] = {.block_size = 256, .block_bytes = 210, .super_bytes = 32, .group_bytes = 32 + 384},
+};
+
+/* Return the format, or null if the type is not a quantised one. */
+const dk_format *dk_format_of(int32_t type);
+
+/* Return the bytes of a panel; num_inputs is a multiple of the format's block_size. */
+size_t dk_quantised_panel_bytes(const dk_format *format, int32_t num_inputs);
+
+/* Write one row of blocks to output `lane` of a panel. Other lanes keep their bytes. */
+void dk_quantised_pack_row(int32_t type, const uint8_t *blocks, int32_t num_inputs, uint8_t *panel, int32_t lane);
+
+/* 32 inputs of a row, x = scale * q. */
+typedef struct dk_input_group {
+  int8_t q[DK_GROUP]; /* -127 .. 127 */
+  float scale;
+  float sum;       /* scale * (sums[0] + sums[1]), rounded once */
+  int32_t sums[2]; /* of q, per half */
+} dk_input_group;
+
+/* Work on rows of inputs and one panel. */
+typedef struct dk_quantised_kernel {
+  const char *name;
+
+  /* Quantise num_inputs values, a multiple of 32. A group with an infinity or a NaN has the scale NaN and q = 0. */
+  void (*quantise)(const float *inputs, int32_t num_inputs, dk_input_group *groups);
+
+  /* out[row * out_stride + lane] = inputs of the row times the panel's 16 outputs, plus bias[lane] unless null. */
+  void (*multiply)(int32_t type, const uint8_t *panel, int32_t num_groups, const dk_input_group *inputs,
+                   int32_t num_rows, const float *bias, float *out, size_t out_stride);
+} dk_quantised_kernel;
+
+extern const dk_quantised_kernel dk_quantised_portable;
+#if defined(DK_HAVE_X86)
+extern const dk_quantised_kernel dk_quantised_avx2;
+extern const dk_quantised_kernel dk_quantised_avx512;
+extern const dk_quantised_kernel dk_quantised_avx512_vnni;
+#endif
+#if defined(DK_HAVE_NEON)
+extern const dk_quantised_kernel dk_quantised_neon;
+#endif
+
+#endif

@@ -1,0 +1,307 @@
+/* Quantised matrix multiplication, once, in terms of lanes.h. Each quantised_<set>.c sets the instruction set and the
+ * name of its table, and includes this file.
+ *
+ * An output is acc = 0; for each group of inputs, in order:
+ *
+ *     dot = sum of (weight - offset) * q         an exact integer
+ *     acc = fma(dot, scale * input scale, acc)
+ *     acc = fma(minimum, scale * sum of q, acc)  for types with a minimum
+ *
+ * so neither the set nor the tile of rows changes a bit. Integer sums have no order: each set does them as it likes. */
+#include <math.h>
+
+#include "forward/quantised.h"
+#include "simd/lanes.h"
+
+/* Rows whose sums stay in registers. */
+#if defined(DK_ISA_AVX512)
+#define DK_TILE_ROWS 8
+#elif defined(DK_ISA_PORTABLE)
+#define DK_TILE_ROWS 1
+#else
+#define DK_TILE_ROWS 4
+#endif
+#define DK_PREFETCH 2048 /* bytes ahead: a panel is read once per tile, front to back */
+
+/* ---- inputs ---- */
+
+/* Adding it rounds to an integer, half to even, which is then in the low bits. */
+#define ROUNDING 12582912.0f /* 1.5 * 2^23 */
+/* A group without a larger magnitude counts as zero: the inverse of its scale might overflow. */
+#define SMALLEST 0x1p-100f
+
+static void quantise_group(const float *inputs, dk_input_group *group) {
+  const dk_u magnitude = u_set(0x7FFFFFFFu);
+  dk_f x[2] = {f_load(inputs), f_load(inputs + 16)};
+  /* As integers, infinity and NaN are above all numbers. */
+  uint32_t top = u_fold_max(u_max(u_and(f_bits(x[0]), magnitude), u_and(f_bits(x[1]), magnitude)));
+  float largest;
+  memcpy(&largest, &top, sizeof largest);
+  if (!(largest >= SMALLEST) || largest == INFINITY) {
+    memset(group, 0, sizeof *group);
+    if (!(largest < INFINITY))
+      group->scale = group->sum = NAN;
+    return;
+  }
+  dk_f inverse = f_set(127.0f / largest);
+  for (int half = 0; half < 2; half++) {
+    dk_u bits = f_bits(f_add(f_mul(x[half], inverse), f_set(ROUNDING)));
+    u_store_low_bytes(group->q + 16 * half, bits);
+    group->sums[half] = (int32_t)u_fold_sum(u_sub(bits, f_bits(f_set(ROUNDING))));
+  }
+  group->scale = largest / 127.0f;
+  group->sum = group->scale * (float)(group->sums[0] + group->sums[1]);
+}
+
+static void quantise(const float *inputs, int32_t num_inputs, dk_input_group *groups) {
+  for (int32_t g = 0; g < num_inputs / DK_GROUP; g++)
+    quantise_group(inputs + DK_GROUP * g, groups + g);
+}
+
+/* ---- integer sums: vectors of weights times some rows, dots[row] = 16 int32 ---- */
+
+/* The same group of some rows. */
+typedef struct tile {
+  const dk_input_group *first;
+  size_t stride; /* groups from row to row */
+  int count;     /* constant in each copy of a loop */
+} tile;
+
+DK_INLINE const dk_input_group *group_of(tile x, int row) { return x.first + (size_t)row * x.stride; }
+
+DK_INLINE dk_q load_vector(const uint8_t *p, int count) {
+  if (count == 1)
+    __builtin_prefetch(p + DK_PREFETCH);
+  return q_load(p);
+}
+
+DK_INLINE void add_step(dk_n *sums, dk_q weights, tile x, int step) {
+  for (int r = 0; r < x.count; r++)
+    sums[r] = n_step(sums[r], weights, a_load(group_of(x, r)->q + 4 * step));
+}
+
+DK_INLINE void clear_sums(dk_n *sums) {
+  for (int r = 0; r < DK_TILE_ROWS; r++)
+    sums[r] = n_zero();
+}
+
+DK_INLINE void clear_dots(dk_u *dots) {
+  for (int r = 0; r < DK_TILE_ROWS; r++)
+    dots[r] = u_set(0);
+}
+
+/* The sums of each row so far move to dots. */
+DK_INLINE void widen_sums(dk_n *sums, tile x, dk_u *dots) {
+  for (int r = 0; r < x.count; r++) {
+    dots[r] = u_add(dots[r], n_wide(sums[r]));
+    sums[r] = n_zero();
+  }
+}
+
+DK_INLINE void dots_8(const uint8_t *vectors, tile x, dk_u *dots) {
+  for (int s = 0; s < 8; s++) {
+    dk_s weights = s_weights(load_vector(vectors + 64 * s, x.count));
+    for (int r = 0; r < x.count; r++)
+      dots[r] = s_step(dots[r], weights, a_load(group_of(x, r)->q + 4 * s));
+  }
+}
+
+DK_INLINE void dots_4(const uint8_t *vectors, tile x, dk_u *dots) {
+  dk_n sums[DK_TILE_ROWS];
+  clear_sums(sums);
+  for (int s = 0; s < 4; s++) {
+    dk_q pairs = load_vector(vectors + 64 * s, x.count);
+    add_step(sums, q_low(pairs), x, s);
+    add_step(sums, q_high(pairs), x, s + 4);
+  }
+  widen_sums(sums, x, dots);
+}
+
+/* The low nibbles are inputs 0 .. 15, the high ones inputs 16 .. 31: four steps each, which is what the sums hold. */
+DK_INLINE void dots_5(const uint8_t *vectors, tile x, dk_u *dots) {
+  dk_q fifth = load_vector(vectors + 256, x.count);
+  dk_n sums[DK_TILE_ROWS];
+  clear_sums(sums);
+  for (int half = 0; half < 2; half++) {
+    for (int s = 4 * half; s < 4 * half + 4; s++) {
+      dk_q pairs = load_vector(vectors + 64 * (s - 4 * half), x.count);
+      add_step(sums, q_merge(half ? q_high(pairs) : q_low(pairs), fifth, 4 - s, 16), x, s);
+    }
+    widen_sums(sums, x, dots);
+  }
+}
+
+/* 16 inputs. */
+DK_INLINE void dots_6(const uint8_t *vectors, tile x, int first_step, dk_u *dots) {
+  dk_q upper = load_vector(vectors + 128, x.count);
+  dk_n sums[DK_TILE_ROWS];
+  clear_sums(sums);
+  for (int half = 0; half < 2; half++) {
+    for (int s = 2 * half; s < 2 * half + 2; s++) {
+      dk_q pairs = load_vector(vectors + 64 * (s - 2 * half), x.count);
+      add_step(sums, q_merge(half ? q_high(pairs) : q_low(pairs), upper, 4 - 2 * s, 48), x, first_step + s);
+    }
+    widen_sums(sums, x, dots);
+  }
+}
+
+/* ---- one group ---- */
+
+DK_INLINE int32_t offset_of(int32_t type) {
+  switch (type) {
+  case DECODING_Q8_0:
+    return DK_SIGNED_OFFSET;
+  case DECODING_Q4_0:
+    return 8;
+  case DECODING_Q5_0:
+    return 16;
+  case DECODING_Q6_K:
+    return 32;
+  default:
+    return 0;
+  }
+}
+
+DK_INLINE bool has_minimum(int32_t type) {
+  return type == DECODING_Q4_1 || type == DECODING_Q5_1 || type == DECODING_Q4_K || type == DECODING_Q5_K;
+}
+
+DK_INLINE bool is_k_quant(int32_t type) {
+  return type == DECODING_Q4_K || type == DECODING_Q5_K || type == DECODING_Q6_K;
+}
+
+DK_INLINE dk_f add_dot(dk_f acc, dk_u dot, int32_t offset_sum, dk_f scale, float input_scale) {
+  dk_f centred = u_to_float(u_sub(dot, u_set((uint32_t)offset_sum)));
+  return f_fma(centred, f_mul(scale, f_set(input_scale)), acc);
+}
+
+/* Scales of 256 inputs. */
+typedef struct super_scales {
+  dk_f d, dmin;
+} super_scales;
+
+/* Q6_K: a scale for each half of the group. */
+DK_INLINE void add_group_6(const uint8_t *group, super_scales super, tile x, dk_f *acc) {
+  for (int half = 0; half < 2; half++) {
+    dk_u dots[DK_TILE_ROWS];
+    clear_dots(dots);
+    dots_6(group + 32 + 192 * half, x, 4 * half, dots);
+    dk_f scale = f_mul(super.d, f_load_s8(group + 16 * half));
+    for (int r = 0; r < x.count; r++) {
+      const dk_input_group *input = group_of(x, r);
+      acc[r] = add_dot(acc[r], dots[r], offset_of(DECODING_Q6_K) * input->sums[half], scale, input->scale);
+    }
+  }
+}
+
+DK_INLINE void add_group(int32_t type, const uint8_t *group, super_scales super, tile x, dk_f *acc) {
+  dk_u dots[DK_TILE_ROWS];
+  dk_f scale, minimum = f_set(0.0f);
+  if (is_k_quant(type)) { /* the products are exact: 11 by 6 bits */
+    scale = f_mul(super.d, f_load_u8(group));
+    minimum = f_mul(super.dmin, f_load_u8(group + 16));
+  } else {
+    scale = f_load_f16(group);
+    if (has_minimum(type))
+      minimum = f_load_f16(group + 32);
+  }
+  clear_dots(dots);
+  const uint8_t *vectors = group + (has_minimum(type) && !is_k_quant(type) ? 64 : 32);
+  if (type == DECODING_Q8_0)
+    dots_8(vectors, x, dots);
+  else if (type == DECODING_Q5_0 || type == DECODING_Q5_1 || type == DECODING_Q5_K)
+    dots_5(vectors, x, dots);
+  else
+    dots_4(vectors, x, dots);
+  for (int r = 0; r < x.count; r++) {
+    const dk_input_group *input = group_of(x, r);
+    int32_t offset_sum = offset_of(type) * (input->sums[0] + input->sums[1]);
+    acc[r] = add_dot(acc[r], dots[r], offset_sum, scale, input->scale);
+    if (has_minimum(type)) /* that of the k-quants is subtracted */
+      acc[r] = f_fma(minimum, f_set(is_k_quant(type) ? -input->sum : input->sum), acc[r]);
+  }
+}
+
+/* ---- a panel ---- */
+
+DK_INLINE void multiply_tile(int32_t type, const uint8_t *panel, int32_t num_groups, tile x, dk_f *acc) {
+  super_scales super = {f_set(0.0f), f_set(0.0f)};
+  const dk_format format = DK_FORMATS[type];
+  for (int r = 0; r < x.count; r++)
+    acc[r] = f_set(0.0f);
+  for (int32_t g = 0; g < num_groups; g++, x.first++, panel += format.group_bytes) {
+    if (is_k_quant(type) && g % (DK_SUPERGROUP / DK_GROUP) == 0) {
+      super.d = f_load_f16(panel);
+      if (has_minimum(type))
+        super.dmin = f_load_f16(panel + 32);
+      panel += format.super_bytes;
+    }
+    if (type == DECODING_Q6_K)
+      add_group_6(panel, super, x, acc);
+    else
+      add_group(type, panel, super, x, acc);
+  }
+}
+
+typedef struct result {
+  const float *bias;
+  float *out;
+  size_t stride;
+} result;
+
+/* `count` is constant in each copy. */
+DK_INLINE void multiply_rows(int32_t type, int count, const uint8_t *panel, int32_t num_groups,
+                             const dk_input_group *first, result to, int32_t row) {
+  dk_f acc[DK_TILE_ROWS];
+  tile x = {first + (size_t)row * (size_t)num_groups, (size_t)num_groups, count};
+  multiply_tile(type, panel, num_groups, x, acc);
+  for (int r = 0; r < count; r++) {
+    dk_f total = to.bias != NULL ? f_add(acc[r], f_load(to.bias)) : acc[r];
+    f_store(to.out + (size_t)(row + r) * to.stride, total);
+  }
+}
+
+DK_INLINE void multiply_type(int32_t type, const uint8_t *panel, int32_t num_groups, const dk_input_group *first,
+                             int32_t num_rows, result to) {
+  int32_t row = 0;
+  for (; row + DK_TILE_ROWS <= num_rows; row += DK_TILE_ROWS)
+    multiply_rows(type, DK_TILE_ROWS, panel, num_groups, first, to, row);
+#if DK_TILE_ROWS > 4
+  if (row + 4 <= num_rows) {
+    multiply_rows(type, 4, panel, num_groups, first, to, row);
+    row += 4;
+  }
+#endif
+#if DK_TILE_ROWS > 2
+  if (row + 2 <= num_rows) {
+    multiply_rows(type, 2, panel, num_groups, first, to, row);
+    row += 2;
+  }
+#endif
+#if DK_TILE_ROWS > 1
+  if (row < num_rows)
+    multiply_rows(type, 1, panel, num_groups, first, to, row);
+#endif
+}
+
+#define DK_OF_TYPE(type)                                                                                               \
+  case type:                                                                                                           \
+    multiply_type(type, panel, num_groups, inputs, num_rows, to);                                                      \
+    break
+
+static void multiply(int32_t type, const uint8_t *panel, int32_t num_groups, const dk_input_group *inputs,
+                     int32_t num_rows, const float *bias, float *out, size_t out_stride) {
+  result to = {bias, out, out_stride};
+  switch (type) {
+    DK_OF_TYPE(DECODING_Q8_0);
+    DK_OF_TYPE(DECODING_Q4_0);
+    DK_OF_TYPE(DECODING_Q4_1);
+    DK_OF_TYPE(DECODING_Q5_0);
+    DK_OF_TYPE(DECODING_Q5_1);
+    DK_OF_TYPE(DECODING_Q4_K);
+    DK_OF_TYPE(DECODING_Q5_K);
+    DK_OF_TYPE(DECODING_Q6_K);
+  }
+}
+
+const dk_quantised_kernel DK_TABLE = {.name = DK_NAME, .quantise = quantise, .multiply = multiply};
