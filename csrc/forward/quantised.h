@@ -60,8 +60,9 @@ void dk_quantised_pack_row(int32_t type, const uint8_t *blocks, int32_t num_inpu
 typedef struct dk_input_group {
   int8_t q[DK_GROUP]; /* -127 .. 127 */
   float scale;
-  float sum;       /* scale * (sums[0] + sums[1]), rounded once */
-  int32_t sums[2]; /* of q, per half */
+  float sum;           /* scale * q_sum, rounded once */
+  int32_t q_sum;       /* of all q */
+  int32_t q_sum_upper; /* of the last 16 */
 } dk_input_group;
 
 /* Work on rows of inputs and one panel. */

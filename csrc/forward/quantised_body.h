@@ -21,6 +21,11 @@
 #else
 #define DK_TILE_ROWS 4
 #endif
+#if defined(DK_ISA_PORTABLE)
+#define DK_UNROLL
+#else
+#define DK_UNROLL _Pragma("GCC unroll 16")
+#endif
 #define DK_PREFETCH 2048 /* bytes ahead: a panel is read once per tile, front to back */
 
 /* ---- inputs ---- */
@@ -44,13 +49,17 @@ static void quantise_group(const float *inputs, dk_input_group *group) {
     return;
   }
   dk_f inverse = f_set(127.0f / largest);
+  int32_t sums[2];
+  DK_UNROLL
   for (int half = 0; half < 2; half++) {
     dk_u bits = f_bits(f_add(f_mul(x[half], inverse), f_set(ROUNDING)));
     u_store_low_bytes(group->q + 16 * half, bits);
-    group->sums[half] = (int32_t)u_fold_sum(u_sub(bits, f_bits(f_set(ROUNDING))));
+    sums[half] = (int32_t)u_fold_sum(u_sub(bits, f_bits(f_set(ROUNDING))));
   }
+  group->q_sum = sums[0] + sums[1];
+  group->q_sum_upper = sums[1];
   group->scale = largest / 127.0f;
-  group->sum = group->scale * (float)(group->sums[0] + group->sums[1]);
+  group->sum = group->scale * (float)group->q_sum;
 }
 
 static void quantise(const float *inputs, int32_t num_inputs, dk_input_group *groups) {
@@ -76,22 +85,26 @@ DK_INLINE dk_q load_vector(const uint8_t *p, int count) {
 }
 
 DK_INLINE void add_step(dk_n *sums, dk_q weights, tile x, int step) {
+  DK_UNROLL
   for (int r = 0; r < x.count; r++)
     sums[r] = n_step(sums[r], weights, a_load(group_of(x, r)->q + 4 * step));
 }
 
 DK_INLINE void clear_sums(dk_n *sums) {
+  DK_UNROLL
   for (int r = 0; r < DK_TILE_ROWS; r++)
     sums[r] = n_zero();
 }
 
 DK_INLINE void clear_dots(dk_u *dots) {
+  DK_UNROLL
   for (int r = 0; r < DK_TILE_ROWS; r++)
     dots[r] = u_set(0);
 }
 
 /* The sums of each row so far move to dots. */
 DK_INLINE void widen_sums(dk_n *sums, tile x, dk_u *dots) {
+  DK_UNROLL
   for (int r = 0; r < x.count; r++) {
     dots[r] = u_add(dots[r], n_wide(sums[r]));
     sums[r] = n_zero();
@@ -99,8 +112,10 @@ DK_INLINE void widen_sums(dk_n *sums, tile x, dk_u *dots) {
 }
 
 DK_INLINE void dots_8(const uint8_t *vectors, tile x, dk_u *dots) {
+  DK_UNROLL
   for (int s = 0; s < 8; s++) {
     dk_s weights = s_weights(load_vector(vectors + 64 * s, x.count));
+    DK_UNROLL
     for (int r = 0; r < x.count; r++)
       dots[r] = s_step(dots[r], weights, a_load(group_of(x, r)->q + 4 * s));
   }
@@ -109,6 +124,7 @@ DK_INLINE void dots_8(const uint8_t *vectors, tile x, dk_u *dots) {
 DK_INLINE void dots_4(const uint8_t *vectors, tile x, dk_u *dots) {
   dk_n sums[DK_TILE_ROWS];
   clear_sums(sums);
+  DK_UNROLL
   for (int s = 0; s < 4; s++) {
     dk_q pairs = load_vector(vectors + 64 * s, x.count);
     add_step(sums, q_low(pairs), x, s);
@@ -122,7 +138,9 @@ DK_INLINE void dots_5(const uint8_t *vectors, tile x, dk_u *dots) {
   dk_q fifth = load_vector(vectors + 256, x.count);
   dk_n sums[DK_TILE_ROWS];
   clear_sums(sums);
+  DK_UNROLL
   for (int half = 0; half < 2; half++) {
+    DK_UNROLL
     for (int s = 4 * half; s < 4 * half + 4; s++) {
       dk_q pairs = load_vector(vectors + 64 * (s - 4 * half), x.count);
       add_step(sums, q_merge(half ? q_high(pairs) : q_low(pairs), fifth, 4 - s, 16), x, s);
@@ -136,7 +154,9 @@ DK_INLINE void dots_6(const uint8_t *vectors, tile x, int first_step, dk_u *dots
   dk_q upper = load_vector(vectors + 128, x.count);
   dk_n sums[DK_TILE_ROWS];
   clear_sums(sums);
+  DK_UNROLL
   for (int half = 0; half < 2; half++) {
+    DK_UNROLL
     for (int s = 2 * half; s < 2 * half + 2; s++) {
       dk_q pairs = load_vector(vectors + 64 * (s - 2 * half), x.count);
       add_step(sums, q_merge(half ? q_high(pairs) : q_low(pairs), upper, 4 - 2 * s, 48), x, first_step + s);
@@ -147,18 +167,17 @@ DK_INLINE void dots_6(const uint8_t *vectors, tile x, int first_step, dk_u *dots
 
 /* ---- one group ---- */
 
-DK_INLINE int32_t offset_of(int32_t type) {
+/* Stored weights are 2^n too large, or (0) as they are. */
+DK_INLINE int log2_offset(int32_t type) {
   switch (type) {
-  case DECODING_Q8_0:
-    return DK_SIGNED_OFFSET;
   case DECODING_Q4_0:
-    return 8;
+    return 3;
   case DECODING_Q5_0:
-    return 16;
+    return 4;
   case DECODING_Q6_K:
-    return 32;
-  default:
-    return 0;
+    return 5;
+  default: /* see s_step */
+    return type == DECODING_Q8_0 && DK_SIGNED_OFFSET ? 7 : 0;
   }
 }
 
@@ -170,26 +189,33 @@ DK_INLINE bool is_k_quant(int32_t type) {
   return type == DECODING_Q4_K || type == DECODING_Q5_K || type == DECODING_Q6_K;
 }
 
-DK_INLINE dk_f add_dot(dk_f acc, dk_u dot, int32_t offset_sum, dk_f scale, float input_scale) {
-  dk_f centred = u_to_float(u_sub(dot, u_set((uint32_t)offset_sum)));
-  return f_fma(centred, f_mul(scale, f_set(input_scale)), acc);
+/* q_sum: of the inputs that the dot is made of. */
+DK_INLINE dk_f add_dot(int32_t type, dk_f acc, dk_u dot, dk_u q_sum, dk_f scale, float input_scale) {
+  if (log2_offset(type) != 0)
+    dot = u_sub(dot, u_shift_left(q_sum, log2_offset(type)));
+  return f_fma(u_to_float(dot), f_mul(scale, f_set(input_scale)), acc);
 }
 
 /* Scales of 256 inputs. */
 typedef struct super_scales {
-  dk_f d, dmin;
+  dk_f d, minus_dmin;
 } super_scales;
 
 /* Q6_K: a scale for each half of the group. */
 DK_INLINE void add_group_6(const uint8_t *group, super_scales super, tile x, dk_f *acc) {
+  DK_UNROLL
   for (int half = 0; half < 2; half++) {
     dk_u dots[DK_TILE_ROWS];
     clear_dots(dots);
     dots_6(group + 32 + 192 * half, x, 4 * half, dots);
     dk_f scale = f_mul(super.d, f_load_s8(group + 16 * half));
+    DK_UNROLL
     for (int r = 0; r < x.count; r++) {
       const dk_input_group *input = group_of(x, r);
-      acc[r] = add_dot(acc[r], dots[r], offset_of(DECODING_Q6_K) * input->sums[half], scale, input->scale);
+      dk_u q_sum = u_set((uint32_t)input->q_sum_upper);
+      if (half == 0)
+        q_sum = u_sub(u_set((uint32_t)input->q_sum), q_sum);
+      acc[r] = add_dot(DECODING_Q6_K, acc[r], dots[r], q_sum, scale, input->scale);
     }
   }
 }
@@ -199,7 +225,7 @@ DK_INLINE void add_group(int32_t type, const uint8_t *group, super_scales super,
   dk_f scale, minimum = f_set(0.0f);
   if (is_k_quant(type)) { /* the products are exact: 11 by 6 bits */
     scale = f_mul(super.d, f_load_u8(group));
-    minimum = f_mul(super.dmin, f_load_u8(group + 16));
+    minimum = f_mul(super.minus_dmin, f_load_u8(group + 16));
   } else {
     scale = f_load_f16(group);
     if (has_minimum(type))
@@ -213,12 +239,12 @@ DK_INLINE void add_group(int32_t type, const uint8_t *group, super_scales super,
     dots_5(vectors, x, dots);
   else
     dots_4(vectors, x, dots);
+  DK_UNROLL
   for (int r = 0; r < x.count; r++) {
     const dk_input_group *input = group_of(x, r);
-    int32_t offset_sum = offset_of(type) * (input->sums[0] + input->sums[1]);
-    acc[r] = add_dot(acc[r], dots[r], offset_sum, scale, input->scale);
-    if (has_minimum(type)) /* that of the k-quants is subtracted */
-      acc[r] = f_fma(minimum, f_set(is_k_quant(type) ? -input->sum : input->sum), acc[r]);
+    acc[r] = add_dot(type, acc[r], dots[r], u_set((uint32_t)input->q_sum), scale, input->scale);
+    if (has_minimum(type))
+      acc[r] = f_fma(minimum, f_set(input->sum), acc[r]);
   }
 }
 
@@ -227,13 +253,14 @@ DK_INLINE void add_group(int32_t type, const uint8_t *group, super_scales super,
 DK_INLINE void multiply_tile(int32_t type, const uint8_t *panel, int32_t num_groups, tile x, dk_f *acc) {
   super_scales super = {f_set(0.0f), f_set(0.0f)};
   const dk_format format = DK_FORMATS[type];
+  DK_UNROLL
   for (int r = 0; r < x.count; r++)
     acc[r] = f_set(0.0f);
   for (int32_t g = 0; g < num_groups; g++, x.first++, panel += format.group_bytes) {
     if (is_k_quant(type) && g % (DK_SUPERGROUP / DK_GROUP) == 0) {
       super.d = f_load_f16(panel);
       if (has_minimum(type))
-        super.dmin = f_load_f16(panel + 32);
+        super.minus_dmin = f_mul(f_set(-1.0f), f_load_f16(panel + 32));
       panel += format.super_bytes;
     }
     if (type == DECODING_Q6_K)
@@ -255,6 +282,7 @@ DK_INLINE void multiply_rows(int32_t type, int count, const uint8_t *panel, int3
   dk_f acc[DK_TILE_ROWS];
   tile x = {first + (size_t)row * (size_t)num_groups, (size_t)num_groups, count};
   multiply_tile(type, panel, num_groups, x, acc);
+  DK_UNROLL
   for (int r = 0; r < count; r++) {
     dk_f total = to.bias != NULL ? f_add(acc[r], f_load(to.bias)) : acc[r];
     f_store(to.out + (size_t)(row + r) * to.stride, total);

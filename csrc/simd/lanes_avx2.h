@@ -176,9 +176,15 @@ DK_INLINE dk_a a_load(const void *p) {
   memcpy(&four, p, sizeof four);
   return _mm256_set1_epi32(four);
 }
+DK_INLINE dk_u u_shift_left(dk_u a, int n) { DK_HALVES(dk_u, _mm256_slli_epi32(a.half[h], n)); }
 DK_INLINE dk_n n_zero(void) { return u_set(0); }
+/* Compilers turn a chain of integer additions into a tree, which has more terms at once than there are registers. */
+DK_INLINE __m256i chain(__m256i a) {
+  __asm__("" : "+x"(a));
+  return a;
+}
 DK_INLINE dk_n n_step(dk_n n, dk_q w, dk_a a) {
-  DK_HALVES(dk_n, _mm256_add_epi16(n.half[h], _mm256_maddubs_epi16(w.half[h], a)));
+  DK_HALVES(dk_n, chain(_mm256_add_epi16(n.half[h], _mm256_maddubs_epi16(w.half[h], a))));
 }
 DK_INLINE dk_u n_wide(dk_n n) { DK_HALVES(dk_u, _mm256_madd_epi16(n.half[h], _mm256_set1_epi16(1))); }
 #define DK_SIGNED_OFFSET 0
@@ -192,7 +198,7 @@ DK_INLINE dk_u s_step(dk_u total, dk_s w, dk_a a) {
   dk_n products;
   for (int h = 0; h < 2; h++)
     products.half[h] = _mm256_maddubs_epi16(w.magnitude.half[h], _mm256_sign_epi8(a, w.weights.half[h]));
-  return u_add(total, n_wide(products));
+  DK_HALVES(dk_u, chain(_mm256_add_epi32(total.half[h], n_wide(products).half[h])));
 }
 DK_INLINE dk_f u_to_float(dk_u a) { DK_HALVES(dk_f, _mm256_cvtepi32_ps(a.half[h])); }
 DK_INLINE dk_f f_load_u8(const void *p) {

@@ -129,6 +129,7 @@ DK_INLINE dk_a a_load(const void *p) {
   memcpy(&four, p, sizeof four);
   return _mm512_set1_epi32(four);
 }
+DK_INLINE dk_u u_shift_left(dk_u a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 DK_INLINE dk_n n_zero(void) { return _mm512_setzero_si512(); }
 #if defined(DK_VNNI)
 typedef __m512i dk_s;
@@ -142,13 +143,18 @@ typedef struct dk_s {
   __m512i magnitude;
   __mmask64 negative;
 } dk_s;
-DK_INLINE dk_n n_step(dk_n n, dk_q w, dk_a a) { return _mm512_add_epi16(n, _mm512_maddubs_epi16(w, a)); }
+/* Compilers turn a chain of integer additions into a tree, which has more terms at once than there are registers. */
+DK_INLINE __m512i chain(__m512i a) {
+  __asm__("" : "+v"(a));
+  return a;
+}
+DK_INLINE dk_n n_step(dk_n n, dk_q w, dk_a a) { return chain(_mm512_add_epi16(n, _mm512_maddubs_epi16(w, a))); }
 DK_INLINE dk_u n_wide(dk_n n) { return _mm512_madd_epi16(n, _mm512_set1_epi16(1)); }
 #define DK_SIGNED_OFFSET 0
 DK_INLINE dk_s s_weights(dk_q w) { return (dk_s){_mm512_abs_epi8(w), _mm512_movepi8_mask(w)}; }
 DK_INLINE dk_u s_step(dk_u total, dk_s w, dk_a a) {
   __m512i with_sign = _mm512_mask_sub_epi8(a, w.negative, _mm512_setzero_si512(), a);
-  return _mm512_add_epi32(total, n_wide(_mm512_maddubs_epi16(w.magnitude, with_sign)));
+  return chain(_mm512_add_epi32(total, n_wide(_mm512_maddubs_epi16(w.magnitude, with_sign))));
 }
 #endif
 DK_INLINE dk_f u_to_float(dk_u a) { return _mm512_cvtepi32_ps(a); }

@@ -174,6 +174,7 @@ DK_INLINE dk_a a_load(const void *p) {
   memcpy(&four, p, sizeof four);
   return vreinterpretq_s8_s32(vdupq_n_s32(four));
 }
+DK_INLINE dk_u u_shift_left(dk_u a, int n) { DK_QUARTERS(dk_u, vshlq_u32(a.quarter[q], vdupq_n_s32(n))); }
 #define DK_SIGNED_OFFSET 0
 DK_INLINE dk_s s_weights(dk_q w) { return w; }
 #if defined(__ARM_FEATURE_DOTPROD)

@@ -180,6 +180,7 @@ DK_INLINE dk_a a_load(const void *p) {
   memcpy(result.byte, p, sizeof result.byte);
   return result;
 }
+DK_INLINE dk_u u_shift_left(dk_u a, int n) { DK_EACH(dk_u, a.lane[i] << n); }
 DK_INLINE dk_n n_zero(void) { return u_set(0); }
 DK_INLINE dk_n n_step(dk_n n, dk_q w, dk_a a) {
   DK_EACH(dk_n, n.lane[i] + (uint32_t)(w.byte[4 * i] * a.byte[0] + w.byte[4 * i + 1] * a.byte[1] +
