@@ -47,14 +47,22 @@ static const dk_format DK_FORMATS[] = {
     [DECODING_Q6_K] = {.block_size = 256, .block_bytes = 210, .super_bytes = 32, .group_bytes = 32 + 384},
 };
 
-/* Return the format, or null if the type is not a quantised one. */
+/* The format, or null if the type is not a quantised one. */
 const dk_format *dk_format_of(int32_t type);
 
-/* Return the bytes of a panel; num_inputs is a multiple of the format's block_size. */
-size_t dk_quantised_panel_bytes(const dk_format *format, int32_t num_inputs);
+/* Bytes of a panel; num_inputs is a multiple of the type's block_size. */
+static inline size_t dk_panel_bytes(int32_t type, int32_t num_inputs) {
+  const dk_format *format = &DK_FORMATS[type];
+  return (size_t)(num_inputs / DK_GROUP) * (size_t)format->group_bytes +
+         (size_t)(num_inputs / DK_SUPERGROUP) * (size_t)format->super_bytes;
+}
 
-/* Write one row of blocks to output `lane` of a panel. Other lanes keep their bytes. */
+/* Writes one row of blocks to output `lane` of a panel. Other lanes keep their bytes. */
 void dk_quantised_pack_row(int32_t type, const uint8_t *blocks, int32_t num_inputs, uint8_t *panel, int32_t lane);
+
+/* Writes the numbers that a row of blocks stands for: scale * (q - offset), or scale * q + minimum, each operation
+ * rounded to float32. */
+void dk_dequantise_row(int32_t type, const uint8_t *blocks, int32_t num_inputs, float *out);
 
 /* 32 inputs of a row, x = scale * q. */
 typedef struct dk_input_group {
@@ -65,16 +73,26 @@ typedef struct dk_input_group {
   int32_t q_sum_upper; /* of the last 16 */
 } dk_input_group;
 
-/* Work on rows of inputs and one panel. */
+/* Some rows of inputs times some panels. */
+typedef struct dk_quantised_product {
+  int32_t type;
+  int32_t num_inputs;
+  int32_t num_rows;
+  int32_t num_panels;
+  const dk_input_group *inputs; /* [num_rows][num_inputs / DK_GROUP] */
+  const uint8_t *panels;        /* the first of them */
+  float *y;                     /* [num_rows][y_stride], written: whole panels */
+  int64_t y_stride;             /* elements */
+} dk_quantised_product;
+
 typedef struct dk_quantised_kernel {
   const char *name;
 
-  /* Quantise num_inputs values, a multiple of 32. A group with an infinity or a NaN has the scale NaN and q = 0. */
+  /* Quantises num_inputs values, a multiple of 32. A group with an infinity or a NaN has the scale NaN and q = 0. */
   void (*quantise)(const float *inputs, int32_t num_inputs, dk_input_group *groups);
 
-  /* out[row * out_stride + lane] = inputs of the row times the panel's 16 outputs, plus bias[lane] unless null. */
-  void (*multiply)(int32_t type, const uint8_t *panel, int32_t num_groups, const dk_input_group *inputs,
-                   int32_t num_rows, const float *bias, float *out, size_t out_stride);
+  /* y[row][output] = sum over the inputs. */
+  void (*multiply)(const dk_quantised_product *product);
 } dk_quantised_kernel;
 
 extern const dk_quantised_kernel dk_quantised_portable;

@@ -270,57 +270,46 @@ DK_INLINE void multiply_tile(int32_t type, const uint8_t *panel, int32_t num_gro
   }
 }
 
-typedef struct result {
-  const float *bias;
-  float *out;
-  size_t stride;
-} result;
-
-/* `count` is constant in each copy. */
-DK_INLINE void multiply_rows(int32_t type, int count, const uint8_t *panel, int32_t num_groups,
-                             const dk_input_group *first, result to, int32_t row) {
+/* `count` rows from `row` on; it is constant in each copy. Returns the next row. */
+DK_INLINE int32_t multiply_rows(int32_t type, int count, const dk_quantised_product *product, int32_t panel,
+                                int32_t row) {
+  const size_t num_groups = (size_t)(product->num_inputs / DK_GROUP);
+  const uint8_t *weights = product->panels + (size_t)panel * dk_panel_bytes(type, product->num_inputs);
+  float *y = product->y + row * product->y_stride + panel * DK_PANEL;
   dk_f acc[DK_TILE_ROWS];
-  tile x = {first + (size_t)row * (size_t)num_groups, (size_t)num_groups, count};
-  multiply_tile(type, panel, num_groups, x, acc);
-  DK_UNROLL
-  for (int r = 0; r < count; r++) {
-    dk_f total = to.bias != NULL ? f_add(acc[r], f_load(to.bias)) : acc[r];
-    f_store(to.out + (size_t)(row + r) * to.stride, total);
-  }
+  tile x = {product->inputs + (size_t)row * num_groups, num_groups, count};
+  multiply_tile(type, weights, (int32_t)num_groups, x, acc);
+  for (int r = 0; r < count; r++)
+    f_store(y + r * product->y_stride, acc[r]);
+  return row + count;
 }
 
-DK_INLINE void multiply_type(int32_t type, const uint8_t *panel, int32_t num_groups, const dk_input_group *first,
-                             int32_t num_rows, result to) {
-  int32_t row = 0;
-  for (; row + DK_TILE_ROWS <= num_rows; row += DK_TILE_ROWS)
-    multiply_rows(type, DK_TILE_ROWS, panel, num_groups, first, to, row);
+DK_INLINE void multiply_panel(int32_t type, const dk_quantised_product *product, int32_t panel) {
+  int32_t row = 0, num_rows = product->num_rows;
+  while (num_rows - row >= DK_TILE_ROWS)
+    row = multiply_rows(type, DK_TILE_ROWS, product, panel, row);
 #if DK_TILE_ROWS > 4
-  if (row + 4 <= num_rows) {
-    multiply_rows(type, 4, panel, num_groups, first, to, row);
-    row += 4;
-  }
+  if (num_rows - row >= 4)
+    row = multiply_rows(type, 4, product, panel, row);
 #endif
 #if DK_TILE_ROWS > 2
-  if (row + 2 <= num_rows) {
-    multiply_rows(type, 2, panel, num_groups, first, to, row);
-    row += 2;
-  }
+  if (num_rows - row >= 2)
+    row = multiply_rows(type, 2, product, panel, row);
 #endif
 #if DK_TILE_ROWS > 1
-  if (row < num_rows)
-    multiply_rows(type, 1, panel, num_groups, first, to, row);
+  if (num_rows - row >= 1)
+    multiply_rows(type, 1, product, panel, row);
 #endif
 }
 
-#define DK_OF_TYPE(type)                                                                                               \
-  case type:                                                                                                           \
-    multiply_type(type, panel, num_groups, inputs, num_rows, to);                                                      \
+#define DK_OF_TYPE(name)                                                                                               \
+  case name:                                                                                                           \
+    for (int32_t panel = 0; panel < product->num_panels; panel++)                                                      \
+      multiply_panel(name, product, panel);                                                                            \
     break
 
-static void multiply(int32_t type, const uint8_t *panel, int32_t num_groups, const dk_input_group *inputs,
-                     int32_t num_rows, const float *bias, float *out, size_t out_stride) {
-  result to = {bias, out, out_stride};
-  switch (type) {
+static void multiply(const dk_quantised_product *product) {
+  switch (product->type) {
     DK_OF_TYPE(DECODING_Q8_0);
     DK_OF_TYPE(DECODING_Q4_0);
     DK_OF_TYPE(DECODING_Q4_1);
@@ -329,6 +318,8 @@ static void multiply(int32_t type, const uint8_t *panel, int32_t num_groups, con
     DK_OF_TYPE(DECODING_Q4_K);
     DK_OF_TYPE(DECODING_Q5_K);
     DK_OF_TYPE(DECODING_Q6_K);
+  default:
+    break;
   }
 }
 

@@ -2,15 +2,11 @@
 #include <string.h>
 
 #include "forward/quantised.h"
+#include "simd/float16.h"
 
 const dk_format *dk_format_of(int32_t type) {
   int32_t num_formats = (int32_t)(sizeof DK_FORMATS / sizeof DK_FORMATS[0]);
   return type >= 0 && type < num_formats && DK_FORMATS[type].block_size > 0 ? &DK_FORMATS[type] : NULL;
-}
-
-size_t dk_quantised_panel_bytes(const dk_format *format, int32_t num_inputs) {
-  size_t bytes = (size_t)(num_inputs / DK_GROUP) * (size_t)format->group_bytes;
-  return bytes + (size_t)(num_inputs / DK_SUPERGROUP) * (size_t)format->super_bytes;
 }
 
 /* ---- reading a block ---- */
@@ -183,6 +179,52 @@ void dk_quantised_pack_row(int32_t type, const uint8_t *blocks, int32_t num_inpu
       int32_t scales = put_group_scales(type, blocks, g, panel, lane);
       put_weights(type, weights, panel + scales, lane);
       panel += format->group_bytes;
+    }
+  }
+}
+
+/* ---- the numbers that a block stands for ---- */
+
+static float read_f16(const uint8_t *bytes) { return dk_float_of_f16((uint32_t)(bytes[0] | bytes[1] << 8)); }
+
+typedef struct group_scale {
+  float scale[2]; /* of each half */
+  float offset;   /* subtracted from the integers */
+  float minimum;  /* added */
+} group_scale;
+
+static group_scale read_group_scale(int32_t type, const uint8_t *block, int g) {
+  const float d = read_f16(block), second = read_f16(block + 2);
+  uint8_t scale, minimum;
+  switch (type) {
+  case DECODING_Q4_K:
+  case DECODING_Q5_K:
+    read_scale_and_minimum(block + 4, g, &scale, &minimum);
+    return (group_scale){.scale = {d * scale, d * scale}, .minimum = -(second * minimum)};
+  case DECODING_Q6_K: {
+    const float super = read_f16(block + 208);
+    return (group_scale){.scale = {super * (int8_t)block[192 + 2 * g], super * (int8_t)block[193 + 2 * g]},
+                         .offset = 32};
+  }
+  case DECODING_Q4_1:
+  case DECODING_Q5_1:
+    return (group_scale){.scale = {d, d}, .minimum = second};
+  default:
+    return (group_scale){.scale = {d, d}, .offset = type == DECODING_Q4_0 ? 8 : type == DECODING_Q5_0 ? 16 : 0};
+  }
+}
+
+void dk_dequantise_row(int32_t type, const uint8_t *blocks, int32_t num_inputs, float *out) {
+  const dk_format *format = dk_format_of(type);
+  uint8_t weights[DK_GROUP];
+  for (int32_t k = 0; k < num_inputs; k += DK_GROUP) {
+    const uint8_t *block = blocks + (size_t)(k / format->block_size) * (size_t)format->block_bytes;
+    const int g = k % format->block_size / DK_GROUP;
+    const group_scale from = read_group_scale(type, block, g);
+    read_weights(type, block, g, weights);
+    for (int i = 0; i < DK_GROUP; i++) {
+      const float q = type == DECODING_Q8_0 ? (float)(int8_t)weights[i] : (float)weights[i];
+      out[k + i] = from.scale[i / 16] * (q - from.offset) + from.minimum;
     }
   }
 }
