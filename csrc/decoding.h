@@ -41,7 +41,8 @@ extern "C" {
 #define DECODING_FLOAT16 1
 #define DECODING_BFLOAT16 2
 
-/* Quantised types of weights: blocks as in GGUF files, of 32 weights or (K) of 256. */
+/* Quantised types of weights: blocks as in GGUF files, of 32 weights or (K) of 256. Inputs of such a matrix are
+ * quantised as well, to int8 in groups of 32: docs/adr/0011-quantised-arithmetic.md. */
 #define DECODING_Q8_0 3
 #define DECODING_Q4_0 4
 #define DECODING_Q4_1 5
@@ -257,6 +258,169 @@ DECODING_API int32_t decoding_isa_available(const char *name);
 DECODING_API const char *decoding_active_isa(void);
 /* Uses the named set from now on; null goes back to the widest. Returns DECODING_OK, _UNKNOWN_ISA or _ABSENT_ISA. */
 DECODING_API int32_t decoding_force_isa(const char *name);
+
+/* ---- The forward pass: from token ids to a row of logits ----
+ *
+ * A decoder network is described once, by a plan: sizes, norms, packed matrices, flags. One call per step then computes
+ * the new tokens of any number of sequences, and keeps their keys and values in a cache of blocks of
+ * DECODING_KV_BLOCK tokens, which block tables assign to sequences.
+ *
+ * The same weights, tokens and positions give the same bits of logits: alone or in a batch, whole or in chunks, for any
+ * order of the blocks, number of threads and instruction set. docs/adr/0010-forward-order.md defines the order of
+ * operations. Memory that no token has written is never read into a result.
+ *
+ * The library starts no threads; it hands out tasks through `parallel_for`. */
+#define DECODING_KV_BLOCK 16
+
+#define DECODING_NORM_NONE 0
+#define DECODING_NORM_RMS 1   /* x / sqrt(mean(x^2) + eps) * weight */
+#define DECODING_NORM_LAYER 2 /* (x - mean(x)) / sqrt(var(x) + eps) * weight + bias */
+
+#define DECODING_ACT_LINEAR 0
+#define DECODING_ACT_RELU 1
+#define DECODING_ACT_RELU2 2      /* relu(x)^2 */
+#define DECODING_ACT_RELU6 3      /* min(relu(x), 6) */
+#define DECODING_ACT_LEAKY_RELU 4 /* max(x, 0.01 x) */
+#define DECODING_ACT_SIGMOID 5
+#define DECODING_ACT_SILU 6       /* x sigmoid(x) */
+#define DECODING_ACT_QUICK_GELU 7 /* x sigmoid(1.702 x) */
+#define DECODING_ACT_TANH 8
+#define DECODING_ACT_GELU 9       /* x (1 + erf(x / sqrt(2))) / 2 */
+#define DECODING_ACT_GELU_10 10   /* the same, clipped to -10 .. 10 */
+#define DECODING_ACT_GELU_TANH 11 /* x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 */
+#define DECODING_ACT_MISH 12      /* x tanh(log(1 + exp(x))) */
+#define DECODING_ACT_HARDSWISH 13 /* x min(max(x + 3, 0), 6) / 6 */
+
+/* y = W x + bias. */
+typedef struct decoding_matrix {
+  int32_t type;        /* DECODING_FLOAT32 / FLOAT16 / BFLOAT16, or a quantised type */
+  int32_t num_outputs; /* without those of `rest` */
+  int32_t num_inputs;
+  int32_t reserved;   /* 0 */
+  const void *panels; /* as decoding_pack wrote them; fastest at a multiple of 64 bytes */
+  const float *bias;  /* [num_outputs]; or null */
+  /* Further outputs, whose weights have another type; or null. Of `qkv` alone; num_outputs is then a multiple of 16,
+   * and either all types are quantised or none. */
+  const struct decoding_matrix *rest;
+} decoding_matrix;
+
+typedef struct decoding_norm {
+  int32_t kind;        /* DECODING_NORM_* */
+  int32_t size;        /* numbers that are normalised together */
+  float eps;           /* >= 0 */
+  int32_t reserved;    /* 0 */
+  const float *weight; /* [size] */
+  const float *bias;   /* [size], with DECODING_NORM_LAYER; or null */
+} decoding_norm;
+
+/* h += residual_scale * attention_out_norm(output(attention(qkv(attention_norm(h)))));
+ * h += residual_scale * mlp_out_norm(down(act(up(mlp_norm(h))))); with parallel_residual both read the same h. */
+typedef struct decoding_layer {
+  decoding_norm attention_norm;     /* size: hidden_size */
+  decoding_norm query_norm;         /* size: head_dim, each head by itself, or num_heads * head_dim */
+  decoding_norm key_norm;           /* size: head_dim, or num_kv_heads * head_dim */
+  decoding_norm attention_out_norm; /* size: hidden_size */
+  decoding_norm mlp_norm;           /* size: hidden_size */
+  decoding_norm mlp_out_norm;       /* size: hidden_size */
+  decoding_matrix qkv;              /* outputs: num_heads queries, num_kv_heads keys, num_kv_heads values of head_dim */
+  decoding_matrix output;           /* num_heads * head_dim to hidden_size */
+  decoding_matrix up;               /* hidden_size to intermediate_size; with `gated` to twice that, [gate, up] */
+  decoding_matrix down;             /* intermediate_size to hidden_size */
+  int32_t rope;                     /* which rotary table turns queries and keys; -1: none */
+  int32_t window;                   /* a query sees so many tokens, itself included; 0: all before it */
+  float scale;                      /* what products of queries and keys are multiplied with */
+  int32_t reserved;                 /* 0 */
+} decoding_layer;
+
+typedef struct decoding_plan {
+  uint32_t struct_size;
+  int32_t vocab_size; /* 1 .. DECODING_MAX_VOCAB_SIZE */
+  int32_t hidden_size;
+  int32_t intermediate_size;
+  int32_t num_heads; /* a multiple of num_kv_heads */
+  int32_t num_kv_heads;
+  int32_t head_dim;
+  int32_t num_layers;
+  int32_t activation;           /* DECODING_ACT_* */
+  int32_t gated;                /* 1: act(gate) * up */
+  int32_t parallel_residual;    /* 1: both halves of a layer read the same input */
+  int32_t num_ropes;            /* rotary tables that layers choose from */
+  const int32_t *rope_pairs;    /* [num_ropes] pairs (j, j + pairs) of each head that turn; 2 * pairs <= head_dim */
+  float attention_cap;          /* scores become cap * tanh(score / cap); 0: none */
+  float logits_cap;             /* the same for logits; 0: none */
+  float embedding_scale;        /* multiplies embeddings */
+  float residual_scale;         /* multiplies what each half of a layer adds */
+  float logits_scale;           /* multiplies logits, before their cap */
+  int32_t embedding_type;       /* as of a matrix; rows of a quantised type are blocks */
+  const void *embedding;        /* row 0 of [vocab_size, hidden_size]; any alignment */
+  int64_t embedding_stride;     /* bytes from one row to the next */
+  const float *positions;       /* learned position embeddings [num_positions, hidden_size]; or null */
+  int32_t num_positions;        /* 0 without `positions` */
+  int32_t reserved;             /* 0 */
+  const decoding_layer *layers; /* [num_layers] */
+  decoding_norm norm;           /* after the last layer */
+  decoding_matrix head;         /* hidden_size to vocab_size */
+} decoding_plan;
+
+/* A task runs on any thread; `worker` is 0 .. num_workers - 1, and no two tasks run as one worker at the same time. */
+typedef void (*decoding_task)(void *argument, int32_t index, int32_t worker);
+/* Runs task(argument, i, worker) once for each i of 0 .. num_tasks - 1, in any order, and returns when all are done. */
+typedef void (*decoding_parallel_for)(void *host, int32_t num_tasks, decoding_task task, void *argument);
+
+/* One step. The new tokens of a sequence have the positions start, start + 1, ...; those before `start` are in the
+ * cache. Rows of rotary tables: [cos of each pair, then sin of each pair], from decoding_rotary_table. */
+typedef struct decoding_forward_batch {
+  uint32_t struct_size;
+  int32_t num_sequences;  /* >= 1 */
+  const int32_t *num_new; /* [num_sequences] new tokens, each >= 1 */
+  const int32_t *start;   /* [num_sequences] position of the first new token */
+  const int32_t *const
+      *block_tables;            /* [num_sequences] -> the blocks of positions 0 .. start + num_new - 1, in order */
+  const int32_t *token_ids;     /* [total of num_new], sequence after sequence */
+  const float *const *rotary;   /* [num_ropes, total] -> [2 * pairs] each; null without ropes */
+  int32_t num_logits;           /* >= 0 */
+  int32_t num_workers;          /* >= 1; 1 without parallel_for */
+  const int32_t *logits_tokens; /* [num_logits] which of the new tokens logits are wanted for, ascending */
+  float *logits;                /* [num_logits, logits_stride], written: vocab_size of each row */
+  int64_t logits_stride;        /* elements */
+  void *kv_cache;               /* [num_blocks] of decoding_kv_block_size() bytes; at a multiple of 4 bytes */
+  void *workspace;              /* scratch; at a multiple of 4 bytes */
+  size_t workspace_size;        /* bytes; at least decoding_forward_workspace_size() */
+  decoding_parallel_for parallel_for; /* null: everything on the calling thread */
+  void *host;                         /* first argument of parallel_for */
+  int32_t num_blocks;
+  int32_t reserved; /* 0 */
+} decoding_forward_batch;
+
+/* Bytes of a matrix's panels; 0 where an argument is out of range. Rows of a quantised type are whole blocks:
+ * num_inputs is a multiple of 32 or (K) of 256. */
+DECODING_API size_t decoding_packed_size(int32_t type, int32_t num_outputs, int32_t num_inputs);
+
+/* Packs num_rows rows of weights, row-major and of the matrix's type (for a quantised one, blocks of a GGUF file), as
+ * the outputs from first_output on. Output first_output + i is row order[i] of `rows`; order null: row i. The call that
+ * has the last output also writes the padding behind it. Calls for different outputs may run at the same time. Returns
+ * DECODING_OK or _BAD_ARGUMENT. */
+DECODING_API int32_t decoding_pack(int32_t type, int32_t num_outputs, int32_t num_inputs, void *panels,
+                                   int32_t first_output, int32_t num_rows, const void *rows, int64_t row_stride,
+                                   const int32_t *order);
+
+/* Rows of a rotary table for num_positions positions from first_position on: cos and sin of position * frequency (a
+ * float32 product), each times attention_factor. table: [num_positions, 2 * num_pairs]. NaN where an angle is not below
+ * 2^31. Returns DECODING_OK or _BAD_ARGUMENT. */
+DECODING_API int32_t decoding_rotary_table(const float *frequencies, int32_t num_pairs, float attention_factor,
+                                           int32_t first_position, int32_t num_positions, float *table);
+
+/* Bytes of a block of the cache, all layers: float32 [num_layers][num_kv_heads][keys [head_dim][16] | values
+ * [16][head_dim rounded up to 16]]. Returns 0 for a plan that decoding_forward refuses. */
+DECODING_API size_t decoding_kv_block_size(const decoding_plan *plan);
+
+/* Bytes of workspace for a batch of so many tokens and rows of logits. Returns 0 where an argument is out of range. */
+DECODING_API size_t decoding_forward_workspace_size(const decoding_plan *plan, int32_t num_tokens, int32_t num_logits,
+                                                    int32_t num_workers);
+
+/* Computes one step. Returns DECODING_OK or the reason why the batch was refused (then nothing is written). Weights
+ * that make a number overflow give infinite logits or NaN. */
+DECODING_API int32_t decoding_forward(const decoding_plan *plan, const decoding_forward_batch *batch);
 
 #ifdef __cplusplus
 }

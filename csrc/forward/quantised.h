@@ -23,10 +23,11 @@
 #include <stdint.h>
 
 #include "decoding.h"
+#include "forward/kernels.h" /* DK_PANEL */
 
-#define DK_GROUP 32       /* inputs that share a scale */
+#define DK_GROUP 32 /* inputs that share a scale */
+#define DK_MAX_BLOCK_BYTES 210
 #define DK_SUPERGROUP 256 /* inputs per block of the k-quants */
-#define DK_PANEL 16       /* outputs per panel */
 
 typedef struct dk_format {
   int32_t block_size; /* weights per block of the file */
@@ -51,13 +52,13 @@ static const dk_format DK_FORMATS[] = {
 const dk_format *dk_format_of(int32_t type);
 
 /* Bytes of a panel; num_inputs is a multiple of the type's block_size. */
-static inline size_t dk_panel_bytes(int32_t type, int32_t num_inputs) {
+static inline size_t dk_quantised_panel_bytes(int32_t type, int32_t num_inputs) {
   const dk_format *format = &DK_FORMATS[type];
   return (size_t)(num_inputs / DK_GROUP) * (size_t)format->group_bytes +
          (size_t)(num_inputs / DK_SUPERGROUP) * (size_t)format->super_bytes;
 }
 
-/* Writes one row of blocks to output `lane` of a panel. Other lanes keep their bytes. */
+/* Writes one row of blocks to output `lane` of a panel; zeros if blocks is null. Other lanes keep their bytes. */
 void dk_quantised_pack_row(int32_t type, const uint8_t *blocks, int32_t num_inputs, uint8_t *panel, int32_t lane);
 
 /* Writes the numbers that a row of blocks stands for: scale * (q - offset), or scale * q + minimum, each operation
@@ -103,6 +104,10 @@ extern const dk_quantised_kernel dk_quantised_avx512_vnni;
 #endif
 #if defined(DK_HAVE_NEON)
 extern const dk_quantised_kernel dk_quantised_neon;
+extern const dk_quantised_kernel dk_quantised_neon_dot;
 #endif
+
+/* That of the set in use, with the products of bytes that this CPU has. */
+const dk_quantised_kernel *dk_active_quantised_kernel(void);
 
 #endif

@@ -274,7 +274,7 @@ DK_INLINE void multiply_tile(int32_t type, const uint8_t *panel, int32_t num_gro
 DK_INLINE int32_t multiply_rows(int32_t type, int count, const dk_quantised_product *product, int32_t panel,
                                 int32_t row) {
   const size_t num_groups = (size_t)(product->num_inputs / DK_GROUP);
-  const uint8_t *weights = product->panels + (size_t)panel * dk_panel_bytes(type, product->num_inputs);
+  const uint8_t *weights = product->panels + (size_t)panel * dk_quantised_panel_bytes(type, product->num_inputs);
   float *y = product->y + row * product->y_stride + panel * DK_PANEL;
   dk_f acc[DK_TILE_ROWS];
   tile x = {product->inputs + (size_t)row * num_groups, num_groups, count};

@@ -169,9 +169,12 @@ static int32_t put_group_scales(int32_t type, const uint8_t *block, int g, uint8
 }
 
 void dk_quantised_pack_row(int32_t type, const uint8_t *blocks, int32_t num_inputs, uint8_t *panel, int32_t lane) {
+  static const uint8_t zeros[DK_MAX_BLOCK_BYTES];
   const dk_format *format = dk_format_of(type);
+  const int32_t step = blocks == NULL ? 0 : format->block_bytes;
   uint8_t weights[DK_GROUP];
-  for (int32_t k = 0; k < num_inputs; k += format->block_size, blocks += format->block_bytes) {
+  blocks = blocks == NULL ? zeros : blocks;
+  for (int32_t k = 0; k < num_inputs; k += format->block_size, blocks += step) {
     if (format->super_bytes > 0)
       panel += put_super_scales(type, blocks, panel, lane);
     for (int g = 0; g < format->block_size / DK_GROUP; g++) {

@@ -1,2 +1,3 @@
 #include "decoding.h"
 #include "python/ffi.watch.h"
+#include "python/thread_pool.h"

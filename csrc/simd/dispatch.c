@@ -4,8 +4,14 @@
 #if defined(DK_HAVE_X86)
 #include <cpuid.h>
 #endif
+#if defined(DK_HAVE_NEON) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 #include "decoding.h"
+#include "forward/kernels.h"
+#include "forward/quantised.h"
 #include "sampling/kernels.h"
 
 static const dk_kernel *const TABLES[] = {
@@ -18,6 +24,27 @@ static const dk_kernel *const TABLES[] = {
 #endif
     &dk_kernel_portable,
 };
+/* In the same order. */
+static const dk_forward_kernel *const FORWARD_TABLES[] = {
+#if defined(DK_HAVE_X86)
+    &dk_forward_kernel_avx512,
+    &dk_forward_kernel_avx2,
+#endif
+#if defined(DK_HAVE_NEON)
+    &dk_forward_kernel_neon,
+#endif
+    &dk_forward_kernel_portable,
+};
+static const dk_quantised_kernel *const QUANTISED_TABLES[] = {
+#if defined(DK_HAVE_X86)
+    &dk_quantised_avx512,
+    &dk_quantised_avx2,
+#endif
+#if defined(DK_HAVE_NEON)
+    &dk_quantised_neon,
+#endif
+    &dk_quantised_portable,
+};
 #define NUM_TABLES ((int32_t)(sizeof TABLES / sizeof TABLES[0]))
 
 static _Atomic(const dk_kernel *) active;
@@ -27,6 +54,18 @@ static _Atomic(const dk_kernel *) active;
 static int32_t has_f16c(void) {
   unsigned int eax, ebx, ecx, edx;
   return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
+}
+#endif
+
+#if defined(DK_HAVE_NEON)
+static int32_t has_dot_product(void) {
+#if defined(__ARM_FEATURE_DOTPROD)
+  return 1;
+#elif defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+  return 0;
+#endif
 }
 #endif
 
@@ -60,6 +99,32 @@ const dk_kernel *dk_active_kernel(void) {
     kernel = widest();
     atomic_store_explicit(&active, kernel, memory_order_release);
   }
+  return kernel;
+}
+
+static int32_t active_index(void) {
+  const dk_kernel *kernel = dk_active_kernel();
+  int32_t index = 0;
+  while (TABLES[index] != kernel)
+    index++;
+  return index;
+}
+
+const dk_forward_kernel *dk_active_forward_kernel(void) { return FORWARD_TABLES[active_index()]; }
+
+/* Within a set, newer CPUs have instructions for products of bytes. They change no bit, so they are no set of their
+ * own.
+ */
+const dk_quantised_kernel *dk_active_quantised_kernel(void) {
+  const dk_quantised_kernel *kernel = QUANTISED_TABLES[active_index()];
+#if defined(DK_HAVE_X86)
+  if (kernel == &dk_quantised_avx512 && __builtin_cpu_supports("avx512vnni"))
+    return &dk_quantised_avx512_vnni;
+#endif
+#if defined(DK_HAVE_NEON)
+  if (kernel == &dk_quantised_neon && has_dot_product())
+    return &dk_quantised_neon_dot;
+#endif
   return kernel;
 }
 

@@ -142,7 +142,17 @@ DK_INLINE int16_t h_fold_max(dk_h a) {
       {_mm256_xor_si256(a.half[0], _mm256_set1_epi16(-1)), _mm256_xor_si256(a.half[1], _mm256_set1_epi16(-1))}};
   return (int16_t)~h_fold_min(flipped);
 }
-#undef DK_HALVES
+
+/* For the forward pass. The sum of the lanes is (i, i + 8), then (i, i + 4), (i, i + 2), (i, i + 1) on every set. */
+DK_INLINE dk_f f_div(dk_f a, dk_f b) { DK_HALVES(dk_f, _mm256_div_ps(a.half[h], b.half[h])); }
+DK_INLINE dk_f f_sqrt(dk_f a) { DK_HALVES(dk_f, _mm256_sqrt_ps(a.half[h])); }
+DK_INLINE dk_u u_and(dk_u a, dk_u b) { DK_HALVES(dk_u, _mm256_and_si256(a.half[h], b.half[h])); }
+DK_INLINE float f_fold_sum(dk_f a) {
+  __m256 eight = _mm256_add_ps(a.half[0], a.half[1]);
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
 #define DK_PLAIN_COMPRESS
 #define DK_PLAIN_SUM
 
@@ -154,11 +164,6 @@ typedef dk_u dk_n; /* 32 int16: each the sum of two of the four products per ste
 typedef struct dk_s {
   dk_u magnitude, weights;
 } dk_s;
-#define DK_HALVES(type, expression)                                                                                    \
-  type result;                                                                                                         \
-  for (int h = 0; h < 2; h++)                                                                                          \
-    result.half[h] = (expression);                                                                                     \
-  return result
 
 DK_INLINE dk_q q_load(const void *p) { return u_load(p); }
 DK_INLINE dk_q q_low(dk_q a) { DK_HALVES(dk_q, _mm256_and_si256(a.half[h], _mm256_set1_epi8(15))); }
@@ -209,7 +214,6 @@ DK_INLINE dk_f f_load_s8(const void *p) {
   DK_HALVES(dk_f,
             _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i_u *)((const char *)p + 8 * h)))));
 }
-DK_INLINE dk_u u_and(dk_u a, dk_u b) { DK_HALVES(dk_u, _mm256_and_si256(a.half[h], b.half[h])); }
 DK_INLINE dk_u u_max(dk_u a, dk_u b) { DK_HALVES(dk_u, _mm256_max_epu32(a.half[h], b.half[h])); }
 DK_INLINE uint32_t u_fold_max(dk_u a) {
   __m256i eight = _mm256_max_epu32(a.half[0], a.half[1]);

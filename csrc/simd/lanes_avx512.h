@@ -110,6 +110,17 @@ DK_INLINE int16_t h_fold_min(dk_h a) {
 }
 DK_INLINE int16_t h_fold_max(dk_h a) { return (int16_t)~h_fold_min(_mm512_xor_si512(a, _mm512_set1_epi16(-1))); }
 
+/* For the forward pass. The sum of the lanes is (i, i + 8), then (i, i + 4), (i, i + 2), (i, i + 1) on every set. */
+DK_INLINE dk_f f_div(dk_f a, dk_f b) { return _mm512_div_ps(a, b); }
+DK_INLINE dk_f f_sqrt(dk_f a) { return _mm512_sqrt_ps(a); }
+DK_INLINE dk_u u_and(dk_u a, dk_u b) { return _mm512_and_si512(a, b); }
+DK_INLINE float f_fold_sum(dk_f a) {
+  __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
 /* ---- Quantised matrix multiplication: see lanes.h ---- */
 
 typedef __m512i dk_q;
@@ -164,7 +175,6 @@ DK_INLINE dk_f f_load_u8(const void *p) {
 DK_INLINE dk_f f_load_s8(const void *p) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i_u *)p)));
 }
-DK_INLINE dk_u u_and(dk_u a, dk_u b) { return _mm512_and_si512(a, b); }
 DK_INLINE dk_u u_max(dk_u a, dk_u b) { return _mm512_max_epu32(a, b); }
 DK_INLINE uint32_t u_fold_max(dk_u a) { return _mm512_reduce_max_epu32(a); }
 DK_INLINE void u_store_low_bytes(void *p, dk_u a) { _mm_storeu_si128((__m128i_u *)p, _mm512_cvtepi32_epi8(a)); }

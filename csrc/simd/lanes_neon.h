@@ -145,7 +145,17 @@ DK_INLINE int16_t h_fold_min(dk_h a) {
 DK_INLINE int16_t h_fold_max(dk_h a) {
   return vmaxvq_s16(vmaxq_s16(vmaxq_s16(a.quarter[0], a.quarter[1]), vmaxq_s16(a.quarter[2], a.quarter[3])));
 }
-#undef DK_QUARTERS
+
+/* For the forward pass. The sum of the lanes is (i, i + 8), then (i, i + 4), (i, i + 2), (i, i + 1) on every set. */
+DK_INLINE dk_f f_div(dk_f a, dk_f b) { DK_QUARTERS(dk_f, vdivq_f32(a.quarter[q], b.quarter[q])); }
+DK_INLINE dk_f f_sqrt(dk_f a) { DK_QUARTERS(dk_f, vsqrtq_f32(a.quarter[q])); }
+DK_INLINE dk_u u_and(dk_u a, dk_u b) { DK_QUARTERS(dk_u, vandq_u32(a.quarter[q], b.quarter[q])); }
+DK_INLINE float f_fold_sum(dk_f a) {
+  float32x4_t low = vaddq_f32(a.quarter[0], a.quarter[2]), high = vaddq_f32(a.quarter[1], a.quarter[3]);
+  float32x4_t four = vaddq_f32(low, high);
+  float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+  return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+}
 #undef DK_EIGHTHS
 #define DK_PLAIN_COMPRESS
 
@@ -156,11 +166,6 @@ typedef struct dk_q {
 } dk_q;
 typedef int8x16_t dk_a;
 typedef dk_q dk_s;
-#define DK_QUARTERS(type, expression)                                                                                  \
-  type result;                                                                                                         \
-  for (int q = 0; q < 4; q++)                                                                                          \
-    result.quarter[q] = (expression);                                                                                  \
-  return result
 
 DK_INLINE dk_q q_load(const void *p) { DK_QUARTERS(dk_q, vld1q_u8((const uint8_t *)p + 16 * q)); }
 DK_INLINE dk_q q_low(dk_q a) { DK_QUARTERS(dk_q, vandq_u8(a.quarter[q], vdupq_n_u8(15))); }
@@ -220,7 +225,6 @@ DK_INLINE dk_f f_load_s8(const void *p) {
   int16x8_t wide[2] = {vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes)};
   DK_QUARTERS(dk_f, vcvtq_f32_s32(q % 2 ? vmovl_high_s16(wide[q / 2]) : vmovl_s16(vget_low_s16(wide[q / 2]))));
 }
-DK_INLINE dk_u u_and(dk_u a, dk_u b) { DK_QUARTERS(dk_u, vandq_u32(a.quarter[q], b.quarter[q])); }
 DK_INLINE dk_u u_max(dk_u a, dk_u b) { DK_QUARTERS(dk_u, vmaxq_u32(a.quarter[q], b.quarter[q])); }
 DK_INLINE uint32_t u_fold_max(dk_u a) {
   return vmaxvq_u32(vmaxq_u32(vmaxq_u32(a.quarter[0], a.quarter[1]), vmaxq_u32(a.quarter[2], a.quarter[3])));

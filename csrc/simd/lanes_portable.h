@@ -140,7 +140,17 @@ DK_INLINE int16_t h_fold_max(dk_h a) {
     a.lane[0] = a.lane[0] > a.lane[i] ? a.lane[0] : a.lane[i];
   return a.lane[0];
 }
-#undef DK_EACH
+
+/* For the forward pass. The sum of the lanes is (i, i + 8), then (i, i + 4), (i, i + 2), (i, i + 1) on every set. */
+DK_INLINE dk_f f_div(dk_f a, dk_f b) { DK_EACH(dk_f, a.lane[i] / b.lane[i]); }
+DK_INLINE dk_f f_sqrt(dk_f a) { DK_EACH(dk_f, sqrtf(a.lane[i])); }
+DK_INLINE dk_u u_and(dk_u a, dk_u b) { DK_EACH(dk_u, a.lane[i] & b.lane[i]); }
+DK_INLINE float f_fold_sum(dk_f a) {
+  for (int width = 8; width > 0; width /= 2)
+    for (int i = 0; i < width; i++)
+      a.lane[i] += a.lane[i + width];
+  return a.lane[0];
+}
 #define DK_PLAIN_COMPRESS
 #define DK_PLAIN_SUM
 
@@ -154,11 +164,6 @@ typedef struct dk_a {
 } dk_a;
 typedef dk_u dk_n;
 typedef dk_q dk_s;
-#define DK_EACH(type, expression)                                                                                      \
-  type result;                                                                                                         \
-  for (int i = 0; i < 16; i++)                                                                                         \
-    result.lane[i] = (expression);                                                                                     \
-  return result
 #define DK_BYTES(expression)                                                                                           \
   dk_q result;                                                                                                         \
   for (int i = 0; i < 64; i++)                                                                                         \
@@ -193,7 +198,6 @@ DK_INLINE dk_u s_step(dk_u total, dk_s w, dk_a a) { return n_step(total, w, a); 
 DK_INLINE dk_f u_to_float(dk_u a) { DK_EACH(dk_f, (float)(int32_t)a.lane[i]); }
 DK_INLINE dk_f f_load_u8(const void *p) { DK_EACH(dk_f, (float)((const uint8_t *)p)[i]); }
 DK_INLINE dk_f f_load_s8(const void *p) { DK_EACH(dk_f, (float)((const int8_t *)p)[i]); }
-DK_INLINE dk_u u_and(dk_u a, dk_u b) { DK_EACH(dk_u, a.lane[i] & b.lane[i]); }
 DK_INLINE dk_u u_max(dk_u a, dk_u b) { DK_EACH(dk_u, a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]); }
 DK_INLINE uint32_t u_fold_max(dk_u a) {
   for (int i = 1; i < 16; i++)

@@ -21,9 +21,16 @@ def of_the_module(header: str) -> list[str]:
     return [f"{name};" for name in re.findall(r"^static (\w+ dk_watch\(.*\)) {", header, flags=re.M)]
 
 
+def prototypes(header: str) -> list[str]:
+    """What a header of prototypes declares."""
+    body = re.sub(r"/\*.*?\*/", "", header[header.index("typedef") : header.rindex("#endif")], flags=re.S)
+    return [line for line in body.splitlines() if line]
+
+
 def test_cdef_is_the_headers() -> None:
-    """csrc/python/ffi.cdef.txt is decoding.h and ffi.watch.h without comments, so they cannot drift apart."""
+    """csrc/python/ffi.cdef.txt is the headers without comments, so they cannot drift apart."""
     cdef = (CSRC / "python" / "ffi.cdef.txt").read_text().splitlines()
     own = of_the_module((CSRC / "python" / "ffi.watch.h").read_text())
     assert len(own) == 1
-    assert cdef == declarations((CSRC / "decoding.h").read_text()) + own
+    pool = prototypes((CSRC / "python" / "thread_pool.h").read_text())
+    assert cdef == declarations((CSRC / "decoding.h").read_text()) + own + pool

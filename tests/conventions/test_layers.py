@@ -23,6 +23,7 @@ ONLY_IN = {
     "tokenizers": ("text/tokenizer.py",),
     "safetensors": ("models/checkpoint.py",),
     "decoding._kernel": ("sampling/kernel/library.py",),
+    "decoding.sampling.kernel.library": ("sampling/kernel/", "models/native"),
     "hypothesis": ("testing/",),
     "argparse": ("cli/",),
     **dict.fromkeys(WEB, ("server/",)),

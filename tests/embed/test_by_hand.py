@@ -23,7 +23,7 @@ def objects(csrc: Path, run: Callable[..., str], tmp_path_factory: pytest.TempPa
     """The portable library, as object files."""
     folder = tmp_path_factory.mktemp("objects")
     for source in (csrc / "sources.txt").read_text().split():
-        output = folder / f"{Path(source).stem}.o"
+        output = folder / f"{source.replace('/', '_')}.o"
         run("cc", "-std=c11", "-ffp-contract=off", f"-I{csrc}", "-c", csrc / source, "-o", output)
     return sorted(folder.iterdir())
 

@@ -18,17 +18,23 @@ flags=(-std=c11 -g -O2 -ffp-contract=off -fno-omit-frame-pointer -DDK_HAVE_X86 -
   -fsanitize=address,undefined -fno-sanitize-recover=all)
 declare -A set_flags=(
   [kernels_avx2]="-mavx2 -mfma -mf16c"
-  [kernels_avx512]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512")
+  [kernels_avx512]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512"
+  [quantised_avx2]="-mavx2 -mfma -mf16c"
+  [quantised_avx512]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512"
+  [quantised_avx512_vnni]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mf16c")
 
 compile() { # SOURCE
-  local name
+  local name object
   name=$(basename "$1" .c)
+  object=$(basename "$(dirname "$1")")_$name.o
   # shellcheck disable=SC2086 # the flags of a set are words
-  "$clang" "${flags[@]}" -fsanitize=fuzzer-no-link ${set_flags[$name]:-} -c "$1" -o "$scratch/$name.o"
+  "$clang" "${flags[@]}" -fsanitize=fuzzer-no-link ${set_flags[$name]:-} -c "$1" -o "$scratch/$object"
 }
 
 while read -r source; do compile "$csrc/$source"; done <"$csrc/sources.txt"
-for set in "${!set_flags[@]}"; do compile "$csrc/sampling/$set.c"; done
+for set in "${!set_flags[@]}"; do
+  for source in "$csrc"/*/"$set".c; do compile "$source"; done
+done
 for source in "$here"/*.c; do
   case $source in */standalone.c) continue ;; esac
   compile "$source"

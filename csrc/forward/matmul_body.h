@@ -1,0 +1,148 @@
+/* Matmul with panels of 16 outputs: y = W x in chains of DK_CHAIN inputs.
+ *
+ * A panel's chain (16 KiB of float32) stays in the first cache while all tiles of tokens pass over it; with one tile
+ * it is read once, from memory, several panels at a time. */
+#ifndef DK_MATMUL_BODY_H
+#define DK_MATMUL_BODY_H
+
+#include "forward/kernels.h"
+#include "forward/tile.h"
+
+/* One chain of a tile: n steps of `panels` panels that lie panel_bytes apart, into y (added to it unless it is the
+ * first). All of type, tokens and panels are constants where this is inlined. */
+DK_INLINE void multiply_tile(int type, int tokens, int panels, const float *x, const char *w, size_t panel_bytes,
+                             int32_t n, float *y, int64_t y_stride, int32_t is_first) {
+  const int vector = type == 0 ? 64 : 32;
+  dk_f acc[DK_TILE][DK_MAX_WIDE], step[DK_MAX_WIDE];
+  DK_UNROLL
+  for (int t = 0; t < tokens; t++) {
+    DK_UNROLL
+    for (int p = 0; p < panels; p++)
+      acc[t][p] = f_set(0.0f);
+  }
+  for (int32_t k = 0; k < n; k++) {
+    DK_UNROLL
+    for (int p = 0; p < panels; p++) {
+      step[p] = load_weights(w + (size_t)p * panel_bytes, type);
+      __builtin_prefetch(w + (size_t)p * panel_bytes + DK_PREFETCH_AHEAD);
+    }
+    tile_step(acc, tokens, panels, x, 1, step);
+    w += vector;
+    x += tokens;
+  }
+  DK_UNROLL
+  for (int t = 0; t < tokens; t++) {
+    DK_UNROLL
+    for (int p = 0; p < panels; p++) {
+      float *out = y + t * y_stride + p * DK_PANEL;
+      f_store(out, is_first ? acc[t][p] : f_add(f_load(out), acc[t][p]));
+    }
+  }
+}
+
+typedef struct tile_arguments {
+  const float *x;
+  const char *w;
+  size_t panel_bytes;
+  int32_t n;
+  float *y;
+  int64_t y_stride;
+  int32_t is_first;
+} tile_arguments;
+
+/* `panels` is 1 or DK_WIDE(tokens). */
+DK_INLINE void multiply_shape(int type, int tokens, int panels, const tile_arguments *a) {
+  if (panels == 1)
+    multiply_tile(type, tokens, 1, a->x, a->w, a->panel_bytes, a->n, a->y, a->y_stride, a->is_first);
+  else
+    multiply_tile(type, tokens, DK_WIDE(tokens), a->x, a->w, a->panel_bytes, a->n, a->y, a->y_stride, a->is_first);
+}
+
+DK_INLINE void multiply_any(int type, int32_t tokens, int panels, const tile_arguments *a) {
+  switch (tokens) {
+  case 1:
+    multiply_shape(type, 1, panels, a);
+    break;
+  case 2:
+    multiply_shape(type, 2, panels, a);
+    break;
+  case 3:
+    multiply_shape(type, 3, panels, a);
+    break;
+  case 4:
+    multiply_shape(type, 4, panels, a);
+    break;
+#if DK_TILE > 4
+  case 5:
+    multiply_shape(type, 5, panels, a);
+    break;
+  case 6:
+    multiply_shape(type, 6, panels, a);
+    break;
+#endif
+#if DK_TILE > 6
+  case 7:
+    multiply_shape(type, 7, panels, a);
+    break;
+  case 8:
+    multiply_shape(type, 8, panels, a);
+    break;
+  case 9:
+    multiply_shape(type, 9, panels, a);
+    break;
+#endif
+  default:
+    break;
+  }
+}
+
+/* All tiles of tokens with `panels` panels. */
+DK_INLINE void multiply_panels(int type, const dk_product *product, int32_t first_panel, int panels) {
+  const size_t size = type == 0 ? 4 : 2, vector = DK_PANEL * size;
+  const int32_t inputs = product->num_inputs;
+  tile_arguments a = {.panel_bytes = (size_t)inputs * vector, .y_stride = product->y_stride};
+  const char *w = (const char *)product->panels + (size_t)first_panel * a.panel_bytes;
+  for (int32_t k = 0; k < inputs; k += DK_CHAIN) {
+    a.n = inputs - k < DK_CHAIN ? inputs - k : DK_CHAIN;
+    a.w = w + (size_t)k * vector;
+    a.is_first = k == 0;
+    for (int32_t row = 0; row < product->num_tokens; row += DK_TILE) {
+      int32_t tokens = product->num_tokens - row < DK_TILE ? product->num_tokens - row : DK_TILE;
+      a.x = product->x + (size_t)row * (size_t)inputs + (size_t)k * (size_t)tokens;
+      a.y = product->y + row * product->y_stride + first_panel * DK_PANEL;
+      multiply_any(type, tokens, panels, &a);
+    }
+  }
+}
+
+/* Panels in groups of DK_WIDE, what is left one by one. Where there are several tiles, all heights of tiles have the
+ * same DK_WIDE or the full tile has 1. */
+DK_INLINE void multiply(int type, const dk_product *product) {
+  const int wide = DK_WIDE(product->num_tokens < DK_TILE ? product->num_tokens : DK_TILE);
+  int32_t panel = 0;
+  for (; wide > 1 && panel + wide <= product->num_panels; panel += wide)
+    multiply_panels(type, product, panel, wide);
+  for (; panel < product->num_panels; panel++)
+    multiply_panels(type, product, panel, 1);
+}
+
+static void multiply_f32(const dk_product *product) { multiply(0, product); }
+static void multiply_f16(const dk_product *product) { multiply(1, product); }
+static void multiply_bf16(const dk_product *product) { multiply(2, product); }
+
+/* [count][stride] -> [num_inputs][count] */
+static void prepare(const float *rows, int64_t stride, int32_t count, int32_t num_inputs, float *x) {
+  for (int32_t k = 0; k < num_inputs; k++)
+    for (int32_t t = 0; t < count; t++)
+      x[(size_t)k * (size_t)count + (size_t)t] = rows[t * stride + k];
+}
+
+static void add_bias(float *y, int64_t stride, int32_t num_tokens, const float *bias, int32_t n) {
+  for (int32_t i = 0; i < n; i += DK_PANEL) {
+    dk_f b = f_load_part(bias + i, n - i);
+    for (int32_t t = 0; t < num_tokens; t++)
+      f_store(y + t * stride + i, f_add(f_load(y + t * stride + i), b));
+  }
+}
+
+#endif

@@ -1,0 +1,346 @@
+"""The native forward pass, as thin wrappers of the compiled module: packed weights, a plan, the KV cache, one step.
+
+Arrays that a plan points to live as long as the plan. Shapes and types are those of csrc/decoding.h, which has the
+meaning of every field.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoding.errors import KernelError, ParameterError
+from decoding.sampling.kernel.library import ffi, lib, status_message
+
+Floats: TypeAlias = NDArray[np.float32]
+Integers: TypeAlias = NDArray[np.int32]
+
+KV_BLOCK: int = lib.DECODING_KV_BLOCK
+"""Tokens per block of the KV cache."""
+
+WEIGHT_TYPES: dict[str, int] = {
+    "float32": lib.DECODING_FLOAT32,
+    "float16": lib.DECODING_FLOAT16,
+    "bfloat16": lib.DECODING_BFLOAT16,
+}
+"""Storage types of weights, by name."""
+
+NORM_KINDS: dict[str, int] = {"rms": lib.DECODING_NORM_RMS, "layer": lib.DECODING_NORM_LAYER}
+"""Norms, by name."""
+
+ACTIVATION_NUMBERS: dict[str, int] = {
+    "gelu": lib.DECODING_ACT_GELU,
+    "gelu_10": lib.DECODING_ACT_GELU_10,
+    "gelu_accurate": lib.DECODING_ACT_GELU_TANH,
+    "gelu_fast": lib.DECODING_ACT_GELU_TANH,
+    "gelu_new": lib.DECODING_ACT_GELU_TANH,
+    "gelu_python": lib.DECODING_ACT_GELU,
+    "gelu_python_tanh": lib.DECODING_ACT_GELU_TANH,
+    "gelu_pytorch_tanh": lib.DECODING_ACT_GELU_TANH,
+    "hardswish": lib.DECODING_ACT_HARDSWISH,
+    "leaky_relu": lib.DECODING_ACT_LEAKY_RELU,
+    "linear": lib.DECODING_ACT_LINEAR,
+    "mish": lib.DECODING_ACT_MISH,
+    "quick_gelu": lib.DECODING_ACT_QUICK_GELU,
+    "relu": lib.DECODING_ACT_RELU,
+    "relu2": lib.DECODING_ACT_RELU2,
+    "relu6": lib.DECODING_ACT_RELU6,
+    "sigmoid": lib.DECODING_ACT_SIGMOID,
+    "silu": lib.DECODING_ACT_SILU,
+    "swish": lib.DECODING_ACT_SILU,
+    "tanh": lib.DECODING_ACT_TANH,
+}
+"""The activations of `decoding.models.activations`, by the same names."""
+
+_ALIGNMENT = 64
+
+
+def check(status: int) -> None:
+    """Raise KernelError if the status of a call is not DECODING_OK."""
+    if status != lib.DECODING_OK:
+        raise KernelError(f"the native forward pass refused its arguments: {status_message(status)}")
+
+
+def aligned_bytes(size: int) -> NDArray[np.uint8]:
+    """Return an uninitialised array of `size` bytes that begins at a multiple of 64 bytes."""
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    offset = -memory.ctypes.data % _ALIGNMENT
+    return memory[offset : offset + size]
+
+
+def _pointer(array: NDArray[Any] | None, c_type: str) -> Any:
+    """Return a pointer to the first element of a contiguous array; null for None."""
+    if array is None:
+        return ffi.NULL
+    return ffi.cast(f"{c_type} *", array.ctypes.data)
+
+
+class PackedMatrix:
+    """y = W x + bias, with W packed in panels of 16 outputs."""
+
+    def __init__(self, weight_type: str, num_outputs: int, num_inputs: int, bias: Floats | None = None) -> None:
+        """Allocate the panels; `put` fills them.
+
+        weight_type: a key of WEIGHT_TYPES. bias: float32 [num_outputs].
+        """
+        self.weight_type = weight_type
+        self.num_outputs = num_outputs
+        self.num_inputs = num_inputs
+        self.bias = None if bias is None else np.ascontiguousarray(bias, np.float32)
+        if self.bias is not None and self.bias.shape != (num_outputs,):
+            raise ParameterError.single("bias", self.bias.shape, f"must have shape ({num_outputs},)")
+        size = lib.decoding_packed_size(WEIGHT_TYPES[weight_type], num_outputs, num_inputs)
+        if size == 0:
+            raise ParameterError.single("num_outputs", num_outputs, "must be at least 1, as num_inputs")
+        self.panels = aligned_bytes(size)
+
+    def put(self, first_output: int, rows: NDArray[Any], order: NDArray[np.integer[Any]] | None = None) -> None:
+        """Pack rows [num_rows, num_inputs] as the outputs from first_output on.
+
+        rows: in the storage type, as float32, float16 or (bfloat16) uint16; the last axis contiguous.
+        order: output first_output + i is row order[i]; None for row i. Threads may call this for different rows.
+        """
+        size = 4 if self.weight_type == "float32" else 2
+        if rows.ndim != 2 or rows.shape[1] != self.num_inputs or rows.itemsize != size:
+            raise ParameterError.single(
+                "rows", rows.shape, f"must be [num_rows, {self.num_inputs}] of {size} bytes per element"
+            )
+        if rows.strides[1] != size:
+            rows = np.ascontiguousarray(rows)
+        indices = None if order is None else np.ascontiguousarray(order, np.int32)
+        check(
+            lib.decoding_pack(
+                WEIGHT_TYPES[self.weight_type],
+                self.num_outputs,
+                self.num_inputs,
+                _pointer(self.panels, "void"),
+                first_output,
+                len(rows),
+                _pointer(rows, "void"),
+                rows.strides[0],
+                _pointer(indices, "int32_t"),
+            )
+        )
+
+    def fill(self, struct: Any) -> None:
+        """Write the matrix to a decoding_matrix."""
+        struct.type = WEIGHT_TYPES[self.weight_type]
+        struct.num_outputs, struct.num_inputs = self.num_outputs, self.num_inputs
+        struct.panels = _pointer(self.panels, "void")
+        struct.bias = _pointer(self.bias, "float")
+
+
+class PlanNorm(NamedTuple):
+    """A norm. kind: a key of NORM_KINDS. weight [size]; bias [size] or None."""
+
+    kind: str
+    weight: Floats
+    eps: float
+    bias: Floats | None = None
+
+    def fill(self, struct: Any) -> None:
+        """Write the norm to a decoding_norm."""
+        struct.kind, struct.size, struct.eps = NORM_KINDS[self.kind], self.weight.size, self.eps
+        struct.weight, struct.bias = _pointer(self.weight, "float"), _pointer(self.bias, "float")
+
+
+class PlanLayer(NamedTuple):
+    """One layer: see decoding_layer. A norm that is None is left out; rope -1 and window 0 mean none."""
+
+    qkv: PackedMatrix
+    output: PackedMatrix
+    up: PackedMatrix
+    down: PackedMatrix
+    scale: float
+    rope: int = -1
+    window: int = 0
+    attention_norm: PlanNorm | None = None
+    query_norm: PlanNorm | None = None
+    key_norm: PlanNorm | None = None
+    attention_out_norm: PlanNorm | None = None
+    mlp_norm: PlanNorm | None = None
+    mlp_out_norm: PlanNorm | None = None
+
+    def fill(self, struct: Any) -> None:
+        """Write the layer to a decoding_layer."""
+        for name, value in self._asdict().items():
+            if hasattr(value, "fill"):
+                value.fill(getattr(struct, name))
+            elif value is not None:
+                setattr(struct, name, value)
+
+
+class Plan:
+    """A network for decoding_forward. Keeps all of its arrays alive."""
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        hidden_size: int,
+        intermediate_size: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        activation: str,
+        gated: bool,
+        embedding: NDArray[Any],
+        embedding_type: str,
+        layers: Sequence[PlanLayer],
+        norm: PlanNorm | None,
+        head: PackedMatrix,
+        parallel_residual: bool = False,
+        rope_pairs: Sequence[int] = (),
+        attention_cap: float = 0.0,
+        logits_cap: float = 0.0,
+        embedding_scale: float = 1.0,
+        residual_scale: float = 1.0,
+        logits_scale: float = 1.0,
+        positions: Floats | None = None,
+    ) -> None:
+        """Write the plan; KernelError if the pieces do not fit each other.
+
+        activation: a key of ACTIVATION_NUMBERS.
+        embedding: [vocab_size, hidden_size] in the storage type `embedding_type`; may be mapped from a file at any
+        offset. rope_pairs: of each rotary table, the pairs of a head that it turns.
+        positions: learned position embeddings [num_positions, hidden_size].
+        """
+        self.num_ropes, self.vocab_size = len(rope_pairs), vocab_size
+        self._pairs = np.array(rope_pairs, np.int32)
+        self._kept = (embedding, positions, norm, head, tuple(layers))
+        self._layers = ffi.new("decoding_layer[]", len(layers))
+        for struct, layer in zip(self._layers, layers, strict=True):
+            layer.fill(struct)
+        self.struct = plan = ffi.new("decoding_plan *")
+        plan.struct_size = ffi.sizeof("decoding_plan")
+        plan.vocab_size, plan.hidden_size, plan.intermediate_size = vocab_size, hidden_size, intermediate_size
+        plan.num_heads, plan.num_kv_heads, plan.head_dim = num_heads, num_kv_heads, head_dim
+        plan.num_layers, plan.layers = len(layers), self._layers
+        plan.activation, plan.gated, plan.parallel_residual = ACTIVATION_NUMBERS[activation], gated, parallel_residual
+        plan.num_ropes, plan.rope_pairs = len(rope_pairs), _pointer(self._pairs, "int32_t")
+        plan.attention_cap, plan.logits_cap = attention_cap, logits_cap
+        plan.embedding_scale, plan.residual_scale, plan.logits_scale = embedding_scale, residual_scale, logits_scale
+        plan.embedding_type, plan.embedding = WEIGHT_TYPES[embedding_type], _pointer(embedding, "void")
+        plan.embedding_stride = embedding.strides[0]
+        if positions is not None:
+            plan.positions, plan.num_positions = _pointer(positions, "float"), len(positions)
+        if norm is not None:
+            norm.fill(plan.norm)
+        head.fill(plan.head)
+        self.kv_block_bytes: int = lib.decoding_kv_block_size(plan)
+        if self.kv_block_bytes == 0:
+            raise KernelError("the native forward pass refused a plan: its sizes, norms or matrices do not fit")
+
+
+class KVPool:
+    """The memory of a KV cache: `num_blocks` blocks of KV_BLOCK tokens for all layers of a plan."""
+
+    def __init__(self, plan: Plan, num_blocks: int) -> None:
+        """Reserve address space, which takes memory only where blocks are used."""
+        self.num_blocks = num_blocks
+        self.block_bytes = plan.kv_block_bytes
+        self.memory = aligned_bytes(num_blocks * self.block_bytes).reshape(num_blocks, self.block_bytes)
+
+    def copy_block(self, source: int, target: int) -> None:
+        """Copy the keys and values of one block to another."""
+        self.memory[target] = self.memory[source]
+
+
+class ThreadPool:
+    """Threads for the native forward pass, the calling one among them. They start with the first step."""
+
+    def __init__(self, num_threads: int) -> None:
+        """num_threads: at least 1."""
+        if num_threads < 1:
+            raise ParameterError.single("num_threads", num_threads, "must be at least 1")
+        self.num_threads = num_threads
+        self.pool = lib.dk_thread_pool_new(num_threads)
+        if self.pool == ffi.NULL:
+            raise MemoryError("no memory for a pool of threads")
+        weakref.finalize(self, lib.dk_thread_pool_free, self.pool).atexit = False  # another thread may still compute
+
+    @property
+    def num_running(self) -> int:
+        """Threads that run now, the calling one among them."""
+        return int(lib.dk_thread_pool_running(self.pool))
+
+
+class Step(NamedTuple):
+    """The arguments of one step: see decoding_forward_batch. All integer arrays are int32 and contiguous.
+
+    rotary: for each rotary table the addresses of the tokens' rows, uintp [num_ropes, total]; the rows are kept alive
+    by the caller.
+    """
+
+    token_ids: Integers
+    num_new: Integers
+    start: Integers
+    block_tables: Sequence[Integers]
+    logits_tokens: Integers
+    rotary: NDArray[np.uintp] | None = None
+
+
+class Forward:
+    """decoding_forward with memory of its own for the scratch. Used by one thread at a time."""
+
+    def __init__(self, plan: Plan, threads: ThreadPool | None = None) -> None:
+        """threads: None for the calling thread alone."""
+        self.plan = plan
+        self._threads = threads
+        self._workspace = np.empty(0, np.uint8)
+        self._batch = batch = ffi.new("decoding_forward_batch *")
+        batch.struct_size = ffi.sizeof("decoding_forward_batch")
+        batch.num_workers = 1 if threads is None else threads.num_threads
+        if threads is not None:
+            batch.parallel_for, batch.host = ffi.addressof(lib, "dk_thread_pool_run"), threads.pool
+
+    def __call__(self, step: Step, cache: KVPool) -> Floats:
+        """Compute one step and return its logits, float32 [num_logits, vocab_size]; KernelError if it is refused."""
+        batch, num_logits = self._batch, len(step.logits_tokens)
+        logits = np.empty((num_logits, self.plan.vocab_size), np.float32)
+        tables = np.array([table.ctypes.data for table in step.block_tables], np.uintp)
+        self._reserve(len(step.token_ids), num_logits)
+        batch.num_sequences = len(step.num_new)
+        batch.num_new, batch.start = _pointer(step.num_new, "int32_t"), _pointer(step.start, "int32_t")
+        batch.block_tables = _pointer(tables, "int32_t *")
+        batch.token_ids = _pointer(step.token_ids, "int32_t")
+        batch.rotary = _pointer(step.rotary, "float *")
+        batch.num_logits, batch.logits_tokens = num_logits, _pointer(step.logits_tokens, "int32_t")
+        batch.logits, batch.logits_stride = _pointer(logits, "float"), self.plan.vocab_size
+        batch.kv_cache, batch.num_blocks = _pointer(cache.memory, "void"), cache.num_blocks
+        check(lib.decoding_forward(self.plan.struct, batch))
+        return logits
+
+    def _reserve(self, num_tokens: int, num_logits: int) -> None:
+        """Make the workspace large enough."""
+        batch = self._batch
+        size = lib.decoding_forward_workspace_size(self.plan.struct, num_tokens, num_logits, batch.num_workers)
+        if size == 0:
+            raise ParameterError.single("token_ids", num_tokens, "must be a number of tokens that memory can hold")
+        if size > self._workspace.size:
+            self._workspace = aligned_bytes(size)
+        batch.workspace, batch.workspace_size = _pointer(self._workspace, "void"), self._workspace.size
+
+
+def rotary_table(frequencies: Floats, attention_factor: float, first_position: int, num_positions: int) -> Floats:
+    """Return rows [num_positions, 2 * pairs] of [cos, sin] for the positions from first_position on.
+
+    frequencies: radians per position of each pair, float32 [pairs].
+    """
+    frequencies = np.ascontiguousarray(frequencies, np.float32)
+    table = np.empty((num_positions, 2 * frequencies.size), np.float32)
+    check(
+        lib.decoding_rotary_table(
+            _pointer(frequencies, "float"),
+            frequencies.size,
+            attention_factor,
+            first_position,
+            num_positions,
+            _pointer(table, "float"),
+        )
+    )
+    return table
