@@ -46,6 +46,17 @@ extern "C" {
 #define DECODING_FLOAT16 1
 #define DECODING_BFLOAT16 2
 
+/* Quantised types of weights: blocks as in GGUF files, of 32 weights or (K) of 256. Inputs of such a matrix are
+ * quantised as well, to int8 in groups of 32: docs/adr/0011-quantised-arithmetic.md. */
+#define DECODING_Q8_0 3
+#define DECODING_Q4_0 4
+#define DECODING_Q4_1 5
+#define DECODING_Q5_0 6
+#define DECODING_Q5_1 7
+#define DECODING_Q4_K 8
+#define DECODING_Q5_K 9
+#define DECODING_Q6_K 10
+
 /* Status of a call or of a row. */
 #define DECODING_OK 0
 #define DECODING_ROW_FAILED 1      /* call: at least one row failed; its result has the reason */
@@ -305,12 +316,15 @@ DECODING_API int32_t decoding_force_isa(const char *name);
 
 /* y = W x + bias. */
 typedef struct decoding_matrix {
-  int32_t type; /* DECODING_FLOAT32 / FLOAT16 / BFLOAT16 */
-  int32_t num_outputs;
+  int32_t type;        /* DECODING_FLOAT32 / FLOAT16 / BFLOAT16, or a quantised type */
+  int32_t num_outputs; /* without those of `rest` */
   int32_t num_inputs;
   int32_t reserved;   /* 0 */
   const void *panels; /* as decoding_pack wrote them; fastest at a multiple of 64 bytes */
   const float *bias;  /* [num_outputs]; or null */
+  /* Further outputs, whose weights have another type; or null. Of `qkv` alone; num_outputs is then a multiple of 16,
+   * and either all types are quantised or none. */
+  const struct decoding_matrix *rest;
 } decoding_matrix;
 
 typedef struct decoding_norm {
@@ -360,7 +374,7 @@ typedef struct decoding_plan {
   float embedding_scale;        /* multiplies embeddings */
   float residual_scale;         /* multiplies what each half of a layer adds */
   float logits_scale;           /* multiplies logits, before their cap */
-  int32_t embedding_type;       /* DECODING_FLOAT32 / FLOAT16 / BFLOAT16 */
+  int32_t embedding_type;       /* as of a matrix; rows of a quantised type are blocks */
   const void *embedding;        /* row 0 of [vocab_size, hidden_size]; any alignment */
   int64_t embedding_stride;     /* bytes from one row to the next */
   const float *positions;       /* learned position embeddings [num_positions, hidden_size]; or null */
@@ -401,12 +415,14 @@ typedef struct decoding_forward_batch {
   int32_t reserved; /* 0 */
 } decoding_forward_batch;
 
-/* Bytes of a matrix's panels; 0 where an argument is out of range. */
+/* Bytes of a matrix's panels; 0 where an argument is out of range. Rows of a quantised type are whole blocks:
+ * num_inputs is a multiple of 32 or (K) of 256. */
 DECODING_API size_t decoding_packed_size(int32_t type, int32_t num_outputs, int32_t num_inputs);
 
-/* Packs num_rows rows of weights, row-major and of the matrix's type, as the outputs from first_output on. Output
- * first_output + i is row order[i] of `rows`; order null: row i. The call that has the last output also writes the
- * padding behind it. Calls for different outputs may run at the same time. Returns DECODING_OK or _BAD_ARGUMENT. */
+/* Packs num_rows rows of weights, row-major and of the matrix's type (for a quantised one, blocks of a GGUF file), as
+ * the outputs from first_output on. Output first_output + i is row order[i] of `rows`; order null: row i. The call that
+ * has the last output also writes the padding behind it. Calls for different outputs may run at the same time. Returns
+ * DECODING_OK or _BAD_ARGUMENT. */
 DECODING_API int32_t decoding_pack(int32_t type, int32_t num_outputs, int32_t num_inputs, void *panels,
                                    int32_t first_output, int32_t num_rows, const void *rows, int64_t row_stride,
                                    const int32_t *order);

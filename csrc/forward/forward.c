@@ -54,8 +54,8 @@ static void keep_wanted_rows(dk_pass *pass) {
   dk_find_query_tiles(pass);
 }
 
-static void prepare_hidden(dk_pass *pass, const decoding_norm *norm) {
-  dk_prepare(pass, pass->buffers.hidden, pass->buffers.hidden_stride, pass->num_rows, pass->plan->hidden_size, norm);
+static void prepare_hidden(dk_pass *pass, const decoding_norm *norm, const decoding_matrix *matrix) {
+  dk_prepare(pass, pass->buffers.hidden, pass->buffers.hidden_stride, pass->num_rows, norm, matrix);
 }
 
 /* Queries, keys and values to `wide`, keys and values to the cache. In the last layer, queries of wanted rows only. */
@@ -64,7 +64,7 @@ static void queries_keys_values(dk_pass *pass, int32_t number) {
   const int32_t queries = pass->plan->num_heads * pass->plan->head_dim;
   const int32_t is_last = number == pass->plan->num_layers - 1 && pass->batch->num_logits < pass->num_tokens;
   float *wide = pass->buffers.wide;
-  prepare_hidden(pass, &layer->attention_norm);
+  prepare_hidden(pass, &layer->attention_norm, &layer->qkv);
   dk_multiply(pass, &layer->qkv, pass->num_rows, is_last ? queries : 0, layer->qkv.num_outputs, wide,
               pass->buffers.wide_stride);
   dk_store_keys_and_values(pass, number);
@@ -72,7 +72,7 @@ static void queries_keys_values(dk_pass *pass, int32_t number) {
     keep_wanted_rows(pass);
     if (pass->num_rows == 0)
       return;
-    prepare_hidden(pass, &layer->attention_norm);
+    prepare_hidden(pass, &layer->attention_norm, &layer->qkv);
     dk_multiply(pass, &layer->qkv, pass->num_rows, 0, queries, wide, pass->buffers.wide_stride);
   }
   dk_turn_queries(pass, number);
@@ -82,7 +82,7 @@ static void attention_half(dk_pass *pass, int32_t number) {
   const decoding_layer *layer = pass->plan->layers + number;
   const dk_buffers *buffers = &pass->buffers;
   dk_attend(pass, number);
-  dk_prepare(pass, buffers->wide, buffers->wide_stride, pass->num_rows, layer->output.num_inputs, NULL);
+  dk_prepare(pass, buffers->wide, buffers->wide_stride, pass->num_rows, NULL, &layer->output);
   dk_multiply(pass, &layer->output, pass->num_rows, 0, layer->output.num_outputs, buffers->out, buffers->hidden_stride);
 }
 
@@ -90,7 +90,7 @@ static void mlp_half(dk_pass *pass, int32_t number) {
   const decoding_layer *layer = pass->plan->layers + number;
   const dk_buffers *buffers = &pass->buffers;
   dk_multiply_up(pass, &layer->up, pass->num_rows);
-  dk_prepare(pass, buffers->wide, buffers->wide_stride, pass->num_rows, layer->down.num_inputs, NULL);
+  dk_prepare(pass, buffers->wide, buffers->wide_stride, pass->num_rows, NULL, &layer->down);
   dk_multiply(pass, &layer->down, pass->num_rows, 0, layer->down.num_outputs, buffers->out, buffers->hidden_stride);
 }
 
@@ -101,16 +101,17 @@ static void run_layer(dk_pass *pass, int32_t number) {
     return;
   attention_half(pass, number);
   if (pass->plan->parallel_residual)
-    prepare_hidden(pass, &layer->mlp_norm);
+    prepare_hidden(pass, &layer->mlp_norm, &layer->up);
   dk_add_out(pass, pass->num_rows, &layer->attention_out_norm);
   if (!pass->plan->parallel_residual)
-    prepare_hidden(pass, &layer->mlp_norm);
+    prepare_hidden(pass, &layer->mlp_norm, &layer->up);
   mlp_half(pass, number);
   dk_add_out(pass, pass->num_rows, &layer->mlp_out_norm);
 }
 
 int32_t decoding_forward(const decoding_plan *plan, const decoding_forward_batch *batch) {
-  dk_pass pass = {.plan = plan, .batch = batch, .kernel = dk_active_forward_kernel()};
+  dk_pass pass = {
+      .plan = plan, .batch = batch, .kernel = dk_active_forward_kernel(), .quantised = dk_active_quantised_kernel()};
   int32_t status = dk_check_plan(plan);
   if (status == DECODING_OK)
     status = dk_check_forward_batch(plan, batch, &pass.num_tokens);
@@ -123,7 +124,7 @@ int32_t decoding_forward(const decoding_plan *plan, const decoding_forward_batch
   for (int32_t i = 0; i < plan->num_layers; i++)
     run_layer(&pass, i);
   if (pass.num_rows > 0) {
-    prepare_hidden(&pass, &plan->norm);
+    prepare_hidden(&pass, &plan->norm, &plan->head);
     dk_multiply_head(&pass, pass.num_rows);
   }
   dk_float_env_restore(host);

@@ -1,6 +1,7 @@
 #include "forward/matmul.h"
 
 #include "forward/pack.h"
+#include "forward/quantised.h"
 
 #define TASKS_PER_WORKER 8
 
@@ -29,12 +30,24 @@ typedef struct span {
 static int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
 static int32_t divided_up(int32_t a, int32_t b) { return (int32_t)(((int64_t)a + b - 1) / b); }
 
-/* Panels of a matrix times the tokens of a block, with the bias. */
-static void multiply(const matmul_job *job, span panels, span rows, float *y, int64_t y_stride) {
-  const dk_forward_kernel *kernel = job->pass->kernel;
+static void multiply_quantised(const matmul_job *job, span panels, span rows, float *y, int64_t y_stride) {
   const decoding_matrix *matrix = job->matrix;
-  const int32_t first_output = panels.begin * DK_PANEL;
-  const size_t panel_bytes = (size_t)matrix->num_inputs * DK_PANEL * dk_element_size(matrix->type);
+  const size_t panel_bytes = dk_packed_panel_bytes(matrix->type, matrix->num_inputs);
+  const dk_input_group *inputs = (const dk_input_group *)(const void *)job->pass->input;
+  dk_quantised_product product = {.type = matrix->type,
+                                  .num_inputs = matrix->num_inputs,
+                                  .num_rows = rows.end - rows.begin,
+                                  .num_panels = panels.end - panels.begin,
+                                  .inputs = inputs + (size_t)rows.begin * (size_t)(matrix->num_inputs / DK_GROUP),
+                                  .panels = (const uint8_t *)matrix->panels + (size_t)panels.begin * panel_bytes,
+                                  .y = y,
+                                  .y_stride = y_stride};
+  job->pass->quantised->multiply(&product);
+}
+
+static void multiply_floats(const matmul_job *job, span panels, span rows, float *y, int64_t y_stride) {
+  const decoding_matrix *matrix = job->matrix;
+  const size_t panel_bytes = dk_packed_panel_bytes(matrix->type, matrix->num_inputs);
   dk_product product = {.num_tokens = rows.end - rows.begin,
                         .num_inputs = matrix->num_inputs,
                         .num_panels = panels.end - panels.begin,
@@ -42,10 +55,20 @@ static void multiply(const matmul_job *job, span panels, span rows, float *y, in
                         .panels = (const char *)matrix->panels + (size_t)panels.begin * panel_bytes,
                         .y = y,
                         .y_stride = y_stride};
-  kernel->multiply[matrix->type](&product);
+  job->pass->kernel->multiply[matrix->type](&product);
+}
+
+/* Panels of a matrix times the tokens of a block, with the bias. */
+static void multiply(const matmul_job *job, span panels, span rows, float *y, int64_t y_stride) {
+  const decoding_matrix *matrix = job->matrix;
+  const int32_t first_output = panels.begin * DK_PANEL;
+  if (dk_format_of(matrix->type) != NULL)
+    multiply_quantised(job, panels, rows, y, y_stride);
+  else
+    multiply_floats(job, panels, rows, y, y_stride);
   if (matrix->bias != NULL)
-    kernel->add_bias(y, y_stride, product.num_tokens, matrix->bias + first_output,
-                     smaller(matrix->num_outputs - first_output, product.num_panels * DK_PANEL));
+    job->pass->kernel->add_bias(y, y_stride, rows.end - rows.begin, matrix->bias + first_output,
+                                smaller(matrix->num_outputs - first_output, (panels.end - panels.begin) * DK_PANEL));
 }
 
 static void multiply_in_place(const matmul_job *job, span panels, span rows) {
@@ -112,17 +135,29 @@ static void run(matmul_job *job) {
   dk_run_tasks(pass, job->num_chunks * num_blocks, multiply_task, job);
 }
 
-void dk_multiply(const dk_pass *pass, const decoding_matrix *matrix, int32_t num_rows, int32_t first_output,
-                 int32_t end_output, float *y, int64_t y_stride) {
+static void multiply_outputs(const dk_pass *pass, const decoding_matrix *matrix, int32_t num_rows, span outputs,
+                             float *y, int64_t y_stride) {
   matmul_job job = {.pass = pass,
                     .matrix = matrix,
                     .kind = PLAIN,
                     .num_rows = num_rows,
-                    .first_panel = first_output / DK_PANEL,
-                    .end_panel = dk_num_panels(end_output),
+                    .first_panel = outputs.begin / DK_PANEL,
+                    .end_panel = dk_num_panels(outputs.end),
                     .y = y,
                     .y_stride = y_stride};
   run(&job);
+}
+
+void dk_multiply(const dk_pass *pass, const decoding_matrix *matrix, int32_t num_rows, int32_t first_output,
+                 int32_t end_output, float *y, int64_t y_stride) {
+  for (; matrix != NULL && end_output > 0; matrix = matrix->rest) {
+    span outputs = {first_output > 0 ? first_output : 0, smaller(end_output, matrix->num_outputs)};
+    if (outputs.begin < outputs.end)
+      multiply_outputs(pass, matrix, num_rows, outputs, y, y_stride);
+    first_output -= matrix->num_outputs;
+    end_output -= matrix->num_outputs;
+    y += matrix->num_outputs;
+  }
 }
 
 static void activate_row(void *argument, int32_t row, int32_t worker) {

@@ -4,6 +4,7 @@
 
 #include "decoding.h"
 #include "forward/kernels.h"
+#include "forward/quantised.h"
 
 /* A query tile: tokens of one sequence whose queries share a pass over its keys. */
 typedef struct dk_query_tile {
@@ -31,6 +32,7 @@ typedef struct dk_pass {
   const decoding_plan *plan;
   const decoding_forward_batch *batch;
   const dk_forward_kernel *kernel;
+  const dk_quantised_kernel *quantised;
   dk_buffers buffers;
   int32_t num_tokens;
   int32_t num_rows;   /* rows of queries: all tokens, or those that logits are wanted for */

@@ -47,8 +47,14 @@ static void embed_rows(const rows_job *job, int32_t row, int32_t end, float *scr
     const float *learned = NULL;
     if (plan->positions != NULL)
       learned = plan->positions + (size_t)pass->buffers.positions[row] * (size_t)plan->hidden_size;
-    pass->kernel->embed(stored, plan->embedding_type, plan->embedding_scale, learned, plan->hidden_size,
-                        pass->buffers.hidden + row * pass->buffers.hidden_stride);
+    float *hidden = pass->buffers.hidden + row * pass->buffers.hidden_stride;
+    int32_t type = plan->embedding_type;
+    if (dk_format_of(type) != NULL) {
+      dk_dequantise_row(type, (const uint8_t *)stored, plan->hidden_size, hidden);
+      stored = (const char *)hidden;
+      type = DECODING_FLOAT32;
+    }
+    pass->kernel->embed(stored, type, plan->embedding_scale, learned, plan->hidden_size, hidden);
   }
 }
 
@@ -73,18 +79,33 @@ static void prepare_tile(const rows_job *job, int32_t row, int32_t end, float *s
                         pass->buffers.prepared + (size_t)row * (size_t)job->num_inputs);
 }
 
-void dk_prepare(dk_pass *pass, const float *rows, int64_t stride, int32_t num_rows, int32_t num_inputs,
-                const decoding_norm *norm) {
+/* dk_input_group in the place of floats, of which they are fewer bytes. */
+static void quantise_tile(const rows_job *job, int32_t row, int32_t end, float *scratch) {
+  const size_t num_groups = (size_t)(job->num_inputs / DK_GROUP);
+  dk_input_group *prepared = (dk_input_group *)(void *)job->pass->buffers.prepared;
+  for (; row < end; row++) {
+    const float *x = job->source + row * job->stride;
+    if (job->norm != NULL) {
+      normalise(job->pass, job->norm, x, scratch);
+      x = scratch;
+    }
+    job->pass->quantised->quantise(x, job->num_inputs, prepared + (size_t)row * num_groups);
+  }
+}
+
+void dk_prepare(dk_pass *pass, const float *rows, int64_t stride, int32_t num_rows, const decoding_norm *norm,
+                const decoding_matrix *matrix) {
+  const bool is_quantised = dk_format_of(matrix->type) != NULL;
   rows_job job = {.pass = pass,
                   .num_rows = num_rows,
                   .group = pass->kernel->tile,
-                  .each = prepare_tile,
+                  .each = is_quantised ? quantise_tile : prepare_tile,
                   .source = rows,
                   .stride = stride,
-                  .num_inputs = num_inputs,
+                  .num_inputs = matrix->num_inputs,
                   .norm = norm == NULL || norm->kind == DECODING_NORM_NONE ? NULL : norm};
   pass->input = pass->buffers.prepared;
-  if (num_rows == 1 && norm == NULL)
+  if (num_rows == 1 && norm == NULL && !is_quantised)
     pass->input = rows; /* a tile of one row is the row */
   else
     run(&job);

@@ -7,10 +7,10 @@
 /* hidden[row] = embedding of token row. */
 void dk_embed(const dk_pass *pass);
 
-/* pass->input = the rows, normalised, in the layout that multiply reads; norm null: as they are, and they must stay
- * what they are until the matmul is done. */
-void dk_prepare(dk_pass *pass, const float *rows, int64_t stride, int32_t num_rows, int32_t num_inputs,
-                const decoding_norm *norm);
+/* pass->input = the rows, normalised, as a matmul with the matrix reads them; norm null: as they are, and they must
+ * stay what they are until the matmul is done. */
+void dk_prepare(dk_pass *pass, const float *rows, int64_t stride, int32_t num_rows, const decoding_norm *norm,
+                const decoding_matrix *matrix);
 
 /* hidden[row] += residual_scale * norm(out[row]) */
 void dk_add_out(const dk_pass *pass, int32_t num_rows, const decoding_norm *norm);

@@ -5,6 +5,7 @@
 #include "forward/kernels.h"
 #include "forward/kv_blocks.h"
 #include "forward/pack.h"
+#include "forward/quantised.h"
 
 #define MAX_SIZE (1 << 24) /* of hidden states, heads and layers: products of two fit 64 bits, of one and 3 fit 32 */
 #define MAX_WORKERS 1024
@@ -24,7 +25,22 @@ static int32_t is_norm(const decoding_norm *norm, int32_t size, int32_t other) {
 
 static int32_t is_matrix(const decoding_matrix *matrix, int32_t num_inputs, int32_t num_outputs) {
   return matrix->num_inputs == num_inputs && matrix->num_outputs == num_outputs && matrix->panels != NULL &&
-         decoding_packed_size(matrix->type, num_outputs, num_inputs) != 0;
+         decoding_packed_size(matrix->type, num_outputs, num_inputs) != 0 && matrix->rest == NULL;
+}
+
+/* With outputs of other types behind those of the first. */
+static int32_t is_mixed_matrix(const decoding_matrix *matrix, int32_t num_inputs, int32_t num_outputs) {
+  const int32_t is_quantised = dk_format_of(matrix->type) != NULL;
+  for (; matrix->rest != NULL; matrix = matrix->rest) {
+    decoding_matrix part = *matrix;
+    part.rest = NULL;
+    if (matrix->num_outputs < 1 || matrix->num_outputs >= num_outputs || matrix->num_outputs % DK_PANEL != 0 ||
+        !is_matrix(&part, num_inputs, matrix->num_outputs) ||
+        (dk_format_of(matrix->rest->type) != NULL) != is_quantised)
+      return 0;
+    num_outputs -= matrix->num_outputs;
+  }
+  return is_matrix(matrix, num_inputs, num_outputs);
 }
 
 static int32_t is_layer(const decoding_plan *plan, const decoding_layer *layer) {
@@ -33,7 +49,7 @@ static int32_t is_layer(const decoding_plan *plan, const decoding_layer *layer) 
   return is_norm(&layer->attention_norm, hidden, hidden) && is_norm(&layer->query_norm, dim, heads) &&
          is_norm(&layer->key_norm, dim, kv_heads) && is_norm(&layer->attention_out_norm, hidden, hidden) &&
          is_norm(&layer->mlp_norm, hidden, hidden) && is_norm(&layer->mlp_out_norm, hidden, hidden) &&
-         is_matrix(&layer->qkv, hidden, heads + 2 * kv_heads) && is_matrix(&layer->output, heads, hidden) &&
+         is_mixed_matrix(&layer->qkv, hidden, heads + 2 * kv_heads) && is_matrix(&layer->output, heads, hidden) &&
          is_matrix(&layer->up, hidden, plan->gated ? 2 * inner : inner) && is_matrix(&layer->down, inner, hidden) &&
          layer->rope >= -1 && layer->rope < plan->num_ropes && layer->window >= 0 && is_scale(layer->scale);
 }
@@ -62,8 +78,8 @@ static int32_t has_numbers(const decoding_plan *plan) {
 }
 
 static int32_t has_tensors(const decoding_plan *plan) {
-  return dk_element_size(plan->embedding_type) != 0 && plan->embedding != NULL && plan->layers != NULL &&
-         plan->num_positions >= 0 && (plan->positions == NULL) == (plan->num_positions == 0) &&
+  return dk_packed_panel_bytes(plan->embedding_type, plan->hidden_size) != 0 && plan->embedding != NULL &&
+         plan->layers != NULL && plan->num_positions >= 0 && (plan->positions == NULL) == (plan->num_positions == 0) &&
          is_norm(&plan->norm, plan->hidden_size, plan->hidden_size) &&
          is_matrix(&plan->head, plan->hidden_size, plan->vocab_size);
 }

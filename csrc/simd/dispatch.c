@@ -9,6 +9,10 @@
 #if defined(DK_HAVE_X86)
 #include <cpuid.h>
 #endif
+#if defined(DK_HAVE_NEON) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 #include "decoding.h"
 
@@ -75,6 +79,19 @@ dk_isa dk_active_isa(void) {
     atomic_store_explicit(&active, isa, memory_order_release);
   }
   return (dk_isa)isa;
+}
+
+bool dk_has_byte_products(void) {
+#if defined(DK_HAVE_X86)
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx512vnni");
+#elif defined(__ARM_FEATURE_DOTPROD)
+  return true;
+#elif defined(DK_HAVE_NEON) && defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+  return false;
+#endif
 }
 
 const char *decoding_isa_name(int32_t index) { return index >= 0 && index < NUM_BUILT ? NAMES[BUILT[index]] : NULL; }

@@ -74,4 +74,17 @@ DK_INLINE void w_compress(uint64_t *p, dk_w a, dk_m m) {
 }
 #endif
 
+/* ---- Quantised matrix multiplication ----
+ *
+ *   dk_q    64 bytes: four weights of each of 16 outputs, unsigned (packed nibbles before q_low and q_high)
+ *   dk_s    the same, int8, as s_step takes them
+ *   dk_a    four int8 inputs, |a| <= 127, for all outputs
+ *   dk_n    16 sums of products, perhaps narrower than 32 bits; n_wide(n) are 16 int32
+ *
+ * n_step(n, w, a) adds, for each output, the products of four weights and four inputs. Before n_wide, at most 8 steps
+ * with weights below 16, 4 with weights below 32, 2 with weights below 64: an int16 that holds two products per step
+ * then has at most 8 * 2 * 15 * 127 = 30,480, 4 * 2 * 31 * 127 = 31,496 or 2 * 2 * 63 * 127 = 32,004. s_step(total,
+ * s_weights(w), a) adds them plus DK_SIGNED_OFFSET times the sum of the inputs to int32. q_merge(low, bits, left, mask)
+ * is low | ((bits << left) & mask) per byte; a negative `left` shifts right. */
+
 #endif

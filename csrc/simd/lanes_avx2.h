@@ -153,8 +153,83 @@ DK_INLINE float f_fold_sum(dk_f a) {
   __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
-#undef DK_HALVES
 #define DK_PLAIN_COMPRESS
 #define DK_PLAIN_SUM
+
+/* ---- Quantised matrix multiplication: see lanes.h ---- */
+
+typedef dk_u dk_q;
+typedef __m256i dk_a;
+typedef dk_u dk_n; /* 32 int16: each the sum of two of the four products per step */
+typedef struct dk_s {
+  dk_u magnitude, weights;
+} dk_s;
+
+DK_INLINE dk_q q_load(const void *p) { return u_load(p); }
+DK_INLINE dk_q q_low(dk_q a) { DK_HALVES(dk_q, _mm256_and_si256(a.half[h], _mm256_set1_epi8(15))); }
+DK_INLINE dk_q q_high(dk_q a) {
+  DK_HALVES(dk_q, _mm256_and_si256(_mm256_srli_epi16(a.half[h], 4), _mm256_set1_epi8(15)));
+}
+/* Shifts of 16 bits: the mask removes what came from the neighbouring byte. */
+DK_INLINE dk_q q_merge(dk_q low, dk_q bits, int left, int mask) {
+  DK_HALVES(dk_q, _mm256_or_si256(low.half[h], _mm256_and_si256(left < 0 ? _mm256_srli_epi16(bits.half[h], -left)
+                                                                         : _mm256_slli_epi16(bits.half[h], left),
+                                                                _mm256_set1_epi8((char)mask))));
+}
+DK_INLINE dk_a a_load(const void *p) {
+  int32_t four;
+  memcpy(&four, p, sizeof four);
+  return _mm256_set1_epi32(four);
+}
+DK_INLINE dk_u u_shift_left(dk_u a, int n) { DK_HALVES(dk_u, _mm256_slli_epi32(a.half[h], n)); }
+DK_INLINE dk_n n_zero(void) { return u_set(0); }
+/* Compilers turn a chain of integer additions into a tree, which has more terms at once than there are registers. */
+DK_INLINE __m256i chain(__m256i a) {
+  __asm__("" : "+x"(a));
+  return a;
+}
+DK_INLINE dk_n n_step(dk_n n, dk_q w, dk_a a) {
+  DK_HALVES(dk_n, chain(_mm256_add_epi16(n.half[h], _mm256_maddubs_epi16(w.half[h], a))));
+}
+DK_INLINE dk_u n_wide(dk_n n) { DK_HALVES(dk_u, _mm256_madd_epi16(n.half[h], _mm256_set1_epi16(1))); }
+#define DK_SIGNED_OFFSET 0
+DK_INLINE dk_s s_weights(dk_q w) {
+  dk_s result = {w, w};
+  for (int h = 0; h < 2; h++)
+    result.magnitude.half[h] = _mm256_abs_epi8(w.half[h]); /* 128 for -128, as unsigned */
+  return result;
+}
+DK_INLINE dk_u s_step(dk_u total, dk_s w, dk_a a) {
+  dk_n products;
+  for (int h = 0; h < 2; h++)
+    products.half[h] = _mm256_maddubs_epi16(w.magnitude.half[h], _mm256_sign_epi8(a, w.weights.half[h]));
+  DK_HALVES(dk_u, chain(_mm256_add_epi32(total.half[h], n_wide(products).half[h])));
+}
+DK_INLINE dk_f u_to_float(dk_u a) { DK_HALVES(dk_f, _mm256_cvtepi32_ps(a.half[h])); }
+DK_INLINE dk_f f_load_u8(const void *p) {
+  DK_HALVES(dk_f,
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i_u *)((const char *)p + 8 * h)))));
+}
+DK_INLINE dk_f f_load_s8(const void *p) {
+  DK_HALVES(dk_f,
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i_u *)((const char *)p + 8 * h)))));
+}
+DK_INLINE dk_u u_max(dk_u a, dk_u b) { DK_HALVES(dk_u, _mm256_max_epu32(a.half[h], b.half[h])); }
+DK_INLINE uint32_t u_fold_max(dk_u a) {
+  __m256i eight = _mm256_max_epu32(a.half[0], a.half[1]);
+  __m128i four = _mm_max_epu32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
+  __m128i two = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0x4E));
+  return (uint32_t)_mm_cvtsi128_si32(_mm_max_epu32(two, _mm_shuffle_epi32(two, 0xB1)));
+}
+DK_INLINE void u_store_low_bytes(void *p, dk_u a) {
+  const __m256i low =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1));
+  const __m256i first = _mm256_setr_epi32(0, 4, 7, 7, 7, 7, 7, 7); /* 7: four zero bytes */
+  for (int h = 0; h < 2; h++) {
+    __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(a.half[h], low), first);
+    _mm_storel_epi64((__m128i_u *)((char *)p + 8 * h), _mm256_castsi256_si128(bytes));
+  }
+}
+#undef DK_HALVES
 
 #endif

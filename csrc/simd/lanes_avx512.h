@@ -121,4 +121,62 @@ DK_INLINE float f_fold_sum(dk_f a) {
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
+/* ---- Quantised matrix multiplication: see lanes.h ---- */
+
+typedef __m512i dk_q;
+typedef __m512i dk_a;
+typedef __m512i dk_n; /* VNNI: 16 int32. Otherwise 32 int16, each the sum of two of the four products per step */
+
+DK_INLINE dk_q q_load(const void *p) { return _mm512_loadu_si512(p); }
+DK_INLINE dk_q q_low(dk_q a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
+DK_INLINE dk_q q_high(dk_q a) { return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15)); }
+/* Shifts of 16 bits: the mask removes what came from the neighbouring byte. */
+DK_INLINE dk_q q_merge(dk_q low, dk_q bits, int left, int mask) {
+  __m512i shifted = left < 0 ? _mm512_srli_epi16(bits, (unsigned)-left) : _mm512_slli_epi16(bits, (unsigned)left);
+  return _mm512_or_si512(low, _mm512_and_si512(shifted, _mm512_set1_epi8((char)mask)));
+}
+DK_INLINE dk_a a_load(const void *p) {
+  int32_t four;
+  memcpy(&four, p, sizeof four);
+  return _mm512_set1_epi32(four);
+}
+DK_INLINE dk_u u_shift_left(dk_u a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
+DK_INLINE dk_n n_zero(void) { return _mm512_setzero_si512(); }
+#if defined(DK_VNNI)
+typedef __m512i dk_s;
+DK_INLINE dk_n n_step(dk_n n, dk_q w, dk_a a) { return _mm512_dpbusd_epi32(n, w, a); }
+DK_INLINE dk_u n_wide(dk_n n) { return n; }
+#define DK_SIGNED_OFFSET 128
+DK_INLINE dk_s s_weights(dk_q w) { return _mm512_xor_si512(w, _mm512_set1_epi8((char)0x80)); }
+DK_INLINE dk_u s_step(dk_u total, dk_s w, dk_a a) { return _mm512_dpbusd_epi32(total, w, a); }
+#else
+typedef struct dk_s {
+  __m512i magnitude;
+  __mmask64 negative;
+} dk_s;
+/* Compilers turn a chain of integer additions into a tree, which has more terms at once than there are registers. */
+DK_INLINE __m512i chain(__m512i a) {
+  __asm__("" : "+v"(a));
+  return a;
+}
+DK_INLINE dk_n n_step(dk_n n, dk_q w, dk_a a) { return chain(_mm512_add_epi16(n, _mm512_maddubs_epi16(w, a))); }
+DK_INLINE dk_u n_wide(dk_n n) { return _mm512_madd_epi16(n, _mm512_set1_epi16(1)); }
+#define DK_SIGNED_OFFSET 0
+DK_INLINE dk_s s_weights(dk_q w) { return (dk_s){_mm512_abs_epi8(w), _mm512_movepi8_mask(w)}; }
+DK_INLINE dk_u s_step(dk_u total, dk_s w, dk_a a) {
+  __m512i with_sign = _mm512_mask_sub_epi8(a, w.negative, _mm512_setzero_si512(), a);
+  return chain(_mm512_add_epi32(total, n_wide(_mm512_maddubs_epi16(w.magnitude, with_sign))));
+}
+#endif
+DK_INLINE dk_f u_to_float(dk_u a) { return _mm512_cvtepi32_ps(a); }
+DK_INLINE dk_f f_load_u8(const void *p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i_u *)p)));
+}
+DK_INLINE dk_f f_load_s8(const void *p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i_u *)p)));
+}
+DK_INLINE dk_u u_max(dk_u a, dk_u b) { return _mm512_max_epu32(a, b); }
+DK_INLINE uint32_t u_fold_max(dk_u a) { return _mm512_reduce_max_epu32(a); }
+DK_INLINE void u_store_low_bytes(void *p, dk_u a) { _mm_storeu_si128((__m128i_u *)p, _mm512_cvtepi32_epi8(a)); }
+
 #endif

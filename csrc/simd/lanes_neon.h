@@ -156,8 +156,84 @@ DK_INLINE float f_fold_sum(dk_f a) {
   float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
   return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
 }
-#undef DK_QUARTERS
 #undef DK_EIGHTHS
 #define DK_PLAIN_COMPRESS
+
+/* ---- Quantised matrix multiplication: see lanes.h ---- */
+
+typedef struct dk_q {
+  uint8x16_t quarter[4]; /* four outputs each */
+} dk_q;
+typedef int8x16_t dk_a;
+typedef dk_q dk_s;
+
+DK_INLINE dk_q q_load(const void *p) { DK_QUARTERS(dk_q, vld1q_u8((const uint8_t *)p + 16 * q)); }
+DK_INLINE dk_q q_low(dk_q a) { DK_QUARTERS(dk_q, vandq_u8(a.quarter[q], vdupq_n_u8(15))); }
+DK_INLINE dk_q q_high(dk_q a) { DK_QUARTERS(dk_q, vshrq_n_u8(a.quarter[q], 4)); }
+DK_INLINE dk_q q_merge(dk_q low, dk_q bits, int left, int mask) {
+  DK_QUARTERS(dk_q, vorrq_u8(low.quarter[q],
+                             vandq_u8(vshlq_u8(bits.quarter[q], vdupq_n_s8((int8_t)left)), vdupq_n_u8((uint8_t)mask))));
+}
+DK_INLINE dk_a a_load(const void *p) {
+  int32_t four;
+  memcpy(&four, p, sizeof four);
+  return vreinterpretq_s8_s32(vdupq_n_s32(four));
+}
+DK_INLINE dk_u u_shift_left(dk_u a, int n) { DK_QUARTERS(dk_u, vshlq_u32(a.quarter[q], vdupq_n_s32(n))); }
+#define DK_SIGNED_OFFSET 0
+DK_INLINE dk_s s_weights(dk_q w) { return w; }
+#if defined(__ARM_FEATURE_DOTPROD)
+typedef dk_u dk_n;
+DK_INLINE dk_n n_zero(void) { return u_set(0); }
+DK_INLINE dk_n n_step(dk_n n, dk_q w, dk_a a) {
+  DK_QUARTERS(dk_n, vreinterpretq_u32_s32(
+                        vdotq_s32(vreinterpretq_s32_u32(n.quarter[q]), vreinterpretq_s8_u8(w.quarter[q]), a)));
+}
+DK_INLINE dk_u n_wide(dk_n n) { return n; }
+DK_INLINE dk_u s_step(dk_u total, dk_s w, dk_a a) { return n_step(total, w, a); }
+#else
+typedef struct dk_n {
+  int16x8_t eighth[8]; /* sums over the steps, of two outputs each: four products per output */
+} dk_n;
+DK_INLINE dk_n n_zero(void) {
+  dk_n result;
+  for (int e = 0; e < 8; e++)
+    result.eighth[e] = vdupq_n_s16(0);
+  return result;
+}
+DK_INLINE dk_n n_step(dk_n n, dk_q w, dk_a a) {
+  for (int q = 0; q < 4; q++) {
+    int8x16_t weights = vreinterpretq_s8_u8(w.quarter[q]);
+    n.eighth[2 * q] = vmlal_s8(n.eighth[2 * q], vget_low_s8(weights), vget_low_s8(a));
+    n.eighth[2 * q + 1] = vmlal_high_s8(n.eighth[2 * q + 1], weights, a);
+  }
+  return n;
+}
+DK_INLINE dk_u n_wide(dk_n n) {
+  DK_QUARTERS(dk_u, vreinterpretq_u32_s32(vpaddq_s32(vpaddlq_s16(n.eighth[2 * q]), vpaddlq_s16(n.eighth[2 * q + 1]))));
+}
+DK_INLINE dk_u s_step(dk_u total, dk_s w, dk_a a) { return u_add(total, n_wide(n_step(n_zero(), w, a))); }
+#endif
+DK_INLINE dk_f u_to_float(dk_u a) { DK_QUARTERS(dk_f, vcvtq_f32_s32(vreinterpretq_s32_u32(a.quarter[q]))); }
+DK_INLINE dk_f f_load_u8(const void *p) {
+  uint8x16_t bytes = vld1q_u8((const uint8_t *)p);
+  uint16x8_t wide[2] = {vmovl_u8(vget_low_u8(bytes)), vmovl_high_u8(bytes)};
+  DK_QUARTERS(dk_f, vcvtq_f32_u32(q % 2 ? vmovl_high_u16(wide[q / 2]) : vmovl_u16(vget_low_u16(wide[q / 2]))));
+}
+DK_INLINE dk_f f_load_s8(const void *p) {
+  int8x16_t bytes = vreinterpretq_s8_u8(vld1q_u8((const uint8_t *)p));
+  int16x8_t wide[2] = {vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes)};
+  DK_QUARTERS(dk_f, vcvtq_f32_s32(q % 2 ? vmovl_high_s16(wide[q / 2]) : vmovl_s16(vget_low_s16(wide[q / 2]))));
+}
+DK_INLINE dk_u u_max(dk_u a, dk_u b) { DK_QUARTERS(dk_u, vmaxq_u32(a.quarter[q], b.quarter[q])); }
+DK_INLINE uint32_t u_fold_max(dk_u a) {
+  return vmaxvq_u32(vmaxq_u32(vmaxq_u32(a.quarter[0], a.quarter[1]), vmaxq_u32(a.quarter[2], a.quarter[3])));
+}
+DK_INLINE void u_store_low_bytes(void *p, dk_u a) {
+  uint16x8_t first = vcombine_u16(vmovn_u32(a.quarter[0]), vmovn_u32(a.quarter[1]));
+  uint16x8_t second = vcombine_u16(vmovn_u32(a.quarter[2]), vmovn_u32(a.quarter[3]));
+  vst1q_u8((uint8_t *)p, vcombine_u8(vmovn_u16(first), vmovn_u16(second)));
+}
+#undef DK_QUARTERS
 
 #endif

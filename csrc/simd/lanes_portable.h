@@ -151,8 +151,64 @@ DK_INLINE float f_fold_sum(dk_f a) {
       a.lane[i] += a.lane[i + width];
   return a.lane[0];
 }
-#undef DK_EACH
 #define DK_PLAIN_COMPRESS
 #define DK_PLAIN_SUM
+
+/* ---- Quantised matrix multiplication: see lanes.h ---- */
+
+typedef struct dk_q {
+  uint8_t byte[64];
+} dk_q;
+typedef struct dk_a {
+  int8_t byte[4];
+} dk_a;
+typedef dk_u dk_n;
+typedef dk_q dk_s;
+#define DK_BYTES(expression)                                                                                           \
+  dk_q result;                                                                                                         \
+  for (int i = 0; i < 64; i++)                                                                                         \
+    result.byte[i] = (uint8_t)(expression);                                                                            \
+  return result
+
+DK_INLINE dk_q q_load(const void *p) {
+  dk_q result;
+  memcpy(result.byte, p, sizeof result.byte);
+  return result;
+}
+DK_INLINE dk_q q_low(dk_q a) { DK_BYTES(a.byte[i] & 15); }
+DK_INLINE dk_q q_high(dk_q a) { DK_BYTES(a.byte[i] >> 4); }
+DK_INLINE dk_q q_merge(dk_q low, dk_q bits, int left, int mask) {
+  DK_BYTES(low.byte[i] | ((left < 0 ? bits.byte[i] >> -left : bits.byte[i] << left) & mask));
+}
+DK_INLINE dk_a a_load(const void *p) {
+  dk_a result;
+  memcpy(result.byte, p, sizeof result.byte);
+  return result;
+}
+DK_INLINE dk_u u_shift_left(dk_u a, int n) { DK_EACH(dk_u, a.lane[i] << n); }
+DK_INLINE dk_n n_zero(void) { return u_set(0); }
+DK_INLINE dk_n n_step(dk_n n, dk_q w, dk_a a) {
+  DK_EACH(dk_n, n.lane[i] + (uint32_t)(w.byte[4 * i] * a.byte[0] + w.byte[4 * i + 1] * a.byte[1] +
+                                       w.byte[4 * i + 2] * a.byte[2] + w.byte[4 * i + 3] * a.byte[3]));
+}
+DK_INLINE dk_u n_wide(dk_n n) { return n; }
+#define DK_SIGNED_OFFSET 128
+DK_INLINE dk_s s_weights(dk_q w) { DK_BYTES(w.byte[i] ^ 0x80); }
+DK_INLINE dk_u s_step(dk_u total, dk_s w, dk_a a) { return n_step(total, w, a); }
+DK_INLINE dk_f u_to_float(dk_u a) { DK_EACH(dk_f, (float)(int32_t)a.lane[i]); }
+DK_INLINE dk_f f_load_u8(const void *p) { DK_EACH(dk_f, (float)((const uint8_t *)p)[i]); }
+DK_INLINE dk_f f_load_s8(const void *p) { DK_EACH(dk_f, (float)((const int8_t *)p)[i]); }
+DK_INLINE dk_u u_max(dk_u a, dk_u b) { DK_EACH(dk_u, a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]); }
+DK_INLINE uint32_t u_fold_max(dk_u a) {
+  for (int i = 1; i < 16; i++)
+    a.lane[0] = a.lane[0] > a.lane[i] ? a.lane[0] : a.lane[i];
+  return a.lane[0];
+}
+DK_INLINE void u_store_low_bytes(void *p, dk_u a) {
+  for (int i = 0; i < 16; i++)
+    ((uint8_t *)p)[i] = (uint8_t)a.lane[i];
+}
+#undef DK_EACH
+#undef DK_BYTES
 
 #endif

@@ -18,7 +18,10 @@ flags=(-std=c11 -g -O2 -ffp-contract=off -fno-omit-frame-pointer -DDK_HAVE_X86 -
   -fsanitize=address,undefined -fno-sanitize-recover=all)
 declare -A set_flags=(
   [kernels_avx2]="-mavx2 -mfma -mf16c"
-  [kernels_avx512]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512")
+  [kernels_avx512]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512"
+  [quantised_avx2]="-mavx2 -mfma -mf16c"
+  [quantised_avx512]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512"
+  [quantised_avx512_vnni]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mf16c")
 
 compile() { # SOURCE
   local name object
@@ -30,8 +33,7 @@ compile() { # SOURCE
 
 while read -r source; do compile "$csrc/$source"; done <"$csrc/sources.txt"
 for set in "${!set_flags[@]}"; do
-  compile "$csrc/sampling/$set.c"
-  compile "$csrc/forward/$set.c"
+  for source in "$csrc"/*/"$set".c; do compile "$source"; done
 done
 for source in "$here"/*.c; do
   case $source in */standalone.c) continue ;; esac
