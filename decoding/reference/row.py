@@ -18,13 +18,14 @@ Array: TypeAlias = NDArray[Any]
 
 @dataclass(kw_only=True)
 class Row:
-    """One row on its way through the pipeline: what was asked, and what the stages have made of it so far.
+    """One row on its way through the pipeline: its parameters, and the results of the stages so far.
 
     A stage is a function `apply_<name>(row)` that replaces `row.logits`, [vocab]: float32 up to the masks, float64
-    after them, -inf for every token that is banned or was dropped. `stage_rows` keeps a copy of it as each stage
-    left it. Beside it stands the row without any truncation, from the masks on: `ranked`, float32, whose total order is
-    `order`; and `whole`, its exponents relative to the largest, from the stage temperature on divided by `temperature`, which follows
-    from `entropy_ratio` where it is dynamic.
+    after them, -inf for every token that is banned or was dropped. `stage_rows` has a copy of it after each stage.
+
+    The row without any truncation, from the masks on, is kept beside it: `ranked`, float32, whose total order is
+    `order`; and `whole`, its exponents relative to the largest, divided by `temperature` from the stage temperature on.
+    A dynamic temperature follows from `entropy_ratio`.
     """
 
     logits: Array

@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decoding.errors import LogitsError
-from decoding.params import SamplingParams
+from decoding.params import PARAMETERS, SamplingParams
 from decoding.reference import Row, sample_row
 from decoding.reference.weights import relative
 from decoding.sampling.stages import PROFILES
 from decoding.testing import logits_rows, margins, sampling_params, token_ids, vocab_sizes
 from decoding.testing.margins import exponent_error, num_kept_range, row_that_keeps
+from decoding.testing.probe_table import PROBES
 
 
 def row_of(p, profile="openai", **params):
@@ -98,3 +99,8 @@ def test_noise_of_float32_is_accepted(data):
     nudged = np.where(up, np.nextafter(values, np.float32(0)), np.nextafter(values, lowest))[place]
     nudged[row.stage_rows["hard_masks"] == -np.inf] = -np.inf
     assert row_that_keeps(row, margins._truncated_again(row, {}, nudged).kept) is not None
+
+
+def test_probes_name_parameters_of_the_table():
+    """Every parameter that a probe sets is in the table of parameters."""
+    assert {name for probe in PROBES for name in probe.params} <= set(PARAMETERS)
