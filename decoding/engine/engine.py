@@ -291,4 +291,3 @@ class Engine:
             error = ContextLengthError(num_tokens, self.max_tokens)
             error.limit = self.context_limit
             raise error
-

@@ -74,7 +74,9 @@ class SharedEngine:
         ids = end_token_ids_of(self.model.config, self.tokenizer)
         own = self.model.config.eos_token_ids
         if own and ids != own:
-            _LOGGER.warning("%s: the configs end a text at ids %s, the tokenizer at %s; all do", self.name, own, ids[-1])
+            _LOGGER.warning(
+                "%s: the configs end a text at ids %s, the tokenizer at %s; all do", self.name, own, ids[-1]
+            )
 
     @cached_property
     def _engine(self) -> Engine:

@@ -5,7 +5,8 @@ Draft tokens decide how fast a text comes, never the text (decoding.engine.sampl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence as ListLike
+from collections.abc import Callable
+from collections.abc import Sequence as ListLike
 from contextlib import AbstractContextManager
 from typing import Protocol
 from weakref import WeakKeyDictionary
@@ -140,7 +141,7 @@ class DraftModel:
         return further
 
     def _catch_up(self, sequence: Sequence) -> tuple[_Draft, int]:
-        """Compute what the cache lacks of a sequence and its draft tokens, but the last chunk; return where it starts."""
+        """Compute what the cache lacks, except for the last chunk; return where that chunk starts."""
         draft = self._drafts.setdefault(sequence, _Draft(len(sequence.token_ids)))
         wanted = [*sequence.token_ids, *sequence.draft]
         border = self._model.rope_border

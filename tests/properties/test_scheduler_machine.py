@@ -121,7 +121,9 @@ class EngineMachine(RuleBasedStateMachine):
 
     def compute(self, sequence):
         """Write the scheduled tokens into the cache, and check that nothing of another sequence is overwritten."""
-        new = sequence.token_ids[sequence.num_computed :][: sequence.num_scheduled] + sequence.draft[: sequence.num_draft]
+        new = (
+            sequence.token_ids[sequence.num_computed :][: sequence.num_scheduled] + sequence.draft[: sequence.num_draft]
+        )
         if sequence.score_from is not None:
             first_row = max(sequence.num_computed, sequence.score_from)
             assert sequence.num_computed + sequence.num_scheduled - first_row <= sequence.task.max_score_rows

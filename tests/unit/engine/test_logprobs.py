@@ -2,7 +2,7 @@
 
 import pytest
 
-from decoding.engine.logprobs import OffsetCounter, TokenScore, token_text, text_of_bytes, token_logprob
+from decoding.engine.logprobs import OffsetCounter, TokenScore, text_of_bytes, token_logprob, token_text
 from decoding.testing.scripted import byte_tokenizer
 
 

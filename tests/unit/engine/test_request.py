@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from decoding.engine.request import make_request, split_prompts, rng_stream_of
+from decoding.engine.request import make_request, rng_stream_of, split_prompts
 from decoding.errors import ContextLengthError, ParameterError, PromptError, TokenizerError
 from decoding.params import SamplingParams
 from decoding.testing.scripted import ScriptedConfig, byte_tokenizer

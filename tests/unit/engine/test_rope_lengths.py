@@ -186,7 +186,7 @@ def test_drafts_do_not_cross_the_border():
 
 @KINDS
 def test_candidates_cross_the_border_together(kind):
-    """n candidates share the prompt below the border, and each is what it is alone."""
+    """N candidates share the prompt below the border, and each is what it is alone."""
     params = SamplingParams(n=4, seed=3, max_tokens=30)
     llm = make_llm(kind, max_num_seqs=3, max_batched_tokens=20)
     result = llm.complete([7] * 20, params)
