@@ -1,8 +1,8 @@
-"""What the engine costs and what it saves: `python -m benchmarks.engine`.
+"""The engine's own cost, and what it saves: `python -m benchmarks.engine`.
 
 On a Llama network of 15 million random weights with the bundled tokenizer. The engine's own cost is the time of a step
-less that of the model and of the sampler. A time is the minimum over many repeats, as everywhere here: whatever else
-runs on the machine can only add to it; but for the Poisson arrivals, which are one run.
+less that of the forward pass and of the sampler. A time is the minimum over many repeats: other load on the machine can
+only add to it. The Poisson arrivals are one run.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from benchmarks.shapes import NETWORKS, write_checkpoint
 from decoding.cli.measure import Progress, machine, machine_lines
 from decoding.llm import LLM
 from decoding.models import load_model
+from decoding.models.batch import ForwardBatch, KVCache, Logits, Model
 from decoding.params import SamplingParams
 from decoding.sampling.sampler import Sampler
 
@@ -35,68 +36,73 @@ ARRIVALS = 150
 
 
 class Timed:
-    """A model whose time is counted."""
+    """A model that measures its forward passes."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Model) -> None:
         self._model = model
         self.config = model.config
+        self.rope_border = model.rope_border
+        self.rope_regime = model.rope_regime
         self.new_cache = model.new_cache
         self.seconds = 0.0
 
-    def forward(self, batch: Any, cache: Any) -> Any:
-        """The model's own."""
+    def forward(self, batch: ForwardBatch, cache: KVCache) -> Logits:
+        """Run the model's forward pass."""
         start = time.perf_counter()
         logits = self._model.forward(batch, cache)
         self.seconds += time.perf_counter() - start
         return logits
 
 
-def own_cost(model: Any, progress: Callable[[str], None], num_steps: int = STEPS) -> dict[str, float]:
-    """Milliseconds of a step with 32 streams, and what of it is neither the model's nor the kernel's."""
-    timed, kernel = Timed(model), 0.0
+def own_cost(
+    model: Model, progress: Callable[[str], None], num_sequences: int = STREAMS, num_steps: int = STEPS
+) -> dict[str, float]:
+    """Measure a decoding step of streamed sequences, and the part that is neither the model's nor the sampler's."""
+    timed, sampler = Timed(model), 0.0
     plain_sample = Sampler.sample
 
     def sample(*args: Any, **settings: Any) -> Any:
-        nonlocal kernel
+        nonlocal sampler
         start = time.perf_counter()
         output = plain_sample(*args, **settings)
-        kernel += time.perf_counter() - start
+        sampler += time.perf_counter() - start
         return output
 
-    llm = LLM.from_parts(timed, LLM().tokenizer, max_num_seqs=STREAMS)
+    llm = LLM.from_parts(timed, LLM().tokenizer, max_num_seqs=num_sequences)
     params = SamplingParams(max_tokens=num_steps + 20, ignore_eos=True, stop=["@@@", "\x00\x01"], top_p=0.9)
-    requests, _ = llm.host.requests([[5, 6, 7, 8 + i] for i in range(STREAMS)], params)
+    requests, _ = llm.engine.requests([[5, 6, 7, 8 + i] for i in range(num_sequences)], params)
     news: list[Any] = []
-    groups = llm.host.add(requests, lambda group, sequence: news.extend(group.deltas(sequence, 0)))
+    tasks = llm.engine.add(requests, lambda task, candidate: news.extend(task.deltas(candidate, 0)))
     for _ in range(10):
-        llm.host.step()
+        llm.engine.step()
     own, whole = [], []
     Sampler.sample = sample  # type: ignore[method-assign]
     try:
         for number in range(num_steps):
-            progress(f"steps of {STREAMS} streams: {number}")
-            timed.seconds = kernel = 0.0
+            progress(f"steps of {num_sequences} sequences: {number}")
+            timed.seconds = sampler = 0.0
             start = time.perf_counter()
-            llm.host.step()
+            llm.engine.step()
             whole.append(time.perf_counter() - start)
-            own.append(whole[-1] - timed.seconds - kernel)
+            own.append(whole[-1] - timed.seconds - sampler)
             news.clear()
     finally:
         Sampler.sample = plain_sample  # type: ignore[method-assign]
-        llm.host.abort(groups)
+        llm.engine.abort(tasks)
     cost, step = min(own), min(whole)
     return {
+        "num_sequences": num_sequences,
         "step_ms": 1e3 * step,
         "own_ms": 1e3 * cost,
         "own_share": cost / step,
-        "us_per_sequence": 1e6 * cost / STREAMS,
+        "us_per_sequence": 1e6 * cost / num_sequences,
     }
 
 
-def sharing(model: Any, progress: Callable[[str], None], rounds: int = 3) -> dict[str, float]:
-    """Sixteen candidates of a prompt of 512 tokens, beside one: prompt tokens fed, and seconds to the first tokens."""
+def sharing(model: Model, progress: Callable[[str], None], rounds: int = 3) -> dict[str, float]:
+    """Measure 16 candidates of a prompt of 512 tokens, and one: computed prompt tokens, time to the first tokens."""
     seconds: dict[int, list[float]] = {1: [], CANDIDATES: []}
-    fed = 0
+    num_computed = 0
     for number in range(rounds):
         for n, times in seconds.items():
             progress(f"a prompt of {PROMPT} tokens, n = {n}, round {number + 1}")
@@ -104,12 +110,12 @@ def sharing(model: Any, progress: Callable[[str], None], rounds: int = 3) -> dic
             start = time.perf_counter()
             llm.complete(_prompt(PROMPT, number), SamplingParams(n=n, max_tokens=1, seed=1))
             times.append(time.perf_counter() - start)
-            fed = llm.stats.num_prompt_tokens
-    return {"tokens_fed": fed, "one_ms": 1e3 * min(seconds[1]), "all_ms": 1e3 * min(seconds[CANDIDATES])}
+            num_computed = llm.stats.num_prompt_tokens
+    return {"prompt_tokens": num_computed, "one_ms": 1e3 * min(seconds[1]), "all_ms": 1e3 * min(seconds[CANDIDATES])}
 
 
-def prefix_hit(model: Any, progress: Callable[[str], None], rounds: int = 5) -> dict[str, float]:
-    """Milliseconds to the first token of a prompt of 512 tokens and a few, first and second time."""
+def prefix_hit(model: Model, progress: Callable[[str], None], rounds: int = 5) -> dict[str, float]:
+    """Measure the time to the first token of a prompt of 512 tokens and a few, without and with the prefix cached."""
     first, second = [], []
     llm = LLM.from_parts(model, max_num_seqs=4)
     for number in range(rounds):
@@ -121,8 +127,8 @@ def prefix_hit(model: Any, progress: Callable[[str], None], rounds: int = 5) -> 
     return {"cold_ms": 1e3 * min(first), "hit_ms": 1e3 * min(second), "ratio": min(first) / min(second)}
 
 
-def capacity(model: Any) -> float:
-    """Requests a second when there is always a full batch of them."""
+def capacity(model: Model) -> float:
+    """Measure requests per second with batches that are always full."""
     llm = LLM.from_parts(model, max_num_seqs=STREAMS)
     params = SamplingParams(max_tokens=TOKENS, ignore_eos=True, seed=1)
     start = time.perf_counter()
@@ -130,8 +136,8 @@ def capacity(model: Any) -> float:
     return 3 * STREAMS / (time.perf_counter() - start)
 
 
-def poisson(model: Any, rate: float, num_requests: int = ARRIVALS) -> dict[str, float]:
-    """Requests that arrive at random, `rate` a second on average: tokens a second, and how long they waited."""
+def poisson(model: Model, rate: float, num_requests: int = ARRIVALS) -> dict[str, float]:
+    """Measure requests that arrive at random, `rate` per second on average."""
     llm = LLM.from_parts(model, max_num_seqs=STREAMS)
     params = SamplingParams(max_tokens=TOKENS, ignore_eos=True, seed=1)
     gaps = np.random.Generator(np.random.Philox(7)).exponential(1 / rate, num_requests)
@@ -159,7 +165,7 @@ def poisson(model: Any, rate: float, num_requests: int = ARRIVALS) -> dict[str, 
 
 
 def speculation(progress: Callable[[str], None]) -> list[dict[str, Any]]:
-    """The bundled model on code that repeats itself: tokens a second, plain and with prompt lookup."""
+    """Measure the bundled model on code that repeats itself, plain and with prompt lookup."""
     prompt = "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a - b\n\n\ndef mul(a, b):\n    return"
     found = []
     for name in (None, "prompt_lookup"):
@@ -172,20 +178,21 @@ def speculation(progress: Callable[[str], None]) -> list[dict[str, Any]]:
             times.append(time.perf_counter() - start)
         metrics = result.metrics
         accepted = metrics.num_accepted_tokens / max(1, metrics.num_draft_tokens)
-        found.append({"guesses": name or "none", "tokens_per_second": 128 / min(times), "accepted": accepted})
+        found.append({"drafts": name or "none", "tokens_per_second": 128 / min(times), "accepted": accepted})
     return found
 
 
 def _prompt(num_tokens: int, key: int) -> list[int]:
-    """Tokens that no other prompt begins with."""
+    """Return tokens that no other prompt begins with."""
     return np.random.Generator(np.random.Philox(key)).integers(3, 4000, num_tokens).tolist()
 
 
 def report(folder: Path, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Measure everything: what --json writes."""
+    """Measure everything; --json writes it."""
     write_checkpoint(folder, NETWORKS["15M"])
     model = load_model(folder)
-    found: dict[str, Any] = {"machine": machine(), "step": own_cost(model, progress)}
+    found: dict[str, Any] = {"machine": machine()}
+    found["steps"] = [own_cost(model, progress, count) for count in (1, STREAMS)]
     found["sharing"], found["prefix"] = sharing(model, progress), prefix_hit(model, progress)
     progress("capacity")
     most = capacity(model)
@@ -199,16 +206,19 @@ def report(folder: Path, progress: Callable[[str], None]) -> dict[str, Any]:
 
 
 def lines(found: dict[str, Any]) -> list[str]:
-    """The report for reading and posting."""
-    step, shared, prefix = found["step"], found["sharing"], found["prefix"]
+    """Return the report as lines of text."""
+    shared, prefix = found["sharing"], found["prefix"]
     return [
         *machine_lines(found["machine"]),
         "",
-        f"a step of {STREAMS} streams      {step['step_ms']:.2f} ms, of which the engine's own {step['own_ms']:.3f} ms:"
-        f" {100 * step['own_share']:.1f} %, {step['us_per_sequence']:.1f} us a sequence",
-        f"n = {CANDIDATES} of {PROMPT} tokens     {shared['tokens_fed']:.0f} prompt tokens fed; first tokens after"
-        f" {shared['all_ms']:.1f} ms, of one candidate after {shared['one_ms']:.1f} ms",
-        f"{PROMPT} tokens kept         first token after {prefix['hit_ms']:.1f} ms, without them after"
+        *(
+            f"step, {step['num_sequences']:>2} sequences      {step['step_ms']:.2f} ms, the engine's own"
+            f" {step['own_ms']:.3f} ms: {100 * step['own_share']:.1f} %, {step['us_per_sequence']:.1f} us per sequence"
+            for step in found["steps"]
+        ),
+        f"n = {CANDIDATES} of {PROMPT} tokens     {shared['prompt_tokens']:.0f} prompt tokens computed; first tokens"
+        f" after {shared['all_ms']:.1f} ms, of one candidate after {shared['one_ms']:.1f} ms",
+        f"{PROMPT} tokens cached       first token after {prefix['hit_ms']:.1f} ms, without them after"
         f" {prefix['cold_ms']:.1f} ms: {prefix['ratio']:.1f} x shorter",
         f"full batches            {found['capacity']:.1f} requests/s of 64 + {TOKENS} tokens",
         *(
@@ -218,8 +228,8 @@ def lines(found: dict[str, Any]) -> list[str]:
             for one in found["poisson"]
         ),
         *(
-            f"guesses: {one['guesses']:<16} {one['tokens_per_second']:,.0f} tokens/s"
-            + (f", {100 * one['accepted']:.0f} % of them right" if one["accepted"] else "")
+            f"drafts: {one['drafts']:<16}  {one['tokens_per_second']:,.0f} tokens/s"
+            + (f", {100 * one['accepted']:.0f} % accepted" if one["accepted"] else "")
             for one in found["speculation"]
         ),
     ]
@@ -227,7 +237,9 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description="What the engine costs and saves.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.engine", description="The engine's own cost."
+    )
     parser.add_argument("--folder", metavar="DIR", help="where to keep the network (default: nowhere)")
     parser.add_argument("--json", metavar="FILE", help="write all figures to a file, too")
     options = parser.parse_args(arguments)

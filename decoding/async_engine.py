@@ -106,7 +106,7 @@ class RequestHandle:
             self.abort()
 
     async def results(self) -> list[CompletionResult]:
-        """Wait for the results, as of `LLM.complete` for a list of prompts with on_error="status"; cancelling aborts."""
+        """Wait for the results, as of `LLM.complete` with on_error="status" for a list; cancelling aborts."""
         try:
             while not self.is_done:
                 self._news.clear()

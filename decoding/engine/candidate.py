@@ -28,6 +28,7 @@ class Candidate:
     __slots__ = (
         "_detokenizer",
         "_ending_ids",
+        "_has_logprobs",
         "_has_stops",
         "_matcher",
         "_may_cut",
@@ -74,6 +75,7 @@ class Candidate:
             self._detokenizer = Detokenizer(
                 tokenizer, request.token_ids, params.skip_special_tokens, at_start=params.suffix is None
             )
+        self._has_logprobs = params.logprobs is not None
         self._matcher = StopMatcher(request.stops)
         self._has_stops = bool(params.stop)
         self._may_cut = self._has_stops and not params.include_stop_str_in_output
@@ -130,7 +132,7 @@ class Candidate:
             token_ids,
             self.finish_reason,
             self.stop_reason,
-            self._logprobs(entries),
+            Logprobs.from_tokens(entries) if self._has_logprobs else None,
             self.state.seed,
             self.error,
             self.num_tokens,
@@ -146,15 +148,12 @@ class Candidate:
             token_ids=token_ids,
             finish_reason=self.finish_reason or "error",
             stop_reason=self.stop_reason,
-            logprobs=self._logprobs(entries),
+            logprobs=Logprobs.from_tokens(entries) if self._has_logprobs else None,
             seed=self.state.seed,
             mean_logprob=self._raw_logprob_sum / max(1, self.num_tokens) if is_ranked else None,
             error=self.error,
             candidate=self.state.choice,
         )
-
-    def _logprobs(self, entries: list[TokenLogprob]) -> Logprobs | None:
-        return None if self.request.params.logprobs is None else Logprobs.from_tokens(entries)
 
     def _is_skipped(self, token_id: int) -> bool:
         """Return True for a special token that the text does not show."""

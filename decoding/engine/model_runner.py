@@ -21,31 +21,53 @@ class ModelRunner:
         self._token_ids = np.empty(max_tokens, np.int32)
         self._start, self._rope_lengths = np.empty(max_tokens, np.int32), np.empty(max_tokens, np.int32)
         self._ones, self._rows = np.ones(max_tokens, np.int32), np.arange(max_tokens, dtype=np.int32)
+        self._decoding: list[Sequence] = []  # the sequences of the last step, if each computed one token
+        self._decode_arrays: ForwardBatch
+        self._tables: list[IntArray] = []
 
     def forward(self, sequences: list[Sequence]) -> Logits:
         """Run the scheduled tokens of sequences; return the wanted logits [rows, vocab], sequence after sequence.
 
         Sets each sequence's `first_row`, `num_rows` and `row`. Sequences without a scheduled token have no rows.
         """
-        batch = self._decode_batch(sequences) if _only_decodes(sequences) else self._mixed_batch(sequences)
+        if not sequences:
+            return self._no_logits
+        if _only_decodes(sequences):
+            batch = self._decode_batch(sequences)
+        else:
+            batch, self._decoding = self._mixed_batch(sequences), []
         if not len(batch.num_new):
             return self._no_logits
         return self._model.forward(batch, self._cache)
 
     def _decode_batch(self, sequences: list[Sequence]) -> ForwardBatch:
-        """One token and one row of logits per sequence: the usual step, as cheap as it can be."""
+        """One token and one row of logits per sequence: the usual step, as cheap as it can be.
+
+        With the sequences of the last step, each one token further, only what changes is written.
+        """
+        if sequences == self._decoding:
+            batch = self._decode_arrays
+            np.add(batch.start, 1, out=batch.start)
+            self._tables[:] = [sequence.block_table.array for sequence in sequences]
+        else:
+            batch = self._new_decode_batch(sequences)
+            for row, sequence in enumerate(sequences):
+                sequence.num_rows = 1
+                sequence.row = sequence.first_row = row
+            self._decoding, self._decode_arrays = sequences, batch
+        batch.token_ids[:] = [sequence.token_ids[-1] for sequence in sequences]
+        return batch
+
+    def _new_decode_batch(self, sequences: list[Sequence]) -> ForwardBatch:
         count = len(sequences)
-        self._token_ids[:count] = [sequence.token_ids[-1] for sequence in sequences]
         self._start[:count] = [sequence.num_computed for sequence in sequences]
         self._rope_lengths[:count] = [sequence.rope_length for sequence in sequences]
-        for row, sequence in enumerate(sequences):
-            sequence.num_rows = 1
-            sequence.row = sequence.first_row = row
+        self._tables = [sequence.block_table.array for sequence in sequences]
         return ForwardBatch(
             token_ids=self._token_ids[:count],
             num_new=self._ones[:count],
             start=self._start[:count],
-            block_tables=[sequence.block_table.array for sequence in sequences],
+            block_tables=self._tables,
             rope_lengths=self._rope_lengths[:count],
             logits_tokens=self._rows[:count],
         )

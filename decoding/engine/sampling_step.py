@@ -14,6 +14,7 @@ from decoding.engine.logprobs import TokenScore
 from decoding.engine.sequence import Sequence
 from decoding.errors import DecodingError, EmptySupportError, EngineError, NonFiniteLogitsError
 from decoding.models.batch import Logits
+from decoding.sampling.output import TOKEN_ID
 from decoding.sampling.sampler import Sampler, SamplerOutput
 
 
@@ -36,7 +37,7 @@ def sampling_step(
             return errors
         matrix = np.stack([row for row in rows if row is not None])
     output = sampler.sample(matrix, [candidate.drawing_state for candidate in candidates], on_error="status")
-    for row, token_id in enumerate(output.token_ids.tolist()):
+    for row, token_id in enumerate(output.words[:, TOKEN_ID].tolist()):
         candidate = candidates[row]
         if token_id < 0:
             errors[sequences[row]] = _numbered(output.failures[row], candidate)

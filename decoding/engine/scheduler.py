@@ -97,13 +97,17 @@ class Scheduler:
         if self.rope_border is not None:
             self._restart_outgrown(self.rope_border)
         for sequence in tuple(self.running):
-            if len(sequence.token_ids) - sequence.num_computed > 1:
+            num_computed = sequence.num_computed
+            if len(sequence.token_ids) - num_computed > 1:
                 prompts.append(sequence)
-            elif sequence.is_running and self._reserve(sequence, 1):
+            elif num_computed < sequence.num_reserved or (sequence.is_running and self._reserve(sequence, 1)):
+                sequence.num_scheduled, sequence.num_draft = 1, 0
                 batch.append(sequence)
+        self._budget -= len(batch)
         for sequence in prompts:
             num_tokens = self._chunk_of(sequence)
             if num_tokens and sequence.is_running and self._reserve(sequence, num_tokens):
+                self._schedule(sequence, num_tokens)
                 batch.append(sequence)
         if self.num_preemptions == num_preemptions:
             self._admit_waiting(batch)
@@ -119,6 +123,7 @@ class Scheduler:
             num_draft = min(len(sequence.draft), self._budget)
             end = len(sequence.token_ids) + num_draft
             if self.block_manager.reserve(sequence.block_table, sequence.num_computed, end):
+                sequence.num_reserved = max(sequence.num_reserved, end)
                 sequence.num_draft = num_draft
                 self._budget -= num_draft
 
@@ -139,13 +144,14 @@ class Scheduler:
         sequence.num_computed += sequence.num_accepted
         self._register(sequence, before // self.block_manager.block_size)
         self.block_manager.truncate(sequence.block_table, sequence.num_computed)
+        sequence.num_reserved = sequence.num_computed
 
     def finish(self, sequence: Sequence, *, forget: bool = False) -> None:
         """Take out a sequence that has ended; forget: nothing of it may be found in the prefix cache."""
         if sequence.is_running:
             sequence.is_running = False
             self.running.remove(sequence)
-            self.block_manager.free(sequence.block_table, forget=forget)
+            self._free(sequence, forget=forget)
         else:
             self.waiting.remove(sequence)
 
@@ -165,8 +171,12 @@ class Scheduler:
         last = max(sequence.num_computed, sequence.score_from) + sequence.task.max_score_rows
         return min(num_tokens, last - sequence.num_computed)
 
+    def _schedule(self, sequence: Sequence, num_tokens: int) -> None:
+        sequence.num_scheduled, sequence.num_draft = num_tokens, 0
+        self._budget -= num_tokens
+
     def _reserve(self, sequence: Sequence, num_tokens: int) -> bool:
-        """Schedule `num_tokens` tokens, preempting younger sequences where memory is short.
+        """Reserve memory for the next `num_tokens` tokens, preempting younger sequences where it is short.
 
         Return False if the sequence itself was the youngest and is preempted.
         """
@@ -179,10 +189,13 @@ class Scheduler:
             self._preempt(youngest)
             if youngest is sequence:
                 return False
-        sequence.num_scheduled = num_tokens
-        sequence.num_draft = 0
-        self._budget -= num_tokens
+        block_size = self.block_manager.block_size
+        sequence.num_reserved = len(sequence.block_table) * block_size if num_tokens else 0
         return True
+
+    def _free(self, sequence: Sequence, *, forget: bool = False) -> None:
+        self.block_manager.free(sequence.block_table, forget=forget)
+        sequence.num_reserved = 0
 
     def _preempt(self, sequence: Sequence) -> None:
         self.num_preemptions += 1
@@ -196,7 +209,7 @@ class Scheduler:
         for sequence in self.running:
             length = len(sequence.token_ids)
             if length > rope_border >= sequence.rope_length:
-                self.block_manager.free(sequence.block_table)
+                self._free(sequence)
                 sequence.restart(length, self.rope_regime(length))
 
     def _admit_waiting(self, batch: list[Sequence]) -> None:
@@ -227,7 +240,11 @@ class Scheduler:
         if sequence.waits_for_shared and shared.num_tokens >= sequence.num_shared:
             self._on_shared_computed(sequence)
         self.block_manager.reserve(sequence.block_table, shared.num_tokens, len(sequence.token_ids))
-        return self._reserve(sequence, self._chunk_of(sequence))
+        num_tokens = self._chunk_of(sequence)
+        if not self._reserve(sequence, num_tokens):
+            return False
+        self._schedule(sequence, num_tokens)
+        return True
 
     def _start(self, sequence: Sequence, shared: Shared) -> None:
         """Move a sequence from the waiting queue to the running ones."""
@@ -305,6 +322,7 @@ class Scheduler:
         if sequence.num_shared and (held is None or held.rope_regime != sequence.rope_regime):
             self._release_held(task)
             table = self.block_manager.fork(sequence.block_table, sequence.num_shared)
+            sequence.num_reserved = 0  # the last block is shared now
             num_full = sequence.num_shared // self.block_manager.block_size
             self.held[task] = HeldPrompt(table, sequence.rope_regime, sequence.digests[:num_full])
         self.add(task.next_sequence())

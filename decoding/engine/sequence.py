@@ -25,6 +25,7 @@ class Sequence:
     What is in the cache
         num_computed: leading tokens whose keys and values are there.
         block_table: the blocks that hold them.
+        num_reserved: leading tokens whose blocks are there and belong to it alone, as far as they are to be written.
         rope_length: least length that chooses the rotary factors of its tokens; rope_regime: the model's number
             for these factors.
         digests: of its full blocks, as far as they were needed.
@@ -47,6 +48,7 @@ class Sequence:
         "num_accepted",
         "num_computed",
         "num_draft",
+        "num_reserved",
         "num_rows",
         "num_scheduled",
         "num_shared",
@@ -80,6 +82,7 @@ class Sequence:
         self.score_from = score_from
         self.candidate: Candidate | None = None
         self.num_computed = 0
+        self.num_reserved = 0
         self.block_table = BlockTable()
         self.rope_length = rope_length
         self.rope_regime = rope_regime

@@ -12,7 +12,7 @@ DEFAULT_CACHE_BYTES = 2**31
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """The bounds of an engine; ParameterError names all that are wrong. They decide how fast a text comes, not the text.
+    """The bounds of an engine: they decide how fast a text comes, never the text. ParameterError names all wrong ones.
 
     max_num_seqs: >= 1; sequences that run at the same time; further ones wait.
     max_batched_tokens: >= 1; tokens to compute per step. A longer prompt is computed in chunks. No more sequences than

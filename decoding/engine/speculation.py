@@ -141,7 +141,7 @@ class DraftModel:
         return further
 
     def _catch_up(self, sequence: Sequence) -> tuple[_Draft, int]:
-        """Compute what the cache lacks of a sequence and its draft tokens, but the last chunk; return where it starts."""
+        """Compute what the cache lacks, except for the last chunk; return where that chunk starts."""
         draft = self._drafts.setdefault(sequence, _Draft(len(sequence.token_ids)))
         wanted = [*sequence.token_ids, *sequence.draft]
         border = self._model.rope_border

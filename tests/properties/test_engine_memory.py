@@ -202,6 +202,22 @@ def test_what_is_being_fed_is_waited_for():
     assert (apart.stats.num_prompt_tokens, llm.stats.num_prompt_tokens) == (143, 143 - 80)
 
 
+def test_the_budget_of_a_step_is_what_was_asked_for():
+    """No step computes more than max_batched_tokens, also where more sequences could run than that."""
+    sizes = []
+
+    class Counting(ScriptedModel):
+        def forward(self, batch, cache):
+            sizes.append(len(batch.token_ids))
+            return super().forward(batch, cache)
+
+    model = Counting(hashed_logits(), 257)
+    llm = LLM.from_parts(model, max_num_seqs=32, max_batched_tokens=3, speculation="prompt_lookup")
+    params = SamplingParams(max_tokens=6, seed=1, allowed_token_ids=[1, 2])
+    llm.complete([[token_id] * 5 for token_id in range(1, 9)], params)
+    assert max(sizes) == 3
+
+
 def test_nobody_waits_for_a_prompt_that_is_fed_in_small_chunks():
     """A prompt that is scored for echo is fed slowly: an equal one that is not scored is computed beside it."""
     prompt = [97] * 40

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -258,6 +260,134 @@ def test_the_fingerprint_names_model_and_tokenizer(stories, shared):
     assert fingerprint == LLM(shared / "models" / "stories260K").system_fingerprint
     assert fingerprint != LLM(shared / "models" / "babyllama-105").system_fingerprint
     assert make_llm().system_fingerprint != make_llm(special=("<eos>",)).system_fingerprint
+
+
+def test_the_fingerprint_does_not_depend_on_the_engine():
+    """Settings and speculation change no bit of the output, so they are no part of it; a profile is."""
+
+    def make(**settings):
+        return LLM.from_parts(ScriptedModel(hashed_logits(), 260), byte_tokenizer(), **settings)
+
+    plain = make().system_fingerprint
+    for settings in (
+        {"max_num_seqs": 1, "max_batched_tokens": 7, "kv_cache_bytes": 4096, "prefix_cache": False},
+        {"speculation": "prompt_lookup", "num_draft_tokens": 2},
+        {"profile": "openai"},
+    ):
+        assert make(**settings).system_fingerprint == plain
+    assert make(profile="llama_cpp").system_fingerprint != plain
+
+
+def test_threads_and_backend_go_to_the_model(monkeypatch, shared):
+    """LLM(path, num_threads=..., backend=...) passes both on as they are, and the backend is in the fingerprint."""
+    calls = []
+
+    def load_model(folder, **settings):
+        calls.append(settings)
+        return ScriptedModel(hashed_logits(), 512)
+
+    monkeypatch.setattr("decoding.llm.load_model", load_model)
+    folder = shared / "models" / "stories260K"
+    numpy = LLM(folder, num_threads=3, backend="numpy")
+    native = LLM(folder)
+    assert calls == [{"num_threads": 3, "backend": "numpy"}, {"num_threads": None, "backend": "native"}]
+    assert numpy.system_fingerprint != native.system_fingerprint
+
+
+@pytest.mark.parametrize("processors", [[], [lambda token_ids, logits: None]])
+def test_a_profile_is_that_of_the_sampler(processors):
+    """With profile="transformers", top_k keeps ties, and the bias comes before the penalty, with processors too."""
+
+    def script(token_ids, vocab_size):
+        logits = np.zeros(vocab_size, np.float32)
+        logits[:4] = 5.0
+        return logits
+
+    params = SamplingParams(top_k=1, n=50, max_tokens=1, seed=1)
+    texts = {}
+    for profile in ("openai", "transformers"):
+        llm = LLM.from_parts(ScriptedModel(script, 8), profile=profile)
+        choices = llm.complete([5], params, processors=processors).choices
+        texts[profile] = {choice.token_ids[0] for choice in choices}
+        biased = SamplingParams(
+            logit_bias={5: 10.0}, repetition_penalty=4.0, temperature=0.0, max_tokens=1, allowed_token_ids=[3, 5]
+        )
+        token_id = llm.complete([5], biased, processors=processors).choices[0].token_ids[0]
+        assert token_id == (5 if profile == "openai" else 3)
+    assert texts == {"openai": {0}, "transformers": {0, 1, 2, 3}}
+    with pytest.raises(ParameterError, match="profile='vlm': must be one of 'openai'"):
+        LLM.from_parts(ScriptedModel(script, 8), profile="vlm")
+
+
+def test_seeds_that_the_engine_chooses_survive_json():
+    """They are below 2**53, so that JavaScript and jq do not round them; given ones may have 64 bits."""
+    seeds = [make_llm().complete("a", SamplingParams(max_tokens=1)).choices[0].seed for _ in range(50)]
+    assert all(0 <= seed < 2**53 for seed in seeds)
+    assert max(seeds) > 2**50
+    assert make_llm().complete("a", SamplingParams(max_tokens=1, seed=2**63 - 1)).choices[0].seed == 2**63 - 1
+
+
+def test_held_text_comes_before_the_error_of_a_choice():
+    """What waits for the rest of a stop string is shown, in a piece without the error."""
+
+    def script(token_ids, vocab_size):
+        logits = np.full(vocab_size, np.nan if len(token_ids) == 5 else 0.0, np.float32)
+        logits[b"aaEN"[len(token_ids) % 4]] += 50.0
+        return logits
+
+    params = SamplingParams(temperature=0.0, stop="END")
+    text = ""
+    with pytest.raises(NonFiniteLogitsError):  # noqa: PT012
+        for delta in make_llm(script).stream("ab", params):
+            text += delta.text
+    assert text == "ENa"
+    *pieces, last = make_llm(script).stream("ab", params, on_error="status")
+    assert "".join(delta.text for delta in pieces) == "ENa"
+    assert [delta.finish_reason for delta in pieces] == [None] * len(pieces)
+    assert (last.text, last.token_ids, last.finish_reason) == ("", [], "error")
+
+
+def test_all_known_end_tokens_end_a_text(caplog):
+    """The ids of the model's configs and the tokenizer's eos_token, where they disagree; it is logged."""
+    tokenizer = byte_tokenizer(special=["<eos>", "<end>"])
+    model = ScriptedModel(hashed_logits(), 258, eos_token_ids=(257,))
+    llm = LLM.from_parts(model, tokenizer)
+    for token_id in (256, 257):
+        params = SamplingParams(allowed_token_ids=[token_id], max_tokens=3)
+        assert llm.complete("a", params).choices[0].stop_reason == token_id
+    assert "ids (257,), the tokenizer at 256" in caplog.text
+    assert LLM.from_parts(model, byte_tokenizer()).complete("a", SamplingParams(seed=1)).usage.completion_tokens > 0
+
+
+FORKING = """
+import os, sys, threading, time
+from decoding import LLM, SamplingParams
+from decoding.testing.scripted import ScriptedModel, hashed_logits
+
+def slow(token_ids, vocab_size):
+    if len(token_ids) > 3:
+        time.sleep(0.05)
+    return hashed_logits()(token_ids, vocab_size)
+
+llm = LLM.from_parts(ScriptedModel(slow, 50))
+expected = llm.complete([1], SamplingParams(seed=1, max_tokens=2))
+params = SamplingParams(max_tokens=100, seed=2)
+thread = threading.Thread(target=llm.complete, args=([1, 2, 3, 4], params), daemon=True)
+thread.start()
+time.sleep(0.2)
+child = os.fork()
+if child == 0:
+    os._exit(0 if llm.complete([1], SamplingParams(seed=1, max_tokens=2)) == expected else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os._exit(0)
+"""
+
+
+def test_a_fork_in_the_middle_of_a_step():
+    """A child that is forked while another thread decodes has a free engine of its own, with the same results."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKING]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "0\n"
 
 
 def test_the_bundled_model():

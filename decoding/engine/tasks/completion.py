@@ -49,7 +49,8 @@ class CompletionTask:
         params = request.params
         self.request = request
         self.arrival = arrival
-        self.num_runs = 1 if request.is_greedy else params.num_candidates
+        self._is_greedy = request.is_greedy
+        self.num_runs = 1 if self._is_greedy else params.num_candidates
         self.max_score_rows = max_score_rows(vocab_size)
         self.listener = listener
         self.metrics = Metrics()
@@ -64,7 +65,7 @@ class CompletionTask:
         self._scores: list[TokenScore] = []
         self._first_logits: Logits | None = None
         self._prefix: Prefix | None = None
-        self._ranking = Ranking(1 if request.is_greedy else params.n, ranked=params.ranks_candidates)
+        self._ranking = Ranking(1 if self._is_greedy else params.n, ranked=params.ranks_candidates)
 
     @property
     def is_done(self) -> bool:
@@ -167,7 +168,7 @@ class CompletionTask:
         pieces = [delta]
         if delta.error is not None and (delta.text or delta.token_ids):
             pieces = [replace(delta, finish_reason=None, error=None), candidate.delta(delta.index)]
-        if not self.request.is_greedy:
+        if not self._is_greedy:
             return pieces
         indices = range(first_index + 1, first_index + self.request.params.n)
         return [*pieces, *(replace(deepcopy(piece), index=index) for index in indices for piece in pieces)]
@@ -176,7 +177,7 @@ class CompletionTask:
         """Return all choices, once every candidate has ended."""
         params = self.request.params
         choices = self._ranking.best()
-        if self.request.is_greedy:
+        if self._is_greedy:
             choices = [replace(deepcopy(choices[0]), index=index) for index in range(params.n)]
         return CompletionResult(
             choices, self.usage, list(self.request.token_ids), model_name, self.metrics, self.request
@@ -185,7 +186,7 @@ class CompletionTask:
     @property
     def usage(self) -> Usage:
         """Tokens of the candidates that have ended; a greedy one counts for all that it stands for."""
-        times = self.request.params.num_candidates if self.request.is_greedy else 1
+        times = self.request.params.num_candidates if self._is_greedy else 1
         return Usage(prompt_tokens=len(self.request.token_ids), completion_tokens=self._num_sampled * times)
 
     def _new_candidate(self, choice: int) -> Candidate:

@@ -24,7 +24,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         monkeypatch.setitem(shapes.NETWORKS, "15M", shapes.Network(16, 2, 2, 1, 24, 4096))
         for name, value in {"STREAMS": 3, "PROMPT": 64, "CANDIDATES": 4, "TOKENS": 3, "LOADS": (0.5,)}.items():
             monkeypatch.setattr(module, name, value)
-        monkeypatch.setattr(module.own_cost, "__defaults__", (5,))
+        monkeypatch.setattr(module.own_cost, "__defaults__", (3, 5))
         monkeypatch.setattr(module.poisson, "__defaults__", (6,))
         yield module
     finally:
@@ -35,13 +35,14 @@ def test_it_runs_and_reports(engine: ModuleType, tmp_path: Path, capsys: pytest.
     """Every figure is there, in the file and in the text, and what follows from counting is right."""
     assert engine.main(["--folder", str(tmp_path / "network"), "--json", str(tmp_path / "found.json")]) == 0
     found = json.loads((tmp_path / "found.json").read_text())
-    assert 0 < found["step"]["own_ms"] < found["step"]["step_ms"]
-    assert found["sharing"]["tokens_fed"] == 64
+    assert [step["num_sequences"] for step in found["steps"]] == [1, 3]
+    assert all(0 < step["own_ms"] < step["step_ms"] for step in found["steps"])
+    assert found["sharing"]["prompt_tokens"] == 64
     assert found["prefix"]["ratio"] > 0
     assert [one["load"] for one in found["poisson"]] == [0.5]
     assert found["poisson"][0]["first_token_ms_p50"] <= found["poisson"][0]["first_token_ms_p99"]
-    assert [one["guesses"] for one in found["speculation"]] == ["none", "prompt_lookup"]
-    assert "us a sequence" in capsys.readouterr().out
+    assert [one["drafts"] for one in found["speculation"]] == ["none", "prompt_lookup"]
+    assert "us per sequence" in capsys.readouterr().out
 
 
 def test_stops(engine: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,6 +82,22 @@ def test_forced_tokens_get_the_logprobs_of_this_model():
         ids.append(token_id)
 
 
+def test_a_capsule_knows_its_profile(tmp_path):
+    """It is refused by an LLM of another profile, unless its tokens are forced; older capsules are of "openai"."""
+    model = ScriptedModel(hashed_logits(), TOKENIZER.vocab_size)
+    llm = LLM.from_parts(model, TOKENIZER, profile="vllm")
+    llm.capsule(llm.complete("ab", SamplingParams(seed=1))).save(tmp_path / "capsule.json")
+    assert llm.replay(tmp_path / "capsule.json").is_same
+    other = LLM.from_parts(model, TOKENIZER)
+    with pytest.raises(ParameterError, match="profile='openai': must be the capsule's profile, 'vllm'"):
+        other.replay(tmp_path / "capsule.json")
+    assert other.replay(tmp_path / "capsule.json", force=True).is_same
+    written = json.loads((tmp_path / "capsule.json").read_text())
+    del written["profile"]
+    (tmp_path / "old.json").write_text(json.dumps(written))
+    assert Capsule.load(tmp_path / "old.json").profile == "openai"
+
+
 def test_processors_cannot_be_written_down():
     """A capsule without them would replay something else."""
     llm = make_llm()
