@@ -8,10 +8,23 @@
 #include "forward/kernels.h"
 #include "forward/tile.h"
 
-/* One chain of a tile: n steps of `panels` panels that lie panel_bytes apart, into y (added to it unless it is the
- * first). All of type, tokens and panels are constants where this is inlined. */
-DK_INLINE void multiply_tile(int type, int tokens, int panels, const float *x, const char *w, size_t panel_bytes,
-                             int32_t n, float *y, int64_t y_stride, int32_t is_first) {
+/* One chain of a tile: `n` steps of panels that lie panel_bytes apart, into y (added to it unless it is the first). */
+typedef struct tile_arguments {
+  const float *x;
+  const char *w;
+  size_t panel_bytes;
+  size_t ahead; /* bytes from where weights are read to what is prefetched */
+  int32_t n;
+  int32_t is_first;
+  float *y;
+  int64_t y_stride;
+} tile_arguments;
+
+/* All of type, tokens and panels are constants where this is inlined. */
+DK_INLINE void multiply_tile(int type, int tokens, int panels, const tile_arguments *a) {
+  const float *x = a->x;
+  const char *w = a->w;
+  const size_t panel_bytes = a->panel_bytes;
   const int vector = type == 0 ? 64 : 32;
   dk_f acc[DK_TILE][DK_MAX_WIDE], step[DK_MAX_WIDE];
   DK_UNROLL
@@ -20,11 +33,11 @@ DK_INLINE void multiply_tile(int type, int tokens, int panels, const float *x, c
     for (int p = 0; p < panels; p++)
       acc[t][p] = f_set(0.0f);
   }
-  for (int32_t k = 0; k < n; k++) {
+  for (int32_t k = 0; k < a->n; k++) {
     DK_UNROLL
     for (int p = 0; p < panels; p++) {
       step[p] = load_weights(w + (size_t)p * panel_bytes, type);
-      __builtin_prefetch(w + (size_t)p * panel_bytes + DK_PREFETCH_AHEAD);
+      __builtin_prefetch(w + (size_t)p * panel_bytes + a->ahead);
     }
     tile_step(acc, tokens, panels, x, 1, step);
     w += vector;
@@ -34,28 +47,18 @@ DK_INLINE void multiply_tile(int type, int tokens, int panels, const float *x, c
   for (int t = 0; t < tokens; t++) {
     DK_UNROLL
     for (int p = 0; p < panels; p++) {
-      float *out = y + t * y_stride + p * DK_PANEL;
-      f_store(out, is_first ? acc[t][p] : f_add(f_load(out), acc[t][p]));
+      float *out = a->y + t * a->y_stride + p * DK_PANEL;
+      f_store(out, a->is_first ? acc[t][p] : f_add(f_load(out), acc[t][p]));
     }
   }
 }
 
-typedef struct tile_arguments {
-  const float *x;
-  const char *w;
-  size_t panel_bytes;
-  int32_t n;
-  float *y;
-  int64_t y_stride;
-  int32_t is_first;
-} tile_arguments;
-
 /* `panels` is 1 or DK_WIDE(tokens). */
 DK_INLINE void multiply_shape(int type, int tokens, int panels, const tile_arguments *a) {
   if (panels == 1)
-    multiply_tile(type, tokens, 1, a->x, a->w, a->panel_bytes, a->n, a->y, a->y_stride, a->is_first);
+    multiply_tile(type, tokens, 1, a);
   else
-    multiply_tile(type, tokens, DK_WIDE(tokens), a->x, a->w, a->panel_bytes, a->n, a->y, a->y_stride, a->is_first);
+    multiply_tile(type, tokens, DK_WIDE(tokens), a);
 }
 
 DK_INLINE void multiply_any(int type, int32_t tokens, int panels, const tile_arguments *a) {
@@ -66,13 +69,13 @@ DK_INLINE void multiply_any(int type, int32_t tokens, int panels, const tile_arg
   case 2:
     multiply_shape(type, 2, panels, a);
     break;
+#if DK_TILE > 2
   case 3:
     multiply_shape(type, 3, panels, a);
     break;
   case 4:
     multiply_shape(type, 4, panels, a);
     break;
-#if DK_TILE > 4
   case 5:
     multiply_shape(type, 5, panels, a);
     break;
@@ -96,21 +99,52 @@ DK_INLINE void multiply_any(int type, int32_t tokens, int panels, const tile_arg
   }
 }
 
-/* All tiles of tokens with `panels` panels. */
+/* A chain of weights as float32: [panel][n][16]. */
+DK_INLINE void widen_chain(int type, const tile_arguments *a, int panels, float *out) {
+  const size_t vector = 32;
+  for (int p = 0; p < panels; p++) {
+    const char *w = a->w + (size_t)p * a->panel_bytes;
+    for (int32_t k = 0; k < a->n; k++) {
+      f_store(out + ((size_t)p * DK_CHAIN + (size_t)k) * DK_PANEL, load_weights(w + (size_t)k * vector, type));
+      __builtin_prefetch(w + (size_t)k * vector + DK_PREFETCH_AHEAD);
+    }
+  }
+}
+
+/* All tiles of tokens with one chain of `panels` panels. */
+DK_INLINE void multiply_chain(int type, const dk_product *product, int32_t k, int panels, tile_arguments *a) {
+  float *const y = a->y;
+  for (int32_t row = 0; row < product->num_tokens; row += DK_TILE) {
+    int32_t tokens = product->num_tokens - row < DK_TILE ? product->num_tokens - row : DK_TILE;
+    a->x = product->x + (size_t)row * (size_t)product->num_inputs + (size_t)k * (size_t)tokens;
+    a->y = y + row * a->y_stride;
+    multiply_any(type, tokens, panels, a);
+  }
+  a->y = y;
+}
+
+/* All chains of `panels` panels. Where several tiles share a chain, it is widened once, and while they pass over it the
+ * next one is fetched. */
 DK_INLINE void multiply_panels(int type, const dk_product *product, int32_t first_panel, int panels) {
-  const size_t size = type == 0 ? 4 : 2, vector = DK_PANEL * size;
-  const int32_t inputs = product->num_inputs;
-  tile_arguments a = {.panel_bytes = (size_t)inputs * vector, .y_stride = product->y_stride};
-  const char *w = (const char *)product->panels + (size_t)first_panel * a.panel_bytes;
-  for (int32_t k = 0; k < inputs; k += DK_CHAIN) {
-    a.n = inputs - k < DK_CHAIN ? inputs - k : DK_CHAIN;
-    a.w = w + (size_t)k * vector;
+  const size_t vector = DK_PANEL * (type == 0 ? 4 : 2);
+  const size_t panel_bytes = (size_t)product->num_inputs * vector;
+  const char *w = (const char *)product->panels + (size_t)first_panel * panel_bytes;
+  const int32_t is_shared = product->num_tokens > DK_TILE;
+  float wide[DK_MAX_WIDE * DK_CHAIN * DK_PANEL];
+  tile_arguments a = {.y = product->y + first_panel * DK_PANEL, .y_stride = product->y_stride};
+  for (int32_t k = 0; k < product->num_inputs; k += DK_CHAIN) {
+    a.n = product->num_inputs - k < DK_CHAIN ? product->num_inputs - k : DK_CHAIN;
     a.is_first = k == 0;
-    for (int32_t row = 0; row < product->num_tokens; row += DK_TILE) {
-      int32_t tokens = product->num_tokens - row < DK_TILE ? product->num_tokens - row : DK_TILE;
-      a.x = product->x + (size_t)row * (size_t)inputs + (size_t)k * (size_t)tokens;
-      a.y = product->y + row * product->y_stride + first_panel * DK_PANEL;
-      multiply_any(type, tokens, panels, &a);
+    a.w = w + (size_t)k * vector;
+    a.panel_bytes = panel_bytes;
+    a.ahead = is_shared && type == 0 ? DK_CHAIN * vector : DK_PREFETCH_AHEAD;
+    if (is_shared && type != 0) {
+      widen_chain(type, &a, panels, wide);
+      a.w = (const char *)wide;
+      a.panel_bytes = DK_CHAIN * DK_PANEL * sizeof(float);
+      multiply_chain(0, product, k, panels, &a);
+    } else {
+      multiply_chain(type, product, k, panels, &a);
     }
   }
 }

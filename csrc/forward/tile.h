@@ -18,13 +18,17 @@
 #elif defined(DK_ISA_NEON) /* 32 registers, 4 lanes each */
 #define DK_TILE 6
 #define DK_WIDE(tokens) ((tokens) <= 3 ? 2 : 1)
-#else
-#define DK_TILE 4
+#else /* plain C: small code */
+#define DK_TILE 2
 #define DK_WIDE(tokens) 1
 #endif
 
 #define DK_MAX_WIDE 4
-#define DK_UNROLL _Pragma("GCC unroll 16")
+#if defined(DK_ISA_PORTABLE)
+#define DK_UNROLL
+#else
+#define DK_UNROLL _Pragma("GCC unroll 16") /* completely, so that the tile is in registers */
+#endif
 #define DK_PREFETCH_AHEAD 1024 /* bytes; for panels that come from memory */
 
 /* One step: acc[t][p] += x[t] * w[p] for all t and p. */

@@ -1,0 +1,180 @@
+"""The native forward pass by itself: `python -m benchmarks.forward [--networks 110M] [--threads 2]`.
+
+Times one token of one sequence, a step of 32 sequences, and prefills, for Llama networks with random weights, and a
+plain read of as many bytes as the weights have, which no step of one token can beat. All jobs of a network go round in
+turn, so that a busy machine is busy for all; of each the fastest time counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from benchmarks.floor import make_floor
+from benchmarks.shapes import NETWORKS, Network
+from decoding.models.native_plan import (
+    KV_BLOCK,
+    Forward,
+    KVPool,
+    PackedMatrix,
+    Plan,
+    PlanLayer,
+    PlanNorm,
+    Step,
+    ThreadPool,
+    rotary_table,
+)
+from decoding.sampling.kernel import active_isa, forced_isa
+
+CONTEXT = 64
+"""Tokens in the cache when one more is computed."""
+
+
+def random_matrix(weight_type: str, num_outputs: int, num_inputs: int, generator: np.random.Generator) -> PackedMatrix:
+    """Weights of about the size that training leaves them with."""
+    matrix = PackedMatrix(weight_type, num_outputs, num_inputs)
+    rows = generator.standard_normal((num_outputs, num_inputs), np.float32) * np.float32(0.02)
+    if weight_type == "bfloat16":
+        rows = (rows.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+    matrix.put(0, rows.astype(np.float16) if weight_type == "float16" else rows)
+    return matrix
+
+
+class Engine:
+    """A network, its cache and threads."""
+
+    def __init__(self, network: Network, weight_type: str, threads: int, num_tokens: int) -> None:
+        head_dim = network.hidden // network.heads
+        self._vocab = network.vocab
+        self._matrices: list[PackedMatrix] = []
+        self._generator = np.random.default_rng(0)
+        self._type = weight_type
+        norm = PlanNorm("rms", np.ones(network.hidden, np.float32), 1e-5)
+        qkv = network.hidden + 2 * network.kv_heads * head_dim
+        layers = [
+            PlanLayer(
+                qkv=self._matrix(qkv, network.hidden),
+                output=self._matrix(network.hidden, network.hidden),
+                up=self._matrix(2 * network.inner, network.hidden),
+                down=self._matrix(network.hidden, network.inner),
+                scale=head_dim**-0.5,
+                rope=0,
+                attention_norm=norm,
+                mlp_norm=norm,
+            )
+            for _ in range(network.layers)
+        ]
+        self.plan = Plan(
+            vocab_size=network.vocab,
+            hidden_size=network.hidden,
+            intermediate_size=network.inner,
+            num_heads=network.heads,
+            num_kv_heads=network.kv_heads,
+            head_dim=head_dim,
+            activation="silu",
+            gated=True,
+            embedding=np.zeros((network.vocab, network.hidden), np.float32),
+            embedding_type="float32",
+            layers=layers,
+            norm=norm,
+            head=self._matrix(network.vocab, network.hidden),
+            rope_pairs=(head_dim // 2,),
+        )
+        self.num_bytes = sum(matrix.panels.nbytes for matrix in self._matrices)
+        self._forward = Forward(self.plan, ThreadPool(threads))
+        blocks = max(-(-num_tokens // KV_BLOCK), 32 * (CONTEXT // KV_BLOCK + 1))
+        self._cache = KVPool(self.plan, blocks)
+        self._cache.memory[:] = 0
+        frequencies = (10000.0 ** (-np.arange(head_dim // 2) / (head_dim // 2))).astype(np.float32)
+        self._table = rotary_table(frequencies, 1.0, 0, num_tokens)
+
+    def _matrix(self, num_outputs: int, num_inputs: int) -> PackedMatrix:
+        self._matrices.append(random_matrix(self._type, num_outputs, num_inputs, self._generator))
+        return self._matrices[-1]
+
+    def step(self, sequences: int, new: int, start: int) -> None:
+        """One step of as many sequences with so many new tokens each, and one row of logits each."""
+        blocks = -(-(start + new) // KV_BLOCK)
+        positions = np.tile(np.arange(start, start + new), sequences)
+        rotary = (self._table.ctypes.data + positions * self._table.strides[0]).astype(np.uintp)
+        step = Step(
+            token_ids=(positions % self._vocab).astype(np.int32),
+            num_new=np.full(sequences, new, np.int32),
+            start=np.full(sequences, start, np.int32),
+            block_tables=[np.arange(s * blocks, (s + 1) * blocks, dtype=np.int32) for s in range(sequences)],
+            logits_tokens=np.arange(new - 1, sequences * new, new, dtype=np.int32),
+            rotary=rotary,
+        )
+        self._forward(step, self._cache)
+
+    def prefill(self, num_tokens: int, chunk: int = 512) -> None:
+        """A prompt, in chunks."""
+        for start in range(0, num_tokens, chunk):
+            self.step(1, min(chunk, num_tokens - start), start)
+
+
+def reader(num_bytes: int, threads: int) -> Callable[[], object]:
+    """A call that reads so many bytes, by so many threads."""
+    rows = np.ones((threads, num_bytes // 4 // threads), np.float32)
+    floor, executor = make_floor(active_isa()), ThreadPoolExecutor(threads)
+    calls = [floor.max(rows[thread : thread + 1]) for thread in range(threads)]
+    return lambda: [future.result() for future in [executor.submit(call) for call in calls]]
+
+
+def fastest(jobs: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+    """The least time of each job, all taking turns for so many seconds in all, three times at least."""
+    best = dict.fromkeys(jobs, float("inf"))
+    end, rounds = time.perf_counter() + seconds, 0
+    while rounds < 3 or time.perf_counter() < end:
+        rounds += 1
+        for name, job in jobs.items():
+            begin = time.perf_counter()
+            job()
+            best[name] = min(best[name], time.perf_counter() - begin)
+    return best
+
+
+def report(name: str, options: argparse.Namespace) -> None:
+    """Measure one network and print a table."""
+    prefills = options.prefill
+    for weight_type in options.types:
+        engine = Engine(NETWORKS[name], weight_type, options.threads, max(*prefills, 1024))
+        read = reader(engine.num_bytes, options.threads)
+        short: dict[str, Callable[[], object]] = {
+            "read pass": read,
+            "1 token": lambda e=engine: e.step(1, 1, CONTEXT),  # type: ignore[misc]
+            "32 streams": lambda e=engine: e.step(32, 1, CONTEXT),  # type: ignore[misc]
+        }
+        long = {f"prefill {n}": (lambda n=n, e=engine: e.prefill(n)) for n in prefills}
+        times = fastest(short, options.seconds) | fastest(long, options.seconds)  # type: ignore[arg-type]
+        floor = times["read pass"]
+        print(f"{name} {weight_type}, {active_isa()}, {options.threads} threads, {engine.num_bytes / 1e6:.0f} MB")
+        tokens: dict[str, Any] = {"1 token": 1, "32 streams": 32, **{f"prefill {n}": n for n in prefills}}
+        print(f"  {'read pass':<14}{floor * 1e3:9.2f} ms {engine.num_bytes / floor / 1e9:8.1f} GB/s")
+        for job, count in tokens.items():
+            extra = f"{floor / times[job]:8.2f} of a read pass" if job == "1 token" else ""
+            print(f"  {job:<14}{times[job] * 1e3:9.2f} ms {count / times[job]:8.0f} tokens/s{extra}")
+
+
+def main() -> None:
+    """Read the command line and print one table per network and type."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="*", default=["15M", "110M"], choices=list(NETWORKS))
+    parser.add_argument("--types", nargs="*", default=["float32", "bfloat16"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--prefill", nargs="*", type=int, default=[512, 8192])
+    parser.add_argument("--seconds", type=float, default=5.0, help="per group of jobs")
+    parser.add_argument("--isa", help="force an instruction set")
+    options = parser.parse_args()
+    with forced_isa(options.isa or active_isa()):
+        for name in options.networks:
+            report(name, options)
+
+
+if __name__ == "__main__":
+    main()
