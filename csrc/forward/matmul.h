@@ -4,10 +4,6 @@
 
 #include "forward/pass.h"
 
-#define DK_TOKEN_BLOCK 126 /* tokens per task, rounded down to whole tiles */
-#define DK_LOGITS_PANELS 4 /* panels of logits that a task computes at once in its scratch */
-#define DK_LOGITS_SCRATCH ((size_t)DK_TOKEN_BLOCK * DK_LOGITS_PANELS * DK_PANEL)
-
 /* y[row] = W x[row] + bias of pass->input, for the outputs from first_output on, as whole panels. y is that of output
  * 0; rows are y_stride apart, and have room for whole panels. */
 void dk_multiply(const dk_pass *pass, const decoding_matrix *matrix, int32_t num_rows, int32_t first_output,

@@ -1,6 +1,5 @@
 #include "forward/pass.h"
 
-#include "forward/matmul.h"
 #include "simd/float_env.h"
 
 #define ALIGNMENT 64

@@ -6,6 +6,10 @@
 #include "forward/kernels.h"
 #include "forward/quantised.h"
 
+#define DK_TOKEN_BLOCK 126 /* tokens per task of a matmul, rounded down to whole tiles */
+#define DK_LOGITS_PANELS 4 /* panels of logits that a task computes at once in its scratch */
+#define DK_LOGITS_SCRATCH ((size_t)DK_TOKEN_BLOCK * DK_LOGITS_PANELS * DK_PANEL)
+
 /* A query tile: tokens of one sequence whose queries share a pass over its keys. */
 typedef struct dk_query_tile {
   int32_t first_row;

@@ -1,7 +1,7 @@
 /* Blocks of GGUF files to panels. The layouts of blocks are those of the ggml library; of panels, see quantised.h. */
 #include <string.h>
 
-#include "forward/quantised.h"
+#include "forward/quantised_pack.h"
 #include "simd/float16.h"
 
 const dk_format *dk_format_of(int32_t type) {

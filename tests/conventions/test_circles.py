@@ -1,4 +1,4 @@
-"""No circle between Python modules, counting imports inside functions and those for type checkers only."""
+"""No circle between Python modules, counting imports inside functions, but not those for type checkers only."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter
@@ -15,13 +15,21 @@ def module_name(path):
 def imports_of(tree, modules):
     """Return the modules among `modules` that a file imports, anywhere in it."""
     names = set()
-    for node in ast.walk(tree):
+    for node in at_run_time(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             submodules = {f"{node.module}.{alias.name}" for alias in node.names}
             names |= submodules if submodules <= modules else {node.module, *submodules}
     return names & modules
+
+
+def at_run_time(node):
+    """Yield the nodes of a tree, without the blocks that only type checkers read."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from at_run_time(child)
 
 
 def graph_of(trees):

@@ -106,10 +106,12 @@ def build(tree):
     glue = csrc / "python" / "ffi.csrc.c"
     run(sys.executable, "-m", "cffi.gen_src", "read-sources", "decoding._kernel", cdef, glue, source)
     files = [csrc / line for line in (csrc / "sources.txt").read_text().split()]
+    files += (csrc / "python").glob("*.c")
+    files.remove(glue)
     options = ["-O1", "-std=c11", "-ffp-contract=off", "-fPIC", "-shared", "-w", f"-I{csrc}"]
     python = ["-DPy_LIMITED_API=0x030B0000", f"-I{sysconfig.get_path('include')}"]
     target = tree / "decoding" / "_kernel.abi3.so"
-    run("cc", *options, *python, source, *files, "-o", target, "-lm")
+    run("cc", *options, *python, source, *files, "-o", target, "-lm", "-pthread")
 
 
 def run(*command):
