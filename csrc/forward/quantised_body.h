@@ -8,9 +8,8 @@
  *     acc = fma(minimum, scale * sum of q, acc)  for types with a minimum
  *
  * so neither the set nor the tile of rows changes a bit. Integer sums have no order: each set does them as it likes. */
-#include <stdbool.h>
-
 #include <math.h>
+#include <stdbool.h>
 
 #include "forward/quantised.h"
 #include "simd/lanes.h"

@@ -1,5 +1,6 @@
 #include "forward/rows.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "forward/kv_blocks.h"
