@@ -14,11 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.floor import make_floor
 from benchmarks.shapes import NETWORKS, Network
 from decoding.models.native_plan import (
+    BLOCKS,
     KV_BLOCK,
+    WEIGHT_TYPES,
     Forward,
     KVPool,
     PackedMatrix,
@@ -31,6 +34,9 @@ from decoding.models.native_plan import (
 )
 from decoding.sampling.kernel import active_isa, forced_isa
 
+SIZES = NETWORKS | {"135M": Network(576, 30, 9, 3, 1_536, 49_152)}
+"""Those of the other benchmarks, and SmolLM2's, which is what people have as a GGUF file."""
+
 CONTEXT = 64
 """Tokens in the cache when one more is computed."""
 
@@ -38,11 +44,26 @@ CONTEXT = 64
 def random_matrix(weight_type: str, num_outputs: int, num_inputs: int, generator: np.random.Generator) -> PackedMatrix:
     """Weights of about the size that training leaves them with."""
     matrix = PackedMatrix(weight_type, num_outputs, num_inputs)
+    if weight_type in BLOCKS:
+        matrix.put(0, random_blocks(weight_type, num_outputs, num_inputs, generator))
+        return matrix
     rows = generator.standard_normal((num_outputs, num_inputs), np.float32) * np.float32(0.02)
     if weight_type == "bfloat16":
         rows = (rows.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
     matrix.put(0, rows.astype(np.float16) if weight_type == "float16" else rows)
     return matrix
+
+
+def random_blocks(
+    weight_type: str, num_rows: int, num_inputs: int, generator: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Rows of blocks of a quantised type: random integers, and one small scale for all."""
+    size, num_bytes = BLOCKS[weight_type]
+    blocks = generator.integers(0, 256, (num_rows, num_inputs // size, num_bytes), np.uint8)
+    begin = num_bytes - 2 if weight_type == "q6_k" else 0
+    num_scales = 2 if weight_type in ("q4_1", "q5_1", "q4_k", "q5_k") else 1
+    blocks[:, :, begin : begin + 2 * num_scales] = np.full(num_scales, 1e-4, "<f2").view(np.uint8)
+    return blocks.reshape(num_rows, -1)
 
 
 class Engine:
@@ -143,7 +164,7 @@ def report(name: str, options: argparse.Namespace) -> None:
     """Measure one network and print a table."""
     prefills = options.prefill
     for weight_type in options.types:
-        engine = Engine(NETWORKS[name], weight_type, options.threads, max(*prefills, 1024))
+        engine = Engine(SIZES[name], weight_type, options.threads, max(*prefills, 1024))
         read = reader(engine.num_bytes, options.threads)
         short: dict[str, Callable[[], object]] = {
             "read pass": read,
@@ -164,8 +185,10 @@ def report(name: str, options: argparse.Namespace) -> None:
 def main() -> None:
     """Read the command line and print one table per network and type."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="*", default=["15M", "110M"], choices=list(NETWORKS))
-    parser.add_argument("--types", nargs="*", default=["float32", "bfloat16"])
+    parser.add_argument("--networks", nargs="*", default=["15M", "110M"], choices=list(SIZES))
+    parser.add_argument(
+        "--types", nargs="*", default=["float32", "bfloat16", "q8_0", "q4_0"], choices=list(WEIGHT_TYPES)
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prefill", nargs="*", type=int, default=[512, 8192])
     parser.add_argument("--seconds", type=float, default=5.0, help="per group of jobs")
