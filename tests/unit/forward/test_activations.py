@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from decoding.models.activations import ACTIVATIONS as NUMPY_ACTIVATIONS
+
 from decoding.models.native_plan import ACTIVATION_NUMBERS
 from decoding.sampling.kernel.library import ffi, lib
 
