@@ -33,7 +33,7 @@ class HeldPrompt(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What a sequence can begin with: blocks, and how many of its tokens they hold."""
+    """Cached blocks that a sequence can begin with, and the number of its tokens that they hold."""
 
     blocks: ListLike[int]
     num_tokens: int

@@ -14,7 +14,7 @@ _MAX_HEAD_DIM = 1 << 16
 
 
 class LayerConfig(NamedTuple):
-    """What may differ from layer to layer.
+    """Settings that may differ from layer to layer.
 
     rope: None where positions do not turn queries and keys. window: how many tokens a query sees at most, itself
     included; None for all before it. scale: what the products of queries and keys are multiplied with.

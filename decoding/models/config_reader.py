@@ -63,7 +63,7 @@ class ConfigFile:
         return self._values.get(key)
 
     def says(self, key: str) -> bool:
-        """Whether the file has a value for `key` that is not null."""
+        """Return True if the file has a value for `key` that is not null."""
         return self.get(key) is not None
 
     def has(self, key: str) -> bool:

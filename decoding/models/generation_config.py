@@ -35,7 +35,7 @@ _ZERO_IS_OFF = {"top_k", "no_repeat_ngram_size"}
 
 
 def generation_defaults(folder: Path) -> dict[str, Any]:
-    """What the file in `folder` recommends, as arguments of SamplingParams; empty where it says nothing.
+    """Return the recommendations of the file in `folder` as arguments of SamplingParams; empty if there are none.
 
     Only what the file itself says: transformers' own defaults (top_k=50 in older versions) are not added.
     `do_sample: false` is temperature 0. Raises CheckpointError where the file is broken, or a value is outside

@@ -1,4 +1,4 @@
-"""How results show a prompt: its text, and with echo its tokens and their log-probabilities."""
+"""The prompt in a result: its text, and with echo its tokens and their log-probabilities."""
 
 from __future__ import annotations
 
