@@ -2,7 +2,7 @@
 
 A row is a dataclass field whose right-hand side is `parameter(default, domain, help, ...)` (decoding.parameters has the
 columns). Editors and type checkers see an ordinary keyword-only dataclass; everything else that knows a parameter's
-range, help text or stage reads PARAMETERS (docs/adr/0010-one-table-of-parameters.md).
+range, help text or stage reads PARAMETERS (docs/adr/0012-one-table-of-parameters.md).
 """
 
 from __future__ import annotations

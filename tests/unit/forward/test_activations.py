@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from decoding.models.activations import ACTIVATIONS as NUMPY_ACTIVATIONS
 
 from decoding.models.native_plan import ACTIVATION_NUMBERS
+from decoding.reference.activations import ACTIVATIONS as REFERENCE_ACTIVATIONS
 from decoding.sampling.kernel.library import ffi, lib
 
 POINTS = np.concatenate([np.linspace(-30, 30, 4001), np.linspace(-0.5, 0.5, 1001), [0.0, -0.0, 1e-30, 88.0, -100.0]])
@@ -41,9 +41,9 @@ def apply(kit):
     return apply
 
 
-def test_the_names_are_those_of_numpy():
+def test_the_names_are_those_of_the_reference():
     """Each activation of the reference has its number, and no other has."""
-    assert set(ACTIVATION_NUMBERS) == set(NUMPY_ACTIVATIONS)
+    assert set(ACTIVATION_NUMBERS) == set(REFERENCE_ACTIVATIONS)
 
 
 @pytest.mark.parametrize("name", sorted({number: name for name, number in ACTIVATION_NUMBERS.items()}.values()))
