@@ -237,9 +237,7 @@ def lines(found: dict[str, Any]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.engine", description="The engine's own cost."
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description="The engine's own cost.")
     parser.add_argument("--folder", metavar="DIR", help="where to keep the network (default: nowhere)")
     parser.add_argument("--json", metavar="FILE", help="write all figures to a file, too")
     options = parser.parse_args(arguments)

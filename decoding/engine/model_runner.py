@@ -7,7 +7,7 @@ from collections.abc import Sequence as ListLike
 import numpy as np
 
 from decoding.engine.sequence import Sequence
-from decoding.models.batch import ForwardBatch, IntArray, KVCache, Logits, Model
+from decoding.models.batch import BLOCK_SIZE, ForwardBatch, IntArray, KVCache, Logits, Model
 
 
 class ModelRunner:
@@ -117,6 +117,21 @@ def wanted_rows(sequence: Sequence) -> int:
     if sequence.score_from is not None:
         return max(0, end - max(sequence.num_computed, sequence.score_from))
     return 1 + sequence.num_draft if end == len(sequence.token_ids) else 0
+
+
+def all_logits(model: Model, token_ids: ListLike[int]) -> Logits:
+    """Return the logits of every token of a text [tokens, vocab], in one pass with a cache of its own."""
+    count = len(token_ids)
+    blocks = np.arange(-(-count // BLOCK_SIZE), dtype=np.int32)
+    batch = ForwardBatch(
+        token_ids=_int32(token_ids),
+        num_new=_int32([count]),
+        start=_int32([0]),
+        block_tables=[blocks],
+        rope_lengths=_int32([count]),
+        logits_tokens=np.arange(count, dtype=np.int32),
+    )
+    return model.forward(batch, model.new_cache(len(blocks)))
 
 
 def _int32(values: ListLike[int]) -> IntArray:

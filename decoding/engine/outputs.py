@@ -98,7 +98,7 @@ class Usage:
 
 @dataclass(slots=True)  # not frozen: one is made per token, and frozen ones take twice as long
 class Delta:
-    """What one step added to one choice; the pieces of a choice add up to the `Choice` of `complete`.
+    """A piece of a choice, from one step; the pieces of a choice add up to the `Choice` of `complete`.
 
     index: the number of the choice; several prompts are numbered prompt by prompt.
     finish_reason: None except in the last piece of the choice.

@@ -33,7 +33,7 @@ class HeldPrompt(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """What a sequence can begin with: blocks, and how many of its tokens they hold."""
+    """Blocks with which a sequence can begin, and how many of its tokens they hold."""
 
     blocks: ListLike[int]
     num_tokens: int

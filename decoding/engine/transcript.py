@@ -13,7 +13,7 @@ Pieces: TypeAlias = tuple[str, list[int], list[TokenLogprob]]
 
 
 class Prefix(NamedTuple):
-    """What stands before the output: bytes of the prompt, and the tokens and log-probabilities that echo shows."""
+    """The part before the output: bytes of the prompt, and the tokens and log-probabilities that echo shows."""
 
     data: bytes
     token_ids: list[int]

@@ -1,1 +1,1 @@
-"""What requests want of the engine: a completion, or the scores of given texts."""
+"""Tasks: a request for a completion, or for the scores of given texts."""

@@ -1,4 +1,4 @@
-"""How results show a prompt: its text, and with echo its tokens and their log-probabilities."""
+"""Echo: the text of a prompt in the results, its tokens and their log-probabilities."""
 
 from __future__ import annotations
 
