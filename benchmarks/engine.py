@@ -22,9 +22,10 @@ import numpy as np
 
 from benchmarks.shapes import NETWORKS, write_checkpoint
 from decoding.cli.bench import Progress, machine, machine_lines
+from decoding.engine.model_types import AnyModel, Logits
 from decoding.llm import LLM
 from decoding.models import load_model
-from decoding.models.batch import ForwardBatch, KVCache, Logits, Model
+from decoding.models.batch import ForwardBatch, KVCache
 from decoding.params import SamplingParams
 from decoding.sampling.sampler import Sampler
 
@@ -38,7 +39,7 @@ ARRIVALS = 150
 class Timed:
     """A model that measures its forward passes."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: AnyModel) -> None:
         self._model = model
         self.config = model.config
         self.rope_border = model.rope_border
@@ -55,7 +56,7 @@ class Timed:
 
 
 def own_cost(
-    model: Model, progress: Callable[[str], None], num_sequences: int = STREAMS, num_steps: int = STEPS
+    model: AnyModel, progress: Callable[[str], None], num_sequences: int = STREAMS, num_steps: int = STEPS
 ) -> dict[str, float]:
     """Measure a decoding step of streamed sequences, and the part that is neither the model's nor the sampler's."""
     timed, sampler = Timed(model), 0.0
@@ -99,7 +100,7 @@ def own_cost(
     }
 
 
-def sharing(model: Model, progress: Callable[[str], None], rounds: int = 3) -> dict[str, float]:
+def sharing(model: AnyModel, progress: Callable[[str], None], rounds: int = 3) -> dict[str, float]:
     """Measure 16 candidates of a prompt of 512 tokens, and one: computed prompt tokens, time to the first tokens."""
     seconds: dict[int, list[float]] = {1: [], CANDIDATES: []}
     num_computed = 0
@@ -114,7 +115,7 @@ def sharing(model: Model, progress: Callable[[str], None], rounds: int = 3) -> d
     return {"prompt_tokens": num_computed, "one_ms": 1e3 * min(seconds[1]), "all_ms": 1e3 * min(seconds[CANDIDATES])}
 
 
-def prefix_hit(model: Model, progress: Callable[[str], None], rounds: int = 5) -> dict[str, float]:
+def prefix_hit(model: AnyModel, progress: Callable[[str], None], rounds: int = 5) -> dict[str, float]:
     """Measure the time to the first token of a prompt of 512 tokens and a few, without and with the prefix cached."""
     first, second = [], []
     llm = LLM.from_parts(model, max_num_seqs=4)
@@ -127,7 +128,7 @@ def prefix_hit(model: Model, progress: Callable[[str], None], rounds: int = 5) -
     return {"cold_ms": 1e3 * min(first), "hit_ms": 1e3 * min(second), "ratio": min(first) / min(second)}
 
 
-def capacity(model: Model) -> float:
+def capacity(model: AnyModel) -> float:
     """Measure requests per second with batches that are always full."""
     llm = LLM.from_parts(model, max_num_seqs=STREAMS)
     params = SamplingParams(max_tokens=TOKENS, ignore_eos=True, seed=1)
@@ -136,7 +137,7 @@ def capacity(model: Model) -> float:
     return 3 * STREAMS / (time.perf_counter() - start)
 
 
-def poisson(model: Model, rate: float, num_requests: int = ARRIVALS) -> dict[str, float]:
+def poisson(model: AnyModel, rate: float, num_requests: int = ARRIVALS) -> dict[str, float]:
     """Measure requests that arrive at random, `rate` per second on average."""
     llm = LLM.from_parts(model, max_num_seqs=STREAMS)
     params = SamplingParams(max_tokens=TOKENS, ignore_eos=True, seed=1)

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias, overload
 from decoding.engine.candidate import Candidate
 from decoding.engine.logits_processors import Processor
 from decoding.engine.model_runner import all_logits
+from decoding.engine.model_types import AnyModel, Logits
 from decoding.engine.outputs import CompletionResult, Delta, Score
 from decoding.engine.replay import Capsule, Replay, compare, profile_text
 from decoding.engine.request import NO_TOKENIZER, OnSample, Request, checked_token_ids, split_prompts
@@ -29,7 +30,6 @@ from decoding.errors import (
     TokenizerError,
     shown,
 )
-from decoding.models.batch import Logits, Model
 from decoding.models.generation_config import generation_defaults
 from decoding.models.registry import load_model
 from decoding.params import SamplingParams
@@ -118,7 +118,7 @@ class LLM:
     @classmethod
     def from_parts(
         cls,
-        model: Model,
+        model: AnyModel,
         tokenizer: Tokenizer | None = None,
         *,
         name: str = "custom",
@@ -139,7 +139,7 @@ class LLM:
 
     def _open(
         self,
-        model: Model,
+        model: AnyModel,
         tokenizer: Tokenizer | None,
         name: str,
         fim_template: str | None,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from decoding.engine.logprobs import token_text
+from decoding.engine.model_types import Logits
 from decoding.errors import ParameterError, TokenizerError
 from decoding.llm import LLM
-from decoding.models.batch import Logits
 from decoding.params import SamplingParams
 from decoding.sampling.explain import Explanation
 from decoding.sampling.sampler import Sampler

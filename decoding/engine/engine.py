@@ -13,6 +13,7 @@ from collections.abc import Container, Iterable
 from decoding.engine.block_manager import BlockManager
 from decoding.engine.candidate import Candidate
 from decoding.engine.model_runner import ModelRunner
+from decoding.engine.model_types import AnyModel, Logits
 from decoding.engine.request import Request
 from decoding.engine.sampling_step import sampling_step
 from decoding.engine.scheduler import Scheduler
@@ -24,7 +25,7 @@ from decoding.engine.tasks.completion import CompletionTask, Listener
 from decoding.engine.tasks.protocol import Task
 from decoding.engine.tasks.scoring import ScoringTask
 from decoding.errors import MODEL_CONTEXT, ContextLengthError, EngineError, LogitsError
-from decoding.models.batch import BLOCK_SIZE, Logits, Model
+from decoding.models.batch import BLOCK_SIZE
 from decoding.sampling.sampler import Sampler
 from decoding.sampling.stages import PROFILES, Profile
 from decoding.text.tokenizer import Tokenizer
@@ -44,7 +45,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Model,
+        model: AnyModel,
         tokenizer: Tokenizer | None,
         settings: EngineSettings,
         drafter: Drafter | None = None,

@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from decoding.engine.logprobs import TokenScore
+from decoding.engine.model_types import Logits
 from decoding.errors import EmptySupportError, ProcessorError
-from decoding.models.batch import Logits
 from decoding.params import SamplingParams
 from decoding.reference import logits as edits
 from decoding.reference.row import Row

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from decoding.engine.logits_processors import Processor
+from decoding.engine.model_types import Logits, ModelShape
 from decoding.engine.token_sequences import bad_word_sequences, breaker_sequences
 from decoding.errors import MODEL_CONTEXT, ContextLengthError, ParameterError, PromptError, TokenizerError, shown
-from decoding.models.batch import Logits, ModelShape
 from decoding.params import SamplingParams, to_float32
 from decoding.sampling.sampler import Sampler
 from decoding.sampling.stages import GREEDY_TEMPERATURE, PROFILES, Profile

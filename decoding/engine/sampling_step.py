@@ -11,9 +11,9 @@ import numpy as np
 
 from decoding.engine.candidate import Candidate
 from decoding.engine.logprobs import TokenScore
+from decoding.engine.model_types import Logits
 from decoding.engine.sequence import Sequence
 from decoding.errors import DecodingError, EmptySupportError, EngineError, NonFiniteLogitsError
-from decoding.models.batch import Logits
 from decoding.sampling.output import TOKEN_ID
 from decoding.sampling.sampler import Sampler, SamplerOutput
 

@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 from decoding.engine.candidate import Candidate
 from decoding.engine.engine import Engine
+from decoding.engine.model_types import AnyModel
 from decoding.engine.replay import Capsule
 from decoding.engine.request import (
     NO_TOKENIZER,
@@ -30,7 +31,6 @@ from decoding.engine.stats import EngineStats
 from decoding.engine.tasks.completion import CompletionTask, Listener
 from decoding.engine.tasks.scoring import ScoringTask
 from decoding.errors import ParameterError, TokenizerError, shown
-from decoding.models.batch import Model
 from decoding.params import SamplingParams
 from decoding.sampling.stages import PROFILES, Profile
 from decoding.text.fim import FimFormat
@@ -50,7 +50,7 @@ class SharedEngine:
 
     def __init__(
         self,
-        model: Model,
+        model: AnyModel,
         tokenizer: Tokenizer | None,
         settings: EngineSettings,
         *,
@@ -94,7 +94,7 @@ class SharedEngine:
         return self._shape.max_position_embeddings
 
     @contextmanager
-    def exclusive(self) -> Iterator[Model]:
+    def exclusive(self) -> Iterator[AnyModel]:
         """Hold the engine lock and yield the model."""
         with self._lock:
             yield self.model

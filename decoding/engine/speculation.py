@@ -15,9 +15,10 @@ import numpy as np
 
 from decoding.engine.block_manager import BlockManager
 from decoding.engine.block_table import BlockTable
+from decoding.engine.model_types import AnyModel, Logits
 from decoding.engine.sequence import Sequence
 from decoding.errors import ParameterError
-from decoding.models.batch import BLOCK_SIZE, ForwardBatch, Logits, Model
+from decoding.models.batch import BLOCK_SIZE, ForwardBatch
 from decoding.sampling.sampler import Sampler
 from decoding.sampling.stages import PROFILES, Profile
 from decoding.sampling.state import SamplingState
@@ -84,10 +85,10 @@ class DraftModel:
 
     def __init__(
         self,
-        model: Model,
+        model: AnyModel,
         vocab_size: int,
         max_num_seqs: int,
-        exclusive: Callable[[], AbstractContextManager[Model]],
+        exclusive: Callable[[], AbstractContextManager[AnyModel]],
         profile: Profile = PROFILES["openai"],
     ) -> None:
         """exclusive: keeps other users off the model while it is used here. profile: of the sampler."""

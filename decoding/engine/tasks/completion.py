@@ -11,6 +11,7 @@ from typing import TypeAlias
 from decoding.engine.best_of import Ranking
 from decoding.engine.candidate import Candidate
 from decoding.engine.logprobs import TokenScore
+from decoding.engine.model_types import Logits
 from decoding.engine.outputs import CompletionResult, Delta, Metrics, Usage
 from decoding.engine.request import Request
 from decoding.engine.sequence import Sequence
@@ -18,7 +19,6 @@ from decoding.engine.tasks.echo import shown_prompt
 from decoding.engine.tasks.scores import max_score_rows, token_scores
 from decoding.engine.transcript import Prefix
 from decoding.errors import DecodingError
-from decoding.models.batch import Logits
 from decoding.sampling.sampler import Sampler
 from decoding.text.tokenizer import Tokenizer
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from decoding.engine.candidate import Candidate
+    from decoding.engine.model_types import Logits
     from decoding.engine.outputs import Metrics
     from decoding.engine.sequence import Sequence
     from decoding.errors import DecodingError
-    from decoding.models.batch import Logits
     from decoding.sampling.sampler import Sampler
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from decoding.engine.logprobs import TokenScore
-from decoding.models.batch import Logits
+from decoding.engine.model_types import Logits
 from decoding.sampling.sampler import Sampler
 
 _MAX_ELEMENTS = 2**22

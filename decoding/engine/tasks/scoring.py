@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 
 from decoding.engine.candidate import Candidate
 from decoding.engine.logprobs import TokenScore
+from decoding.engine.model_types import Logits
 from decoding.engine.outputs import Metrics, Score
 from decoding.engine.sequence import Sequence
 from decoding.engine.tasks.scores import max_score_rows, token_scores
 from decoding.errors import DecodingError
-from decoding.models.batch import Logits
 from decoding.sampling.sampler import Sampler
 
 
