@@ -27,7 +27,7 @@ from decoding.errors import DecodingError, EngineClosedError, EngineError, Overl
 _PATIENCE = 0.05
 """Seconds that a step waits for an event loop that has other things to do."""
 _STATS_SECONDS = 0.02
-"""How old `AsyncEngine.stats` may be while the engine is busy: counting takes a while."""
+"""Age that `AsyncEngine.stats` may have while the engine is busy: counting takes a while."""
 
 
 class HasEngine(Protocol):

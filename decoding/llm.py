@@ -10,14 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
-import numpy as np
-
 from decoding.engine.candidate import Candidate
 from decoding.engine.logits_processors import Processor
+from decoding.engine.model_runner import all_logits
 from decoding.engine.outputs import CompletionResult, Delta, Score
 from decoding.engine.replay import Capsule, Replay, compare, profile_text
 from decoding.engine.request import NO_TOKENIZER, OnSample, Request, checked_token_ids, split_prompts
-from decoding.engine.settings import EngineSettings
+from decoding.engine.settings import EngineSettings, checked_profile
 from decoding.engine.shared_engine import SharedEngine, check_streamable
 from decoding.engine.speculation import Drafter, DraftModel, PromptLookup
 from decoding.engine.stats import EngineStats
@@ -30,12 +29,12 @@ from decoding.errors import (
     TokenizerError,
     shown,
 )
-from decoding.models.batch import BLOCK_SIZE, ForwardBatch, Logits, Model
+from decoding.models.batch import Logits, Model
 from decoding.models.generation_config import generation_defaults
 from decoding.models.registry import load_model
 from decoding.params import SamplingParams
 from decoding.sampling.kernel import STREAM_VERSION
-from decoding.sampling.stages import PROFILES, Profile
+from decoding.sampling.stages import Profile
 from decoding.text.fim import FimFormat
 from decoding.text.tokenizer import Tokenizer
 from decoding.types import Prompt
@@ -152,7 +151,7 @@ class LLM:
         self._model = model
         self._tokenizer = tokenizer
         fim = None if fim_template is None else FimFormat.from_template(self.tokenizer, fim_template)
-        stages = _profile(profile)
+        stages = checked_profile(profile)
         drafter = _drafter(speculation, model.config.vocab_size, settings.max_num_seqs, stages)
         self.engine = SharedEngine(model, tokenizer, settings, name=name, fim=fim, drafter=drafter, profile=stages)
 
@@ -190,16 +189,12 @@ class LLM:
 
         Settings of the engine, threads and the processor are no part of it: no bit of the output depends on them.
         """
-        fim = self.engine.fim and (
-            self.engine.fim.before,
-            self.engine.fim.between,
-            self.engine.fim.after,
-            self.engine.fim.suffix_first,
-        )
+        fim = self.engine.fim
+        template = fim and (fim.before, fim.between, fim.after, fim.suffix_first)
         weights = getattr(self._model, "digest", self.name)
         tokenizer = "" if self._tokenizer is None else self._tokenizer.digest
-        profile = profile_text(self.engine.profile)
-        parts = (__version__, STREAM_VERSION, weights, self._backend, tokenizer, fim, profile)
+        stages = profile_text(self.engine.profile)
+        parts = (__version__, STREAM_VERSION, weights, self._backend, tokenizer, template, stages)
         return "fp_" + hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
     @overload
@@ -303,7 +298,7 @@ class LLM:
         return math.exp(-score.total / len(score.token_ids))
 
     def capsule(self, result: CompletionResult) -> Capsule:
-        """Return the capsule of a result, to run its request again and compare: save it with `.save(path)`."""
+        """Return the capsule of a result, to run its request again and compare; `.save(path)` writes it."""
         return Capsule.of(result, self.system_fingerprint)
 
     def replay(self, capsule: Capsule | str | os.PathLike[str], *, force: bool = False) -> Replay:
@@ -336,21 +331,10 @@ class LLM:
         """Return the bare forward pass: float32 [num_tokens, vocab]; row i predicts the token after token_ids[i]."""
         config = self._model.config
         ids = checked_token_ids(token_ids, config.vocab_size, "token_ids")
-        num_tokens = len(ids)
-        if num_tokens > config.max_position_embeddings:
-            raise ContextLengthError(num_tokens, config.max_position_embeddings)
-        blocks = np.arange(-(-num_tokens // BLOCK_SIZE), dtype=np.int32)
-        length = np.array([num_tokens], np.int32)
-        batch = ForwardBatch(
-            token_ids=np.array(ids, np.int32),
-            num_new=length,
-            start=np.zeros(1, np.int32),
-            block_tables=[blocks],
-            rope_lengths=length,
-            logits_tokens=np.arange(num_tokens, dtype=np.int32),
-        )
+        if len(ids) > config.max_position_embeddings:
+            raise ContextLengthError(len(ids), config.max_position_embeddings)
         with self.engine.exclusive() as model:
-            return model.forward(batch, model.new_cache(len(blocks)))
+            return all_logits(model, ids)
 
     def _stream(self, requests: Sequence[Request], on_error: OnError) -> Iterator[Delta]:
         first_index: dict[Request, int] = {}
@@ -390,10 +374,9 @@ def bundled_model_folder() -> Path:
 
 
 def _folder(model: str | os.PathLike[str]) -> Path:
-    try:
-        return Path(model)
-    except TypeError:
-        raise ParameterError.single("model", model, "must be a path (a string or PathLike), or None") from None
+    if not isinstance(model, (str, os.PathLike)):
+        raise ParameterError.single("model", model, "must be a path (a string or PathLike), or None")
+    return Path(model)
 
 
 def _drafter(speculation: Speculation, vocab_size: int, max_num_seqs: int, profile: Profile) -> Drafter | None:
@@ -403,15 +386,6 @@ def _drafter(speculation: Speculation, vocab_size: int, max_num_seqs: int, profi
     if speculation not in (None, "prompt_lookup"):
         raise ParameterError.single("speculation", speculation, "must be None, 'prompt_lookup' or an LLM")
     return None if speculation is None else PromptLookup()
-
-
-def _profile(profile: str | Profile) -> Profile:
-    if isinstance(profile, Profile):
-        return profile
-    if not isinstance(profile, str) or profile not in PROFILES:
-        rule = f"must be one of {', '.join(map(repr, PROFILES))}, or a Profile"
-        raise ParameterError.single("profile", profile, rule)
-    return PROFILES[profile]
 
 
 def _check_on_error(on_error: str) -> None:

@@ -1,4 +1,4 @@
-"""best_of: which candidates are returned, and in which order."""
+"""best_of: the order of candidates, and the ones that are returned."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from decoding.engine.request import Request
 from decoding.engine.sampling_step import sampling_step
 from decoding.engine.scheduler import Scheduler
 from decoding.engine.sequence import Sequence
-from decoding.engine.settings import EngineSettings
+from decoding.engine.settings import DEFAULT_CACHE_BYTES, EngineSettings
 from decoding.engine.speculation import Drafter
 from decoding.engine.stats import EngineStats
 from decoding.engine.tasks.completion import CompletionTask, Listener
@@ -74,7 +74,7 @@ class Engine:
         """The longest sequence, in tokens; `context_limit` names what bounds it."""
         self.context_limit = MODEL_CONTEXT
         if self.max_tokens < config.max_position_embeddings:
-            self.context_limit = f"the KV cache (kv_cache_bytes={num_blocks * self._block_bytes:,})"
+            self.context_limit = f"the KV cache (kv_cache_bytes={settings.kv_cache_bytes or DEFAULT_CACHE_BYTES:,})"
         self._instant: list[CompletionTask] = []
         self._is_stepping = False
         self._num_requests = self._num_steps = self._num_prompt_tokens = self._num_sampled = 0
@@ -194,7 +194,7 @@ class Engine:
         ]
 
     def _on_prompt(self, sequence: Sequence, logits: Logits) -> None:
-        """Score what a part of a prompt has to be scored for; at its end, begin the candidate."""
+        """Score the rows of a prompt that are wanted, and begin the candidate at its end."""
         task = sequence.task
         self._num_prompt_tokens += sequence.num_scheduled
         rows = logits[sequence.first_row : sequence.first_row + sequence.num_rows]

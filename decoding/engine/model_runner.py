@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence as ListLike
 
 import numpy as np
+from numpy.typing import NDArray
 
 from decoding.engine.sequence import Sequence
-from decoding.models.batch import ForwardBatch, IntArray, KVCache, Logits, Model
+from decoding.models.batch import BLOCK_SIZE, ForwardBatch, KVCache, Logits, Model
 
 
 class ModelRunner:
@@ -22,8 +23,7 @@ class ModelRunner:
         self._start, self._rope_lengths = np.empty(max_tokens, np.int32), np.empty(max_tokens, np.int32)
         self._ones, self._rows = np.ones(max_tokens, np.int32), np.arange(max_tokens, dtype=np.int32)
         self._decoding: list[Sequence] = []  # the sequences of the last step, if each computed one token
-        self._decode_arrays: ForwardBatch
-        self._tables: list[IntArray] = []
+        self._views: tuple[NDArray[np.int32], ...] = ()  # of the arrays above, one element per sequence
 
     def forward(self, sequences: list[Sequence]) -> Logits:
         """Run the scheduled tokens of sequences; return the wanted logits [rows, vocab], sequence after sequence.
@@ -46,30 +46,26 @@ class ModelRunner:
         With the sequences of the last step, each one token further, only what changes is written.
         """
         if sequences == self._decoding:
-            batch = self._decode_arrays
-            np.add(batch.start, 1, out=batch.start)
-            self._tables[:] = [sequence.block_table.array for sequence in sequences]
+            token_ids, num_new, start, rope_lengths, logits_tokens = self._views
+            start += 1
         else:
-            batch = self._new_decode_batch(sequences)
+            count = len(sequences)
+            arrays = (self._token_ids, self._ones, self._start, self._rope_lengths, self._rows)
+            self._decoding, self._views = sequences, tuple(array[:count] for array in arrays)
+            token_ids, num_new, start, rope_lengths, logits_tokens = self._views
+            start[:] = [sequence.num_computed for sequence in sequences]
+            rope_lengths[:] = [sequence.rope_length for sequence in sequences]
             for row, sequence in enumerate(sequences):
                 sequence.num_rows = 1
                 sequence.row = sequence.first_row = row
-            self._decoding, self._decode_arrays = sequences, batch
-        batch.token_ids[:] = [sequence.token_ids[-1] for sequence in sequences]
-        return batch
-
-    def _new_decode_batch(self, sequences: list[Sequence]) -> ForwardBatch:
-        count = len(sequences)
-        self._start[:count] = [sequence.num_computed for sequence in sequences]
-        self._rope_lengths[:count] = [sequence.rope_length for sequence in sequences]
-        self._tables = [sequence.block_table.array for sequence in sequences]
+        token_ids[:] = [sequence.token_ids[-1] for sequence in sequences]
         return ForwardBatch(
-            token_ids=self._token_ids[:count],
-            num_new=self._ones[:count],
-            start=self._start[:count],
-            block_tables=self._tables,
-            rope_lengths=self._rope_lengths[:count],
-            logits_tokens=self._rows[:count],
+            token_ids=token_ids,
+            num_new=num_new,
+            start=start,
+            block_tables=[sequence.block_table.array for sequence in sequences],
+            rope_lengths=rope_lengths,
+            logits_tokens=logits_tokens,
         )
 
     def _mixed_batch(self, sequences: list[Sequence]) -> ForwardBatch:
@@ -119,5 +115,20 @@ def wanted_rows(sequence: Sequence) -> int:
     return 1 + sequence.num_draft if end == len(sequence.token_ids) else 0
 
 
-def _int32(values: ListLike[int]) -> IntArray:
+def all_logits(model: Model, token_ids: ListLike[int]) -> Logits:
+    """Return the logits of every token of a text [tokens, vocab], in one pass with a cache of its own."""
+    count = len(token_ids)
+    blocks = np.arange(-(-count // BLOCK_SIZE), dtype=np.int32)
+    batch = ForwardBatch(
+        token_ids=_int32(token_ids),
+        num_new=_int32([count]),
+        start=_int32([0]),
+        block_tables=[blocks],
+        rope_lengths=_int32([count]),
+        logits_tokens=np.arange(count, dtype=np.int32),
+    )
+    return model.forward(batch, model.new_cache(len(blocks)))
+
+
+def _int32(values: ListLike[int]) -> NDArray[np.int32]:
     return np.array(values, np.int32)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Sequence:
     """Known tokens, how many of them are computed, where they lie in the KV cache, and whose they are.
 
-    What it is
+    Identity
         task: the request that it belongs to; index: its number there.
         order: (arrival of the task, index); smaller is older.
         token_ids: all known tokens, prompt and output.
@@ -22,14 +22,14 @@ class Sequence:
         score_from: position of the first token whose logits are wanted while the prompt is computed; None where
             only those of the last one are.
         candidate: what it generates, once its prompt is computed; None before, and where a text is only scored.
-    What is in the cache
+    In the KV cache
         num_computed: leading tokens whose keys and values are there.
         block_table: the blocks that hold them.
         num_reserved: leading tokens whose blocks are there and belong to it alone, as far as they are to be written.
         rope_length: least length that chooses the rotary factors of its tokens; rope_regime: the model's number
             for these factors.
         digests: of its full blocks, as far as they were needed.
-    What it does in the current step
+    In the current step
         num_scheduled: known tokens to compute. num_draft: draft tokens to check behind them, the first of `draft`.
         first_row, num_rows: its rows of logits; row: the one that predicts its next token.
         num_accepted: draft tokens that were accepted so far.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 from decoding.checks import Check, RuleError, boolean, integer, or_none
 from decoding.errors import ParameterError, Problem, shown
+from decoding.sampling.stages import PROFILES, Profile
 
 DEFAULT_CACHE_BYTES = 2**31
 
@@ -48,6 +49,16 @@ class EngineSettings:
             rule = f"must be at least {block_bytes:,}, one block of {block_size} tokens"
             raise ParameterError.single("kv_cache_bytes", self.kv_cache_bytes, rule)
         return self.kv_cache_bytes // block_bytes
+
+
+def checked_profile(profile: str | Profile) -> Profile:
+    """Return the profile of this name, or a Profile as it is; raise ParameterError for anything else."""
+    if isinstance(profile, Profile):
+        return profile
+    if not isinstance(profile, str) or profile not in PROFILES:
+        rule = f"must be one of {', '.join(map(repr, PROFILES))}, or a Profile"
+        raise ParameterError.single("profile", profile, rule)
+    return PROFILES[profile]
 
 
 _CHECKS: dict[str, Check] = {

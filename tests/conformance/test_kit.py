@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from mock_server import MODEL, MockServer, serving
-from wrong_servers import AnyModel, StopReasonLength
+from wrong_servers import Model, StopReasonLength
 
 from decoding import ParameterError
 from decoding.cli import main
@@ -153,7 +153,7 @@ def test_nobody_there_is_an_error_not_a_report():
 
 def test_a_curl_line_shows_the_failure_again():
     """The line of a failed check, run by a shell, brings the same answer."""
-    with serving(AnyModel()) as url:
+    with serving(Model()) as url:
         (result,) = run_conformance(url, MODEL, only=["error.model"]).results
         assert result.status == "fail"
         shown = subprocess.run(result.curl, shell=True, capture_output=True, text=True, check=True, timeout=30)

@@ -307,7 +307,7 @@ class FailsOnNaN(MockServer):
             handler.send_json(500, {"error": "Internal Server Error"})
 
 
-class AnyModel(MockServer):
+class Model(MockServer):
     """Any model's name is taken."""
 
     def check(self, body):
@@ -430,7 +430,7 @@ WRONG = {
     Clamps: (["range.*"], {"range.temperature"}),
     TrueIsOne: (["range.*", "error.numbers"], {"range.max_tokens"}),
     FailsOnNaN: (["error.*"], {"error.numbers"}),
-    AnyModel: (["error.*", "range.model"], {"error.model"}),
+    Model: (["error.*", "range.model"], {"error.model"}),
     ErrorsAsText: (["error.*"], {"error.body", "error.param"}),
     NullsRefused: (["default.*"], {"default.null"}),
     SixtyFourByDefault: (["default.*", "max_tokens.*"], {"default.max_tokens"}),

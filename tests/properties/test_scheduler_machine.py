@@ -59,7 +59,7 @@ class EngineMachine(RuleBasedStateMachine):
         max_num_seqs=st.integers(1, 4),
         num_blocks=st.integers(2, 14),
         budget=st.integers(1, 40),
-        prefix_cache=st.booleans(),
+        prefix_cache=st.sampled_from([True, True, False]),
         regimes=st.sampled_from(sorted(REGIMES)),
     )
     def start(self, max_num_seqs, num_blocks, budget, prefix_cache, regimes):
@@ -75,8 +75,7 @@ class EngineMachine(RuleBasedStateMachine):
             rope_border=self.border,
             rope_regime=self.regimes,
         )
-        self.tasks, self.generated, self.restarts = [], {}, {}
-        self.num_finished = self.arrival = 0
+        self.tasks, self.generated, self.arrival = [], {}, 0
 
     @rule(
         blocks=st.lists(st.integers(0, 1), max_size=4),
@@ -136,6 +135,10 @@ class EngineMachine(RuleBasedStateMachine):
             assert block not in self.blocks._cached
             regime = self.regimes(max(sequence.rope_length, position + 1))
             self.cache.write(block, position % BLOCK_SIZE, (token_id, regime))
+        keys = self.cache.read(blocks, sequence.num_computed + len(new))
+        assert self.border is None or len({regime for _, regime in keys}) == 1, (
+            "no key has the factors of the other side"
+        )
 
     def postprocess(self, sequence, token, ends):
         """Take the draft tokens that are right and one more; end at times."""
@@ -147,7 +150,6 @@ class EngineMachine(RuleBasedStateMachine):
         count = self.generated[sequence.order] = self.generated.get(sequence.order, 0) + 1
         if len(sequence.token_ids) > self.scheduler.max_tokens or count > 20 or count in ends:
             self.scheduler.finish(sequence, forget=count % 2 == 0)
-            self.num_finished += 1
         elif sequence.num_draft:
             self.scheduler.accept_drafts(sequence)
 
