@@ -101,7 +101,7 @@ class ForwardBatch:
 
     @cached_property
     def ends(self) -> list[int]:
-        """How many tokens each sequence has after this pass."""
+        """Tokens of each sequence after this pass."""
         return [start + new for start, new in zip(self.start.tolist(), self.num_new.tolist(), strict=True)]
 
     @cached_property

@@ -22,7 +22,7 @@ from decoding.reference.forward import Network
 
 
 class Architecture(NamedTuple):
-    """How to read a family's config.json, and what its tensors are called."""
+    """A family: the reader of its config.json, and the names of its tensors."""
 
     read_config: Callable[[Sequence[ConfigFile]], ModelConfig]
     layout: Callable[[ModelConfig], Layout]

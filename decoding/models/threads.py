@@ -1,4 +1,4 @@
-"""How many threads compute: as many as CPUs that this process may use."""
+"""The default number of threads: that of the CPUs that this process may use."""
 
 from __future__ import annotations
 
