@@ -1,4 +1,4 @@
-"""How far results are from float64: `python -m benchmarks.accuracy`.
+"""Errors of results against float64: `python -m benchmarks.accuracy`.
 
 Without arguments: the sampler's exp and log-probabilities. With `--model FOLDER`: the logits of a model, ours and those
 of transformers (benchmarks/forward_accuracy.py).

@@ -24,7 +24,7 @@ from benchmarks.shapes import NETWORKS, write_checkpoint
 from decoding.cli.measure import Progress, machine, machine_lines
 from decoding.llm import LLM
 from decoding.models import load_model
-from decoding.models.batch import ForwardBatch, KVCache
+from decoding.models.batch import ForwardBatch, KVCache, Logits, Model
 from decoding.params import SamplingParams
 from decoding.sampling.sampler import Sampler
 

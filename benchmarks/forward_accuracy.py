@@ -1,4 +1,4 @@
-"""How far logits are from float64: ours and transformers', on a model's folder and its own kind of text.
+"""Errors of logits against float64, ours and those of transformers, for the model in a folder.
 
     python -m benchmarks.accuracy --model FOLDER [--tokens N] [--ids FILE]
 

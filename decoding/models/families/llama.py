@@ -37,7 +37,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen3": _LLAMA | _QWEN | {"head_dim": 128},
     "smollm3": _LLAMA | {"max_position_embeddings": 32768, "num_key_value_heads": 4, "tie_word_embeddings": True},
 }
-"""What transformers takes for keys that a config.json lacks, by model_type."""
+"""The values that transformers takes for keys that a config.json lacks, by model_type."""
 
 _UNASKED_IDS = {"olmo2": (50279,), "phi3": (32000,), "smollm3": (128000, 128001)}
 """Start and end tokens that transformers writes where nobody named any (`special_token_ids`)."""
