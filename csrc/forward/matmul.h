@@ -4,7 +4,7 @@
 
 #include "forward/pass.h"
 
-#define DK_TOKEN_BLOCK 126 /* tokens per task, rounded down to whole tiles */
+#define DK_TOKEN_BLOCK 72 /* tokens per task, whole tiles of any set: their inputs should fit the second cache */
 #define DK_LOGITS_PANELS 4 /* panels of logits that a task computes at once in its scratch */
 #define DK_LOGITS_SCRATCH ((size_t)DK_TOKEN_BLOCK * DK_LOGITS_PANELS * DK_PANEL)
 
