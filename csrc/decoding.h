@@ -433,8 +433,8 @@ DECODING_API int32_t decoding_pack(int32_t type, int32_t num_outputs, int32_t nu
 DECODING_API int32_t decoding_rotary_table(const float *frequencies, int32_t num_pairs, float attention_factor,
                                            int32_t first_position, int32_t num_positions, float *table);
 
-/* Bytes of a block of the cache, all layers: float32 [num_layers][num_kv_heads][keys [head_dim][16] | values
- * [16][head_dim rounded up to 16]]. Returns 0 for a plan that decoding_forward refuses. */
+/* Bytes of a block of the cache, all layers; blocks may be copied as bytes, what is in them is private. Returns 0 for a
+ * plan that decoding_forward refuses. */
 DECODING_API size_t decoding_kv_block_size(const decoding_plan *plan);
 
 /* Bytes of workspace for a batch of so many tokens and rows of logits. Returns 0 where an argument is out of range. */

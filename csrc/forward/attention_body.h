@@ -4,7 +4,9 @@
  * a chain along head_dim; the largest score so far; what was summed before, scaled to it; then exp of the scores and
  * the weighted values, along ascending positions. So the order follows from positions alone: neither the first and the
  * last position that a query sees, nor other queries of its tile, nor the numbers of the blocks move a border. What a
- * query does not see is never read into it: such lanes of scores are replaced, such values skipped. */
+ * query does not see is never read into it: such lanes of scores are replaced, such values skipped.
+ *
+ * All tiles of queries pass over one block of keys, later over one column of values, while it is in the first cache. */
 #ifndef DK_ATTENTION_BODY_H
 #define DK_ATTENTION_BODY_H
 
@@ -16,35 +18,34 @@
 
 #define DK_PIECE_BLOCKS (DK_PIECE / 16)
 
-/* The state of all rows, cut from the scratch. */
+/* What all rows share, cut from the scratch, and the piece of positions that they are at. */
 typedef struct attention_state {
-  float *packed; /* [num_rows * head_dim] tile after tile: [head_dim][rows of the tile] */
-  float *values; /* [num_rows][padded] weighted so far */
-  float *sums;   /* [num_rows][16] of the weights, lane by lane */
-  float *maxima; /* [num_rows] */
-  float *scores; /* [rows of a tile][DK_PIECE], later the weights */
-  int32_t padded;
-} attention_state;
-
-/* One tile of rows at one piece of positions. */
-typedef struct attention_piece {
   const dk_attention *call;
-  const attention_state *state;
-  int32_t row;  /* first of the tile */
-  int32_t base; /* first position of the piece */
-  int32_t low;  /* blocks of the piece that the tile sees: low <= b < high */
-  int32_t high;
-  const float *keys[DK_PIECE_BLOCKS];
-  const float *values[DK_PIECE_BLOCKS];
-} attention_piece;
+  int32_t padded; /* head_dim in whole vectors */
+  int32_t height; /* rows per tile; the last may have fewer */
+  float *packed;  /* [num_rows * head_dim] tile after tile: [head_dim][rows of the tile] */
+  float *values;  /* [num_rows][padded] weighted so far */
+  float *sums;    /* [num_rows][16] of the weights, lane by lane */
+  float *maxima;  /* [num_rows] */
+  float *scores;  /* [num_rows][DK_PIECE], later the weights */
+  /* Within the piece: what each row sees, and the blocks that any row sees. */
+  int32_t first[DK_ATTENTION_ROWS];
+  int32_t end[DK_ATTENTION_ROWS];
+  int32_t first_block;
+  int32_t end_block;
+  const float *key_blocks[DK_PIECE_BLOCKS];
+  const float *value_blocks[DK_PIECE_BLOCKS];
+} attention_state;
 
 DK_INLINE int32_t larger(int32_t a, int32_t b) { return a > b ? a : b; }
 DK_INLINE int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
 
-/* Scores of `rows` queries with `blocks` blocks of keys from `block` on. */
-DK_INLINE void score_blocks(const attention_piece *piece, int rows, int32_t block, int blocks) {
-  const int32_t head_dim = piece->call->head_dim;
-  const float *x = piece->state->packed + (size_t)piece->row * (size_t)head_dim;
+/* ---- scores ---- */
+
+/* Scores of a tile of `rows` queries with `blocks` blocks of keys. */
+DK_INLINE void score_blocks(const attention_state *state, int32_t row, int rows, int32_t block, int blocks) {
+  const int32_t head_dim = state->call->head_dim;
+  const float *x = state->packed + (size_t)row * (size_t)head_dim;
   dk_f acc[DK_TILE][DK_MAX_WIDE], step[DK_MAX_WIDE];
   DK_UNROLL
   for (int t = 0; t < rows; t++) {
@@ -55,64 +56,106 @@ DK_INLINE void score_blocks(const attention_piece *piece, int rows, int32_t bloc
   for (int32_t d = 0; d < head_dim; d++) {
     DK_UNROLL
     for (int b = 0; b < blocks; b++)
-      step[b] = f_load(piece->keys[block + b] + 16 * (size_t)d);
+      step[b] = f_load(state->key_blocks[block + b] + 16 * (size_t)d);
     tile_step(acc, rows, blocks, x + (size_t)d * (size_t)rows, 1, step);
   }
   DK_UNROLL
   for (int t = 0; t < rows; t++) {
     DK_UNROLL
     for (int b = 0; b < blocks; b++)
-      f_store(piece->state->scores + t * DK_PIECE + (block + b) * 16, acc[t][b]);
+      f_store(state->scores + (row + t) * DK_PIECE + (block + b) * 16, acc[t][b]);
   }
 }
 
-DK_INLINE void score_tile(const attention_piece *piece, int rows) {
+/* Blocks [block, end). */
+DK_INLINE void score_tile(const attention_state *state, int32_t row, int rows, int32_t block, int32_t end) {
   const int wide = DK_WIDE(rows);
-  int32_t block = piece->low;
-  for (; wide > 1 && block + wide <= piece->high; block += wide)
-    score_blocks(piece, rows, block, wide);
-  for (; block < piece->high; block++)
-    score_blocks(piece, rows, block, 1);
+  for (; wide > 1 && block + wide <= end; block += wide)
+    score_blocks(state, row, rows, block, wide);
+  for (; block < end; block++)
+    score_blocks(state, row, rows, block, 1);
 }
 
-/* The scores of one row become weights; what the row has summed so far is scaled to the new maximum. Lanes from
- * `first` to `end` of the piece are seen, at least one. */
-DK_INLINE void weigh_row(const attention_piece *piece, int t, int32_t first, int32_t end) {
-  const attention_state *state = piece->state;
-  const float scale = piece->call->scale, cap = piece->call->cap;
-  float *scores = state->scores + t * DK_PIECE, *sums = state->sums + (piece->row + t) * 16;
-  float *maximum = state->maxima + piece->row + t, *values = state->values + (piece->row + t) * state->padded;
-  dk_f seen[DK_PIECE_BLOCKS], top = f_set(-INFINITY), lanes[2];
-  for (int32_t b = first / 16; b * 16 < end; b++) {
-    dk_f s = f_mul(f_load(scores + b * 16), f_set(scale));
-    if (cap != 0.0f)
-      s = soft_cap(s, cap);
-    dk_m mask = m_and_not(m_first(end - b * 16), first > b * 16 ? m_first(first - b * 16) : m_from_bits(0));
-    seen[b] = f_select(mask, s, f_set(-INFINITY));
-    top = f_max(top, seen[b]);
-  }
-  float highest = f_fold_max(top), factor[16];
-  highest = highest > *maximum ? highest : *maximum;
-  f_store(factor, f_exp(f_set(*maximum - highest)));
-  *maximum = highest;
-  lanes[0] = f_set(0.0f);
-  for (int32_t b = first / 16; b * 16 < end; b++) {
-    lanes[1] = f_exp(f_sub(seen[b], f_set(highest)));
-    f_store(scores + b * 16, lanes[1]);
-    lanes[0] = f_add(lanes[0], lanes[1]);
-  }
-  f_store(sums, f_fma(f_load(sums), f_set(factor[0]), lanes[0]));
-  for (int32_t i = 0; i < state->padded && factor[0] != 1.0f; i += 16)
-    f_store(values + i, f_mul(f_load(values + i), f_set(factor[0])));
+/* ---- weights ---- */
+
+/* exp of a score below the maximum; 0 for -inf; for NaN anything. */
+DK_INLINE dk_f weight_of(dk_f x) {
+  dk_f n, shifted, y = exp_polynomial(x, &n, &shifted);
+  return f_power_of_two(f_ge(x, f_set(DK_EXP_LOW)), y, n, shifted);
 }
 
-/* values[row] += weight * value for the positions from `first` to `end` of the piece; `vectors` of sixteen at once. */
-DK_INLINE void add_values(const attention_piece *piece, int t, int rows, int32_t vector, int vectors, int32_t first,
-                          int32_t end) {
-  const attention_state *state = piece->state;
+/* The scores of `row` in block b, scaled and capped; -inf where the row does not see. */
+DK_INLINE dk_f seen_scores(const attention_state *state, const float *scores, int32_t row, int32_t b) {
+  const int32_t first = state->first[row] - b * 16, end = state->end[row] - b * 16;
+  dk_f s = f_mul(f_load(scores + b * 16), f_set(state->call->scale));
+  if (state->call->cap != 0.0f)
+    s = soft_cap(s, state->call->cap);
+  if (first > 0 || end < 16)
+    s = f_select(m_and_not(m_first(end), m_first(larger(first, 0))), s, f_set(-INFINITY));
+  return s;
+}
+
+/* What a row has summed up so far, scaled to a new maximum. */
+DK_INLINE void rescale(const attention_state *state, int32_t row, float highest) {
+  float *values = state->values + row * state->padded, *sums = state->sums + row * 16;
+  dk_f factor = f_exp(f_set(state->maxima[row] - highest));
+  for (int32_t i = 0; i < state->padded; i += 16)
+    f_store(values + i, f_mul(f_load(values + i), factor));
+  f_store(sums, f_mul(f_load(sums), factor));
+  state->maxima[row] = highest;
+}
+
+/* Scores of blocks [first, end) as they are weighed, and what was summed so far scaled to their maximum. A NaN makes
+ * the sum NaN, and so all of the result. */
+DK_INLINE void prepare_weights(const attention_state *state, int32_t row, int32_t first, int32_t end) {
+  float *scores = state->scores + row * DK_PIECE;
+  dk_f top = f_set(-INFINITY);
+  dk_m nan = m_from_bits(0);
+  for (int32_t b = first; b < end; b++) {
+    dk_f seen = seen_scores(state, scores, row, b);
+    nan = m_or(nan, f_unordered(seen, seen));
+    top = f_max(top, seen);
+    f_store(scores + b * 16, seen);
+  }
+  float highest = f_fold_max(top);
+  if (m_bits(nan) != 0 || !(highest > -INFINITY && highest < INFINITY))
+    f_store(state->sums + row * 16, f_set(NAN));
+  else if (highest > state->maxima[row])
+    rescale(state, row, highest);
+}
+
+DK_INLINE void weigh(const attention_state *state, int32_t row, int32_t first, int32_t end) {
+  float *scores = state->scores + row * DK_PIECE, *sums = state->sums + row * 16;
+  dk_f maximum = f_set(state->maxima[row]), sum = f_load(sums);
+  for (int32_t b = first; b < end; b++) {
+    dk_f weight = weight_of(f_sub(f_load(scores + b * 16), maximum));
+    f_store(scores + b * 16, weight);
+    sum = f_add(sum, weight);
+  }
+  f_store(sums, sum);
+}
+
+/* All rows that see any of the piece: first their maxima, then their weights, so that rows overlap in the processor. */
+DK_INLINE void weigh_rows(const attention_state *state) {
+  for (int32_t row = 0; row < state->call->num_rows; row++)
+    if (state->first[row] < state->end[row])
+      prepare_weights(state, row, state->first[row] / 16, (state->end[row] + 15) / 16);
+  for (int32_t row = 0; row < state->call->num_rows; row++) {
+    if (state->first[row] == 0 && state->end[row] == DK_PIECE)
+      weigh(state, row, 0, DK_PIECE_BLOCKS);
+    else if (state->first[row] < state->end[row])
+      weigh(state, row, state->first[row] / 16, (state->end[row] + 15) / 16);
+  }
+}
+
+/* ---- values ---- */
+
+/* values[row] += weight * value for the positions [first, end) of the piece; `vectors` of sixteen at once. */
+DK_INLINE void add_values(const attention_state *state, int32_t row, int rows, int32_t vector, int vectors,
+                          int32_t first, int32_t end) {
   const int32_t padded = state->padded;
-  float *out = state->values + (size_t)(piece->row + t) * (size_t)padded + 16 * vector;
-  const float *weights = state->scores + t * DK_PIECE;
+  float *out = state->values + (size_t)row * (size_t)padded + 16 * vector;
+  const float *weights = state->scores + row * DK_PIECE;
   dk_f acc[DK_TILE][DK_MAX_WIDE], step[DK_MAX_WIDE];
   DK_UNROLL
   for (int r = 0; r < rows; r++) {
@@ -120,13 +163,14 @@ DK_INLINE void add_values(const attention_piece *piece, int t, int rows, int32_t
     for (int v = 0; v < vectors; v++)
       acc[r][v] = f_load(out + r * padded + 16 * v);
   }
-  for (int32_t b = first / 16; b * 16 < end; b++) {
-    const float *value = piece->values[b] + 16 * vector;
-    for (int32_t j = larger(first - b * 16, 0); j < smaller(end - b * 16, 16); j++) {
+  while (first < end) {
+    const float *value = state->value_blocks[first / 16] + 256 * vector + first % 16 * 16;
+    const int32_t stop = smaller(end, first / 16 * 16 + 16);
+    for (; first < stop; first++, value += 16) {
       DK_UNROLL
       for (int v = 0; v < vectors; v++)
-        step[v] = f_load(value + j * padded + 16 * v);
-      tile_step(acc, rows, vectors, weights + b * 16 + j, DK_PIECE, step);
+        step[v] = f_load(value + 256 * v);
+      tile_step(acc, rows, vectors, weights + first, DK_PIECE, step);
     }
   }
   DK_UNROLL
@@ -137,78 +181,78 @@ DK_INLINE void add_values(const attention_piece *piece, int t, int rows, int32_t
   }
 }
 
-DK_INLINE void add_all_values(const attention_piece *piece, int t, int rows, int32_t first, int32_t end) {
+/* Vectors [vector, end_vector) of a tile whose rows all see [first, end). */
+DK_INLINE void add_vectors(const attention_state *state, int32_t row, int rows, int32_t vector, int32_t end_vector,
+                           int32_t first, int32_t end) {
   const int wide = DK_WIDE(rows);
-  int32_t vector = 0, count = piece->state->padded / 16;
-  for (; wide > 1 && vector + wide <= count; vector += wide)
-    add_values(piece, t, rows, vector, wide, first, end);
-  for (; vector < count; vector++)
-    add_values(piece, t, rows, vector, 1, first, end);
+  for (; wide > 1 && vector + wide <= end_vector; vector += wide)
+    add_values(state, row, rows, vector, wide, first, end);
+  for (; vector < end_vector; vector++)
+    add_values(state, row, rows, vector, 1, first, end);
 }
 
-/* Row by row the positions that not all of the tile see, together those that all see. */
-DK_INLINE void value_tile(const attention_piece *piece, int rows) {
-  int32_t first[DK_TILE], end[DK_TILE], shared_first = 0, shared_end = DK_PIECE;
+/* Row by row the positions that not all rows of the tile see, together those that all see, in ascending order. */
+DK_INLINE void value_tile(const attention_state *state, int32_t row, int rows, int32_t vector, int32_t end_vector) {
+  const int32_t *first = state->first + row, *end = state->end + row;
+  int32_t shared_first = 0, shared_end = DK_PIECE;
   for (int t = 0; t < rows; t++) {
-    first[t] = larger(piece->call->first[piece->row + t] - piece->base, 0);
-    end[t] = smaller(piece->call->end[piece->row + t] - piece->base, DK_PIECE);
     shared_first = larger(shared_first, first[t]);
     shared_end = smaller(shared_end, end[t]);
   }
+  if (shared_first >= shared_end)
+    shared_first = shared_end = DK_PIECE; /* each row all by itself */
   for (int t = 0; t < rows; t++)
-    if (first[t] < end[t])
-      weigh_row(piece, t, first[t], end[t]);
-  if (shared_first >= shared_end) {
-    for (int t = 0; t < rows; t++)
-      if (first[t] < end[t])
-        add_all_values(piece, t, 1, first[t], end[t]);
-    return;
-  }
+    add_vectors(state, row + t, 1, vector, end_vector, first[t], smaller(end[t], shared_first));
+  add_vectors(state, row, rows, vector, end_vector, shared_first, shared_end);
   for (int t = 0; t < rows; t++)
-    if (first[t] < shared_first)
-      add_all_values(piece, t, 1, first[t], shared_first);
-  add_all_values(piece, 0, rows, shared_first, shared_end);
-  for (int t = 0; t < rows; t++)
-    if (shared_end < end[t])
-      add_all_values(piece, t, 1, shared_end, end[t]);
+    add_vectors(state, row + t, 1, vector, end_vector, larger(first[t], shared_end), end[t]);
 }
 
-DK_INLINE void piece_of_tile(const attention_piece *piece, int rows) {
-  score_tile(piece, rows);
-  value_tile(piece, rows);
+/* ---- tiles ---- */
+
+typedef enum { SCORES, VALUES } attention_half;
+
+/* Scores for blocks [first, end), or vectors [first, end) of values. */
+DK_INLINE void half_of_tile(const attention_state *state, attention_half half, int32_t row, int rows, int32_t first,
+                            int32_t end) {
+  if (half == SCORES)
+    score_tile(state, row, rows, first, end);
+  else
+    value_tile(state, row, rows, first, end);
 }
 
-static void attend_piece(const attention_piece *piece, int32_t rows) {
+static void attend_tile(const attention_state *state, attention_half half, int32_t row, int32_t rows, int32_t first,
+                        int32_t end) {
   switch (rows) {
   case 1:
-    piece_of_tile(piece, 1);
+    half_of_tile(state, half, row, 1, first, end);
     break;
   case 2:
-    piece_of_tile(piece, 2);
+    half_of_tile(state, half, row, 2, first, end);
     break;
 #if DK_TILE > 2
   case 3:
-    piece_of_tile(piece, 3);
+    half_of_tile(state, half, row, 3, first, end);
     break;
   case 4:
-    piece_of_tile(piece, 4);
+    half_of_tile(state, half, row, 4, first, end);
     break;
   case 5:
-    piece_of_tile(piece, 5);
+    half_of_tile(state, half, row, 5, first, end);
     break;
   case 6:
-    piece_of_tile(piece, 6);
+    half_of_tile(state, half, row, 6, first, end);
     break;
 #endif
 #if DK_TILE > 6
   case 7:
-    piece_of_tile(piece, 7);
+    half_of_tile(state, half, row, 7, first, end);
     break;
   case 8:
-    piece_of_tile(piece, 8);
+    half_of_tile(state, half, row, 8, first, end);
     break;
   case 9:
-    piece_of_tile(piece, 9);
+    half_of_tile(state, half, row, 9, first, end);
     break;
 #endif
   default:
@@ -216,61 +260,75 @@ static void attend_piece(const attention_piece *piece, int32_t rows) {
   }
 }
 
-/* Where the blocks of the piece lie, if the tile sees any of it. */
-DK_INLINE int32_t find_piece(attention_piece *piece, int32_t rows) {
-  const dk_attention *call = piece->call;
-  int32_t first = INT32_MAX, end = 0;
-  for (int32_t t = piece->row; t < piece->row + rows; t++) {
-    first = smaller(first, call->first[t]);
-    end = larger(end, call->end[t]);
-  }
-  first = larger(first - piece->base, 0);
-  end = smaller(end - piece->base, DK_PIECE);
-  if (first >= end)
-    return 0;
-  piece->low = first / 16;
-  piece->high = (end + 15) / 16;
-  for (int32_t b = piece->low; b < piece->high; b++) {
-    size_t offset = (size_t)call->block_table[piece->base / 16 + b] * call->block_size;
-    piece->keys[b] = (const float *)(const void *)(call->keys + offset);
-    piece->values[b] = (const float *)(const void *)(call->values + offset);
-  }
-  return 1;
+/* One half for all tiles, a few blocks or vectors at a time; a tile alone takes all of them. */
+static void attend_half(const attention_state *state, attention_half half, int32_t first, int32_t end) {
+  const int32_t num_rows = state->call->num_rows;
+  const int32_t group = state->height == num_rows ? end - first : DK_WIDE(DK_TILE);
+  for (; first < end; first += group)
+    for (int32_t row = 0; row < num_rows; row += state->height)
+      attend_tile(state, half, row, smaller(state->height, num_rows - row), first, smaller(first + group, end));
 }
 
-/* Tiles of about equal height. */
-DK_INLINE int32_t rows_of_tile(int32_t num_rows, int32_t row) {
-  int32_t tiles = (num_rows + DK_TILE - 1) / DK_TILE, height = (num_rows + tiles - 1) / tiles;
-  return smaller(height, num_rows - row);
+/* ---- pieces ---- */
+
+/* What each row sees of the piece that begins at `base`, and where its blocks lie. Returns 0 if no row sees any. */
+DK_INLINE int32_t find_piece(attention_state *state, int32_t base) {
+  const dk_attention *call = state->call;
+  int32_t first = DK_PIECE, end = 0;
+  for (int32_t row = 0; row < call->num_rows; row++) {
+    state->first[row] = smaller(larger(call->first[row] - base, 0), DK_PIECE);
+    state->end[row] = larger(smaller(call->end[row] - base, DK_PIECE), state->first[row]);
+    if (state->first[row] < state->end[row]) {
+      first = smaller(first, state->first[row]);
+      end = larger(end, state->end[row]);
+    }
+  }
+  state->first_block = first / 16;
+  state->end_block = (end + 15) / 16;
+  for (int32_t b = state->first_block; b < state->end_block; b++) {
+    size_t offset = (size_t)call->block_table[base / 16 + b] * call->block_size;
+    state->key_blocks[b] = (const float *)(const void *)(call->keys + offset);
+    state->value_blocks[b] = (const float *)(const void *)(call->values + offset);
+  }
+  return first < end;
+}
+
+static void attend_piece(const attention_state *state) {
+  attend_half(state, SCORES, state->first_block, state->end_block);
+  weigh_rows(state);
+  attend_half(state, VALUES, 0, state->padded / 16);
+}
+
+/* Queries tile by tile as [head_dim][rows], nothing summed so far. */
+DK_INLINE void begin_rows(attention_state *state) {
+  const int32_t num_rows = state->call->num_rows, dim = state->call->head_dim;
+  memset(state->values, 0, (size_t)num_rows * (size_t)(state->padded + 16) * sizeof(float));
+  for (int32_t row = 0; row < num_rows; row++) {
+    int32_t tile = row / state->height * state->height, rows = smaller(state->height, num_rows - tile);
+    for (int32_t d = 0; d < dim; d++)
+      state->packed[tile * dim + d * rows + row - tile] = state->call->queries[row][d];
+    state->maxima[row] = -INFINITY;
+  }
 }
 
 static void attend(const dk_attention *call) {
   const int32_t rows = call->num_rows, dim = call->head_dim, padded = (dim + 15) / 16 * 16;
-  attention_state state = {.scores = call->scratch, .packed = call->scratch + DK_MAX_TILE * DK_PIECE, .padded = padded};
-  state.values = state.packed + (size_t)rows * (size_t)dim;
+  const int32_t tiles = (rows + DK_TILE - 1) / DK_TILE;
+  attention_state state = {.call = call, .padded = padded, .height = (rows + tiles - 1) / tiles};
+  state.scores = call->scratch;
+  state.values = state.scores + DK_ATTENTION_ROWS * DK_PIECE;
   state.sums = state.values + (size_t)rows * (size_t)padded;
   state.maxima = state.sums + (size_t)rows * 16;
-  memset(state.values, 0, (size_t)rows * (size_t)(padded + 16) * sizeof(float));
+  state.packed = state.maxima + rows;
+  begin_rows(&state);
   int32_t begin = INT32_MAX, end = 0;
-  for (int32_t row = 0, height; row < rows; row += height) {
-    height = rows_of_tile(rows, row);
-    for (int32_t t = 0; t < height; t++) {
-      state.maxima[row + t] = -INFINITY;
-      begin = smaller(begin, call->first[row + t]);
-      end = larger(end, call->end[row + t]);
-      for (int32_t d = 0; d < dim; d++)
-        state.packed[row * dim + d * height + t] = call->queries[row + t][d];
-    }
+  for (int32_t row = 0; row < rows; row++) {
+    begin = smaller(begin, call->first[row]);
+    end = larger(end, call->end[row]);
   }
-  attention_piece piece = {.call = call, .state = &state};
-  for (piece.base = begin / DK_PIECE * DK_PIECE; piece.base < end; piece.base += DK_PIECE) {
-    for (int32_t height; piece.row < rows; piece.row += height) {
-      height = rows_of_tile(rows, piece.row);
-      if (find_piece(&piece, height))
-        attend_piece(&piece, height);
-    }
-    piece.row = 0;
-  }
+  for (int32_t base = begin / DK_PIECE * DK_PIECE; base < end; base += DK_PIECE)
+    if (find_piece(&state, base))
+      attend_piece(&state);
   for (int32_t row = 0; row < rows; row++) {
     dk_f sum = f_set(f_fold_sum(f_load(state.sums + row * 16)));
     for (int32_t i = 0; i < dim; i += 16)

@@ -62,11 +62,11 @@ static void prepare_hidden(dk_pass *pass, const decoding_norm *norm, const decod
 static void queries_keys_values(dk_pass *pass, int32_t number) {
   const decoding_layer *layer = pass->plan->layers + number;
   const int32_t queries = pass->plan->num_heads * pass->plan->head_dim;
+  const int32_t all = queries + 2 * pass->plan->num_kv_heads * pass->plan->head_dim;
   const int32_t is_last = number == pass->plan->num_layers - 1 && pass->batch->num_logits < pass->num_tokens;
   float *wide = pass->buffers.wide;
   prepare_hidden(pass, &layer->attention_norm, &layer->qkv);
-  dk_multiply(pass, &layer->qkv, pass->num_rows, is_last ? queries : 0, layer->qkv.num_outputs, wide,
-              pass->buffers.wide_stride);
+  dk_multiply(pass, &layer->qkv, pass->num_rows, is_last ? queries : 0, all, wide, pass->buffers.wide_stride);
   dk_store_keys_and_values(pass, number);
   if (is_last) {
     keep_wanted_rows(pass);

@@ -9,7 +9,7 @@
 #define DK_PANEL 16          /* outputs per panel */
 #define DK_CHAIN 256         /* inputs per chain of fused multiply-adds; the sums of the chains are added in order */
 #define DK_MAX_TILE 12       /* at least the tokens per tile of every set */
-#define DK_PIECE 64          /* positions per step of attention's softmax, counted from position 0 */
+#define DK_PIECE 128         /* positions per step of attention's softmax, counted from position 0 */
 #define DK_ATTENTION_ROWS 48 /* at most so many queries (tokens times heads) share a pass over keys and values */
 
 /* Tokens times panels. x: prepared inputs of the tokens (see `prepare`); y: row 0 of the outputs. */
@@ -34,7 +34,7 @@ typedef struct dk_attention {
   const int32_t *end;         /* [num_rows] behind the last */
   const int32_t *block_table; /* of the sequence */
   const char *keys;           /* of this layer and head in block 0: [head_dim][16] */
-  const char *values;         /* the same: [16][head_dim rounded up to 16] */
+  const char *values;         /* the same: [head_dim / 16, rounded up][16 tokens][16] */
   size_t block_size;          /* bytes from one block to the next */
   float *scratch;             /* dk_attention_scratch() floats */
 } dk_attention;
@@ -79,7 +79,7 @@ typedef struct dk_forward_kernel {
 /* Floats of scratch that dk_attention needs for any number of rows. */
 static inline size_t dk_attention_scratch(int32_t head_dim) {
   size_t dim = (size_t)head_dim, padded = (dim + DK_PANEL - 1) / DK_PANEL * DK_PANEL;
-  return DK_ATTENTION_ROWS * (dim + padded + DK_PANEL + 1) + (size_t)DK_MAX_TILE * DK_PIECE;
+  return DK_ATTENTION_ROWS * (DK_PIECE + dim + padded + DK_PANEL + 1);
 }
 
 extern const dk_forward_kernel dk_forward_kernel_portable;

@@ -2,6 +2,10 @@
 
 #include <string.h>
 
+#include "forward/kernels.h"
+
+#define VECTOR (DK_PANEL * sizeof(float)) /* bytes */
+
 static size_t padded_dim(const decoding_plan *plan) { return ((size_t)plan->head_dim + 15) / 16 * 16; }
 
 /* Floats of one head's keys, and of its keys and values. */
@@ -16,16 +20,22 @@ size_t dk_values_offset(const decoding_plan *plan, int32_t layer, int32_t kv_hea
   return dk_keys_offset(plan, layer, kv_head) + keys_size(plan) * sizeof(float);
 }
 
-size_t dk_kv_block_bytes(const decoding_plan *plan) { return dk_keys_offset(plan, plan->num_layers, 0); }
+/* An odd number of KiB: the same part of neighbouring blocks then lies in different sets of the first cache, so that a
+ * column of values of a whole piece has room there. */
+size_t dk_kv_block_bytes(const decoding_plan *plan) {
+  size_t kibibytes = (dk_keys_offset(plan, plan->num_layers, 0) + 1023) / 1024;
+  return (kibibytes | 1) * 1024;
+}
 
 void dk_write_kv(const decoding_plan *plan, int32_t layer, char *block, int32_t position, const float *keys,
                  const float *values) {
   const size_t dim = (size_t)plan->head_dim, lane = (size_t)position % DECODING_KV_BLOCK;
   for (int32_t head = 0; head < plan->num_kv_heads; head++) {
     char *key = block + dk_keys_offset(plan, layer, head) + lane * sizeof(float);
-    char *value = block + dk_values_offset(plan, layer, head) + lane * padded_dim(plan) * sizeof(float);
+    char *value = block + dk_values_offset(plan, layer, head) + lane * VECTOR;
     for (size_t d = 0; d < dim; d++)
       memcpy(key + d * DECODING_KV_BLOCK * sizeof(float), keys + (size_t)head * dim + d, sizeof(float));
-    memcpy(value, values + (size_t)head * dim, dim * sizeof(float));
+    for (size_t d = 0; d < dim; d += DK_PANEL, value += DECODING_KV_BLOCK * VECTOR)
+      memcpy(value, values + (size_t)head * dim + d, (dim - d < DK_PANEL ? dim - d : DK_PANEL) * sizeof(float));
   }
 }

@@ -1,4 +1,5 @@
-/* The layout of the KV cache: [block][layer][kv head][keys [head_dim][16] | values [16][padded head_dim]], float32. */
+/* The layout of the KV cache: [block][layer][kv head][keys | values], float32. Keys are [head_dim][16 tokens], so that
+ * a vector is sixteen keys; values are [vector of head_dim][16 tokens][16], so that a column of them is contiguous. */
 #ifndef DK_KV_BLOCKS_H
 #define DK_KV_BLOCKS_H
 

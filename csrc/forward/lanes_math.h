@@ -13,22 +13,28 @@
 #define DK_MATH DK_INLINE
 #endif
 
-/* e^x, of relative error 1.2e-7. Below the logarithm of the smallest normal number 0; at most e^88.37, so that the
- * result is finite. x = n log(2) + r with |r| <= log(2) / 2, e^r = 1 + r + r^2 p(r). */
-DK_MATH dk_f f_exp(dk_f x) {
-  const dk_f low = f_set(-87.3365f), high = f_set(88.37f), magic = f_set(0x1.8p23f);
-  dk_m is_small = f_gt(low, x), is_nan = f_unordered(x, x);
-  dk_f d = f_select(f_gt(x, high), high, x);
-  dk_f shifted = f_fma(d, f_set(0x1.715476p+0f), magic), n = f_sub(shifted, magic);
-  dk_f r = f_fma(n, f_set(-0x1.7f7d1cp-20f), f_fma(n, f_set(-0x1.62e4p-1f), d));
+#define DK_EXP_LOW -87.3365f /* e^x is a normal number from here on */
+
+/* e^r where x = n log(2) + r with |r| <= log(2) / 2: e^r = 1 + r + r^2 p(r). n is in the low bits of `shifted`, too. */
+DK_INLINE dk_f exp_polynomial(dk_f x, dk_f *n, dk_f *shifted) {
+  const dk_f magic = f_set(0x1.8p23f);
+  *shifted = f_fma(x, f_set(0x1.715476p+0f), magic);
+  *n = f_sub(*shifted, magic);
+  dk_f r = f_fma(*n, f_set(-0x1.7f7d1cp-20f), f_fma(*n, f_set(-0x1.62e4p-1f), x));
   dk_f p = f_set(0x1.6d4926p-10f);
   p = f_fma(p, r, f_set(0x1.121072p-7f));
   p = f_fma(p, r, f_set(0x1.5554e4p-5f));
   p = f_fma(p, r, f_set(0x1.5554d8p-3f));
   p = f_fma(p, r, f_set(0.5f));
-  dk_f y = f_add(f_fma(f_mul(r, r), p, r), f_set(1.0f));
-  dk_f scaled = f_power_of_two(m_and_not(m_first(16), is_small), y, n, shifted);
-  return f_select(is_nan, x, scaled);
+  return f_add(f_fma(f_mul(r, r), p, r), f_set(1.0f));
+}
+
+/* e^x, of relative error 1.2e-7; 0 below DK_EXP_LOW; at most e^88.37, so that it is finite. */
+DK_MATH dk_f f_exp(dk_f x) {
+  const dk_f high = f_set(88.37f);
+  dk_f n, shifted, y = exp_polynomial(f_select(f_gt(x, high), high, x), &n, &shifted);
+  dk_m is_small = f_gt(f_set(DK_EXP_LOW), x), is_nan = f_unordered(x, x);
+  return f_select(is_nan, x, f_power_of_two(m_and_not(m_first(16), is_small), y, n, shifted));
 }
 
 /* x + x^3 p(x^2) for small |x|, else 1 - 2 / (e^(2 |x|) + 1) with the sign of x; of relative error 2.5e-7. */

@@ -26,8 +26,28 @@ WEIGHT_TYPES: dict[str, int] = {
     "float32": lib.DECODING_FLOAT32,
     "float16": lib.DECODING_FLOAT16,
     "bfloat16": lib.DECODING_BFLOAT16,
+    "q8_0": lib.DECODING_Q8_0,
+    "q4_0": lib.DECODING_Q4_0,
+    "q4_1": lib.DECODING_Q4_1,
+    "q5_0": lib.DECODING_Q5_0,
+    "q5_1": lib.DECODING_Q5_1,
+    "q4_k": lib.DECODING_Q4_K,
+    "q5_k": lib.DECODING_Q5_K,
+    "q6_k": lib.DECODING_Q6_K,
 }
 """Storage types of weights, by name."""
+
+BLOCKS: dict[str, tuple[int, int]] = {
+    "q8_0": (32, 34),
+    "q4_0": (32, 18),
+    "q4_1": (32, 20),
+    "q5_0": (32, 22),
+    "q5_1": (32, 24),
+    "q4_k": (256, 144),
+    "q5_k": (256, 176),
+    "q6_k": (256, 210),
+}
+"""Weights per block and bytes per block of the quantised types, by name."""
 
 NORM_KINDS: dict[str, int] = {"rms": lib.DECODING_NORM_RMS, "layer": lib.DECODING_NORM_LAYER}
 """Norms, by name."""
@@ -94,11 +114,17 @@ class PackedMatrix:
         num_inputs: int,
         bias: Floats | None = None,
         panels: NDArray[np.uint8] | None = None,
+        rest: PackedMatrix | None = None,
     ) -> None:
         """Allocate the panels, if their memory is not given; `put` fills them.
 
-        weight_type: a key of WEIGHT_TYPES. bias: float32 [num_outputs]. panels: at least `packed_size` bytes.
+        weight_type: a key of WEIGHT_TYPES.
+        bias: float32 [num_outputs].
+        panels: at least `packed_size` bytes.
+        rest: further outputs, whose weights have another type; for `qkv` of a layer alone.
         """
+        self.rest = rest
+        self._rest_struct = None if rest is None else ffi.new("decoding_matrix *")
         self.weight_type = weight_type
         self.num_outputs = num_outputs
         self.num_inputs = num_inputs
@@ -107,7 +133,10 @@ class PackedMatrix:
             raise ParameterError.single("bias", self.bias.shape, f"must have shape ({num_outputs},)")
         size = packed_size(weight_type, num_outputs, num_inputs)
         if size == 0:
-            raise ParameterError.single("num_outputs", num_outputs, "must be at least 1, as num_inputs")
+            multiple = BLOCKS.get(weight_type, (1, 0))[0]
+            shape = f"[{num_outputs}, {num_inputs}]"
+            rule = f"num_outputs must be at least 1, num_inputs a multiple of {multiple} for {weight_type}"
+            raise ParameterError.single("[num_outputs, num_inputs]", shape, rule)
         self.panels = aligned_bytes(size) if panels is None else panels
         if self.panels.nbytes < size:
             raise ParameterError.single("panels", self.panels.nbytes, f"must have at least {size} bytes")
@@ -115,14 +144,13 @@ class PackedMatrix:
     def put(self, first_output: int, rows: NDArray[Any], order: NDArray[np.integer[Any]] | None = None) -> None:
         """Pack rows [num_rows, num_inputs] as the outputs from first_output on.
 
-        rows: in the storage type, as float32, float16 or (bfloat16) uint16; the last axis contiguous.
+        rows: in the storage type, as float32, float16 or (bfloat16) uint16; of a quantised type the blocks of each row,
+        uint8 [num_rows, bytes]. The last axis is contiguous.
         order: output first_output + i is row order[i]; None for row i. Threads may call this for different rows.
         """
-        size = 4 if self.weight_type == "float32" else 2
-        if rows.ndim != 2 or rows.shape[1] != self.num_inputs or rows.itemsize != size:
-            raise ParameterError.single(
-                "rows", rows.shape, f"must be [num_rows, {self.num_inputs}] of {size} bytes per element"
-            )
+        length, size = self._row_layout()
+        if rows.ndim != 2 or rows.shape[1] != length or rows.itemsize != size:
+            raise ParameterError.single("rows", rows.shape, f"must be [num_rows, {length}] of {size} bytes per element")
         if rows.strides[1] != size:
             rows = np.ascontiguousarray(rows)
         indices = None if order is None else np.ascontiguousarray(order, np.int32)
@@ -140,12 +168,22 @@ class PackedMatrix:
             )
         )
 
+    def _row_layout(self) -> tuple[int, int]:
+        """Return the number of elements per row and the bytes per element."""
+        if self.weight_type in BLOCKS:
+            block_size, block_bytes = BLOCKS[self.weight_type]
+            return self.num_inputs // block_size * block_bytes, 1
+        return self.num_inputs, 4 if self.weight_type == "float32" else 2
+
     def fill(self, struct: Any) -> None:
         """Write the matrix to a decoding_matrix."""
         struct.type = WEIGHT_TYPES[self.weight_type]
         struct.num_outputs, struct.num_inputs = self.num_outputs, self.num_inputs
         struct.panels = _pointer(self.panels, "void")
         struct.bias = _pointer(self.bias, "float")
+        if self.rest is not None:
+            self.rest.fill(self._rest_struct)
+            struct.rest = self._rest_struct
 
 
 class PlanNorm(NamedTuple):
@@ -219,8 +257,9 @@ class Plan:
         """Write the plan; KernelError if the pieces do not fit each other.
 
         activation: a key of ACTIVATION_NUMBERS.
-        embedding: [vocab_size, hidden_size] in the storage type `embedding_type`; may be mapped from a file at any
-        offset. rope_pairs: of each rotary table, the pairs of a head that it turns.
+        embedding: [vocab_size, hidden_size] in the storage type `embedding_type`, or blocks [vocab_size, bytes] of a
+        quantised type; may be mapped from a file at any offset.
+        rope_pairs: of each rotary table, the pairs of a head that it turns.
         positions: learned position embeddings [num_positions, hidden_size].
         """
         self.num_ropes, self.vocab_size = len(rope_pairs), vocab_size

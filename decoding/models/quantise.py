@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from decoding.errors import ParameterError, Problem, shown
+from decoding.errors import ParameterError, Problem
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
@@ -29,19 +29,19 @@ def quantize_rows(kind: str, rows: NDArray[np.float32]) -> NDArray[np.uint8]:
     scale.
     """
     if kind not in QUANTIZERS:
-        raise _error("kind", shown(kind), f"must be one of {', '.join(map(repr, QUANTIZERS))}")
+        raise ParameterError.single("kind", kind, f"must be one of {', '.join(map(repr, QUANTIZERS))}")
     if rows.ndim != 2 or rows.shape[1] % BLOCK_SIZE or rows.dtype != np.float32:
-        found = f"{rows.dtype} {list(rows.shape)}"
-        raise _error("rows", found, f"must be float32 [rows, weights] with a multiple of {BLOCK_SIZE} weights")
+        rule = f"must be float32 [rows, weights] with a multiple of {BLOCK_SIZE} weights"
+        raise _error(f"{rows.dtype} {list(rows.shape)}", rule)
     blocks = rows.reshape(-1, BLOCK_SIZE)
-    if not np.isfinite(blocks).all():
-        raise _error("rows", "...", "must be finite")
+    is_finite = np.isfinite(blocks)
+    if not is_finite.all():
+        raise _error(str(blocks[~is_finite][0]), "must be finite")
     scales, numbers = QUANTIZERS[kind](blocks)
     with np.errstate(over="ignore"):
         d = scales.astype("<f2")  # [blocks, 1]
     if not np.isfinite(d).all():
-        largest = f"{np.abs(blocks).max():g}"
-        raise _error("rows", f"...{largest}...", "must be small enough for float16 scales")
+        raise _error(f"{np.abs(blocks).max():g}", "must be small enough for float16 scales")
     return np.concatenate([d.view(np.uint8), numbers], axis=1).reshape(len(rows), -1)
 
 
@@ -72,8 +72,8 @@ def _inverse(d: Floats) -> Floats:
     return np.where(np.isfinite(inverse), inverse, np.float32(0))
 
 
-def _error(parameter: str, value: str, rule: str) -> ParameterError:
-    return ParameterError([Problem(parameter, value, rule)])
+def _error(value: str, rule: str) -> ParameterError:
+    return ParameterError([Problem("rows", value, rule)])
 
 
 QUANTIZERS: dict[str, Callable[[Floats], tuple[Floats, Bytes]]] = {"q8_0": _q8_0, "q4_0": _q4_0}

@@ -1,8 +1,8 @@
 """Matrix multiplication with quantised weights: the arithmetic of csrc/forward/quantised_body.h in plain numpy.
 
-Weights are stored as small integers with scales per block. Inputs are quantised too, to int8 in groups of 32, so that the
-products of a group are integers and their sum is exact in every order. What remains is one multiply-add per group, done
-here in float64 and in C in float32.
+Weights are stored as small integers with scales per block. Inputs are quantised too, to int8 in groups of 32. So the
+products of a group are integers, and their sum is exact in every order. What remains is one multiply-add per group, in
+float64 here and in float32 in C.
 """
 
 from __future__ import annotations

@@ -56,7 +56,8 @@ static void make_weights(int32_t type, int32_t num_inputs, int corner) {
     for (int32_t b = 0; b < num_inputs / format->block_size; b++)
       make_block(type, blocks + b * format->block_bytes, corner, output);
     dk_quantised_pack_row(type, blocks, num_inputs,
-                          panels + (size_t)(output / DK_PANEL) * dk_panel_bytes(type, num_inputs), output % DK_PANEL);
+                          panels + (size_t)(output / DK_PANEL) * dk_quantised_panel_bytes(type, num_inputs),
+                          output % DK_PANEL);
   }
 }
 
@@ -77,11 +78,8 @@ static void make_inputs(int32_t num_inputs, int corner) {
 
 static uint64_t product_hash(const dk_quantised_kernel *kernel, int32_t type, int32_t num_inputs, int32_t step,
                              uint64_t hash) {
-  dk_quantised_product product = {.type = type,
-                                  .num_inputs = num_inputs,
-                                  .num_panels = OUTPUTS / DK_PANEL,
-                                  .panels = panels,
-                                  .y_stride = OUTPUTS};
+  dk_quantised_product product = {
+      .type = type, .num_inputs = num_inputs, .num_panels = OUTPUTS / DK_PANEL, .panels = panels, .y_stride = OUTPUTS};
   for (int32_t row = 0; row < ROWS; row++)
     kernel->quantise(inputs + row * num_inputs, num_inputs, groups + row * (num_inputs / DK_GROUP));
   for (int32_t row = 0; row < ROWS; row += step) {
@@ -112,6 +110,8 @@ static const dk_quantised_kernel *find(const char *name) {
 #if defined(DK_HAVE_NEON)
   if (strcmp(name, "neon") == 0)
     return &dk_quantised_neon;
+  if (strcmp(name, "neon_dot") == 0)
+    return &dk_quantised_neon_dot;
 #endif
   return strcmp(name, "portable") == 0 ? &dk_quantised_portable : NULL;
 }

@@ -1,0 +1,164 @@
+"""The same bits of quantised matmuls on every instruction set, in every tile, batch, chunk and number of threads."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from decoding.models.native_plan import BLOCKS
+from decoding.sampling.kernel import active_isa, available_isas, forced_isa
+
+HERE = Path(__file__).parent
+CSRC = HERE.parents[3] / "csrc"
+
+GOLDEN = {
+    "q8_0": "416619ecf8cef7b6",
+    "q4_0": "4d935a260e371759",
+    "q4_1": "b34557483fd31d96",
+    "q5_0": "8a75f57e1092fe8f",
+    "q5_1": "a7a9a6a25fb8ef38",
+    "q4_k": "401c8feac82935d4",
+    "q5_k": "b2eb762f20df2efe",
+    "q6_k": "dced382410ed6eb7",
+}
+"""What quantised_bits.c beside this file prints; a change of a hash is a change of the logits of all such models."""
+
+FLAGS = {
+    "portable": [],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"],
+    "avx512_vnni": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c"],
+}
+EMULATED = [*FLAGS["avx2"], "-include", str(HERE / "emulated_avx512.h")]
+NEON_FLAGS = {"neon": [], "neon_dot": ["-march=armv8.2-a+dotprod"]}
+
+
+def compile_bits(folder, compiler, sets, *options):
+    """Build quantised_bits.c with the files of some sets, by name with their flags; return the program.
+
+    Not optimised, which takes a tenth of the time.
+    """
+    if shutil.which(compiler) is None:
+        pytest.skip(f"needs {compiler}")
+    common = [compiler, "-w", "-std=c11", "-O0", "-ffp-contract=off", f"-I{CSRC}", *options]
+    sources = {HERE / "quantised_bits.c": [], CSRC / "forward" / "quantised_pack.c": []}
+    sources |= {CSRC / "forward" / f"quantised_{name}.c": flags for name, flags in sets.items()}
+    objects = []
+    for source, flags in sources.items():
+        objects.append(folder / f"{source.stem}.o")
+        subprocess.run([*common, *flags, "-c", source, "-o", objects[-1]], check=True)
+    subprocess.run([*common, *objects, "-lm", "-o", folder / "bits"], check=True)
+    return folder / "bits"
+
+
+def hashes(*command):
+    """What the program prints, by type."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return dict(line.split() for line in done.stdout.splitlines())
+
+
+@pytest.fixture(scope="module")
+def x86_bits(tmp_path_factory):
+    """The program with the sets of x86, AVX-512 emulated."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("needs x86-64")
+    sets = {"portable": [], "avx2": FLAGS["avx2"], "avx512": EMULATED, "avx512_vnni": EMULATED}
+    return compile_bits(tmp_path_factory.mktemp("bits"), "cc", sets, "-DDK_HAVE_X86")
+
+
+@pytest.mark.parametrize("step", ["1", "2", "3", "5", "9", "14"])
+@pytest.mark.parametrize("name", list(FLAGS))
+def test_golden_hashes(x86_bits, name, step):
+    """Portable, AVX2 and emulated AVX-512, with and without VNNI, have the golden bits for every number of rows."""
+    assert hashes(x86_bits, name, step) == GOLDEN
+
+
+@pytest.mark.parametrize("name", ["avx512", "avx512_vnni"])
+def test_golden_hashes_on_avx512(tmp_path, name):
+    """The processor's own AVX-512, with and without VNNI, has the golden bits."""
+    flags = Path("/proc/cpuinfo").read_text().split() if os.path.exists("/proc/cpuinfo") else []
+    if name not in flags and name + "f" not in flags:
+        pytest.skip(f"needs a processor with {name}")
+    program = compile_bits(tmp_path, "cc", FLAGS, "-DDK_HAVE_X86")
+    assert hashes(program, name) == GOLDEN
+
+
+@pytest.fixture(scope="module")
+def neon_bits(tmp_path_factory):
+    """The command that runs the program with the sets of ARM, in an emulation where the processor is another."""
+    folder, sets = tmp_path_factory.mktemp("neon"), {"portable": [], **NEON_FLAGS}
+    if platform.machine() in ("aarch64", "arm64"):
+        return [compile_bits(folder, "cc", sets, "-DDK_HAVE_NEON", "-O1")]
+    qemu = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+    if qemu is None:
+        pytest.skip("needs qemu-aarch64")
+    return [qemu, compile_bits(folder, "aarch64-linux-gnu-gcc", sets, "-DDK_HAVE_NEON", "-O1", "-static")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["1", "2", "14"])
+@pytest.mark.parametrize("name", list(NEON_FLAGS))
+def test_golden_hashes_on_neon(neon_bits, name, step):
+    """NEON, with and without dot products, has the golden bits for every number of rows."""
+    assert hashes(*neon_bits, name, step) == GOLDEN
+
+
+def inputs_for(weight_type, num_rows):
+    """Rows of inputs of every size, one with a NaN."""
+    generator = np.random.default_rng(5)
+    inputs = generator.standard_normal((num_rows, 3 * BLOCKS[weight_type][0])) * generator.uniform(0, 4, (num_rows, 1))
+    inputs[num_rows // 2, 7] = np.nan
+    return inputs.astype(np.float32)
+
+
+@pytest.mark.parametrize("isa", available_isas())
+def test_batches(blocks, weight_type, isa):
+    """A row has the same bits alone and among 2 to 64, with 1 to 8 threads, on each instruction set."""
+    inputs = inputs_for(weight_type, 64)
+    matrix = blocks.packed(weight_type, blocks.random_blocks(weight_type, 150, inputs.shape[1]))
+    expected = blocks.native_matmul(inputs, matrix).view(np.uint32)
+    with forced_isa(isa):
+        assert active_isa() == isa
+        for threads, num_rows in ((None, 1), (2, 64), (8, 33), (3, 7), (None, 2), (2, 3), (1, 4)):
+            for first in (0, 31, 64 - num_rows):
+                rows = slice(first, first + num_rows)
+                actual = blocks.native_matmul(inputs[rows].copy(), matrix, threads)
+                assert (actual.view(np.uint32) == expected[rows]).all()
+
+
+@pytest.fixture
+def network(kit, blocks, weight_type):
+    """A network all of whose weights are of one type."""
+    return blocks.quantised_network(kit, weight_type)
+
+
+TOKENS = [(5 * i + i * i) % 37 for i in range(40)]
+
+
+@pytest.fixture
+def logits(kit, network):
+    """What the widest set computes in one call."""
+    return kit.alone(network, TOKENS)
+
+
+@pytest.mark.parametrize("isa", available_isas())
+def test_networks_on_each_set(kit, network, logits, isa):
+    """Every instruction set computes the bits of the widest."""
+    with forced_isa(isa):
+        assert active_isa() == isa
+        assert (kit.alone(network, TOKENS).view(np.uint32) == logits.view(np.uint32)).all()
+
+
+@pytest.mark.parametrize(("threads", "chunk"), [(1, 40), (2, 40), (8, 40), (None, 1), (2, 7), (3, 16)])
+def test_networks_in_chunks(kit, network, logits, threads, chunk):
+    """A sequence in chunks, with any number of threads, has the bits of one call."""
+    runner = kit.Runner(network, num_blocks=4, threads=threads)
+    runner.add(0, [2, 0, 3])
+    parts = [runner.step({0: TOKENS[i : i + chunk]}) for i in range(0, len(TOKENS), chunk)]
+    assert (np.concatenate(parts).view(np.uint32) == logits.view(np.uint32)).all()
