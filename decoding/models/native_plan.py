@@ -113,15 +113,15 @@ class PackedMatrix:
         num_outputs: int,
         num_inputs: int,
         bias: Floats | None = None,
-        panels: NDArray[np.uint8] | None = None,
         rest: PackedMatrix | None = None,
+        panels: NDArray[np.uint8] | None = None,
     ) -> None:
         """Allocate the panels, if their memory is not given; `put` fills them.
 
         weight_type: a key of WEIGHT_TYPES.
         bias: float32 [num_outputs].
-        panels: at least `packed_size` bytes.
         rest: further outputs, whose weights have another type; for `qkv` of a layer alone.
+        panels: at least `packed_size` bytes.
         """
         self.rest = rest
         self._rest_struct = None if rest is None else ffi.new("decoding_matrix *")
