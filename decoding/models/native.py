@@ -75,10 +75,10 @@ class NativeModel(ModelBase):
         token_ids, num_new, start, logits_tokens = map(
             _int32s, (batch.token_ids, batch.num_new, batch.start, batch.logits_tokens)
         )
-        tables = [_int32s(table) for table in batch.block_tables]
         addresses = _addresses(rows, len(token_ids)) if rows else None
+        step = Step(token_ids, num_new, start, batch.block_tables, logits_tokens, addresses)
         try:
-            return self._forward(Step(token_ids, num_new, start, tables, logits_tokens, addresses), cache)
+            return self._forward(step, cache)
         except KernelError:
             batch.check(self.config, cache.num_blocks)  # says which value is wrong
             raise

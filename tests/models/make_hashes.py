@@ -1,4 +1,4 @@
-"""Hashes of the logits of every recipe of make_golden.py, by the native forward pass, in every storage type.
+"""Hashes of logits by the native forward pass: of every recipe of make_golden.py and of WIDE, in every storage type.
 
     python tests/models/make_hashes.py
 
@@ -24,6 +24,25 @@ from decoding.models import load_model
 HERE = Path(__file__).parent
 COMMAND = "python tests/models/make_hashes.py"
 DTYPES = ("F32", "F16", "BF16")
+WIDE = {
+    "model_type": "mistral",
+    "vocab_size": 101,
+    "hidden_size": 272,
+    "intermediate_size": 528,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "sliding_window": 270,
+}
+"""A network whose matrices have more than one piece of 256 inputs, and tiles that are not full."""
+
+WIDE_TOKENS = 300  # more than two pieces of attention, and more than the window
+
+
+def recipes(maker: Any) -> list[Any]:
+    """Return the recipes of make_golden.py, then WIDE."""
+    return [*maker.recipes(), maker.Recipe("wide", WIDE, num_tokens=WIDE_TOKENS)]
 
 
 def hash_of(logits: NDArray[np.float32]) -> str:
@@ -35,7 +54,7 @@ def main() -> None:
     """Write hashes.json."""
     maker, runs = (SimpleNamespace(**runpy.run_path(str(HERE / name))) for name in ("make_golden.py", "runs.py"))
     hashes: dict[str, Any] = {}
-    for recipe in maker.recipes():
+    for recipe in recipes(maker):
         hashes[recipe.name] = {}
         for dtype in DTYPES:
             with tempfile.TemporaryDirectory() as folder:

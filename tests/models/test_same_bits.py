@@ -27,7 +27,17 @@ GOLDEN = json.loads((HERE / "hashes.json").read_text())
 @pytest.mark.parametrize("dtype", HASHES.DTYPES)
 def test_hashes_of_the_bits(recipe: Any, dtype: str, write: Any, runs: Any) -> None:
     """Every family in every storage type, on every instruction set, with one thread and with two."""
-    folder = write(recipe, dtype)
+    _check_hashes(write(recipe, dtype), recipe, dtype, runs)
+
+
+@pytest.mark.parametrize("dtype", HASHES.DTYPES)
+def test_hashes_of_a_wide_network(dtype: str, maker: Any, write: Any, runs: Any) -> None:
+    """A network that fills more than one piece of every sum, with 300 tokens."""
+    recipe = HASHES.recipes(maker)[-1]
+    _check_hashes(write(recipe, dtype), recipe, dtype, runs)
+
+
+def _check_hashes(folder: Path, recipe: Any, dtype: str, runs: Any) -> None:
     for num_threads in (1, 2):
         model = load_model(folder, num_threads=num_threads)
         for isa in available_isas():
@@ -66,40 +76,26 @@ def test_neighbours_in_a_batch_do_not_change_a_bit(recipe: Any, write: Any, runs
 
 def test_the_file_has_all_recipes_and_no_other(maker: Any) -> None:
     """Each recipe has a hash for each storage type."""
-    assert list(GOLDEN["hashes"]) == [recipe.name for recipe in maker.recipes()]
+    assert list(GOLDEN["hashes"]) == [recipe.name for recipe in HASHES.recipes(maker)]
     assert all(tuple(hashes) == HASHES.DTYPES for hashes in GOLDEN["hashes"].values())
     assert GOLDEN["command"] == HASHES.COMMAND
 
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory, maker: Any, runs: Any) -> Any:
-    """A network whose matrices have more than one piece of 256 inputs, tiles that are not full, and windows."""
-    folder = tmp_path_factory.mktemp("wide")
-    config = {
-        "model_type": "mistral",
-        "vocab_size": 101,
-        "hidden_size": 272,
-        "intermediate_size": 528,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 4096,
-        "sliding_window": 70,
-    }
-    recipe = maker.Recipe("wide", config, "BF16")
-    runs.write_recipe(folder, maker, recipe)
-    return SimpleNamespace(folder=folder, model=load_model(folder, num_threads=2))
-
-
-IDS = [int(token_id) for token_id in np.random.default_rng(1).integers(0, 101, 300)]
+    """The network of make_hashes.WIDE in bfloat16."""
+    folder, recipe = tmp_path_factory.mktemp("wide"), HASHES.recipes(maker)[-1]
+    runs.write_recipe(folder, maker, recipe, "BF16")
+    return SimpleNamespace(folder=folder, model=load_model(folder, num_threads=2), token_ids=recipe.token_ids)
 
 
 @settings(max_examples=20)
 @given(data=st.data())
 def test_schedules_do_not_change_a_bit(wide: Any, runs: Any, data: st.DataObject) -> None:
     """Sequences of up to 300 tokens in any chunks, together in any steps, on any instruction set: as if alone."""
+    ids = wide.token_ids
     lengths = data.draw(st.lists(st.integers(1, 300), min_size=1, max_size=5))
-    alone = [runs.logits(wide.model, IDS[-length:]) for length in lengths]
+    alone = [runs.logits(wide.model, ids[-length:]) for length in lengths]
     order = data.draw(st.permutations(range(19 * len(lengths))))
     tables = [order[19 * index : 19 * index + 19] for index in range(len(lengths))]
     cache, done = wide.model.new_cache(len(order)), [0] * len(lengths)
@@ -109,7 +105,7 @@ def test_schedules_do_not_change_a_bit(wide: Any, runs: Any, data: st.DataObject
             sizes = [length - start for start, length in zip(done, lengths, strict=True)]
         active = [index for index, size in enumerate(sizes) if size]
         rows = [
-            runs.Row(IDS[-lengths[i] :][done[i] : done[i] + sizes[i]], done[i], tables[i], lengths[i]) for i in active
+            runs.Row(ids[-lengths[i] :][done[i] : done[i] + sizes[i]], done[i], tables[i], lengths[i]) for i in active
         ]
         with forced_isa(data.draw(st.sampled_from(available_isas()))):
             found = wide.model.forward(runs.make_batch(*rows, all_logits=True), cache)
@@ -119,7 +115,7 @@ def test_schedules_do_not_change_a_bit(wide: Any, runs: Any, data: st.DataObject
 
 
 def test_wide_matrices_are_those_of_the_reference(wide: Any, runs: Any) -> None:
-    """300 tokens, far beyond the window: close to float64, relative to the size of the logits."""
-    truth = runs.truth(wide.folder, IDS)
-    found = runs.logits(wide.model, IDS)
+    """300 tokens, beyond the window: close to float64, relative to the size of the logits."""
+    truth = runs.truth(wide.folder, wide.token_ids)
+    found = runs.logits(wide.model, wide.token_ids)
     assert np.abs(found - truth).max() <= 1e-5 * np.abs(truth).max()
