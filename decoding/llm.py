@@ -1,4 +1,4 @@
-"""LLM: a model folder in, completions out."""
+"""LLM: a model in, completions out."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ from decoding.errors import (
     shown,
 )
 from decoding.models.batch import Logits, Model
-from decoding.models.generation_config import generation_defaults
-from decoding.models.registry import load_model
+from decoding.models.model_files import ModelFiles
+from decoding.models.packing import Progress
+from decoding.models.registry import check_arguments, load_files, open_model
 from decoding.params import SamplingParams
 from decoding.sampling.kernel import STREAM_VERSION
 from decoding.sampling.stages import Profile
@@ -43,6 +44,7 @@ from decoding.version import __version__
 OnError: TypeAlias = Literal["raise", "status"]
 Speculation: TypeAlias = 'Literal["prompt_lookup"] | LLM | None'
 Backend: TypeAlias = Literal["native", "numpy"]
+Quantization: TypeAlias = Literal["q8_0", "q4_0"]
 
 BUNDLED_NAME = "bundled"
 
@@ -50,7 +52,7 @@ BUNDLED_NAME = "bundled"
 class LLM:
     """A model with its tokenizer.
 
-        llm = LLM()                       # the bundled model; LLM("path/to/checkpoint") for another
+        llm = LLM()                       # the bundled model; LLM("checkpoint") or LLM("model.gguf") for another
         llm.complete("def add(a, b):", SamplingParams(max_tokens=32, seed=7)).choices[0].text
 
     Calls may be made from several threads, and several streams may be open at once: they share one engine, and each
@@ -65,6 +67,7 @@ class LLM:
         *,
         num_threads: int | None = None,
         backend: Backend = "native",
+        quantization: Quantization | None = None,
         fim_template: str | None = None,
         profile: str | Profile = "openai",
         max_num_seqs: int = 32,
@@ -73,12 +76,15 @@ class LLM:
         prefix_cache: bool = True,
         speculation: Speculation = None,
         num_draft_tokens: int = 4,
+        progress: Progress | None = None,
     ) -> None:
-        """Load a checkpoint folder in Hugging Face's layout; None is the bundled model.
+        """Load a checkpoint folder in Hugging Face's layout, or a .gguf file; None is the bundled model.
 
         num_threads: threads of the forward pass; None: all CPUs that this process may use. The texts do not depend on
             it.
         backend: "native" runs the network in C; "numpy" in the readable reference, which is slow.
+        quantization: "q8_0" or "q4_0" quantises the weights of a checkpoint as they are loaded; None leaves them in
+            the types of the file.
         fim_template: how a prompt and its suffix are put together to fill in the middle, such as
             "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>". None looks for the tokens of the known
             families in the tokenizer (docs/text.md).
@@ -94,9 +100,10 @@ class LLM:
         speculation: None; "prompt_lookup", which proposes that a text goes on as it did before; or an LLM of the same
             vocabulary, smaller, that proposes what it would say itself. It changes how fast a text comes, not the text.
         num_draft_tokens: tokens to propose per step, >= 1.
+        progress: called with (parts done, parts in all) while weights are loaded.
 
-        A folder without tokenizer.json takes and gives token ids only: whatever needs text raises TokenizerError, and
-        the text of results is empty. Raises ModelError (see decoding.errors) for a folder that cannot be used.
+        A model without a tokenizer takes and gives token ids only: whatever needs text raises TokenizerError, and
+        the text of results is empty. Raises ModelError (see decoding.errors) for a model that cannot be used.
         """
         settings = EngineSettings(
             max_num_seqs=max_num_seqs,
@@ -105,15 +112,16 @@ class LLM:
             prefix_cache=prefix_cache,
             num_draft_tokens=num_draft_tokens,
         )
-        folder = bundled_model_folder() if model is None else _folder(model)
-        loaded = load_model(folder, backend=backend, num_threads=num_threads)
-        tokenizer: Tokenizer | None = None
-        if os.path.lexists(folder / "tokenizer.json"):  # a link to nowhere is a broken tokenizer, not a missing one
-            tokenizer = Tokenizer.from_folder(folder, loaded.config.vocab_size)
-        name = BUNDLED_NAME if model is None else folder.resolve().name
-        self._folder: Path | None = folder
+        check_arguments(backend, quantization)
+        files = open_model(bundled_model_folder() if model is None else _path(model))
+        loaded = load_files(
+            files, backend=backend, num_threads=num_threads, quantization=quantization, progress=progress
+        )
+        self._files: ModelFiles | None = files
         self._backend: str = backend
-        self._open(loaded, tokenizer, name, fim_template, speculation, profile, settings)
+        self._quantization: str | None = quantization
+        name = BUNDLED_NAME if model is None else files.name
+        self._open(loaded, files.tokenizer(), name, fim_template, speculation, profile, settings)
 
     @classmethod
     def from_parts(
@@ -132,8 +140,9 @@ class LLM:
         settings: max_num_seqs, max_batched_tokens, kv_cache_bytes, prefix_cache, num_draft_tokens, as of LLM itself.
         """
         llm = cls.__new__(cls)
-        llm._folder = None
+        llm._files = None
         llm._backend = "custom"
+        llm._quantization = None
         llm._open(model, tokenizer, name, fim_template, speculation, profile, EngineSettings(**settings))
         return llm
 
@@ -181,7 +190,7 @@ class LLM:
         They are never applied by themselves: SamplingParams() means the same for every model. CheckpointError if the
         file is broken.
         """
-        return {} if self._folder is None else generation_defaults(self._folder)
+        return {} if self._files is None else self._files.generation_defaults()
 
     @property
     def system_fingerprint(self) -> str:
@@ -194,7 +203,8 @@ class LLM:
         weights = getattr(self._model, "digest", self.name)
         tokenizer = "" if self._tokenizer is None else self._tokenizer.digest
         stages = profile_text(self.engine.profile)
-        parts = (__version__, STREAM_VERSION, weights, self._backend, tokenizer, template, stages)
+        computed = self._backend if self._quantization is None else (self._backend, self._quantization)
+        parts = (__version__, STREAM_VERSION, weights, computed, tokenizer, template, stages)
         return "fp_" + hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
     @overload
@@ -373,10 +383,11 @@ def bundled_model_folder() -> Path:
     raise ModelNotFoundError(f"{folders[0]}: the bundled model is missing from this installation")
 
 
-def _folder(model: str | os.PathLike[str]) -> Path:
-    if not isinstance(model, (str, os.PathLike)):
-        raise ParameterError.single("model", model, "must be a path (a string or PathLike), or None")
-    return Path(model)
+def _path(model: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(model)
+    except TypeError:
+        raise ParameterError.single("model", model, "must be a path (a string or PathLike), or None") from None
 
 
 def _drafter(speculation: Speculation, vocab_size: int, max_num_seqs: int, profile: Profile) -> Drafter | None:

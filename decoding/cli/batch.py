@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decoding.cli.console import say
-from decoding.cli.model_flags import add_engine, load_llm
+from decoding.cli.model_flags import MODEL_HELP, add_engine, load_llm
 
 if TYPE_CHECKING:
     from decoding.completions_api.batch_run import BatchCounts
@@ -26,7 +26,7 @@ def add_batch(commands: Any) -> None:
     )
     command.add_argument("input", metavar="IN.jsonl", help="the requests")
     command.add_argument("output", metavar="OUT.jsonl", help="their answers; a request that has one is not run again")
-    command.add_argument("--model", metavar="PATH", help="folder of a Hugging Face checkpoint (default: bundled)")
+    command.add_argument("--model", metavar="PATH", help=MODEL_HELP)
     add_engine(command.add_argument_group("the engine"))
     command.set_defaults(run=_batch)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,6 +36,19 @@ def say(line: str) -> None:
     """Write a line to stderr, where everything goes that is not the command's output."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
+
+
+def progress_line() -> Callable[[int, int], None] | None:
+    """Return a function (done, total) that shows on a terminal how far loading is; None if stderr is no terminal."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, total: int) -> None:
+        text = f"loading weights: {100 * done // total:3d} %"
+        sys.stderr.write(f"\r{text}" if done < total else f"\r{' ' * len(text)}\r")
+        sys.stderr.flush()
+
+    return show
 
 
 def report_error(message: str) -> int:

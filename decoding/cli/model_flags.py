@@ -8,16 +8,20 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from decoding.cli.console import progress_line
 from decoding.cli.flags import integer
 
 if TYPE_CHECKING:
     from decoding.llm import LLM
 
 BACKENDS = ("native", "numpy")
+QUANTIZATIONS = ("q8_0", "q4_0")
+MODEL_HELP = "a .gguf file, or the folder of a Hugging Face checkpoint (default: bundled)"
 
 _ARGUMENTS = {
     "num_threads": "num_threads",
     "backend": "backend",
+    "quantization": "quantization",
     "max_num_seqs": "max_num_seqs",
     "max_num_batched_tokens": "max_batched_tokens",
     "kv_cache_bytes": "kv_cache_bytes",
@@ -32,7 +36,7 @@ _OLDER_FLAGS = {"--max-running": "max_num_seqs", "--max-batched-tokens": "max_nu
 
 def add_model(command: argparse.ArgumentParser) -> None:
     """Add the flags of a command that runs one model."""
-    command.add_argument("--model", metavar="PATH", help="folder of a Hugging Face checkpoint (default: bundled)")
+    command.add_argument("--model", metavar="PATH", help=MODEL_HELP)
     add_compute(command)
 
 
@@ -50,6 +54,12 @@ def add_compute(group: Any) -> None:
         choices=BACKENDS,
         default=argparse.SUPPRESS,
         help="native is the compiled forward pass, numpy the readable reference (default: native)",
+    )
+    group.add_argument(
+        "--quantization",
+        choices=QUANTIZATIONS,
+        default=argparse.SUPPRESS,
+        help="quantise the weights of a checkpoint as they are loaded (default: the types of the file)",
     )
 
 
@@ -110,7 +120,7 @@ def add_engine(group: Any) -> None:
         group.add_argument(older, dest=name, type=integer, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
-def load_llm(folder: str | None, options: argparse.Namespace) -> LLM:
+def load_llm(path: str | None, options: argparse.Namespace) -> LLM:
     """Load a model (None is the bundled one) with the settings that were given. Raise ModelError or ParameterError."""
     from decoding.llm import LLM
 
@@ -121,4 +131,4 @@ def load_llm(folder: str | None, options: argparse.Namespace) -> LLM:
     elif speculation is not None:
         compute = {name: given[name] for name in ("num_threads", "backend") if name in given}
         given["speculation"] = LLM(speculation, **compute)
-    return LLM(folder, **given)
+    return LLM(path, **given, progress=progress_line())

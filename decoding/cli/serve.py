@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from decoding.cli.console import say
 from decoding.cli.flags import integer, real
-from decoding.cli.model_flags import add_engine, load_llm
+from decoding.cli.model_flags import MODEL_HELP, add_engine, load_llm
 from decoding.completions_api.settings import ApiSettings, Limits
 from decoding.errors import ParameterError, shown
 from decoding.server.settings import ServerSettings
@@ -57,7 +57,7 @@ def add_serve(commands: Any) -> None:
         help="serve the Completions API over HTTP",
         description="Serve the bundled model, or others, as an OpenAI-compatible Completions API; /docs describes it.",
     )
-    serve.add_argument("path", nargs="?", metavar="PATH", help="folder of a Hugging Face checkpoint (default: bundled)")
+    serve.add_argument("path", nargs="?", metavar="PATH", help=MODEL_HELP)
     serve.add_argument(
         "--model", action="append", default=[], metavar="NAME=PATH", help="serve this model by this name; repeatable"
     )
@@ -165,10 +165,11 @@ def _api_keys(file: str | None) -> tuple[str, ...]:
 def _folders(options: argparse.Namespace) -> dict[str, str | None]:
     """Return the models to serve, name to folder; the bundled one has None."""
     from decoding.llm import BUNDLED_NAME
+    from decoding.models.model_files import model_name
 
     folders: dict[str, str | None] = {}
     if options.path is not None:
-        folders[Path(options.path).resolve().name] = options.path
+        folders[model_name(options.path)] = options.path
     for item in options.model:
         name, separator, path = item.partition("=")
         if not (name and separator and path):

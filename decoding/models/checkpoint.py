@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from decoding.errors import CheckpointError, ModelNotFoundError, shown
 from decoding.json_file import parse_json_object
 from decoding.models.config_reader import ConfigFile
+from decoding.models.mapped_file import MappedFile
 from decoding.models.tensors import Shape, Tensor, TensorSource, label
 
 _SINGLE = "model.safetensors"
@@ -26,20 +27,20 @@ _INFINITY = {"F16": 0x7C00, "BF16": 0x7F80}  # bits without the sign; what lies 
 _SHARD_NAME = re.compile(r"[^/\\\0]{1,200}\.safetensors")
 _MAX_SHARDS = 1 << 14  # the largest models we know of have a few hundred
 _MAX_HEADER = 1 << 24  # 100,000 tensors take about two thirds
-_OTHER_FORMATS = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf", ".h5", ".msgpack", ".onnx"}
+_OTHER_FORMATS = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".onnx"}
 
 
 class StoredTensor(Tensor):
     """A tensor of a safetensors file."""
 
-    def __init__(self, name: str, path: Path, data: NDArray[np.uint8], entry: Mapping[str, Any]) -> None:
-        """Describe a tensor; `data` is the file after its header, `entry` what the header says of the tensor."""
+    def __init__(self, name: str, file: MappedFile, start: int, entry: Mapping[str, Any]) -> None:
+        """Describe a tensor; `start` is the end of the file's header, `entry` what the header says of the tensor."""
         self.name = name
-        self.path = path
+        self.file = file
         self.dtype = entry["dtype"]
         self.shape = tuple(entry["shape"])
         begin, end = entry["data_offsets"]
-        self._bytes = data[begin:end]
+        self._bytes = file.data[start + begin : start + end]
 
     @cached_property
     def raw(self) -> NDArray[np.uint8]:  # type: ignore[override]
@@ -128,19 +129,22 @@ def _open(path: Path) -> dict[str, StoredTensor]:
     try:
         if not path.is_file():
             raise CheckpointError(path, None, "must be a regular file" if path.exists() else "is missing")
-        data, header = _read_header(path)
-        return {name: StoredTensor(name, path, data, entry) for name, entry in header.items() if name != "__metadata__"}
+        file = MappedFile(path)
+        start, header = _read_header(file)
+        return {
+            name: StoredTensor(name, file, start, entry) for name, entry in header.items() if name != "__metadata__"
+        }
     except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(path, None, f"is not a valid safetensors file ({error})") from None
 
 
-def _read_header(path: Path) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-    """Return the bytes after the header, mapped, and the header.
+def _read_header(file: MappedFile) -> tuple[int, dict[str, Any]]:
+    """Return the offset behind the header, and the header.
 
     The library checks it (dtypes, sizes, offsets that cover the file without gap or overlap), but accepts 100 MB of
     header and repeated names.
     """
-    data = np.memmap(path, np.uint8, mode="r")
+    data = file.data
     if len(data) < 8:
         raise ValueError(f"has {len(data)} bytes: must begin with 8 that give the length of the header")
     start = 8 + int.from_bytes(data[:8].tobytes(), "little")
@@ -149,6 +153,6 @@ def _read_header(path: Path) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     if start > len(data):
         raise ValueError(f"header cut off: has {start - 8:,} bytes, the file {len(data):,}")
     header = parse_json_object(data[8:start].tobytes())
-    with safe_open(path, framework="numpy"):
+    with safe_open(file.path, framework="numpy"):
         pass
-    return data[start:].view(np.ndarray), header
+    return start, header

@@ -1,11 +1,12 @@
 """GGUF models: one file, a set of shards, or a folder with either; opened as a whole, read as they are asked for.
 
 model = open_model("SmolLM2-135M-Instruct.Q4_1.gguf")
-model.config                                   # ModelConfig
-model.layout                                   # which tensors make which matrix, in which order of rows
-model.checkpoint.tensor("blk.0.ffn_up.weight").raw      # bytes as they are stored, [rows, bytes per row]
-model.checkpoint.read("output_norm.weight")             # float32
-read_tokenizer(model.metadata, model.config.vocab_size) # decoding.text.gguf_tokenizer
+model.config                                        # ModelConfig
+model.layout                                        # which tensors make which matrix, in which order of rows
+find_weights(model.tensors, model.config, model.layout)  # decoding.models.weights: checks that all are there
+model.tensors["blk.0.ffn_up.weight"].raw            # bytes as they are stored, [rows, bytes per row]
+model.tensors["output_norm.weight"].read()          # float32
+read_tokenizer(model.metadata, model.config.vocab_size)  # decoding.text.gguf_tokenizer
 """
 
 from __future__ import annotations
@@ -22,85 +23,96 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decoding.errors import CheckpointError, ModelNotFoundError, ParameterError, shown
-from decoding.models.checkpoint import Checkpoint, Shape, Tensor
+from decoding.errors import CheckpointError, ModelNotFoundError, shown
 from decoding.models.config import ModelConfig
 from decoding.models.gguf_config import read_config
 from decoding.models.gguf_layout import layout
-from decoding.models.gguf_reader import Bytes, GGUFFile, Metadata, TensorInfo
+from decoding.models.gguf_reader import Bytes, GGUFFile, Metadata
 from decoding.models.gguf_types import TensorType
-from decoding.models.scratch import Arena
-from decoding.models.weights import Layout, stored_tensors
+from decoding.models.model_files import GGUF_SUFFIX, existing
+from decoding.models.tensors import Shape, Tensor, TensorSource
+from decoding.models.weights import Layout
 
 _SHARD = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 _SPLIT_KEYS = {"split.no": 1 << 16, "split.count": 1 << 16, "split.tensors.count": 1 << 31}
 
 
 class GGUFTensor(Tensor):
-    """A tensor as it lies in its file; indexing reads rows of it as float32."""
+    """A tensor of a GGUF file; `raw` is a view of the mapped file."""
 
-    def __init__(self, path: Path, info: TensorInfo, raw: Bytes) -> None:
-        """Describe a tensor whose mapped bytes are `raw`, uint8 [rows, bytes per row]; a vector is one row."""
-        self.path = path
+    def __init__(self, file: GGUFFile, name: str) -> None:
+        """Describe a tensor in the directory of the file."""
+        info = file.tensors[name]
+        self.name = name
+        self.file = file.file
         self.kind: TensorType = info.kind
         self.dtype = info.kind.name
         self.shape = info.shape
-        self.raw = raw
+        self.raw = file.raw(name)
 
     def __getitem__(self, index: slice | NDArray[np.integer[Any]]) -> NDArray[np.float32]:
         """Return rows along the first axis (numbers of a vector), in memory of their own."""
         if len(self.shape) == 1:
             numbers: NDArray[np.float32] = self._dequantized(self.raw)[0][index].copy()
             return numbers
-        per_row = math.prod(self.shape[1:-1])  # rows of numbers in a row along the first axis
-        rows = self.raw.reshape(self.shape[0], per_row * self.raw.shape[1])[index]
+        rows = self._rows(index)
         return self._dequantized(rows.reshape(-1, self.raw.shape[1])).reshape(-1, *self.shape[1:])
+
+    def is_finite(self, rows: slice) -> bool:
+        """Return True if no number of these rows is NaN or infinite."""
+        stored = self.raw if len(self.shape) == 1 else self._rows(rows)
+        return self.kind.is_finite(stored.reshape(-1, self.kind.block_bytes))
+
+    def _rows(self, index: slice | NDArray[np.integer[Any]]) -> Bytes:
+        """Return the bytes of rows along the first axis."""
+        per_row = math.prod(self.shape[1:-1])  # rows of numbers in a row along the first axis
+        stored: Bytes = self.raw.reshape(self.shape[0], per_row * self.raw.shape[1])[index]
+        return stored
 
     def _dequantized(self, rows: Bytes) -> NDArray[np.float32]:
         blocks = rows.reshape(-1, self.kind.block_bytes)
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is reported by its reader
+        with np.errstate(over="ignore", invalid="ignore"):  # `require_finite` reports what is not finite
             return self.kind.dequantize(blocks).reshape(len(rows), self.shape[-1])
 
 
-class GGUFCheckpoint(Checkpoint):
-    """The tensors of one or more GGUF files, by their names there, with a checkpoint's checks and reads."""
+class GGUFTensors(TensorSource):
+    """The tensors of one or more GGUF files, by their names there."""
 
     def __init__(self, path: Path, files: Mapping[Path, GGUFFile]) -> None:
         """Take the tensors of all files; CheckpointError if two have one of the same name."""
         self.folder = path
         self.files = tuple(files)
-        self._arena = Arena()
-        self._tensors: dict[str, Tensor] = {}
+        self._tensors = {}
         for file in files.values():
-            for name, info in file.tensors.items():
+            for name in file.tensors:
                 if name in self._tensors:
                     raise CheckpointError(file.path, name, f"is in {self._tensors[name].path.name} already")
-                self._tensors[name] = GGUFTensor(file.path, info, file.raw(name))
+                self._tensors[name] = GGUFTensor(file, name)
 
     @cached_property
     def shapes(self) -> dict[str, Shape]:
         """The shapes of all tensors, rows first."""
         return {name: tensor.shape for name, tensor in self._tensors.items()}
 
-    def _check_tensor(self, name: str, shape: Shape) -> None:
-        stored = self._tensors[name]
-        if stored.shape != shape:
-            raise self.error(name, f"has shape {list(stored.shape)}; the metadata ask for {list(shape)}")
+    def _check_tensor(self, tensor: Tensor, shape: Shape) -> None:
+        if tensor.shape != shape:
+            raise tensor.error(f"has shape {list(tensor.shape)}; the metadata ask for {list(shape)}")
 
     def factors(self, name: str, count: int) -> tuple[float, ...] | None:
         """Return a tensor of `count` numbers above 0, or None if there is no tensor of this name."""
         if name not in self:
             return None
-        self._check_tensor(name, (count,))
-        values = self.read(name)
+        tensor = self[name]
+        self._check_tensor(tensor, (count,))
+        values = tensor.read()
         if values.min() <= 0.0:
-            raise self.error(name, "has numbers that are not above 0")
+            raise tensor.error("has numbers that are not above 0")
         return tuple(values.tolist())
 
 
 @dataclass(frozen=True, slots=True)
 class GGUFModel:
-    """A model that has been opened and found whole: each tensor that its config asks for is there, and no other.
+    """A model that has been opened; `find_weights` checks that it has the tensors that its config asks for.
 
     path: what was opened. files: all of the model, in order.
     """
@@ -108,13 +120,13 @@ class GGUFModel:
     path: Path
     config: ModelConfig
     layout: Layout
-    checkpoint: GGUFCheckpoint
+    tensors: GGUFTensors
     metadata: Metadata
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The files of the model, in order."""
-        return self.checkpoint.files
+        return self.tensors.files
 
 
 def open_model(path: str | os.PathLike[str]) -> GGUFModel:
@@ -123,35 +135,19 @@ def open_model(path: str | os.PathLike[str]) -> GGUFModel:
     Raises ModelNotFoundError if there is nothing there, UnsupportedModelError for an architecture or feature that is
     not implemented, CheckpointError or TokenizerError for a file that breaks a rule.
     """
-    start = _existing(path)
+    start = existing(path)
     files = _open_files(_model_file(start))
-    checkpoint = GGUFCheckpoint(start, files)
+    tensors = GGUFTensors(start, files)
     metadata = next(iter(files.values())).metadata
-    config = read_config(metadata, checkpoint.shapes, checkpoint.factors)
-    names = layout(config, checkpoint.shapes)
-    checkpoint.check(stored_tensors(config, names, "", names.heads[0]), {}, names.harmless)
-    return GGUFModel(start, config, names, checkpoint, metadata)
-
-
-def _existing(path: str | os.PathLike[str]) -> Path:
-    try:
-        found = Path(path)
-    except TypeError:
-        raise ParameterError.single("path", path, "must be a string or a path") from None
-    try:
-        if os.path.lexists(found):
-            return found
-        problem = "there is no such file or folder"
-    except (OSError, ValueError) as error:  # a name that is too long, or has a zero byte
-        problem = str(error)
-    raise ModelNotFoundError(f"{shown(str(path))}: {problem}")
+    config = read_config(metadata, tensors.shapes, tensors.factors)
+    return GGUFModel(start, config, layout(config, tensors.shapes), tensors, metadata)
 
 
 def _model_file(path: Path) -> Path:
     """Return the file that is the model, or the first of its shards."""
     if not path.is_dir():
         return path
-    names = sorted(entry.name for entry in path.iterdir() if entry.suffix == ".gguf")
+    names = sorted(entry.name for entry in path.iterdir() if entry.suffix == GGUF_SUFFIX)
     models = {match["stem"] if (match := _SHARD.fullmatch(name)) else name: path / name for name in reversed(names)}
     if not models:
         raise ModelNotFoundError(f"{path}: no .gguf file in this folder")

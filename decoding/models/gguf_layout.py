@@ -2,8 +2,8 @@
 
 What differs from Hugging Face's layout:
 
-* Converters have put the rotated pairs of llama, smollm3 and granite side by side (`HeadOrder` keeps rows as they are
-  then, as that is the order of the ops); the other families keep the halves of a pair apart.
+* Converters have put the rotated pairs of llama, smollm3 and granite side by side, as the paper has them; the network
+  wants them half a head apart, as the other families are stored (`Part.order`).
 * Gemma's norms have the 1 added already.
 * GPT-2's matrices are [out, in] like all others, and GPT-NeoX's queries, keys and values are three blocks of rows.
 * Queries, keys and values are one matrix or three, whatever the family: the file decides.
@@ -15,8 +15,11 @@ import re
 from collections.abc import Collection
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from decoding.models.config import ModelConfig
-from decoding.models.weights import BlockSpec, HeadOrder, Layout, LinearSpec, NormSpec, Part
+from decoding.models.weights import BlockSpec, Layout, LinearSpec, NormSpec, Part, RowOrder
 
 EMBEDDING = "token_embd.weight"
 HEAD = "output.weight"
@@ -62,18 +65,18 @@ def _block(config: ModelConfig, names: Collection[str], index: int) -> BlockSpec
     kind, prefix = config.model_type, f"blk.{index}"
     before, after = kind not in _NORMS_AFTER_ONLY, kind in _NORMS_AFTER_ONLY | _NORMS_AROUND
     query_norm, key_norm = _head_norms(config, prefix)
-    hidden, inner, residual = config.hidden_size, config.intermediate_size, config.residual_scale
+    hidden, inner = config.hidden_size, config.intermediate_size
     queries = config.num_attention_heads * config.head_dim
     return BlockSpec(
         attention_norm=_norm(config, f"{prefix}.attn_norm") if before else None,
         qkv=LinearSpec(_qkv_parts(config, prefix, fused=qkv_is_fused(names)), hidden, config.qkv_bias),
         query_norm=query_norm,
         key_norm=key_norm,
-        output=LinearSpec((Part(f"{prefix}.attn_output", hidden),), queries, config.output_bias, scale=residual),
+        output=LinearSpec((Part(f"{prefix}.attn_output", hidden),), queries, config.output_bias),
         attention_out_norm=_norm(config, f"{prefix}.post_attention_norm") if after else None,
         mlp_norm=_norm(config, f"{prefix}.ffn_norm") if before else None,
         up=LinearSpec(_up_parts(config, prefix), hidden, config.mlp_bias),
-        down=LinearSpec((Part(f"{prefix}.ffn_down", hidden),), inner, config.mlp_bias, scale=residual),
+        down=LinearSpec((Part(f"{prefix}.ffn_down", hidden),), inner, config.mlp_bias),
         mlp_out_norm=_norm(config, f"{prefix}.post_ffw_norm") if after else None,
     )
 
@@ -91,7 +94,7 @@ def _head_norms(config: ModelConfig, prefix: str) -> tuple[NormSpec | None, Norm
     else:
         return None, None
     query, key = (
-        NormSpec(f"{prefix}.attn_{part}_norm", count * config.head_dim, order=_order(config, count, count))
+        NormSpec(f"{prefix}.attn_{part}_norm", count * config.head_dim)
         for part, count in zip("qk", counts, strict=True)
     )
     return query, key
@@ -117,9 +120,18 @@ def _up_parts(config: ModelConfig, prefix: str) -> tuple[Part, ...]:
     return (Part(f"{prefix}.ffn_gate", inner), up) if config.gated_mlp else (up,)
 
 
-def _order(config: ModelConfig, num_heads: int, num_turned: int) -> HeadOrder | None:
-    """Return how rows are put in the order of the ops; None if they are in it."""
-    rope = next((layer.rope for layer in config.layers if layer.rope), None)
-    if rope is None or config.model_type in PAIRS_SIDE_BY_SIDE:
+def _order(config: ModelConfig, num_heads: int, num_turned: int) -> RowOrder | None:
+    """Return the order of rows in which the pairs of the first `num_turned` heads are half a head apart.
+
+    None if they are stored so.
+    """
+    if config.model_type not in PAIRS_SIDE_BY_SIDE or not any(layer.rope for layer in config.layers):
         return None
-    return HeadOrder(num_heads, num_turned, config.head_dim, rope.num_pairs)
+    return partial(halves_apart, num_heads, num_turned, config.head_dim)
+
+
+def halves_apart(num_heads: int, num_turned: int, head_dim: int) -> NDArray[np.intp]:
+    """Return which row each output comes from, if a file has rows 2j and 2j + 1 of a head as the pair j."""
+    rows = np.arange(num_heads * head_dim)
+    turned = rows[: num_turned * head_dim].reshape(num_turned, -1, 2)  # [heads, pairs, 2]
+    return np.concatenate([turned.swapaxes(1, 2).ravel(), rows[num_turned * head_dim :]])

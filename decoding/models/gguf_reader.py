@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from decoding.errors import CheckpointError, shown
 from decoding.models.gguf_types import OTHER_TYPES, TENSOR_TYPES, TensorType
+from decoding.models.mapped_file import MappedFile
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Value: TypeAlias = "int | float | bool | str | NDArray[Any] | list[str]"
@@ -98,7 +99,8 @@ class GGUFFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.data = _map(path)
+        self.file = _map(path)
+        self.data = self.file.data
         cursor = _Cursor(path, self.data)
         num_tensors, num_keys = _read_header(cursor)
         self.metadata = Metadata(path, _read_metadata(cursor, num_keys))
@@ -196,14 +198,14 @@ class _Strings(NamedTuple):
         return texts
 
 
-def _map(path: Path) -> Bytes:
-    """Return the file's bytes, mapped."""
+def _map(path: Path) -> MappedFile:
+    """Return the file, mapped."""
     try:
         if not path.is_file():
             raise CheckpointError(path, None, "must be a regular file" if path.exists() else "is missing")
         if path.stat().st_size == 0:
             raise CheckpointError(path, None, "is empty")
-        return np.memmap(path, np.uint8, mode="r").view(np.ndarray)
+        return MappedFile(path)
     except OSError as error:
         raise CheckpointError(path, None, f"cannot be read ({error.strerror})") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -11,6 +10,7 @@ import numpy as np
 
 from decoding.models.config_reader import ConfigFile
 from decoding.models.gguf_layout import LONG_FACTORS, ROPE_FACTORS, SHORT_FACTORS
+from decoding.models.real_functions import log
 from decoding.models.rope import Frequencies, LinearRope, LongRope, Rope, YarnRope
 
 Factors: TypeAlias = Callable[[str, int], "tuple[float, ...] | None"]
@@ -124,7 +124,7 @@ def _yarn(file: ConfigFile, theta: float, dim: int, factor: float, attention_fac
         raise file.error("rope.freq_base", "must be above 1 for yarn")
     if file.real("rope.scaling.yarn_ext_factor", 1.0) != 1.0:
         raise file.unsupported("rope.scaling.yarn_ext_factor", "only 1 is implemented")
-    magnitude = 0.1 * math.log(factor) + 1.0 if factor > 1.0 else 1.0  # equation 22 of the paper
+    magnitude = 0.1 * log(factor) + 1.0 if factor > 1.0 else 1.0  # equation 22 of the paper
     return YarnRope(
         theta=theta,
         dim=dim,

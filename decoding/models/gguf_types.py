@@ -27,6 +27,8 @@ class TensorType(NamedTuple):
     block_size: numbers per block; a row has whole blocks.
     block_bytes: bytes per block.
     dequantize: uint8 [blocks, block_bytes] -> float32 [blocks, block_size].
+    floats: offsets of a block's floating-point numbers, which all others are multiplied with.
+    infinity: the bits of infinity in their format; a number that has all of them set is not finite.
     """
 
     name: str
@@ -34,10 +36,21 @@ class TensorType(NamedTuple):
     block_size: int
     block_bytes: int
     dequantize: Callable[[Bytes], Floats]
+    floats: tuple[int, ...] = (0,)
+    infinity: np.unsignedinteger[Any] = np.uint16(0x7C00)
 
     def row_bytes(self, row_size: int) -> int:
         """Return the bytes of a row of `row_size` numbers, a multiple of block_size."""
         return row_size // self.block_size * self.block_bytes
+
+    def is_finite(self, blocks: Bytes) -> bool:
+        """Return True if no number of these blocks, uint8 [blocks, block_bytes], is NaN or infinite."""
+        size = self.infinity.itemsize
+        for start in self.floats:
+            bits = blocks[:, start : start + size].view(self.infinity.dtype)
+            if bool((bits & self.infinity == self.infinity).any()):
+                return False
+        return True
 
 
 # Floating point
@@ -186,17 +199,17 @@ def _scales_and_minima(blocks: Bytes) -> tuple[Floats, Floats]:
 TENSOR_TYPES = {
     kind.number: kind
     for kind in (
-        TensorType("F32", 0, 1, 4, _float32),
+        TensorType("F32", 0, 1, 4, _float32, infinity=np.uint32(0x7F800000)),
         TensorType("F16", 1, 1, 2, _float16),
         TensorType("Q4_0", 2, 32, 18, _q4_0),
-        TensorType("Q4_1", 3, 32, 20, _q4_1),
+        TensorType("Q4_1", 3, 32, 20, _q4_1, (0, 2)),
         TensorType("Q5_0", 6, 32, 22, _q5_0),
-        TensorType("Q5_1", 7, 32, 24, _q5_1),
+        TensorType("Q5_1", 7, 32, 24, _q5_1, (0, 2)),
         TensorType("Q8_0", 8, 32, 34, _q8_0),
-        TensorType("Q4_K", 12, 256, 144, _q4_k),
-        TensorType("Q5_K", 13, 256, 176, _q5_k),
-        TensorType("Q6_K", 14, 256, 210, _q6_k),
-        TensorType("BF16", 30, 1, 2, _bfloat16),
+        TensorType("Q4_K", 12, 256, 144, _q4_k, (0, 2)),
+        TensorType("Q5_K", 13, 256, 176, _q5_k, (0, 2)),
+        TensorType("Q6_K", 14, 256, 210, _q6_k, (208,)),
+        TensorType("BF16", 30, 1, 2, _bfloat16, infinity=np.uint16(0x7F80)),
     )
 }
 """The types that can be read, by their code in the file."""

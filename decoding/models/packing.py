@@ -1,27 +1,29 @@
 """Packing: stored matrices into the panels that the native forward pass reads, by several threads.
 
-Weights stay in their storage type. A matrix whose parts have different types, or one that the kernel does not know, is
-converted to float32.
+Weights stay in their storage type. Queries, keys and values may have different ones, as in the k-quant mixes of
+llama.cpp: they become a chain of matrices. A matrix whose parts cannot be chained, or whose type the kernel does not
+know, is converted to float32: that has every number of every type, and mixed gates do not occur in the usual mixes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decoding.errors import CheckpointError, UnsupportedModelError
-from decoding.models.native_plan import PackedMatrix, packed_size
-from decoding.models.tensors import Tensor, physical_memory, require_memory
+from decoding.models.native_plan import BLOCKS, PackedMatrix, packed_size
+from decoding.models.tensors import physical_memory, require_memory
 from decoding.models.weights import Block, Norms, StoredMatrix, StoredPart, Weights
 
 Progress: TypeAlias = Callable[[int, int], object]
 """Called with (chunks packed, chunks in all)."""
 
-TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", **{name.upper(): name for name in BLOCKS}}
 """Storage types that the kernel computes with, and their names there (native_plan.WEIGHT_TYPES)."""
 
 _CACHE_LINE = 64  # bytes
@@ -46,41 +48,72 @@ def pack_weights(
     weights: Weights[StoredMatrix], num_threads: int, progress: Progress | None = None
 ) -> Weights[PackedMatrix]:
     """Return the weights with all matrices packed; CheckpointError if a value is not finite or memory is missing."""
-    stored = [matrix for block in weights.blocks for matrix in (block.qkv, block.output, block.up, block.down)]
-    stored.append(weights.head)
-    packed = _allocate(stored)
-    chunks = [chunk for pair in zip(stored, packed, strict=True) for chunk in _chunks(*pair)]
-    _run(chunks, num_threads, progress)
-    matrices = iter(packed)
+    chains = [chain for block in weights.blocks for chain in _chains(block)]
+    chains.append([weights.head])
+    packed = _allocate(chains)
+    pairs = (pair for chain, links in zip(chains, packed, strict=True) for pair in zip(chain, links, strict=True))
+    _run([chunk for matrix, panels in pairs for chunk in _chunks(matrix, panels)], num_threads, progress)
+    matrices = (links[0] for links in packed)
     blocks = tuple(_block(matrices, block.norms) for block in weights.blocks)
     return Weights(weights.embedding, weights.positions, blocks, weights.norm, next(matrices))
+
+
+def _chains(block: Block[StoredMatrix]) -> Iterator[list[StoredMatrix]]:
+    """Yield the matrices of a layer; the first of them as one matrix for each storage type, if that is possible."""
+    yield _split(block.qkv)
+    yield from ([matrix] for matrix in (block.output, block.up, block.down))
+
+
+def _split(matrix: StoredMatrix) -> list[StoredMatrix]:
+    """Return the parts of a matrix, neighbours of one type together.
+
+    The whole matrix if they do not fit the rules of `decoding_matrix.rest`: all or none quantised, whole panels.
+    """
+    runs = [tuple(parts) for _, parts in groupby(matrix.parts, lambda part: part.tensor.dtype)]
+    sizes = [sum(part.num_outputs for part in run) for run in runs]
+    if len({TYPES.get(part.tensor.dtype) in BLOCKS for part in matrix.parts}) > 1:
+        return [matrix]
+    if matrix.transposed or any(size % _PANEL for size in sizes[:-1]):
+        return [matrix]
+    biases = [None] * len(runs) if matrix.bias is None else np.split(matrix.bias, np.cumsum(sizes[:-1]))
+    return [matrix._replace(parts=run, bias=bias) for run, bias in zip(runs, biases, strict=True)]
 
 
 def _block(matrices: Iterator[PackedMatrix], norms: Norms) -> Block[PackedMatrix]:
     return Block(next(matrices), next(matrices), next(matrices), next(matrices), norms)
 
 
-def _allocate(stored: list[StoredMatrix]) -> list[PackedMatrix]:
+def _allocate(chains: list[list[StoredMatrix]]) -> list[list[PackedMatrix]]:
     """Return unwritten panels for all matrices, side by side in memory that the system may put on huge pages.
 
     Small pages have to be looked up more often, which costs up to a tenth of the speed.
     """
-    sizes = [_size(matrix) for matrix in stored]
-    total = sum(sizes)
+    sizes = [[_size(matrix) for matrix in chain] for chain in chains]
+    total = sum(map(sum, sizes))
     try:
         if total > physical_memory():
             raise MemoryError
         memory = np.empty(total + _HUGE_PAGE, np.uint8)
     except MemoryError:
         rule = f"needs {total:,} bytes of memory for its weights, which are not there"
-        raise CheckpointError(stored[-1].parts[0].tensor.path, None, rule) from None
+        raise CheckpointError(chains[-1][0].parts[0].tensor.path, None, rule) from None
     begin = -memory.ctypes.data % _HUGE_PAGE
     packed = []
-    for size, matrix in zip(sizes, stored, strict=True):
-        panels = memory[begin : begin + size]
-        packed.append(PackedMatrix(_type(matrix), matrix.num_outputs, matrix.num_inputs, matrix.bias, panels=panels))
-        begin += size
+    for chain, bytes_of in zip(chains, sizes, strict=True):
+        ends = np.cumsum(bytes_of) + begin
+        packed.append(_linked(chain, [memory[end - size : end] for end, size in zip(ends, bytes_of, strict=True)]))
+        begin = int(ends[-1])
     return packed
+
+
+def _linked(chain: list[StoredMatrix], panels: list[NDArray[np.uint8]]) -> list[PackedMatrix]:
+    """Return the matrices of a chain, each with the next one as its rest."""
+    links: list[PackedMatrix] = []
+    for matrix, memory in zip(reversed(chain), reversed(panels), strict=True):
+        rest = links[-1] if links else None
+        size = (matrix.num_outputs, matrix.num_inputs)
+        links.append(PackedMatrix(_type(matrix), *size, matrix.bias, rest=rest, panels=memory))
+    return links[::-1]
 
 
 def _type(matrix: StoredMatrix) -> str:
@@ -90,7 +123,7 @@ def _type(matrix: StoredMatrix) -> str:
 def _size(matrix: StoredMatrix) -> int:
     """Return the bytes of a matrix's panels, in whole cache lines."""
     tensor = matrix.parts[0].tensor
-    require_memory(sum(part.tensor.raw.nbytes for part in matrix.parts), tensor)
+    require_memory(sum(part.tensor.num_bytes for part in matrix.parts), tensor)
     size = packed_size(_type(matrix), matrix.num_outputs, matrix.num_inputs)
     if size == 0:
         shape = [matrix.num_outputs, matrix.num_inputs]
@@ -123,23 +156,31 @@ def _run(chunks: list[_Chunk], num_threads: int, progress: Progress | None) -> N
 
 
 def _pack(chunk: _Chunk) -> None:
-    """Check the numbers of one chunk and pack it."""
+    """Check the numbers of one chunk and pack it; the file's pages are not needed any more then."""
     chunk.packed.put(chunk.offset + chunk.first, _rows(chunk))
+    if not chunk.transposed:
+        chunk.part.tensor.release(slice(chunk.first, chunk.after))
 
 
 def _rows(chunk: _Chunk) -> NDArray[Any]:
-    """Return the finite weights of a chunk, [outputs, inputs], in the type of the panels; a view if they lie so."""
+    """Return the finite weights of a chunk in the type of the panels: [outputs, inputs], or blocks of a quantised type.
+
+    A view if they lie so.
+    """
     tensor, place = chunk.part.tensor, slice(chunk.first, chunk.after)
     source = place if chunk.order is None else chunk.order[place]
     if chunk.transposed:
         if chunk.first == 0:  # a chunk is some columns of all rows
             tensor.require_finite(slice(0, tensor.shape[0]))
-        return np.ascontiguousarray(_stored(tensor)[:, source].T)
+        stored = _numbers(tensor.raw, tensor.shape[1])
+        return np.ascontiguousarray(stored[:, source].T)
     tensor.require_finite(place)  # the chunks of a part together look at each row once, whatever the order
-    is_stored_so = TYPES.get(tensor.dtype) == chunk.packed.weight_type
-    return _stored(tensor)[source] if is_stored_so else tensor[source]
+    if TYPES.get(tensor.dtype) != chunk.packed.weight_type:
+        return tensor[source]
+    stored = tensor.stored(source)
+    return stored if chunk.packed.weight_type in BLOCKS else _numbers(stored, tensor.shape[1])
 
 
-def _stored(tensor: Tensor) -> NDArray[Any]:
-    """Return a matrix of floating-point numbers as they are stored, bfloat16 as uint16; a view of the file."""
-    return tensor.raw.view(f"u{tensor.raw.shape[1] // tensor.shape[1]}")
+def _numbers(stored: NDArray[np.uint8], num_inputs: int) -> NDArray[Any]:
+    """Return rows of floating-point numbers as integers of their size (bfloat16 has no type of its own)."""
+    return stored.view(f"u{stored.shape[1] // num_inputs}")

@@ -1,4 +1,4 @@
-"""load_model: from a folder to the network that its config.json names."""
+"""load_model: from a folder or a file to the network that its config names."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from decoding.errors import ModelNotFoundError, ParameterError, UnsupportedModelError, shown
+from decoding.errors import ParameterError, UnsupportedModelError, shown
+from decoding.models import gguf
 from decoding.models.checkpoint import Checkpoint
 from decoding.models.config import ModelConfig
 from decoding.models.config_reader import ConfigFile
 from decoding.models.families import gemma, gpt2, gpt_neox, llama
+from decoding.models.model_files import ModelFiles, existing, is_gguf
 from decoding.models.native import NativeModel
 from decoding.models.numpy_backend import NumpyModel, network
 from decoding.models.packing import Progress
-from decoding.models.weights import Layout, find_weights
+from decoding.models.quantised_tensor import QUANTIZATIONS, quantised
+from decoding.models.weights import Layout
 from decoding.reference.forward import Network
 
 
@@ -38,43 +41,80 @@ ARCHITECTURES: dict[str, Architecture] = {
 """By model_type."""
 
 
+def open_model(path: str | os.PathLike[str]) -> ModelFiles:
+    """Open the model at `path` without reading its weights: a checkpoint folder or a GGUF model.
+
+    Raises ModelNotFoundError if something is missing, UnsupportedModelError for an architecture or feature that is not
+    implemented, CheckpointError for a file that breaks a rule.
+    """
+    place = existing(path)
+    if is_gguf(place):
+        model = gguf.open_model(place)
+        return ModelFiles(place, model.config, model.tensors, model.layout, model.files, model.metadata)
+    config, architecture = _read(place)
+    checkpoint = Checkpoint(place)
+    files = (place / "config.json", *checkpoint.files)
+    return ModelFiles(place, config, checkpoint, architecture.layout(config), files)
+
+
 def load_model(
     path: str | os.PathLike[str],
     *,
     backend: str = "native",
     num_threads: int | None = None,
+    quantization: str | None = None,
     progress: Progress | None = None,
 ) -> NativeModel | NumpyModel:
-    """Load the checkpoint in the folder `path`, in Hugging Face's layout.
+    """Load the model at `path`: a folder in Hugging Face's layout, a .gguf file, or a folder with one GGUF model.
 
     backend: "native", the C library, or "numpy", the slow and readable reference.
     num_threads: of the native backend; None for all CPUs that this process may use.
+    quantization: "q8_0" or "q4_0" to quantise matrices of floating-point numbers; None for the types of the file.
     progress: is called with (parts done, parts in all) while weights are packed.
-    Raises ModelNotFoundError if the folder or one of its files is missing, UnsupportedModelError for an architecture or
-    feature that is not implemented, CheckpointError for a file that breaks a rule.
+    Raises what `open_model` raises, and ParameterError for a bad argument.
     """
+    check_arguments(backend, quantization)
+    return load_files(
+        open_model(path), backend=backend, num_threads=num_threads, quantization=quantization, progress=progress
+    )
+
+
+def check_arguments(backend: str, quantization: str | None) -> None:
+    """Raise ParameterError for a backend or a quantization that is not known."""
     if backend not in BACKENDS:
         raise ParameterError.single("backend", backend, f"must be one of {', '.join(map(repr, BACKENDS))}")
-    folder = _folder(path)
-    config, architecture = _read(folder)
-    checkpoint = Checkpoint(folder)
-    weights = find_weights(checkpoint, config, architecture.layout(config))
-    files = (folder / "config.json", *checkpoint.files)
+    if quantization is not None and quantization not in QUANTIZATIONS:
+        rule = f"must be None or one of {', '.join(map(repr, QUANTIZATIONS))}"
+        raise ParameterError.single("quantization", quantization, rule)
+
+
+def load_files(
+    opened: ModelFiles,
+    *,
+    backend: str = "native",
+    num_threads: int | None = None,
+    quantization: str | None = None,
+    progress: Progress | None = None,
+) -> NativeModel | NumpyModel:
+    """Load a model that has been opened; the arguments are those of `load_model`."""
+    weights = opened.weights()
+    if quantization is not None:
+        weights = quantised(weights, quantization)
     if backend == "numpy":
-        return NumpyModel(config, weights, files)
-    return NativeModel(config, weights, files, num_threads=num_threads, progress=progress)
+        return NumpyModel(opened.config, weights, opened.files)
+    return NativeModel(opened.config, weights, opened.files, num_threads=num_threads, progress=progress)
 
 
 def load_network(path: str | os.PathLike[str]) -> Network:
-    """Load the checkpoint in the folder `path` for `decoding.reference.forward`, all weights as float64."""
-    folder = _folder(path)
-    config, architecture = _read(folder)
-    return network(config, find_weights(Checkpoint(folder), config, architecture.layout(config)), np.float64)
+    """Load a model for `decoding.reference.forward`, all weights (dequantised, of a GGUF model) as float64."""
+    opened = open_model(path)
+    return network(opened.config, opened.weights(), np.float64)
 
 
 def load_config(path: str | os.PathLike[str]) -> ModelConfig:
-    """Read config.json and generation_config.json only; raises what `load_model` raises for them."""
-    return _read(_folder(path))[0]
+    """Read config.json and generation_config.json, or a GGUF file's metadata; raises what `open_model` raises."""
+    place = existing(path)
+    return gguf.open_model(place).config if is_gguf(place) else _read(place)[0]
 
 
 def _read(folder: Path) -> tuple[ModelConfig, Architecture]:
@@ -91,17 +131,3 @@ def _model_type(file: ConfigFile) -> str:
         known = ", ".join(repr(name) for name in sorted(ARCHITECTURES))
         raise UnsupportedModelError(f"{file.path.parent}: model_type={shown(model_type)}: must be one of {known}")
     return model_type
-
-
-def _folder(path: str | os.PathLike[str]) -> Path:
-    try:
-        folder = Path(path)
-    except TypeError:
-        raise ParameterError.single("path", path, "must be a string or a path") from None
-    try:
-        if folder.is_dir():
-            return folder
-        problem = "is not a folder" if folder.exists() else "there is no such folder"
-    except OSError as error:  # a name that is too long, a parent that may not be read
-        problem = str(error.strerror)
-    raise ModelNotFoundError(f"{shown(str(path))}: {problem}")

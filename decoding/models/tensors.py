@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.errors import CheckpointError, shown
+from decoding.models.mapped_file import MappedFile
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -29,10 +30,28 @@ class Tensor(ABC):
     """
 
     name: str
-    path: Path
+    file: MappedFile
     dtype: str
     shape: Shape
     raw: NDArray[np.uint8]
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.file.path
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the tensor as it is stored."""
+        return self.raw.nbytes
+
+    def stored(self, index: slice | NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+        """Return rows of a matrix as they are stored, uint8 [rows, bytes per row]; a view if `index` is a slice."""
+        return self.raw[index]
+
+    def release(self, rows: slice) -> None:
+        """Give back the memory that mapped rows of a matrix take; they are read again when they are asked for."""
+        self.file.release(self.raw[rows])
 
     @abstractmethod
     def __getitem__(self, index: slice | NDArray[np.integer[Any]]) -> NDArray[np.float32]:

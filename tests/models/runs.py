@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.models import BLOCK_SIZE, ForwardBatch, load_config, load_network
-from decoding.models.numpy_backend import compute_table, rotary_rows
-from decoding.models.registry import ARCHITECTURES
+from decoding.models.numpy_backend import compute_table, network, rotary_rows
+from decoding.models.registry import ARCHITECTURES, open_model
 from decoding.models.rotary import RotaryTables
 from decoding.models.weights import stored_tensors
 from decoding.reference.forward import forward
+from decoding.reference.quantised import matmul
 
 
 class Row(NamedTuple):
@@ -64,6 +65,44 @@ def truth(folder: Path, token_ids: Sequence[int]) -> NDArray[np.float64]:
     batch = make_batch(Row(token_ids, 0, blocks(len(token_ids)), len(token_ids)))
     rotary = rotary_rows(RotaryTables(load_config(folder), compute_table), batch)
     return forward(load_network(folder), np.array(token_ids), rotary).logits
+
+
+def quantised_reference(path: Path) -> Callable[[Sequence[int]], NDArray[np.float64]]:
+    """Return a function from token ids to logits of every token, [tokens, vocab], by the arithmetic of the kernel.
+
+    Weights are dequantised and inputs of matmuls quantised; all sums are in float64. Matrices whose parts are not all
+    quantised have inputs as they are.
+    """
+    opened = open_model(path)
+    weights, whole = opened.weights(), network(opened.config, opened.weights(), np.float64)
+    layers = [
+        layer._replace(
+            qkv=_quantised(block.qkv, layer.qkv, may_mix=True),
+            output=_quantised(block.output, layer.output),
+            up=_quantised(block.up, layer.up),
+            down=_quantised(block.down, layer.down),
+        )
+        for block, layer in zip(weights.blocks, whole.layers, strict=True)
+    ]
+    whole = whole._replace(layers=tuple(layers), head=_quantised(weights.head, whole.head))
+    tables = RotaryTables(opened.config, compute_table)
+
+    def run(token_ids: Sequence[int]) -> NDArray[np.float64]:
+        batch = make_batch(Row(token_ids, 0, blocks(len(token_ids)), len(token_ids)))
+        return forward(whole, np.array(token_ids), rotary_rows(tables, batch)).logits
+
+    return run
+
+
+def _quantised(matrix: Any, linear: Any, may_mix: bool = False) -> Any:
+    """Return a function that multiplies quantised inputs, if that is how the matrix is computed."""
+    kinds = [part.tensor.dtype for part in matrix.parts]
+    ends = np.cumsum([part.num_outputs for part in matrix.parts])
+    borders = [end for end, kind, after in zip(ends, kinds, kinds[1:], strict=False) if kind != after]
+    may_be_chained = may_mix and not any(end % 16 for end in borders)
+    if not {"F32", "F16", "BF16"}.isdisjoint(kinds) or (borders and not may_be_chained):
+        return linear
+    return lambda inputs: matmul(inputs.astype(np.float32), linear.weight, linear.bias)
 
 
 def greedy(model: Any, token_ids: Sequence[int], num_tokens: int) -> list[int]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from decoding.errors import CheckpointError, ModelNotFoundError, ParameterError
-from decoding.models.gguf import GGUFCheckpoint, open_model
+from decoding.models.gguf import GGUFTensors, open_model
 from decoding.models.gguf_reader import GGUFFile
 from decoding.models.gguf_types import TENSOR_TYPES
 
@@ -84,7 +84,7 @@ def test_alignments_and_versions(alignment: int, version: int, tmp_path: Path) -
     """Tensors are found behind any alignment, in both versions."""
     container = replace(TINY, alignment=alignment, version=version) | {"general.alignment": alignment}
     model = open_model(written(tmp_path, container))
-    assert model.checkpoint.read("output_norm.weight").tobytes() == TINY.entries[1].data
+    assert model.tensors["output_norm.weight"].read().tobytes() == TINY.entries[1].data
 
 
 def test_tensors_are_mapped_and_read_when_asked_for(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_tensors_are_mapped_and_read_when_asked_for(tmp_path: Path) -> None:
     found = GGUFFile(path)
     assert found.raw("token_embd.weight").shape == (rows, 210)
     assert not found.raw("token_embd.weight").flags.owndata
-    tensor = GGUFCheckpoint(path, {path: found}).tensor("token_embd.weight")
+    tensor = GGUFTensors(path, {path: found})["token_embd.weight"]
     assert (tensor[np.array([5, rows - 1])] == 0).all()
     assert tensor[3:5].shape == (2, 256)
 
@@ -110,13 +110,13 @@ def test_rows_of_tensors(kind: Any, dims: tuple[int, ...], tmp_path: Path) -> No
     blocks = np.random.default_rng(3).integers(0, 64, (count, kind.block_bytes), np.uint8)
     entry = GGUF.Entry("t", dims, kind.number, data=blocks.tobytes())
     path = written(tmp_path, GGUF.Container({}, (entry,)))
-    checkpoint = GGUFCheckpoint(path, {path: GGUFFile(path)})
+    tensors = GGUFTensors(path, {path: GGUFFile(path)})
     whole = kind.dequantize(blocks).reshape(dims[::-1])
-    tensor = checkpoint.tensor("t")
-    assert (tensor.dtype, tensor.shape, checkpoint.shapes) == (kind.name, dims[::-1], {"t": dims[::-1]})
+    tensor = tensors["t"]
+    assert (tensor.dtype, tensor.shape, tensors.shapes) == (kind.name, dims[::-1], {"t": dims[::-1]})
     for index in (slice(None), slice(1, 3), np.array([1, 0, 1])):
         np.testing.assert_array_equal(tensor[index], whole[index])
-    np.testing.assert_array_equal(checkpoint.read("t"), whole)
+    np.testing.assert_array_equal(tensor.read(), whole)
 
 
 # Shards and folders
@@ -147,7 +147,7 @@ def test_shards_are_one_model(parts: tuple[int, ...], tmp_path: Path) -> None:
         model = open_model(path)
         assert model.files == tuple(paths)
         assert model.path == path
-        assert list(model.checkpoint.shapes) == [entry.name for entry in TINY.entries]
+        assert list(model.tensors.shapes) == [entry.name for entry in TINY.entries]
 
 
 def test_a_shard_missing(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ CHILD = """
 import json, sys, time
 from decoding.errors import DecodingError
 from decoding.models.gguf import open_model
+from decoding.models.weights import find_weights
 from decoding.text.gguf_tokenizer import read_tokenizer
 
 for path in sys.argv[1:]:
@@ -38,8 +39,9 @@ for path in sys.argv[1:]:
     try:
         model = open_model(path)
         tokenizer = read_tokenizer(model.metadata, model.config.vocab_size)
-        for name in model.checkpoint.shapes:
-            model.checkpoint.read(name)
+        find_weights(model.tensors, model.config, model.layout)
+        for name in model.tensors.shapes:
+            model.tensors[name].read()
         if tokenizer is not None:
             tokenizer.decode(tokenizer.encode("a text"))
     except DecodingError as error:
@@ -334,8 +336,7 @@ def test_the_file_they_are_made_from_is_sound(tmp_path: Path) -> None:
 def test_any_byte_changed_or_cut(tmp_path: Path) -> None:
     """With any bytes of the head changed, or the file cut anywhere, it opens or is refused with our errors."""
     from decoding.errors import DecodingError
-    from decoding.models.gguf import open_model
-    from decoding.text.gguf_tokenizer import read_tokenizer
+    from decoding.models.registry import load_files, open_model
 
     whole, rng = TINY.bytes(), random.Random(5)
     path = tmp_path / "fuzz.gguf"
@@ -346,8 +347,9 @@ def test_any_byte_changed_or_cut(tmp_path: Path) -> None:
             raw[rng.randrange(1700)] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)])
         path.write_bytes(raw[: rng.randrange(len(raw))] if turn % 5 == 0 else raw)
         try:
-            model = open_model(path)
-            read_tokenizer(model.metadata, model.config.vocab_size)
+            opened = open_model(path)
+            opened.tokenizer()
+            load_files(opened, num_threads=1)
         except DecodingError as error:
             messages.append(str(error))
     assert len(messages) > 300

@@ -83,7 +83,7 @@ def test_the_error_says_what_is_wrong(workshop: Any, content: bytes, rule: str) 
     assert caught.value.rule == f"is not a valid safetensors file ({rule})"
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.gguf", "consolidated.00.pth"])
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.onnx", "consolidated.00.pth"])
 def test_other_formats_are_named_and_not_read(workshop: Any, name: str) -> None:
     """A folder with pickled or other weights says so; the file is not opened."""
     folder = workshop.config()
@@ -300,7 +300,7 @@ def test_folders_that_are_none(workshop: Any, tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="no such folder"):
         load_model(tmp_path / "absent")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ModelNotFoundError, match="is not a folder"):
+    with pytest.raises(ModelNotFoundError, match="must be a folder of a checkpoint"):
         load_model(str(tmp_path / "file"))
     with pytest.raises(ModelNotFoundError, match=r"neither model\.safetensors nor"):
         load_model(workshop.config())
