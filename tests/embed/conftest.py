@@ -37,6 +37,16 @@ def run() -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
+def objects(csrc: Path, run: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The portable library, as object files."""
+    folder = tmp_path_factory.mktemp("objects")
+    for source in (csrc / "sources.txt").read_text().split():
+        output = folder / f"{source.replace('/', '_')}.o"
+        run("cc", "-std=c11", "-ffp-contract=off", f"-I{csrc}", "-c", csrc / source, "-o", output)
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="session")
 def quickly() -> str:
     """Has CMake compile without optimising: that takes a fifth of the time, and the bits are the same."""
     return "-DCMAKE_C_COMPILE_OBJECT=<CMAKE_C_COMPILER> <DEFINES> <INCLUDES> <FLAGS> -O0 -o <OBJECT> -c <SOURCE>"

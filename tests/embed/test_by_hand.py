@@ -18,16 +18,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def objects(csrc: Path, run: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The portable library, as object files."""
-    folder = tmp_path_factory.mktemp("objects")
-    for source in (csrc / "sources.txt").read_text().split():
-        output = folder / f"{source.replace('/', '_')}.o"
-        run("cc", "-std=c11", "-ffp-contract=off", f"-I{csrc}", "-c", csrc / source, "-o", output)
-    return sorted(folder.iterdir())
-
-
 @pytest.mark.parametrize("compiler", [["cc", "-std=c11"], ["c++", "-std=c++17", "-x", "c++"]], ids=["C11", "C++17"])
 def test_example_draws_what_python_draws(
     compiler: list[str],

@@ -27,6 +27,6 @@ run_tests() { # PYTEST-OPTIONS: those tests that reach the kernel; most run on e
   "$scratch/venv/bin/python" -c \
     'from decoding.sampling.kernel import available_isas; print("instruction sets:", *available_isas(), flush=True)'
   "$scratch/venv/bin/python" -m pytest -q -p no:cacheprovider "$@" \
-    tests/oracle tests/vectors tests/unit/sampling/test_explain.py tests/unit/sampling/test_num_threads.py tests/unit/sampling/test_philox.py \
+    tests/oracle tests/vectors tests/unit/forward tests/unit/sampling/test_explain.py tests/unit/sampling/test_num_threads.py tests/unit/sampling/test_philox.py \
     tests/unit/sampling/test_sampler_arguments.py
 }

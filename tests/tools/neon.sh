@@ -4,7 +4,7 @@
 #     tests/tools/neon.sh [inputs of the fuzzer, 200 by default]
 #
 # Needs cmake, aarch64-linux-gnu-gcc and qemu-aarch64: on Debian `apt-get install cmake gcc-aarch64-linux-gnu
-# libc6-dev-arm64-cross qemu-user`. Leaves nothing behind.
+# libc6-dev-arm64-cross qemu-user`; and a Python with the package installed, `python3` or $PYTHON. Leaves nothing behind.
 set -euo pipefail
 tests=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 csrc=$tests/../csrc
@@ -25,5 +25,14 @@ link check_golden "$tests/vectors/check_golden.c"
 for isa in neon portable; do
   gzip -dc "$tests/vectors/golden.txt.gz" | "$qemu" "$scratch/check_golden" $isa
 done
+
+# The forward pass: each kind of tiny network, with the bits that this machine's Python computes.
+link example_forward "$csrc/example_forward.c"
+"${PYTHON:-python3}" "$tests/tools/forward_plans.py" "$scratch/plans"
+for plan in "$scratch"/plans/*.plan; do
+  "$qemu" "$scratch/example_forward" "$plan" 20 1 2 3 | diff - "${plan%.plan}.expected"
+done
+echo "neon: $(ls "$scratch"/plans/*.plan | wc -l) networks have the same logits"
+
 link fuzz "$tests"/fuzz/*.c
 "$qemu" "$scratch/fuzz" "$inputs"
