@@ -1,4 +1,4 @@
-"""ModelBase: what the models of all backends have in common: config, digest, and the lengths that rotary factors depend on."""
+"""ModelBase: what all backends have in common: config, digest, and the lengths that rotary factors depend on."""
 
 from __future__ import annotations
 

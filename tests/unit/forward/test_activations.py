@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from decoding.models.activations import ACTIVATIONS as NUMPY_ACTIVATIONS
 from decoding.models.native_plan import ACTIVATION_NUMBERS
+from decoding.reference.activations import ACTIVATIONS as NUMPY_ACTIVATIONS
 from decoding.sampling.kernel.library import ffi, lib
 
 POINTS = np.concatenate([np.linspace(-30, 30, 4001), np.linspace(-0.5, 0.5, 1001), [0.0, -0.0, 1e-30, 88.0, -100.0]])
