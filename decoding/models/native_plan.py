@@ -74,7 +74,7 @@ ACTIVATION_NUMBERS: dict[str, int] = {
     "swish": lib.DECODING_ACT_SILU,
     "tanh": lib.DECODING_ACT_TANH,
 }
-"""The activations of `decoding.models.activations`, by the same names."""
+"""The activations of `decoding.reference.activations`, by the same names."""
 
 _ALIGNMENT = 64
 

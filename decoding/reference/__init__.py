@@ -3,7 +3,8 @@
     row = sample_row(Row(logits=logits, params=SamplingParams(top_p=0.9), seed=7))
     row.token_id, row.probabilities, logprobs(row, "raw"), rank(row, "raw", row.token_id)
 
-It never imports the kernel, nor the kernel it; the tests hold the two together.
+It never imports the kernel, nor the kernel it; the tests hold the two together. The forward pass of a network, which
+makes the logits, is defined in `decoding.reference.forward` in the same way.
 """
 
 from decoding.reference.draw import possible_tokens

@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 
 from decoding.errors import ContextLengthError, ParameterError
-from decoding.models import load_model
+from decoding.models import BLOCK_SIZE, load_model
+from decoding.models.native_plan import KV_BLOCK
 
 
 def _ints(*values: int) -> Any:
     return np.array(values, np.int32)
+
+
+def test_blocks_are_those_of_the_c_library() -> None:
+    """Engine, reference and kernel divide sequences at the same tokens."""
+    assert BLOCK_SIZE == KV_BLOCK
 
 
 @pytest.fixture
