@@ -142,7 +142,7 @@ print(*(value - before for value in resident()))
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_memory(path: Path) -> None:
-    """Loading takes 1.15 times the file, and the tokenizer's 60 MB; at its peak, too: the file's pages are given back."""
+    """At its peak, loading takes 1.15 times the file and 60 MB for the tokenizer: pages of the file are given back."""
     done = subprocess.run([sys.executable, "-c", MEMORY, str(path)], capture_output=True, text=True, check=True)
     now, peak = map(int, done.stdout.split())
     assert now <= peak <= 1.15 * path.stat().st_size + 60e6
