@@ -53,7 +53,7 @@ _IDLE = ("tensor_data_layout", "pooling_type")
 
 
 class _File(NamedTuple):
-    """What a reader of an architecture goes by: keys, shapes of tensors, and tensors with rotary factors."""
+    """The input of an architecture's reader: keys, shapes of tensors, and tensors with rotary factors."""
 
     keys: ConfigFile
     shapes: Shapes

@@ -1,4 +1,4 @@
-r"""How byte-level BPE cuts a text into words before it merges, by the name in `tokenizer.ggml.pre`.
+r"""The rules by which byte-level BPE cuts a text into words before it merges, by their name in `tokenizer.ggml.pre`.
 
 A pre-tokenizer is a list of regular expressions. Each cuts the pieces that those before it left: every match becomes a
 piece, and so does what lies between two matches. The names and what they stand for are llama.cpp's (llama-vocab.cpp);
