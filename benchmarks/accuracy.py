@@ -1,7 +1,7 @@
 """Errors of results against float64: `python -m benchmarks.accuracy`.
 
-Without arguments: the sampler's exp and log-probabilities. With `--model FOLDER`: the logits of a model, ours and those
-of transformers (benchmarks/forward_accuracy.py).
+Without arguments: the sampler's exp and log-probabilities. With `--model PATH`: the logits of a model, ours and those
+of transformers, or of llama.cpp for a GGUF file (benchmarks/forward_accuracy.py).
 
 In the sampler the weight of a token is read back from `Sampler.probabilities`: for a row whose maximum is 0,
 W_i / W_max is exactly the kernel's exp(l_i / T), and float64 division of two integers below 2^63 adds at most 1.1e-16.
@@ -55,14 +55,15 @@ def logprob_error(scale: float, vocab_size: int, num_rows: int) -> float:
 def main() -> None:
     """Print what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, help="a model's folder, whose logits are compared")
+    parser.add_argument("--model", type=Path, help="a checkpoint folder or a .gguf file")
     parser.add_argument("--tokens", type=int, default=512, help="length of the sequence")
+    parser.add_argument("--quantization", help="also compare a checkpoint that is quantised at load: q8_0 or q4_0")
     parser.add_argument("--ids", type=Path, help="a JSON file with a list of token ids")
     options = parser.parse_args()
     if options.model is None:
         report_sampler()
     else:
-        forward_accuracy.report(options.model, options.tokens, options.ids)
+        forward_accuracy.report(options.model, options.tokens, options.ids, options.quantization)
 
 
 def report_sampler() -> None:

@@ -1,48 +1,52 @@
-"""Errors of logits against float64, ours and those of transformers, for the model in a folder.
+"""Errors of logits against float64: ours, transformers' on a checkpoint folder, llama.cpp's on a GGUF file.
 
-    python -m benchmarks.accuracy --model FOLDER [--tokens N] [--ids FILE]
+    python -m benchmarks.accuracy --model PATH [--quantization TYPE] [--tokens N] [--ids FILE]
 
-The truth is decoding.reference.forward with all weights and activations in float64. Errors are absolute, of every
-logit of every token, beside the size of the logits.
+The truth is decoding.reference.forward with all weights (dequantised) and activations in float64. Errors are absolute,
+of every logit of every token, beside the size of the logits. KL is the divergence KL(truth || engine) of the next
+token's distribution in nats, mean over the tokens.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decoding.models import BLOCK_SIZE, ForwardBatch, ModelConfig, load_config, load_model, load_network
+from decoding.models import BLOCK_SIZE, ForwardBatch, load_config, load_model, load_network
+from decoding.models.model_files import ModelFiles
 from decoding.models.numpy_backend import compute_table, rotary_rows
+from decoding.models.registry import open_model
 from decoding.models.rotary import RotaryTables
 from decoding.reference.forward import forward
+
+Logits: TypeAlias = Callable[[Path, NDArray[np.int32]], NDArray[np.float32]]
+"""(model, token ids) -> logits [tokens, vocab]."""
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 class Errors(NamedTuple):
-    """Errors of one engine: mean and maximum of |logit - truth|."""
+    """Mean and maximum of |logit - truth|, and the mean KL divergence from the truth."""
 
-    engine: str
     mean: float
     maximum: float
+    divergence: float
 
 
-def token_ids(folder: Path, config: ModelConfig, num_tokens: int, file: Path | None) -> NDArray[np.int32]:
+def token_ids(opened: ModelFiles, num_tokens: int, file: Path | None) -> NDArray[np.int32]:
     """Return ids from a JSON file, otherwise of our README if the model has a tokenizer, otherwise random ones."""
     if file is not None:
         ids = json.loads(file.read_text())
-    elif (folder / "tokenizer.json").exists():
-        from decoding.text.tokenizer import Tokenizer
-
-        ids = Tokenizer.from_folder(folder, config.vocab_size).encode((ROOT / "README.md").read_text())
+    elif (tokenizer := opened.tokenizer()) is not None:
+        ids = tokenizer.encode((ROOT / "README.md").read_text())
     else:
-        ids = np.random.Generator(np.random.Philox(key=1)).integers(0, config.vocab_size, num_tokens)
+        ids = np.random.Generator(np.random.Philox(key=1)).integers(0, opened.config.vocab_size, num_tokens)
     return np.array(ids[:num_tokens], np.int32)
 
 
@@ -53,20 +57,31 @@ def _batch(ids: NDArray[np.int32]) -> ForwardBatch:
     return ForwardBatch(ids, count, 0 * count, [table], count, np.arange(len(ids), dtype=np.int32))
 
 
-def truth(folder: Path, ids: NDArray[np.int32]) -> NDArray[np.float64]:
+def truth(path: Path, ids: NDArray[np.int32]) -> NDArray[np.float64]:
     """Return logits in float64, [tokens, vocab]."""
-    rotary = rotary_rows(RotaryTables(load_config(folder), compute_table), _batch(ids))
-    return forward(load_network(folder), ids, rotary).logits
+    rotary = rotary_rows(RotaryTables(load_config(path), compute_table), _batch(ids))
+    return forward(load_network(path), ids, rotary).logits
 
 
-def ours(backend: str) -> Callable[[Path, NDArray[np.int32]], NDArray[np.float32]]:
-    """Return what computes logits by one of our backends."""
+def ours(backend: str, quantization: str | None = None) -> Logits:
+    """Return a function that computes logits by one of our backends."""
 
-    def logits(folder: Path, ids: NDArray[np.int32]) -> NDArray[np.float32]:
-        model, batch = load_model(folder, backend=backend), _batch(ids)
+    def logits(path: Path, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+        model, batch = load_model(path, backend=backend, quantization=quantization), _batch(ids)
         return model.forward(batch, model.new_cache(len(batch.block_tables[0])))
 
     return logits
+
+
+def llama_cpp(path: Path, ids: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Return logits by llama.cpp, with its keys and values in float32, as ours are."""
+    import llama_cpp
+
+    model: Any = llama_cpp.Llama(
+        str(path), n_ctx=len(ids), logits_all=True, type_k=0, type_v=0, flash_attn=False, verbose=False
+    )
+    model.eval(ids.tolist())
+    return np.array(model.scores[: len(ids)], np.float32)
 
 
 def transformers(folder: Path, ids: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -79,24 +94,49 @@ def transformers(folder: Path, ids: NDArray[np.int32]) -> NDArray[np.float32]:
         return model(torch.tensor(ids[None].astype(np.int64)), use_cache=False).logits[0].numpy()
 
 
-def measure(folder: Path, ids: NDArray[np.int32]) -> Iterator[Errors | float]:
-    """Yield the root mean square of the true logits, then the errors of each engine."""
-    exact = truth(folder, ids)
-    yield float(np.sqrt(np.mean(np.square(exact))))
-    engines = {"native": ours("native"), "numpy": ours("numpy")}
-    if all(importlib.util.find_spec(name) for name in ("torch", "transformers")):
-        engines["transformers float32"] = transformers
-    for name, logits in engines.items():
-        error = np.abs(logits(folder, ids) - exact)
-        yield Errors(name, float(error.mean()), float(error.max()))
+def divergence(exact: NDArray[np.float64], logits: NDArray[np.float32]) -> float:
+    """Return the mean KL divergence of the distributions of logits [tokens, vocab] from the exact ones, in nats."""
+    total = 0.0
+    for row, other in zip(exact, logits, strict=True):
+        true, found = _logprobs(row), _logprobs(other.astype(np.float64))
+        total += float(np.sum(np.exp(true) * (true - found)))
+    return total / len(exact)
 
 
-def report(folder: Path, num_tokens: int, file: Path | None) -> None:
+def _logprobs(row: NDArray[np.float64]) -> NDArray[np.float64]:
+    relative: NDArray[np.float64] = row - row.max()
+    return relative - np.log(np.exp(relative).sum())
+
+
+def engines(opened: ModelFiles, quantization: str | None) -> dict[str, Logits]:
+    """Return the functions that compute a model's logits, by the engine's name."""
+    if opened.metadata is not None:
+        found = {"native": ours("native"), "numpy, dequantised": ours("numpy")}
+        return found | ({"llama.cpp": llama_cpp} if importlib.util.find_spec("llama_cpp") else {})
+    found = {"native": ours("native"), "numpy": ours("numpy")}
+    if quantization is not None:
+        found[f"native {quantization}"] = ours("native", quantization)
+    has_transformers = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
+    return found | ({"transformers float32": transformers} if has_transformers else {})
+
+
+def report(path: Path, num_tokens: int, file: Path | None, quantization: str | None = None) -> None:
     """Print a table."""
-    config = load_config(folder)
-    ids = token_ids(folder, config, min(num_tokens, config.max_position_embeddings), file)
-    size, *errors = measure(folder, ids)
-    print(f"{folder.name}: {len(ids)} tokens, logits of root mean square {size:.3g}; absolute errors")
-    print(f"  {'':22} {'mean':>9} {'maximum':>9}")
-    for engine, mean, maximum in errors:
-        print(f"  {engine:22} {mean:9.2e} {maximum:9.2e}")
+    opened = open_model(path)
+    ids = token_ids(opened, min(num_tokens, opened.config.max_position_embeddings), file)
+    exact = truth(path, ids)
+    size = float(np.sqrt(np.mean(np.square(exact))))
+    print(f"{opened.name}: {len(ids)} tokens, logits of root mean square {size:.3g}; absolute errors")
+    print(f"  {'':22} {'mean':>9} {'maximum':>9} {'mean KL':>9}")
+    for engine, errors in measure(path, ids, exact, engines(opened, quantization)):
+        print(f"  {engine:22} {errors.mean:9.2e} {errors.maximum:9.2e} {errors.divergence:9.2e}", flush=True)
+
+
+def measure(
+    path: Path, ids: NDArray[np.int32], exact: NDArray[np.float64], computing: Mapping[str, Logits]
+) -> Iterator[tuple[str, Errors]]:
+    """Yield each engine's name and errors."""
+    for name, logits in computing.items():
+        found = logits(path, ids)
+        error = np.abs(found - exact)
+        yield name, Errors(float(error.mean()), float(error.max()), divergence(exact, found))

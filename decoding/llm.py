@@ -32,7 +32,7 @@ from decoding.errors import (
 from decoding.models.batch import Logits, Model
 from decoding.models.model_files import ModelFiles
 from decoding.models.packing import Progress
-from decoding.models.registry import check_arguments, load_files, open_model
+from decoding.models.registry import load_files, open_model
 from decoding.params import SamplingParams
 from decoding.sampling.kernel import STREAM_VERSION
 from decoding.sampling.stages import Profile
@@ -80,11 +80,9 @@ class LLM:
     ) -> None:
         """Load a checkpoint folder in Hugging Face's layout, or a .gguf file; None is the bundled model.
 
-        num_threads: threads of the forward pass; None: all CPUs that this process may use. The texts do not depend on
-            it.
+        num_threads: threads of the forward pass; None: all CPUs that this process may use. Texts do not depend on it.
         backend: "native" runs the network in C; "numpy" in the readable reference, which is slow.
-        quantization: "q8_0" or "q4_0" quantises the weights of a checkpoint as they are loaded; None leaves them in
-            the types of the file.
+        quantization: "q8_0" or "q4_0" quantises a checkpoint as it is loaded; None keeps the types of the file.
         fim_template: how a prompt and its suffix are put together to fill in the middle, such as
             "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>". None looks for the tokens of the known
             families in the tokenizer (docs/text.md).
@@ -112,11 +110,8 @@ class LLM:
             prefix_cache=prefix_cache,
             num_draft_tokens=num_draft_tokens,
         )
-        check_arguments(backend, quantization)
         files = open_model(bundled_model_folder() if model is None else _path(model))
-        loaded = load_files(
-            files, backend=backend, num_threads=num_threads, quantization=quantization, progress=progress
-        )
+        loaded = load_files(files, backend, num_threads=num_threads, quantization=quantization, progress=progress)
         self._files: ModelFiles | None = files
         self._backend: str = backend
         self._quantization: str | None = quantization

@@ -131,4 +131,6 @@ def load_llm(path: str | None, options: argparse.Namespace) -> LLM:
     elif speculation is not None:
         compute = {name: given[name] for name in ("num_threads", "backend") if name in given}
         given["speculation"] = LLM(speculation, **compute)
-    return LLM(path, **given, progress=progress_line())
+    if (progress := progress_line()) is not None:
+        given["progress"] = progress
+    return LLM(path, **given)

@@ -73,36 +73,35 @@ def load_model(
     progress: is called with (parts done, parts in all) while weights are packed.
     Raises what `open_model` raises, and ParameterError for a bad argument.
     """
-    check_arguments(backend, quantization)
-    return load_files(
-        open_model(path), backend=backend, num_threads=num_threads, quantization=quantization, progress=progress
-    )
-
-
-def check_arguments(backend: str, quantization: str | None) -> None:
-    """Raise ParameterError for a backend or a quantization that is not known."""
-    if backend not in BACKENDS:
-        raise ParameterError.single("backend", backend, f"must be one of {', '.join(map(repr, BACKENDS))}")
-    if quantization is not None and quantization not in QUANTIZATIONS:
-        rule = f"must be None or one of {', '.join(map(repr, QUANTIZATIONS))}"
-        raise ParameterError.single("quantization", quantization, rule)
+    opened = open_model(path)
+    return load_files(opened, backend, num_threads=num_threads, quantization=quantization, progress=progress)
 
 
 def load_files(
     opened: ModelFiles,
-    *,
     backend: str = "native",
+    *,
     num_threads: int | None = None,
     quantization: str | None = None,
     progress: Progress | None = None,
 ) -> NativeModel | NumpyModel:
     """Load a model that has been opened; the arguments are those of `load_model`."""
+    _check_arguments(backend, quantization)
     weights = opened.weights()
     if quantization is not None:
         weights = quantised(weights, quantization)
     if backend == "numpy":
         return NumpyModel(opened.config, weights, opened.files)
     return NativeModel(opened.config, weights, opened.files, num_threads=num_threads, progress=progress)
+
+
+def _check_arguments(backend: str, quantization: str | None) -> None:
+    """Raise ParameterError for a backend or a quantization that is not known."""
+    if backend not in BACKENDS:
+        raise ParameterError.single("backend", backend, f"must be one of {', '.join(map(repr, BACKENDS))}")
+    if quantization is not None and quantization not in QUANTIZATIONS:
+        rule = f"must be None or one of {', '.join(map(repr, QUANTIZATIONS))}"
+        raise ParameterError.single("quantization", quantization, rule)
 
 
 def load_network(path: str | os.PathLike[str]) -> Network:

@@ -122,7 +122,7 @@ def test_keys_and_tensors_about_images(tmp_path: Path) -> None:
 
 
 def test_general_keys_are_not_looked_at(tmp_path: Path) -> None:
-    """What lies outside the architecture's prefix is not its business."""
+    """A key outside the architecture's prefix changes nothing."""
     path = tmp_path / "model.gguf"
     path.write_bytes((TINY | {"general.name": "x", "quantize.imatrix.file": "y", "qwen2.block_count": 7}).bytes())
     assert open_model(path).config.model_type == "llama"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,7 +17,7 @@ KINDS = pytest.mark.parametrize("kind", TENSOR_TYPES.values(), ids=lambda kind: 
 
 
 def _theirs(kind: TensorType, blocks: np.ndarray) -> np.ndarray:
-    """What the gguf package makes of the blocks."""
+    """Return the numbers that the gguf package reads from blocks."""
     with np.errstate(all="ignore"):
         numbers = gguf.quants.dequantize(blocks.reshape(-1), gguf.GGMLQuantizationType(kind.number))
     return numbers.reshape(len(blocks), kind.block_size)
@@ -85,3 +87,30 @@ def test_empty_tensors() -> None:
     """No blocks give no numbers, of the right width."""
     for kind in TENSOR_TYPES.values():
         assert kind.dequantize(np.empty((0, kind.block_bytes), np.uint8)).shape == (0, kind.block_size)
+
+
+@KINDS
+@given(seed=st.integers(0, 2**32 - 1))
+def test_finite_blocks(kind: TensorType, seed: int) -> None:
+    """The scales of a block tell if all of its numbers are finite."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 256, (3, kind.block_bytes), np.uint8)
+    for start in kind.floats:
+        last = start + kind.infinity.itemsize - 1
+        blocks[:, last] = rng.choice([0x7B, 0x7C, 0x7F, 0xFF, 0x00], 3)
+    for block in blocks:
+        assert kind.is_finite(block[None]) == bool(np.isfinite(_ours(kind, block[None])).all())
+
+
+def test_the_documentation_lists_the_types() -> None:
+    """The table in docs/models.md has every type, with the bits that its blocks have per weight."""
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith(("| F32", "| Q"))]
+    listed = {
+        name: (block, float(bits))
+        for names, block, all_bits, _ in rows
+        for name, bits in zip(names.removeprefix("| ").split(", "), all_bits.split(", "), strict=True)
+    }
+    assert listed == {
+        kind.name: (str(kind.block_size), 8 * kind.block_bytes / kind.block_size) for kind in TENSOR_TYPES.values()
+    }

@@ -10,7 +10,10 @@ import time
 import pytest
 
 from decoding import cli
+from decoding.llm import bundled_model_folder
 
+BUNDLED = str(bundled_model_folder())
+BUNDLED_WEIGHTS = f"{BUNDLED}/model.safetensors"
 COMMAND = [sys.executable, "-m", "decoding", "complete"]
 
 
@@ -43,6 +46,14 @@ def finish(*arguments, **settings):
         (["complete", "x", "y"], "unrecognized arguments: y"),
         (["complete", "x", "--bogus"], "--bogus"),
         (["complete", "x", "--temperature"], "--temperature"),
+        (["complete", "x", "--model", "someone/a-model-7B"], "models are not downloaded by name: give the path of a"),
+        (["complete", "x", "--model", "nowhere/at/all.gguf"], "'nowhere/at/all.gguf': there is no such folder or file"),
+        (
+            ["complete", "x", "--model", __file__],
+            "must be a folder of a checkpoint in Hugging Face's layout, or a .gguf",
+        ),
+        (["complete", "x", "--model", BUNDLED_WEIGHTS], f"one file of a checkpoint; give its folder, {BUNDLED}"),
+        (["complete", "x", "--quantization", "q9"], "--quantization: invalid choice: 'q9'"),
         (["complete", "x", "--temperature", "hot"], "--temperature: 'hot' is not a number"),
         (["complete", "x", "--temperature", "nan"], "temperature=nan: must be"),
         (["complete", "x", "--temperature=-inf"], "temperature=-inf: must be"),

@@ -33,13 +33,24 @@ def loaded(calls, command, *flags):
 
 
 @pytest.mark.parametrize("command", ["complete x", "explain x", "replay capsule", "batch in out", "serve"])
-def test_threads_and_backend_reach_every_command(calls, command):
-    """--num-threads and --backend are arguments of LLM; without a flag LLM's own default holds."""
+def test_flags_of_the_forward_pass_reach_every_command(calls, command):
+    """Threads, backend and quantization are arguments of LLM; without a flag LLM's own default holds."""
     assert loaded(calls, command) == ("folder", {})
-    assert loaded(calls, command, "--num-threads=3", "--backend=numpy") == (
+    assert loaded(calls, command, "--num-threads=3", "--backend=numpy", "--quantization=q4_0") == (
         "folder",
-        {"num_threads": 3, "backend": "numpy"},
+        {"num_threads": 3, "backend": "numpy", "quantization": "q4_0"},
     )
+
+
+def test_progress_is_for_terminals(calls, monkeypatch, capsys):
+    """On a terminal a line shows how far loading is, and goes away; in a pipe LLM is told nothing of it."""
+    assert loaded(calls, "complete x") == ("folder", {})
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    _, arguments = loaded(calls, "complete x")
+    for done in (1, 2, 3):
+        arguments["progress"](done, 3)
+    shown = "loading weights:  33 %", "loading weights:  66 %", " " * 22, ""
+    assert capsys.readouterr().err.split("\r") == ["", *shown]
 
 
 @pytest.mark.parametrize("command", ["batch in out", "serve"])
