@@ -8,6 +8,7 @@ import pytest
 from decoding import llm
 from decoding.cli.command import make_parser
 from decoding.cli.model_flags import load_llm
+from decoding.cli.serve import _folders
 
 
 @pytest.fixture
@@ -97,3 +98,16 @@ def test_the_parser_needs_no_heavy_module():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_served_names_of_files():
+    """A GGUF file is served by its name without the ending, shards by the name that they share, a folder by its own."""
+    paths = {
+        "models/tiny.Q4_1.gguf": "tiny.Q4_1",
+        "models/tiny-00002-of-00003.gguf": "tiny",
+        "models/tiny": "tiny",
+    }
+    for path, name in paths.items():
+        assert _folders(make_parser().parse_args(["serve", path])) == {name: path}
+    named = make_parser().parse_args(["serve", "--model", "a=models/tiny.gguf"])
+    assert _folders(named) == {"a": "models/tiny.gguf"}
