@@ -118,7 +118,7 @@ def test_flags_are_the_kernel_s(modules):
     for flag in modules["floor"].FLAGS.split()[1:]:
         assert flag in recipe
     for isa in ("avx2", "avx512"):
-        assert ";".join(modules["floor"].ISA_FLAGS[isa].split()) in recipe
+        assert modules["floor"].ISA_FLAGS[isa] in recipe.replace(";", " ")
 
 
 def test_masks_and_odd_rows(modules):
