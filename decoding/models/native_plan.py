@@ -111,8 +111,8 @@ class PackedMatrix:
         num_outputs: int,
         num_inputs: int,
         bias: Floats | None = None,
-        panels: NDArray[np.uint8] | None = None,
         rest: PackedMatrix | None = None,
+        panels: NDArray[np.uint8] | None = None,
     ) -> None:
         """Allocate the panels, if their memory is not given; `put` fills them.
 

@@ -282,11 +282,11 @@ def test_threads_and_backend_go_to_the_model(monkeypatch, shared):
     """LLM(path, num_threads=..., backend=...) passes both on as they are, and the backend is in the fingerprint."""
     calls = []
 
-    def load_model(folder, **settings):
-        calls.append(settings)
+    def load_files(files, backend, **settings):
+        calls.append({"num_threads": settings["num_threads"], "backend": backend})
         return ScriptedModel(hashed_logits(), 512)
 
-    monkeypatch.setattr("decoding.llm.load_model", load_model)
+    monkeypatch.setattr("decoding.llm.load_files", load_files)
     folder = shared / "models" / "stories260K"
     numpy = LLM(folder, num_threads=3, backend="numpy")
     native = LLM(folder)

@@ -133,7 +133,7 @@ def test_embedding(kit, blocks, weight_type):
     logits = kit.alone(network, [1, 5, 30])
     floats = np.ascontiguousarray(network.embedding)
     network.plan.struct.embedding_type = 0
-    network.plan.struct.embedding = kit.native_plan._pointer(floats, "void")
+    network.plan.struct.embedding = kit.native_plan._pointer(floats, "float")
     network.plan.struct.embedding_stride = floats.strides[0]
     assert (kit.alone(network, [1, 5, 30]) == logits).all()
 
