@@ -8,9 +8,12 @@ turn, so that a busy machine is busy for all; of each the fastest time counts.
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -147,17 +150,57 @@ def reader(num_bytes: int, threads: int) -> Callable[[], object]:
     return lambda: [future.result() for future in [executor.submit(call) for call in calls]]
 
 
-def fastest(jobs: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+def fastest(
+    jobs: dict[str, Callable[[], object]], seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """The least time of each job, all taking turns for so many seconds in all, three times at least."""
     best = dict.fromkeys(jobs, float("inf"))
     end, rounds = time.perf_counter() + seconds, 0
     while rounds < 3 or time.perf_counter() < end:
         rounds += 1
         for name, job in jobs.items():
-            begin = time.perf_counter()
+            begin = clock()
             job()
-            best[name] = min(best[name], time.perf_counter() - begin)
+            best[name] = min(best[name], clock() - begin)
     return best
+
+
+@contextmanager
+def busy_cores(count: int) -> Iterator[None]:
+    """Have other processes compute all the while."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def average(job: Callable[[], object], seconds: float) -> float:
+    """The average time of a job that runs for so many seconds."""
+    begin, count = time.perf_counter(), 0
+    while time.perf_counter() - begin < seconds:
+        job()
+        count += 1
+    return (time.perf_counter() - begin) / count
+
+
+def report_busy(name: str, options: argparse.Namespace) -> None:
+    """Print what busy processes cost a stream on average, with each number of threads."""
+    for threads in range(1, options.threads + 1):
+        engine = Engine(NETWORKS[name], options.types[0], threads, 1024)
+
+        def step(engine: Engine = engine) -> None:
+            engine.step(1, 1, CONTEXT)
+
+        alone = average(step, options.seconds)
+        with busy_cores(options.busy):
+            beside = average(step, options.seconds)
+        print(
+            f"{name} {options.types[0]}, {threads} threads, 1 token on average: {alone * 1e3:.2f} ms,"
+            f" beside {options.busy} busy processes {beside * 1e3:.2f} ms ({beside / alone:.2f} times)"
+        )
 
 
 def report(name: str, options: argparse.Namespace) -> None:
@@ -172,7 +215,8 @@ def report(name: str, options: argparse.Namespace) -> None:
             "32 streams": lambda e=engine: e.step(32, 1, CONTEXT),  # type: ignore[misc]
         }
         long = {f"prefill {n}": (lambda n=n, e=engine: e.prefill(n)) for n in prefills}
-        times = fastest(short, options.seconds) | fastest(long, options.seconds)  # type: ignore[arg-type]
+        clock = time.process_time if options.cpu_time else time.perf_counter
+        times = fastest(short, options.seconds, clock) | fastest(long, options.seconds, clock)  # type: ignore[arg-type]
         floor = times["read pass"]
         print(f"{name} {weight_type}, {active_isa()}, {options.threads} threads, {engine.num_bytes / 1e6:.0f} MB")
         tokens: dict[str, Any] = {"1 token": 1, "32 streams": 32, **{f"prefill {n}": n for n in prefills}}
@@ -192,11 +236,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prefill", nargs="*", type=int, default=[512, 8192])
     parser.add_argument("--seconds", type=float, default=5.0, help="per group of jobs")
+    parser.add_argument("--cpu-time", action="store_true", help="of the process: for one thread on a busy machine")
     parser.add_argument("--isa", help="force an instruction set")
+    parser.add_argument("--busy", type=int, default=0, help="measure one stream beside so many busy processes instead")
     options = parser.parse_args()
     with forced_isa(options.isa or active_isa()):
         for name in options.networks:
-            report(name, options)
+            (report_busy if options.busy else report)(name, options)
 
 
 if __name__ == "__main__":
