@@ -110,7 +110,7 @@ class Client:
     """Requests to one server, never more of them than `load` allows. Threads may share it."""
 
     def __init__(self, url: str, *, api_key: str | None = None, load: Load | None = None) -> None:
-        """url: http(s)://host:port, with or without /v1 (or whatever stands in its place)."""
+        """url: http(s)://host:port, with or without /v1 (or another path of the API)."""
         parts = urlsplit(url if "://" in url else f"http://{url}")
         try:
             host, port = parts.hostname, parts.port

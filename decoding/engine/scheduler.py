@@ -1,9 +1,9 @@
-"""Scheduler: which sequences take part in the next step, and with how many tokens. Plain integers.
+"""Scheduler: choose the sequences of the next step and their numbers of tokens. Plain integers.
 
 First come, first served. Sequences that generate get their token in every step; the rest of the step's budget goes to
-prompts, oldest first, so a long prompt is computed in chunks and delays nobody. If the KV cache is full, the youngest
-sequence is preempted: it loses its blocks and is computed again later. The oldest always makes progress, so no
-request starves.
+prompts, oldest first, so a long prompt is computed in chunks and does not delay other requests. If the KV cache is
+full, the youngest sequence is preempted: it loses its blocks and is computed again later. The oldest always makes
+progress, so no request starves.
 """
 
 from __future__ import annotations

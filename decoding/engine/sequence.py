@@ -101,7 +101,7 @@ class Sequence:
 
     @property
     def max_cached(self) -> int:
-        """Leading tokens that may come from the prefix cache: those whose logits nobody needs."""
+        """Number of leading tokens that may come from the prefix cache, as their logits are not needed."""
         return len(self.token_ids) - 1 if self.score_from is None else self.score_from
 
     def restart(self, rope_length: int, rope_regime: int) -> None:

@@ -127,7 +127,7 @@ class SharedEngine:
         return capsule.request(self._shape, self.tokenizer, self.profile, force=force)
 
     def add(self, requests: Iterable[Request], listener: Listener | None = None) -> list[CompletionTask]:
-        """Queue requests; `listener` is called within a step, in the thread of whoever steps."""
+        """Queue requests; `listener` is called within a step, in the thread that runs the step."""
         with self._lock:
             return [self._engine.add_request(request, listener) for request in requests]
 

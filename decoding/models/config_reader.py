@@ -43,7 +43,7 @@ class ConfigFile:
             raise CheckpointError(path, None, str(error)) from None
 
     def with_defaults(self, **defaults: Any) -> ConfigFile:
-        """The same file, with values for keys that it does not have."""
+        """Return this file with default values for keys that it does not have."""
         self._defaults = defaults
         return self
 
@@ -67,68 +67,68 @@ class ConfigFile:
         return self.get(key) is not None
 
     def has(self, key: str) -> bool:
-        """The same, or a default."""
+        """Return True if the file or its defaults have a value for `key` that is not null."""
         return self.says(key) or self._defaults.get(key) is not None
 
     def integer(self, key: str, default: int | None = None, *, least: int = 1, most: int = _MAX_INTEGER) -> int:
-        """An integer from `least` to `most`; without a default the key must be there."""
+        """Return an integer from `least` to `most`; without a default the key must be there."""
         value = self._value(key, default)
         if type(value) is not int or not least <= value <= most:
             raise self.error(key, f"must be an integer from {least} to {most:,}")
         return value
 
     def optional_integer(self, key: str) -> int | None:
-        """The same, or None: where the file says null, or has neither the key nor a default for it."""
+        """Return the integer, or None if the file has null, or neither the key nor a default for it."""
         return None if self._says_none(key) else self.integer(key)
 
     def real(self, key: str, default: float | None = None) -> float:
-        """A finite number that float32 can hold."""
+        """Return a finite number that float32 can hold."""
         value = self._value(key, default)
         if type(value) not in (int, float) or not abs(value) <= _MAX_REAL:
             raise self.error(key, "must be a finite number (in float32)")
         return float(value)
 
     def positive_real(self, key: str, default: float | None = None) -> float:
-        """A finite number above 0 that float32 can hold."""
+        """Return a finite number above 0 that float32 can hold."""
         value = self._value(key, default)
         if not _is_positive(value):
             raise self.error(key, "must be a finite number above 0 (in float32)")
         return float(value)
 
     def optional_positive_real(self, key: str) -> float | None:
-        """The same, or None: where the file says null, or has neither the key nor a default for it."""
+        """Return the number, or None if the file has null, or neither the key nor a default for it."""
         return None if self._says_none(key) else self.positive_real(key)
 
     def boolean(self, key: str, default: bool | None = None) -> bool:
-        """True or false."""
+        """Return True or False."""
         value = self._value(key, default)
         if not isinstance(value, bool):
             raise self.error(key, "must be true or false")
         return value
 
     def string(self, key: str, default: str | None = None) -> str:
-        """A string; without a default the key must be there."""
+        """Return a string; without a default the key must be there."""
         value = self._value(key, default)
         if not isinstance(value, str):
             raise self.error(key, "must be a string")
         return value
 
     def choice(self, key: str, known: Iterable[str], default: str | None = None) -> str:
-        """A string that is one of `known`; UnsupportedModelError for any other."""
+        """Return a string that is one of `known`; UnsupportedModelError for any other."""
         value = self.string(key, default)
         if value not in known:
             raise self.unsupported(key, f"must be one of {', '.join(map(repr, sorted(known)))}")
         return value
 
     def mapping(self, key: str) -> dict[str, Any]:
-        """The JSON object under `key`; an empty one where it is absent."""
+        """Return the JSON object under `key`; an empty one if it is absent."""
         value = self._value(key, {})
         if not isinstance(value, dict):
             raise self.error(key, "must be a JSON object")
         return value
 
     def section(self, key: str) -> ConfigFile:
-        """The same, as a ConfigFile of its own, whose errors name `key` too."""
+        """Return a section of the file as a ConfigFile, whose errors name `key` too."""
         return ConfigFile(self.path, self.mapping(key), f"{self._prefix}{key}.")
 
     def strings(self, key: str) -> list[str] | None:
@@ -159,7 +159,7 @@ class ConfigFile:
         return tuple(dict.fromkeys(ids))
 
     def refuse_unread(self, neutral: Mapping[str, tuple[Any, ...]]) -> None:
-        """UnsupportedModelError where a key of `neutral` that nobody has read has a value that would matter.
+        """Raise UnsupportedModelError if an unread key of `neutral` has a value that would change the result.
 
         `neutral` maps keys that change what some network computes to the values that change nothing (null never
         does).
@@ -170,7 +170,7 @@ class ConfigFile:
                 raise self.unsupported(key, "is not implemented for this model_type")
 
     def refuse_others(self, harmless: Mapping[str, tuple[Any, ...]], rule: str) -> None:
-        """UnsupportedModelError for any key that nobody has read, unless null or one of its `harmless` values."""
+        """Raise UnsupportedModelError for any unread key, unless it is null or one of its `harmless` values."""
         for key in sorted(self._values.keys() - self._read):
             value = self._values[key]
             if value is not None and value not in harmless.get(key, ()):

@@ -1,4 +1,4 @@
-"""Named tensors as they lie in the files of a model, whatever the format: the source that weights are loaded from."""
+"""Named tensors in the files of a model, in any format: the source that weights are loaded from."""
 
 from __future__ import annotations
 

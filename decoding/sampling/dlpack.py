@@ -1,11 +1,11 @@
-"""DLPack: where another library's tensor lies in memory, read without taking it over.
+"""DLPack: read the memory layout of another library's tensor without taking ownership.
 
 `numpy.from_dlpack` does the same for the types that numpy has; it has no bfloat16, in which most logits are. The
 structures are those of https://dmlc.github.io/dlpack/latest/c_api.html, the calls those of the Python array API
 standard (`__dlpack__`, `__dlpack_device__`).
 
-A capsule has an owner: whoever renames it to "used_..." must call its deleter, and otherwise its own destructor does.
-We look inside and leave the name as it is, so keeping the capsule alive is all that keeping the memory alive takes.
+A capsule has an owner: a consumer that renames it to "used_..." must call its deleter; otherwise its destructor does.
+This module reads it and leaves the name as it is, so the memory lives as long as the capsule.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _described(capsule: object) -> _Tensor:
 
 
 def _interface(tensor: _Tensor) -> dict[str, Any]:
-    """The same description in numpy's words (version 3 of its array interface)."""
+    """The description of the tensor as numpy's array interface, version 3."""
     typestr = _TYPESTRS.get((tensor.code, tensor.bits)) if tensor.lanes == 1 else None
     if typestr is None:
         kind = f"code {tensor.code}, {tensor.bits} bits, {tensor.lanes} lanes"

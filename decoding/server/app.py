@@ -33,7 +33,7 @@ _DESCRIPTION = (
 
 
 def create_app(models: Mapping[str, LLM], settings: ServerSettings) -> tuple[ASGIApp, Service]:
-    """The ASGI application that serves these models by name, and what it shares with whoever runs it."""
+    """Return the ASGI application that serves these models by name, and the service that it shares with its runner."""
     service = Service(models, settings)
     app = FastAPIOffline(  # its page takes nothing from the network, so that it is there where the server is
         title="decoding",
@@ -138,7 +138,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _client_gone(request: Request, error: Exception) -> Response:
-    """For the log and the metrics: nobody is there to read it."""
+    """Status for the log and the metrics; the client that could read it is gone."""
     request.scope["record"]["code"] = "client_gone"
     return Response(status_code=_CLIENT_GONE)
 

@@ -28,7 +28,7 @@ _QUICKLY_WRITTEN = 1000
 
 
 class ClientGoneError(Exception):
-    """Nobody waits for the answer any more."""
+    """The client is gone, so the answer is not needed."""
 
 
 async def complete(service: Service, request: Request) -> Response:

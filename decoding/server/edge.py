@@ -31,10 +31,10 @@ _LET_IN_AT_ONCE = 4
 
 
 class _Turnstile:
-    """Lets a few requests in for each turn of the event loop.
+    """Admit a few requests per turn of the event loop.
 
-    A thousand that come at once would otherwise be dealt with in one turn, and whoever asks in the meantime, for the
-    server's health or for the next token, would be answered after the last of them.
+    Otherwise a thousand requests that arrive together would be handled in one turn, and health checks and streams would
+    have to wait for the last of them.
     """
 
     def __init__(self) -> None:

@@ -69,7 +69,7 @@ class FimFormat:
 
     @classmethod
     def find(cls, tokenizer: Tokenizer) -> FimFormat | None:
-        """The first of CONVENTIONS whose markers the tokenizer has, all of them; None where there is none."""
+        """Return the first of CONVENTIONS whose markers are all in the tokenizer; otherwise None."""
         for template, ends in CONVENTIONS:
             ids = [tokenizer.token_to_id(text) for text in _markers(template)]
             found = [token_id for token_id in ids if token_id is not None]
@@ -80,10 +80,10 @@ class FimFormat:
 
     @classmethod
     def from_template(cls, tokenizer: Tokenizer, template: str) -> FimFormat:
-        """The format of a template that has {prefix} and {suffix}, each once, between markers and other text.
+        """Return the format of a template that has {prefix} and {suffix}, each once, between markers and other text.
 
-        Its markers are the tokens in it that the tokenizer knows as a whole, special ones say; they end a middle, too.
-        Raises ParameterError where there is none: it was misspelt then.
+        Its markers are the parts of it that are single tokens, such as special tokens; they also end a middle.
+        Raises ParameterError if it has no marker, as one was then misspelt.
         """
         rule = "must be a string with {prefix} and {suffix}, each once, and with a marker that the tokenizer has"
         if not isinstance(template, str) or sorted(_GAPS.findall(template)) != ["prefix", "suffix"]:

@@ -163,7 +163,7 @@ class Tokenizer:
         return b"".join(joiner.append(text) for text in texts if text is not None)
 
     def _section(self, name: str) -> Any:
-        """A section of tokenizer.json as the library has understood it; None where there is none."""
+        """Return a section of tokenizer.json as the library has parsed it, or None if it has no such section."""
         part = getattr(self._library, name)
         return None if part is None else json.loads(part.__getstate__())
 

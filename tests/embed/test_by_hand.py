@@ -33,10 +33,15 @@ def test_example_draws_what_python_draws(
     assert_draws_like_python(tmp_path / "example")
 
 
-def test_the_manual_s_command_works(csrc: Path, run: Callable[..., str]) -> None:
-    """The command line in docs/embedding.md that builds without CMake does what the page says."""
+def test_the_manual_s_command_works(
+    csrc: Path, run: Callable[..., str], assert_draws_like_python: Callable[..., None], tmp_path: Path
+) -> None:
+    """The program of the command in docs/embedding.md that builds without CMake draws like Python."""
     (command,) = re.findall(r"^    cd csrc && (cc -std=c11 .*) && ./example$", MANUAL.read_text(), flags=re.M)
-    run("sh", "-c", f"cd {shlex.quote(str(csrc))} && {command.replace('-o example', '-o /dev/null')}")
+    program = tmp_path / "example"
+    command = command.replace("-o example", f"-o {shlex.quote(str(program))}")
+    run("sh", "-c", f"cd {shlex.quote(str(csrc))} && {command}")
+    assert_draws_like_python(program)
 
 
 def test_the_manual_compiles(csrc: Path, run: Callable[..., str], tmp_path: Path) -> None:
