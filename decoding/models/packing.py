@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.errors import CheckpointError, UnsupportedModelError
-from decoding.models.native_plan import BLOCKS, PackedMatrix, packed_size
+from decoding.models.native_names import BLOCKS
+from decoding.models.native_plan import PackedMatrix, packed_size
 from decoding.models.tensors import physical_memory, require_memory
 from decoding.models.weights import Block, Norms, StoredMatrix, StoredPart, Weights
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from decoding.errors import KernelError, ParameterError
-from decoding.models.native_plan import BLOCKS, PackedMatrix, PlanLayer
+from decoding.models.native_names import BLOCKS
+from decoding.models.native_plan import PackedMatrix, PlanLayer
 from decoding.reference.quantised import matmul, quantise_inputs
 
 SIZES = [(1, 1), (15, 2), (16, 3), (17, 1), (49, 5)]
