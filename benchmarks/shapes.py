@@ -173,6 +173,8 @@ def _write_float32(folder: Path, path: Path) -> None:
 def _convert(source: Path, target: Path, weight_type: str) -> None:
     import llama_cpp
 
+    quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
+    llama_cpp.llama_log_set(quiet, None)
     options = llama_cpp.llama_model_quantize_default_params()
     options.ftype = getattr(llama_cpp, FILE_TYPES[weight_type])
     if llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), options):
