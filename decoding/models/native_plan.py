@@ -66,7 +66,7 @@ class PackedMatrix:
         weight_type: a key of WEIGHT_TYPES.
         bias: float32 [num_outputs].
         panels: at least `packed_size` bytes.
-        rest: further outputs, whose weights have another type; for `qkv` of a layer alone.
+        rest: further outputs, whose weights have another type; for `qkv` and `up` of a layer alone.
         """
         self.rest = rest
         self._rest_struct = None if rest is None else ffi.new("decoding_matrix *")
