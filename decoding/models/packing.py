@@ -1,8 +1,8 @@
 """Packing: stored matrices into the panels that the native forward pass reads, by several threads.
 
 Weights stay in their storage type. Queries, keys and values may have different ones, as in the k-quant mixes of
-llama.cpp, and so may gate and up: they become a chain of matrices. A matrix whose parts cannot be chained, or whose type
-the kernel does not know, is converted to float32, which has every number of every type.
+llama.cpp, and so may gate and up: they become a chain of matrices. A matrix whose parts cannot be chained, or whose
+type the kernel does not know, is converted to float32, which has every number of every type.
 """
 
 from __future__ import annotations
