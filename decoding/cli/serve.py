@@ -41,11 +41,13 @@ _SERVER = {
     "max_open_requests": "open requests; one more gets 503",
     "max_body_bytes": "bytes of a request's body",
     "max_header_bytes": "bytes of a request's headers",
+    "max_unread_bytes": "bytes of a stream that wait for its client; then the stream ends with an error",
+    "max_total_unread_bytes": "those of all streams; beyond them each has its share (by --max-open-requests)",
     "header_timeout": "seconds until a request's headers have arrived",
     "body_timeout": "seconds until its body has arrived",
     "request_timeout": "seconds for a completion",
     "send_timeout": "seconds for a client to continue reading when its answer waits",
-    "keep_alive": "seconds between comments in a silent stream",
+    "keep_alive": "seconds of silence before a comment in a stream",
     "shutdown_grace": "seconds for running requests after SIGTERM",
 }
 

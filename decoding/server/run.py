@@ -14,7 +14,6 @@ from typing import Any
 
 import uvicorn
 from prometheus_client import disable_created_metrics
-from sse_starlette.sse import AppStatus
 from starlette.types import ASGIApp
 
 from decoding.llm import LLM
@@ -42,7 +41,6 @@ def serve(models: Mapping[str, LLM], listener: socket.socket, settings: ServerSe
     _allow_many_files()
     disable_created_metrics()  # type: ignore[no-untyped-call]
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    AppStatus.enable_automatic_graceful_drain = False  # streams go on until the engine has ended them
     app, service = create_app(models, settings)
     _spare_pauses()
     for number in (signal.SIGTERM, signal.SIGINT):

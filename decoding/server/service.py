@@ -11,6 +11,7 @@ from decoding.async_engine import AsyncEngine
 from decoding.completions_api.errors import ApiError, api_error, unknown_model
 from decoding.errors import DecodingError, EngineClosedError, EngineError, OverloadedError, shown
 from decoding.llm import LLM
+from decoding.server.budget import Budget
 from decoding.server.log import LOGGER
 from decoding.server.metrics import Metrics
 from decoding.server.settings import ServerSettings
@@ -34,6 +35,7 @@ class Service:
         self.metrics = Metrics({name: model.engine for name, model in self.models.items()})
         self.created = int(time.time())
         self.num_open = 0
+        self.unread = Budget(settings.max_total_unread_bytes)
         self.is_draining = False
         self._hinted: set[str] = set()
 

@@ -20,6 +20,8 @@ class ServerSettings:
     max_waiting: prompts of one model that wait for their first token; one more is refused with 429.
     max_open_requests: open requests of any kind; one more is refused with 503.
     max_body_bytes, max_header_bytes: size of one request.
+    max_unread_bytes: bytes of a stream that wait for its client; beyond them it ends with an error.
+    max_total_unread_bytes: those of all streams; beyond them each has its share, this divided by max_open_requests.
     header_timeout, body_timeout: time until a request's headers, its body have arrived.
     request_timeout: time for one completion.
     send_timeout: time for a client to continue reading when its answer waits for it.
@@ -34,6 +36,8 @@ class ServerSettings:
     max_open_requests: int = 2048
     max_body_bytes: int = 1 << 20
     max_header_bytes: int = 1 << 14
+    max_unread_bytes: int = 1 << 23
+    max_total_unread_bytes: int = 1 << 28
     header_timeout: float = 20.0
     body_timeout: float = 30.0
     request_timeout: float = 600.0
@@ -44,7 +48,7 @@ class ServerSettings:
     log_prompts: bool = False
 
     def __post_init__(self) -> None:
-        counts = ("max_waiting", "max_open_requests", "max_body_bytes", "max_header_bytes")
+        counts = tuple(name for name in self.__slots__ if name.startswith("max_"))
         times = ("header_timeout", "body_timeout", "request_timeout", "send_timeout", "keep_alive", "shutdown_grace")
         rules: dict[str, Domain] = {**dict.fromkeys(counts, Integer(1)), **dict.fromkeys(times, POSITIVE)}
         check_fields(self, {**rules, "log_level": Word(("error", "warning", "info"))})

@@ -45,8 +45,7 @@ class Answer:
     @property
     def events(self) -> list[Any]:
         """The data of a stream's events, JSON where it is JSON; comments are left out."""
-        blocks = [block for block in self.body.decode().split("\n\n") if block.strip()]
-        data = [block.removeprefix("data: ") for block in blocks if not block.startswith(":")]
+        data = [line.removeprefix("data: ") for line in self.body.decode().splitlines() if line.startswith("data: ")]
         return [one if one == "[DONE]" else json.loads(one) for one in data]
 
 

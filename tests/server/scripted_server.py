@@ -1,7 +1,8 @@
 """A server whose model is scripted: `python scripted_server.py BEHAVIOUR [field=value ...]`, as a process of its own.
 
-Behaviours: plain; ids (no tokenizer, from a folder of another name); nan (not finite after an N, and five tokens after
-an M); broken (raises after a B); slow (every forward pass takes a second); paced (every one takes 20 ms).
+Behaviours: plain; same (nothing but a, in 20 ms each); ids (no tokenizer, from a folder of another name); nan (not
+finite after an N, and five tokens after an M); broken (raises after a B); slow (every forward pass takes a second);
+paced (every one takes 20 ms).
 """
 
 import sys
@@ -14,7 +15,7 @@ from decoding.server.run import listen, serve
 from decoding.server.settings import ServerSettings
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
 
-SECONDS = {"slow": 1.0, "paced": 0.02}
+SECONDS = {"slow": 1.0, "paced": 0.02, "same": 0.02}
 
 
 class Behaving(ScriptedModel):
@@ -33,6 +34,8 @@ class Behaving(ScriptedModel):
             raise RuntimeError("/secret/path at 0x7f0000000000")
         logits = np.full(vocab_size, -np.inf, np.float32)
         logits[97:123] = self.letters(token_ids, 26)
+        if self.behaviour == "same":
+            logits[98:123] = -np.inf
         return logits
 
     def forward(self, batch, cache):

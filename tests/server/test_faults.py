@@ -52,9 +52,34 @@ def test_a_model_that_raises(serve_script):
 
 
 def test_comments_while_a_stream_is_silent(serve_script):
-    """While the prompt takes its time, comments keep the connection; the completion follows."""
+    """While the prompt takes its time, comments keep the connection; none is followed by a blank line, which some
+    clients take for the end of an event.
+    """
     server = serve_script("slow", "keep_alive=0.3")
     answer = server.complete(prompt="a", max_tokens=2, stream=True)
-    assert answer.body.startswith(b": ping")
-    assert answer.body.count(b": ping") >= 3
+    assert answer.body.startswith(b": keep-alive\n")
+    assert answer.body.count(b": keep-alive\n") >= 3
+    assert b": keep-alive\n\n" not in answer.body
     assert [event["choices"][0]["finish_reason"] for event in answer.events[:-1]] == [None, "length"]
+
+
+def test_no_comments_while_a_stream_is_busy(serve_script):
+    """A stream that lasts many times as long as the time of silence, and never is silent, has none."""
+    server = serve_script("paced", "keep_alive=0.5")
+    answer = server.complete(prompt="a", max_tokens=60, stream=True)
+    assert answer.body.count(b"data: ") == 61
+    assert b": keep-alive" not in answer.body
+
+
+def test_held_text_comes_before_an_error(serve_script):
+    """Text that a stop string held back is sent before the error that ends the stream, of a timeout or the model's."""
+    stop = "a" * 3000
+    server = serve_script("same", "request_timeout=0.5")
+    *chunks, last = server.complete(prompt="x", max_tokens=3000, stop=stop, stream=True).events
+    assert last["error"]["code"] == "timeout"
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks).strip("a") == ""
+    assert sum(len(chunk["choices"][0]["token_ids"]) for chunk in chunks) > 1
+    broken = serve_script("nan")
+    *chunks, last = broken.complete(prompt="M", max_tokens=50, stop="c" * 90, stream=True).events
+    assert last["error"]["code"] == "model_error"
+    assert sum(len(chunk["choices"][0]["token_ids"]) for chunk in chunks) == 5

@@ -164,7 +164,8 @@ def test_the_time_of_a_request(serve_script):
     assert last["error"]["code"] == "timeout"
     assert len(chunks) > 1
     silent = serve_script("slow", "request_timeout=0.3")
-    assert silent.complete(max_tokens=2, stream=True).error["code"] == "timeout"
+    unread = silent.complete(prompt="a" * 600, max_tokens=2, stream=True)  # its prompt takes two steps of a second
+    assert (unread.status, unread.error["code"]) == (504, "timeout")
 
 
 def test_the_time_of_a_body_and_of_headers(serve_script):
@@ -201,6 +202,26 @@ def test_the_time_of_a_reader(serve_script):
         while server.request("GET", "/v1/models").status != 200:
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+
+@pytest.mark.parametrize("limit", ["max_unread_bytes=100000", "max_total_unread_bytes=1000000"])
+def test_unread_bytes(serve_script, limit):
+    """A stream whose client does not read ends with an error, after what was made until then; one that reads is whole,
+    however much it is. All streams together have a limit, too.
+    """
+    server = serve_script("plain", limit, "max_open_requests=2")
+    body = json.dumps({**MUCH, "max_tokens": 2000, "stream": True}).encode()
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
+    with narrow_connection(server) as raw:
+        raw.sendall(head + b"content-length: %d\r\n\r\n" % len(body) + body)
+        deadline = time.monotonic() + 60
+        while server.metric("decoding_engine_running") or not server.metric("decoding_engine_sampled_tokens_total"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        answer = b"".join(iter(lambda: raw.recv(1 << 16), b""))
+    assert b'"code": "unread_stream"' in answer[-400:]
+    assert answer.count(b"data: {") < 16_000
+    assert server.complete(**{**MUCH, "max_tokens": 500}, stream=True).events[-1] == "[DONE]"
 
 
 def test_the_table_of_the_documentation():
