@@ -41,6 +41,7 @@ _SERVER = {
     "max_open_requests": "open requests; one more gets 503",
     "max_body_bytes": "bytes of a request's body",
     "max_header_bytes": "bytes of a request's headers",
+    "max_headers": "headers of a request",
     "max_unread_bytes": "bytes of a stream that wait for its client; then the stream ends with an error",
     "max_total_unread_bytes": "those of all streams; beyond them each has its share (by --max-open-requests)",
     "header_timeout": "seconds until a request's headers have arrived",

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,6 +27,7 @@ from decoding.server.log import LOGGER
 from decoding.server.service import Service, wire_error
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_ABSOLUTE_FORM = re.compile(rb"https?://[^/]+(?P<path>/.*)?", re.IGNORECASE | re.DOTALL)
 _OPEN_TO_ALL = ("/health", "/docs", "/openapi.json")
 _LET_IN_AT_ONCE = 4
 
@@ -72,8 +74,7 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if scope["method"] == "HEAD":  # what GET answers; its body goes no further than the protocol
-            scope = {**scope, "method": "GET"}
+        scope = _normalised(scope)
         visit = _Visit(scope, send, self._service)
         self._service.num_open += 1
         try:
@@ -110,6 +111,9 @@ class Edge:
         if size + len(scope["query_string"]) > settings.max_header_bytes:
             rule = f"headers and path: must have at most {settings.max_header_bytes:,} bytes"
             raise ApiError(431, rule, code="headers_too_large")
+        if not scope["http_version"].startswith("1."):
+            rule = "HTTP version: must be 1.1 or 1.0"
+            raise ApiError(505, rule, code="http_version_not_supported")
         if b"transfer-encoding" in names and b"content-length" in names:  # a proxy may have seen another request
             raise ApiError(400, "content-length: must not come with transfer-encoding", code="invalid_http")
         if scope["path"].startswith(_OPEN_TO_ALL):
@@ -123,9 +127,11 @@ class Edge:
         return True
 
     def _knows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Return True if one of the keys was given. Every key is compared, each in constant time."""
-        given = b"".join(value for name, value in headers if name == b"authorization")
-        scheme, _, key = given.partition(b" ")
+        """Return True if one of the keys was given, once. Every key is compared, each in constant time."""
+        given = [value for name, value in headers if name == b"authorization"]
+        if len(given) != 1:
+            return False
+        scheme, _, key = given[0].partition(b" ")
         matches = [hmac.compare_digest(key.strip(), known) for known in self._keys]
         return scheme.lower() == b"bearer" and any(matches)
 
@@ -179,6 +185,20 @@ class _Visit:
         LOGGER.info("request", extra={"fields": fields})
 
 
+def _normalised(scope: Scope) -> Scope:
+    """Return the scope as routes know it.
+
+    HEAD becomes GET, whose body goes no further than the protocol. A target that is a whole URL, as proxies send it,
+    becomes its path.
+    """
+    changed = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+    url = _ABSOLUTE_FORM.fullmatch(scope["raw_path"])
+    if url is None:
+        return changed
+    raw_path = url["path"] or b"/"
+    return {**changed, "raw_path": raw_path, "path": unquote(raw_path.decode("ascii"))}
+
+
 def _shutting_down() -> ApiError:
     return ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
 
@@ -190,7 +210,7 @@ def error_headers(error: ApiError, body: bytes) -> list[tuple[bytes, bytes]]:
         headers.append((b"retry-after", str(error.retry_after).encode()))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if error.status in (401, 408, 413, 431, 503) or error.code == "invalid_http":
+    if error.status in (401, 408, 413, 431, 503, 505) or error.code == "invalid_http":
         headers.append((b"connection", b"close"))
     return headers
 

@@ -83,7 +83,7 @@ class _Server(uvicorn.Server):
 def _config(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=protocol_with(settings.header_timeout, settings.send_timeout),
+        http=protocol_with(settings),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -19,7 +19,7 @@ class ServerSettings:
     api_keys: keys that are accepted; if there are none, no key is required.
     max_waiting: prompts of one model that wait for their first token; one more is refused with 429.
     max_open_requests: open requests of any kind; one more is refused with 503.
-    max_body_bytes, max_header_bytes: size of one request.
+    max_body_bytes, max_header_bytes: size of one request. max_headers: lines of its head, without the first.
     max_unread_bytes: bytes of a stream that wait for its client; beyond them it ends with an error.
     max_total_unread_bytes: those of all streams; beyond them each has its share, this divided by max_open_requests.
     header_timeout, body_timeout: time until a request's headers, its body have arrived.
@@ -36,6 +36,7 @@ class ServerSettings:
     max_open_requests: int = 2048
     max_body_bytes: int = 1 << 20
     max_header_bytes: int = 1 << 14
+    max_headers: int = 100
     max_unread_bytes: int = 1 << 23
     max_total_unread_bytes: int = 1 << 28
     header_timeout: float = 20.0

@@ -219,6 +219,45 @@ def test_two_lengths_of_one_body_end_the_connection(server):
     assert b'"code": "invalid_http"' in answer
 
 
+def raw_answer(server, data):
+    """All that the server sends in answer to these bytes, until it closes the connection."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
+        raw.sendall(data)
+        return b"".join(iter(lambda: raw.recv(4096), b""))
+
+
+END = b"\r\nhost: x\r\nconnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET /health HTTP/1.0", 200),
+        (b"GET /health HTTP/2.0", 505),
+        (b"PRI * HTTP/2.0", 505),
+        (b"GET /health HTTP/0.9", 505),
+        (b"GET http://somewhere:80/health HTTP/1.1", 200),
+        (b"HEAD HTTPS://somewhere/v1/models?x=1 HTTP/1.1", 200),
+        (b"GET http://somewhere HTTP/1.1", 404),
+        (b"GET http:///health HTTP/1.1", 404),
+        (b"\r\nGET /health HTTP/1.1", 200),
+        (b"\r\n\r\n\r\nGET /health HTTP/1.1", 200),
+        (b" GET /health HTTP/1.1", 400),
+    ],
+)
+def test_request_lines(server, line, status):
+    """HTTP/1 alone is spoken; a target may be a whole URL, as proxies send it; empty lines before it are skipped."""
+    assert raw_answer(server, line + END).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_an_empty_line_behind_a_body(server):
+    """Some clients send one: it is not taken for the beginning of the next request."""
+    body = json.dumps({"prompt": "a"}).encode()
+    head = b"POST /tokenize HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    answer = raw_answer(server, head % len(body) + body + b"\r\n" + b"GET /health HTTP/1.1" + END)
+    assert answer.count(b"HTTP/1.1 200 OK") == 2
+
+
 def test_tokenize_and_back(server):
     """Ids as the completion counts them, text as it was; bad fields are named."""
     made = server.request("POST", "/tokenize", {"model": "bundled", "prompt": "def f(\u00e9):"}).json

@@ -82,6 +82,7 @@ def test_keys(serve, tmp_path):
         {"authorization": "Bearer wrong"},
         {"authorization": "first-key"},
         {"authorization": "Bearer "},
+        {"authorization": "Bearer first"},
     ):
         for path in ("/v1/models", "/metrics", "/v1/completions", "/tokenize", "/nowhere"):
             answer = server.request("POST" if "co" in path else "GET", path, b"{}", headers)
@@ -90,6 +91,12 @@ def test_keys(serve, tmp_path):
     for key in ("first-key", "second-key"):
         assert server.request("GET", "/v1/models", headers={"authorization": f"Bearer {key}"}).status == 200
     assert {server.request("GET", path).status for path in ("/health", "/docs", "/openapi.json")} == {200}
+    with contextlib.closing(server.connect()) as connection:
+        connection.putrequest("GET", "/v1/models")
+        for value in ("Bearer first", "-key"):  # together they would be a key
+            connection.putheader("authorization", value)
+        connection.endheaders()
+        assert server.answer(connection).status == 401
     assert "-key" not in "".join(line for line in server.lines if "key" in line)
     document = server.request("GET", "/openapi.json").json
     assert document["security"] == [{name: []} for name in document["components"]["securitySchemes"]]

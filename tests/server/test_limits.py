@@ -115,6 +115,23 @@ def test_the_headers(small):
             assert raw.recv(1000).startswith(b"HTTP/1.1 400 ")
 
 
+def test_the_number_of_headers(serve_script):
+    """100 are served; 101 are refused before they have been read, as are lines without end behind a body in chunks."""
+    server = serve_script("plain", "max_headers=100")
+    head, end = b"GET /health HTTP/1.1\r\nconnection: close\r\nhost: x\r\n", b"\r\n"
+    chunks = b"POST /tokenize HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    for data, status in (
+        (head + b"a:\r\n" * 98 + end, 200),
+        (head + b"a:\r\n" * 99 + end, 431),
+        (head + b"a:\r\n" * 9000, 431),
+        (chunks + b"a:\r\n" * 9000, 431),
+    ):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
+            raw.sendall(data)
+            assert raw.recv(1000).startswith(b"HTTP/1.1 %d " % status)
+    assert server.request("GET", "/health").status == 200
+
+
 def test_open_requests(serve_script):
     """One more than may be open is refused with 503 and Retry-After at once; health is still told."""
     server = serve_script("paced", "max_open_requests=2")
