@@ -34,17 +34,18 @@ class ClientGoneError(Exception):
 
 async def complete(service: Service, request: Request) -> Response:
     """Answer one request; ApiError or an error of the library's where it cannot be."""
-    parsed = parse_completion(await read_json(request, service.settings), service.settings.api)
+    api, default_model = service.settings.api, service.default_model
+    parsed = await read_json(request, service, lambda fields: parse_completion(fields, api, default_model))
     record: dict[str, Any] = request.scope["record"]
     record["model"] = parsed.model[:128]
     service.hint(parsed.hints)
     if service.settings.log_prompts:
         record["prompt"] = parsed.prompts
-    completion = _Completion(service, service.model(parsed.model), parsed, record)
+    completion = Completion(service, service.model(parsed.model), parsed, record)
     return await (completion.streamed(request) if parsed.stream else completion.whole(request))
 
 
-class _Completion:
+class Completion:
     """One completion: the request, the engine's handle of it, and the measures of its progress."""
 
     def __init__(self, service: Service, model: Served, parsed: CompletionRequest, record: dict[str, Any]) -> None:
@@ -132,10 +133,13 @@ class _Completion:
     def _object(self, results: list[CompletionResult]) -> CompletionObject:
         return completion_object(results, **self._shared())
 
+    def _writer(self) -> StreamWriter:
+        return StreamWriter(**self._shared())
+
     def _shared(self) -> dict[str, Any]:
         """Return the fields that all objects of the answer share."""
-        fingerprint = self._model.llm.system_fingerprint
-        return {"model": self._parsed.model, "system_fingerprint": fingerprint, "echo": self._parsed.params.echo}
+        echo = self._parsed.params.echo
+        return {"model": self._parsed.model, "system_fingerprint": self._model.fingerprint, "echo": echo}
 
     async def _submit(self) -> RequestHandle:
         try:
@@ -161,7 +165,7 @@ class _Completion:
     async def _chunks(
         self, handle: RequestHandle, first: asyncio.Future[Delta | None], pieces: AsyncIterator[Delta]
     ) -> AsyncIterator[Event]:
-        writer = StreamWriter(**self._shared())
+        writer = self._writer()
         progress = _Progress(handle) if self._parsed.continuous_usage else None
         delta = await first
         while delta is not None:

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from decoding.completions_api.errors import ApiError
@@ -30,6 +31,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _ABSOLUTE_FORM = re.compile(rb"https?://[^/]+(?P<path>/.*)?", re.IGNORECASE | re.DOTALL)
 _OPEN_TO_ALL = ("/health", "/docs", "/openapi.json")
 _LET_IN_AT_ONCE = 4
+_LOADING_SECONDS = 5
 
 
 class _Turnstile:
@@ -61,10 +63,13 @@ class _Turnstile:
 
 
 class Edge:
-    """Request ids, API keys, limits, logs and metrics around an ASGI application."""
+    """Request ids, API keys, limits, logs and metrics around an ASGI application.
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app = app
+    app: the application, once the models are loaded; until then health is told, and everything else is refused.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.app: ASGIApp = self._loading
         self._service = service
         self._keys = [key.encode() for key in service.settings.api_keys]
         self._turnstile = _Turnstile()
@@ -72,7 +77,7 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, from its headers to its line in the log."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         scope = _normalised(scope)
         visit = _Visit(scope, send, self._service)
@@ -80,7 +85,7 @@ class Edge:
         try:
             if await self._admitted(scope, receive):
                 await self._turnstile.enter()
-            await self._app(scope, receive, visit.send)
+            await self.app(scope, receive, visit.send)
         except Exception as error:
             if not visit.has_begun:  # the framework has answered, and logged, what a route raises
                 await visit.fail(wire_error(error))
@@ -92,6 +97,15 @@ class Edge:
         finally:
             self._service.num_open -= 1
             visit.close()
+
+    async def _loading(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer while the models are being loaded: health, and an error for everything else."""
+        status = {"/health/live": "live", "/health": "loading", "/health/ready": "loading"}.get(scope["path"])
+        if status is None or scope["method"] != "GET":
+            raise _still_loading()
+        fields = {"status": status} if status == "live" else {"status": status, "models": self._service.names}
+        answer = JSONResponse(fields, 200 if status == "live" else 503, {"retry-after": str(_LOADING_SECONDS)})
+        await answer(scope, receive, send)
 
     async def _admitted(self, scope: Scope, receive: Receive) -> bool:
         """Return `_admit`. The body of a refused request is read first, unless too many are open already."""
@@ -122,6 +136,8 @@ class Edge:
             raise ApiError(401, "a valid API key is needed: Authorization: Bearer KEY", code="invalid_api_key")
         if self._service.is_draining:
             raise _shutting_down()
+        if self._service.is_loading:
+            raise _still_loading()
         if self._service.num_open > settings.max_open_requests:
             raise ApiError(503, "too many requests are open", code="too_many_requests", retry_after=1)
         return True
@@ -201,6 +217,10 @@ def _normalised(scope: Scope) -> Scope:
 
 def _shutting_down() -> ApiError:
     return ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
+
+
+def _still_loading() -> ApiError:
+    return ApiError(503, "the models are being loaded", code="loading", retry_after=_LOADING_SECONDS)
 
 
 def error_headers(error: ApiError, body: bytes) -> list[tuple[bytes, bytes]]:

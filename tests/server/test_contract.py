@@ -311,7 +311,8 @@ def test_one_line_in_the_log_for_each_request(server):
         "POST", "/v1/completions", {"model": "bundled", "prompt": "SECRET", "max_tokens": 2}, {"x-request-id": "the-id"}
     )
     server.request("GET", "/health")
-    (line,) = [line for line in server.log if line.get("request_id") == "the-id"]
+    line = server.wait_for_log(request_id="the-id")
+    assert [one.get("request_id") for one in server.log].count("the-id") == 1
     assert (line["path"], line["status"], line["model"], line["completion_tokens"]) == (
         "/v1/completions",
         200,

@@ -6,6 +6,8 @@ import contextlib
 import json
 import re
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -145,6 +147,41 @@ def test_open_requests(serve_script):
         assert (refused.status, refused.headers["retry-after"]) == (503, "1")
         assert refused.error["code"] == "too_many_requests"
         assert server.request("GET", "/health").status == 200
+
+
+def test_connections(serve_script):
+    """At the limit they are served; one more waits until another one ends, and the log says so once."""
+    server = serve_script("plain", "max_connections=3")
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(contextlib.closing(server.connect())) for _ in range(4)]
+        for connection in connections[:3]:
+            connection.request("GET", "/health")
+            assert server.answer(connection).status == 200
+        connections[3].request("GET", "/health")
+        assert "max-connections" in server.wait_for_log(level="warning")["message"]
+        connections[3].sock.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            connections[3].sock.recv(1)
+        connections[3].sock.settimeout(30)
+        connections[0].close()
+        assert server.answer(connections[3]).status == 200
+    assert sum("max-connections" in line["message"] for line in server.log) == 1
+
+
+def test_few_open_files(serve):
+    """With 64 open files further connections wait, without filling the log; more than that allows is refused."""
+    server = serve("--log-level=info", shell="ulimit -n 64")
+    with contextlib.ExitStack() as stack:
+        for _ in range(90):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        assert "max-connections" in server.wait_for_log(level="warning")["message"]
+        time.sleep(1)
+    assert server.request("GET", "/health").status == 200
+    assert len(server.log) < 10
+    command = f"ulimit -n 64; exec {sys.executable} -m decoding serve --port=0 --max-connections=1000"
+    refused = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "max_connections=1000: must be at most" in refused.stderr
 
 
 def test_the_queue(serve_script):
