@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import stat
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ _SERVER = {
     "max_connections": "open connections; others wait (default: 4,096, or fewer where files are limited)",
     "max_log_lines": "lines of the log that wait for stderr to be read; further ones are dropped, and counted",
     "max_body_bytes": "bytes of a request's body (default: those of the longest request that the limits on it allow)",
-    "max_total_body_bytes": "bytes of all bodies that are being received; one more gets 503",
+    "max_total_body_bytes": "bytes of all bodies that are being received; then 503 (default: 268435456, or one body)",
     "max_header_bytes": "bytes of a request's headers",
     "max_headers": "headers of a request",
     "max_unread_bytes": "bytes of a stream that wait for its client; then the stream ends with an error",
@@ -70,7 +71,11 @@ def add_serve(commands: Any) -> None:
     )
     serve.add_argument("--host", default=_LOOPBACK[0], help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=integer, default=DEFAULT_PORT, help="0 takes a free one (default: %(default)s)")
-    serve.add_argument("--api-key-file", metavar="FILE", help="require one of the keys in this file, one per line")
+    serve.add_argument(
+        "--api-key-file",
+        metavar="FILE",
+        help="require one of the keys in this file, one per line; lines that begin with # are comments",
+    )
     serve.add_argument(
         "--repetition-penalty-mode",
         choices=("additive", "multiplicative"),
@@ -167,9 +172,12 @@ def _api_keys(file: str | None) -> tuple[str, ...]:
         text = Path(file).read_text(encoding="ascii")
     except UnicodeDecodeError:
         raise ParameterError.single("--api-key-file", file, "must be ASCII") from None
-    keys = tuple(line.strip() for line in text.splitlines() if line.strip())
+    lines = [line.strip() for line in text.splitlines()]
+    keys = tuple(line for line in lines if line and not line.startswith("#"))
     if not keys:
         raise ParameterError.single("--api-key-file", file, "must have a key, one per line")
+    if Path(file).stat().st_mode & stat.S_IROTH:
+        say(f"warning: every user of this machine can read the keys in {file} (chmod o-r)")
     return keys
 
 

@@ -17,7 +17,7 @@ class ModelBase:
 
     def __init__(self, config: ModelConfig, compute_table: Compute, files: Sequence[Path]) -> None:
         self.config = config
-        self._files = {path: Signature.of(path.stat()) for path in files}
+        self._files = {path: Signature.of(path) for path in files}
         self._rotary = RotaryTables(config, compute_table)
 
     @cached_property
@@ -26,10 +26,14 @@ class ModelBase:
 
         Raises CheckpointError if they are not on disk any more as they were loaded.
         """
+        self._check_files()
         digest = digest_files(self._files)
+        self._check_files()
+        return digest
+
+    def _check_files(self) -> None:
         for path, signature in self._files.items():
             check_unchanged(path, signature)
-        return digest
 
     @property
     def rope_border(self) -> int | None:

@@ -25,21 +25,27 @@ class Signature(NamedTuple):
     modified: int
 
     @classmethod
-    def of(cls, status: os.stat_result) -> Signature:
-        """Return the signature of a file's status."""
+    def of(cls, path: Path) -> Signature:
+        """Return the signature of the file at a path; CheckpointError if there is none."""
+        try:
+            return cls._of(path.stat())
+        except OSError as error:
+            raise CheckpointError(path, None, f"is not there any more ({error.strerror})") from None
+
+    @classmethod
+    def of_open_file(cls, descriptor: int) -> Signature:
+        """Return the signature of an open file."""
+        return cls._of(os.fstat(descriptor))
+
+    @classmethod
+    def _of(cls, status: os.stat_result) -> Signature:
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def check_unchanged(path: Path, signature: Signature) -> None:
     """Raise CheckpointError if the file at a path is not, or not any more, the one with this signature."""
-    try:
-        is_same = Signature.of(path.stat()) == signature
-    except OSError:
-        is_same = False
-    if not is_same:
-        raise CheckpointError(
-            path, None, "was changed or removed after it had been opened; the model must be loaded again"
-        )
+    if Signature.of(path) != signature:
+        raise CheckpointError(path, None, "was changed after it had been opened; the model must be loaded again")
 
 
 class ModelFile:
@@ -50,7 +56,7 @@ class ModelFile:
         self.path = path
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._close = weakref.finalize(self, os.close, self._descriptor)
-        self.signature = Signature.of(os.fstat(self._descriptor))
+        self.signature = Signature.of_open_file(self._descriptor)
         self.num_bytes = self.signature.num_bytes
         if not self.num_bytes:
             raise ValueError("is empty")

@@ -163,19 +163,24 @@ def _pack(chunk: _Chunk) -> None:
 def _rows(chunk: _Chunk) -> NDArray[Any]:
     """Return the finite weights of a chunk in the type of the panels: [outputs, inputs], or blocks [outputs, bytes]."""
     tensor, place = chunk.part.tensor, slice(chunk.first, chunk.after)
-    source = place if chunk.order is None else chunk.order[place]
     if chunk.transposed:
         if chunk.first == 0:  # a chunk is some columns of all rows
             tensor.require_finite(slice(0, tensor.shape[0]))
-        first, after = (place.start, place.stop) if chunk.order is None else (source.min(), source.max() + 1)
-        columns = _numbers(tensor.stored_columns(slice(int(first), int(after))), int(after - first))
-        chosen = columns if chunk.order is None else columns[:, source - first]
-        return np.ascontiguousarray(chosen.T)
+        return _columns(chunk)
+    source = place if chunk.order is None else chunk.order[place]
     tensor.require_finite(place)  # the chunks of a part together look at each row once, whatever the order
     if TYPES.get(tensor.dtype) != chunk.packed.weight_type:
         return tensor[source]
     stored = tensor.stored(source)
     return stored if chunk.packed.weight_type in BLOCKS else _numbers(stored, tensor.shape[1])
+
+
+def _columns(chunk: _Chunk) -> NDArray[Any]:
+    """Return the weights of a chunk of a matrix that is stored as [inputs, outputs]: [outputs, inputs]."""
+    numbers = np.arange(chunk.first, chunk.after) if chunk.order is None else chunk.order[chunk.first : chunk.after]
+    first, after = int(numbers.min()), int(numbers.max()) + 1
+    stored = _numbers(chunk.part.tensor.stored_columns(slice(first, after)), after - first)
+    return np.ascontiguousarray(stored[:, numbers - first].T)
 
 
 def _numbers(stored: NDArray[np.uint8], num_inputs: int) -> NDArray[Any]:

@@ -221,6 +221,7 @@ class _Stream(EventStream):
             await super().__call__(scope, receive, send)
         finally:
             self.on_end()
+            del self.on_end  # which refers to this object
 
 
 class _Progress:

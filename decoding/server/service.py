@@ -43,7 +43,7 @@ class Service:
         self.created = int(time.time())
         self.num_open = 0
         self.unread = Budget(settings.max_total_unread_bytes)
-        self.bodies = Budget(settings.max_total_body_bytes)
+        self.bodies = Budget(settings.total_body_bytes)
         self.parser = ThreadPoolExecutor(1, "decoding parser")
         self.is_loading = True
         self.is_draining = False

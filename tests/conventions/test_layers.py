@@ -32,7 +32,7 @@ LAYERS = (
 
 RANK = {name: rank for rank, name in enumerate(name for layer in LAYERS for name in layer)}
 
-WEB = ("fastapi", "fastapi_offline", "starlette", "uvicorn", "pydantic", "prometheus_client")
+WEB = ("fastapi", "fastapi_offline", "starlette", "uvicorn", "h11", "pydantic", "prometheus_client")
 
 ONLY_IN = {
     "tokenizers": ("text/tokenizer.py",),

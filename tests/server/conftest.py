@@ -178,6 +178,7 @@ SMALL = {
     "max_prompts": 3,
     "max_sequences": 6,
     "max_prompt_tokens": 20,
+    "max_prompt_chars": 30,
     "max_stop": 2,
     "max_stop_bytes": 10,
     "max_list_entries": 4,

@@ -47,6 +47,19 @@ def test_an_answer_of_many_tokens(server):
     assert answer.json["usage"]["completion_tokens"] == 2000
 
 
+def test_an_event_of_many_tokens(server):
+    """A long prompt that is echoed with its log-probabilities is one event, the same as in an answer that is whole."""
+    fields = {"prompt": [5] * 700, "echo": True, "logprobs": 2, "max_tokens": 2, "seed": 1, "ignore_eos": True}
+    whole = server.complete(**fields).json["choices"][0]
+    *chunks, done = server.complete(**fields, stream=True).events
+    pieces = [chunk["choices"][0] for chunk in chunks]
+    assert done == "[DONE]"
+    assert len(pieces[0]["token_ids"]) >= 700
+    logprobs = [value for piece in pieces for value in piece["logprobs"]["token_logprobs"]]
+    assert logprobs == whole["logprobs"]["token_logprobs"]
+    assert "".join(piece["text"] for piece in pieces) == whole["text"]
+
+
 def test_usage_in_every_chunk(server):
     """continuous_usage_stats counts up to the last chunk, which include_usage adds."""
     options = {"include_usage": True, "continuous_usage_stats": True}
@@ -54,6 +67,20 @@ def test_usage_in_every_chunk(server):
     counts = [chunk["usage"]["completion_tokens"] for chunk in chunks]
     assert counts == sorted(counts)
     assert (counts[0], counts[-1], chunks[-1]["choices"]) == (1, 8, [])
+
+
+def test_a_request_without_a_model(server):
+    """It is the only one's, as harnesses take for granted that know one model per server; null is the same."""
+    fields = {"prompt": "def f(", "max_tokens": 0, "echo": True, "logprobs": 5}
+    for more in ({}, {"model": None}):
+        answer = server.request("POST", "/v1/completions", {**fields, **more})
+        assert (answer.status, answer.json["model"]) == (200, "bundled")
+        assert answer.json["choices"][0]["logprobs"]["token_logprobs"][0] is None
+    error = server.request("POST", "/v1/completions", {**fields, "logprobs": 10}).error
+    assert (error["param"], error["message"]) == (
+        "logprobs",
+        "logprobs=10: must be an integer from 0 to 5 or None (--max-logprobs)",
+    )
 
 
 def test_null_is_absent(server):
@@ -157,7 +184,6 @@ def test_errors_before_the_first_token_are_http_errors(server):
         (b'{"model": "bundled", "prompt": "x", "user": 5}', "invalid_value", "user"),
         (b'{"model": "bundled", "prompt": "x", "\\ud800": 1}', "unknown_field", "\\ud800"),
         (b'{"\\ud800": 1, "\\ud800": 2}', "invalid_json", "\\ud800"),
-        (b'{"prompt": "x"}', "missing_field", "model"),
         (b'{"model": "bundled"}', "missing_field", "prompt"),
         (b'{"model": "bundled", "prompt": []}', "invalid_value", "prompt"),
         (b'{"model": "bundled", "prompt": ["a", 1]}', "invalid_value", "prompt"),

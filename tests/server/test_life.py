@@ -78,14 +78,17 @@ def test_a_client_that_leaves_at_any_byte(serve_script):
 def test_keys(serve, tmp_path):
     """Without one of the keys everything but health and the API's page is 401; with any of them it is open."""
     file = tmp_path / "keys"
-    file.write_text("first-key\n\nsecond-key\n")
+    file.write_text("first-key\n\n# no-key\nsecond-key\n")
+    file.chmod(0o604)
     server = serve("--api-key-file", str(file))
+    assert "can read the keys" in "".join(server.lines)
     for headers in (
         {},
         {"authorization": "Bearer wrong"},
         {"authorization": "first-key"},
         {"authorization": "Bearer "},
         {"authorization": "Bearer first"},
+        {"authorization": "Bearer # no-key"},
     ):
         for path in ("/v1/models", "/metrics", "/v1/completions", "/tokenize", "/nowhere"):
             answer = server.request("POST" if "co" in path else "GET", path, b"{}", headers)
@@ -134,6 +137,8 @@ def test_several_models(serve, shared):
     answers = [server.complete(model=name, prompt="Once", seed=1, max_tokens=5).json for name in ("stories", "other")]
     assert [answer["model"] for answer in answers] == ["stories", "other"]
     assert answers[0]["choices"] == answers[1]["choices"]
+    absent = server.request("POST", "/v1/completions", {"prompt": "Once"})
+    assert (absent.status, absent.error["code"]) == (400, "missing_field")
     unknown = server.complete(model="bundled")
     assert unknown.status == 404
     assert "stories, other" in unknown.error["message"]

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from decoding.completions_api.settings import Limits
+from decoding.completions_api.settings import ApiSettings, Limits
+from decoding.errors import ParameterError
+from decoding.server.accept import DEFAULT_CONNECTIONS
 from decoding.server.settings import ServerSettings
 
 MUCH = {"model": "scripted", "prompt": "a", "n": 8, "logprobs": 5}
@@ -39,6 +41,9 @@ def narrow_connection(server):
         ({"prompt": ["a"], "best_of": 4}, {"prompt": ["a", "b"], "best_of": 4}, "best_of"),
         ({"prompt": [5] * 20}, {"prompt": [5] * 21}, "prompt"),
         ({"prompt": [[5] * 10, [5] * 10]}, {"prompt": [[5] * 10, [5] * 11]}, "prompt"),
+        ({"prompt": "a" * 10 + " b"}, {"prompt": "a" * 31}, "prompt"),
+        ({"prompt": ["a" * 15, "b" * 15]}, {"prompt": ["a" * 15, "b" * 16]}, "prompt"),
+        ({"prompt": "a" * 15, "suffix": "b" * 15}, {"prompt": "a" * 15, "suffix": "b" * 16}, "suffix"),
         ({"stop": ["a", "b"]}, {"stop": ["a", "b", "c"]}, "stop"),
         ({"stop": "0123456789"}, {"stop": "0123456789a"}, "stop"),
         ({"stop": ["é" * 5]}, {"stop": ["é" * 5, "x"]}, "stop"),
@@ -56,12 +61,52 @@ def narrow_connection(server):
     ],
 )
 def test_a_limit_on_what_is_asked_for(small, at, beyond, param):
-    """200 at the limit, 400 beyond."""
+    """200 at the limit, 400 beyond, with the flag that would allow it."""
     fields = {"max_tokens": 1, "prompt": "a"}
     served = small.complete(**{**fields, **at})
     assert served.status == 200, served.body
     refused = small.complete(**{**fields, **beyond})
     assert (refused.status, refused.error["param"]) == (400, param)
+    assert "(--max-" in refused.error["message"]
+
+
+def test_outer_limits_follow_from_inner_ones(server, serve):
+    """What the limits on a prompt allow fits a body: as many ids, and as many characters as escapes, are refused for
+    the model's context alone. Commas in a text are not taken for values, and a raised limit raises the outer ones.
+    """
+    limits = Limits()
+    ids = [987654] * limits.max_prompt_tokens
+    text = "\u6f22" * limits.prompt_chars
+    commas = "," * limits.prompt_chars
+    for prompt in (ids, text, commas, "\U0001f600" * limits.prompt_chars):
+        answer = server.complete(prompt=prompt)
+        assert (answer.status, answer.error["param"]) == (400, "prompt"), answer.error
+        assert answer.error["code"] in ("context_length_exceeded", "invalid_value")
+        assert "token" in answer.error["message"]
+    more = serve("--max-prompt-tokens=1000000")
+    answer = more.complete(prompt=[5] * 1_000_000)
+    assert answer.error["code"] == "context_length_exceeded"
+    many = more.request("POST", "/v1/completions", b'{"prompt": "a", "metadata": [' + b"1," * 1_200_000 + b"1]}")
+    assert many.error["code"] == "invalid_json"
+
+
+def test_all_bodies_together(serve_script):
+    """Bodies that have not come to their end are bounded together: one more gets 503, and room is made by their end."""
+    server = serve_script("plain", "max_body_bytes=3000", "max_total_body_bytes=5000")
+    head = b"POST /tokenize HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 3000\r\n\r\n"
+    whole = json.dumps({"prompt": "a" * 2900}).encode()
+    with contextlib.ExitStack() as stack:
+        half = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+        half.sendall(head + b" " * 2500)
+        deadline = time.monotonic() + 30
+        while (answer := server.request("POST", "/tokenize", whole)).status != 503:
+            assert time.monotonic() < deadline
+        assert answer.error["code"] == "too_many_requests"
+        assert answer.headers["retry-after"] == "1"
+        assert server.request("POST", "/tokenize", whole[:1000]).status == 400
+    deadline = time.monotonic() + 30
+    while server.request("POST", "/tokenize", whole).status != 200:
+        assert time.monotonic() < deadline
 
 
 def test_the_body(small):
@@ -258,12 +303,14 @@ def test_the_time_of_a_reader(serve_script):
             time.sleep(0.1)
 
 
-@pytest.mark.parametrize("limit", ["max_unread_bytes=100000", "max_total_unread_bytes=1000000"])
+@pytest.mark.parametrize(
+    "limit", ["max_unread_bytes=100000", "max_total_unread_bytes=1000000 max_unread_bytes=1000000"]
+)
 def test_unread_bytes(serve_script, limit):
     """A stream whose client does not read ends with an error, after what was made until then; one that reads is whole,
     however much it is. All streams together have a limit, too.
     """
-    server = serve_script("plain", limit, "max_open_requests=2")
+    server = serve_script("plain", *limit.split(), "max_open_requests=10")
     body = json.dumps({**MUCH, "max_tokens": 2000, "stream": True}).encode()
     head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
     with narrow_connection(server) as raw:
@@ -285,10 +332,26 @@ def test_the_table_of_the_documentation():
     told = re.findall(r"^\| `--([a-z-]+)` \| ([\d,.]+) ", section, flags=re.M)
     limits, server = Limits(), ServerSettings()
     names = [name.replace("-", "_") for name, _ in told]
-    defaults = [float(getattr(limits if hasattr(limits, name) else server, name)) for name in names]
+    derived = {
+        "max_prompt_chars": limits.prompt_chars,
+        "max_body_bytes": server.body_bytes,
+        "max_total_body_bytes": server.total_body_bytes,
+        "max_connections": DEFAULT_CONNECTIONS,
+    }
+    defaults = [
+        float(derived.get(name) or getattr(limits if hasattr(limits, name) else server, name)) for name in names
+    ]
     assert defaults == [float(value.replace(",", "")) for _, value in told]
     bounded = [name for name in ServerSettings.__slots__ if name not in ("api", "api_keys", "log_level", "log_prompts")]
     assert sorted(names) == sorted([*Limits.__slots__, *bounded])
+
+
+def test_limits_that_do_not_nest():
+    """A limit on all is at least that on one."""
+    for fields in ({"max_total_body_bytes": 10**6}, {"max_total_unread_bytes": 10**6}):
+        with pytest.raises(ParameterError, match="must be at least max_"):
+            ServerSettings(**fields)
+    assert ServerSettings(api=ApiSettings(limits=Limits(max_prompt_tokens=10**8))).total_body_bytes > 10**9
 
 
 def test_refusals_are_quick(server):
