@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from decoding.cli.flags import integer
+from decoding.file_output import write_whole
 
 
 def add_bench(commands: Any) -> None:
@@ -30,4 +30,4 @@ def _bench(options: argparse.Namespace, _: list[str]) -> None:
     found = measure.report(options.vocab)
     print(measure.table(found))
     if options.json:
-        Path(options.json).write_text(json.dumps(found, indent=1) + "\n")
+        write_whole(options.json, json.dumps(found, indent=1) + "\n")

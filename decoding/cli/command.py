@@ -20,8 +20,9 @@ from decoding.cli.console import (
     EXIT_INTERRUPTED,
     CommandError,
     Parser,
-    check_streams,
+    occupy_streams,
     report_error,
+    require_stdout,
     say,
     silence_stdout,
 )
@@ -38,10 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        check_streams()
+        occupy_streams()
         options = make_parser().parse_args(arguments)
+        if getattr(options, "needs_stdout", True):
+            require_stdout()
         code: int | None = options.run(options, arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except (CommandError, DecodingError) as error:
         return report_error(str(error))
     except BrokenPipeError:

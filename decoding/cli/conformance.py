@@ -6,12 +6,12 @@ import argparse
 import json
 import os
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decoding.cli.console import EXIT_FAILED, CommandError, show_all_characters
 from decoding.cli.flags import integer
 from decoding.errors import ParameterError
+from decoding.file_output import write_whole
 
 if TYPE_CHECKING:
     from decoding.conformance import Report
@@ -96,9 +96,9 @@ def _run_and_write(options: argparse.Namespace) -> Report:
     )
     print(report.summary, flush=True)
     if options.json:
-        Path(options.json).write_text(json.dumps(json_object(report), indent=1) + "\n", encoding="utf-8")
+        write_whole(options.json, json.dumps(json_object(report), indent=1) + "\n")
     if options.html:
-        Path(options.html).write_text(html_page(report), encoding="utf-8")
+        write_whole(options.html, html_page(report))
     return report
 
 

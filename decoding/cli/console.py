@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,18 +25,31 @@ class Parser(argparse.ArgumentParser):
         raise CommandError(message)
 
 
-def check_streams() -> None:
-    """Raise CommandError if stdout is closed. If stderr is closed, discard what is written to it."""
+def occupy_streams() -> None:
+    """Open nothing in the place of a stream that is closed, so that no file or socket takes its number.
+
+    What is written to a closed stderr is discarded.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the process
+
+
+def require_stdout() -> None:
+    """Raise CommandError if stdout is closed."""
     if sys.stdout is None:
         raise CommandError("standard output is closed")
 
 
 def say(line: str) -> None:
-    """Write a line to stderr, where everything goes that is not the command's output."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    """Write a line to stderr, where everything goes that is not the command's output. A full disk is no error."""
+    with suppress(OSError):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
 
 
 def progress_line() -> Callable[[int, int], None] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import stat
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ DEFAULT_PORT = 8000
 
 _LARGEST_PORT = 65_535
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_KIND = {"int": integer, "float": real}
+_KIND = {"int": integer, "int | None": integer, "float": real}
 
 _LIMITS = {
     "max_n": "n of a request",
@@ -32,6 +33,7 @@ _LIMITS = {
     "max_prompts": "prompts in a request",
     "max_sequences": "prompts times candidates in a request",
     "max_prompt_tokens": "token ids in all prompts of a request",
+    "max_prompt_chars": "characters in them and the suffix (default: 8 times --max-prompt-tokens)",
     "max_stop": "stop strings in a request",
     "max_stop_bytes": "bytes in all stop strings of a request",
     "max_list_entries": "entries of logit_bias, or of another list",
@@ -39,13 +41,19 @@ _LIMITS = {
 _SERVER = {
     "max_waiting": "prompts of a model that wait for their first token; one more gets 429",
     "max_open_requests": "open requests; one more gets 503",
-    "max_body_bytes": "bytes of a request's body",
+    "max_connections": "open connections; others wait (default: 4,096, or fewer where files are limited)",
+    "max_log_lines": "lines of the log that wait for stderr to be read; further ones are dropped, and counted",
+    "max_body_bytes": "bytes of a request's body (default: those of the longest request that the limits on it allow)",
+    "max_total_body_bytes": "bytes of all bodies that are being received; then 503 (default: 268435456, or one body)",
     "max_header_bytes": "bytes of a request's headers",
+    "max_headers": "headers of a request",
+    "max_unread_bytes": "bytes of a stream that wait for its client; then the stream ends with an error",
+    "max_total_unread_bytes": "those of all streams; beyond them each has its share (by --max-open-requests)",
     "header_timeout": "seconds until a request's headers have arrived",
     "body_timeout": "seconds until its body has arrived",
     "request_timeout": "seconds for a completion",
     "send_timeout": "seconds for a client to continue reading when its answer waits",
-    "keep_alive": "seconds between comments in a silent stream",
+    "keep_alive": "seconds of silence before a comment in a stream",
     "shutdown_grace": "seconds for running requests after SIGTERM",
 }
 
@@ -63,7 +71,11 @@ def add_serve(commands: Any) -> None:
     )
     serve.add_argument("--host", default=_LOOPBACK[0], help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=integer, default=DEFAULT_PORT, help="0 takes a free one (default: %(default)s)")
-    serve.add_argument("--api-key-file", metavar="FILE", help="require one of the keys in this file, one per line")
+    serve.add_argument(
+        "--api-key-file",
+        metavar="FILE",
+        help="require one of the keys in this file, one per line; lines that begin with # are comments",
+    )
     serve.add_argument(
         "--repetition-penalty-mode",
         choices=("additive", "multiplicative"),
@@ -86,7 +98,7 @@ def add_serve(commands: Any) -> None:
     add_engine(serve.add_argument_group("the engine of each model"))
     _add_settings(serve.add_argument_group("limits on a request"), Limits, _LIMITS)
     _add_settings(serve.add_argument_group("limits of the server"), ServerSettings, _SERVER)
-    serve.set_defaults(run=_serve)
+    serve.set_defaults(run=_serve, needs_stdout=False)
 
 
 def _add_settings(group: Any, settings: type[Any], texts: dict[str, str]) -> None:
@@ -98,11 +110,11 @@ def _add_settings(group: Any, settings: type[Any], texts: dict[str, str]) -> Non
                 type=_KIND[str(field.type)],
                 default=field.default,
                 metavar="N",
-                help=f"{texts[field.name]} (default: %(default)s)",
+                help=texts[field.name] + ("" if field.default is None else " (default: %(default)s)"),
             )
 
 
-def _serve(options: argparse.Namespace, _: list[str]) -> None:
+def _serve(options: argparse.Namespace, _: list[str]) -> int:
     settings = _settings(options)
     if not 0 <= options.port <= _LARGEST_PORT:  # the system's calls would take it modulo 65,536
         raise ParameterError.single("--port", options.port, f"must be an integer from 0 to {_LARGEST_PORT:,}")
@@ -119,10 +131,14 @@ def _serve(options: argparse.Namespace, _: list[str]) -> None:
         raise ParameterError.single(
             "host and port", f"{options.host}:{options.port}", f"cannot be listened on ({reason})"
         ) from None
+    names, address = list(folders), listener.getsockname()
+
+    def load() -> dict[str, LLM]:
+        return {name: _loaded(name, folder, options) for name, folder in folders.items()}
+
     with listener:
-        models = {name: _loaded(name, folder, options) for name, folder in folders.items()}
-        _greet(list(models), listener.getsockname(), settings)
-        serve(models, listener, settings)
+        say(f"listening on port {address[1]}; /health tells when the models are loaded")
+        return serve(names, load, listener, settings, lambda: _greet(names, address, settings))
 
 
 def _greet(names: list[str], address: tuple[Any, ...], settings: ServerSettings) -> None:
@@ -156,16 +172,19 @@ def _api_keys(file: str | None) -> tuple[str, ...]:
         text = Path(file).read_text(encoding="ascii")
     except UnicodeDecodeError:
         raise ParameterError.single("--api-key-file", file, "must be ASCII") from None
-    keys = tuple(line.strip() for line in text.splitlines() if line.strip())
+    lines = [line.strip() for line in text.splitlines()]
+    keys = tuple(line for line in lines if line and not line.startswith("#"))
     if not keys:
         raise ParameterError.single("--api-key-file", file, "must have a key, one per line")
+    if Path(file).stat().st_mode & stat.S_IROTH:
+        say(f"warning: every user of this machine can read the keys in {file} (chmod o-r)")
     return keys
 
 
 def _folders(options: argparse.Namespace) -> dict[str, str | None]:
     """Return the models to serve, name to folder; the bundled one has None."""
     from decoding.llm import BUNDLED_NAME
-    from decoding.models.model_files import model_name
+    from decoding.models.model_files import existing, model_name
 
     folders: dict[str, str | None] = {}
     if options.path is not None:
@@ -180,6 +199,8 @@ def _folders(options: argparse.Namespace) -> dict[str, str | None]:
     for name in folders:
         if not is_unicode(name):  # the system's arguments may be bytes that are no text
             raise ParameterError.single("name of a model", name, "must be valid Unicode, as JSON is")
+    for path in filter(None, folders.values()):
+        existing(path)  # what is missing is said before anything is promised
     return folders or {BUNDLED_NAME: None}
 
 

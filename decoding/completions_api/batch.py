@@ -15,6 +15,8 @@ from decoding.completions_api.settings import ApiSettings
 from decoding.errors import Problem, shown
 
 _URL = "/v1/completions"
+_ID_PREFIX = "batch_req_"
+_BEGINNING = f'{{"id": "{_ID_PREFIX}'.encode()
 _FIELDS = ("custom_id", "method", "url", "body")
 
 
@@ -94,4 +96,10 @@ def error_line(custom_id: str | None, error: ApiError) -> BatchOutput:
 
 
 def _new_id() -> str:
-    return f"batch_req_{secrets.token_hex(12)}"
+    return f"{_ID_PREFIX}{secrets.token_hex(12)}"
+
+
+def is_beginning(line: bytes) -> bool:
+    """Return True if a line may be the beginning of an output line, as an interrupted run leaves it."""
+    start = min(len(line), len(_BEGINNING))
+    return line[:start] == _BEGINNING[:start]

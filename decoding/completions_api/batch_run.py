@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from decoding.completions_api.batch import BatchOutput, error_line, output_line, parse_line
+from decoding.completions_api.batch import BatchOutput, error_line, is_beginning, output_line, parse_line
 from decoding.completions_api.body import parse_object
 from decoding.completions_api.errors import ApiError, api_error, unknown_model
 from decoding.completions_api.request import CompletionRequest
@@ -188,14 +188,15 @@ def _custom_id(line: bytes) -> str | None:
 def _answered(target: Path) -> tuple[set[str], Counter[tuple[str | None, str]]]:
     """Return the custom_ids in an output, and (custom_id, message) of lines that were no request.
 
-    An unfinished line at its end is removed.
+    An unfinished line at its end is removed if it begins as a line of ours does. Raises ParameterError for any other
+    file, which is left as it is.
     """
     answered, refused, size = set[str](), Counter[tuple[str | None, str]](), 0
     if not target.is_file():  # a pipe or a device cannot be read again
         return answered, refused
     with target.open("rb") as lines:
         for number, line in enumerate(lines, 1):
-            if not line.endswith(b"\n"):
+            if not line.endswith(b"\n") and is_beginning(line):
                 break
             size += len(line)
             try:
@@ -205,7 +206,7 @@ def _answered(target: Path) -> tuple[set[str], Counter[tuple[str | None, str]]]:
                 else:
                     answered.add(value["custom_id"])
             except (ValueError, TypeError, KeyError, RecursionError):
-                rule = f"must be new, or the output of a batch (line {number} is none)"
+                rule = f"must be new, or the output of a batch (line {number} is not a line of one)"
                 raise ParameterError.single("output", str(target), rule) from None
     if size < target.stat().st_size:
         with target.open("r+b") as file:

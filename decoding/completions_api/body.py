@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 from decoding.completions_api.errors import ApiError, given_name
+from decoding.completions_api.settings import Limits
 from decoding.errors import shown
-from decoding.json_file import check_num_values, repeated_name
+from decoding.json_file import repeated_name
 
-_MAX_VALUES = 1 << 19  # an array of 131,072 token ids, and as many commas in text
+_MAX_VALUES = Limits().json_values
 _MOST_DIGITS = 4000
 
 
@@ -43,14 +44,14 @@ class RepeatedName:
         return "<an object with a name twice>"
 
 
-def parse_object(data: bytes) -> dict[str, Any]:
-    """Return the JSON object in a request's body, which is UTF-8.
+def parse_object(data: bytes, max_values: int = _MAX_VALUES) -> dict[str, Any]:
+    """Return the JSON object in a request's body, which is UTF-8 and has at most `max_values` values.
 
     Values that no field can take (NaN, 6,000 digits, an object with a name twice) become objects of their own type, so
     that the field's check names the field. Raise ApiError (400) for everything else that is wrong.
     """
     try:
-        check_num_values(data, _MAX_VALUES)
+        _check_num_values(data, max_values)
         value = _parse(data.decode())
     except UnicodeDecodeError as error:
         raise _invalid_json(f"must be UTF-8 (byte {error.start} is not)") from None
@@ -63,6 +64,20 @@ def parse_object(data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _invalid_json(f"must be a JSON object, not {_kind(value)}")
     return value
+
+
+def _check_num_values(data: bytes, max_values: int) -> None:
+    """Raise ValueError if JSON has more values, before each takes a hundred times the memory of its text."""
+    if _num_marks(data) <= max_values:
+        return
+    plain = data.replace(b"\\\\", b"").replace(b'\\"', b"")  # the quotes that are left begin and end strings
+    if plain.count(b'"') > 4 * max_values or sum(map(_num_marks, plain.split(b'"')[::2])) > max_values:
+        raise ValueError(f"must have at most {max_values:,} values")
+
+
+def _num_marks(data: bytes) -> int:
+    """Count the bytes that stand before values, in text as elsewhere."""
+    return sum(data.count(mark) for mark in (b",", b"[", b"{"))
 
 
 def _parse(text: str) -> Any:

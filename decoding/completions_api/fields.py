@@ -94,8 +94,8 @@ def _check_of(row: Parameter, settings: ApiSettings) -> Check:
     if can_be_off(row.domain):
         return _count_or_off
     match domain:
-        case Integer(low, high):
-            return Integer(low, getattr(limits, f"max_{row.name}", high))
+        case Integer(low) if hasattr(limits, f"max_{row.name}"):
+            return _limited(Integer(low, getattr(limits, f"max_{row.name}")), f"max_{row.name}")
         case LogitBias(number):
             return _logit_bias(number, limits)
         case Strings():
@@ -105,6 +105,22 @@ def _check_of(row: Parameter, settings: ApiSettings) -> Check:
         case Text():
             return _string
     return domain
+
+
+def _limited(domain: Integer, limit: str) -> Check:
+    """Return the check of an integer whose largest value is a limit; the error names its flag."""
+
+    def check(value: Any) -> Any:
+        try:
+            return domain(value)
+        except RuleError as error:
+            raise RuleError(f"{error} ({_flag(limit)})") from None
+
+    return check
+
+
+def _flag(limit: str) -> str:
+    return "--" + limit.replace("_", "-")
 
 
 def _anything(value: Any) -> Any:
@@ -129,12 +145,12 @@ def _count_or_off(value: Any) -> int | None:
 def _strings(domain: Strings, limits: Limits) -> Check:
     def check(value: Any) -> object:
         if isinstance(value, list) and len(value) > limits.max_stop:
-            raise RuleError(f"must be a string or at most {limits.max_stop} of them")
+            raise RuleError(f"must be a string or at most {limits.max_stop} of them (--max-stop)")
         if not isinstance(value, str | list):
             raise RuleError("must be a string or a list of strings")
         strings = domain(value)
         if sum(len(string.encode()) for string in strings) > limits.max_stop_bytes:
-            raise RuleError(f"must have at most {limits.max_stop_bytes:,} bytes in all")
+            raise RuleError(f"must have at most {limits.max_stop_bytes:,} bytes in all (--max-stop-bytes)")
         return strings
 
     return check
@@ -148,7 +164,7 @@ def _logit_bias(number: Number, limits: Limits) -> Check:
         if not isinstance(value, Mapping):
             raise RuleError(f"must be an object of token ids and numbers {numbers}")
         if len(value) > limits.max_list_entries:
-            raise RuleError(f"must have at most {limits.max_list_entries:,} entries")
+            raise RuleError(f"must have at most {limits.max_list_entries:,} entries (--max-list-entries)")
         for key, bias in value.items():
             if not _TOKEN_ID.fullmatch(key) or int(key) > INT32_MAX:
                 raise RuleError(f"must have token ids as keys; {shown(key)} is none")
@@ -169,9 +185,9 @@ def _list_of(domain: Domain, limits: Limits) -> Check:
             raise RuleError("must be an array")
         inner = sum(len(item) for item in value if isinstance(item, list))
         if max(len(value), inner) > limits.max_list_entries:
-            raise RuleError(f"must have at most {limits.max_list_entries:,} entries")
+            raise RuleError(f"must have at most {limits.max_list_entries:,} entries (--max-list-entries)")
         if sum(len(item) for item in value if isinstance(item, str)) > limits.max_stop_bytes:
-            raise RuleError(f"must have at most {limits.max_stop_bytes:,} characters in all")
+            raise RuleError(f"must have at most {limits.max_stop_bytes:,} characters in all (--max-stop-bytes)")
         return domain(value)
 
     return check
@@ -207,7 +223,12 @@ _STREAM_OPTIONS_SCHEMA: Schema = {
 }
 
 REQUEST_FIELDS: tuple[Field, ...] = (
-    Field("model", "The name of one of the server's models (GET /v1/models).", STRING, lambda settings: _string),
+    Field(
+        "model",
+        "The name of one of the server's models (GET /v1/models); may be absent where there is one.",
+        STRING,
+        lambda settings: _string,
+    ),
     Field(
         "prompt",
         "Text, several texts, token ids, or several lists of token ids. Token ids are used as they are: no start token"

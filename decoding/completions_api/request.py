@@ -48,13 +48,19 @@ class CompletionRequest:
     hints: tuple[str, ...] = ()
 
 
-def parse_completion(body: Mapping[str, Any], settings: ApiSettings = _DEFAULT_SETTINGS) -> CompletionRequest:
+def parse_completion(
+    body: Mapping[str, Any], settings: ApiSettings = _DEFAULT_SETTINGS, model: str | None = None
+) -> CompletionRequest:
     """Check the JSON object of POST /v1/completions; an explicit null is the same as an absent field.
+
+    model: for requests that name none; None: they must.
 
     Raises ApiError (400) that tells all problems, `param` naming the first.
     """
     fields = {name: value for name, value in body.items() if value is not None}
     unknown = unknown_fields(fields, (*BY_NAME, *HARMLESS), settings)
+    if model is not None:
+        fields.setdefault("model", model)
     missing = [Problem(name, "null", "is required") for name in ("model", "prompt") if name not in fields]
     problems: list[Problem] = []
     values: dict[str, Any] = {}
@@ -117,6 +123,7 @@ def _prompts(values: Mapping[str, Any], limits: Limits, problems: list[Problem])
 
 def _split(prompt: Any, limits: Limits) -> list[Prompt]:
     if isinstance(prompt, str):
+        _check_chars(len(prompt), limits)
         return [_text(prompt, "prompt")]
     if not isinstance(prompt, list) or not prompt:
         rule = "must be a string, a list of strings, a list of token ids, or a list of lists of token ids, none empty"
@@ -124,7 +131,10 @@ def _split(prompt: Any, limits: Limits) -> list[Prompt]:
     if not isinstance(prompt[0], str | list):
         return [_token_ids(prompt, "prompt", limits.max_prompt_tokens)]
     if len(prompt) > limits.max_prompts:
-        raise ParameterError.single("prompt", f"{len(prompt)} of them", f"must be at most {limits.max_prompts} prompts")
+        raise ParameterError.single(
+            "prompt", f"{len(prompt)} of them", f"must be at most {limits.max_prompts} prompts (--max-prompts)"
+        )
+    _check_chars(sum(len(one) for one in prompt if isinstance(one, str)), limits)
     prompts: list[Prompt] = []
     room = limits.max_prompt_tokens
     for index, one in enumerate(prompt):
@@ -135,6 +145,14 @@ def _split(prompt: Any, limits: Limits) -> list[Prompt]:
             prompts.append(_token_ids(one, name, room))
             room -= len(one)
     return prompts
+
+
+def _check_chars(num_chars: int, limits: Limits, name: str = "prompt") -> None:
+    if num_chars > limits.prompt_chars:
+        rule = (
+            f"must have at most {limits.prompt_chars:,} characters in all prompts and the suffix (--max-prompt-chars)"
+        )
+        raise ParameterError.single(name, f"{num_chars:,} characters", rule)
 
 
 def _text(text: Any, name: str) -> str:
@@ -150,7 +168,7 @@ def _token_ids(ids: Any, name: str, room: int) -> list[int]:
     if not isinstance(ids, list) or not ids:
         raise ParameterError.single(name, ids, "must be a list of token ids, not empty")
     if len(ids) > room:
-        rule = f"must have at most {room:,} token ids (in all prompts of the request)"
+        rule = f"must have at most {room:,} token ids in all prompts of the request (--max-prompt-tokens)"
         raise ParameterError.single(name, f"{len(ids)} token ids", rule)
     return list(checked_token_ids(name, ids))
 
@@ -184,9 +202,14 @@ def _cross_checks(
     if values.get("stream") and params.ranks_candidates:
         rule = f"must be null or n={params.n} when streaming: a ranking needs finished candidates"
         problems.append(Problem("best_of", shown(params.best_of), rule))
+    if params.suffix is not None:
+        num_chars = len(params.suffix) + sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
+        if num_chars > limits.prompt_chars:
+            rule = f"must have at most {limits.prompt_chars:,} characters with all prompts (--max-prompt-chars)"
+            problems.append(Problem("suffix", f"{len(params.suffix):,} characters", rule))
     sequences = len(prompts) * params.num_candidates
     if sequences > limits.max_sequences:
-        rule = f"times {len(prompts)} prompts must be at most {limits.max_sequences:,} sequences"
+        rule = f"times {len(prompts)} prompts must be at most {limits.max_sequences:,} sequences (--max-sequences)"
         problems.append(Problem("best_of" if params.ranks_candidates else "n", str(params.num_candidates), rule))
     return problems
 

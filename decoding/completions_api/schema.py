@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 import time
@@ -92,13 +91,6 @@ def completion_object(
         "choices": [choice_object(choice, index, echo=echo) for index, choice in enumerate(choices)],
         "usage": usage_object(Usage.sum([result.usage for result in results])),
     }
-
-
-def completion_json(completion: CompletionObject) -> str:
-    """The object as JSON text, a choice at a time: another thread can run between them, however many there are."""
-    head = json.dumps({name: value for name, value in completion.items() if name != "choices"}, allow_nan=False)
-    choices = ", ".join(json.dumps(choice, allow_nan=False) for choice in completion["choices"])
-    return f'{head[:-1]}, "choices": [{choices}]}}'
 
 
 def choice_object(choice: Choice | Delta, index: int, *, echo: bool = False) -> ChoiceObject:

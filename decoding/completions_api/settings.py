@@ -10,6 +10,16 @@ from decoding.domains import Domain, Integer, Word
 from decoding.errors import ParameterError, Problem, shown
 from decoding.validation import RuleError
 
+_CHARS_PER_TOKEN = 8
+_CHAR_BYTES = 12
+"""Bytes of a character in JSON, if it is written as two escapes of six."""
+_ID_BYTES = 16
+"""Of a token id, its comma and a space, or of the brackets around a list."""
+_BIAS_BYTES = 64
+_OTHER_BYTES = 1 << 16
+"""For all other fields together, names, numbers and metadata."""
+_OTHER_VALUES = 1 << 12
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -19,6 +29,7 @@ class Limits:
     max_prompts: prompts in a request.
     max_sequences: prompts times candidates (n or best_of).
     max_prompt_tokens: token ids in all prompts of a request. Text that cannot fit is refused before it is tokenized.
+    max_prompt_chars: characters in all prompts of a request and its suffix. None: 8 times max_prompt_tokens.
     max_stop: stop strings. max_stop_bytes: UTF-8 bytes in all of them, and in other lists of strings.
     max_list_entries: entries of logit_bias, and token ids in any other list.
     """
@@ -29,12 +40,33 @@ class Limits:
     max_prompts: int = 128
     max_sequences: int = 1024
     max_prompt_tokens: int = 131_072
+    max_prompt_chars: int | None = None
     max_stop: int = 16
     max_stop_bytes: int = 16_384
     max_list_entries: int = 1024
 
     def __post_init__(self) -> None:
-        check_fields(self, {field.name: Integer(1) for field in fields(self)})
+        given = [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        check_fields(self, dict.fromkeys(given, Integer(1)))
+
+    @property
+    def prompt_chars(self) -> int:
+        """The limit on characters in all prompts of a request and its suffix."""
+        return _CHARS_PER_TOKEN * self.max_prompt_tokens if self.max_prompt_chars is None else self.max_prompt_chars
+
+    @property
+    def json_bytes(self) -> int:
+        """Bytes of the longest request that these limits allow, its text written as escapes."""
+        prompt = max(_CHAR_BYTES * self.prompt_chars, _ID_BYTES * self.max_prompt_tokens) + 4 * self.max_prompts
+        strings = 3 * _CHAR_BYTES * self.max_stop_bytes
+        entries = (_BIAS_BYTES + 5 * _ID_BYTES) * self.max_list_entries
+        return prompt + strings + entries + _OTHER_BYTES
+
+    @property
+    def json_values(self) -> int:
+        """Values of the request with the most that these limits allow."""
+        entries = 7 * self.max_list_entries + self.max_stop
+        return self.max_prompt_tokens + 2 * self.max_prompts + entries + _OTHER_VALUES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

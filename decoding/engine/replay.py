@@ -13,6 +13,7 @@ from typing import Any
 from decoding.engine.outputs import Choice, CompletionResult
 from decoding.engine.request import Request, Shape, checked_token_ids, rng_stream_of, with_token_ids
 from decoding.errors import ContextLengthError, DecodingError, ParameterError
+from decoding.file_output import write_whole
 from decoding.json_file import read_json_object
 from decoding.params import SamplingParams
 from decoding.sampling.kernel import STREAM_VERSION
@@ -83,12 +84,8 @@ class Capsule:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the capsule as JSON; an existing file is replaced as a whole, or not at all."""
-        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1, allow_nan=False) + "\n"
-        target = Path(path)
-        partial = target.with_name(target.name + ".partial")
-        partial.write_text(text)
-        partial.replace(target)
+        """Write the capsule as JSON; an existing file is replaced as a whole, or not at all (see `write_whole`)."""
+        write_whole(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Capsule:

@@ -1,4 +1,4 @@
-"""Safetensors files, one or sharded: checked as a whole first, read afterwards, straight from the mapped file."""
+"""Safetensors files, one or sharded: checked as a whole first, read afterwards."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from decoding.errors import CheckpointError, ModelNotFoundError, shown
 from decoding.json_file import parse_json_object
 from decoding.models.config_reader import ConfigFile
-from decoding.models.mapped_file import MappedFile
+from decoding.models.model_file import ModelFile
 from decoding.models.tensors import Shape, Tensor, TensorSource, label
 
 _SINGLE = "model.safetensors"
@@ -33,27 +32,24 @@ _OTHER_FORMATS = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".o
 class StoredTensor(Tensor):
     """A tensor of a safetensors file."""
 
-    def __init__(self, name: str, file: MappedFile, start: int, entry: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, file: ModelFile, start: int, entry: Mapping[str, Any]) -> None:
         """Describe a tensor; `start` is the end of the file's header, `entry` what the header says of the tensor."""
         self.name = name
         self.file = file
         self.dtype = entry["dtype"]
         self.shape = tuple(entry["shape"])
         begin, end = entry["data_offsets"]
-        self._bytes = file.data[start + begin : start + end]
+        self.begin = start + begin
+        self.row_bytes = (end - begin) // max(1, self.shape[0]) if self.shape else end - begin
 
-    @cached_property
-    def raw(self) -> NDArray[np.uint8]:  # type: ignore[override]
-        """The stored bytes, uint8 [rows, bytes per row]; a vector is one row."""
-        return self._bytes.reshape(self.shape[0] if len(self.shape) > 1 else 1, -1)
-
-    @cached_property
-    def _values(self) -> NDArray[Any]:
-        return np.frombuffer(self._bytes, _STORAGE[self.dtype]).reshape(self.shape)
+    def _values(self, index: slice | NDArray[np.integer[Any]]) -> NDArray[Any]:
+        """Return rows in their storage type."""
+        stored = self.stored(index)
+        return stored.view(_STORAGE[self.dtype]).reshape(len(stored), *self.shape[1:])
 
     def __getitem__(self, index: slice | NDArray[np.integer[Any]]) -> NDArray[np.float32]:
         """Return rows along the first axis, in memory of their own."""
-        values = self._values[index]
+        values = self._values(index)
         if self.dtype == "BF16":  # the upper half of a float32
             values = np.left_shift(values, np.uint32(16), dtype=np.uint32).view(np.float32)
         rows: NDArray[np.float32] = np.array(values, np.float32)
@@ -63,7 +59,7 @@ class StoredTensor(Tensor):
         """Return True if no number of these rows is NaN or infinite: none has all bits of its exponent set."""
         if self.dtype == "F32":
             return super().is_finite(rows)
-        bits = self._values[rows].view(np.uint16)
+        bits = self._values(rows).view(np.uint16)
         return bool((bits & np.uint16(0x7FFF)).max() < _INFINITY[self.dtype])
 
 
@@ -129,7 +125,7 @@ def _open(path: Path) -> dict[str, StoredTensor]:
     try:
         if not path.is_file():
             raise CheckpointError(path, None, "must be a regular file" if path.exists() else "is missing")
-        file = MappedFile(path)
+        file = ModelFile(path)
         start, header = _read_header(file)
         return {
             name: StoredTensor(name, file, start, entry) for name, entry in header.items() if name != "__metadata__"
@@ -138,21 +134,21 @@ def _open(path: Path) -> dict[str, StoredTensor]:
         raise CheckpointError(path, None, f"is not a valid safetensors file ({error})") from None
 
 
-def _read_header(file: MappedFile) -> tuple[int, dict[str, Any]]:
+def _read_header(file: ModelFile) -> tuple[int, dict[str, Any]]:
     """Return the offset behind the header, and the header.
 
     The library checks it (dtypes, sizes, offsets that cover the file without gap or overlap), but accepts 100 MB of
     header and repeated names.
     """
-    data = file.data
-    if len(data) < 8:
-        raise ValueError(f"has {len(data)} bytes: must begin with 8 that give the length of the header")
-    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    size = file.num_bytes
+    if size < 8:
+        raise ValueError(f"has {size} bytes: must begin with 8 that give the length of the header")
+    start = 8 + int.from_bytes(file.read(0, 8).tobytes(), "little")
     if start > 8 + _MAX_HEADER:
         raise ValueError(f"header too large: must have at most {_MAX_HEADER:,} bytes")
-    if start > len(data):
-        raise ValueError(f"header cut off: has {start - 8:,} bytes, the file {len(data):,}")
-    header = parse_json_object(data[8:start].tobytes())
+    if start > size:
+        raise ValueError(f"header cut off: has {start - 8:,} bytes, the file {size:,}")
+    header = parse_json_object(file.read(8, start).tobytes())
     with safe_open(file.path, framework="numpy"):
         pass
     return start, header

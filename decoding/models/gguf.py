@@ -4,14 +4,13 @@ model = open_model("SmolLM2-135M-Instruct.Q4_1.gguf")
 model.config                                        # ModelConfig
 model.layout                                        # which tensors make which matrix, in which order of rows
 find_weights(model.tensors, model.config, model.layout)  # decoding.models.weights: checks that all are there
-model.tensors["blk.0.ffn_up.weight"].raw            # bytes as they are stored, [rows, bytes per row]
+model.tensors["blk.0.ffn_up.weight"].stored(slice(0, 8))  # bytes as they are stored, [rows, bytes per row]
 model.tensors["output_norm.weight"].read()          # float32
 read_tokenizer(model.metadata, model.config.vocab_size)  # decoding.text.gguf_tokenizer
 """
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -38,7 +37,7 @@ _SPLIT_KEYS = {"split.no": 1 << 16, "split.count": 1 << 16, "split.tensors.count
 
 
 class GGUFTensor(Tensor):
-    """A tensor of a GGUF file; `raw` is a view of the mapped file."""
+    """A tensor of a GGUF file."""
 
     def __init__(self, file: GGUFFile, name: str) -> None:
         """Describe a tensor in the directory of the file."""
@@ -48,26 +47,30 @@ class GGUFTensor(Tensor):
         self.kind: TensorType = info.kind
         self.dtype = info.kind.name
         self.shape = info.shape
-        self.raw = file.raw(name)
+        self.begin = info.offset
+        self.row_bytes = info.num_bytes if len(info.shape) == 1 else info.num_bytes // info.shape[0]
 
     def __getitem__(self, index: slice | NDArray[np.integer[Any]]) -> NDArray[np.float32]:
         """Return rows along the first axis (numbers of a vector), in memory of their own."""
         if len(self.shape) == 1:
-            numbers: NDArray[np.float32] = self._dequantized(self.raw)[0][index].copy()
+            numbers: NDArray[np.float32] = self._dequantized(self._vector())[0][index].copy()
             return numbers
-        rows = self._rows(index)
-        return self._dequantized(rows.reshape(-1, self.raw.shape[1])).reshape(-1, *self.shape[1:])
+        rows = self.stored(index).reshape(-1, self.kind.row_bytes(self.shape[-1]))
+        return self._dequantized(rows).reshape(-1, *self.shape[1:])
 
     def is_finite(self, rows: slice) -> bool:
         """Return True if no number of these rows is NaN or infinite."""
-        stored = self.raw if len(self.shape) == 1 else self._rows(rows)
+        stored = self._vector() if len(self.shape) == 1 else self.stored(rows)
         return self.kind.is_finite(stored.reshape(-1, self.kind.block_bytes))
 
-    def _rows(self, index: slice | NDArray[np.integer[Any]]) -> Bytes:
-        """Return the bytes of rows along the first axis."""
-        per_row = math.prod(self.shape[1:-1])  # rows of numbers in a row along the first axis
-        stored: Bytes = self.raw.reshape(self.shape[0], per_row * self.raw.shape[1])[index]
-        return stored
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the tensor as it is stored."""
+        return self.row_bytes if len(self.shape) == 1 else super().num_bytes
+
+    def _vector(self) -> Bytes:
+        """Return the bytes of a vector, uint8 [1, bytes]: its blocks are of several numbers."""
+        return self.file.read(self.begin, self.begin + self.row_bytes)[None]
 
     def _dequantized(self, rows: Bytes) -> NDArray[np.float32]:
         blocks = rows.reshape(-1, self.kind.block_bytes)

@@ -1,4 +1,4 @@
-"""The GGUF container, versions 2 and 3: metadata and the directory of tensors, from a mapped file.
+"""The GGUF container, versions 2 and 3: metadata and the directory of tensors, read by pieces.
 
 A file is a header, key-value pairs (the metadata), a directory (name, dimensions, type and offset of each tensor), and
 the tensors' bytes, each at a multiple of the alignment. It may come from anywhere, so nothing in it is believed: counts
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from decoding.errors import CheckpointError, shown
 from decoding.models.gguf_types import OTHER_TYPES, TENSOR_TYPES, TensorType
-from decoding.models.mapped_file import MappedFile
+from decoding.models.model_file import ModelFile
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Value: TypeAlias = "int | float | bool | str | NDArray[Any] | list[str]"
@@ -34,6 +34,7 @@ _MAX_NAME = 64
 _MAX_DIMS = 4
 _MAX_ALIGNMENT = 1 << 20
 _DEFAULT_ALIGNMENT = 32
+_READ_AHEAD = 1 << 20  # bytes
 _ALIGNMENT = "general.alignment"
 
 _LENGTH = struct.Struct("<Q")
@@ -92,37 +93,42 @@ class Metadata(Mapping[str, Value]):
 
 
 class GGUFFile:
-    """One file: its metadata, its tensors by name, and its mapped bytes.
+    """One file: its metadata, its tensors by name, and its bytes where they are asked for.
 
     Raises CheckpointError naming file, field, value and rule.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file = _map(path)
-        self.data = self.file.data
-        cursor = _Cursor(path, self.data)
+        self.file = _opened(path)
+        cursor = _Cursor(self.file)
         num_tensors, num_keys = _read_header(cursor)
         self.metadata = Metadata(path, _read_metadata(cursor, num_keys))
         alignment = _alignment(self.metadata)
         entries = [_read_entry(cursor, index) for index in range(num_tensors)]
         start = -(-cursor.position // alignment) * alignment
-        self.tensors = _placed(path, entries, start, alignment, len(self.data))
+        self.tensors = _placed(path, entries, start, alignment, self.file.num_bytes)
 
     def raw(self, name: str) -> Bytes:
-        """Return the bytes of a tensor, uint8 [rows, bytes per row], mapped from the file."""
+        """Return the bytes of a tensor, uint8 [rows, bytes per row]."""
         info = self.tensors[name]
-        stored: Bytes = self.data[info.offset : info.offset + info.num_bytes]
+        stored = self.file.read(info.offset, info.offset + info.num_bytes)
         return stored.reshape(-1, info.kind.row_bytes(info.shape[-1]))
 
 
 class _Cursor:
-    """A position in the file that never leaves it, or the part that metadata may take."""
+    """A position in the file that never leaves it, or the part that metadata may take.
 
-    def __init__(self, path: Path, data: Bytes) -> None:
-        self.path = path
-        self._bytes = memoryview(data)  # type: ignore[arg-type]  # numpy 1.26 and Python 3.11 have no stubs for it
-        self.end = min(len(data), _MAX_METADATA)
+    The file is read as far as the position has come, into memory that the system gives as it is used.
+    """
+
+    def __init__(self, file: ModelFile) -> None:
+        self.path = file.path
+        self._file = file
+        self.end = min(file.num_bytes, _MAX_METADATA)
+        self._data = np.empty(self.end, np.uint8)
+        self._num_read = 0
+        self._bytes = memoryview(self._data)  # type: ignore[arg-type]  # numpy 1.26 and Python 3.11 have no stubs for it
         self.position = 0
         self.num_strings = 0
 
@@ -134,12 +140,20 @@ class _Cursor:
         """Move on by `size` bytes, which must be there; return where they begin."""
         begin = self.position
         if size > self.end - begin:
-            room = f"the file has {len(self._bytes) - begin:,} more"
-            if self.end == _MAX_METADATA < len(self._bytes):
+            room = f"the file has {self._file.num_bytes - begin:,} more"
+            if self.end == _MAX_METADATA < self._file.num_bytes:
                 room = f"all before the tensors must fit in {_MAX_METADATA:,}"
             raise self.error(field, f"needs {size:,} bytes from byte {begin:,} on; {room}")
         self.position = begin + size
+        self._read(self.position)
         return begin
+
+    def _read(self, end: int) -> None:
+        """Have the file read up to `end` at least."""
+        if end > self._num_read:
+            after = min(self.end, max(end, self._num_read + _READ_AHEAD))
+            self._file.read_into(self._data[self._num_read : after], self._num_read)
+            self._num_read = after
 
     def unpack(self, code: str, field: str) -> Any:
         """Return the next number, in a format of `struct`."""
@@ -154,7 +168,7 @@ class _Cursor:
         return self._decode(begin, size, field)
 
     def numbers(self, dtype: np.dtype[Any], count: int, field: str) -> NDArray[Any]:
-        """Return the next `count` numbers, mapped."""
+        """Return the next `count` numbers."""
         begin = self.skip(count * dtype.itemsize, field)
         return np.frombuffer(self._bytes, dtype, count, begin)
 
@@ -167,6 +181,7 @@ class _Cursor:
         begin = position = self.position
         for _ in range(count):
             if position + 8 <= self.end:
+                self._read(position + 8)
                 position += 8 + _LENGTH.unpack_from(self._bytes, position)[0]
         self.skip(position - begin, field)
         return _Strings(self._bytes, begin, count)
@@ -198,14 +213,14 @@ class _Strings(NamedTuple):
         return texts
 
 
-def _map(path: Path) -> MappedFile:
-    """Return the file, mapped."""
+def _opened(path: Path) -> ModelFile:
+    """Return the file, open."""
     try:
         if not path.is_file():
             raise CheckpointError(path, None, "must be a regular file" if path.exists() else "is missing")
         if path.stat().st_size == 0:
             raise CheckpointError(path, None, "is empty")
-        return MappedFile(path)
+        return ModelFile(path)
     except OSError as error:
         raise CheckpointError(path, None, f"cannot be read ({error.strerror})") from None
 

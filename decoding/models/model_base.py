@@ -8,6 +8,7 @@ from pathlib import Path
 
 from decoding.models.checkpoint import digest_files
 from decoding.models.config import ModelConfig
+from decoding.models.model_file import Signature, check_unchanged
 from decoding.models.rotary import Compute, RotaryTables
 
 
@@ -16,13 +17,23 @@ class ModelBase:
 
     def __init__(self, config: ModelConfig, compute_table: Compute, files: Sequence[Path]) -> None:
         self.config = config
-        self._files = tuple(files)
+        self._files = {path: Signature.of(path) for path in files}
         self._rotary = RotaryTables(config, compute_table)
 
     @cached_property
     def digest(self) -> str:
-        """Hex digest of config.json and the weight files as they are on disk, read on first use."""
-        return digest_files(self._files)
+        """Hex digest of config.json and the weight files, read on first use.
+
+        Raises CheckpointError if they are not on disk any more as they were loaded.
+        """
+        self._check_files()
+        digest = digest_files(self._files)
+        self._check_files()
+        return digest
+
+    def _check_files(self) -> None:
+        for path, signature in self._files.items():
+            check_unchanged(path, signature)
 
     @property
     def rope_border(self) -> int | None:

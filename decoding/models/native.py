@@ -35,7 +35,7 @@ class NativeModel(ModelBase):
     """A model computed by the C library; one thread uses it at a time.
 
     The bits of logits depend on the weights, the tokens and their positions alone: not on the rest of the batch, on
-    chunks, threads or the instruction set. Weights stay in their storage type, the embedding in its file.
+    chunks, threads or the instruction set. Weights stay in their storage type.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ def build_plan(config: ModelConfig, weights: Weights[PackedMatrix], ropes: Rotar
         head_dim=config.head_dim,
         activation=config.hidden_act,
         gated=config.gated_mlp,
-        embedding=embedding.raw if embedding.dtype in TYPES else embedding.read(),
+        embedding=embedding.stored(slice(0, config.vocab_size)) if embedding.dtype in TYPES else embedding.read(),
         embedding_type=TYPES.get(embedding.dtype, "float32"),
         layers=_layers(config, weights, ropes),
         norm=_norm(config, weights.norm),

@@ -209,7 +209,7 @@ class Plan:
 
         activation: a key of ACTIVATION_NUMBERS.
         embedding: [vocab_size, hidden_size] in the storage type `embedding_type`, or blocks [vocab_size, bytes] of a
-        quantised type; may be mapped from a file at any offset.
+        quantised type, at any address.
         rope_pairs: of each rotary table, the pairs of a head that it turns.
         positions: learned position embeddings [num_positions, hidden_size].
         """

@@ -159,29 +159,31 @@ def _run(chunks: list[_Chunk], num_threads: int, progress: Progress | None) -> N
 
 
 def _pack(chunk: _Chunk) -> None:
-    """Check the numbers of one chunk and pack it; the file's pages are not needed any more then."""
+    """Check the numbers of one chunk and pack it."""
     chunk.packed.put(chunk.offset + chunk.first, _rows(chunk))
-    if not chunk.transposed:
-        chunk.part.tensor.release(slice(chunk.first, chunk.after))
 
 
 def _rows(chunk: _Chunk) -> NDArray[Any]:
-    """Return the finite weights of a chunk in the type of the panels: [outputs, inputs], or blocks of a quantised type.
-
-    A view if they lie so.
-    """
+    """Return the finite weights of a chunk in the type of the panels: [outputs, inputs], or blocks [outputs, bytes]."""
     tensor, place = chunk.part.tensor, slice(chunk.first, chunk.after)
-    source = place if chunk.order is None else chunk.order[place]
     if chunk.transposed:
         if chunk.first == 0:  # a chunk is some columns of all rows
             tensor.require_finite(slice(0, tensor.shape[0]))
-        stored = _numbers(tensor.raw, tensor.shape[1])
-        return np.ascontiguousarray(stored[:, source].T)
+        return _columns(chunk)
+    source = place if chunk.order is None else chunk.order[place]
     tensor.require_finite(place)  # the chunks of a part together look at each row once, whatever the order
     if TYPES.get(tensor.dtype) != chunk.packed.weight_type:
         return tensor[source]
     stored = tensor.stored(source)
     return stored if chunk.packed.weight_type in BLOCKS else _numbers(stored, tensor.shape[1])
+
+
+def _columns(chunk: _Chunk) -> NDArray[Any]:
+    """Return the weights of a chunk of a matrix that is stored as [inputs, outputs]: [outputs, inputs]."""
+    numbers = np.arange(chunk.first, chunk.after) if chunk.order is None else chunk.order[chunk.first : chunk.after]
+    first, after = int(numbers.min()), int(numbers.max()) + 1
+    stored = _numbers(chunk.part.tensor.stored_columns(slice(first, after)), after - first)
+    return np.ascontiguousarray(stored[:, numbers - first].T)
 
 
 def _numbers(stored: NDArray[np.uint8], num_inputs: int) -> NDArray[Any]:

@@ -60,11 +60,6 @@ class QuantisedTensor(Tensor):
             return self._tensor.is_finite(rows)
         return rows.start > 0 or self._tensor.is_finite(slice(0, self._tensor.shape[0]))  # columns: all at once
 
-    def release(self, rows: slice) -> None:
-        """Give back the memory that the stored rows take."""
-        if not self._transposed:
-            self._tensor.release(rows)
-
 
 def quantised(weights: Weights[StoredMatrix], kind: str) -> Weights[StoredMatrix]:
     """Return the weights with their matrices quantised.

@@ -91,9 +91,13 @@ def load_files(
     weights = opened.weights()
     if quantization is not None:
         weights = quantised(weights, quantization)
+    model: NativeModel | NumpyModel
     if backend == "numpy":
-        return NumpyModel(opened.config, weights, opened.files)
-    return NativeModel(opened.config, weights, opened.files, num_threads=num_threads, progress=progress)
+        model = NumpyModel(opened.config, weights, opened.files)
+    else:
+        model = NativeModel(opened.config, weights, opened.files, num_threads=num_threads, progress=progress)
+    opened.tensors.check_unchanged()
+    return model
 
 
 def _check_arguments(backend: str, quantization: str | None) -> None:

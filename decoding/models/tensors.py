@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.errors import CheckpointError, shown
-from decoding.models.mapped_file import MappedFile
+from decoding.models.model_file import ModelFile, check_unchanged
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -22,18 +22,20 @@ _ROWS = 64  # read at a time, so that they are still in the CPU's cache when the
 
 
 class Tensor(ABC):
-    """A tensor in its file, mapped and not read; indexing reads rows along the first axis as float32.
+    """A tensor in its file, not read yet; indexing reads rows along the first axis as float32.
 
     name: in its file.
     dtype: storage type: "F32", "F16", "BF16", or the name of a quantised type.
-    raw: the stored bytes, uint8 [rows, bytes per row]; a vector is one row.
+    begin: of its bytes in the file.
+    row_bytes: bytes of a row along the first axis; of a quantised vector, all.
     """
 
     name: str
-    file: MappedFile
+    file: ModelFile
     dtype: str
     shape: Shape
-    raw: NDArray[np.uint8]
+    begin: int
+    row_bytes: int
 
     @property
     def path(self) -> Path:
@@ -43,15 +45,17 @@ class Tensor(ABC):
     @property
     def num_bytes(self) -> int:
         """Bytes of the tensor as it is stored."""
-        return self.raw.nbytes
+        return self.shape[0] * self.row_bytes
 
     def stored(self, index: slice | NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-        """Return rows of a matrix as they are stored, uint8 [rows, bytes per row]; a view if `index` is a slice."""
-        return self.raw[index]
+        """Return rows along the first axis as they are stored, uint8 [rows, bytes per row]."""
+        return self.file.rows(self.begin, self.row_bytes, self.shape[0], index)
 
-    def release(self, rows: slice) -> None:
-        """Give back the memory that mapped rows of a matrix take; they are read again when they are asked for."""
-        self.file.release(self.raw[rows])
+    def stored_columns(self, columns: slice) -> NDArray[np.uint8]:
+        """Return columns of a matrix of plain numbers as they are stored, uint8 [rows, bytes]."""
+        size = self.row_bytes // self.shape[1]
+        place = slice(columns.start * size, columns.stop * size)
+        return self.file.columns(self.begin, self.row_bytes, self.shape[0], place)
 
     @abstractmethod
     def __getitem__(self, index: slice | NDArray[np.integer[Any]]) -> NDArray[np.float32]:
@@ -113,6 +117,11 @@ class TensorSource:
     def _check_tensor(self, tensor: Tensor, shape: Shape) -> None:
         if tensor.shape != shape:
             raise tensor.error(f"has shape {list(tensor.shape)}; the config asks for {list(shape)}")
+
+    def check_unchanged(self) -> None:
+        """Raise CheckpointError if a file is not what it was when it was opened: what was read may be of two models."""
+        for file in {tensor.file for tensor in self._tensors.values()}:
+            check_unchanged(file.path, file.signature)
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors

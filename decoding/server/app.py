@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,12 +15,10 @@ from starlette.types import ASGIApp
 
 from decoding.completions_api.errors import ApiError
 from decoding.errors import DecodingError
-from decoding.llm import LLM
 from decoding.server.completions import ClientGoneError, complete
-from decoding.server.edge import Edge, error_headers
+from decoding.server.edge import error_headers
 from decoding.server.openapi import completion_responses, completion_schema, error_responses, json_body
 from decoding.server.service import Service, wire_error
-from decoding.server.settings import ServerSettings
 from decoding.server.tokens import add_token_routes
 from decoding.version import __version__
 
@@ -32,9 +29,8 @@ _DESCRIPTION = (
 )
 
 
-def create_app(models: Mapping[str, LLM], settings: ServerSettings) -> tuple[ASGIApp, Service]:
-    """Return the ASGI application that serves these models by name, and the service that it shares with its runner."""
-    service = Service(models, settings)
+def create_app(service: Service) -> ASGIApp:
+    """Return the ASGI application that serves the models of a service, which has been opened; `Edge` goes around it."""
     app = FastAPIOffline(  # its page takes nothing from the network, so that it is there where the server is
         title="decoding",
         version=__version__,
@@ -48,7 +44,7 @@ def create_app(models: Mapping[str, LLM], settings: ServerSettings) -> tuple[ASG
     _add_models(app, service)
     _add_operations(app, service)
     add_token_routes(app, service)
-    if settings.api_keys:
+    if service.settings.api_keys:
         app.openapi()["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         app.openapi()["security"] = [{"key": []}]
     app.add_exception_handler(HTTPException, _http_error)
@@ -56,13 +52,14 @@ def create_app(models: Mapping[str, LLM], settings: ServerSettings) -> tuple[ASG
     app.add_exception_handler(Exception, _any_error)
     app.add_exception_handler(ClientGoneError, _client_gone)
     app.add_exception_handler(ClientDisconnect, _client_gone)
-    return Edge(app, service), service
+    return app
 
 
 def _add_completions(app: FastAPI, service: Service) -> None:
     name = next(iter(service.models))
     example = {"model": name, "prompt": "def add(a, b):", "max_tokens": 16, "temperature": 0.8, "seed": 7}
-    schema = completion_schema(service.settings.api, max(model.llm.vocab_size for model in service.models.values()))
+    vocab_size = max(model.llm.vocab_size for model in service.models.values())
+    schema = completion_schema(service.settings.api, vocab_size, needs_model=service.default_model is None)
 
     @app.post(
         "/v1/completions",
@@ -98,8 +95,8 @@ def _add_operations(app: FastAPI, service: Service) -> None:
     @app.get("/health", summary="Whether the server takes work", responses=_not_ready(), **_OPEN)
     @app.get("/health/ready", include_in_schema=False)
     async def health() -> Response:
-        status = "ready" if service.is_ready else "draining" if service.is_draining else "failed"
-        return JSONResponse({"status": status, "models": list(service.models)}, 200 if service.is_ready else 503)
+        status = service.status
+        return JSONResponse({"status": status, "models": service.names}, 200 if status == "ready" else 503)
 
     @app.get("/health/live", summary="Whether the process answers at all", **_OPEN)
     async def live() -> dict[str, str]:
@@ -117,7 +114,7 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 
 
 def _not_ready() -> dict[int | str, dict[str, Any]]:
-    return {503: {"description": "Shutting down, or an engine has failed."}}
+    return {503: {"description": "Loading, shutting down, or an engine has failed."}}
 
 
 async def _any_error(request: Request, error: Exception) -> Response:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from decoding.completions_api.body import parse_object
 from decoding.completions_api.errors import ApiError
-from decoding.server.settings import ServerSettings
+from decoding.server.service import Service
+
+_T = TypeVar("_T")
 
 _SMALL = 1 << 14
 _MOST_DISCARDED = 1 << 25
 
 
-async def read_json(request: Request, settings: ServerSettings) -> dict[str, Any]:
-    """The JSON object in a request's body.
+async def read_json(request: Request, service: Service, parse: Callable[[dict[str, Any]], _T]) -> _T:
+    """Return what `parse` makes of the JSON object in a request's body.
 
-    Raises ApiError: 415 for other content, 413 for too much of it, 408 where it does not come, 400 for bad JSON.
+    Raises ApiError: 415 for other content, 413 for too much of it, 503 for too many bodies at once, 408 where it does
+    not come, 400 for bad JSON; and what `parse` raises, which for a long body runs in a thread.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -27,28 +31,54 @@ async def read_json(request: Request, settings: ServerSettings) -> dict[str, Any
         raise ApiError(415, "content-type: must be application/json", code="unsupported_media_type")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise ApiError(415, "content-encoding: must be absent", code="unsupported_media_type")
-    try:
-        async with asyncio.timeout(settings.body_timeout):
-            data = await _read(request, settings.max_body_bytes)
-    except TimeoutError:
-        rule = f"body: must be there within {settings.body_timeout:g} s"
-        raise ApiError(408, rule, code="body_timeout") from None
-    return parse_object(data) if len(data) <= _SMALL else await asyncio.to_thread(parse_object, data)
+    settings = service.settings
+    with _Body(service) as body:
+        try:
+            async with asyncio.timeout(settings.body_timeout):
+                await body.receive(request)
+        except TimeoutError:
+            rule = f"body: must be there within {settings.body_timeout:g} s (--body-timeout)"
+            raise ApiError(408, rule, code="body_timeout") from None
+
+        def parsed() -> _T:
+            return parse(parse_object(bytes(body.data), settings.api.limits.json_values))
+
+        if len(body.data) <= _SMALL:
+            return parsed()
+        # one at a time: json.loads keeps the GIL, and the event loop gets it only when no other thread does
+        return await asyncio.get_running_loop().run_in_executor(service.parser, parsed)
 
 
-async def _read(request: Request, most: int) -> bytes:
-    declared = request.headers.get("content-length", "")
-    data = bytearray()
-    stream = request.stream()
-    if not (declared.isascii() and declared.isdigit() and int(declared[:20]) > most):
-        async for piece in stream:
-            data += piece
-            if len(data) > most:
-                break
-        else:
-            return bytes(data)
-    await discard(request.receive)
-    raise ApiError(413, f"body: must have at most {most:,} bytes", code="body_too_large")
+class _Body:
+    """The bytes of one body, which count against the budget of all bodies until they are parsed."""
+
+    def __init__(self, service: Service) -> None:
+        self._budget = service.bodies
+        self._limit = service.settings.body_bytes
+        self.data = bytearray()
+
+    def __enter__(self) -> _Body:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.num_bytes -= len(self.data)
+
+    async def receive(self, request: Request) -> None:
+        """Read all of it."""
+        declared = request.headers.get("content-length", "")
+        if not (declared.isascii() and declared.isdigit() and int(declared[:20]) > self._limit):
+            async for piece in request.stream():
+                self.data += piece
+                self._budget.num_bytes += len(piece)
+                if self._budget.is_exceeded:
+                    rule = "too many bodies are being received (--max-total-body-bytes)"
+                    raise ApiError(503, rule, code="too_many_requests", retry_after=1)
+                if len(self.data) > self._limit:
+                    break
+            else:
+                return
+        await discard(request.receive)
+        raise ApiError(413, f"body: must have at most {self._limit:,} bytes (--max-body-bytes)", code="body_too_large")
 
 
 async def discard(receive: Receive) -> None:

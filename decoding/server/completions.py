@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
-from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from decoding.async_engine import RequestHandle
 from decoding.completions_api.errors import ApiError
+from decoding.completions_api.json_pieces import json_pieces
 from decoding.completions_api.request import CompletionRequest, parse_completion
-from decoding.completions_api.schema import StreamWriter, completion_json, completion_object
+from decoding.completions_api.schema import CompletionObject, StreamWriter, completion_object
 from decoding.engine.outputs import CompletionResult, Delta, Usage
 from decoding.server.body import read_json
+from decoding.server.event_stream import Event, EventStream, Outbox, joined
 from decoding.server.service import Served, Service, wire_error
 
 _T = TypeVar("_T")
 
-_QUICKLY_WRITTEN = 1000
-"""Tokens whose JSON is made within the event loop; of more it is made in a thread."""
+_QUICKLY_WRITTEN = 500
+"""Tokens whose JSON is made within the event loop at once; that of more is made in pieces."""
 
 
 class ClientGoneError(Exception):
@@ -33,17 +34,18 @@ class ClientGoneError(Exception):
 
 async def complete(service: Service, request: Request) -> Response:
     """Answer one request; ApiError or an error of the library's where it cannot be."""
-    parsed = parse_completion(await read_json(request, service.settings), service.settings.api)
+    api, default_model = service.settings.api, service.default_model
+    parsed = await read_json(request, service, lambda fields: parse_completion(fields, api, default_model))
     record: dict[str, Any] = request.scope["record"]
     record["model"] = parsed.model[:128]
     service.hint(parsed.hints)
     if service.settings.log_prompts:
         record["prompt"] = parsed.prompts
-    completion = _Completion(service, service.model(parsed.model), parsed, record)
+    completion = Completion(service, service.model(parsed.model), parsed, record)
     return await (completion.streamed(request) if parsed.stream else completion.whole(request))
 
 
-class _Completion:
+class Completion:
     """One completion: the request, the engine's handle of it, and the measures of its progress."""
 
     def __init__(self, service: Service, model: Served, parsed: CompletionRequest, record: dict[str, Any]) -> None:
@@ -70,37 +72,74 @@ class _Completion:
         self._count(results)
         num_tokens = sum(len(choice.token_ids) for result in results for choice in result.choices)
         if num_tokens <= _QUICKLY_WRITTEN:
-            return Response(self._written(results), media_type="application/json")
-        return Response(await asyncio.to_thread(self._written, results), media_type="application/json")
+            return Response(json.dumps(self._object(results), allow_nan=False), media_type="application/json")
+        completion = await asyncio.to_thread(self._object, results)
+        return StreamingResponse(_with_turns(completion), media_type="application/json")
 
     async def streamed(self, request: Request) -> Response:
         """Server-sent events. What goes wrong before the first piece, or the first keep-alive, is a real HTTP error."""
         handle = await self._submit()
+        expiry = self._expiry(handle)
         pieces = aiter(handle)
         first = asyncio.ensure_future(anext(pieces, None))
         try:
-            patience = min(self._settings.keep_alive, self._settings.request_timeout)
-            if await _first_of(request, first, patience):
+            if await _first_of(request, first, self._settings.keep_alive):
                 self._raise_error(first.result())
-            elif patience == self._settings.request_timeout:
-                raise _timeout(patience)
         except BaseException as error:
+            expiry.cancel()
             first.cancel()
             handle.abort()
             if isinstance(error, Exception) and not isinstance(error, ClientGoneError):
                 raise wire_error(error, self._parsed.given) from error
             self._note_gone()
             raise
-        events = self._events(handle, first, pieces)
-        return _Stream(handle, first, events, sep="\n", ping=self._settings.keep_alive)
+        stream = self._stream(handle, first, pieces)
+        stream.on_end = lambda: self._wind_up(handle, first, expiry, stream)
+        return stream
 
-    def _written(self, results: list[CompletionResult]) -> str:
-        return completion_json(completion_object(results, **self._shared()))
+    def _expiry(self, handle: RequestHandle) -> asyncio.TimerHandle:
+        """End the request when its time is over; text that is held back for a stop string comes before the error."""
+        seconds = self._settings.request_timeout
+        left = max(0.0, seconds - (time.monotonic() - self._started))
+        return asyncio.get_running_loop().call_later(left, lambda: handle.end(_timeout(seconds)))
+
+    def _stream(
+        self, handle: RequestHandle, first: asyncio.Future[Delta | None], pieces: AsyncIterator[Delta]
+    ) -> _Stream:
+        settings, budget = self._settings, self._service.unread
+        outbox = Outbox(
+            settings.max_unread_bytes,
+            budget,
+            budget.limit // settings.max_open_requests,
+            lambda: handle.end(_unread()),
+        )
+        events = self._events(handle, first, pieces)
+        return _Stream(events, outbox, settings.keep_alive, is_silent=not first.done())
+
+    def _wind_up(
+        self,
+        handle: RequestHandle,
+        first: asyncio.Future[Delta | None],
+        expiry: asyncio.TimerHandle,
+        stream: EventStream,
+    ) -> None:
+        """Free what the engine holds of a stream, also one that ended before its first event."""
+        expiry.cancel()
+        first.cancel()
+        handle.abort()
+        if not stream.was_taken:
+            self._note_gone()
+
+    def _object(self, results: list[CompletionResult]) -> CompletionObject:
+        return completion_object(results, **self._shared())
+
+    def _writer(self) -> StreamWriter:
+        return StreamWriter(**self._shared())
 
     def _shared(self) -> dict[str, Any]:
         """Return the fields that all objects of the answer share."""
-        fingerprint = self._model.llm.system_fingerprint
-        return {"model": self._parsed.model, "system_fingerprint": fingerprint, "echo": self._parsed.params.echo}
+        echo = self._parsed.params.echo
+        return {"model": self._parsed.model, "system_fingerprint": self._model.fingerprint, "echo": echo}
 
     async def _submit(self) -> RequestHandle:
         try:
@@ -112,42 +151,33 @@ class _Completion:
 
     async def _events(
         self, handle: RequestHandle, first: asyncio.Future[Delta | None], pieces: AsyncIterator[Delta]
-    ) -> AsyncIterator[ServerSentEvent]:
+    ) -> AsyncIterator[Event]:
         """The events of a stream, an error at its end included."""
-        left = self._settings.request_timeout - (time.monotonic() - self._started)
-        expiry = _Expiry(handle, left)
         try:
             async for event in self._chunks(handle, first, pieces):
                 yield event
-            yield ServerSentEvent("[DONE]", sep="\n")
+            yield b"[DONE]"
         except Exception as error:
-            failure = (
-                _timeout(self._settings.request_timeout) if expiry.is_over else wire_error(error, self._parsed.given)
-            )
+            failure = wire_error(error, self._parsed.given)
             self._record["code"] = failure.code
-            yield _event(failure.body())
-        except BaseException:  # the response was closed under us: the client has gone
-            self._note_gone()
-            raise
-        finally:
-            expiry.cancel()
+            yield json.dumps(failure.body()).encode()
 
     async def _chunks(
         self, handle: RequestHandle, first: asyncio.Future[Delta | None], pieces: AsyncIterator[Delta]
-    ) -> AsyncIterator[ServerSentEvent]:
-        writer = StreamWriter(**self._shared())
+    ) -> AsyncIterator[Event]:
+        writer = self._writer()
         progress = _Progress(handle) if self._parsed.continuous_usage else None
         delta = await first
         while delta is not None:
             self._raise_error(delta)
             usage = None if progress is None else progress.after(delta)
-            yield _event(writer.chunk(delta, usage))
+            yield await _chunk_event(writer, delta, usage)
             delta = await anext(pieces, None)
         await asyncio.sleep(0)  # whose text ends in the same step gets its last piece before this stream is wound up
         results = await handle.results()
         self._count(results)
         if self._parsed.include_usage:
-            yield _event(writer.usage_chunk(_usage(results)))
+            yield json.dumps(writer.usage_chunk(_usage(results))).encode()
 
     def _count(self, results: list[CompletionResult]) -> None:
         """Put what the engine measured into the metrics and the log."""
@@ -181,22 +211,17 @@ class _Completion:
             raise wire_error(delta.error, self._parsed.given)
 
 
-class _Stream(EventSourceResponse):
-    """A response that frees what the engine holds of it at its end, also where it ends before its first event."""
+class _Stream(EventStream):
+    """A response that winds up its completion at its end."""
 
-    def __init__(
-        self, handle: RequestHandle, first: asyncio.Future[Delta | None], events: AsyncIterator[Any], **options: Any
-    ) -> None:
-        super().__init__(events, **options)
-        self._handle = handle
-        self._first = first
+    on_end: Callable[[], None]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._first.cancel()
-            self._handle.abort()
+            self.on_end()
+            del self.on_end  # which refers to this object
 
 
 class _Progress:
@@ -212,29 +237,27 @@ class _Progress:
         return Usage(self._prompt_tokens, sum(self._sampled.values()))
 
 
-class _Expiry:
-    """Ends a stream that takes too long."""
-
-    def __init__(self, handle: RequestHandle, seconds: float) -> None:
-        self.is_over = False
-        self._handle = handle
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self._expire)
-
-    def _expire(self) -> None:
-        self.is_over = True
-        self._handle.abort()
-
-    def cancel(self) -> None:
-        """The stream has ended in time."""
-        self._timer.cancel()
-
-
 def _usage(results: list[CompletionResult]) -> Usage:
     return Usage.sum([result.usage for result in results])
 
 
-def _event(body: object) -> ServerSentEvent:
-    return ServerSentEvent(json.dumps(body), sep="\n")
+async def _chunk_event(writer: StreamWriter, delta: Delta, usage: Usage | None) -> Event:
+    """Return the event of a delta; one with many tokens, as of an echoed prompt, in pieces."""
+    if len(delta.token_ids) <= _QUICKLY_WRITTEN:
+        return json.dumps(writer.chunk(delta, usage), allow_nan=False).encode()
+    return json_pieces(await asyncio.to_thread(writer.chunk, delta, usage))
+
+
+async def _with_turns(completion: CompletionObject) -> AsyncIterator[bytes]:
+    """Write a long answer as it is read, with a turn for others after each part."""
+    for part in joined(json_pieces(completion)):
+        yield part
+        await asyncio.sleep(0)
+
+
+def _unread() -> ApiError:
+    rule = "the stream has more unread bytes than --max-unread-bytes allows: it must be read as it comes"
+    return ApiError(408, rule, code="unread_stream")
 
 
 def _timeout(seconds: float) -> ApiError:

@@ -16,8 +16,10 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from decoding.completions_api.errors import ApiError
@@ -26,8 +28,10 @@ from decoding.server.log import LOGGER
 from decoding.server.service import Service, wire_error
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_ABSOLUTE_FORM = re.compile(rb"https?://[^/]+(?P<path>/.*)?", re.IGNORECASE | re.DOTALL)
 _OPEN_TO_ALL = ("/health", "/docs", "/openapi.json")
 _LET_IN_AT_ONCE = 4
+_LOADING_SECONDS = 5
 
 
 class _Turnstile:
@@ -59,10 +63,13 @@ class _Turnstile:
 
 
 class Edge:
-    """Request ids, API keys, limits, logs and metrics around an ASGI application."""
+    """Request ids, API keys, limits, logs and metrics around an ASGI application.
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app = app
+    app: the application, once the models are loaded; until then health is told, and everything else is refused.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.app: ASGIApp = self._loading
         self._service = service
         self._keys = [key.encode() for key in service.settings.api_keys]
         self._turnstile = _Turnstile()
@@ -70,16 +77,15 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, from its headers to its line in the log."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
-        if scope["method"] == "HEAD":  # what GET answers; its body goes no further than the protocol
-            scope = {**scope, "method": "GET"}
+        scope = _normalised(scope)
         visit = _Visit(scope, send, self._service)
         self._service.num_open += 1
         try:
             if await self._admitted(scope, receive):
                 await self._turnstile.enter()
-            await self._app(scope, receive, visit.send)
+            await self.app(scope, receive, visit.send)
         except Exception as error:
             if not visit.has_begun:  # the framework has answered, and logged, what a route raises
                 await visit.fail(wire_error(error))
@@ -91,6 +97,15 @@ class Edge:
         finally:
             self._service.num_open -= 1
             visit.close()
+
+    async def _loading(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer while the models are being loaded: health, and an error for everything else."""
+        status = {"/health/live": "live", "/health": "loading", "/health/ready": "loading"}.get(scope["path"])
+        if status is None or scope["method"] != "GET":
+            raise _still_loading()
+        fields = {"status": status} if status == "live" else {"status": status, "models": self._service.names}
+        answer = JSONResponse(fields, 200 if status == "live" else 503, {"retry-after": str(_LOADING_SECONDS)})
+        await answer(scope, receive, send)
 
     async def _admitted(self, scope: Scope, receive: Receive) -> bool:
         """Return `_admit`. The body of a refused request is read first, unless too many are open already."""
@@ -110,6 +125,9 @@ class Edge:
         if size + len(scope["query_string"]) > settings.max_header_bytes:
             rule = f"headers and path: must have at most {settings.max_header_bytes:,} bytes"
             raise ApiError(431, rule, code="headers_too_large")
+        if not scope["http_version"].startswith("1."):
+            rule = "HTTP version: must be 1.1 or 1.0"
+            raise ApiError(505, rule, code="http_version_not_supported")
         if b"transfer-encoding" in names and b"content-length" in names:  # a proxy may have seen another request
             raise ApiError(400, "content-length: must not come with transfer-encoding", code="invalid_http")
         if scope["path"].startswith(_OPEN_TO_ALL):
@@ -118,14 +136,18 @@ class Edge:
             raise ApiError(401, "a valid API key is needed: Authorization: Bearer KEY", code="invalid_api_key")
         if self._service.is_draining:
             raise _shutting_down()
+        if self._service.is_loading:
+            raise _still_loading()
         if self._service.num_open > settings.max_open_requests:
             raise ApiError(503, "too many requests are open", code="too_many_requests", retry_after=1)
         return True
 
     def _knows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Return True if one of the keys was given. Every key is compared, each in constant time."""
-        given = b"".join(value for name, value in headers if name == b"authorization")
-        scheme, _, key = given.partition(b" ")
+        """Return True if one of the keys was given, once. Every key is compared, each in constant time."""
+        given = [value for name, value in headers if name == b"authorization"]
+        if len(given) != 1:
+            return False
+        scheme, _, key = given[0].partition(b" ")
         matches = [hmac.compare_digest(key.strip(), known) for known in self._keys]
         return scheme.lower() == b"bearer" and any(matches)
 
@@ -179,8 +201,26 @@ class _Visit:
         LOGGER.info("request", extra={"fields": fields})
 
 
+def _normalised(scope: Scope) -> Scope:
+    """Return the scope as routes know it.
+
+    HEAD becomes GET, whose body goes no further than the protocol. A target that is a whole URL, as proxies send it,
+    becomes its path.
+    """
+    changed = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+    url = _ABSOLUTE_FORM.fullmatch(scope["raw_path"])
+    if url is None:
+        return changed
+    raw_path = url["path"] or b"/"
+    return {**changed, "raw_path": raw_path, "path": unquote(raw_path.decode("ascii"))}
+
+
 def _shutting_down() -> ApiError:
     return ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
+
+
+def _still_loading() -> ApiError:
+    return ApiError(503, "the models are being loaded", code="loading", retry_after=_LOADING_SECONDS)
 
 
 def error_headers(error: ApiError, body: bytes) -> list[tuple[bytes, bytes]]:
@@ -190,7 +230,7 @@ def error_headers(error: ApiError, body: bytes) -> list[tuple[bytes, bytes]]:
         headers.append((b"retry-after", str(error.retry_after).encode()))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if error.status in (401, 408, 413, 431, 503) or error.code == "invalid_http":
+    if error.status in (401, 408, 413, 431, 503, 505) or error.code == "invalid_http":
         headers.append((b"connection", b"close"))
     return headers
 

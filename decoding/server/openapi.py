@@ -75,18 +75,22 @@ def json_body(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]
     return {"requestBody": {"required": True, "content": content}}
 
 
-def completion_schema(settings: ApiSettings, vocab_size: int) -> dict[str, Any]:
-    """Return the JSON Schema of a completion request, with the limits of this server and its largest vocabulary."""
+def completion_schema(settings: ApiSettings, vocab_size: int, *, needs_model: bool) -> dict[str, Any]:
+    """Return the JSON Schema of a completion request, with the limits of this server and its largest vocabulary.
+
+    needs_model: True if a request must name its model, as there are several.
+    """
     properties = {}
+    required = ["model", "prompt"] if needs_model else ["prompt"]
     for field in FIELDS:
         schema = _with_ids_below(field.schema_under(settings), vocab_size)
-        null = [] if field.name in ("model", "prompt") else [{"type": "null"}]
+        null = [] if field.name in required else [{"type": "null"}]
         kind = "" if field.standard else "Extension. "
         properties[field.name] = {"description": kind + field.description, "anyOf": [schema, *null]}
     harmless = {name: {"description": "Accepted, without effect."} for name in HARMLESS}
     return {
         "type": "object",
-        "required": ["model", "prompt"],
+        "required": required,
         "properties": {**properties, **harmless},
         "additionalProperties": settings.unknown_fields == "ignore",
     }

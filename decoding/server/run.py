@@ -1,72 +1,150 @@
-"""Run the server: models, a socket, signals, exit."""
+"""Run the server: a socket, models, signals, exit."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
-import resource
+import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import uvicorn
 from prometheus_client import disable_created_metrics
-from sse_starlette.sse import AppStatus
-from starlette.types import ASGIApp
 
 from decoding.llm import LLM
 from decoding.server import log
+from decoding.server.accept import Acceptor, max_connections
 from decoding.server.app import create_app
+from decoding.server.edge import Edge
 from decoding.server.log import LOGGER
 from decoding.server.protocol import protocol_with
 from decoding.server.service import Service
 from decoding.server.settings import ServerSettings
+from decoding.server.watchdog import Watchdog
 
 _BACKLOG = 2048
 _LOOK_SECONDS = 0.1
+_MARGIN = 5.0
+"""Seconds that the end may take besides the grace."""
 _LAST_SECONDS = 0.5
 """After the grace, for the last bytes of answers to be read."""
-_ACCEPTED_AT_ONCE = 16
 _FULL_COLLECTION = 100
 """Collections of the middle generation for one of everything (Python's own: 10)."""
 _SWITCH_INTERVAL = 0.001
 """Seconds for which the engine's thread may hold the GIL before the event loop gets it (Python's own: 0.005)."""
 
 
-def serve(models: Mapping[str, LLM], listener: socket.socket, settings: ServerSettings) -> None:
-    """Serve until SIGTERM or Ctrl-C: then no new work, what runs gets its grace, and the call returns."""
-    log.set_up(settings.log_level)
-    _allow_many_files()
+def serve(
+    names: Sequence[str],
+    load: Callable[[], Mapping[str, LLM]],
+    listener: socket.socket,
+    settings: ServerSettings,
+    on_ready: Callable[[], None],
+) -> int:
+    """Serve until SIGTERM or Ctrl-C: then no new work, what runs gets its grace, and the exit code is returned.
+
+    names: of the models. load: returns them; called in a thread, while requests are answered with 503. on_ready: called
+    when they are there. Raises what `load` raises. The exit code is 1 if an engine has died, otherwise 0.
+    """
+    limit = max_connections(settings.max_connections)
+    writer = log.set_up(settings.log_level, settings.max_log_lines)
+    watchdog = Watchdog(settings.shutdown_grace + _MARGIN, writer)
     disable_created_metrics()  # type: ignore[no-untyped-call]
     sys.setswitchinterval(_SWITCH_INTERVAL)
-    AppStatus.enable_automatic_graceful_drain = False  # streams go on until the engine has ended them
-    app, service = create_app(models, settings)
-    _spare_pauses()
+    service = Service(names, settings)
+    edge = Edge(service)
+    loader = _Loader(load, service, edge)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ignore)  # uvicorn raises the signal once more when it is done
-    _Server(_config(app, settings), service).run(sockets=[listener])
+    server = _Server(_config(edge, settings), service, limit, watchdog)
+    loader.start(server.on_loaded, on_ready)
+    server.run(sockets=[listener])
+    writer.finish()
+    if loader.is_alive:  # nothing can stop it, and the interpreter would wait for its threads
+        os._exit(0)
+    if loader.error is not None:
+        raise loader.error
+    return server.exit_code
+
+
+class _Loader:
+    """Loads the models in a thread of its own."""
+
+    def __init__(self, load: Callable[[], Mapping[str, LLM]], service: Service, edge: Edge) -> None:
+        self._load = load
+        self._service = service
+        self._edge = edge
+        self._thread: threading.Thread | None = None
+        self.error: BaseException | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """True while it loads."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, on_end: Callable[[BaseException | None], None], on_ready: Callable[[], None]) -> None:
+        """Load, and call `on_end` with None or the error; on_ready: called before, if there is none."""
+
+        def run() -> None:
+            try:
+                self._service.open(self._load())
+                self._edge.app = create_app(self._service)
+                _spare_pauses()
+                self._service.is_loading = False
+                on_ready()
+            except BaseException as error:
+                self.error = error
+            on_end(self.error)
+
+        self._thread = threading.Thread(target=run, name="decoding loader", daemon=True)
+        self._thread.start()
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server, which ends the engines' work while it waits for the last connections."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, limit: int, watchdog: Watchdog) -> None:
+        """limit: of open connections."""
         super().__init__(config)
         self._service = service
+        self._limit = limit
+        self._watchdog = watchdog
+        self._accepting: asyncio.Task[None] | None = None
+        self.exit_code = 0
+
+    def on_loaded(self, error: BaseException | None) -> None:
+        """End if loading has failed. May be called from any thread."""
+        if error is not None:
+            self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen. What uvicorn calls the backlog is how many connections a turn of the loop takes, too: it is small."""
-        await super().startup(sockets)
-        for listener in sockets or ():
-            listener.listen(_BACKLOG)
+        """Listen, with an accept loop of our own: asyncio's fills the log when files run out."""
+        await self.lifespan.startup()
+        self.servers = []
+        assert sockets is not None
+        acceptor = Acceptor(sockets[0], self._new_protocol, self.server_state.connections, self._limit)
+        self._accepting = asyncio.ensure_future(acceptor.run())
+        self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what uvicorn does ten times per second, and end if an engine has died."""
+        if self._service.has_failed and not self.should_exit:
+            LOGGER.error("an engine has died: the server ends")
+            self.exit_code = 1
+            self.should_exit = True
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the door, then wait; both at once, because a connection closes when its stream has ended."""
-        for server in self.servers:
-            server.close()
+        self._watchdog.arm()
+        if self._accepting is not None:
+            self._accepting.cancel()
+        for listener in sockets or ():
+            listener.close()
         drained = asyncio.ensure_future(self._service.drain())
         while not drained.done() and not self.force_exit:  # a second Ctrl-C ends the grace
             await asyncio.wait({drained}, timeout=_LOOK_SECONDS)
@@ -81,18 +159,21 @@ class _Server(uvicorn.Server):
                 task.cancel()
         await super().shutdown(sockets)
 
+    def _new_protocol(self) -> asyncio.Protocol:
+        state = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+        return self.config.http_protocol_class(**state)
 
-def _config(app: ASGIApp, settings: ServerSettings) -> uvicorn.Config:
+
+def _config(app: Any, settings: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=protocol_with(settings.header_timeout, settings.send_timeout),
+        http=protocol_with(settings),
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        backlog=_ACCEPTED_AT_ONCE,
         timeout_graceful_shutdown=1,
         h11_max_incomplete_event_size=2 * settings.max_header_bytes + (1 << 13),
     )
@@ -121,13 +202,6 @@ def _spare_pauses() -> None:
     gc.freeze()
     young, middle, _ = gc.get_threshold()
     gc.set_threshold(young, middle, _FULL_COLLECTION)
-
-
-def _allow_many_files() -> None:
-    """Each connection is an open file; the usual soft limit of 1,024 is below the streams that we serve."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _ignore(number: int, frame: Any) -> None:

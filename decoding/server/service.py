@@ -4,43 +4,75 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, NamedTuple
 
 from decoding.async_engine import AsyncEngine
 from decoding.completions_api.errors import ApiError, api_error, unknown_model
 from decoding.errors import DecodingError, EngineClosedError, EngineError, OverloadedError, shown
 from decoding.llm import LLM
+from decoding.server.budget import Budget
 from decoding.server.log import LOGGER
 from decoding.server.metrics import Metrics
 from decoding.server.settings import ServerSettings
 
+_MEMORY_SECONDS = 10
+
 
 class Served(NamedTuple):
-    """A model, and the engine that runs it."""
+    """A model, the engine that runs it, and its fingerprint."""
 
     llm: LLM
     engine: AsyncEngine
+    fingerprint: str
 
 
 class Service:
-    """The models, settings and metrics of one server."""
+    """The models, settings and metrics of one server.
 
-    def __init__(self, models: Mapping[str, LLM], settings: ServerSettings) -> None:
-        self.models = {
-            name: Served(llm, AsyncEngine(llm, max_waiting=settings.max_waiting)) for name, llm in models.items()
-        }
+    names: of the models, which are there after `open`.
+    """
+
+    def __init__(self, names: Sequence[str], settings: ServerSettings) -> None:
+        self.names = list(names)
+        self.models: dict[str, Served] = {}
         self.settings = settings
-        self.metrics = Metrics({name: model.engine for name, model in self.models.items()})
+        self._engines: dict[str, AsyncEngine] = {}
+        self.metrics = Metrics(self._engines)
         self.created = int(time.time())
         self.num_open = 0
+        self.unread = Budget(settings.max_total_unread_bytes)
+        self.bodies = Budget(settings.total_body_bytes)
+        self.parser = ThreadPoolExecutor(1, "decoding parser")
+        self.is_loading = True
         self.is_draining = False
         self._hinted: set[str] = set()
 
+    def open(self, models: Mapping[str, LLM]) -> None:
+        """Take the models, which are loaded; `is_loading` stays as it is."""
+        for name, llm in models.items():
+            self._engines[name] = AsyncEngine(llm, max_waiting=self.settings.max_waiting)
+            self.models[name] = Served(llm, self._engines[name], llm.system_fingerprint)
+
     @property
-    def is_ready(self) -> bool:
-        """Return True if it takes work."""
-        return not self.is_draining and all(model.engine.is_open for model in self.models.values())
+    def has_failed(self) -> bool:
+        """Return True if an engine has ended that should run."""
+        return not self.is_draining and not all(engine.is_open for engine in list(self._engines.values()))
+
+    @property
+    def status(self) -> Literal["loading", "ready", "draining", "failed"]:
+        """Return what the server is doing; it takes work when it is ready."""
+        if self.is_draining:
+            return "draining"
+        if self.is_loading:
+            return "loading"
+        return "failed" if self.has_failed else "ready"
+
+    @property
+    def default_model(self) -> str | None:
+        """The model of a request that names none: the only one, or None."""
+        return self.names[0] if len(self.names) == 1 else None
 
     def model(self, name: str) -> Served:
         """Return the model of this name. Raise ApiError 404 if there is none."""
@@ -64,6 +96,7 @@ class Service:
 
     async def end(self) -> None:
         """End all running requests with an error."""
+        self.parser.shutdown(wait=False, cancel_futures=True)
         await asyncio.gather(*(model.engine.close() for model in self.models.values()))
 
 
@@ -74,6 +107,10 @@ def wire_error(error: BaseException, given: frozenset[str] = frozenset()) -> Api
         return ApiError(429, "the queue is full: try again later", code="queue_full", retry_after=seconds)
     if isinstance(error, EngineClosedError):
         return ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
+    if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
+        LOGGER.error("a request failed: there was no memory", exc_info=error)
+        rule = "there is not enough memory for this request now"
+        return ApiError(503, rule, code="out_of_memory", retry_after=_MEMORY_SECONDS)
     if isinstance(error, EngineError) or not isinstance(error, DecodingError):
         LOGGER.error("a request failed", exc_info=error)
     return api_error(error, given)

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 
 from decoding.completions_api.errors import ApiError, invalid
 from decoding.completions_api.request import unknown_fields
-from decoding.completions_api.settings import ApiSettings
+from decoding.completions_api.settings import ApiSettings, Limits
 from decoding.errors import Problem, TokenizerError, shown
 from decoding.llm import LLM
 from decoding.server.body import read_json
@@ -21,6 +21,7 @@ from decoding.text.tokenizer import Tokenizer
 from decoding.validation import checked_token_ids, is_unicode
 
 _MODEL = {"type": ["string", "null"], "description": "The name of one of the server's models (default: the first)."}
+_QUICKLY_DECODED = 1000
 _STATUSES = (400, 401, 404, 408, 413, 415, 431, 503)
 
 
@@ -40,8 +41,9 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
         openapi_extra=json_body({**_tokenize_schema(), **others}, {"model": name, "prompt": "def add(a, b):"}),
     )
     async def tokenize(request: Request) -> Response:
-        fields = await read_json(request, service.settings)
-        fields = _checked(fields, {"prompt": str}, {"model": str, "add_special_tokens": bool}, settings)
+        optional = {"model": str, "add_special_tokens": bool}
+        fields = await read_json(request, service, lambda body: _checked(body, {"prompt": str}, optional, settings))
+        _check_chars(fields["prompt"], settings.limits)
         llm = service.model(fields.get("model", name)).llm
         ids = await asyncio.to_thread(
             _tokenizer(llm).encode, fields["prompt"], fields.get("add_special_tokens", True), max_tokens=limit
@@ -56,12 +58,16 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
         openapi_extra=json_body({**_detokenize_schema(size), **others}, {"model": name, "tokens": [1, 2, 3]}),
     )
     async def detokenize(request: Request) -> Response:
-        fields = await read_json(request, service.settings)
-        fields = _checked(fields, {"tokens": list}, {"model": str, "skip_special_tokens": bool}, settings)
+        optional = {"model": str, "skip_special_tokens": bool}
+        fields = await read_json(request, service, lambda body: _checked(body, {"tokens": list}, optional, settings))
         llm = service.model(fields.get("model", name)).llm
-        _check_ids(fields["tokens"], llm, limit)
-        tokenizer = _tokenizer(llm)
-        text = await asyncio.to_thread(tokenizer.decode, fields["tokens"], fields.get("skip_special_tokens", True))
+        tokenizer, ids = _tokenizer(llm), fields["tokens"]
+
+        def decoded() -> str:
+            _check_ids(ids, llm, limit)
+            return tokenizer.decode(ids, fields.get("skip_special_tokens", True))
+
+        text = decoded() if len(ids) <= _QUICKLY_DECODED else await asyncio.to_thread(decoded)
         return JSONResponse({"prompt": text})
 
     @app.get(
@@ -116,10 +122,19 @@ def _is_a(value: Any, kind: type) -> bool:
     return type(value) is kind and (not isinstance(value, str) or is_unicode(value))
 
 
+def _check_chars(text: str, limits: Limits) -> None:
+    """Raise ApiError for a text with too many characters."""
+    if len(text) > limits.prompt_chars:
+        rule = f"must have at most {limits.prompt_chars:,} characters (--max-prompt-chars)"
+        raise invalid([Problem("prompt", f"{len(text):,} characters", rule)])
+
+
 def _check_ids(ids: list[Any], llm: LLM, limit: int) -> None:
     """Raise ApiError for too many ids, and ParameterError for the first that the vocabulary does not have."""
     if len(ids) > limit:
-        raise invalid([Problem("tokens", f"{len(ids)} of them", f"must be at most {limit:,} token ids")])
+        raise invalid(
+            [Problem("tokens", f"{len(ids)} of them", f"must be at most {limit:,} token ids (--max-prompt-tokens)")]
+        )
     checked_token_ids("tokens", ids, llm.vocab_size)
 
 

@@ -27,8 +27,8 @@ def llm(folder: Path) -> LLM:
 
 @pytest.fixture(scope="session")
 def address(folder: Path) -> Iterator[str]:
-    """A server process with that model: http://HOST:PORT."""
-    command = [sys.executable, "-m", "decoding", "serve", str(folder), "--port=0"]
+    """A server process with that model: http://HOST:PORT; one client asks for ten log-probabilities."""
+    command = [sys.executable, "-m", "decoding", "serve", str(folder), "--port=0", "--max-logprobs=10"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:

@@ -100,6 +100,23 @@ def test_generate_until(harness, llm):
         assert generated == llm.complete(ids, params).choices[0].text
 
 
+def test_the_backend_gguf(address, llm):
+    """It names no model and sends text: the scores of the tokens that begin in the continuation, and greedy text."""
+    from lm_eval.models.gguf import GGUFLM
+
+    harness = GGUFLM(base_url=address)
+    pairs = [(one["question"], choice) for one in QUESTIONS for choice in one["choices"]]
+    got = harness.loglikelihood(instances("loglikelihood", *pairs))
+    echo = SamplingParams(max_tokens=0, echo=True, logprobs=1)
+    for (question, choice), (logprob, _) in zip(pairs, got, strict=True):
+        scores = llm.complete(question + choice, echo).choices[0].logprobs
+        ours = zip(scores.token_logprobs, scores.text_offset, strict=True)
+        expected = sum(value for value, offset in ours if offset >= len(question))
+        assert logprob == pytest.approx(expected, abs=1e-4)
+    (text,) = harness.generate_until(instances("generate_until", ("Once upon", {"until": ["."]})))
+    assert text == llm.complete("Once upon", SamplingParams(temperature=0, stop=["."])).choices[0].text.strip()
+
+
 def test_a_task_of_its_evaluator(address, llm, tmp_path):
     """A multiple-choice task from its YAML to its accuracy: that of the model's own scores."""
     from lm_eval import evaluator

@@ -9,7 +9,17 @@ import subprocess
 import sys
 
 LAYERS = (
-    ("version", "errors", "types", "json_file", "validation", "domains", "parameters", "params"),
+    (
+        "version",
+        "errors",
+        "types",
+        "json_file",
+        "file_output",
+        "validation",
+        "domains",
+        "parameters",
+        "params",
+    ),
     ("sampling", "reference"),
     ("text", "models"),
     ("engine", "async_engine", "llm"),
@@ -21,7 +31,7 @@ LAYERS = (
 
 RANK = {name: rank for rank, name in enumerate(name for layer in LAYERS for name in layer)}
 
-WEB = ("fastapi", "fastapi_offline", "starlette", "uvicorn", "pydantic", "sse_starlette", "prometheus_client")
+WEB = ("fastapi", "fastapi_offline", "starlette", "uvicorn", "h11", "pydantic", "prometheus_client")
 
 ONLY_IN = {
     "tokenizers": ("text/tokenizer.py",),

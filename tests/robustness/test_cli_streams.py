@@ -51,3 +51,26 @@ def test_closed_stdin_is_an_error() -> None:
     done = shell(COMMAND.replace(" x ", " - ") + " <&-")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "decoding: error: prompt from stdin: standard input is closed\n"
+
+
+def test_ctrl_c_during_imports_is_no_traceback() -> None:
+    """The exit code is that of an interrupt, and nothing is printed."""
+    program = """
+import sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "decoding.cli":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from decoding.__main__ import main
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_a_stderr_that_takes_nothing_is_no_error() -> None:
+    """A full disk behind stderr loses the notes, not the text."""
+    expected = shell(COMMAND).stdout
+    done = shell(f"{COMMAND} 2>/dev/full")
+    assert (done.returncode, done.stdout) == (0, expected)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,8 +46,7 @@ class Answer:
     @property
     def events(self) -> list[Any]:
         """The data of a stream's events, JSON where it is JSON; comments are left out."""
-        blocks = [block for block in self.body.decode().split("\n\n") if block.strip()]
-        data = [block.removeprefix("data: ") for block in blocks if not block.startswith(":")]
+        data = [line.removeprefix("data: ") for line in self.body.decode().splitlines() if line.startswith("data: ")]
         return [one if one == "[DONE]" else json.loads(one) for one in data]
 
 
@@ -58,16 +58,34 @@ class Server:
     port: int = 0
     lines: list[str] = field(default_factory=list)
     ready: threading.Event = field(default_factory=threading.Event)
+    listening: threading.Event = field(default_factory=threading.Event)
+    is_read: threading.Event = field(default_factory=threading.Event)
 
     def read_log(self) -> None:
-        """Keep what the server says; its first line with an address makes it ready."""
+        """Keep what the server says, while `is_read` is set; its first line with an address makes it ready."""
         assert self.process.stderr is not None
+        self.is_read.set()
         for line in self.process.stderr:
+            self.is_read.wait()
             self.lines.append(line)
+            if port := re.search(r"(?:on port |at://127.0.0.1:)(\d+)", line):
+                self.port = int(port[1])
+                self.listening.set()
             if address := re.search(r" on http://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)", line):
                 self.port = int(address[1])
                 self.ready.set()
+        self.listening.set()
         self.ready.set()
+
+    def wait_for_log(self, **fields: Any) -> dict[str, Any]:
+        """The first structured line with these fields; fails if it does not come. Lines are written by a thread."""
+        deadline = time.monotonic() + 30
+        while True:
+            for line in self.log:
+                if fields.items() <= line.items():
+                    return line
+            assert time.monotonic() < deadline, fields
+            time.sleep(0.01)
 
     @property
     def url(self) -> str:
@@ -123,19 +141,24 @@ def read_answer(connection: http.client.HTTPConnection) -> Answer:
 
 
 @contextlib.contextmanager
-def running(*command: str) -> Iterator[Server]:
-    """A server from its first line to its end."""
-    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def running(*command: str, ready: bool = True, shell: str = "") -> Iterator[Server]:
+    """A server from its first line to its end.
+
+    ready: wait until its models are loaded. shell: a command of the shell that starts it, such as `ulimit -n 64`.
+    """
+    whole = ["sh", "-c", f'{shell or ":"}; exec "$@"', "sh", sys.executable, *command]
+    process = subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     server = Server(process)
     reader = threading.Thread(target=server.read_log, daemon=True)
     reader.start()
     try:
-        assert server.ready.wait(120)
+        assert (server.ready if ready else server.listening).wait(120)
         assert server.port, "".join(server.lines)
         yield server
     finally:
         process.kill()
         process.wait()
+        server.is_read.set()
         reader.join()
         assert process.stderr is not None
         process.stderr.close()
@@ -155,6 +178,7 @@ SMALL = {
     "max_prompts": 3,
     "max_sequences": 6,
     "max_prompt_tokens": 20,
+    "max_prompt_chars": 30,
     "max_stop": 2,
     "max_stop_bytes": 10,
     "max_list_entries": 4,
@@ -175,11 +199,14 @@ def small() -> Iterator[Server]:
 def serve() -> Iterator[Callable[..., Server]]:
     """Start servers with flags of one's own; they end with the test."""
     with contextlib.ExitStack() as stack:
-        yield lambda *flags: stack.enter_context(running("-m", "decoding", "serve", "--port=0", *flags))
+        command = ("-m", "decoding", "serve", "--port=0")
+        yield lambda *flags, **options: stack.enter_context(running(*command, *flags, **options))
 
 
 @pytest.fixture
 def serve_script() -> Iterator[Callable[..., Server]]:
     """Start servers whose model does what a test says (see scripted_server.py)."""
     with contextlib.ExitStack() as stack:
-        yield lambda *words: stack.enter_context(running(str(HERE / "scripted_server.py"), *words))
+        yield lambda *words, **options: stack.enter_context(
+            running(str(HERE / "scripted_server.py"), *words, **options)
+        )

@@ -1,7 +1,9 @@
 """A server whose model is scripted: `python scripted_server.py BEHAVIOUR [field=value ...]`, as a process of its own.
 
-Behaviours: plain; ids (no tokenizer, from a folder of another name); nan (not finite after an N, and five tokens after
-an M); broken (raises after a B); slow (every forward pass takes a second); paced (every one takes 20 ms).
+Behaviours: plain; same (nothing but a, in 20 ms each); ids (no tokenizer, from a folder of another name); nan (not
+finite after an N, and five tokens after an M); broken (raises after a B, has no memory after an H, dies after a D,
+never returns after a W); slow (every forward pass takes a second); paced (every one takes 20 ms). loading=SECONDS:
+how long it loads.
 """
 
 import sys
@@ -9,12 +11,13 @@ import time
 
 import numpy as np
 
+from decoding.cli.console import say
 from decoding.llm import LLM
 from decoding.server.run import listen, serve
 from decoding.server.settings import ServerSettings
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
 
-SECONDS = {"slow": 1.0, "paced": 0.02}
+SECONDS = {"slow": 1.0, "paced": 0.02, "same": 0.02}
 
 
 class Behaving(ScriptedModel):
@@ -29,10 +32,12 @@ class Behaving(ScriptedModel):
         """Letters from a to z, until the fault."""
         if self.behaviour == "nan" and (token_ids[0] == ord("N") or (token_ids[0] == ord("M") and len(token_ids) > 5)):
             return np.full(vocab_size, np.nan, np.float32)
-        if self.behaviour == "broken" and ord("B") in token_ids:
-            raise RuntimeError("/secret/path at 0x7f0000000000")
+        if self.behaviour == "broken":
+            fail(token_ids[0])
         logits = np.full(vocab_size, -np.inf, np.float32)
         logits[97:123] = self.letters(token_ids, 26)
+        if self.behaviour == "same":
+            logits[98:123] = -np.inf
         return logits
 
     def forward(self, batch, cache):
@@ -41,17 +46,36 @@ class Behaving(ScriptedModel):
         return super().forward(batch, cache)
 
 
+def fail(token_id):
+    """Fail as the first letter of the prompt says."""
+    if token_id == ord("B"):
+        raise RuntimeError("/secret/path at 0x7f0000000000")
+    if token_id == ord("H"):
+        raise MemoryError
+    if token_id == ord("D"):
+        raise SystemExit
+    if token_id == ord("W"):
+        say("waits for ever")
+        time.sleep(3600)
+
+
 def main(behaviour, *changes):
     """Serve until a signal."""
     fields = dict(change.split("=") for change in changes)
     running = int(fields.pop("max_running", 8))
+    loading = float(fields.pop("loading", 0))
     settings = ServerSettings(log_level="info", **{name: type_of(name)(value) for name, value in fields.items()})
     tokenizer, name = (None, "folder") if behaviour == "ids" else (byte_tokenizer(), "scripted")
     llm = LLM.from_parts(Behaving(behaviour), tokenizer, name=name, max_num_seqs=running)
     listener = listen("127.0.0.1", 0)
-    sys.stderr.write(f"serving on http://127.0.0.1:{listener.getsockname()[1]}\n")
-    sys.stderr.flush()
-    serve({"scripted": llm}, listener, settings)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    say(f"loading, {url.replace('http', 'at')}")
+
+    def load():
+        time.sleep(loading)
+        return {"scripted": llm}
+
+    sys.exit(serve(["scripted"], load, listener, settings, lambda: say(f"serving on {url}")))
 
 
 def type_of(name):

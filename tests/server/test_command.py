@@ -11,8 +11,13 @@ from decoding import cli
 
 @pytest.fixture(autouse=True)
 def _never_serves(monkeypatch):
-    """A server that does start would wait for ever."""
-    monkeypatch.setattr("decoding.server.run.serve", lambda *_: pytest.fail("it serves"))
+    """A server that does start would wait for ever; this one only loads its models."""
+
+    def serve(names, load, *_):
+        load()
+        pytest.fail("it serves")
+
+    monkeypatch.setattr("decoding.server.run.serve", serve)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import threading
+import time
 
 
 def complete_beside(server, **fields):
@@ -48,13 +51,77 @@ def test_a_model_that_raises(serve_script):
         assert b"secret" not in answer.body
         assert b"0x7f" not in answer.body
     assert server.complete(prompt="a", max_tokens=5).status == 200
-    assert any("RuntimeError" in line.get("traceback", "") for line in server.log)
+    assert "RuntimeError" in server.wait_for_log(message="a request failed")["traceback"]
+
+
+def test_no_memory_for_a_request(serve_script):
+    """503 with Retry-After, streamed or not, and the server goes on."""
+    server = serve_script("broken")
+    for stream in (False, True):
+        answer = server.complete(prompt="H", max_tokens=5, stream=stream)
+        assert (answer.status, answer.error["code"]) == (503, "out_of_memory")
+        assert int(answer.headers["retry-after"]) > 0
+    assert server.complete(prompt="a", max_tokens=5).status == 200
+
+
+def test_an_engine_that_dies_ends_the_process(serve_script):
+    """Every client gets an error first, whether it waits for the whole, reads a stream or comes late."""
+    server = serve_script("broken")
+    with contextlib.closing(server.connect()) as connection:
+        body = {"model": "scripted", "prompt": "a", "max_tokens": 4000, "stream": True}
+        connection.request("POST", "/v1/completions", json.dumps(body), {"content-type": "application/json"})
+        stream = connection.getresponse()
+        assert stream.readline().startswith(b"data: ")
+        answer = server.complete(model="scripted", prompt="D", max_tokens=5)
+        assert answer.status in (500, 503)
+        assert json.loads(stream.read().split(b"data: ")[-1])["error"]["type"] == "server_error"
+    assert server.process.wait(timeout=30) == 1
+    assert server.wait_for_log(message="an engine has died: the server ends")
+
+
+def test_a_step_that_never_returns_does_not_stop_the_end(serve_script):
+    """SIGTERM: the process ends all the same, some seconds after its grace, with exit code 1 and a line in the log."""
+    server = serve_script("broken", "shutdown_grace=0.1")
+    with contextlib.closing(server.connect()) as connection:
+        body = {"model": "scripted", "prompt": "W", "max_tokens": 5}
+        connection.request("POST", "/v1/completions", json.dumps(body), {"content-type": "application/json"})
+        deadline = time.monotonic() + 30
+        while "waits for ever\n" not in server.lines:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert server.stop() == 1
+    assert any("the process ends now" in line["message"] for line in server.log)
 
 
 def test_comments_while_a_stream_is_silent(serve_script):
-    """While the prompt takes its time, comments keep the connection; the completion follows."""
+    """While the prompt takes its time, comments keep the connection; none is followed by a blank line, which some
+    clients take for the end of an event.
+    """
     server = serve_script("slow", "keep_alive=0.3")
     answer = server.complete(prompt="a", max_tokens=2, stream=True)
-    assert answer.body.startswith(b": ping")
-    assert answer.body.count(b": ping") >= 3
+    assert answer.body.startswith(b": keep-alive\n")
+    assert answer.body.count(b": keep-alive\n") >= 3
+    assert b": keep-alive\n\n" not in answer.body
     assert [event["choices"][0]["finish_reason"] for event in answer.events[:-1]] == [None, "length"]
+
+
+def test_no_comments_while_a_stream_is_busy(serve_script):
+    """A stream that lasts many times as long as the time of silence, and never is silent, has none."""
+    server = serve_script("paced", "keep_alive=0.5")
+    answer = server.complete(prompt="a", max_tokens=60, stream=True)
+    assert answer.body.count(b"data: ") == 61
+    assert b": keep-alive" not in answer.body
+
+
+def test_held_text_comes_before_an_error(serve_script):
+    """Text that a stop string held back is sent before the error that ends the stream, of a timeout or the model's."""
+    stop = "a" * 3000
+    server = serve_script("same", "request_timeout=0.5")
+    *chunks, last = server.complete(prompt="x", max_tokens=3000, stop=stop, stream=True).events
+    assert last["error"]["code"] == "timeout"
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks).strip("a") == ""
+    assert sum(len(chunk["choices"][0]["token_ids"]) for chunk in chunks) > 1
+    broken = serve_script("nan")
+    *chunks, last = broken.complete(prompt="M", max_tokens=50, stop="c" * 90, stream=True).events
+    assert last["error"]["code"] == "model_error"
+    assert sum(len(chunk["choices"][0]["token_ids"]) for chunk in chunks) == 5

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -75,13 +78,17 @@ def test_a_client_that_leaves_at_any_byte(serve_script):
 def test_keys(serve, tmp_path):
     """Without one of the keys everything but health and the API's page is 401; with any of them it is open."""
     file = tmp_path / "keys"
-    file.write_text("first-key\n\nsecond-key\n")
+    file.write_text("first-key\n\n# no-key\nsecond-key\n")
+    file.chmod(0o604)
     server = serve("--api-key-file", str(file))
+    assert "can read the keys" in "".join(server.lines)
     for headers in (
         {},
         {"authorization": "Bearer wrong"},
         {"authorization": "first-key"},
         {"authorization": "Bearer "},
+        {"authorization": "Bearer first"},
+        {"authorization": "Bearer # no-key"},
     ):
         for path in ("/v1/models", "/metrics", "/v1/completions", "/tokenize", "/nowhere"):
             answer = server.request("POST" if "co" in path else "GET", path, b"{}", headers)
@@ -90,6 +97,12 @@ def test_keys(serve, tmp_path):
     for key in ("first-key", "second-key"):
         assert server.request("GET", "/v1/models", headers={"authorization": f"Bearer {key}"}).status == 200
     assert {server.request("GET", path).status for path in ("/health", "/docs", "/openapi.json")} == {200}
+    with contextlib.closing(server.connect()) as connection:
+        connection.putrequest("GET", "/v1/models")
+        for value in ("Bearer first", "-key"):  # together they would be a key
+            connection.putheader("authorization", value)
+        connection.endheaders()
+        assert server.answer(connection).status == 401
     assert "-key" not in "".join(line for line in server.lines if "key" in line)
     document = server.request("GET", "/openapi.json").json
     assert document["security"] == [{name: []} for name in document["components"]["securitySchemes"]]
@@ -124,9 +137,78 @@ def test_several_models(serve, shared):
     answers = [server.complete(model=name, prompt="Once", seed=1, max_tokens=5).json for name in ("stories", "other")]
     assert [answer["model"] for answer in answers] == ["stories", "other"]
     assert answers[0]["choices"] == answers[1]["choices"]
+    absent = server.request("POST", "/v1/completions", {"prompt": "Once"})
+    assert (absent.status, absent.error["code"]) == (400, "missing_field")
     unknown = server.complete(model="bundled")
     assert unknown.status == 404
     assert "stories, other" in unknown.error["message"]
+
+
+def test_loading(serve_script):
+    """It listens at once: health says that it is loading, everything else is refused with 503 and Retry-After."""
+    server = serve_script("plain", "loading=1.5", ready=False)
+    health = server.request("GET", "/health")
+    assert (health.status, health.json) == (503, {"status": "loading", "models": ["scripted"]})
+    assert server.request("GET", "/health/live").json == {"status": "live"}
+    for method, path in (("POST", "/v1/completions"), ("GET", "/v1/models"), ("GET", "/docs"), ("GET", "/nowhere")):
+        refused = server.request(method, path, b"{}")
+        assert (refused.status, refused.error["code"]) == (503, "loading")
+        assert int(refused.headers["retry-after"]) > 0
+    assert server.ready.wait(60)
+    assert server.request("GET", "/health").json["status"] == "ready"
+    assert server.complete(max_tokens=1).status == 200
+
+
+def test_a_signal_while_it_loads(serve_script):
+    """It ends at once, with code 0; what loads is not waited for."""
+    server = serve_script("plain", "loading=60", ready=False)
+    assert server.request("GET", "/health/live").status == 200
+    assert server.stop() == 0
+    assert not any("Traceback" in line for line in server.lines)
+
+
+def test_a_log_that_is_not_read(serve_script):
+    """A full pipe behind stderr stops nothing; lines that do not fit into the queue are counted in the log."""
+    server = serve_script("plain", "max_log_lines=10")
+    server.is_read.clear()
+    with contextlib.closing(server.connect()) as connection:
+        for _ in range(1000):  # of 200 bytes: a pipe holds 65,536
+            connection.request("GET", "/health/live")
+            assert server.answer(connection).status == 200
+    server.is_read.set()
+    deadline = time.monotonic() + 30
+    while not any("lines of the log were dropped" in line["message"] for line in server.log):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert server.stop() == 0
+
+
+def test_without_standard_output(serve):
+    """Closed stdin and stdout are not needed, and no connection takes their place."""
+    server = serve(shell="exec 0<&- >&-")
+    assert server.complete(max_tokens=1).status == 200
+    assert server.stop() == 0
+
+
+def test_a_stderr_that_takes_nothing():
+    """A full disk behind stderr ends nothing: it serves, logs into the void, and ends with code 0."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    command = f"exec {sys.executable} -m decoding serve --port={port} --log-level=info 2>/dev/full"
+    process = subprocess.Popen(["sh", "-c", command])
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError), contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as one:
+                one.request("GET", "/health")
+                if one.getresponse().status == 200:
+                    break
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
 
 
 def test_sigterm_lets_streams_finish(serve_script):

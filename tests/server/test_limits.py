@@ -6,12 +6,16 @@ import contextlib
 import json
 import re
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from decoding.completions_api.settings import Limits
+from decoding.completions_api.settings import ApiSettings, Limits
+from decoding.errors import ParameterError
+from decoding.server.accept import DEFAULT_CONNECTIONS
 from decoding.server.settings import ServerSettings
 
 MUCH = {"model": "scripted", "prompt": "a", "n": 8, "logprobs": 5}
@@ -37,6 +41,9 @@ def narrow_connection(server):
         ({"prompt": ["a"], "best_of": 4}, {"prompt": ["a", "b"], "best_of": 4}, "best_of"),
         ({"prompt": [5] * 20}, {"prompt": [5] * 21}, "prompt"),
         ({"prompt": [[5] * 10, [5] * 10]}, {"prompt": [[5] * 10, [5] * 11]}, "prompt"),
+        ({"prompt": "a" * 10 + " b"}, {"prompt": "a" * 31}, "prompt"),
+        ({"prompt": ["a" * 15, "b" * 15]}, {"prompt": ["a" * 15, "b" * 16]}, "prompt"),
+        ({"prompt": "a" * 15, "suffix": "b" * 15}, {"prompt": "a" * 15, "suffix": "b" * 16}, "suffix"),
         ({"stop": ["a", "b"]}, {"stop": ["a", "b", "c"]}, "stop"),
         ({"stop": "0123456789"}, {"stop": "0123456789a"}, "stop"),
         ({"stop": ["é" * 5]}, {"stop": ["é" * 5, "x"]}, "stop"),
@@ -54,12 +61,52 @@ def narrow_connection(server):
     ],
 )
 def test_a_limit_on_what_is_asked_for(small, at, beyond, param):
-    """200 at the limit, 400 beyond."""
+    """200 at the limit, 400 beyond, with the flag that would allow it."""
     fields = {"max_tokens": 1, "prompt": "a"}
     served = small.complete(**{**fields, **at})
     assert served.status == 200, served.body
     refused = small.complete(**{**fields, **beyond})
     assert (refused.status, refused.error["param"]) == (400, param)
+    assert "(--max-" in refused.error["message"]
+
+
+def test_outer_limits_follow_from_inner_ones(server, serve):
+    """What the limits on a prompt allow fits a body: as many ids, and as many characters as escapes, are refused for
+    the model's context alone. Commas in a text are not taken for values, and a raised limit raises the outer ones.
+    """
+    limits = Limits()
+    ids = [987654] * limits.max_prompt_tokens
+    text = "\u6f22" * limits.prompt_chars
+    commas = "," * limits.prompt_chars
+    for prompt in (ids, text, commas, "\U0001f600" * limits.prompt_chars):
+        answer = server.complete(prompt=prompt)
+        assert (answer.status, answer.error["param"]) == (400, "prompt"), answer.error
+        assert answer.error["code"] in ("context_length_exceeded", "invalid_value")
+        assert "token" in answer.error["message"]
+    more = serve("--max-prompt-tokens=1000000")
+    answer = more.complete(prompt=[5] * 1_000_000)
+    assert answer.error["code"] == "context_length_exceeded"
+    many = more.request("POST", "/v1/completions", b'{"prompt": "a", "metadata": [' + b"1," * 1_200_000 + b"1]}")
+    assert many.error["code"] == "invalid_json"
+
+
+def test_all_bodies_together(serve_script):
+    """Bodies that have not come to their end are bounded together: one more gets 503, and room is made by their end."""
+    server = serve_script("plain", "max_body_bytes=3000", "max_total_body_bytes=5000")
+    head = b"POST /tokenize HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 3000\r\n\r\n"
+    whole = json.dumps({"prompt": "a" * 2900}).encode()
+    with contextlib.ExitStack() as stack:
+        half = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+        half.sendall(head + b" " * 2500)
+        deadline = time.monotonic() + 30
+        while (answer := server.request("POST", "/tokenize", whole)).status != 503:
+            assert time.monotonic() < deadline
+        assert answer.error["code"] == "too_many_requests"
+        assert answer.headers["retry-after"] == "1"
+        assert server.request("POST", "/tokenize", whole[:1000]).status == 400
+    deadline = time.monotonic() + 30
+    while server.request("POST", "/tokenize", whole).status != 200:
+        assert time.monotonic() < deadline
 
 
 def test_the_body(small):
@@ -115,6 +162,23 @@ def test_the_headers(small):
             assert raw.recv(1000).startswith(b"HTTP/1.1 400 ")
 
 
+def test_the_number_of_headers(serve_script):
+    """100 are served; 101 are refused before they have been read, as are lines without end behind a body in chunks."""
+    server = serve_script("plain", "max_headers=100")
+    head, end = b"GET /health HTTP/1.1\r\nconnection: close\r\nhost: x\r\n", b"\r\n"
+    chunks = b"POST /tokenize HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    for data, status in (
+        (head + b"a:\r\n" * 98 + end, 200),
+        (head + b"a:\r\n" * 99 + end, 431),
+        (head + b"a:\r\n" * 9000, 431),
+        (chunks + b"a:\r\n" * 9000, 431),
+    ):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
+            raw.sendall(data)
+            assert raw.recv(1000).startswith(b"HTTP/1.1 %d " % status)
+    assert server.request("GET", "/health").status == 200
+
+
 def test_open_requests(serve_script):
     """One more than may be open is refused with 503 and Retry-After at once; health is still told."""
     server = serve_script("paced", "max_open_requests=2")
@@ -128,6 +192,41 @@ def test_open_requests(serve_script):
         assert (refused.status, refused.headers["retry-after"]) == (503, "1")
         assert refused.error["code"] == "too_many_requests"
         assert server.request("GET", "/health").status == 200
+
+
+def test_connections(serve_script):
+    """At the limit they are served; one more waits until another one ends, and the log says so once."""
+    server = serve_script("plain", "max_connections=3")
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(contextlib.closing(server.connect())) for _ in range(4)]
+        for connection in connections[:3]:
+            connection.request("GET", "/health")
+            assert server.answer(connection).status == 200
+        connections[3].request("GET", "/health")
+        assert "max-connections" in server.wait_for_log(level="warning")["message"]
+        connections[3].sock.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            connections[3].sock.recv(1)
+        connections[3].sock.settimeout(30)
+        connections[0].close()
+        assert server.answer(connections[3]).status == 200
+    assert sum("max-connections" in line["message"] for line in server.log) == 1
+
+
+def test_few_open_files(serve):
+    """With 64 open files further connections wait, without filling the log; more than that allows is refused."""
+    server = serve("--log-level=info", shell="ulimit -n 64")
+    with contextlib.ExitStack() as stack:
+        for _ in range(90):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+        assert "max-connections" in server.wait_for_log(level="warning")["message"]
+        time.sleep(1)
+    assert server.request("GET", "/health").status == 200
+    assert len(server.log) < 10
+    command = f"ulimit -n 64; exec {sys.executable} -m decoding serve --port=0 --max-connections=1000"
+    refused = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "max_connections=1000: must be at most" in refused.stderr
 
 
 def test_the_queue(serve_script):
@@ -164,7 +263,8 @@ def test_the_time_of_a_request(serve_script):
     assert last["error"]["code"] == "timeout"
     assert len(chunks) > 1
     silent = serve_script("slow", "request_timeout=0.3")
-    assert silent.complete(max_tokens=2, stream=True).error["code"] == "timeout"
+    unread = silent.complete(prompt="a" * 600, max_tokens=2, stream=True)  # its prompt takes two steps of a second
+    assert (unread.status, unread.error["code"]) == (504, "timeout")
 
 
 def test_the_time_of_a_body_and_of_headers(serve_script):
@@ -203,6 +303,28 @@ def test_the_time_of_a_reader(serve_script):
             time.sleep(0.1)
 
 
+@pytest.mark.parametrize(
+    "limit", ["max_unread_bytes=100000", "max_total_unread_bytes=1000000 max_unread_bytes=1000000"]
+)
+def test_unread_bytes(serve_script, limit):
+    """A stream whose client does not read ends with an error, after what was made until then; one that reads is whole,
+    however much it is. All streams together have a limit, too.
+    """
+    server = serve_script("plain", *limit.split(), "max_open_requests=10")
+    body = json.dumps({**MUCH, "max_tokens": 2000, "stream": True}).encode()
+    head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
+    with narrow_connection(server) as raw:
+        raw.sendall(head + b"content-length: %d\r\n\r\n" % len(body) + body)
+        deadline = time.monotonic() + 60
+        while server.metric("decoding_engine_running") or not server.metric("decoding_engine_sampled_tokens_total"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        answer = b"".join(iter(lambda: raw.recv(1 << 16), b""))
+    assert b'"code": "unread_stream"' in answer[-400:]
+    assert answer.count(b"data: {") < 16_000
+    assert server.complete(**{**MUCH, "max_tokens": 500}, stream=True).events[-1] == "[DONE]"
+
+
 def test_the_table_of_the_documentation():
     """docs/server.md has every limit with its default, and no other."""
     page = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
@@ -210,10 +332,26 @@ def test_the_table_of_the_documentation():
     told = re.findall(r"^\| `--([a-z-]+)` \| ([\d,.]+) ", section, flags=re.M)
     limits, server = Limits(), ServerSettings()
     names = [name.replace("-", "_") for name, _ in told]
-    defaults = [float(getattr(limits if hasattr(limits, name) else server, name)) for name in names]
+    derived = {
+        "max_prompt_chars": limits.prompt_chars,
+        "max_body_bytes": server.body_bytes,
+        "max_total_body_bytes": server.total_body_bytes,
+        "max_connections": DEFAULT_CONNECTIONS,
+    }
+    defaults = [
+        float(derived.get(name) or getattr(limits if hasattr(limits, name) else server, name)) for name in names
+    ]
     assert defaults == [float(value.replace(",", "")) for _, value in told]
     bounded = [name for name in ServerSettings.__slots__ if name not in ("api", "api_keys", "log_level", "log_prompts")]
     assert sorted(names) == sorted([*Limits.__slots__, *bounded])
+
+
+def test_limits_that_do_not_nest():
+    """A limit on all is at least that on one."""
+    for fields in ({"max_total_body_bytes": 10**6}, {"max_total_unread_bytes": 10**6}):
+        with pytest.raises(ParameterError, match="must be at least max_"):
+            ServerSettings(**fields)
+    assert ServerSettings(api=ApiSettings(limits=Limits(max_prompt_tokens=10**8))).total_body_bytes > 10**9
 
 
 def test_refusals_are_quick(server):

@@ -83,6 +83,17 @@ def test_a_second_run_answers_what_is_missing(tmp_path):
     assert target.read_bytes() == data
 
 
+@pytest.mark.parametrize("text", ["dear diary", '{"id": "mine"}', "\n", " "])
+def test_a_line_without_an_end_that_is_not_ours(tmp_path, text):
+    """A file of one line, with no line break at its end, is refused and keeps its text."""
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(line("a"))
+    target.write_text(text)
+    with pytest.raises(ParameterError, match="output="):
+        BatchRun(make_llm(), source, target)
+    assert target.read_text() == text
+
+
 def test_leaving_frees_the_engine(tmp_path):
     """An exception from anywhere (Ctrl-C, a full disk) leaves nothing in the engine, and whole lines in the output."""
     llm = make_llm()
@@ -108,7 +119,7 @@ def test_what_is_no_batch(tmp_path):
         ((tmp_path / "gone", target), "input="),
         ((tmp_path, target), "input="),
         ((source, source), "must not be the input"),
-        ((source, target), "line 1 is none"),
+        ((source, target), "line 1 is not a line of one"),
     ):
         with pytest.raises(ParameterError, match=match):
             BatchRun(make_llm(), *paths)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from decoding.completions_api.schema import StreamWriter, completion_json, completion_object
+from decoding.completions_api.schema import StreamWriter, completion_object
 from decoding.engine.outputs import Choice, CompletionResult, Delta, Logprobs, Usage
 from decoding.errors import ParameterError
 from decoding.llm import LLM
@@ -86,13 +86,6 @@ def test_several_modes_are_all_told():
     logprobs = told["logprobs"]
     assert [entry["scaled"] for entry in logprobs["by_mode"]] == logprobs["token_logprobs"]
     assert all(set(entry) == {"scaled", "raw"} for entry in logprobs["by_mode"])
-
-
-def test_the_text_of_the_object():
-    """Written a choice at a time it is the same object, of one choice and of several."""
-    for results in ([result(choice(0))], [result(choice(0), choice(1)), result(choice(0, text='\u00e9"'), choice(1))]):
-        made = completion_object(results, system_fingerprint="fp")
-        assert json.loads(completion_json(made)) == made
 
 
 def test_choices_are_ordered_prompt_by_prompt():

@@ -1,0 +1,54 @@
+"""Write a file as a whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_whole(path: str | os.PathLike[str], text: str) -> None:
+    """Write text (UTF-8) to a file, which has the old content until it has all of the new one.
+
+    An existing file keeps its mode, and its owner where the system allows it. A symbolic link stays a link: the file
+    that it names is replaced. What is no regular file, such as a device or a FIFO, is written to. Raises OSError.
+    """
+    found = _status(path)
+    if found is not None and not stat.S_ISREG(found.st_mode):
+        with open(path, "w", encoding="utf-8") as device:
+            device.write(text)
+        return
+    _replace(Path(os.path.realpath(path)), text, found)
+
+
+def _status(path: str | os.PathLike[str]) -> os.stat_result | None:
+    """Return the status of what a path leads to; None if there is nothing."""
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _replace(target: Path, text: str, found: os.stat_result | None) -> None:
+    """Write a file of a name that nobody else has, beside the target, and give it the target's name."""
+    beside = target.parent / f".decoding-{secrets.token_hex(8)}.tmp"
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            if found is not None:
+                _take_over(descriptor, found)
+            file.write(text)
+        os.replace(beside, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+def _take_over(descriptor: int, found: os.stat_result) -> None:
+    """Give a new file the owner and the mode of the one that it replaces."""
+    with suppress(PermissionError):
+        os.fchown(descriptor, found.st_uid, found.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(found.st_mode))

@@ -1,0 +1,81 @@
+"""A model's files that change while it is in use, or while it is loaded: other numbers never come unnoticed."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from decoding.engine.model_runner import all_logits
+from decoding.errors import CheckpointError
+from decoding.llm import bundled_model_folder
+from decoding.models.registry import load_files, load_model, open_model
+
+GGUF = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "gguf_container.py")))
+IDS = [1, 2, 3]
+
+
+@pytest.fixture(params=["safetensors", "gguf"])
+def place(request, tmp_path):
+    """What to load, and its file of weights."""
+    if request.param == "gguf":
+        path = tmp_path / "tiny.gguf"
+        path.write_bytes(GGUF.tiny_llama().bytes)
+        return path, path
+    folder = tmp_path / "model"
+    shutil.copytree(bundled_model_folder(), folder, ignore=shutil.ignore_patterns("*.py", "*.md"))
+    return folder, folder / "model.safetensors"
+
+
+def overwritten(weights):
+    """Another model's bytes in the same place, with the same size."""
+    size = weights.stat().st_size
+    with weights.open("r+b") as file:
+        file.seek(size // 2)
+        file.write(b"\x01" * (size - size // 2))
+
+
+def cut_off(weights):
+    """The file ends in the middle of its weights."""
+    os.truncate(weights, weights.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("change", [overwritten, cut_off, Path.unlink])
+@pytest.mark.parametrize("backend", ["native", "numpy"])
+def test_a_loaded_model_stays_as_it_was(place, change, backend):
+    """Its logits are the same after the change, of tokens that had not been used before too; its digest is not lied
+    about: one that was not read before is refused.
+    """
+    path, weights = place
+    model, early, twin = (load_model(path, backend=backend) for _ in range(3))
+    digest = early.digest
+    num_tokens = min(model.config.vocab_size, model.config.max_position_embeddings, 200)
+    expected = all_logits(twin, list(range(num_tokens)))
+    change(weights)
+    np.testing.assert_array_equal(all_logits(model, list(range(num_tokens))), expected)
+    assert early.digest == digest
+    with pytest.raises(CheckpointError, match=weights.name):
+        _ = model.digest
+
+
+@pytest.mark.parametrize("change", [overwritten, cut_off, Path.unlink])
+def test_a_change_while_it_loads_is_an_error(place, change):
+    """Between opening and the end of loading: CheckpointError with the file's name, never the numbers of two models."""
+    path, weights = place
+    opened = open_model(path)
+    change(weights)
+    with pytest.raises(CheckpointError, match=weights.name):
+        load_files(opened)
+
+
+def test_nothing_stays_mapped(place):
+    """A loaded model has none of its files in its address space."""
+    path, weights = place
+    model = load_model(path)
+    assert str(weights) not in Path("/proc/self/maps").read_text()
+    assert all_logits(model, IDS).shape[0] == len(IDS)

@@ -1,0 +1,56 @@
+"""A connection's work per turn of the event loop is bounded, whatever comes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+pytest.importorskip("uvicorn", reason="needs the extra `server`")
+
+HEAD = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def test_a_body_of_tiny_chunks_lets_others_have_their_turn():
+    """A quarter of a megabyte of chunks of one byte, in one piece, is read over many turns, and all of it arrives."""
+    import uvicorn
+
+    from decoding.server.protocol import protocol_with
+    from decoding.server.settings import ServerSettings
+
+    bodies = []
+
+    async def app(scope, receive, send):
+        body = b""
+        while True:
+            message = await receive()
+            body += message["body"]
+            if not message["more_body"]:
+                break
+        bodies.append(body)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def serve():
+        config = uvicorn.Config(app, http=protocol_with(ServerSettings()), lifespan="off", log_config=None, ws="none")
+        config.load()
+        state = uvicorn.server.ServerState()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: config.http_protocol_class(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        )
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+        await asyncio.sleep(0.05)
+        (protocol,) = state.connections
+        protocol.data_received(HEAD + b"1\r\nx\r\n" * 40_000 + b"0\r\n\r\n")
+        num_turns = 0
+        while not bodies:
+            num_turns += 1
+            await asyncio.sleep(0)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        writer.close()
+        server.close()
+        return num_turns
+
+    assert asyncio.run(serve()) > 20
+    assert bodies == [b"x" * 40_000]
