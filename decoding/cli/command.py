@@ -28,7 +28,7 @@ from decoding.cli.console import (
 from decoding.cli.explain import add_explain
 from decoding.cli.replay import add_replay
 from decoding.cli.serve import add_serve
-from decoding.errors import DecodingError
+from decoding.errors import DecodingError, FimTemplateError
 from decoding.version import __version__
 
 COMMANDS = (add_complete, add_explain, add_replay, add_batch, add_bench, add_serve, add_conformance)
@@ -42,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = make_parser().parse_args(arguments)
         code: int | None = options.run(options, arguments)
         sys.stdout.flush()
+    except FimTemplateError as error:
+        error.option = "--fim-template"
+        return report_error(str(error))
     except (CommandError, DecodingError) as error:
         return report_error(str(error))
     except BrokenPipeError:

@@ -75,7 +75,10 @@ class SharedEngine:
         own = self.model.config.eos_token_ids
         if own and ids != own:
             _LOGGER.warning(
-                "%s: the configs end a text at ids %s, the tokenizer at %s; all do", self.name, own, ids[-1]
+                "%s: a text ends by the configs at ids %s and by the tokenizer at id %s; all of them end it",
+                self.name,
+                list(own),
+                ids[-1],
             )
 
     @cached_property
