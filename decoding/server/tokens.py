@@ -41,10 +41,15 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
     )
     async def tokenize(request: Request) -> Response:
         fields = await read_json(request, service.settings)
-        fields = _checked(fields, {"prompt": str}, {"model": str, "add_special_tokens": bool}, settings)
+        optional = {"model": str, "add_special_tokens": bool, "parse_special": bool}
+        fields = _checked(fields, {"prompt": str}, optional, settings)
         llm = service.model(fields.get("model", name)).llm
         ids = await asyncio.to_thread(
-            _tokenizer(llm).encode, fields["prompt"], fields.get("add_special_tokens", True), max_tokens=limit
+            _tokenizer(llm).encode,
+            fields["prompt"],
+            fields.get("add_special_tokens", True),
+            max_tokens=limit,
+            parse_special=fields.get("parse_special", True),
         )
         return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": llm.max_model_len})
 
@@ -131,6 +136,11 @@ def _tokenize_schema() -> dict[str, Any]:
             "type": ["boolean", "null"],
             "default": True,
             "description": "Add what the tokenizer puts around a text, such as a start token.",
+        },
+        "parse_special": {
+            "type": ["boolean", "null"],
+            "default": True,
+            "description": "Text that spells a special token becomes it; if false, it is plain text.",
         },
     }
     return {"type": "object", "required": ["prompt"], "properties": properties}

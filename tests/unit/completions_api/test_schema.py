@@ -16,7 +16,13 @@ from decoding.testing.scripted import ScriptedModel, byte_tokenizer, fixed_reply
 def choice(index, **changes):
     """A choice with two tokens, the second of which ended it when stop_reason is an id."""
     logprobs = Logprobs(
-        ["a", ""], [97, 256], [None, -math.inf], [None, {"": -math.inf, "b": -0.5}], [0, 1], [None, 300]
+        ["a", "é"],
+        [97, 256],
+        [None, -math.inf],
+        [None, {"": -math.inf, "b": -0.5}],
+        [0, 1],
+        [None, 300],
+        data=[None, "é".encode()],
     )
     fields = {"text": "a", "token_ids": [97, 256], "finish_reason": "stop", "stop_reason": None, "logprobs": logprobs}
     return Choice(index=index, seed=-7, **{**fields, **changes})
@@ -41,10 +47,12 @@ def test_the_whole_object():
                 "index": 0,
                 "text": "a",
                 "logprobs": {
-                    "tokens": ["a", ""],
+                    "tokens": ["a", "é"],
                     "token_logprobs": [None, -9999.0],
                     "top_logprobs": [None, {"": -9999.0, "b": -0.5}],
                     "text_offset": [0, 1],
+                    "token_ids": [97, 256],
+                    "bytes": [None, [195, 169]],
                 },
                 "finish_reason": "stop",
                 "stop_reason": None,
