@@ -1,8 +1,8 @@
 """The command `decoding`: its parser, and the exit code of every way in which a command ends.
 
-Exit codes: 0 done; 1 a check of `decoding conformance` failed, or a replay differs; 2 the arguments, the model or the
-output are wrong, as one line on stderr explains; 130 interrupted; 141 the reader of the output has gone. Heavy modules
-are imported by the command that needs them, so that `--help` is instant.
+Exit codes: 0 done; 1 a check of `decoding conformance` or a line of a batch failed, or a replay differs; 2 the
+arguments, the model or the output are wrong, as one line on stderr explains; 130 interrupted; 141 the reader of the
+output has gone. Heavy modules are imported by the command that needs them, so that `--help` is instant.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from typing import Any
 
@@ -44,11 +45,12 @@ class RepeatedName:
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """Return the JSON object in a request's body, which is UTF-8.
+    """Return the JSON object in a request's body, which is UTF-8; a byte order mark at its start is left out.
 
     Values that no field can take (NaN, 6,000 digits, an object with a name twice) become objects of their own type, so
     that the field's check names the field. Raise ApiError (400) for everything else that is wrong.
     """
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
         check_num_values(data, _MAX_VALUES)
         value = _parse(data.decode())

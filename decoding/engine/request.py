@@ -149,7 +149,7 @@ def make_request(
         error.parameter = name  # the tokenizer knows neither
         error.limit = shape.limit if isinstance(shape, Shape) else MODEL_CONTEXT
         raise
-    params = replace(params, seed=random_seed() & _MAX_SEED) if params.seed is None else params
+    params = replace(params, seed=new_seed()) if params.seed is None else params
     request = Request(
         params=params,
         token_ids=token_ids,
@@ -165,6 +165,11 @@ def make_request(
     )
     request.new_state(0).check_vocab(shape.vocab_size)
     return request
+
+
+def new_seed() -> int:
+    """Return a random seed that every reader of JSON keeps."""
+    return random_seed() & _MAX_SEED
 
 
 @lru_cache(maxsize=8)

@@ -72,16 +72,16 @@ def test_the_token_that_ended_the_sequence_has_no_entry():
     assert ended["logprobs"]["tokens"] == ["a"]
     assert {len(column) for column in ended["logprobs"].values()} == {1}
     assert ended["token_ids"] == [97, 256]
-    assert cut["logprobs"]["tokens"] == ["a", ""]
+    assert cut["logprobs"]["tokens"] == ["a", "é"]
 
 
 def test_with_echo_the_token_that_ended_the_sequence_keeps_its_entry():
     """Whole or streamed: harnesses that score by echo count on one entry a token."""
     ended = choice(0, stop_reason=256)
     (whole,) = completion_object([result(ended)], system_fingerprint="fp", echo=True)["choices"]
-    assert whole["logprobs"]["tokens"] == ["a", ""]
+    assert whole["logprobs"]["tokens"] == ["a", "é"]
     delta = Delta(0, "a", [97, 256], "stop", 256, ended.logprobs, -7)
-    for echo, tokens in ((True, ["a", ""]), (False, ["a"])):
+    for echo, tokens in ((True, ["a", "é"]), (False, ["a"])):
         writer = StreamWriter(model="m", system_fingerprint="fp", echo=echo)
         assert writer.chunk(delta)["choices"][0]["logprobs"]["tokens"] == tokens
 

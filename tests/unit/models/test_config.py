@@ -56,7 +56,7 @@ def test_both_styles_of_rotary_settings(workshop: Any, changes: dict[str, Any], 
 def test_start_is_the_first_named_and_ends_are_all_that_are_named(
     workshop: Any, changes: dict[str, Any], generation: Any, bos: int | None, eos: tuple[int, ...]
 ) -> None:
-    """End tokens may be one or many, and those of both files count; the start is generation_config.json's if it has one."""
+    """End tokens may be one or many, those of both files count; the start is generation_config.json's if it has one."""
     folder = workshop.config(**changes)
     if generation is not None:
         (folder / "generation_config.json").write_text(json.dumps(generation))
@@ -65,7 +65,7 @@ def test_start_is_the_first_named_and_ends_are_all_that_are_named(
 
 
 def test_a_disagreement_about_the_end_is_logged_once(workshop: Any, caplog: Any) -> None:
-    """Two files with other end tokens are a warning with both, the first time; the same ids in another order are none."""
+    """Two files with other end tokens are a warning, the first time; the same ids in another order are none."""
     folder = workshop.config(eos_token_id=[2, 3])
     for ids in ([3, 2], [4], [4]):
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
