@@ -78,6 +78,9 @@ class Tokenizer:
         self._special = frozenset(token.content for token in self._added.values() if token.special)
         self._check_bounds()
         self.rules = PieceRules(self._section("decoder"), exact)
+        if self.rules.max_text is not None and self._longest > self.rules.max_text:
+            rule = f"replaces a regular expression: tokens must have at most {self.rules.max_text:,} characters"
+            raise TokenizerError(f"{_FILE} decoder {rule}, one has {self._longest:,}")
         self.bos_token_id, self.eos_token_id = map(self._id_or_none, (config.bos_token, config.eos_token))
         self.chat_templates = config.chat_templates
         self.chat_template = config.chat_templates.get("default")
