@@ -33,7 +33,7 @@ _QUANTIFIER = re.compile(r"(?P<optional>\?)|[*+]|\{(?P<least>\d{1,3})(?P<open>,(
 
 
 class RegexShape(NamedTuple):
-    """What is known of an accepted pattern. is_one_character: every match is one character, wherever it stands."""
+    """Facts about an accepted pattern. is_one_character: every match is one character, wherever it stands."""
 
     is_one_character: bool
 

@@ -106,7 +106,7 @@ class PieceRules:
             self._steps.append(_word_end(section))
 
     def _compile_replace(self, section: Mapping[str, Any], *, is_fused: bool) -> None:
-        """Compile a Replace; is_fused: the library may see neighbouring tokens as one, so it must match one character."""
+        """Compile a Replace; is_fused: the library may see several tokens as one, so it must match one character."""
         if self._seen & _LOOKING_BACK or self.num_strip:
             raise _unsupported(section)
         pattern = section["pattern"].get("Regex")
