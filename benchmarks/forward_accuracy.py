@@ -2,8 +2,8 @@
 
     python -m benchmarks.accuracy --model PATH [--quantization TYPE] [--tokens N] [--ids FILE]
 
-The truth is decoding.reference.forward with all weights (dequantised) and activations in float64. Errors are absolute,
-of every logit of every token, beside the size of the logits. KL is the divergence KL(truth || engine) of the next
+The truth is decoding.reference.forward with all weights (dequantised) and activations in float64. Errors are those of
+every logit of every token, relative to the size of the logits, their root mean square. KL is the divergence KL(truth || engine) of the next
 token's distribution in nats, mean over the tokens.
 """
 
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Errors(NamedTuple):
-    """Mean and maximum of |logit - truth|, and the mean KL divergence from the truth."""
+    """Mean and maximum of |logit - truth| relative to the logits' size, and the mean KL divergence from the truth."""
 
     mean: float
     maximum: float
@@ -125,18 +125,23 @@ def report(path: Path, num_tokens: int, file: Path | None, quantization: str | N
     opened = open_model(path)
     ids = token_ids(opened, min(num_tokens, opened.config.max_position_embeddings), file)
     exact = truth(path, ids)
-    size = float(np.sqrt(np.mean(np.square(exact))))
-    print(f"{opened.name}: {len(ids)} tokens, logits of root mean square {size:.3g}; absolute errors")
+    print(f"{opened.name}: {len(ids)} tokens; errors relative to the logits' root mean square, {size_of(exact):.3g}")
     print(f"  {'':22} {'mean':>9} {'maximum':>9} {'mean KL':>9}")
     for engine, errors in measure(path, ids, exact, engines(opened, quantization)):
         print(f"  {engine:22} {errors.mean:9.2e} {errors.maximum:9.2e} {errors.divergence:9.2e}", flush=True)
+
+
+def size_of(logits: NDArray[np.float64]) -> float:
+    """Return the root mean square of logits."""
+    return float(np.sqrt(np.mean(np.square(logits))))
 
 
 def measure(
     path: Path, ids: NDArray[np.int32], exact: NDArray[np.float64], computing: Mapping[str, Logits]
 ) -> Iterator[tuple[str, Errors]]:
     """Yield each engine's name and errors."""
+    size = size_of(exact)
     for name, logits in computing.items():
         found = logits(path, ids)
-        error = np.abs(found - exact)
+        error = np.abs(found - exact) / size
         yield name, Errors(float(error.mean()), float(error.max()), divergence(exact, found))

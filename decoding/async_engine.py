@@ -23,6 +23,7 @@ from decoding.engine.shared_engine import SharedEngine, check_streamable
 from decoding.engine.stats import EngineStats
 from decoding.engine.tasks.completion import CompletionTask
 from decoding.errors import DecodingError, EngineClosedError, EngineError, OverloadedError, ParameterError
+from decoding.sampling.stages import Profile
 
 _PATIENCE = 0.05
 """Seconds that a step waits for an event loop that has other things to do."""
@@ -179,16 +180,22 @@ class AsyncEngine:
         return self._stats
 
     async def submit(
-        self, prompt: Any, params: Any = None, *, stream: bool = False, processors: Sequence[Processor] = ()
+        self,
+        prompt: Any,
+        params: Any = None,
+        *,
+        stream: bool = False,
+        processors: Sequence[Processor] = (),
+        profile: str | Profile | None = None,
     ) -> RequestHandle:
         """Check a request and queue it.
 
-        prompt, params, processors: as in `LLM.complete`. stream: True if its deltas are wanted.
+        prompt, params, processors, profile: as in `LLM.complete`. stream: True if its deltas are wanted.
         Raises PromptError, ContextLengthError, ParameterError or TokenizerError for a bad request, OverloadedError or
         EngineClosedError for one that cannot be accepted.
         """
         self._require_room(1)
-        requests, _ = await asyncio.to_thread(self._engine.requests, prompt, params, processors)
+        requests, _ = await asyncio.to_thread(self._engine.requests, prompt, params, processors, profile=profile)
         if stream:
             check_streamable(requests)
         self._require_room(len(requests))
@@ -198,9 +205,16 @@ class AsyncEngine:
         self._send(lambda: self._add(handle))
         return handle
 
-    async def stream(self, prompt: Any, params: Any = None, *, on_error: Literal["raise", "status"] = "raise") -> Any:
+    async def stream(
+        self,
+        prompt: Any,
+        params: Any = None,
+        *,
+        profile: str | Profile | None = None,
+        on_error: Literal["raise", "status"] = "raise",
+    ) -> Any:
         """Iterate over `Delta`, as `LLM.stream` does; errors of the request are raised with the first piece."""
-        handle = await self.submit(prompt, params, stream=True)
+        handle = await self.submit(prompt, params, stream=True, profile=profile)
         pieces = handle.__aiter__()
         try:
             async for delta in pieces:
@@ -211,10 +225,15 @@ class AsyncEngine:
             await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
 
     async def complete(
-        self, prompt: Any, params: Any = None, *, on_error: Literal["raise", "status"] = "raise"
+        self,
+        prompt: Any,
+        params: Any = None,
+        *,
+        profile: str | Profile | None = None,
+        on_error: Literal["raise", "status"] = "raise",
     ) -> list[CompletionResult]:
         """Return the results of all prompts, one prompt or several; see `LLM.complete`."""
-        results = await (await self.submit(prompt, params)).results()
+        results = await (await self.submit(prompt, params, profile=profile)).results()
         errors = [choice.error for result in results for choice in result.choices if choice.error is not None]
         if errors and on_error == "raise":
             raise errors[0]

@@ -3,7 +3,8 @@
     DecodingError
     |-- ParameterError (ValueError)          a bad argument; `.problems` lists all of them
     |-- PromptError (ValueError)             a prompt that this model cannot take
-    |   `-- ContextLengthError               ... because it is longer than the context
+    |   |-- ContextLengthError               ... because it is longer than the context
+    |   `-- FimTemplateError                 ... because it has a suffix, and the model no tokens for it
     |-- LogitsError (ValueError)             a bad matrix of logits
     |   |-- NonFiniteLogitsError             NaN or +inf; `.row`, `.token_id`, `.stage`
     |   `-- EmptySupportError                nothing left to draw; `.row`, `.stage`
@@ -135,6 +136,25 @@ class ContextLengthError(PromptError):
         return (
             f"{self.parameter}={at_least}{self.num_tokens} tokens: must fit {self.limit} of {self.max_tokens}"
             " tokens (the last sampled token need not fit)"
+        )
+
+
+class FimTemplateError(PromptError):
+    """A suffix was given, and the tokenizer has no fill-in-the-middle tokens of a known family.
+
+    option: the caller's own way to give a template, for the message: an argument, a flag.
+    """
+
+    option = "LLM(path, fim_template=...)"
+
+    def __init__(self, suffix: str) -> None:
+        DecodingError.__init__(self, suffix)
+        self.parameter = "suffix"
+
+    def __str__(self) -> str:
+        return (
+            f"suffix={shown(self.args[0])}: must be absent, as this model's tokenizer has no fill-in-the-middle tokens"
+            f" that we know of; {self.option} gives a template for others"
         )
 
 

@@ -193,11 +193,15 @@ class LLM:
 
         Settings of the engine, threads and the processor are no part of it: no bit of the output depends on them.
         """
+        return self.fingerprint()
+
+    def fingerprint(self, profile: str | Profile | None = None) -> str:
+        """Return `system_fingerprint` as it is for calls with this profile; None is the LLM's own."""
         fim = self.engine.fim
         template = fim and (fim.before, fim.between, fim.after, fim.suffix_first)
         weights = getattr(self._model, "digest", self.name)
         tokenizer = "" if self._tokenizer is None else self._tokenizer.digest
-        stages = profile_text(self.engine.profile)
+        stages = profile_text(self.engine.profile if profile is None else checked_profile(profile))
         computed = self._backend if self._quantization is None else (self._backend, self._quantization)
         parts = (__version__, STREAM_VERSION, weights, computed, tokenizer, template, stages)
         return "fp_" + hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
@@ -209,6 +213,7 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         processors: Sequence[Processor] = (),
+        profile: str | Profile | None = None,
         on_error: OnError = "raise",
     ) -> CompletionResult: ...
     @overload
@@ -218,6 +223,7 @@ class LLM:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         processors: Sequence[Processor] = (),
+        profile: str | Profile | None = None,
         on_error: OnError = "raise",
     ) -> list[CompletionResult]: ...
     def complete(
@@ -226,6 +232,7 @@ class LLM:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         processors: Sequence[Processor] = (),
+        profile: str | Profile | None = None,
         on_error: OnError = "raise",
     ) -> CompletionResult | list[CompletionResult]:
         """Complete one prompt, or several at once: a list in, a list out.
@@ -234,6 +241,7 @@ class LLM:
         params: for all prompts, or a list with those of each; None is SamplingParams().
         processors: callables(token_ids, logits) that edit every row before masks (docs/engine.md), for all prompts;
             each gets the tokens so far and a float32 row of its own, and returns a row, or None for that one.
+        profile: the order and the rules of the sampler's stages for this call; None is the LLM's own.
         on_error: if no token can be sampled for a choice (NaN, everything banned), its error is raised once all other
             work is done ("raise"), or the choice is returned with finish_reason "error" ("status"). Candidates that
             best_of does not return raise nothing.
@@ -241,7 +249,7 @@ class LLM:
         Raises PromptError, ContextLengthError, ParameterError or TokenizerError before anything is computed.
         """
         _check_on_error(on_error)
-        requests, is_list = self.engine.requests(prompt, params, processors)
+        requests, is_list = self.engine.requests(prompt, params, processors, profile=profile)
         results = self._run(requests)
         if on_error == "raise":
             _raise_first_error(results)
@@ -253,6 +261,7 @@ class LLM:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         processors: Sequence[Processor] = (),
+        profile: str | Profile | None = None,
         on_error: OnError = "raise",
         on_sample: OnSample | None = None,
     ) -> Iterator[Delta]:
@@ -265,7 +274,7 @@ class LLM:
         for bad arguments; ParameterError also for best_of > n, whose best candidates are not known before the end.
         """
         _check_on_error(on_error)
-        requests, _ = self.engine.requests(prompt, params, processors, on_sample)
+        requests, _ = self.engine.requests(prompt, params, processors, on_sample, profile)
         check_streamable(requests)
         return self._stream(requests, on_error)
 
@@ -304,7 +313,7 @@ class LLM:
 
     def capsule(self, result: CompletionResult) -> Capsule:
         """Return the capsule of a result, to run its request again and compare; `.save(path)` writes it."""
-        return Capsule.of(result, self.system_fingerprint)
+        return Capsule.of(result, self.fingerprint(None if result.origin is None else result.origin.profile))
 
     def replay(self, capsule: Capsule | str | os.PathLike[str], *, force: bool = False) -> Replay:
         """Run a capsule's request again and report where the outcome first differs, to the bit.
@@ -314,8 +323,9 @@ class LLM:
             for which the request need not have asked.
         """
         given = capsule if isinstance(capsule, Capsule) else Capsule.load(capsule)
-        (result,) = self._run([self.engine.replayed(given, force=force)])
-        return compare(given, result, self.system_fingerprint)
+        request = self.engine.replayed(given, force=force)
+        (result,) = self._run([request])
+        return compare(given, result, self.fingerprint(request.profile))
 
     def _run(self, requests: Sequence[Request]) -> list[CompletionResult]:
         tasks = self.engine.add(requests)

@@ -330,6 +330,11 @@ class SamplingParams:
         None, Text(), "the text that follows the completion (fill in the middle)", standard=True
     )
     skip_special_tokens: bool = parameter(True, Boolean(), "leave special tokens out of the text")
+    parse_special: bool = parameter(
+        True,
+        Boolean(),
+        "prompt or suffix that spells a special token becomes that token; off, it is plain text (for untrusted text)",
+    )
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []

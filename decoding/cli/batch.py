@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decoding.cli.console import say
-from decoding.cli.model_flags import MODEL_HELP, add_engine, load_llm
+from decoding.cli.api_flags import add_api, add_limits, add_models, api_settings, model_folders
+from decoding.cli.console import EXIT_FAILED, say
+from decoding.cli.model_flags import add_engine, load_llm
 
 if TYPE_CHECKING:
     from decoding.completions_api.batch_run import BatchCounts
@@ -22,27 +23,32 @@ def add_batch(commands: Any) -> None:
         help="run a file of requests",
         description="Run an OpenAI batch file: one JSON object per line (custom_id, method POST, url /v1/completions,"
         " body), one answer per line. Answers are written as they finish. If it is started again, it continues where"
-        " it was interrupted.",
+        f" it was interrupted. The exit code is {EXIT_FAILED} if a line failed, in this run or an earlier one.",
     )
     command.add_argument("input", metavar="IN.jsonl", help="the requests")
     command.add_argument("output", metavar="OUT.jsonl", help="their answers; a request that has one is not run again")
-    command.add_argument("--model", metavar="PATH", help=MODEL_HELP)
-    add_engine(command.add_argument_group("the engine"))
+    add_models(command)
+    add_api(command)
+    add_engine(command.add_argument_group("the engine of each model"))
+    add_limits(command.add_argument_group("limits on a request"))
     command.set_defaults(run=_batch)
 
 
-def _batch(options: argparse.Namespace, _: list[str]) -> None:
+def _batch(options: argparse.Namespace, _: list[str]) -> int:
     from decoding.completions_api.batch_run import BatchRun
 
+    settings, folders = api_settings(options), model_folders(options)
     bar = _Bar()
     try:
-        run = BatchRun(load_llm(options.model, options), Path(options.input), Path(options.output))
+        llms = {name: load_llm(path, options) for name, path in folders.items()}
+        run = BatchRun(llms, Path(options.input), Path(options.output), settings, warn=bar.warn)
         counts = run.run(bar)
     finally:
         bar.end()
     skipped = f", {counts.num_skipped} were there already" if counts.num_skipped else ""
-    failed = f", {counts.num_failed} of them errors" if counts.num_failed else ""
-    say(f"{counts.num_answered} answers{failed}{skipped}: {options.output}")
+    failed = f"; {counts.num_failed} of {counts.num_lines} lines failed" if counts.num_failed else ""
+    say(f"{counts.num_answered} answers{skipped}{failed}: {options.output}")
+    return EXIT_FAILED if counts.num_failed else 0
 
 
 class _Bar:
@@ -62,6 +68,11 @@ class _Bar:
         pace = counts.num_tokens / max(1e-9, now - self._begin)
         sys.stderr.write(f"\r[{'#' * width:<30}] {done}/{counts.num_lines}, {pace:,.0f} tokens/s\x1b[K")
         sys.stderr.flush()
+
+    def warn(self, text: str) -> None:
+        """Write a warning on a line of its own."""
+        clear = "\r\x1b[K" if self._shown else ""
+        say(f"{clear}warning: {text}")
 
     def end(self) -> None:
         """End the bar's line, if there is one."""

@@ -1,8 +1,8 @@
 """The command `decoding`: its parser, and the exit code of every way in which a command ends.
 
-Exit codes: 0 done; 1 a check of `decoding conformance` failed, or a replay differs; 2 the arguments, the model or the
-output are wrong, as one line on stderr explains; 130 interrupted; 141 the reader of the output has gone. Heavy modules
-are imported by the command that needs them, so that `--help` is instant.
+Exit codes: 0 done; 1 a check of `decoding conformance` or a line of a batch failed, or a replay differs; 2 the
+arguments, the model or the output are wrong, as one line on stderr explains; 130 interrupted; 141 the reader of the
+output has gone. Heavy modules are imported by the command that needs them, so that `--help` is instant.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from decoding.cli.console import (
 from decoding.cli.explain import add_explain
 from decoding.cli.replay import add_replay
 from decoding.cli.serve import add_serve
-from decoding.errors import DecodingError
+from decoding.errors import DecodingError, FimTemplateError
 from decoding.version import __version__
 
 COMMANDS = (add_complete, add_explain, add_replay, add_batch, add_bench, add_serve, add_conformance)
@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int | None = options.run(options, arguments)
         if sys.stdout is not None:
             sys.stdout.flush()
+    except FimTemplateError as error:
+        error.option = "--fim-template"
+        return report_error(str(error))
     except (CommandError, DecodingError) as error:
         return report_error(str(error))
     except BrokenPipeError:

@@ -6,11 +6,12 @@ import argparse
 import json
 import shlex
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from decoding.cli.console import add_prompt, read_prompt, say, show_all_characters
+from decoding.cli.console import add_prompt, read_escapes, read_prompt, say, show_all_characters
 from decoding.cli.flags import add_sampling_flags, given_parameters
-from decoding.cli.model_flags import add_fim_template, add_model, load_llm
+from decoding.cli.model_flags import add_fim_template, add_model, add_profile, load_llm
 from decoding.errors import DecodingError
 from decoding.params import SamplingParams
 
@@ -28,10 +29,11 @@ def add_complete(commands: Any) -> None:
         help="complete a prompt",
         description="Complete a prompt with the bundled model or another one; the text is printed as it is generated.",
         epilog="The prompt is used as it is, including a newline at its end. The seed that replays the completion"
-        " is printed to stderr.",
+        " is printed to stderr, before the text.",
     )
     add_prompt(command)
     add_model(command)
+    add_profile(command)
     command.add_argument("--json", action="store_true", help="print the completion object of the Completions API")
     add_fim_template(command)
     command.add_argument("--capsule", metavar="FILE", help="save a capsule for `decoding replay` at the end")
@@ -41,28 +43,39 @@ def add_complete(commands: Any) -> None:
 
 def _complete(options: argparse.Namespace, arguments: list[str]) -> None:
     show_all_characters()
+    read_escapes(options)
     given = given_parameters(options)
     params = SamplingParams(**{"max_tokens": DEFAULT_MAX_TOKENS, **given})
     prompt = read_prompt(options)
     llm = load_llm(options.model, options)
+    llm.engine.requests(prompt, params)  # a bad request is an error before anything else is said
+    params = _with_seed(params, arguments)
     if options.json or options.capsule or params.n > 1 or params.ranks_candidates:
-        seed = _print_result(llm, llm.complete(prompt, params), options, params)
+        _print_result(llm, llm.complete(prompt, params), options, params)
     else:
-        seed = _print_stream(llm, prompt, params)
+        _print_stream(llm, prompt, params)
     sys.stdout.flush()
-    command = arguments if "seed" in given else [arguments[0], f"--seed={seed}", *arguments[1:]]
-    say(f"seed: {seed}\nreplay: {shlex.join(['decoding', *command])}")
 
 
-def _print_result(llm: LLM, result: CompletionResult, options: argparse.Namespace, params: SamplingParams) -> int:
-    """Print all choices once they are finished, and return their seed."""
+def _with_seed(params: SamplingParams, arguments: list[str]) -> SamplingParams:
+    """Return the parameters with a seed, and say it and the command that replays it before anything is generated."""
+    if params.seed is None:
+        from decoding.engine.request import new_seed
+
+        params = replace(params, seed=new_seed())
+        arguments = [arguments[0], f"--seed={params.seed}", *arguments[1:]]
+    say(f"seed: {params.seed}\nreplay: {shlex.join(['decoding', *arguments])}")
+    return params
+
+
+def _print_result(llm: LLM, result: CompletionResult, options: argparse.Namespace, params: SamplingParams) -> None:
+    """Print all choices once they are finished."""
     if options.capsule:
         llm.capsule(result).save(options.capsule)
     if options.json:
         _print_json(llm, result, params.echo)
     else:
         _print_choices(result)
-    return result.choices[0].seed
 
 
 def _print_json(llm: LLM, result: CompletionResult, echo: bool) -> None:
@@ -85,16 +98,14 @@ def _heading(choice: Choice) -> str:
     return f"choice {choice.index}: {choice.finish_reason}{mean}"
 
 
-def _print_stream(llm: LLM, prompt: str, params: SamplingParams) -> int:
-    """Print the text as it is generated, then its log-probabilities; return the seed."""
+def _print_stream(llm: LLM, prompt: str, params: SamplingParams) -> None:
+    """Print the text as it is generated, then its log-probabilities."""
     logprobs: list[Logprobs | None] = []
-    seed = 0
     try:
         for delta in llm.stream(prompt, params):
             sys.stdout.write(delta.text)
             sys.stdout.flush()
             logprobs.append(delta.logprobs)
-            seed = delta.seed
     except (DecodingError, KeyboardInterrupt):
         if logprobs:  # the message starts on a line of its own
             print()
@@ -102,7 +113,6 @@ def _print_stream(llm: LLM, prompt: str, params: SamplingParams) -> int:
     print()
     for columns in logprobs:
         _print_logprobs(columns)
-    return seed
 
 
 def _print_logprobs(logprobs: Logprobs | None) -> None:

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from decoding.cli.console import add_prompt, read_prompt, show_all_characters
+from decoding.cli.console import add_prompt, read_escapes, read_prompt, show_all_characters
 from decoding.cli.flags import add_sampling_flags, given_parameters, integer, token_ids
-from decoding.cli.model_flags import add_model, load_llm
+from decoding.cli.model_flags import add_model, add_profile, load_llm
 from decoding.errors import ParameterError, TokenizerError
 from decoding.params import SamplingParams
 
@@ -32,6 +32,7 @@ def add_explain(commands: Any) -> None:
     )
     add_prompt(command)
     add_model(command)
+    add_profile(command)
     command.add_argument("--top", type=integer, default=5, metavar="N", help="most likely tokens to show (default: 5)")
     command.add_argument(
         "--why-not", type=token_ids, default=[], metavar="ID,...", help="print why these tokens could not be drawn"
@@ -42,6 +43,7 @@ def add_explain(commands: Any) -> None:
 
 def _explain(options: argparse.Namespace, _: list[str]) -> None:
     show_all_characters()
+    read_escapes(options)
     params = SamplingParams(**{"max_tokens": DEFAULT_MAX_TOKENS, **given_parameters(options)})
     prompt = read_prompt(options)
     for lines in explained(load_llm(options.model, options), prompt, params, options.top, options.why_not):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from decoding.cli.console import progress_line
+from decoding.cli.console import loading_line, progress_line, show_warnings
 from decoding.cli.flags import integer
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ _ARGUMENTS = {
     "kv_cache_bytes": "kv_cache_bytes",
     "prefix_cache": "prefix_cache",
     "fim_template": "fim_template",
+    "profile": "profile",
     "num_draft_tokens": "num_draft_tokens",
 }
 """Destinations of flags -> arguments of LLM."""
@@ -38,6 +39,16 @@ def add_model(command: argparse.ArgumentParser) -> None:
     """Add the flags of a command that runs one model."""
     command.add_argument("--model", metavar="PATH", help=MODEL_HELP)
     add_compute(command)
+
+
+def add_profile(group: Any) -> None:
+    """Add the flag for the order of the sampler's stages."""
+    group.add_argument(
+        "--profile",
+        default=argparse.SUPPRESS,
+        metavar="NAME",
+        help="order and rules of the sampler's stages: openai, transformers, llama_cpp or vllm (default: openai)",
+    )
 
 
 def add_compute(group: Any) -> None:
@@ -76,6 +87,7 @@ def add_fim_template(group: Any) -> None:
 def add_engine(group: Any) -> None:
     """Add the flags of an engine that runs many requests."""
     add_compute(group)
+    add_profile(group)
     group.add_argument(
         "--max-num-seqs",
         type=integer,
@@ -122,6 +134,12 @@ def add_engine(group: Any) -> None:
 
 def load_llm(path: str | None, options: argparse.Namespace) -> LLM:
     """Load a model (None is the bundled one) with the settings that were given. Raise ModelError or ParameterError."""
+    show_warnings()
+    with loading_line("the bundled model" if path is None else path):
+        return _loaded(path, options)
+
+
+def _loaded(path: str | None, options: argparse.Namespace) -> LLM:
     from decoding.llm import LLM
 
     given = {argument: getattr(options, flag) for flag, argument in _ARGUMENTS.items() if hasattr(options, flag)}

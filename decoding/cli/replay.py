@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from decoding.cli.console import EXIT_DIFFERENT
+from decoding.cli.console import EXIT_DIFFERENT, CommandError
 from decoding.cli.model_flags import add_model, load_llm
+from decoding.errors import shown
 
 if TYPE_CHECKING:
     from decoding.engine.outputs import CompletionResult
@@ -28,8 +29,12 @@ def add_replay(commands: Any) -> None:
 
 def _replay(options: argparse.Namespace, _: list[str]) -> int:
     from decoding.engine.replay import Capsule
+    from decoding.llm import BUNDLED_NAME
 
     capsule = Capsule.load(options.file)
+    if options.model is None and capsule.model != BUNDLED_NAME:
+        ran, usual = shown(capsule.model), shown(BUNDLED_NAME)
+        raise CommandError(f"--model PATH is needed: the capsule is of the model {ran}, without it {usual} would run")
     replay = load_llm(options.model, options).replay(capsule, force=options.force)
     if options.force:
         _print_tokens(replay.result)

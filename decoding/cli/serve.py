@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import stat
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from decoding.cli.api_flags import add_api, add_limits, add_models, add_settings, api_settings, model_folders
 from decoding.cli.console import say
-from decoding.cli.flags import integer, real
+from decoding.cli.flags import integer
 from decoding.cli.model_flags import MODEL_HELP, add_engine, load_llm
-from decoding.completions_api.settings import ApiSettings, Limits
-from decoding.errors import ParameterError, shown
+from decoding.errors import ParameterError
 from decoding.server.settings import ServerSettings
-from decoding.validation import is_unicode
 
 if TYPE_CHECKING:
     from decoding.llm import LLM
@@ -24,20 +22,7 @@ DEFAULT_PORT = 8000
 
 _LARGEST_PORT = 65_535
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_KIND = {"int": integer, "int | None": integer, "float": real}
 
-_LIMITS = {
-    "max_n": "n of a request",
-    "max_best_of": "best_of of a request",
-    "max_logprobs": "logprobs of a request",
-    "max_prompts": "prompts in a request",
-    "max_sequences": "prompts times candidates in a request",
-    "max_prompt_tokens": "token ids in all prompts of a request",
-    "max_prompt_chars": "characters in them and the suffix (default: 8 times --max-prompt-tokens)",
-    "max_stop": "stop strings in a request",
-    "max_stop_bytes": "bytes in all stop strings of a request",
-    "max_list_entries": "entries of logit_bias, or of another list",
-}
 _SERVER = {
     "max_waiting": "prompts of a model that wait for their first token; one more gets 429",
     "max_open_requests": "open requests; one more gets 503",
@@ -66,9 +51,7 @@ def add_serve(commands: Any) -> None:
         description="Serve the bundled model, or others, as an OpenAI-compatible Completions API; /docs describes it.",
     )
     serve.add_argument("path", nargs="?", metavar="PATH", help=MODEL_HELP)
-    serve.add_argument(
-        "--model", action="append", default=[], metavar="NAME=PATH", help="serve this model by this name; repeatable"
-    )
+    add_models(serve)
     serve.add_argument("--host", default=_LOOPBACK[0], help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=integer, default=DEFAULT_PORT, help="0 takes a free one (default: %(default)s)")
     serve.add_argument(
@@ -76,18 +59,7 @@ def add_serve(commands: Any) -> None:
         metavar="FILE",
         help="require one of the keys in this file, one per line; lines that begin with # are comments",
     )
-    serve.add_argument(
-        "--repetition-penalty-mode",
-        choices=("additive", "multiplicative"),
-        default="additive",
-        help="the meaning of the field repetition_penalty (default: %(default)s)",
-    )
-    serve.add_argument(
-        "--unknown-fields",
-        choices=("error", "ignore"),
-        default="error",
-        help="refuse or ignore a field that is not in the API (default: %(default)s)",
-    )
+    add_api(serve)
     serve.add_argument(
         "--log-level",
         choices=("error", "warning", "info"),
@@ -96,29 +68,16 @@ def add_serve(commands: Any) -> None:
     )
     serve.add_argument("--log-prompts", action="store_true", help="with --log-level info: log prompts, too")
     add_engine(serve.add_argument_group("the engine of each model"))
-    _add_settings(serve.add_argument_group("limits on a request"), Limits, _LIMITS)
-    _add_settings(serve.add_argument_group("limits of the server"), ServerSettings, _SERVER)
+    add_limits(serve.add_argument_group("limits on a request"))
+    add_settings(serve.add_argument_group("limits of the server"), ServerSettings, _SERVER)
     serve.set_defaults(run=_serve, needs_stdout=False)
-
-
-def _add_settings(group: Any, settings: type[Any], texts: dict[str, str]) -> None:
-    """Add a flag for each field, with the field's own default."""
-    for field in dataclasses.fields(settings):
-        if field.name in texts:
-            group.add_argument(
-                "--" + field.name.replace("_", "-"),
-                type=_KIND[str(field.type)],
-                default=field.default,
-                metavar="N",
-                help=texts[field.name] + ("" if field.default is None else " (default: %(default)s)"),
-            )
 
 
 def _serve(options: argparse.Namespace, _: list[str]) -> int:
     settings = _settings(options)
     if not 0 <= options.port <= _LARGEST_PORT:  # the system's calls would take it modulo 65,536
         raise ParameterError.single("--port", options.port, f"must be an integer from 0 to {_LARGEST_PORT:,}")
-    folders = _folders(options)
+    folders = model_folders(options)
     try:
         from decoding.server.run import listen, serve
     except ModuleNotFoundError as error:
@@ -151,13 +110,8 @@ def _greet(names: list[str], address: tuple[Any, ...], settings: ServerSettings)
 
 def _settings(options: argparse.Namespace) -> ServerSettings:
     given = vars(options)
-    api = ApiSettings(
-        limits=Limits(**{name: given[name] for name in _LIMITS}),
-        repetition_penalty_mode=options.repetition_penalty_mode,
-        unknown_fields=options.unknown_fields,
-    )
     return ServerSettings(
-        api=api,
+        api=api_settings(options),
         api_keys=_api_keys(options.api_key_file),
         log_level=options.log_level,
         log_prompts=options.log_prompts,
@@ -179,29 +133,6 @@ def _api_keys(file: str | None) -> tuple[str, ...]:
     if Path(file).stat().st_mode & stat.S_IROTH:
         say(f"warning: every user of this machine can read the keys in {file} (chmod o-r)")
     return keys
-
-
-def _folders(options: argparse.Namespace) -> dict[str, str | None]:
-    """Return the models to serve, name to folder; the bundled one has None."""
-    from decoding.llm import BUNDLED_NAME
-    from decoding.models.model_files import existing, model_name
-
-    folders: dict[str, str | None] = {}
-    if options.path is not None:
-        folders[model_name(options.path)] = options.path
-    for item in options.model:
-        name, separator, path = item.partition("=")
-        if not (name and separator and path):
-            raise ParameterError.single("--model", item, "must be NAME=PATH")
-        if name in folders:
-            raise ParameterError.single("--model", item, f"must have a name of its own: {shown(name)} is taken")
-        folders[name] = path
-    for name in folders:
-        if not is_unicode(name):  # the system's arguments may be bytes that are no text
-            raise ParameterError.single("name of a model", name, "must be valid Unicode, as JSON is")
-    for path in filter(None, folders.values()):
-        existing(path)  # what is missing is said before anything is promised
-    return folders or {BUNDLED_NAME: None}
 
 
 def _loaded(name: str, folder: str | None, options: argparse.Namespace) -> LLM:

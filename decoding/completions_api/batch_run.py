@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -31,7 +31,7 @@ _MAX_OPEN = 256
 
 @dataclass(slots=True)
 class BatchCounts:
-    """Progress of a batch. num_failed: answered lines whose answer is an error."""
+    """Progress of a batch. num_failed: lines whose answer is an error, those of earlier runs among them."""
 
     num_lines: int
     num_answered: int = 0
@@ -46,6 +46,7 @@ class _Open:
 
     custom_id: str
     request: CompletionRequest
+    llm: LLM
     groups: list[CompletionTask]
 
 
@@ -60,12 +61,23 @@ class BatchRun:
     writing; OSError where it cannot write.
     """
 
-    def __init__(self, llm: LLM, source: Path, target: Path, settings: ApiSettings | None = None) -> None:
+    def __init__(
+        self,
+        llms: LLM | Mapping[str, LLM],
+        source: Path,
+        target: Path,
+        settings: ApiSettings | None = None,
+        *,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """llms: one model, or models by the names that requests give. warn: called with each hint, once."""
         if not source.is_file():
             raise ParameterError.single("input", str(source), "must be a file, a JSON object a line")
         if target.exists() and target.samefile(source):
             raise ParameterError.single("output", str(target), "must not be the input")
-        self._llm = llm
+        self._llms = llms if isinstance(llms, Mapping) else {llms.name: llms}
+        self._warn = warn
+        self._hinted: set[str] = set()
         self._source = source
         self._settings = ApiSettings() if settings is None else settings
         self._output = _locked(target)
@@ -85,11 +97,13 @@ class BatchRun:
             lines = (line for line in source if line.strip())
             try:
                 while self._fill(lines, target) or self._open:
-                    self._llm.engine.step()
+                    for llm in {one.llm for one in self._open}:
+                        llm.engine.step()
                     self._write_finished(target)
                     tell(self.counts)
             finally:
-                self._llm.engine.abort(group for one in self._open for group in one.groups)
+                for one in self._open:
+                    one.llm.engine.abort(one.groups)
         return self.counts
 
     def _fill(self, lines: Iterator[bytes], target: IO[str]) -> bool:
@@ -116,6 +130,7 @@ class BatchRun:
         self._seen.add(custom_id)
         if custom_id in self._answered:
             self.counts.num_skipped += 1
+            self.counts.num_failed += self._answered[custom_id]
             return
         try:
             self._open.append(self._queued(custom_id, parsed.request, parsed.refusal))
@@ -128,27 +143,37 @@ class BatchRun:
         if self._refused[custom_id, error.message]:
             self._refused[custom_id, error.message] -= 1
             self.counts.num_skipped += 1
+            self.counts.num_failed += 1
         else:
             self._answer(target, error_line(custom_id, error), failed=True)
 
     def _queued(self, custom_id: str, request: CompletionRequest | None, refusal: ApiError | None) -> _Open:
         if request is None:
             raise refusal or ApiError(400, "body: is no request")
-        if request.model != self._llm.name:
-            raise unknown_model(request.model, [self._llm.name])
-        requests, _ = self._llm.engine.requests(request.prompts, request.params)
-        return _Open(custom_id, request, self._llm.engine.add(requests))
+        llm = self._llms.get(request.model)
+        if llm is None:
+            raise unknown_model(request.model, list(self._llms))
+        self._hint(request)
+        requests, _ = llm.engine.requests(request.prompts, request.params, profile=request.profile)
+        return _Open(custom_id, request, llm, llm.engine.add(requests))
+
+    def _hint(self, request: CompletionRequest) -> None:
+        """Pass on what is remarkable about a request, each text once."""
+        for text in request.hints:
+            if text not in self._hinted:
+                self._hinted.add(text)
+                self._warn(text)
 
     def _write_finished(self, target: IO[str]) -> None:
         finished = [one for one in self._open if all(group.is_done for group in one.groups)]
         for one in finished:
-            results = [group.result(self._llm.name) for group in one.groups]
+            results = [group.result(one.request.model) for group in one.groups]
             self.counts.num_tokens += sum(result.usage.completion_tokens for result in results)
             errors = [choice.error for result in results for choice in result.choices if choice.error is not None]
             if errors:
                 answer: Any = api_error(errors[0], one.request.given)
             else:
-                fingerprint, echo = self._llm.system_fingerprint, one.request.params.echo
+                fingerprint, echo = one.llm.fingerprint(one.request.profile), one.request.params.echo
                 answer = completion_object(results, system_fingerprint=fingerprint, echo=echo)
             self._answer(target, output_line(one.custom_id, answer), failed=bool(errors))
         if finished:
@@ -185,13 +210,13 @@ def _custom_id(line: bytes) -> str | None:
     return custom_id if isinstance(custom_id, str) else None
 
 
-def _answered(target: Path) -> tuple[set[str], Counter[tuple[str | None, str]]]:
-    """Return the custom_ids in an output, and (custom_id, message) of lines that were no request.
+def _answered(target: Path) -> tuple[dict[str, bool], Counter[tuple[str | None, str]]]:
+    """Return the custom_ids in an output, True for an error; and (custom_id, message) of lines that were no request.
 
     An unfinished line at its end is removed if it begins as a line of ours does. Raises ParameterError for any other
     file, which is left as it is.
     """
-    answered, refused, size = set[str](), Counter[tuple[str | None, str]](), 0
+    answered, refused, size = dict[str, bool](), Counter[tuple[str | None, str]](), 0
     if not target.is_file():  # a pipe or a device cannot be read again
         return answered, refused
     with target.open("rb") as lines:
@@ -204,7 +229,7 @@ def _answered(target: Path) -> tuple[set[str], Counter[tuple[str | None, str]]]:
                 if value["response"] is None:
                     refused[value["custom_id"], value["error"]["message"]] += 1
                 else:
-                    answered.add(value["custom_id"])
+                    answered[value["custom_id"]] = value["response"]["status_code"] != 200
             except (ValueError, TypeError, KeyError, RecursionError):
                 rule = f"must be new, or the output of a batch (line {number} is not a line of one)"
                 raise ParameterError.single("output", str(target), rule) from None

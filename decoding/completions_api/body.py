@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from typing import Any
 
@@ -45,11 +46,12 @@ class RepeatedName:
 
 
 def parse_object(data: bytes, max_values: int = _MAX_VALUES) -> dict[str, Any]:
-    """Return the JSON object in a request's body, which is UTF-8 and has at most `max_values` values.
+    """Return the JSON object in a request's body: UTF-8, at most `max_values` values, a leading byte order mark left out.
 
     Values that no field can take (NaN, 6,000 digits, an object with a name twice) become objects of their own type, so
     that the field's check names the field. Raise ApiError (400) for everything else that is wrong.
     """
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
         _check_num_values(data, max_values)
         value = _parse(data.decode())

@@ -9,6 +9,7 @@ from decoding.errors import (
     ContextLengthError,
     DecodingError,
     EmptySupportError,
+    FimTemplateError,
     LogitsError,
     NonFiniteLogitsError,
     ParameterError,
@@ -99,6 +100,8 @@ def api_error(error: BaseException, given: Collection[str] = ()) -> ApiError:
         return invalid([problem._replace(parameter=_on_wire(problem.parameter)) for problem in error.problems])
     if isinstance(error, ContextLengthError):
         return ApiError(400, str(error), param="prompt", code="context_length_exceeded")
+    if isinstance(error, FimTemplateError):
+        error.option = "the server's --fim-template"
     if isinstance(error, PromptError | TokenizerError):
         return ApiError(400, str(error), param=error.parameter.partition("[")[0], code="invalid_value")
     if isinstance(error, EmptySupportError | NonFiniteLogitsError) and error.stage != PIPELINE[0].name:

@@ -24,6 +24,7 @@ from decoding.domains import (
     Text,
     TokenIds,
     TokenSequences,
+    Word,
 )
 from decoding.errors import shown
 from decoding.parameters import Parameter
@@ -63,6 +64,8 @@ class Field:
         """Return the JSON Schema with the limits and meanings of these settings."""
         if self.name == "repetition_penalty" and settings.repetition_penalty_mode == "multiplicative":
             return {**schema_of(POSITIVE), "default": 1}
+        if self.name == "profile":
+            return {**STRING, "enum": list(settings.profiles)}
         limits, kind = settings.limits, self.schema.get("type")
         if kind == "object" and self.parameter is not None:
             keys = {"pattern": f"^({_TOKEN_ID.pattern})$"}
@@ -207,6 +210,17 @@ def _stream_options(value: Any) -> object:
     return value
 
 
+def _profile_under(settings: ApiSettings) -> Check:
+    """Return the check of a profile's name: one that the server allows."""
+    if settings.profiles:
+        return Word(settings.profiles)
+
+    def refuse(value: Any) -> Any:
+        raise RuleError("must be absent: this server allows none to be chosen (--allow-profiles)")
+
+    return refuse
+
+
 _PROMPT_SCHEMA: Schema = {
     "anyOf": [
         STRING,
@@ -248,6 +262,14 @@ REQUEST_FIELDS: tuple[Field, ...] = (
         " chunk has it.",
         _STREAM_OPTIONS_SCHEMA,
         lambda settings: _stream_options,
+    ),
+    Field(
+        "profile",
+        "The order and the rules of the sampler's stages, one of those that the server lists in --allow-profiles"
+        " (default: the server's own).",
+        STRING,
+        _profile_under,
+        standard=False,
     ),
     Field("user", "The caller's own name for its user; without effect.", STRING, lambda settings: _string),
 )

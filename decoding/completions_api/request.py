@@ -34,6 +34,7 @@ class CompletionRequest:
 
     prompts: at least one; text or token ids.
     include_usage, continuous_usage: what stream_options asked for.
+    profile: name of the sampler's profile; None is the model's own.
     given: names of the fields that were there.
     hints: what the server's log should say of the request, once.
     """
@@ -44,6 +45,7 @@ class CompletionRequest:
     stream: bool = False
     include_usage: bool = False
     continuous_usage: bool = False
+    profile: str | None = None
     given: frozenset[str] = frozenset()
     hints: tuple[str, ...] = ()
 
@@ -90,6 +92,7 @@ def parse_completion(
         stream=values.get("stream", False),
         include_usage=bool(options.get("include_usage")),
         continuous_usage=bool(options.get("continuous_usage_stats")),
+        profile=values.get("profile"),
         given=frozenset(fields),
         hints=_hints(values, settings),
     )
@@ -218,7 +221,7 @@ def _hints(values: Mapping[str, Any], settings: ApiSettings) -> tuple[str, ...]:
     penalty = values.get("repetition_penalty")
     if settings.repetition_penalty_mode == "additive" and penalty is not None and 1.0 <= penalty <= 1.5:
         return (
-            "a client sends repetition_penalty from 1.0 to 1.5, which looks multiplicative; here it is additive, with"
+            "a request has repetition_penalty from 1.0 to 1.5, which looks multiplicative; here it is additive, with"
             " neutral 0 (--repetition-penalty-mode multiplicative changes that)",
         )
     return ()

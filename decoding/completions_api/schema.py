@@ -20,13 +20,16 @@ WIRE_MINUS_INFINITY = -9999.0
 class LogprobsObject(TypedDict):
     """Columns of equal length; the first entry of an echoed prompt has null for its log-probabilities.
 
-    by_mode, an extension: each token's log-probability in every mode, where logprobs_mode named several.
+    Extensions: token_ids; bytes, each token's own bytes as integers, null where it has none; by_mode, each token's
+    log-probability in every mode, where logprobs_mode named several.
     """
 
     tokens: list[str]
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
+    token_ids: list[int]
+    bytes: list[list[int] | None]
     by_mode: NotRequired[list[dict[str, float]]]
 
 
@@ -163,12 +166,14 @@ def new_completion_id() -> str:
 
 
 def logprobs_object(logprobs: Logprobs) -> LogprobsObject:
-    """The columns that the API knows, -inf as -9999.0."""
+    """The columns that the API knows and our extensions, -inf as -9999.0."""
     wire: LogprobsObject = {
         "tokens": logprobs.tokens,
         "token_logprobs": [None if value is None else _on_wire(value) for value in logprobs.token_logprobs],
         "top_logprobs": [None if top is None else _all_on_wire(top) for top in logprobs.top_logprobs],
         "text_offset": logprobs.text_offset,
+        "token_ids": logprobs.token_ids,
+        "bytes": [None if data is None else list(data) for data in logprobs.data],
     }
     if any(logprobs.by_mode):
         wire["by_mode"] = [_all_on_wire(values) for values in logprobs.by_mode]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from decoding.domains import Domain, Integer, Word
 from decoding.errors import ParameterError, Problem, shown
+from decoding.sampling.stages import PROFILES
 from decoding.validation import RuleError
 
 _CHARS_PER_TOKEN = 8
@@ -76,11 +77,13 @@ class ApiSettings:
     repetition_penalty_mode: "additive", as in the API's reference (-2 to 2, 0 is off), or "multiplicative", as on most
         local servers (> 0, 1 is off).
     unknown_fields: "error" refuses a field that is not in the API, "ignore" ignores it.
+    profiles: names of the profiles of the sampler that a request may choose.
     """
 
     limits: Limits = field(default_factory=Limits)
     repetition_penalty_mode: Literal["additive", "multiplicative"] = "additive"
     unknown_fields: Literal["error", "ignore"] = "error"
+    profiles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(
@@ -90,6 +93,9 @@ class ApiSettings:
                 "unknown_fields": Word(("error", "ignore")),
             },
         )
+        for name in self.profiles:
+            if name not in PROFILES:
+                raise ParameterError.single("profiles", name, f"must be of {', '.join(map(repr, PROFILES))}")
 
 
 def check_fields(settings: object, rules: Mapping[str, Domain]) -> None:

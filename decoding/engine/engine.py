@@ -23,7 +23,7 @@ from decoding.engine.stats import EngineStats
 from decoding.engine.tasks.completion import CompletionTask, Listener
 from decoding.engine.tasks.protocol import Task
 from decoding.engine.tasks.scoring import ScoringTask
-from decoding.errors import MODEL_CONTEXT, ContextLengthError, EngineError, LogitsError
+from decoding.errors import MODEL_CONTEXT, ContextLengthError, DecodingError, EngineError, LogitsError
 from decoding.models.batch import BLOCK_SIZE, Logits, Model
 from decoding.sampling.sampler import Sampler
 from decoding.sampling.stages import PROFILES, Profile
@@ -50,14 +50,15 @@ class Engine:
         drafter: Drafter | None = None,
         profile: Profile = PROFILES["openai"],
     ) -> None:
-        """drafter: proposes draft tokens; None decodes one token per step. profile: that of the sampler."""
+        """drafter: proposes draft tokens; None decodes one token per step. profile: of scores; requests have theirs."""
         config = model.config
         self._model = model
         self._tokenizer = tokenizer
         self._drafter = drafter
         self._num_draft_tokens = settings.num_draft_tokens
-        num_valid = config.vocab_size if tokenizer is None else min(config.vocab_size, tokenizer.vocab_size)
-        self._sampler = Sampler(config.vocab_size, num_valid_tokens=num_valid, profile=profile)
+        self._num_valid = config.vocab_size if tokenizer is None else min(config.vocab_size, tokenizer.vocab_size)
+        self._samplers: dict[Profile, Sampler] = {}
+        self._sampler = self._sampler_of(profile)
         self._block_bytes = model.new_cache(1).block_bytes
         num_blocks = settings.num_blocks(config.max_position_embeddings, BLOCK_SIZE, self._block_bytes)
         cache = model.new_cache(num_blocks)
@@ -213,7 +214,7 @@ class Engine:
         """Sample one token per sequence, and go on with those whose draft tokens are right."""
         while sequences:
             candidates = [sequence.candidate for sequence in sequences if sequence.candidate is not None]
-            errors = sampling_step(self._sampler, logits, sequences, candidates)
+            errors = self._draw(logits, sequences, candidates)
             self._num_sampled += len(sequences) - len(errors)
             drafting = [] if self._drafter is None else self._accept_drafts(sequences, errors)
             for sequence, candidate in zip(sequences, candidates, strict=True):
@@ -227,6 +228,26 @@ class Engine:
                     self._scheduler.finish(sequence, forget=candidate.error is not None)
                 sequence.task.on_sampled(candidate)
             sequences = [sequence for sequence in drafting if sequence.is_running]
+
+    def _draw(
+        self, logits: Logits, sequences: list[Sequence], candidates: list[Candidate]
+    ) -> dict[Sequence, DecodingError]:
+        """Draw a token per sequence, in one call of the sampler per profile; return the errors of rows that failed."""
+        first = candidates[0].request.profile
+        if all(candidate.request.profile is first for candidate in candidates):
+            return sampling_step(self._sampler_of(first), logits, sequences, candidates)
+        errors: dict[Sequence, DecodingError] = {}
+        for profile in dict.fromkeys(candidate.request.profile for candidate in candidates):
+            chosen = [index for index, candidate in enumerate(candidates) if candidate.request.profile == profile]
+            part = [sequences[index] for index in chosen], [candidates[index] for index in chosen]
+            errors |= sampling_step(self._sampler_of(profile), logits, *part)
+        return errors
+
+    def _sampler_of(self, profile: Profile) -> Sampler:
+        if profile not in self._samplers:
+            vocab_size = self._model.config.vocab_size
+            self._samplers[profile] = Sampler(vocab_size, num_valid_tokens=self._num_valid, profile=profile)
+        return self._samplers[profile]
 
     def _accept_drafts(self, sequences: list[Sequence], errors: Container[Sequence]) -> list[Sequence]:
         """Accept the draft tokens that have just been sampled; return the sequences with another row to sample."""

@@ -69,11 +69,17 @@ def text_of_bytes(data: bytes) -> str:
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
+def own_bytes(tokenizer: Tokenizer | None, token_id: int) -> bytes | None:
+    """Return the bytes of a token by itself, special or not; None if it has no text."""
+    if tokenizer is None or tokenizer.token_text(token_id, skip_special_tokens=False) is None:
+        return None
+    return tokenizer.token_bytes(token_id, skip_special_tokens=False)
+
+
 def token_text(tokenizer: Tokenizer | None, token_id: int) -> str:
     """Return the text of a token by itself, special or not; `token_id:7` if it has none."""
-    if tokenizer is None or tokenizer.token_text(token_id, skip_special_tokens=False) is None:
-        return f"token_id:{token_id}"
-    return text_of_bytes(tokenizer.token_bytes(token_id, skip_special_tokens=False))
+    data = own_bytes(tokenizer, token_id)
+    return f"token_id:{token_id}" if data is None else text_of_bytes(data)
 
 
 def token_logprob(
@@ -84,11 +90,12 @@ def token_logprob(
     data: the bytes that it adds to the text; None for a token that is not part of the text (a skipped special token,
         one that ended the sequence), whose entry has the token's own text.
     """
-    text = token_text(tokenizer, token_id) if tokenizer is None or data is None else text_of_bytes(data)
+    own = own_bytes(tokenizer, token_id) if tokenizer is None or data is None else data
+    text = f"token_id:{token_id}" if own is None else text_of_bytes(own)
     if score is None:
-        return TokenLogprob(text, token_id, None, None, text_offset, None)
+        return TokenLogprob(text, token_id, None, None, text_offset, None, data=own)
     top: dict[str, float] = {}
     for alternative, logprob in score.top:  # most likely first: of equal texts the first is the larger
         top.setdefault(text if alternative == token_id else token_text(tokenizer, alternative), logprob)
     top[text] = score.logprob
-    return TokenLogprob(text, token_id, score.logprob, top, text_offset, score.rank, score.by_mode)
+    return TokenLogprob(text, token_id, score.logprob, top, text_offset, score.rank, score.by_mode, own)

@@ -27,6 +27,7 @@ class TokenLogprob:
     logprob, top, rank: None for the first token of an echoed prompt, which nothing predicts.
     top: the most likely tokens, most likely first, and the token itself.
     by_mode: log-probability in each mode, where logprobs_mode names several (echoed prompts have the raw one alone).
+    data: the token's own bytes, those of `text` before it was made readable; None without a tokenizer.
     """
 
     text: str
@@ -36,6 +37,7 @@ class TokenLogprob:
     text_offset: int
     rank: int | None
     by_mode: Mapping[LogprobsMode, float] = field(default_factory=dict)
+    data: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Logprobs:
     text_offset: list[int] = field(default_factory=list)
     ranks: list[int | None] = field(default_factory=list)
     by_mode: list[Mapping[LogprobsMode, float]] = field(default_factory=list)
+    data: list[bytes | None] = field(default_factory=list)
 
     @classmethod
     def from_tokens(cls, entries: Iterable[TokenLogprob]) -> Logprobs:
@@ -62,6 +65,7 @@ class Logprobs:
             logprobs.text_offset.append(entry.text_offset)
             logprobs.ranks.append(entry.rank)
             logprobs.by_mode.append(dict(entry.by_mode))
+            logprobs.data.append(entry.data)
         return logprobs
 
 

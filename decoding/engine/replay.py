@@ -127,10 +127,12 @@ class Capsule:
     def request(self, shape: Shape, tokenizer: Tokenizer | None, profile: Profile, *, force: bool) -> Request:
         """Return the request for a model; force: with the capsule's tokens in place of sampled ones.
 
-        Raises PromptError, ContextLengthError or ParameterError if the model cannot run it, or samples with another
-        profile than the capsule's.
+        profile: the model's own, which must be the capsule's if that is a profile of the user's.
+        Raises PromptError, ContextLengthError or ParameterError if the model cannot run it.
         """
-        if not force and self.profile != profile_text(profile):
+        if self.profile in PROFILES:
+            profile = PROFILES[self.profile]
+        elif not force and self.profile != profile_text(profile):
             rule = f"must be the capsule's profile, {self.profile!r}"
             raise ParameterError.single("profile", profile_text(profile), rule)
         params = self.sampling_params()

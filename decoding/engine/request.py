@@ -12,13 +12,21 @@ import numpy as np
 
 from decoding.engine.logits_processors import Processor
 from decoding.engine.token_sequences import bad_word_sequences, breaker_sequences
-from decoding.errors import MODEL_CONTEXT, ContextLengthError, ParameterError, PromptError, TokenizerError, shown
+from decoding.errors import (
+    MODEL_CONTEXT,
+    ContextLengthError,
+    FimTemplateError,
+    ParameterError,
+    PromptError,
+    TokenizerError,
+    shown,
+)
 from decoding.models.batch import Logits, ModelShape
 from decoding.params import SamplingParams, to_float32
 from decoding.sampling.sampler import Sampler
 from decoding.sampling.stages import GREEDY_TEMPERATURE, PROFILES, Profile
 from decoding.sampling.state import SamplingState, random_seed
-from decoding.text.fim import CONVENTIONS, FimFormat
+from decoding.text.fim import FimFormat
 from decoding.text.stop_strings import StopAutomaton
 from decoding.text.tokenizer import Tokenizer
 from decoding.validation import elements_of, token_id_rule, wrong_token_id
@@ -27,12 +35,6 @@ NO_TOKENIZER = (
     "this model has no tokenizer: without a tokenizer.json in its folder it takes and gives token ids only,"
     " as in LLM(path).complete([1, 2, 3])"
 )
-_NO_MARKERS = (
-    "this model's tokenizer has no fill-in-the-middle tokens that we know of"
-    f" ({CONVENTIONS[0].template} and {len(CONVENTIONS) - 1} others); LLM(path, fim_template=...) names its own"
-)
-
-
 _MAX_SEED = 2**53 - 1  # JavaScript and jq round larger numbers, and a rounded seed replays another text
 
 OnSample: TypeAlias = Callable[[Sampler, Logits, Sequence[SamplingState]], None]
@@ -140,7 +142,7 @@ def make_request(
     """
     _check_text(prompt, params, tokenizer, name)
     try:
-        token_ids, prefix, end_token_ids = _encode(prompt, params.suffix, shape, tokenizer, name, fim)
+        token_ids, prefix, end_token_ids = _encode(prompt, params, shape, tokenizer, name, fim)
         room = shape.max_position_embeddings - len(token_ids) + 1  # the last sampled token is never computed
         if room < 1:
             raise ContextLengthError(len(token_ids), shape.max_position_embeddings)
@@ -148,7 +150,7 @@ def make_request(
         error.parameter = name  # the tokenizer knows neither
         error.limit = shape.limit if isinstance(shape, Shape) else MODEL_CONTEXT
         raise
-    params = replace(params, seed=random_seed() & _MAX_SEED) if params.seed is None else params
+    params = replace(params, seed=new_seed()) if params.seed is None else params
     request = Request(
         params=params,
         token_ids=token_ids,
@@ -164,6 +166,11 @@ def make_request(
     )
     request.new_state(0).check_vocab(shape.vocab_size)
     return request
+
+
+def new_seed() -> int:
+    """Return a random seed that every reader of JSON keeps."""
+    return random_seed() & _MAX_SEED
 
 
 @lru_cache(maxsize=8)
@@ -255,7 +262,7 @@ def _check_text(prompt: object, params: SamplingParams, tokenizer: Tokenizer | N
 
 def _encode(
     prompt: str | Sequence[int],
-    suffix: str | None,
+    params: SamplingParams,
     shape: ModelShape,
     tokenizer: Tokenizer | None,
     name: str,
@@ -263,19 +270,24 @@ def _encode(
 ) -> tuple[list[int], slice, tuple[int, ...]]:
     """Return the token ids to compute, the part of them that is the caller's, and further ids that end a sequence."""
     given = prompt if isinstance(prompt, str) else checked_token_ids(prompt, shape.vocab_size, name)
+    suffix, parse_special = params.suffix, params.parse_special
     if suffix is not None and tokenizer is not None:
         fim = fim or FimFormat.find(tokenizer)
         if fim is None:
-            raise _prompt_error("suffix", suffix, _NO_MARKERS)
-        filled = fim.prompt(given, suffix, shape.max_position_embeddings)
+            raise FimTemplateError(suffix)
+        filled = fim.prompt(given, suffix, shape.max_position_embeddings, parse_special=parse_special)
         return filled._replace(token_ids=checked_token_ids(filled.token_ids, shape.vocab_size, name))
-    token_ids = _encode_text(given, shape, tokenizer, name) if isinstance(given, str) else given
+    token_ids = _encode_text(given, shape, tokenizer, name, parse_special) if isinstance(given, str) else given
     return token_ids, slice(0, len(token_ids)), ()
 
 
-def _encode_text(text: str, shape: ModelShape, tokenizer: Tokenizer | None, name: str) -> list[int]:
+def _encode_text(
+    text: str, shape: ModelShape, tokenizer: Tokenizer | None, name: str, parse_special: bool = True
+) -> list[int]:
     max_tokens = shape.max_position_embeddings
-    token_ids = tokenizer.encode(text, max_tokens=max_tokens) if tokenizer is not None else []
+    token_ids: list[int] = []
+    if tokenizer is not None:
+        token_ids = tokenizer.encode(text, max_tokens=max_tokens, parse_special=parse_special)
     if token_ids:
         return checked_token_ids(token_ids, shape.vocab_size, name)
     bos = shape.bos_token_id if tokenizer is None or tokenizer.bos_token_id is None else tokenizer.bos_token_id

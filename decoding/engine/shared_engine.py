@@ -24,7 +24,7 @@ from decoding.engine.request import (
     make_request,
     split_prompts,
 )
-from decoding.engine.settings import EngineSettings
+from decoding.engine.settings import EngineSettings, checked_profile
 from decoding.engine.speculation import Drafter
 from decoding.engine.stats import EngineStats
 from decoding.engine.tasks.completion import CompletionTask, Listener
@@ -75,7 +75,10 @@ class SharedEngine:
         own = self.model.config.eos_token_ids
         if own and ids != own:
             _LOGGER.warning(
-                "%s: the configs end a text at ids %s, the tokenizer at %s; all do", self.name, own, ids[-1]
+                "%s: a text ends by the configs at ids %s and by the tokenizer at id %s; all of them end it",
+                self.name,
+                list(own),
+                ids[-1],
             )
 
     @cached_property
@@ -100,9 +103,16 @@ class SharedEngine:
             yield self.model
 
     def requests(
-        self, prompt: Any, params: Any, processors: Any = (), on_sample: OnSample | None = None
+        self,
+        prompt: Any,
+        params: Any,
+        processors: Any = (),
+        on_sample: OnSample | None = None,
+        profile: str | Profile | None = None,
     ) -> tuple[list[Request], bool]:
         """Return the checked requests of one call, and True if a list of prompts was given.
+
+        profile: that of the sampler; None is the engine's own.
 
         Raises PromptError, ContextLengthError, ParameterError or TokenizerError. Takes about 1 s per MB of text, and
         does not wait for a step.
@@ -110,10 +120,9 @@ class SharedEngine:
         prompts, is_list = split_prompts(prompt)
         names = [f"prompt[{index}]" for index in range(len(prompts))] if is_list else ["prompt"]
         each = zip(prompts, params_list(params, len(prompts)), names, strict=True)
+        stages = self.profile if profile is None else checked_profile(profile)
         return [
-            make_request(
-                one, its_params, self._shape, self.tokenizer, name, self.fim, processors, on_sample, self.profile
-            )
+            make_request(one, its_params, self._shape, self.tokenizer, name, self.fim, processors, on_sample, stages)
             for one, its_params, name in each
         ], is_list
 

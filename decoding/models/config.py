@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from decoding.models.config_reader import ConfigFile
+from decoding.models.log import warn_once
 from decoding.models.rope import Rope
 
 _MAX_LAYERS = 4096
@@ -31,8 +32,8 @@ class ModelConfig:
 
     num_attention_heads is a multiple of num_key_value_heads. max_position_embeddings is how many tokens a sequence
     may have, which stretched rotary embeddings can make more than the file says. bos_token_id is None where a
-    sequence needs no start token; eos_token_ids are generation_config.json's where it names any, otherwise
-    config.json's (the rule of transformers' `generate`). Token ids lie in 0..vocab_size-1.
+    sequence needs no start token; eos_token_ids are those of generation_config.json and config.json together
+    (the tokenizer's eos_token joins them in a request). Token ids lie in 0..vocab_size-1.
 
     The soft caps are None for none. The scales multiply: embedding_scale the embeddings, residual_scale what each
     half of a layer adds, logits_scale the logits (before their cap).
@@ -143,18 +144,24 @@ def refuse_unknown(file: ConfigFile, config: ModelConfig) -> None:
 
 
 def special_token_ids(files: Sequence[ConfigFile], vocab_size: int, unasked: Collection[int] = ()) -> dict[str, Any]:
-    """ModelConfig's bos_token_id and eos_token_ids, each from the first of `files` that names any.
+    """Return ModelConfig's bos_token_id, from the first of `files` that names one, and eos_token_ids, from all of them.
 
+    A disagreement about the end tokens is logged.
     unasked: ids that transformers writes for this architecture where a network's makers named none. In a vocabulary
     that does not reach so far they name none.
     """
-    bos, eos = (
-        next((ids for ids in (source.token_ids(key, vocab_size, unasked) for source in files) if ids), ())
+    starts, ends = (
+        {source.path: ids for source in files if (ids := source.token_ids(key, vocab_size, unasked))}
         for key in ("bos_token_id", "eos_token_id")
     )
+    bos = next(iter(starts.values()), ())
     if len(bos) > 1:
         raise files[-1].error("bos_token_id", "must be one token id")
-    return {"bos_token_id": bos[0] if bos else None, "eos_token_ids": eos}
+    if len(set(map(frozenset, ends.values()))) > 1:
+        named = " and ".join(f"{path.name} at ids {list(ids)}" for path, ids in ends.items())
+        warn_once(f"{files[-1].path.parent}: a text ends by {named}; all of them end it")
+    eos = dict.fromkeys(token_id for ids in ends.values() for token_id in ids)
+    return {"bos_token_id": bos[0] if bos else None, "eos_token_ids": tuple(eos)}
 
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decoding.models.config import ModelConfig
+from decoding.models.log import warn_once
 from decoding.models.tensors import Shape, Tensor, TensorSource
 
 Matrix = TypeVar("Matrix")
@@ -205,26 +207,41 @@ class _Finder:
         self._source = source
         self._config = config
         self._layout = layout
-        self._prefix = next((p for p in layout.prefixes if p + layout.embedding in source), layout.prefixes[0])
         self._head = next((name for name in layout.heads if name in source), layout.heads[0])
+        self._has_head_alone = (
+            config.tie_word_embeddings
+            and self._head in source
+            and not any(prefix + layout.embedding in source for prefix in layout.prefixes)
+        )
+        known = f"{layout.norm.name}.weight" if self._has_head_alone else layout.embedding
+        self._prefix = next((p for p in layout.prefixes if p + known in source), layout.prefixes[0])
         self._vocab = (config.vocab_size, config.hidden_size)
 
     def check(self) -> None:
-        """Raise CheckpointError unless every tensor is there, with the right shape, and no other."""
+        """Raise CheckpointError unless every tensor is there, with the right shape, and no other.
+
+        A tied model may store its embedding, its head, or both.
+        """
         optional = {self._head: self._vocab} if self._config.tie_word_embeddings else {}
         expected = stored_tensors(self._config, self._layout, self._prefix, self._head)
+        if self._has_head_alone:
+            expected = chain([(self._head, self._vocab)], islice(expected, 1, None))
         self._source.check(expected, optional, self._layout.harmless)
 
     def weights(self) -> Weights[StoredMatrix]:
         """Return everything, after `check`."""
         positions = self._layout.positions
         return Weights(
-            embedding=self._tensor(self._layout.embedding),
+            embedding=self._embedding(),
             positions=None if positions is None else self._tensor(positions).read(),
             blocks=tuple(self._block(index) for index in range(self._config.num_hidden_layers)),
             norm=self._norm(self._layout.norm),
             head=self._head_matrix(),
         )
+
+    def _embedding(self) -> Tensor:
+        """Return the embedding; the head if a tied model stores nothing else."""
+        return self._source[self._head] if self._has_head_alone else self._tensor(self._layout.embedding)
 
     def _tensor(self, name: str) -> Tensor:
         return self._source[self._prefix + name]
@@ -259,24 +276,32 @@ class _Finder:
         return NormWeights(weight, self._tensor(f"{spec.name}.bias").read() if spec.has_bias else None)
 
     def _head_matrix(self) -> StoredMatrix:
-        embedding = self._tensor(self._layout.embedding)
-        if self._config.tie_word_embeddings:
-            if self._head in self._source:
-                _require_equal(self._source[self._head], embedding)
-            head = embedding
-        else:
+        embedding = self._embedding()
+        head = embedding if self._is_tied(embedding) else self._source[self._head]
+        if head is not embedding:
             embedding.require_finite(slice(0, self._config.vocab_size))  # a head is checked when it is packed
-            head = self._source[self._head]
         vocab_size, hidden_size = self._vocab
         return StoredMatrix((StoredPart(head, vocab_size, None),), hidden_size)
+
+    def _is_tied(self, embedding: Tensor) -> bool:
+        """Return True if the head is the embedding: a tied model that stores another head is not tied, with a warning.
+
+        So does transformers 5.
+        """
+        if not self._config.tie_word_embeddings or self._head not in self._source:
+            return self._config.tie_word_embeddings
+        head = self._source[self._head]
+        if not _are_equal(head, embedding):
+            problem = head.error("differs from the embedding, though the config says tie_word_embeddings: it is used")
+            warn_once(str(problem))
+            return False
+        return True
 
 
 _ROWS = 1024  # of a head and an embedding that are compared at a time
 
 
-def _require_equal(head: Tensor, embedding: Tensor) -> None:
-    """Raise CheckpointError if a tied model stores a head that is not its embedding, so that nothing is ignored."""
-    for first in range(0, head.shape[0], _ROWS):
-        rows = slice(first, min(first + _ROWS, head.shape[0]))
-        if not np.array_equal(head[rows], embedding[rows]):
-            raise head.error("differs from the embedding, though the config says tie_word_embeddings")
+def _are_equal(head: Tensor, embedding: Tensor) -> bool:
+    """Return True if all numbers of two matrices of one shape are equal."""
+    blocks = (slice(first, min(first + _ROWS, head.shape[0])) for first in range(0, head.shape[0], _ROWS))
+    return head is embedding or all(np.array_equal(head[rows], embedding[rows]) for rows in blocks)

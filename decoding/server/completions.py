@@ -138,14 +138,15 @@ class Completion:
 
     def _shared(self) -> dict[str, Any]:
         """Return the fields that all objects of the answer share."""
-        echo = self._parsed.params.echo
-        return {"model": self._parsed.model, "system_fingerprint": self._model.fingerprint, "echo": echo}
+        fingerprint = self._model.llm.fingerprint(self._parsed.profile)
+        return {"model": self._parsed.model, "system_fingerprint": fingerprint, "echo": self._parsed.params.echo}
 
     async def _submit(self) -> RequestHandle:
         try:
             prompts = self._parsed.prompts
             prompt = prompts[0] if len(prompts) == 1 else prompts  # one alone is called "prompt" in errors
-            return await self._model.engine.submit(prompt, self._parsed.params, stream=self._parsed.stream)
+            parsed = self._parsed
+            return await self._model.engine.submit(prompt, parsed.params, stream=parsed.stream, profile=parsed.profile)
         except Exception as error:
             raise wire_error(error, self._parsed.given) from error
 

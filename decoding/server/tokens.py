@@ -41,12 +41,16 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
         openapi_extra=json_body({**_tokenize_schema(), **others}, {"model": name, "prompt": "def add(a, b):"}),
     )
     async def tokenize(request: Request) -> Response:
-        optional = {"model": str, "add_special_tokens": bool}
+        optional = {"model": str, "add_special_tokens": bool, "parse_special": bool}
         fields = await read_json(request, service, lambda body: _checked(body, {"prompt": str}, optional, settings))
         _check_chars(fields["prompt"], settings.limits)
         llm = service.model(fields.get("model", name)).llm
         ids = await asyncio.to_thread(
-            _tokenizer(llm).encode, fields["prompt"], fields.get("add_special_tokens", True), max_tokens=limit
+            _tokenizer(llm).encode,
+            fields["prompt"],
+            fields.get("add_special_tokens", True),
+            max_tokens=limit,
+            parse_special=fields.get("parse_special", True),
         )
         return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": llm.max_model_len})
 
@@ -146,6 +150,11 @@ def _tokenize_schema() -> dict[str, Any]:
             "type": ["boolean", "null"],
             "default": True,
             "description": "Add what the tokenizer puts around a text, such as a start token.",
+        },
+        "parse_special": {
+            "type": ["boolean", "null"],
+            "default": True,
+            "description": "Text that spells a special token becomes it; if false, it is plain text.",
         },
     }
     return {"type": "object", "required": ["prompt"], "properties": properties}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from decoding.errors import ParameterError
@@ -100,18 +101,28 @@ class FimFormat:
         suffix_first = template.index("{suffix}") < template.index("{prefix}")
         return cls(tokenizer, before, between, after, suffix_first, tuple(dict.fromkeys(end_token_ids)))
 
-    def prompt(self, prefix: str | Sequence[int], suffix: str, max_tokens: int | None = None) -> FimPrompt:
+    def prompt(
+        self,
+        prefix: str | Sequence[int],
+        suffix: str,
+        max_tokens: int | None = None,
+        *,
+        parse_special: bool = True,
+    ) -> FimPrompt:
         """The prompt for `prefix` (text, or token ids taken as they are) and `suffix`.
 
         Before a text come the start tokens that the tokenizer puts before every text, unless the template says them.
-        max_tokens: as in Tokenizer.encode.
+        max_tokens, parse_special: as in Tokenizer.encode.
         """
         before = self.before
+        encode = partial(
+            self.tokenizer.encode, add_special_tokens=False, max_tokens=max_tokens, parse_special=parse_special
+        )
         if isinstance(prefix, str):
             start = _start_tokens(self.tokenizer)
             before = before if before[: len(start)] == start else [*start, *before]
-            prefix = self.tokenizer.encode(prefix, add_special_tokens=False, max_tokens=max_tokens)
-        after = self.tokenizer.encode(suffix, add_special_tokens=False, at_start=False, max_tokens=max_tokens)
+            prefix = encode(prefix)
+        after = encode(suffix, at_start=False)
         if self.suffix_first:
             before, after = [*before, *after, *self.between], self.after
         else:

@@ -13,11 +13,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from decoding.errors import TokenizerError, shown
+from decoding.text.regex_shape import MAX_TEXT, shape_of
+from decoding.text.tokenizer_limits import growth_of
+from decoding.text.tokenizer_replace import RegexReplacement
 
 Step: TypeAlias = Callable[[str, bool], str]
 """(text, is it the first of the whole) -> text. Bytes that are no UTF-8 travel as surrogate escapes."""
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_AT_START = re.compile(r"(?:\\A|\(\?<!\\n\)\^)([^\\\[\](){}|^$*+?.])")
+"""Patterns of one character at the start of a text; in the library's dialect ^ is the start of every line."""
 _LOOKING_BACK = {"BPEDecoder", "CTC"}
 _FUSING = {"Fuse", "ByteLevel"}
 _AT_ENDS = {"ByteLevel", "Strip", "WordPiece"}
@@ -31,6 +36,7 @@ class PieceRules:
     strip_char, num_strip: up to so many of this character are stripped off the start of the whole.
     word_end: a token that ends with this is followed by a space, unless it is the last (BPEDecoder).
     drops_repeats: a token equal to the one before has no bytes (CTC).
+    max_text: the longest token, in characters, that the rules can be applied to; None if there is no limit.
 
     Raises TokenizerError for a section that cannot be expressed token by token (one that replaces text across the
     borders of tokens, say).
@@ -46,10 +52,13 @@ class PieceRules:
         self.word_end = ""
         self.drops_repeats = False
         self._later: dict[str, bytes] = {}
+        self.max_text: int | None = None
         if section is None:
             self._steps.append(lambda text, first: text if first else " " + text)
         else:
             self._compile(section)
+            if self.max_text is not None:
+                self.max_text = int(self.max_text / growth_of(section))
 
     def piece(self, text: str, first: bool) -> bytes:
         """The bytes of the token `text` before stripping, at the start of a text or later in it."""
@@ -73,6 +82,8 @@ class PieceRules:
                 self._compile(part)
         elif self._seen & _FUSING:  # from here on the library sees the whole text as one token
             self._compile_fused(section)
+        elif kind == "Replace":
+            self._compile_replace(section, is_fused="ByteFallback" in self._seen)
         elif kind in _STEPS and self._takes_each_alone(kind):
             self._steps.append(_STEPS[kind](section))
         elif kind in _LOOKING_BACK and not self._seen:
@@ -94,9 +105,32 @@ class PieceRules:
             self.word_end = section["suffix"]
             self._steps.append(_word_end(section))
 
+    def _compile_replace(self, section: Mapping[str, Any], *, is_fused: bool) -> None:
+        """Compile a Replace; is_fused: the library may see several tokens as one, so it must match one character."""
+        if self._seen & _LOOKING_BACK or self.num_strip:
+            raise _unsupported(section)
+        pattern = section["pattern"].get("Regex")
+        if pattern is None:
+            self._steps.append(_replace(section))
+            return
+        try:
+            shape = shape_of(pattern)
+            replacement = RegexReplacement(pattern, section["content"])
+        except Exception as error:  # the library raises plain Exception
+            raise TokenizerError(f"decoder {shown(dict(section))}: the regular expression {error}") from None
+        if is_fused and not shape.is_one_character:
+            raise _unsupported(section)
+        self._steps.append(lambda text, first: replacement(text))
+        self.max_text = MAX_TEXT
+
     def _compile_fused(self, section: Mapping[str, Any]) -> None:
+        at_start = _start_of(section)
         if section["type"] == "Strip" and not section["stop"] and not self.num_strip:
             self.strip_char, self.num_strip = section["content"], section["start"]
+        elif at_start is not None and not self.num_strip:
+            self.strip_char, self.num_strip = at_start, 1
+        elif section["type"] == "Replace" and ("Regex" in section["pattern"] or len(section["pattern"]["String"]) == 1):
+            self._compile_replace(section, is_fused=True)
         elif section["type"] != "Fuse":
             raise _unsupported(section)
 
@@ -137,6 +171,14 @@ class PieceJoiner:
         return piece[begin:]
 
 
+def _start_of(section: Mapping[str, Any]) -> str | None:
+    """Return the character that a Replace takes off the start of a text; None for anything else."""
+    if section["type"] != "Replace" or section["content"] or "Regex" not in section["pattern"]:
+        return None
+    found = _AT_START.fullmatch(section["pattern"]["Regex"])
+    return found and found[1]
+
+
 def _unsupported(section: Mapping[str, Any]) -> TokenizerError:
     return TokenizerError(f"decoder {shown(dict(section))}: cannot be applied token by token at this place")
 
@@ -175,8 +217,8 @@ def _byte_fallback(section: Mapping[str, Any]) -> Step:
 
 
 def _replace(section: Mapping[str, Any]) -> Step:
-    pattern, content = section["pattern"].get("String"), section["content"]
-    if not pattern:  # a regular expression of another dialect than Python's
+    pattern, content = section["pattern"]["String"], section["content"]
+    if not pattern:
         raise _unsupported(section)
     return lambda text, first: text.replace(pattern, content)
 
@@ -240,7 +282,6 @@ def _cleaned(text: str) -> str:
 _STEPS: dict[str, Callable[[Mapping[str, Any]], Step]] = {
     "ByteFallback": _byte_fallback,
     "ByteLevel": _byte_level,
-    "Replace": _replace,
     "Strip": _strip,
     "Metaspace": _metaspace,
     "WordPiece": _word_piece,

@@ -1,4 +1,4 @@
-"""Tokenizer: a model folder's tokenizer.json, through the `tokenizers` library (imported nowhere else)."""
+"""Tokenizer: a model folder's tokenizer.json, through the `tokenizers` library (imported by tokenizer*.py only)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import operator
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -21,6 +21,7 @@ from decoding.text.score_merger import ScoreMerger
 from decoding.text.token_decoder import PieceJoiner, PieceRules
 from decoding.text.tokenizer_config import TokenizerConfig
 from decoding.text.tokenizer_limits import check_growth, check_template
+from decoding.text.tokenizer_plain import PlainText
 
 _MAX_TOKEN_ID = 2**31 - 1
 _FILE = "tokenizer.json"
@@ -77,6 +78,9 @@ class Tokenizer:
         self._special = frozenset(token.content for token in self._added.values() if token.special)
         self._check_bounds()
         self.rules = PieceRules(self._section("decoder"), exact)
+        if self.rules.max_text is not None and self._longest > self.rules.max_text:
+            rule = f"replaces a regular expression: tokens must have at most {self.rules.max_text:,} characters"
+            raise TokenizerError(f"{_FILE} decoder {rule}, one has {self._longest:,}")
         self.bos_token_id, self.eos_token_id = map(self._id_or_none, (config.bos_token, config.eos_token))
         self.chat_templates = config.chat_templates
         self.chat_template = config.chat_templates.get("default")
@@ -104,26 +108,36 @@ class Tokenizer:
         return tokenizer
 
     def encode(
-        self, text: str, add_special_tokens: bool = True, *, at_start: bool = True, max_tokens: int | None = None
+        self,
+        text: str,
+        add_special_tokens: bool = True,
+        *,
+        at_start: bool = True,
+        max_tokens: int | None = None,
+        parse_special: bool = True,
     ) -> list[int]:
         """The token ids of `text`, with the special tokens (a BOS, say) that the tokenizer adds, or without.
 
-        Text that spells a special token becomes that token.
+        parse_special: text that spells a special token becomes that token. False encodes it as plain text: no added
+            token is found in it, special or not, but for runs of whitespace.
         at_start: False for what goes on in the middle of a text, without the leading space that SentencePiece's
             convention gives to the first word of a text.
         max_tokens: how many there is room for. A text that cannot fit, with more characters than so many of the
             longest token have, is a ContextLengthError at once: tokenising takes about 1 s and 160 MB for each MB.
 
-        Raises PromptError where `text` is not a string of valid Unicode.
+        Raises PromptError where `text` is not a string of valid Unicode, or cannot be encoded as plain text.
         """
         if not _is_unicode(text):
             raise PromptError(f"text={shown(text)}: must be a string of valid Unicode (no lone surrogates)")
         if max_tokens is not None and len(text) > max_tokens * self._longest:
             raise ContextLengthError(-(-len(text) // self._longest), max_tokens, at_least=True)
-        if add_special_tokens and self._frame is None:
+        if add_special_tokens and self._frame is None and parse_special:
             return self._library_ids(text, add_special_tokens=True)
-        ids = self._library_ids(text) if at_start or not self._adds_space else self._encode_inside(text)
-        before, after = self._frame if add_special_tokens and self._frame else ([], [])
+        encode = self._library_ids if parse_special else self._plain_ids
+        ids = encode(text) if at_start or not self._adds_space else self._encode_inside(text, encode)
+        if not add_special_tokens:
+            return ids
+        before, after = self._surroundings if self._frame is None else self._frame
         return [*before, *ids, *after]
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
@@ -176,19 +190,41 @@ class Tokenizer:
         with _library_failures(f"tokenizer.json cannot encode text={shown(text)}"):
             return self._library.encode(text, add_special_tokens=add_special_tokens).ids
 
+    def _plain_ids(self, text: str) -> list[int]:
+        """Encode without added tokens. Raise PromptError if the model itself makes one of the text."""
+        with _library_failures(f"tokenizer.json cannot encode text={shown(text)}"):
+            ids = self._plain.encode(text)
+        wrong = next(filter(self._plain.hides, ids), None)
+        if wrong is not None:
+            token = shown(self._added[wrong].content)
+            raise PromptError(f"text={shown(text)}: cannot be plain text, as this model makes the token {token} of it")
+        return ids
+
+    @cached_property
+    def _plain(self) -> PlainText:
+        return PlainText(self._library)
+
+    @cached_property
+    def _surroundings(self) -> tuple[list[int], list[int]]:
+        """The ids that the post-processor of tokenizer.json puts before and after every text."""
+        whole = self._library.encode("a", add_special_tokens=True)
+        inside = [index for index, is_added in enumerate(whole.special_tokens_mask) if not is_added]
+        first, end = (inside[0], inside[-1] + 1) if inside else (len(whole.ids), len(whole.ids))
+        return whole.ids[:first], whole.ids[end:]
+
     @cached_property
     def _adds_space(self) -> bool:
         """Return True if the first word of a text gets a leading space that is not in the text."""
         return self._joined(self._library_ids("a"), False, at_start=False).startswith(b" ")
 
-    def _encode_inside(self, text: str) -> list[int]:
+    def _encode_inside(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
         """Encode behind a character that merges with nothing, and leave its tokens out (as Code Llama does)."""
         for mark in _MARKS:
-            ids = self._library_ids(mark + text)
+            ids = encode(mark + text)
             for count in range(1, min(len(ids), 8) + 1):
                 if self._joined(ids[:count], False) == mark.encode():
                     return ids[count:]
-        return self._library_ids(text)
+        return encode(text)
 
     def _find_frame(self, config: TokenizerConfig) -> tuple[list[int], list[int]] | None:
         """The ids before and after every text where tokenizer_config.json asks for others than tokenizer.json.

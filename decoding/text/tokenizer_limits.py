@@ -13,18 +13,18 @@ _MAX_PARTS = 64  # a start and an end token; chat models have five at most
 
 def check_growth(name: str, section: Any) -> None:
     """TokenizerError where the replacements in the section called `name` can make a text very much longer."""
-    growth = _growth(section)
+    growth = growth_of(section)
     if growth > _MAX_GROWTH:
         raise TokenizerError(f"{name} makes a text up to {growth:,.0f} times as long: must be at most {_MAX_GROWTH}")
 
 
-def _growth(section: Any) -> float:
-    """One replacement after another: their growths multiply."""
+def growth_of(section: Any) -> float:
+    """Return how many times as long replacements can make a text; those of one after another multiply."""
     if isinstance(section, dict) and section.get("type") == "Replace":
         replaced = section["pattern"].get("String") or "?"  # a regular expression may match any character
         return max(1.0, len(section["content"]) / len(replaced))
     inner = section.values() if isinstance(section, dict) else section if isinstance(section, list) else ()
-    return math.prod(map(_growth, inner), start=1.0)
+    return math.prod(map(growth_of, inner), start=1.0)
 
 
 def check_template(name: str, section: Any) -> None:

@@ -34,7 +34,7 @@ RANK = {name: rank for rank, name in enumerate(name for layer in LAYERS for name
 WEB = ("fastapi", "fastapi_offline", "starlette", "uvicorn", "h11", "pydantic", "prometheus_client")
 
 ONLY_IN = {
-    "tokenizers": ("text/tokenizer.py",),
+    "tokenizers": ("text/tokenizer",),
     "safetensors": ("models/checkpoint.py",),
     "decoding._kernel": ("sampling/kernel/library.py",),
     "decoding.sampling.kernel.library": ("sampling/kernel/", "models/native"),

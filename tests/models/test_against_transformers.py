@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from decoding.reference.activations import ACTIVATIONS
 
 torch = pytest.importorskip("torch", reason="needs torch and transformers")
 transformers = pytest.importorskip("transformers", reason="needs transformers")
+safetensors_numpy = pytest.importorskip("safetensors.numpy")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of other people's code
 
 HERE = Path(__file__).parent
@@ -41,6 +43,30 @@ def test_activations(activation: str, backend: str, maker: Any, runs: Any, tmp_p
     np.testing.assert_allclose(
         runs.logits(load_model(tmp_path, backend=backend), recipe.token_ids), truth, atol=TOLERANCE, rtol=0
     )
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gpt_neox"])
+def test_what_a_tied_model_may_store(family: str, maker: Any, runs: Any, tmp_path: Path) -> None:
+    """The embedding, the head, both, or a head that differs: the logits of transformers as it loads the same files."""
+    recipe = next(recipe for recipe in maker.recipes() if recipe.config["model_type"] == family)
+    recipe = replace(recipe, config={**recipe.config, "tie_word_embeddings": True})
+    maker.transformers_model(recipe, tmp_path)
+    tensors = safetensors_numpy.load_file(tmp_path / "model.safetensors")
+    named = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
+    (name,) = [one for one in tensors if one.endswith(named)]
+    embedding, head = tensors.pop(name), "embed_out.weight" if family == "gpt_neox" else "lm_head.weight"
+    tensors = {one: value for one, value in tensors.items() if not one.endswith(("embed_out.weight", "lm_head.weight"))}
+    for stored in (
+        {name: embedding},
+        {"lm_head.weight": embedding},
+        {name: embedding, head: embedding.copy()},
+        {name: embedding, head: embedding[::-1].copy()},
+    ):
+        safetensors_numpy.save_file({**tensors, **stored}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float64).eval()
+        with torch.no_grad():
+            truth = model(torch.tensor([recipe.token_ids])).logits[0].numpy()
+        np.testing.assert_allclose(runs.logits(load_model(tmp_path), recipe.token_ids), truth, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["llama dynamic", "mistral", "gemma3_text", "smollm3 windows"])

@@ -77,7 +77,6 @@ def finish(*arguments, **settings):
         (["complete", "x", "--suffix", "\udcff"], "suffix="),
         (["complete", "--prompt-file", "no/such/file"], "prompt from no/such/file: cannot be read"),
         (["complete", "x" * 20_000], "must fit the model's context"),
-        (["complete", "x", "--allowed-token-ids", "5", "--banned-token-ids", "5"], "no token is left to draw"),
     ],
 )
 def test_one_line_and_exit_code_2(arguments, expected, capsys):
@@ -89,6 +88,18 @@ def test_one_line_and_exit_code_2(arguments, expected, capsys):
     assert captured.err.count("\n") == 1
     assert len(captured.err) < 8000
     assert expected in captured.err
+
+
+def test_an_error_while_tokens_are_drawn(capsys):
+    """Seed and command are there by then; the error is the line behind them."""
+    assert cli.main(["complete", "x", "--allowed-token-ids", "5", "--banned-token-ids", "5"]) == 2
+    captured = capsys.readouterr()
+    seed, replay, error = captured.err.splitlines()
+    assert captured.out == ""
+    assert seed.startswith("seed: ")
+    assert replay.startswith("replay: ")
+    assert error.startswith("decoding: error: ")
+    assert "no token is left to draw" in error
 
 
 def test_a_prompt_that_is_no_utf8(capsys, tmp_path):
@@ -104,18 +115,26 @@ def test_a_reader_that_goes_away():
     assert process.stdout.read(1)
     process.stdout.close()
     assert process.wait(timeout=120) == 141
-    assert process.stderr.read() == b""
+    assert _behind_the_seed(process.stderr.read()) == b""
     process.stderr.close()
 
 
 def test_ctrl_c():
-    """Exit code 130 and no traceback, whatever was printed until then."""
+    """Exit code 130, the seed and no traceback, whatever was printed until then."""
     process = start("def f(", "--max-tokens=none", "--ignore-eos")
     assert process.stdout.read(1)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert err.strip() == b""
+    assert _behind_the_seed(err).strip() == b""
+
+
+def _behind_the_seed(err):
+    """Return what stderr has behind the seed and the command that replays it."""
+    seed, replay, rest = err.split(b"\n", 2)
+    assert seed.startswith(b"seed: ")
+    assert replay.startswith(b"replay: decoding complete --seed=")
+    return rest
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
@@ -124,8 +143,9 @@ def test_a_full_disk():
     with open("/dev/full", "wb") as full:
         code, _, err = finish("def f(", "--max-tokens=4", stdout=full)
     assert code == 2
-    assert err.startswith("decoding: error: cannot read or write")
-    assert err.count("\n") == 1
+    rest = _behind_the_seed(err.encode())
+    assert rest.startswith(b"decoding: error: cannot read or write")
+    assert rest.count(b"\n") == 1
 
 
 def test_a_terminal_that_knows_only_ascii():

@@ -319,6 +319,32 @@ def test_a_profile_is_that_of_the_sampler(processors):
         LLM.from_parts(ScriptedModel(script, 8), profile="vlm")
 
 
+def test_a_call_has_a_profile_of_its_own():
+    """Requests of several profiles that share steps get what each gets alone, with drafts too."""
+    names = ("openai", "transformers", "llama_cpp", "vllm", None)
+    params = SamplingParams(n=2, max_tokens=9, seed=3, temperature=1.5, top_k=9, typical_p=0.6, frequency_penalty=1.0)
+    for speculation in (None, "prompt_lookup"):
+        llm = LLM.from_parts(ScriptedModel(hashed_logits(), 260), profile="vllm", speculation=speculation)
+        tasks = []
+        for name in names:
+            requests, _ = llm.engine.requests([97, 98], params, profile=name)
+            tasks += llm.engine.add(requests)
+        while not all(task.is_done for task in tasks):
+            llm.engine.step()
+        together = [[choice.token_ids for choice in task.result("x").choices] for task in tasks]
+        for name, ids in zip(names, together, strict=True):
+            alone = LLM.from_parts(ScriptedModel(hashed_logits(), 260), profile=name or "vllm").complete(
+                [97, 98], params
+            )
+            assert [choice.token_ids for choice in alone.choices] == ids, name
+            assert [choice.token_ids for choice in llm.complete([97, 98], params, profile=name).choices] == ids
+            streamed = [token for delta in llm.stream([97, 98], params, profile=name) for token in delta.token_ids]
+            assert sorted(streamed) == sorted(token for choice in ids for token in choice)
+        assert len(set(map(repr, together))) > 1
+        with pytest.raises(ParameterError, match="profile=3: must be one of 'openai'"):
+            llm.complete([97], profile=3)
+
+
 def test_seeds_that_the_engine_chooses_survive_json():
     """They are below 2**53, so that JavaScript and jq do not round them; given ones may have 64 bits."""
     seeds = [make_llm().complete("a", SamplingParams(max_tokens=1)).choices[0].seed for _ in range(50)]
@@ -355,7 +381,7 @@ def test_all_known_end_tokens_end_a_text(caplog):
     for token_id in (256, 257):
         params = SamplingParams(allowed_token_ids=[token_id], max_tokens=3)
         assert llm.complete("a", params).choices[0].stop_reason == token_id
-    assert "ids (257,), the tokenizer at 256" in caplog.text
+    assert "ids [257] and by the tokenizer at id 256" in caplog.text
     assert LLM.from_parts(model, byte_tokenizer()).complete("a", SamplingParams(seed=1)).usage.completion_tokens > 0
 
 

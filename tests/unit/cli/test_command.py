@@ -21,10 +21,11 @@ LETTERS = ",".join(str(byte) for byte in b"abcdefgh \n")
 def scripted(monkeypatch):
     """LLM(path) is a scripted model that is named after the path."""
 
-    def make(path=None, fim_template=None):
+    def make(path=None, fim_template=None, profile="openai"):
         model = ScriptedModel(hashed_logits(), 260, eos_token_ids=(256,))
         tokenizer = byte_tokenizer(special=["<eos>", *FIM])
-        return real.from_parts(model, tokenizer, name=str(path), fim_template=fim_template)
+        name = llm.BUNDLED_NAME if path is None else path.rpartition("/")[2]
+        return real.from_parts(model, tokenizer, name=name, fim_template=fim_template, profile=profile)
 
     real = llm.LLM
     monkeypatch.setattr(llm, "LLM", make)
@@ -95,7 +96,8 @@ def test_flags_become_parameters():
         --no-skip-special-tokens --dry-multiplier .8 --dry-base 2 --dry-allowed-length 3 --dry-range none
         --dry-sequence-breakers . --dry-sequence-breakers ; --no-repeat-ngram-size 4 --bad-words no --bad-words No
         --dynatemp-range .5 --dynatemp-exponent 2 --smoothing-factor .3 --smoothing-curve 1.5 --typical-p .9
-        --top-n-sigma 1.5 --epsilon-cutoff .01 --eta-cutoff .02 --top-a .1 --xtc-probability .5 --xtc-threshold .2
+        --no-parse-special --top-n-sigma 1.5
+        --epsilon-cutoff .01 --eta-cutoff .02 --top-a .1 --xtc-probability .5 --xtc-threshold .2
         --mirostat-tau none --mirostat-eta .2"""
     options = vars(command.make_parser().parse_args(["complete", "x", *arguments.split()]))
     assert SamplingParams(**{name: options[name] for name in PARAMETERS}) == SamplingParams(
@@ -145,6 +147,7 @@ def test_flags_become_parameters():
         echo=True,
         suffix="s",
         skip_special_tokens=False,
+        parse_special=False,
     )
 
 
@@ -178,7 +181,7 @@ def test_logprobs_are_a_table_on_stderr(run, scripted):
     """One line a token: log-probability, rank, token, rivals; the text on stdout stays as it is."""
     _, out, err = run("ab", "--logprobs=1", "--seed=4", "--max-tokens=3", "--echo")
     logprobs = expected(scripted, logprobs=1, seed=4, max_tokens=3, echo=True).choices[0].logprobs
-    lines = err.splitlines()[:5]
+    lines = err.splitlines()[2:7]  # behind the seed and the command
     assert out.startswith("ab")
     assert lines[0].split() == ["-", "-", "'a'"]
     assert lines[4].split()[:2] == [f"{logprobs.token_logprobs[4]:.4f}", str(logprobs.ranks[4])]
@@ -192,13 +195,18 @@ def test_the_prompt_from_stdin_or_a_file(run, scripted, monkeypatch, tmp_path):
     _, from_stdin, _ = run("-", "--echo", "--seed=1")
     _, from_file, _ = run("--prompt-file", str(tmp_path / "prompt"), "--echo", "--seed=1")
     assert from_stdin == from_file
+    (tmp_path / "marked").write_bytes("\ufeffab\u2019\n".encode())
+    assert run("--prompt-file", str(tmp_path / "marked"), "--echo", "--seed=1")[1] == from_file
+    (tmp_path / "wide").write_bytes("ab".encode("utf-16"))
+    code, _, err = run("--prompt-file", str(tmp_path / "wide"))
+    assert (code, "it begins as UTF-16 does" in err) == (2, True)
     assert from_file.startswith("ab\u2019\n")
 
 
 def test_the_model_is_the_folder_that_was_named(run):
     """--model PATH reaches LLM; its name is in the JSON."""
     _, out, _ = run("ab", "--json", "--model", "some/folder")
-    assert json.loads(out)["model"] == "some/folder"
+    assert json.loads(out)["model"] == "folder"
 
 
 def test_suffix(run):
@@ -233,6 +241,75 @@ def test_a_capsule_is_saved_and_replayed(run, capsys, tmp_path):
     assert cli.main(["replay", str(path)]) == 1
     assert "choice 0: token 2 is" in capsys.readouterr().out
     assert out
+
+
+def test_another_models_capsule_needs_its_model(run, capsys, tmp_path):
+    """A capsule names its model: without --model it is not run on the bundled one, and the error has both names."""
+    path = tmp_path / "capsule.json"
+    run("ab", "--max-tokens=4", "--seed=3", "--capsule", str(path), "--model=other")
+    assert cli.main(["replay", str(path)]) == 2
+    assert "the model 'other', without it 'bundled' would run" in capsys.readouterr().err
+    assert cli.main(["replay", str(path), "--model=moved/other"]) == 0
+
+
+def test_the_seed_comes_before_the_text(run, monkeypatch):
+    """An interrupted completion can be replayed: seed and command are on stderr before anything is computed."""
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("decoding.engine.shared_engine.SharedEngine.step", interrupted)
+    code, out, err = run("ab")
+    assert (code, out.strip()) == (130, "")
+    assert err.splitlines()[0].startswith("seed: ")
+    assert err.splitlines()[1].startswith("replay: decoding complete --seed=")
+
+
+def test_escapes_are_read_when_asked_for(run):
+    """A backslash stays one, unless --escape reads it, in the prompt, the suffix and the stop strings."""
+    _, out, _ = run(r"a\nb\u0041\\", "--echo", "--max-tokens=0")
+    assert out == "a\\nb\\u0041\\\\\n"
+    _, out, _ = run(r"a\nb\u0041\\\x42\t", "--echo", "--max-tokens=0", "--escape")
+    assert out == "a\nbA\\B\t\n"
+    _, plain, _ = run("ab", "--suffix=\n", "--stop=\n", "--seed=1")
+    assert run("ab", r"--suffix=\n", r"--stop=\n", "--seed=1", "--escape")[1] == plain
+    for wrong in (r"a\q", "a\\", r"\x4", r"\UFFFFFFFF"):
+        code, _, err = run(wrong, "--escape")
+        assert (code, "is not an escape" in err) == (2, True), wrong
+
+
+def test_characters_that_stdout_lacks_are_named_once(run, monkeypatch):
+    """They are written as escapes, with one warning for all of them; where stdout has all characters there is none."""
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", stdout)
+    _, _, err = run("\u6f22\u5b57", "--echo", "--max-tokens=0")
+    assert stdout.buffer.getvalue() == rb"\u6f22\u5b57" + b"\n"
+    assert err.count("warning: the encoding of standard output, ascii, lacks") == 1
+
+
+def test_a_profile_and_plain_text(run, scripted):
+    """--profile is the order of the sampler's stages, --no-parse-special makes special tokens plain text."""
+    _, out, _ = run("<eos>b", "--json", "--max-tokens=0")
+    assert json.loads(out)["usage"]["prompt_tokens"] == 2
+    _, out, _ = run("<eos>b", "--json", "--max-tokens=0", "--no-parse-special")
+    assert json.loads(out)["usage"]["prompt_tokens"] == 6
+    plain, other = (
+        json.loads(run("ab", "--json", "--seed=1", *flags)[1])["system_fingerprint"]
+        for flags in ([], ["--profile=llama_cpp"])
+    )
+    assert plain != other
+    code, _, err = run("ab", "--profile=llama")
+    assert (code, "profile='llama': must be one of" in err) == (2, True)
+
+
+def test_a_missing_template_names_the_flag(run, monkeypatch):
+    """The error for a suffix without markers says what this command's user can give."""
+    monkeypatch.setattr("decoding.text.fim.CONVENTIONS", ())
+    code, _, err = run("ab", "--suffix=x")
+    assert code == 2
+    assert "suffix='x': must be absent" in err
+    assert "--fim-template gives a template" in err
+    assert "LLM(" not in err
 
 
 def test_version(capsys):

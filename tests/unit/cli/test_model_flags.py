@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from decoding import llm
+from decoding.cli.api_flags import model_folders
 from decoding.cli.command import make_parser
 from decoding.cli.model_flags import load_llm
-from decoding.cli.serve import _folders
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def test_progress_is_for_terminals(calls, monkeypatch, capsys):
     _, arguments = loaded(calls, "complete x")
     for done in (1, 2, 3):
         arguments["progress"](done, 3)
-    shown = "loading weights:  33 %", "loading weights:  66 %", " " * 22, ""
-    assert capsys.readouterr().err.split("\r") == ["", *shown]
+    shown = "loading folder ...", "\x1b[K", "\x1b[Kloading weights:  33 %", "\x1b[Kloading weights:  66 %", "\x1b[K"
+    assert capsys.readouterr().err.split("\r") == list(shown)
 
 
 @pytest.mark.parametrize("command", ["batch in out", "serve"])
@@ -108,6 +108,6 @@ def test_served_names_of_files():
         "models/tiny": "tiny",
     }
     for path, name in paths.items():
-        assert _folders(make_parser().parse_args(["serve", path])) == {name: path}
+        assert model_folders(make_parser().parse_args(["serve", path])) == {name: path}
     named = make_parser().parse_args(["serve", "--model", "a=models/tiny.gguf"])
-    assert _folders(named) == {"a": "models/tiny.gguf"}
+    assert model_folders(named) == {"a": "models/tiny.gguf"}

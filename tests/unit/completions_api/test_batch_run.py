@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from decoding.completions_api.batch_run import BatchRun
+from decoding.completions_api.settings import ApiSettings, Limits
 from decoding.errors import ParameterError
 from decoding.llm import LLM
 from decoding.params import SamplingParams
@@ -66,6 +67,48 @@ def test_what_is_wrong_is_answered_and_the_rest_goes_on(tmp_path):
     statuses = {one["custom_id"]: one["response"]["status_code"] for one in answers if one["response"]}
     assert statuses == {"a": 200, "c": 404, "d": 400, "e": 500, "f": 400, "g": 200}
     assert [one["custom_id"] for one in answers if one["response"] is None] == [None, "b", "a"]
+
+
+def test_a_resumed_run_remembers_failures(tmp_path):
+    """Lines that failed in an earlier run count as failed, and lines that are not in this input do not."""
+    text = line("a") + "nonsense\n" + line("b", n=0) + line("c", model="gpt")
+    counts, _ = run(tmp_path, text)
+    assert (counts.num_answered, counts.num_skipped, counts.num_failed) == (4, 0, 3)
+    counts, _ = run(tmp_path, text)
+    assert (counts.num_answered, counts.num_skipped, counts.num_failed) == (0, 4, 3)
+    counts, _ = run(tmp_path, line("a") + line("b", n=0) + line("new"))
+    assert (counts.num_lines, counts.num_answered, counts.num_skipped, counts.num_failed) == (3, 1, 2, 1)
+
+
+def test_a_byte_order_mark_is_left_out(tmp_path):
+    """Editors put one before the first line, which is a request all the same."""
+    counts, answers = run(tmp_path, "\ufeff" + line("a") + line("b"))
+    assert (counts.num_answered, counts.num_failed) == (2, 0)
+    assert {answer["custom_id"] for answer in answers} == {"a", "b"}
+
+
+def test_several_models_settings_and_hints(tmp_path):
+    """Each request runs on the model that it names, under the given settings, with a hint told once."""
+    source, target, hints = tmp_path / "in.jsonl", tmp_path / "out.jsonl", []
+    models = {"one": make_llm(), "two": make_llm(hashed_logits(5))}
+    rows = [line(f"{name}-{i}", model=name, repetition_penalty=1.1) for i in range(3) for name in models]
+    rows += [line("top", model="one", logprobs=9), line("profile", model="two", profile="llama_cpp")]
+    rows += [line("other", model="three"), line("refused", model="one", profile="vllm")]
+    source.write_text("".join(rows))
+    settings = ApiSettings(limits=Limits(max_logprobs=9), profiles=("llama_cpp",))
+    counts = BatchRun(models, source, target, settings, warn=hints.append).run(lambda counts: None)
+    assert (counts.num_answered, counts.num_failed) == (10, 2)
+    (hint,) = hints
+    assert "repetition_penalty from 1.0 to 1.5" in hint
+    answers = {one["custom_id"]: one["response"] for one in map(json.loads, target.read_text().splitlines())}
+    params = SamplingParams(max_tokens=5, seed=1, context_frequency_penalty=1.1)
+    for name, llm in models.items():
+        body = answers[f"{name}-2"]["body"]
+        assert body["model"] == name
+        assert body["choices"][0]["text"] == llm.complete(f"prompt {name}-2", params).choices[0].text
+    assert len(answers["top"]["body"]["choices"][0]["logprobs"]["top_logprobs"][0]) >= 9
+    assert answers["profile"]["body"]["system_fingerprint"] == models["two"].fingerprint("llama_cpp")
+    assert "profile='vllm': must be 'llama_cpp'" in answers["refused"]["body"]["error"]["message"]
 
 
 def test_a_second_run_answers_what_is_missing(tmp_path):

@@ -16,7 +16,13 @@ from decoding.testing.scripted import ScriptedModel, byte_tokenizer, fixed_reply
 def choice(index, **changes):
     """A choice with two tokens, the second of which ended it when stop_reason is an id."""
     logprobs = Logprobs(
-        ["a", ""], [97, 256], [None, -math.inf], [None, {"": -math.inf, "b": -0.5}], [0, 1], [None, 300]
+        ["a", "é"],
+        [97, 256],
+        [None, -math.inf],
+        [None, {"": -math.inf, "b": -0.5}],
+        [0, 1],
+        [None, 300],
+        data=[None, "é".encode()],
     )
     fields = {"text": "a", "token_ids": [97, 256], "finish_reason": "stop", "stop_reason": None, "logprobs": logprobs}
     return Choice(index=index, seed=-7, **{**fields, **changes})
@@ -41,10 +47,12 @@ def test_the_whole_object():
                 "index": 0,
                 "text": "a",
                 "logprobs": {
-                    "tokens": ["a", ""],
+                    "tokens": ["a", "é"],
                     "token_logprobs": [None, -9999.0],
                     "top_logprobs": [None, {"": -9999.0, "b": -0.5}],
                     "text_offset": [0, 1],
+                    "token_ids": [97, 256],
+                    "bytes": [None, [195, 169]],
                 },
                 "finish_reason": "stop",
                 "stop_reason": None,
@@ -64,16 +72,16 @@ def test_the_token_that_ended_the_sequence_has_no_entry():
     assert ended["logprobs"]["tokens"] == ["a"]
     assert {len(column) for column in ended["logprobs"].values()} == {1}
     assert ended["token_ids"] == [97, 256]
-    assert cut["logprobs"]["tokens"] == ["a", ""]
+    assert cut["logprobs"]["tokens"] == ["a", "é"]
 
 
 def test_with_echo_the_token_that_ended_the_sequence_keeps_its_entry():
     """Whole or streamed: harnesses that score by echo count on one entry a token."""
     ended = choice(0, stop_reason=256)
     (whole,) = completion_object([result(ended)], system_fingerprint="fp", echo=True)["choices"]
-    assert whole["logprobs"]["tokens"] == ["a", ""]
+    assert whole["logprobs"]["tokens"] == ["a", "é"]
     delta = Delta(0, "a", [97, 256], "stop", 256, ended.logprobs, -7)
-    for echo, tokens in ((True, ["a", ""]), (False, ["a"])):
+    for echo, tokens in ((True, ["a", "é"]), (False, ["a"])):
         writer = StreamWriter(model="m", system_fingerprint="fp", echo=echo)
         assert writer.chunk(delta)["choices"][0]["logprobs"]["tokens"] == tokens
 

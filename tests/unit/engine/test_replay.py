@@ -1,5 +1,6 @@
 """Replay capsules: saved, loaded, run again, compared to the bit, forced."""
 
+import dataclasses
 import json
 import math
 
@@ -11,6 +12,7 @@ from decoding.engine.replay import Capsule
 from decoding.errors import ContextLengthError, ParameterError, PromptError
 from decoding.llm import LLM
 from decoding.params import SamplingParams
+from decoding.sampling.stages import PROFILES
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
 
 TOKENIZER = byte_tokenizer([b"ab"], ["<eos>", "<fim_prefix>", "<fim_suffix>", "<fim_middle>"])
@@ -83,14 +85,19 @@ def test_forced_tokens_get_the_logprobs_of_this_model():
 
 
 def test_a_capsule_knows_its_profile(tmp_path):
-    """It is refused by an LLM of another profile, unless its tokens are forced; older capsules are of "openai"."""
+    """It is replayed under the profile that it names, whatever the LLM's own; older capsules are of "openai"."""
     model = ScriptedModel(hashed_logits(), TOKENIZER.vocab_size)
     llm = LLM.from_parts(model, TOKENIZER, profile="vllm")
     llm.capsule(llm.complete("ab", SamplingParams(seed=1))).save(tmp_path / "capsule.json")
     assert llm.replay(tmp_path / "capsule.json").is_same
     other = LLM.from_parts(model, TOKENIZER)
-    with pytest.raises(ParameterError, match="profile='openai': must be the capsule's profile, 'vllm'"):
-        other.replay(tmp_path / "capsule.json")
+    assert other.replay(tmp_path / "capsule.json").is_same
+    mine = dataclasses.replace(PROFILES["vllm"], name="mine")
+    capsule = llm.capsule(llm.complete("ab", SamplingParams(seed=1), profile=mine))
+    assert capsule.system_fingerprint == llm.fingerprint(mine) != llm.system_fingerprint
+    with pytest.raises(ParameterError, match="profile='vllm': must be the capsule's profile, 'mine"):
+        llm.replay(capsule)
+    assert LLM.from_parts(model, TOKENIZER, profile=mine).replay(capsule).is_same
     assert other.replay(tmp_path / "capsule.json", force=True).is_same
     written = json.loads((tmp_path / "capsule.json").read_text())
     del written["profile"]

@@ -181,17 +181,42 @@ def test_stored_rotary_constants_are_harmless(workshop: Any, runs: Any) -> None:
     assert (found[0] == found[1]).all()
 
 
-def test_a_tied_model_may_store_its_head_if_it_is_the_embedding(workshop: Any) -> None:
-    """With tie_word_embeddings a stored lm_head.weight must be the embedding: shape, then values."""
+def test_what_a_tied_model_may_store(workshop: Any, runs: Any, caplog: Any, backend: str) -> None:
+    """Embedding, head, or both are one model; a head that differs is a head of its own, with a warning."""
+
+    def logits(tied: bool, **heads: Any) -> Any:
+        folder = workshop.checkpoint(tensors={**others, **heads}, tie_word_embeddings=tied)
+        return runs.logits(load_model(folder, backend=backend), [3, 1, 4])
+
+    others = workshop.tensors(workshop.config(tie_word_embeddings=True))
+    embedding = others.pop(EMBEDDING)
+    other = embedding[::-1].copy()
+    plain = logits(True, **{EMBEDDING: embedding})
+    assert (logits(True, **{"lm_head.weight": embedding}) == plain).all()
+    assert (logits(True, **{"lm_head.weight": embedding, EMBEDDING: embedding}) == plain).all()
+    assert not caplog.records
+    untied = logits(True, **{"lm_head.weight": other, EMBEDDING: embedding})
+    assert (untied == logits(False, **{"lm_head.weight": other, EMBEDDING: embedding})).all()
+    assert (untied != plain).any()
+    (record,) = caplog.records
+    assert "lm_head.weight: differs from the embedding" in record.message
+
+
+def test_wrong_heads_of_tied_models(workshop: Any) -> None:
+    """A head of another shape is refused, alone or beside the embedding; so is a model that has neither."""
     tensors = workshop.tensors(workshop.config(tie_word_embeddings=True))
-    tensors["lm_head.weight"] = tensors[EMBEDDING].copy()
-    load_model(workshop.checkpoint(tensors=tensors, tie_word_embeddings=True))
-    tensors["lm_head.weight"][2, 3] += 1
-    with pytest.raises(CheckpointError, match=r"lm_head\.weight: differs from the embedding"):
-        load_model(workshop.checkpoint(tensors=tensors, tie_word_embeddings=True))
-    tensors["lm_head.weight"] = tensors["lm_head.weight"][1:]
+    embedding = tensors[EMBEDDING]
+    tensors["lm_head.weight"] = embedding[1:]
     with pytest.raises(CheckpointError, match=r"lm_head\.weight: has shape \[18, 16\]"):
         load_model(workshop.checkpoint(tensors=tensors, tie_word_embeddings=True))
+    del tensors[EMBEDDING]
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight: has shape \[18, 16\]"):
+        load_model(workshop.checkpoint(tensors=tensors, tie_word_embeddings=True))
+    del tensors["lm_head.weight"]
+    with pytest.raises(CheckpointError, match=r"model\.embed_tokens\.weight: is missing"):
+        load_model(workshop.checkpoint(tensors=tensors, tie_word_embeddings=True))
+    with pytest.raises(CheckpointError, match=r"model\.embed_tokens\.weight: is missing"):
+        load_model(workshop.checkpoint(tensors={**tensors, "lm_head.weight": embedding}, tie_word_embeddings=False))
 
 
 @pytest.mark.parametrize(

@@ -48,18 +48,31 @@ def test_both_styles_of_rotary_settings(workshop: Any, changes: dict[str, Any], 
         ({"eos_token_id": [2, 3, 2]}, None, 1, (2, 3)),
         ({"bos_token_id": None, "eos_token_id": None}, None, None, ()),
         ({}, {"eos_token_id": [5, 2]}, 1, (5, 2)),
+        ({}, {"eos_token_id": 5}, 1, (5, 2)),
+        ({"eos_token_id": [2, 7]}, {"eos_token_id": [7, 4]}, 1, (7, 4, 2)),
         ({}, {"bos_token_id": 0, "eos_token_id": None}, 0, (2,)),
     ],
 )
-def test_generation_config_has_the_last_word_on_start_and_end(
+def test_start_is_the_first_named_and_ends_are_all_that_are_named(
     workshop: Any, changes: dict[str, Any], generation: Any, bos: int | None, eos: tuple[int, ...]
 ) -> None:
-    """End tokens may be one or many; generation_config.json's win where it names any."""
+    """End tokens may be one or many, those of both files count; the start is generation_config.json's if it has one."""
     folder = workshop.config(**changes)
     if generation is not None:
         (folder / "generation_config.json").write_text(json.dumps(generation))
     config = load_config(folder)
     assert (config.bos_token_id, config.eos_token_ids) == (bos, eos)
+
+
+def test_a_disagreement_about_the_end_is_logged_once(workshop: Any, caplog: Any) -> None:
+    """Two files with other end tokens are a warning, the first time; the same ids in another order are none."""
+    folder = workshop.config(eos_token_id=[2, 3])
+    for ids in ([3, 2], [4], [4]):
+        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
+        load_config(folder)
+    (record,) = caplog.records
+    assert record.name == "decoding.models"
+    assert "generation_config.json at ids [4] and config.json at ids [2, 3]; all of them end it" in record.message
 
 
 @pytest.mark.parametrize(

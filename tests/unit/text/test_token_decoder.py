@@ -11,7 +11,10 @@ from tokenizers import Tokenizer as Library
 from tokenizers.pre_tokenizers import ByteLevel
 
 from decoding.errors import TokenizerError
+from decoding.text.regex_shape import MAX_TEXT
 from decoding.text.token_decoder import PieceJoiner, PieceRules
+from decoding.text.tokenizer import Tokenizer
+from decoding.text.tokenizer_config import TokenizerConfig
 
 VOCABULARY = [
     *("a", "b", "the", " ", "  ", "▁", "▁▁", "▁a", "a▁b", "##ing", "##", ".", ",", "'s", "do", "not", "n't"),
@@ -31,6 +34,10 @@ WORD_END = {"type": "BPEDecoder", "suffix": "</w>"}
 
 def _sequence(*decoders: Any) -> Any:
     return {"type": "Sequence", "decoders": list(decoders)}
+
+
+def _regex(pattern: str, content: str = " ") -> Any:
+    return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
 
 
 def _library(decoder: Any) -> Library:
@@ -87,6 +94,19 @@ def _joined(section: Any, texts: list[str]) -> bytes:
         WORD_END,
         _sequence(SPACES, STRIP),
         _sequence(SPACES, STRIP | {"start": 2, "stop": 0, "content": "a"}),
+        _regex("▁"),
+        _regex("a+", "<b>"),
+        _regex("^[#a]+?$", "x"),
+        _regex(r"\s+(?!\S)|do?|(?<=x)_", "$1"),
+        _regex(r"(?<!▁)a(b|$)", "-"),
+        _sequence(_regex("▁"), BYTES, FUSE, STRIP),
+        _sequence(_regex("▁"), BYTES, FUSE),
+        _sequence(METASPACE, _regex("é", "")),
+        _sequence(BYTES, _regex("▁"), FUSE, _regex(r"(?<!\n)^ ", "")),
+        _sequence(_regex("▁"), FUSE, _regex(r"\n", "\n "), _regex(r"\A ", "")),
+        _sequence(BYTE_LEVEL, _regex("[a ]", "aa"), STRIP),
+        _sequence(FUSE, SPACES),
+        _sequence(FUSE, _regex(r"▁|[ .,]|\p{Lu}", "_")),
     ],
     ids=lambda decoder: "none" if decoder is None else decoder["type"],
 )
@@ -120,9 +140,15 @@ def test_stripping_is_linear_in_the_text() -> None:
         _sequence(WORD_END, SPACES),
         _sequence(WORD_END, WORD_END),
         WORD_END | {"suffix": ""},
-        {"type": "Replace", "pattern": {"Regex": "a+"}, "content": "b"},
         {"type": "Invented"},
-        _sequence(FUSE, SPACES),
+        _sequence(FUSE, SPACES | {"pattern": {"String": "ab"}}),
+        _sequence(FUSE, STRIP, SPACES),
+        _sequence(FUSE, _regex("a+")),
+        _sequence(FUSE, _regex("^ ", "")),
+        _sequence(FUSE, _regex(r"(?<!\n)^ ", "x")),
+        _sequence(FUSE, _regex("ab")),
+        _sequence(BYTES, _regex(r"\s+")),
+        _sequence(WORD_END, _regex("a")),
         _sequence(FUSE, STRIP, STRIP),
         _sequence(FUSE, STRIP | {"stop": 1}),
         _sequence(FUSE, METASPACE),
@@ -139,6 +165,55 @@ def test_what_cannot_be_done_token_by_token_is_said(decoder: Any) -> None:
     """A decoder that looks at other tokens, or one that is unknown, is a TokenizerError and not a wrong text."""
     with pytest.raises(TokenizerError, match="cannot be applied token by token"):
         PieceRules(decoder)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(a+)+$",
+        "(a|aa)+b",
+        "a*a*b",
+        "a+b+",
+        "(a?)(a?)(a?)(a?)",
+        "(a|a)(a|a)(a|a)(a|a)",
+        r"(a)\1",
+        "(?>a+)",
+        "a++",
+        "a{1,9}{1,9}",
+        "a{1000}",
+        "[a&&[b]]",
+        "(?<x>a)",
+        "a" * 129,
+        "",
+        "[",
+        "(a",
+        r"\q",
+    ],
+)
+def test_patterns_that_may_backtrack_for_ever_are_refused(pattern: str) -> None:
+    """Nested and several repeats, many choices, references: an error that shows the decoder."""
+    with pytest.raises(TokenizerError, match=r"decoder .*the regular expression"):
+        PieceRules(_regex(pattern))
+
+
+@pytest.mark.parametrize("pattern", ["a*(b|c|d|e)", "(a|a|a|a)a*b", "[^b]*?b", "(?:a|[a-c])a?a+b", "a{0,999}b", ".*b$"])
+def test_accepted_patterns_take_bounded_time(pattern: str) -> None:
+    """The hardest accepted shapes on the longest accepted text: the library answers, far from its limit of steps."""
+    assert _joined(_regex(pattern, ""), ["a" * MAX_TEXT]) == b"a" * MAX_TEXT
+
+
+def test_long_tokens_beside_a_regular_expression_are_refused() -> None:
+    """Time is quadratic in a token's length at worst, so that is bounded when the model is loaded."""
+    tokenizer = json.loads(_library(_regex("a+", "xy")).to_str())
+    for length, is_accepted in ((512, True), (513, False)):
+        tokenizer["model"]["vocab"] = {"a" * length: 0}
+        tokenizer["model"]["unk_token"] = "a" * length
+        raw = json.dumps(tokenizer).encode()
+        if is_accepted:
+            assert Tokenizer(raw, TokenizerConfig({})).decode([0]) == "xy"
+        else:
+            with pytest.raises(TokenizerError, match="must have at most 512 characters, one has 513"):
+                Tokenizer(raw, TokenizerConfig({}))
 
 
 def test_every_byte_has_its_letter_in_the_byte_level_alphabet() -> None:

@@ -315,3 +315,28 @@ def test_published_ids(shared: Path, name: str, vectors: str) -> None:
         detokenizer, decoder = Detokenizer(tokenizer), Utf8Decoder()
         pieces = [decoder.feed(detokenizer.append(token_id)) for token_id in expected]
         assert "".join(pieces) + decoder.feed(b"", final=True) == text
+
+
+@pytest.mark.parametrize("name", ["dolma2", "gpt-neox-20b", "phi-3"])
+def test_plain_text_has_no_added_token(shared: Path, name: str) -> None:
+    """Untrusted text that spells every added token gives none of them, comes back as it was, and is else as usual."""
+    tokenizer = Tokenizer.from_folder(shared / "tokenizers" / name)
+    added = [token.content for token in tokenizer._added.values() if not token.content.isspace()]
+    usual, hostile = "Hello  world    and\n\n        more", "Hello " + " ".join(added)
+    assert tokenizer.encode(usual, parse_special=False) == tokenizer.encode(usual)
+    assert tokenizer.encode("", parse_special=False) == tokenizer.encode("")
+    for at_start in (True, False):
+        ids = tokenizer.encode(hostile, False, at_start=at_start, parse_special=False)
+        assert not any(tokenizer.token_text(token_id, False) in added for token_id in ids)
+        assert tokenizer.decode(ids).strip() == hostile
+    start, whole = tokenizer.encode(""), tokenizer.encode(hostile, parse_special=False)
+    assert whole == [*start, *tokenizer.encode(hostile, False, parse_special=False)]
+
+
+def test_plain_text_that_the_model_makes_a_special_token_of_is_refused(tmp_path: Path) -> None:
+    """A vocabulary of whole words has no other way to write `</s>`: an error instead of the token."""
+    tokenizer = Tokenizer.from_folder(_write(tmp_path))
+    assert tokenizer.encode("hello </s>") == [3, 0, 2]
+    assert tokenizer.encode("hello world", parse_special=False) == [3, 0, 1]
+    with pytest.raises(PromptError, match=r"cannot be plain text.*'</s>'"):
+        tokenizer.encode("hello </s>", parse_special=False)

@@ -1,0 +1,25 @@
+"""Replace decoders by regular expression: matched by the `tokenizers` library itself, in bounded time."""
+
+from __future__ import annotations
+
+import re
+
+import tokenizers
+
+_TEXT = re.compile(r"[^\udc80-\udcff]+")
+"""Characters that are no surrogate escapes, which stand for bytes that are no UTF-8 by themselves."""
+
+
+class RegexReplacement:
+    """A function from text to text: what the library's decoder makes of it. Raises Exception for a bad pattern."""
+
+    def __init__(self, pattern: str, content: str) -> None:
+        self._decoder = tokenizers.decoders.Replace(tokenizers.Regex(pattern), content)
+
+    def __call__(self, text: str) -> str:
+        """Return the text with every match replaced."""
+        return _TEXT.sub(self._replaced, text)
+
+    def _replaced(self, found: re.Match[str]) -> str:
+        text: str = self._decoder.decode([found[0]])
+        return text
