@@ -23,12 +23,14 @@ from decoding.engine.request import (
     end_token_ids_of,
     make_request,
     split_prompts,
+    with_token_ids,
 )
 from decoding.engine.settings import EngineSettings
 from decoding.engine.speculation import Drafter
 from decoding.engine.stats import EngineStats
 from decoding.engine.tasks.completion import CompletionTask, Listener
 from decoding.engine.tasks.scoring import ScoringTask
+from decoding.engine.token_sequences import Check, always_wanted
 from decoding.errors import ParameterError, TokenizerError, shown
 from decoding.models.batch import Model
 from decoding.params import SamplingParams
@@ -100,22 +102,44 @@ class SharedEngine:
             yield self.model
 
     def requests(
-        self, prompt: Any, params: Any, processors: Any = (), on_sample: OnSample | None = None
+        self,
+        prompt: Any,
+        params: Any,
+        processors: Any = (),
+        on_sample: OnSample | None = None,
+        *,
+        check: Check = always_wanted,
     ) -> tuple[list[Request], bool]:
         """Return the checked requests of one call, and True if a list of prompts was given.
+
+        check: called before each prompt, and before each text in the parameters; what it raises ends the work.
 
         Raises PromptError, ContextLengthError, ParameterError or TokenizerError. Takes about 1 s per MB of text, and
         does not wait for a step.
         """
         prompts, is_list = split_prompts(prompt)
         names = [f"prompt[{index}]" for index in range(len(prompts))] if is_list else ["prompt"]
-        each = zip(prompts, params_list(params, len(prompts)), names, strict=True)
-        return [
-            make_request(
-                one, its_params, self._shape, self.tokenizer, name, self.fim, processors, on_sample, self.profile
+        made: list[Request] = []
+        compiled: tuple[SamplingParams, SamplingParams] | None = None  # the last parameters, and with token ids
+        for one, its, name in zip(prompts, params_list(params, len(prompts)), names, strict=True):
+            check()
+            if compiled is None or compiled[0] is not its:
+                compiled = its, with_token_ids(its, self.tokenizer, check)
+            made.append(
+                make_request(
+                    one,
+                    its,
+                    self._shape,
+                    self.tokenizer,
+                    name,
+                    self.fim,
+                    processors,
+                    on_sample,
+                    self.profile,
+                    compiled[1],
+                )
             )
-            for one, its_params, name in each
-        ], is_list
+        return made, is_list
 
     @cached_property
     def _shape(self) -> Shape:
