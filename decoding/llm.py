@@ -27,6 +27,7 @@ from decoding.errors import (
     ParameterError,
     PromptError,
     TokenizerError,
+    raisable,
     shown,
 )
 from decoding.models.batch import Logits, Model
@@ -358,7 +359,7 @@ class LLM:
                 while news:
                     delta = news.popleft()
                     if delta.error is not None and on_error == "raise":
-                        raise delta.error
+                        raise raisable(delta.error)
                     yield delta
                 self.engine.step()
         finally:
@@ -403,4 +404,4 @@ def _raise_first_error(results: Sequence[CompletionResult]) -> None:
     for result in results:
         for choice in result.choices:
             if choice.error is not None:
-                raise choice.error
+                raise raisable(choice.error)

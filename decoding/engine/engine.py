@@ -23,7 +23,7 @@ from decoding.engine.stats import EngineStats
 from decoding.engine.tasks.completion import CompletionTask, Listener
 from decoding.engine.tasks.protocol import Task
 from decoding.engine.tasks.scoring import ScoringTask
-from decoding.errors import MODEL_CONTEXT, ContextLengthError, EngineError, LogitsError
+from decoding.errors import MODEL_CONTEXT, ContextLengthError, EngineError, EngineMemoryError, LogitsError, drop_frames
 from decoding.models.batch import BLOCK_SIZE, Logits, Model
 from decoding.sampling.sampler import Sampler
 from decoding.sampling.stages import PROFILES, Profile
@@ -180,6 +180,9 @@ class Engine:
             self._fail(batch, error)
             if not batch or not isinstance(error, Exception):
                 raise
+            drop_frames(error)  # they refer to what the results of the step's requests refer to, and these to the error
+        if not self._scheduler.has_work:
+            self._runner.forget()
         return len(batch)
 
     def _ready(self, batch: list[Sequence], logits: Logits) -> list[Sequence]:
@@ -280,7 +283,8 @@ class Engine:
 
     def _fail(self, batch: Iterable[Sequence], cause: BaseException) -> None:
         """End every request of a step that raised, and free what it held."""
-        error = EngineError(f"the engine's step failed: {type(cause).__name__}")
+        kind = EngineMemoryError if isinstance(cause, MemoryError) else EngineError
+        error = kind(f"the engine's step failed: {type(cause).__name__}")
         error.__cause__ = cause
         tasks: dict[Task, None] = dict.fromkeys(sequence.task for sequence in batch)
         for task in tasks:

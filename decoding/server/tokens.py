@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
+from decoding.async_engine import start_text_work
 from decoding.completions_api.errors import ApiError, invalid
 from decoding.completions_api.request import unknown_fields
 from decoding.completions_api.settings import ApiSettings
@@ -43,9 +43,8 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
         fields = await read_json(request, service.settings)
         fields = _checked(fields, {"prompt": str}, {"model": str, "add_special_tokens": bool}, settings)
         llm = service.model(fields.get("model", name)).llm
-        ids = await asyncio.to_thread(
-            _tokenizer(llm).encode, fields["prompt"], fields.get("add_special_tokens", True), max_tokens=limit
-        )
+        tokenizer, text, special = _tokenizer(llm), fields["prompt"], fields.get("add_special_tokens", True)
+        ids = await start_text_work(len(text), lambda check: tokenizer.encode(text, special, max_tokens=limit))
         return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": llm.max_model_len})
 
     @app.post(
@@ -61,7 +60,8 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
         llm = service.model(fields.get("model", name)).llm
         _check_ids(fields["tokens"], llm, limit)
         tokenizer = _tokenizer(llm)
-        text = await asyncio.to_thread(tokenizer.decode, fields["tokens"], fields.get("skip_special_tokens", True))
+        tokens, skips = fields["tokens"], fields.get("skip_special_tokens", True)
+        text = await start_text_work(len(tokens), lambda check: tokenizer.decode(tokens, skips))
         return JSONResponse({"prompt": text})
 
     @app.get(

@@ -44,7 +44,7 @@ ONLY_IN = {
     "argparse": ("cli/",),
     **dict.fromkeys(WEB, ("server/",)),
     "pytest": ("conformance/pytest_plugin.py",),
-    "asyncio": ("server/", "async_engine.py"),
+    "asyncio": ("server/", "async_engine/"),
 }
 """Modules that only these files, or files of these folders, may import."""
 

@@ -99,7 +99,7 @@ def test_whoever_goes_away_frees_everything(how):
                     break
 
         task = asyncio.create_task(read())
-        await until(lambda: handle._tasks and engine.stats().num_sampled_tokens > (0 if how == "break" else 20))
+        await until(lambda: handle.tasks and engine.stats().num_sampled_tokens > (0 if how == "break" else 20))
         if how == "cancel":
             task.cancel()
         elif how == "abort":
