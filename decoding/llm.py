@@ -72,6 +72,7 @@ class LLM:
         fim_template: str | None = None,
         profile: str | Profile = "openai",
         max_num_seqs: int = 32,
+        max_num_seqs_per_request: int | None = None,
         max_batched_tokens: int = 512,
         kv_cache_bytes: int | None = None,
         prefix_cache: bool = True,
@@ -90,6 +91,7 @@ class LLM:
         profile: the order and the rules of the sampler's stages: "openai", "transformers", "llama_cpp", "vllm", or a
             Profile (docs/semantics.md, section 9).
         max_num_seqs: sequences that run at the same time, >= 1; further ones wait.
+        max_num_seqs_per_request: those of one call, all of its prompts and candidates together, >= 1; None is all.
         max_batched_tokens: tokens to compute per step, >= 1; a longer prompt takes several steps. No more sequences
             than that run at the same time.
         kv_cache_bytes: memory for keys and values; at least one block of 16 tokens, never exceeded. None is enough for
@@ -106,6 +108,7 @@ class LLM:
         """
         settings = EngineSettings(
             max_num_seqs=max_num_seqs,
+            max_num_seqs_per_request=max_num_seqs_per_request,
             max_batched_tokens=max_batched_tokens,
             kv_cache_bytes=kv_cache_bytes,
             prefix_cache=prefix_cache,
@@ -133,7 +136,8 @@ class LLM:
     ) -> LLM:
         """Return an LLM around any object with the interface of our models (`decoding.models.batch.Model`).
 
-        settings: max_num_seqs, max_batched_tokens, kv_cache_bytes, prefix_cache, num_draft_tokens, as of LLM itself.
+        settings: max_num_seqs, max_num_seqs_per_request, max_batched_tokens, kv_cache_bytes, prefix_cache,
+            num_draft_tokens, as of LLM itself.
         """
         llm = cls.__new__(cls)
         llm._files = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from decoding.cli.console import say
 from decoding.cli.flags import integer, real
-from decoding.cli.model_flags import MODEL_HELP, add_engine, load_llm
+from decoding.cli.model_flags import MODEL_HELP, add_engine, add_share, load_llm, share_seats
 from decoding.completions_api.settings import ApiSettings, Limits
 from decoding.errors import ParameterError, shown
 from decoding.server.settings import ServerSettings
@@ -83,7 +83,9 @@ def add_serve(commands: Any) -> None:
         help="info: one line per request (default: %(default)s)",
     )
     serve.add_argument("--log-prompts", action="store_true", help="with --log-level info: log prompts, too")
-    add_engine(serve.add_argument_group("the engine of each model"))
+    engine = serve.add_argument_group("the engine of each model")
+    add_engine(engine)
+    add_share(engine)
     _add_settings(serve.add_argument_group("limits on a request"), Limits, _LIMITS)
     _add_settings(serve.add_argument_group("limits of the server"), ServerSettings, _SERVER)
     serve.set_defaults(run=_serve)
@@ -104,6 +106,7 @@ def _add_settings(group: Any, settings: type[Any], texts: dict[str, str]) -> Non
 
 def _serve(options: argparse.Namespace, _: list[str]) -> None:
     settings = _settings(options)
+    share_seats(options)
     if not 0 <= options.port <= _LARGEST_PORT:  # the system's calls would take it modulo 65,536
         raise ParameterError.single("--port", options.port, f"must be an integer from 0 to {_LARGEST_PORT:,}")
     folders = _folders(options)

@@ -26,6 +26,7 @@ from decoding.engine.request import (
     with_token_ids,
 )
 from decoding.engine.settings import EngineSettings
+from decoding.engine.share import Share
 from decoding.engine.speculation import Drafter
 from decoding.engine.stats import EngineStats
 from decoding.engine.tasks.completion import CompletionTask, Listener
@@ -151,9 +152,10 @@ class SharedEngine:
         return capsule.request(self._shape, self.tokenizer, self.profile, force=force)
 
     def add(self, requests: Iterable[Request], listener: Listener | None = None) -> list[CompletionTask]:
-        """Queue requests; `listener` is called within a step, in the thread that runs the step."""
+        """Queue the requests of one call; `listener` is called within a step, in the thread that runs the step."""
+        share = Share()
         with self._lock:
-            return [self._engine.add_request(request, listener) for request in requests]
+            return [self._engine.add_request(request, listener, share) for request in requests]
 
     def add_scoring(self, prompt: list[int], continuations: list[list[int]]) -> ScoringTask:
         """Queue the scoring of continuations of one prompt."""
