@@ -1,4 +1,4 @@
-"""What the server costs and bears: `python -m benchmarks.server`, about a minute; the soak: `--soak 3600`.
+"""What the server costs and bears: `python -m benchmarks.server`, about a minute; `--soak 3600`: a soak.
 
 The server runs in a process of its own with the model of --model (default: stories260K beside the checkout, else the
 bundled one), the client here. CPU time is that of the server's process (/proc). The engine's own figures come from
@@ -24,6 +24,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from benchmarks.server_client import Arrivals, seconds_of, stream
+from benchmarks.soak import plot, report, soak
 from decoding.cli.measure import machine, machine_lines
 
 STREAMS, TOKENS, ROUNDS = 32, 200, 5
@@ -39,6 +40,7 @@ BOUNDS = {
     "errors of 1,000 streams": 0.0,
     "refusing n = 10^9, slowest, ms": 50.0,
     "health under 1,000 streams, slowest, ms": 100.0,
+    "first token beside 1,020 candidates, slowest, ms": 250.0,
     "flood: slowest refusal, ms": 1000.0,
     "flood: recovery, ms": 2000.0,
     "300 slow readers, 50 half bodies: a request, ms": 3000.0,
@@ -144,6 +146,23 @@ async def flood(port: int, name: str) -> dict[str, float]:
     }
 
 
+async def beside_a_large_one(port: int, name: str) -> dict[str, float]:
+    """The first token of a small request while one of 1,020 candidates runs, and while nothing else does."""
+    alone = [await stream(port, request(name, seed, 2)) for seed in range(20)]
+    large = {**request(name, 0, 400), "prompt": [f"Once {i}" for i in range(17)], "n": 60}
+    running = asyncio.ensure_future(stream(port, large))
+    await asyncio.sleep(1)
+    beside = [await stream(port, request(name, seed, 2)) for seed in range(20)]
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    return {
+        "first token beside 1,020 candidates, slowest, ms": 1e3 * max(one.times[0] for one in beside),
+        "  median": 1e3 * median(one.times[0] for one in beside),
+        "  median alone": 1e3 * median(one.times[0] for one in alone),
+    }
+
+
 async def siege(port: int, name: str) -> dict[str, float]:
     """300 readers that do not read and 50 bodies that do not end."""
     body = json.dumps({**request(name, 0, 400), "stream": True}).encode()
@@ -189,6 +208,7 @@ def measure(model: str) -> dict[str, float]:
             "p99 gap / median gap, bundled model": bundled["p99"],
             **asyncio.run(refusals(port, name)),
             **asyncio.run(crowd(port, name)),
+            **asyncio.run(beside_a_large_one(port, name)),
             **asyncio.run(siege(port, name)),
         }
     with serving(model, "--max-num-seqs=8", "--max-waiting=32") as (port, _):
@@ -208,41 +228,14 @@ def compared(figures: dict[str, float], peer: dict[str, float]) -> dict[str, flo
     }
 
 
-def held(pid: int) -> str:
-    """A process's memory, threads and open files."""
-    found = re.findall(r"^(?:VmRSS|Threads):\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), flags=re.M)
-    resident, threads = map(int, found)
-    return f"{resident / 1024:.1f} MiB, {threads} threads, {len(os.listdir(f'/proc/{pid}/fd'))} files"
-
-
-def soak(model: str, seconds: float) -> None:
-    """Streams come, end and are cut off for so long; errors and what the server holds, a line every half minute."""
-    name = Path(model).name if model else "bundled"
+def run_soak(model: str, seconds: float, plot_path: str | None) -> dict[str, Any]:
+    """Load a server for so long; print what it holds, and draw it if a path is given."""
     with serving(model) as (port, pid):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            until = min(end, time.monotonic() + 30)
-            num, bad = asyncio.run(_churn(port, name, until))
-            print(f"{num} streams, {bad} bad; {held(pid)}", flush=True)
-
-
-async def _churn(port: int, name: str, until: float) -> tuple[int, int]:
-    counts = [0, 0]
-
-    async def one(seed: int) -> None:
-        while time.monotonic() < until:
-            seed += 100
-            work = stream(port, request(name, seed, 5 + seed % 40))
-            if seed % 3:
-                got = await work
-                counts[1] += got.status != 200 or not got.is_whole
-            else:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(work, 0.05)
-            counts[0] += 1
-
-    await asyncio.gather(*(one(seed) for seed in range(32)))
-    return counts[0], counts[1]
+        found = asyncio.run(soak(port, pid, Path(model).name if model else "bundled", seconds))
+    print(report(found))
+    if plot_path is not None:
+        plot(found, plot_path)
+    return found
 
 
 def table(figures: dict[str, float]) -> str:
@@ -261,14 +254,16 @@ def main() -> None:
     parser.add_argument("--model", default=str(STORIES) if STORIES.is_dir() else "", help="folder of a checkpoint")
     parser.add_argument("--json", metavar="FILE", help="write all figures to a file, too")
     parser.add_argument("--peer", nargs=2, metavar=("PORT", "MODEL"), help="measure another server on this machine")
-    parser.add_argument("--soak", type=float, metavar="SECONDS", help="load for so long, and nothing else")
+    parser.add_argument("--soak", type=float, metavar="SECONDS", help="mixed requests for so long, and nothing else")
+    parser.add_argument("--plot", metavar="FILE", help="draw the memory of the soak (needs matplotlib)")
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if options.soak:
-        soak(options.model, options.soak)
-        return
     print("\n".join(machine_lines(machine())))
+    if options.soak:
+        found = run_soak(options.model, options.soak, options.plot)
+        write(found, options.json)
+        return
     figures = measure(options.model)
     print(table(figures))
     if options.peer:
@@ -276,8 +271,13 @@ def main() -> None:
         beside = compared(figures, asyncio.run(steady(int(port), None, name)))
         print(table(beside))
         figures |= beside
-    if options.json:
-        Path(options.json).write_text(json.dumps(figures, indent=1) + "\n")
+    write(figures, options.json)
+
+
+def write(found: dict[str, Any], path: str | None) -> None:
+    """Write what was found as JSON, if a path is given."""
+    if path is not None:
+        Path(path).write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from decoding.errors import ParameterError, shown
+from decoding.sequence_table import SequenceTable
 from decoding.types import LOGPROBS_MODES, REPETITION_SCOPES
 from decoding.validation import (
     INT32_MAX,
@@ -224,10 +225,12 @@ class TokenSequences:
 
     rule: str = f"must be a list of sequences, none of them empty, each a string or {TOKEN_IDS}"
 
-    def __call__(self, value: Any) -> tuple[str | tuple[int, ...], ...]:
-        """Return a tuple. A string alone is a list of one; None is an empty list."""
+    def __call__(self, value: Any) -> tuple[str | tuple[int, ...], ...] | SequenceTable:
+        """Return a tuple, or a SequenceTable as it is. A string alone is a list of one; None is an empty list."""
         if value is None:
             return ()
+        if isinstance(value, SequenceTable):
+            return value
         items = [value] if isinstance(value, str) else elements_of(value)
         if items is None:
             raise RuleError(self.rule)

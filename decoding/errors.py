@@ -15,6 +15,7 @@
     |   `-- TokenizerError                   ... its tokenizer, or it has none
     |-- EngineError                          the engine cannot go on with a request
     |   |-- ProcessorError                   ... its logits processor failed; `.name`
+    |   |-- EngineMemoryError                ... there was no memory for its step
     |   |-- OverloadedError                  ... too many are waiting already; `.retry_after`
     |   `-- EngineClosedError                ... the engine is shutting down, or has
     `-- KernelError                          the compiled module
@@ -25,10 +26,12 @@ Servers map these by type. The text is for people: it names the parameter, the v
 
 from __future__ import annotations
 
+import copy
 import reprlib
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from traceback import format_tb
+from typing import Any, NamedTuple, TypeVar
 
 _SHOWN = 80
 
@@ -85,6 +88,28 @@ class Problem(NamedTuple):
 
 class DecodingError(Exception):
     """Root of the tree: `except DecodingError` catches whatever this library raises on purpose."""
+
+
+DecodingErrorT = TypeVar("DecodingErrorT", bound=DecodingError)
+
+
+def raisable(error: DecodingErrorT) -> DecodingErrorT:
+    """Return a copy of an error that a result holds, to be raised.
+
+    A traceback refers to frames, and these to the result: raising the error itself would make a circle of them.
+    """
+    copied = copy.copy(error)
+    copied.__cause__ = error.__cause__
+    return copied
+
+
+def drop_frames(error: BaseException) -> None:
+    """Replace the tracebacks of an exception and of its causes by notes with their text, so that it holds no frames."""
+    cause: BaseException | None = error
+    while cause is not None and cause.__traceback__ is not None:
+        cause.add_note("Traceback (most recent call last):\n" + "".join(format_tb(cause.__traceback__)).rstrip())
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
 
 
 class ParameterError(DecodingError, ValueError):
@@ -243,6 +268,10 @@ class ProcessorError(EngineError):
 
     def __str__(self) -> str:
         return f"logits processor {self.name}: {self.args[1]}"
+
+
+class EngineMemoryError(EngineError):
+    """A request cannot go on because memory could not be allocated; it may be worth trying again."""
 
 
 class OverloadedError(EngineError):

@@ -27,6 +27,7 @@ from decoding.errors import (
     ParameterError,
     PromptError,
     TokenizerError,
+    raisable,
     shown,
 )
 from decoding.models.batch import Logits, Model
@@ -71,6 +72,7 @@ class LLM:
         fim_template: str | None = None,
         profile: str | Profile = "openai",
         max_num_seqs: int = 32,
+        max_num_seqs_per_request: int | None = None,
         max_batched_tokens: int = 512,
         kv_cache_bytes: int | None = None,
         prefix_cache: bool = True,
@@ -89,6 +91,7 @@ class LLM:
         profile: the order and the rules of the sampler's stages: "openai", "transformers", "llama_cpp", "vllm", or a
             Profile (docs/semantics.md, section 9).
         max_num_seqs: sequences that run at the same time, >= 1; further ones wait.
+        max_num_seqs_per_request: those of one call, all of its prompts and candidates together, >= 1; None is all.
         max_batched_tokens: tokens to compute per step, >= 1; a longer prompt takes several steps. No more sequences
             than that run at the same time.
         kv_cache_bytes: memory for keys and values; at least one block of 16 tokens, never exceeded. None is enough for
@@ -105,6 +108,7 @@ class LLM:
         """
         settings = EngineSettings(
             max_num_seqs=max_num_seqs,
+            max_num_seqs_per_request=max_num_seqs_per_request,
             max_batched_tokens=max_batched_tokens,
             kv_cache_bytes=kv_cache_bytes,
             prefix_cache=prefix_cache,
@@ -132,7 +136,8 @@ class LLM:
     ) -> LLM:
         """Return an LLM around any object with the interface of our models (`decoding.models.batch.Model`).
 
-        settings: max_num_seqs, max_batched_tokens, kv_cache_bytes, prefix_cache, num_draft_tokens, as of LLM itself.
+        settings: max_num_seqs, max_num_seqs_per_request, max_batched_tokens, kv_cache_bytes, prefix_cache,
+            num_draft_tokens, as of LLM itself.
         """
         llm = cls.__new__(cls)
         llm._files = None
@@ -368,7 +373,7 @@ class LLM:
                 while news:
                     delta = news.popleft()
                     if delta.error is not None and on_error == "raise":
-                        raise delta.error
+                        raise raisable(delta.error)
                     yield delta
                 self.engine.step()
         finally:
@@ -413,4 +418,4 @@ def _raise_first_error(results: Sequence[CompletionResult]) -> None:
     for result in results:
         for choice in result.choices:
             if choice.error is not None:
-                raise choice.error
+                raise raisable(choice.error)

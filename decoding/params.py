@@ -7,6 +7,7 @@ range, help text or stage reads PARAMETERS (docs/adr/0012-one-table-of-parameter
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -34,7 +35,7 @@ from decoding.parameters import Parameter, described, parameter, table_of
 from decoding.types import LogprobsMode, RepetitionScope, TokenSequence
 from decoding.validation import INT32_MAX, RuleError, to_float32
 
-__all__ = ["INT32_MAX", "PARAMETERS", "SamplingParams", "to_float32"]
+__all__ = ["INT32_MAX", "PARAMETERS", "SamplingParams", "to_float32", "with_seed"]
 
 _USUAL_PENALTY, _PENALTY_CORNERS = (-2.0, 2.0), (0.5, -0.5, 2.0)
 
@@ -377,6 +378,13 @@ class SamplingParams:
         """`logprobs_mode` as a tuple, even if it is one mode."""
         modes = self.logprobs_mode
         return (modes,) if isinstance(modes, str) else tuple(modes)
+
+
+def with_seed(params: SamplingParams, seed: int) -> SamplingParams:
+    """Return the same parameters with this seed, a signed 64-bit integer; nothing is checked again."""
+    copied = copy.copy(params)
+    object.__setattr__(copied, "seed", seed)
+    return copied
 
 
 PARAMETERS: dict[str, Parameter] = table_of(fields(SamplingParams))

@@ -31,26 +31,46 @@ static dk_failure check_context(const dk_view *view, const decoding_row *row, in
 }
 
 static bool ends_with(const int32_t *tokens, int32_t n, const int32_t *sequence, int32_t length) {
-  return length == 0 || (length <= n && memcmp(tokens + n - length, sequence, (size_t)length * sizeof *tokens) == 0);
+  return length == 0 || (length <= n && tokens[n - 1] == sequence[length - 1] &&
+                         memcmp(tokens + n - length, sequence, (size_t)length * sizeof *tokens) == 0);
+}
+
+/* The breakers, and a bitmask of the ones that are a single token: these may be half of the vocabulary, and are looked
+ * up for every token of the context. */
+typedef struct dk_breakers {
+  const decoding_sequences *all;
+  const uint32_t *single;
+} dk_breakers;
+
+static bool is_single(const dk_breakers *breakers, int32_t token_id) {
+  return breakers->all->num_sequences > 0 && (breakers->single[token_id / 32] >> token_id % 32 & 1u);
+}
+
+/* The bitmask is written to the workspace's mask, which the stage hard_masks overwrites later. Ids outside the
+ * vocabulary, which are not checked, equal no token of the context. */
+static dk_breakers mark_breakers(const dk_view *view, const decoding_sequences *all) {
+  uint32_t *single = view->workspace->mask;
+  const int32_t *sequence = all->token_ids;
+  if (all->num_sequences > 0)
+    memset(single, 0, ((size_t)view->num_elements + 31) / 32 * sizeof *single);
+  for (int32_t i = 0; i < all->num_sequences; sequence += all->lengths[i++])
+    if (all->lengths[i] == 1 && *sequence >= 0 && *sequence < view->num_elements)
+      single[*sequence / 32] |= 1u << *sequence % 32;
+  return (dk_breakers){all, single};
 }
 
 /* Return how many tokens a repetition may reach back: to the last breaker that ends among the last `limit` tokens. */
-static int32_t reach(const int32_t *tokens, int32_t n, const decoding_sequences *breakers, int32_t limit) {
-  const int32_t *sequence = breakers->token_ids;
-  for (int32_t i = 0; i < breakers->num_sequences; sequence += breakers->lengths[i++])
-    for (int32_t back = 0; back < limit; back++)
-      if (ends_with(tokens, n - back, sequence, breakers->lengths[i]))
+static int32_t reach(const int32_t *tokens, int32_t n, const dk_breakers *breakers, int32_t limit) {
+  const decoding_sequences *all = breakers->all;
+  const int32_t *sequence = all->token_ids;
+  for (int32_t back = 0; back < limit; back++)
+    if (is_single(breakers, tokens[n - 1 - back]))
+      limit = back;
+  for (int32_t i = 0; i < all->num_sequences; sequence += all->lengths[i++])
+    for (int32_t back = 0; all->lengths[i] != 1 && back < limit; back++)
+      if (ends_with(tokens, n - back, sequence, all->lengths[i]))
         limit = back;
   return limit;
-}
-
-/* Return true if the token alone is a breaker. It is not penalized then. */
-static bool is_breaker(const decoding_sequences *breakers, int32_t token_id) {
-  const int32_t *sequence = breakers->token_ids;
-  for (int32_t i = 0; i < breakers->num_sequences; sequence += breakers->lengths[i++])
-    if (breakers->lengths[i] == 1 && *sequence == token_id)
-      return true;
-  return false;
 }
 
 dk_failure dk_find_dry_matches(const dk_view *view, const decoding_row *row) {
@@ -65,10 +85,11 @@ dk_failure dk_find_dry_matches(const dk_view *view, const decoding_row *row) {
   find_matches(tokens, n, matches);
   for (int32_t j = 1; j < n; j++)
     longest = matches[j] > longest ? matches[j] : longest;
-  int32_t limit = reach(tokens, n, &row->dry_breakers, longest);
+  dk_breakers breakers = mark_breakers(view, &row->dry_breakers);
+  int32_t limit = reach(tokens, n, &breakers, longest);
   for (int32_t j = 1; j < n; j++) {
     int32_t match = matches[j] < limit ? matches[j] : limit;
-    if (match < row->dry_allowed_length || is_breaker(&row->dry_breakers, tokens[n - j]))
+    if (match < row->dry_allowed_length || is_single(&breakers, tokens[n - j]))
       continue;
     dk_edit *edit = dk_edit_of(view, tokens[n - j]);
     edit->match = match > edit->match ? match : edit->match;

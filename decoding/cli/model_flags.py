@@ -23,6 +23,7 @@ _ARGUMENTS = {
     "backend": "backend",
     "quantization": "quantization",
     "max_num_seqs": "max_num_seqs",
+    "max_num_seqs_per_request": "max_num_seqs_per_request",
     "max_num_batched_tokens": "max_batched_tokens",
     "kv_cache_bytes": "kv_cache_bytes",
     "prefix_cache": "prefix_cache",
@@ -130,6 +131,26 @@ def add_engine(group: Any) -> None:
     add_fim_template(group)
     for older, name in _OLDER_FLAGS.items():
         group.add_argument(older, dest=name, type=integer, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def add_share(group: Any) -> None:
+    """Add the flag of an engine that strangers share."""
+    group.add_argument(
+        "--max-num-seqs-per-request",
+        type=integer,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="sequences of one request that run at the same time (default: half of --max-num-seqs)",
+    )
+
+
+def share_seats(options: argparse.Namespace) -> None:
+    """Give one request half of the engine's sequences, unless the flag says otherwise."""
+    from decoding.engine.settings import EngineSettings
+
+    if not hasattr(options, "max_num_seqs_per_request"):
+        max_num_seqs = getattr(options, "max_num_seqs", EngineSettings().max_num_seqs)
+        options.max_num_seqs_per_request = max(1, max_num_seqs // 2)
 
 
 def load_llm(path: str | None, options: argparse.Namespace) -> LLM:

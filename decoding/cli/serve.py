@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from decoding.cli.api_flags import add_api, add_limits, add_models, add_settings, api_settings, model_folders
 from decoding.cli.console import say
 from decoding.cli.flags import integer
-from decoding.cli.model_flags import MODEL_HELP, add_engine, load_llm
+from decoding.cli.model_flags import MODEL_HELP, add_engine, add_share, load_llm, share_seats
 from decoding.errors import ParameterError
 from decoding.server.settings import ServerSettings
 
@@ -67,7 +67,9 @@ def add_serve(commands: Any) -> None:
         help="info: one line per request (default: %(default)s)",
     )
     serve.add_argument("--log-prompts", action="store_true", help="with --log-level info: log prompts, too")
-    add_engine(serve.add_argument_group("the engine of each model"))
+    engine = serve.add_argument_group("the engine of each model")
+    add_engine(engine)
+    add_share(engine)
     add_limits(serve.add_argument_group("limits on a request"))
     add_settings(serve.add_argument_group("limits of the server"), ServerSettings, _SERVER)
     serve.set_defaults(run=_serve, needs_stdout=False)
@@ -75,6 +77,7 @@ def add_serve(commands: Any) -> None:
 
 def _serve(options: argparse.Namespace, _: list[str]) -> int:
     settings = _settings(options)
+    share_seats(options)
     if not 0 <= options.port <= _LARGEST_PORT:  # the system's calls would take it modulo 65,536
         raise ParameterError.single("--port", options.port, f"must be an integer from 0 to {_LARGEST_PORT:,}")
     folders = model_folders(options)

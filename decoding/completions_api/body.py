@@ -46,7 +46,9 @@ class RepeatedName:
 
 
 def parse_object(data: bytes, max_values: int = _MAX_VALUES) -> dict[str, Any]:
-    """Return the JSON object in a request's body: UTF-8, at most `max_values` values, a leading byte order mark left out.
+    """Return the JSON object in a request's body, which is UTF-8 and has at most `max_values` values.
+
+    A byte order mark at its start is left out.
 
     Values that no field can take (NaN, 6,000 digits, an object with a name twice) become objects of their own type, so
     that the field's check names the field. Raise ApiError (400) for everything else that is wrong.

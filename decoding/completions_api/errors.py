@@ -9,6 +9,7 @@ from decoding.errors import (
     ContextLengthError,
     DecodingError,
     EmptySupportError,
+    EngineMemoryError,
     FimTemplateError,
     LogitsError,
     NonFiniteLogitsError,
@@ -20,6 +21,7 @@ from decoding.errors import (
 from decoding.sampling.stages import PIPELINE
 
 _MOST_PROBLEMS = 8
+_MEMORY_SECONDS = 10
 
 
 class ErrorDetail(TypedDict):
@@ -107,6 +109,10 @@ def api_error(error: BaseException, given: Collection[str] = ()) -> ApiError:
     if isinstance(error, EmptySupportError | NonFiniteLogitsError) and error.stage != PIPELINE[0].name:
         # the request's own penalties, biases and bans did it
         return ApiError(400, str(error), param=_parameter_of(error.stage, given), code="no_token_left")
+    if isinstance(error, (EngineMemoryError, MemoryError)):
+        return ApiError(
+            503, "there is not enough memory for this request now", code="out_of_memory", retry_after=_MEMORY_SECONDS
+        )
     if isinstance(error, LogitsError):
         return ApiError(500, "the model gave no logits that a token can be drawn from", code="model_error")
     return ApiError(500, "internal error", code="internal_error")

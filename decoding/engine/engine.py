@@ -18,12 +18,21 @@ from decoding.engine.sampling_step import sampling_step
 from decoding.engine.scheduler import Scheduler
 from decoding.engine.sequence import Sequence
 from decoding.engine.settings import DEFAULT_CACHE_BYTES, EngineSettings
+from decoding.engine.share import Share
 from decoding.engine.speculation import Drafter
 from decoding.engine.stats import EngineStats
 from decoding.engine.tasks.completion import CompletionTask, Listener
 from decoding.engine.tasks.protocol import Task
 from decoding.engine.tasks.scoring import ScoringTask
-from decoding.errors import MODEL_CONTEXT, ContextLengthError, DecodingError, EngineError, LogitsError
+from decoding.errors import (
+    MODEL_CONTEXT,
+    ContextLengthError,
+    DecodingError,
+    EngineError,
+    EngineMemoryError,
+    LogitsError,
+    drop_frames,
+)
 from decoding.models.batch import BLOCK_SIZE, Logits, Model
 from decoding.sampling.sampler import Sampler
 from decoding.sampling.stages import PROFILES, Profile
@@ -31,7 +40,7 @@ from decoding.text.tokenizer import Tokenizer
 
 
 class Engine:
-    """Runs requests on one model, first come, first served.
+    """Runs requests on one model.
 
         engine = Engine(model, tokenizer, EngineSettings(max_num_seqs=8))
         tasks = [engine.add_request(request) for request in requests]
@@ -67,6 +76,7 @@ class Engine:
             self._blocks,
             max_num_seqs=settings.max_num_seqs,
             max_batched_tokens=settings.max_batched_tokens,
+            max_per_request=settings.max_num_seqs_per_request,
             rope_border=model.rope_border,
             rope_regime=model.rope_regime,
         )
@@ -108,17 +118,20 @@ class Engine:
             num_preemptions=scheduler.num_preemptions,
         )
 
-    def add_request(self, request: Request, listener: Listener | None = None) -> CompletionTask:
+    def add_request(
+        self, request: Request, listener: Listener | None = None, share: Share | None = None
+    ) -> CompletionTask:
         """Queue a request. Raises ContextLengthError for a prompt that can never fit the KV cache.
 
         listener: called within `step` for each candidate that has got a token or has ended. It may add and abort
             requests; if it raises, the step fails.
+        share: that of several prompts which are one request to the engine's other users; None is one of its own.
         """
         length = len(request.token_ids)
         self._check_length(length, length)
         regime = self._model.rope_regime(length)
         task = CompletionTask(
-            request, self._num_requests, self._tokenizer, self._model.config.vocab_size, regime, listener
+            request, self._num_requests, self._tokenizer, self._model.config.vocab_size, regime, listener, share
         )
         self._num_requests += 1
         if task.is_instant:
@@ -181,6 +194,9 @@ class Engine:
             self._fail(batch, error)
             if not batch or not isinstance(error, Exception):
                 raise
+            drop_frames(error)  # they refer to what the results of the step's requests refer to, and these to the error
+        if not self._scheduler.has_work:
+            self._runner.forget()
         return len(batch)
 
     def _ready(self, batch: list[Sequence], logits: Logits) -> list[Sequence]:
@@ -301,7 +317,8 @@ class Engine:
 
     def _fail(self, batch: Iterable[Sequence], cause: BaseException) -> None:
         """End every request of a step that raised, and free what it held."""
-        error = EngineError(f"the engine's step failed: {type(cause).__name__}")
+        kind = EngineMemoryError if isinstance(cause, MemoryError) else EngineError
+        error = kind(f"the engine's step failed: {type(cause).__name__}")
         error.__cause__ = cause
         tasks: dict[Task, None] = dict.fromkeys(sequence.task for sequence in batch)
         for task in tasks:

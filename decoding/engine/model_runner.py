@@ -40,6 +40,10 @@ class ModelRunner:
             return self._no_logits
         return self._model.forward(batch, self._cache)
 
+    def forget(self) -> None:
+        """Let go of the sequences of the last step."""
+        self._decoding = []
+
     def _decode_batch(self, sequences: list[Sequence]) -> ForwardBatch:
         """One token and one row of logits per sequence: the usual step, as cheap as it can be.
 

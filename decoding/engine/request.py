@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from decoding.engine.logits_processors import Processor
-from decoding.engine.token_sequences import bad_word_sequences, breaker_sequences
+from decoding.engine.token_sequences import Check, always_wanted, bad_word_sequences, breaker_sequences
 from decoding.errors import (
     MODEL_CONTEXT,
     ContextLengthError,
@@ -22,7 +22,7 @@ from decoding.errors import (
     shown,
 )
 from decoding.models.batch import Logits, ModelShape
-from decoding.params import SamplingParams, to_float32
+from decoding.params import SamplingParams, to_float32, with_seed
 from decoding.sampling.sampler import Sampler
 from decoding.sampling.stages import GREEDY_TEMPERATURE, PROFILES, Profile
 from decoding.sampling.state import SamplingState, random_seed
@@ -131,9 +131,11 @@ def make_request(
     processors: Sequence[Processor] = (),
     on_sample: OnSample | None = None,
     profile: Profile = PROFILES["openai"],
+    sampling: SamplingParams | None = None,
 ) -> Request:
     """Check one prompt (text or token ids) against the model, and encode it.
 
+    sampling: `with_token_ids` of the parameters, where it is known already.
     fim: how a suffix is put into the prompt; None looks for the markers of the known families in the tokenizer.
 
     Raises PromptError or ContextLengthError for the prompt, called `name` in messages; ParameterError for a
@@ -150,7 +152,11 @@ def make_request(
         error.parameter = name  # the tokenizer knows neither
         error.limit = shape.limit if isinstance(shape, Shape) else MODEL_CONTEXT
         raise
-    params = replace(params, seed=new_seed()) if params.seed is None else params
+    if sampling is None:
+        sampling = with_token_ids(params, tokenizer)
+    if params.seed is None:
+        seed = new_seed()
+        params, sampling = with_seed(params, seed), with_seed(sampling, seed)
     request = Request(
         params=params,
         token_ids=token_ids,
@@ -159,7 +165,7 @@ def make_request(
         rng_stream=rng_stream_of(token_ids),
         stops=_stop_automaton(params.stop),
         max_output_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
-        sampling=with_token_ids(params, tokenizer),
+        sampling=sampling,
         processors=checked_processors(processors),
         on_sample=on_sample,
         profile=profile,
@@ -187,14 +193,14 @@ def checked_processors(processors: Any) -> tuple[Processor, ...]:
     return tuple(several)
 
 
-def with_token_ids(params: SamplingParams, tokenizer: Tokenizer | None) -> SamplingParams:
+def with_token_ids(params: SamplingParams, tokenizer: Tokenizer | None, check: Check = always_wanted) -> SamplingParams:
     """Return params with token ids for breakers and bad words that are text (decoding.engine.token_sequences)."""
     if tokenizer is None or not any(isinstance(one, str) for one in (*params.dry_sequence_breakers, *params.bad_words)):
         return params
     return replace(
         params,
-        dry_sequence_breakers=breaker_sequences(tokenizer, params.dry_sequence_breakers),
-        bad_words=bad_word_sequences(tokenizer, params.bad_words),
+        dry_sequence_breakers=breaker_sequences(tokenizer, params.dry_sequence_breakers, check),
+        bad_words=bad_word_sequences(tokenizer, params.bad_words, check),
     )
 
 

@@ -1,7 +1,8 @@
 """Scheduler: choose the sequences of the next step and their numbers of tokens. Plain integers.
 
-First come, first served. Sequences that generate get their token in every step; the rest of the step's budget goes to
-prompts, oldest first, so a long prompt is computed in chunks and does not delay other requests. If the KV cache is
+Sequences that generate get their token in every step; the rest of the step's budget goes to prompts in chunks, request
+by request in turn, and to waiting sequences. Of these, the requests with the fewest running sequences come first, and
+among equals the oldest: a request of many sequences does not keep others waiting. If the KV cache is
 full, the youngest sequence is preempted: it loses its blocks and is computed again later. The oldest always makes
 progress, so no request starves.
 """
@@ -21,7 +22,7 @@ from decoding.engine.sequence import Sequence
 if TYPE_CHECKING:
     from decoding.engine.tasks.protocol import Task
 
-_ORDER = attrgetter("order")
+_ORDER, _TURN = attrgetter("order"), attrgetter("task.share.turn")
 
 
 class HeldPrompt(NamedTuple):
@@ -45,6 +46,7 @@ class Scheduler:
 
     max_num_seqs: sequences that run at the same time, at most max_batched_tokens.
     max_batched_tokens: tokens to compute per step.
+    max_per_request: sequences of one request that run at the same time; None is max_num_seqs.
     rope_border: a sequence that outgrows this length is computed again with other rotary factors; None: never.
     rope_regime: the number of the rotary factors for a length.
     """
@@ -55,12 +57,14 @@ class Scheduler:
         *,
         max_num_seqs: int,
         max_batched_tokens: int,
+        max_per_request: int | None = None,
         rope_border: int | None = None,
         rope_regime: Callable[[int], int] = lambda length: 0,
     ) -> None:
         self.block_manager = block_manager
         self.max_num_seqs = min(max_num_seqs, max_batched_tokens)
         self.max_batched_tokens = max_batched_tokens
+        self.max_per_request = self.max_num_seqs if max_per_request is None else max_per_request
         self.rope_border = rope_border
         self.rope_regime = rope_regime
         self.waiting: list[Sequence] = []  # oldest first, as `running`
@@ -69,6 +73,7 @@ class Scheduler:
         self.num_preemptions = 0
         self.num_cached_tokens = 0
         self._budget = 0  # tokens that the step being scheduled has left
+        self._turn = 0  # number of that step
 
     @property
     def max_tokens(self) -> int:
@@ -94,6 +99,7 @@ class Scheduler:
         prompts: list[Sequence] = []
         num_preemptions = self.num_preemptions
         self._budget = self.max_batched_tokens
+        self._turn += 1
         if self.rope_border is not None:
             self._restart_outgrown(self.rope_border)
         for sequence in tuple(self.running):
@@ -104,7 +110,9 @@ class Scheduler:
                 sequence.num_scheduled, sequence.num_draft = 1, 0
                 batch.append(sequence)
         self._budget -= len(batch)
-        for sequence in prompts:
+        if self._turn % 2 and self.num_preemptions == num_preemptions:
+            self._admit_waiting(batch, only_new=True)  # in every other step, before prompts take the whole budget
+        for sequence in sorted(prompts, key=_TURN):
             num_tokens = self._chunk_of(sequence)
             if num_tokens and sequence.is_running and self._reserve(sequence, num_tokens):
                 self._schedule(sequence, num_tokens)
@@ -150,6 +158,7 @@ class Scheduler:
         """Take out a sequence that has ended; forget: nothing of it may be found in the prefix cache."""
         if sequence.is_running:
             sequence.is_running = False
+            sequence.task.share.num_running -= 1
             self.running.remove(sequence)
             self._free(sequence, forget=forget)
         else:
@@ -173,6 +182,7 @@ class Scheduler:
 
     def _schedule(self, sequence: Sequence, num_tokens: int) -> None:
         sequence.num_scheduled, sequence.num_draft = num_tokens, 0
+        sequence.task.share.turn = self._turn
         self._budget -= num_tokens
 
     def _reserve(self, sequence: Sequence, num_tokens: int) -> bool:
@@ -212,17 +222,25 @@ class Scheduler:
                 self._free(sequence)
                 sequence.restart(length, self.rope_regime(length))
 
-    def _admit_waiting(self, batch: list[Sequence]) -> None:
-        """Start waiting sequences, oldest first, while there are seats, tokens and memory."""
-        index = 0
-        while self._budget > 0 and len(self.running) < self.max_num_seqs and index < len(self.waiting):
-            sequence = self.waiting[index]
-            if self._is_being_computed(sequence):
-                index += 1
-            elif self._admit(sequence):
-                batch.append(sequence)
-            else:
+    def _admit_waiting(self, batch: list[Sequence], *, only_new: bool = False) -> None:
+        """Start waiting sequences while there are seats, tokens and memory; only_new: of requests that have none."""
+        limit = 1 if only_new else self.max_per_request
+        while self._budget > 0 and len(self.running) < self.max_num_seqs:
+            sequence = self._next_waiting(limit)
+            if sequence is None or not self._admit(sequence):
                 break
+            batch.append(sequence)
+
+    def _next_waiting(self, limit: int) -> Sequence | None:
+        """Return the oldest sequence of the requests with the fewest running sequences, fewer than the limit."""
+        found = None
+        for sequence in self.waiting:
+            num_running = sequence.task.share.num_running
+            if num_running < limit and not self._is_being_computed(sequence):
+                found, limit = sequence, num_running
+                if limit == 0:
+                    break
+        return found
 
     def _admit(self, sequence: Sequence) -> bool:
         """Give a sequence memory for all of its known tokens, and its first chunk; return False if memory is short."""
@@ -251,6 +269,7 @@ class Scheduler:
         self.waiting.remove(sequence)
         insort(self.running, sequence, key=_ORDER)
         sequence.is_running = True
+        sequence.task.share.num_running += 1
         sequence.block_table = self.block_manager.share(shared.blocks)
         sequence.num_computed = shared.num_tokens
         if shared.held is not None:

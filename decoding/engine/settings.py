@@ -17,6 +17,8 @@ class EngineSettings:
     """The bounds of an engine: they decide how fast a text comes, never the text. ParameterError names all wrong ones.
 
     max_num_seqs: >= 1; sequences that run at the same time; further ones wait.
+    max_num_seqs_per_request: >= 1; those of one call (or request of a server), all of its prompts and candidates
+        together; None is max_num_seqs.
     max_batched_tokens: >= 1; tokens to compute per step. A longer prompt is computed in chunks. No more sequences than
         that run at the same time.
     kv_cache_bytes: memory for keys and values; None is what max_num_seqs sequences of full length need, at most 2 GiB.
@@ -25,6 +27,7 @@ class EngineSettings:
     """
 
     max_num_seqs: int = 32
+    max_num_seqs_per_request: int | None = None
     max_batched_tokens: int = 512
     kv_cache_bytes: int | None = None
     prefix_cache: bool = True
@@ -64,6 +67,7 @@ def checked_profile(profile: str | Profile) -> Profile:
 
 _DOMAINS: dict[str, Domain] = {
     "max_num_seqs": Integer(1),
+    "max_num_seqs_per_request": OrNone(Integer(1)),
     "max_batched_tokens": Integer(1),
     "kv_cache_bytes": OrNone(Integer(1, 2**63 - 1)),
     "prefix_cache": Boolean(),

@@ -23,12 +23,15 @@ from decoding.engine.request import (
     end_token_ids_of,
     make_request,
     split_prompts,
+    with_token_ids,
 )
 from decoding.engine.settings import EngineSettings, checked_profile
+from decoding.engine.share import Share
 from decoding.engine.speculation import Drafter
 from decoding.engine.stats import EngineStats
 from decoding.engine.tasks.completion import CompletionTask, Listener
 from decoding.engine.tasks.scoring import ScoringTask
+from decoding.engine.token_sequences import Check, always_wanted
 from decoding.errors import ParameterError, TokenizerError, shown
 from decoding.models.batch import Model
 from decoding.params import SamplingParams
@@ -109,22 +112,41 @@ class SharedEngine:
         processors: Any = (),
         on_sample: OnSample | None = None,
         profile: str | Profile | None = None,
+        *,
+        check: Check = always_wanted,
     ) -> tuple[list[Request], bool]:
         """Return the checked requests of one call, and True if a list of prompts was given.
 
         profile: that of the sampler; None is the engine's own.
+        check: called before each prompt, and before each text in the parameters; what it raises ends the work.
 
         Raises PromptError, ContextLengthError, ParameterError or TokenizerError. Takes about 1 s per MB of text, and
         does not wait for a step.
         """
         prompts, is_list = split_prompts(prompt)
         names = [f"prompt[{index}]" for index in range(len(prompts))] if is_list else ["prompt"]
-        each = zip(prompts, params_list(params, len(prompts)), names, strict=True)
         stages = self.profile if profile is None else checked_profile(profile)
-        return [
-            make_request(one, its_params, self._shape, self.tokenizer, name, self.fim, processors, on_sample, stages)
-            for one, its_params, name in each
-        ], is_list
+        made: list[Request] = []
+        compiled: tuple[SamplingParams, SamplingParams] | None = None  # the last parameters, and with token ids
+        for one, its, name in zip(prompts, params_list(params, len(prompts)), names, strict=True):
+            check()
+            if compiled is None or compiled[0] is not its:
+                compiled = its, with_token_ids(its, self.tokenizer, check)
+            made.append(
+                make_request(
+                    one,
+                    its,
+                    self._shape,
+                    self.tokenizer,
+                    name,
+                    self.fim,
+                    processors,
+                    on_sample,
+                    stages,
+                    compiled[1],
+                )
+            )
+        return made, is_list
 
     @cached_property
     def _shape(self) -> Shape:
@@ -136,9 +158,10 @@ class SharedEngine:
         return capsule.request(self._shape, self.tokenizer, self.profile, force=force)
 
     def add(self, requests: Iterable[Request], listener: Listener | None = None) -> list[CompletionTask]:
-        """Queue requests; `listener` is called within a step, in the thread that runs the step."""
+        """Queue the requests of one call; `listener` is called within a step, in the thread that runs the step."""
+        share = Share()
         with self._lock:
-            return [self._engine.add_request(request, listener) for request in requests]
+            return [self._engine.add_request(request, listener, share) for request in requests]
 
     def add_scoring(self, prompt: list[int], continuations: list[list[int]]) -> ScoringTask:
         """Queue the scoring of continuations of one prompt."""

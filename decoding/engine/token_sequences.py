@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
+import numpy as np
+
+from decoding.sequence_table import SequenceTable
 from decoding.text.tokenizer import Tokenizer
 from decoding.types import TokenSequence
 
+Check: TypeAlias = Callable[[], None]
+"""Called between two pieces of work; raises if the work is no longer wanted."""
 
-def bad_word_sequences(tokenizer: Tokenizer, words: Iterable[TokenSequence]) -> list[tuple[int, ...]]:
+
+def always_wanted() -> None:
+    """Check nothing: the work is wanted to its end."""
+
+
+def bad_word_sequences(
+    tokenizer: Tokenizer, words: Iterable[TokenSequence], check: Check = always_wanted
+) -> SequenceTable:
     """Return each word as tokens in the middle of a text, and as tokens behind a space.
 
     Other ways to cut a word into tokens are not banned: to ban text as such takes a grammar.
@@ -17,32 +29,31 @@ def bad_word_sequences(tokenizer: Tokenizer, words: Iterable[TokenSequence]) -> 
     sequences: dict[tuple[int, ...], None] = {}
     for word in words:
         if isinstance(word, str):
-            for text in (word, f" {word}"):
-                sequences[tuple(tokenizer.encode(text, add_special_tokens=False, at_start=False))] = None
+            check()
+            sequences.update(dict.fromkeys(_spelled(tokenizer, text) for text in (word, f" {word}")))
         else:
             sequences[tuple(word)] = None
-    return [sequence for sequence in sequences if sequence]
+    return SequenceTable(filter(None, sequences))
 
 
-def breaker_sequences(tokenizer: Tokenizer, breakers: Iterable[TokenSequence]) -> list[tuple[int, ...]]:
+def breaker_sequences(
+    tokenizer: Tokenizer, breakers: Iterable[TokenSequence], check: Check = always_wanted
+) -> SequenceTable:
     """Return each breaker as every token that contains it, and as the tokens that spell it."""
+    containing = np.zeros(tokenizer.vocab_size, bool)
     sequences: dict[tuple[int, ...], None] = {}
     for breaker in breakers:
         if isinstance(breaker, str):
-            sequences.update(dict.fromkeys((token_id,) for token_id in _tokens_with(tokenizer, breaker)))
-            sequences[tuple(tokenizer.encode(breaker, add_special_tokens=False, at_start=False))] = None
+            check()
+            containing[tokenizer.tokens_containing(breaker)] = True
+            sequences[_spelled(tokenizer, breaker)] = None
         else:
             sequences[tuple(breaker)] = None
-    return [sequence for sequence in sequences if sequence]
+    token_ids = np.flatnonzero(containing).tolist()
+    for token_id in token_ids:
+        sequences.pop((token_id,), None)
+    return SequenceTable(filter(None, sequences), token_ids)
 
 
-@lru_cache(maxsize=256)
-def _tokens_with(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
-    """Return all tokens whose bytes contain those of the text."""
-    data = text.encode()
-    return tuple(token_id for token_id, piece in enumerate(_pieces(tokenizer)) if data in piece)
-
-
-@lru_cache(maxsize=4)
-def _pieces(tokenizer: Tokenizer) -> tuple[bytes, ...]:
-    return tuple(map(tokenizer.token_bytes, range(tokenizer.vocab_size)))
+def _spelled(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer.encode(text, add_special_tokens=False, at_start=False))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import chain
 from typing import Any, cast
 
@@ -13,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.errors import ParameterError
-from decoding.params import SamplingParams
+from decoding.params import SamplingParams, with_seed
 from decoding.sampling.history import TokenContext, TokenHistory
 from decoding.sampling.kernel import KernelRow, num_mask_words
 from decoding.sampling.kernel.row import NUMBERS
 from decoding.sampling.output import SamplerOutput
+from decoding.sequence_table import SequenceTable
 from decoding.types import TokenSequence
 from decoding.validation import checked_token_id, checked_token_ids, is_integer, is_real, to_float32
 
@@ -244,7 +244,7 @@ class SamplingState:
             "banned_token_ids": p.banned_token_ids,
             "stop_token_ids": p.stop_token_ids,
             "eos_token_ids": self.eos_token_ids,
-            **{name: [*chain(*_of_ids(name, getattr(p, name)))] for name in _SEQUENCES},
+            **{name: _ids_in(name, getattr(p, name)) for name in _SEQUENCES},
         }
 
     def check_vocab(self, vocab_size: int) -> None:
@@ -278,11 +278,18 @@ def _new_trackers(params: SamplingParams, prompt: Sequence[int]) -> tuple[TokenC
 
 
 def _of_ids(name: str, sequences: Sequence[TokenSequence]) -> Sequence[Sequence[int]]:
-    for sequence in sequences:
+    for sequence in () if isinstance(sequences, SequenceTable) else sequences:
         if isinstance(sequence, str):
             rule = "must be token ids: a sampler has no tokenizer for text"
             raise ParameterError.single(name, sequence, rule)
     return cast(Sequence[Sequence[int]], sequences)
+
+
+def _ids_in(name: str, sequences: Sequence[TokenSequence]) -> Sequence[int]:
+    """Return all ids of the sequences, of a table only the largest."""
+    if isinstance(sequences, SequenceTable):
+        return (sequences.max_id,)
+    return [*chain(*_of_ids(name, sequences))]
 
 
 def _restored(
@@ -298,7 +305,7 @@ def _restored(
 ) -> SamplingState:
     """Return the state that `SamplingState.__reduce__` saved; a seed that was chosen for it is kept."""
     state = SamplingState(
-        replace(params, seed=seed), prompt_token_ids, choice=choice, stream=stream, eos_token_ids=eos_token_ids
+        with_seed(params, seed), prompt_token_ids, choice=choice, stream=stream, eos_token_ids=eos_token_ids
     )
     state.params = params
     if state._mus:

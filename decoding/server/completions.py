@@ -58,7 +58,7 @@ class Completion:
 
     async def whole(self, request: Request) -> Response:
         """All choices at once, as one JSON object."""
-        handle = await self._submit()
+        handle = await self._submit(request)
         try:
             results = await _unless_gone(request, handle.results(), self._settings.request_timeout)
         except ClientGoneError:
@@ -78,7 +78,7 @@ class Completion:
 
     async def streamed(self, request: Request) -> Response:
         """Server-sent events. What goes wrong before the first piece, or the first keep-alive, is a real HTTP error."""
-        handle = await self._submit()
+        handle = await self._submit(request)
         expiry = self._expiry(handle)
         pieces = aiter(handle)
         first = asyncio.ensure_future(anext(pieces, None))
@@ -141,12 +141,16 @@ class Completion:
         fingerprint = self._model.llm.fingerprint(self._parsed.profile)
         return {"model": self._parsed.model, "system_fingerprint": fingerprint, "echo": self._parsed.params.echo}
 
-    async def _submit(self) -> RequestHandle:
+    async def _submit(self, request: Request) -> RequestHandle:
+        prompts = self._parsed.prompts
+        prompt = prompts[0] if len(prompts) == 1 else prompts  # one alone is called "prompt" in errors
+        parsed = self._parsed
+        submission = self._model.engine.submit(prompt, parsed.params, stream=parsed.stream, profile=parsed.profile)
         try:
-            prompts = self._parsed.prompts
-            prompt = prompts[0] if len(prompts) == 1 else prompts  # one alone is called "prompt" in errors
-            parsed = self._parsed
-            return await self._model.engine.submit(prompt, parsed.params, stream=parsed.stream, profile=parsed.profile)
+            return await _unless_gone(request, submission, self._settings.request_timeout)
+        except ClientGoneError:
+            self._note_gone()
+            raise
         except Exception as error:
             raise wire_error(error, self._parsed.given) from error
 

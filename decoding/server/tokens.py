@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
+from decoding.async_engine import start_text_work
 from decoding.completions_api.errors import ApiError, invalid
 from decoding.completions_api.request import unknown_fields
 from decoding.completions_api.settings import ApiSettings, Limits
@@ -21,7 +21,6 @@ from decoding.text.tokenizer import Tokenizer
 from decoding.validation import checked_token_ids, is_unicode
 
 _MODEL = {"type": ["string", "null"], "description": "The name of one of the server's models (default: the first)."}
-_QUICKLY_DECODED = 1000
 _STATUSES = (400, 401, 404, 408, 413, 415, 431, 503)
 
 
@@ -45,12 +44,10 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
         fields = await read_json(request, service, lambda body: _checked(body, {"prompt": str}, optional, settings))
         _check_chars(fields["prompt"], settings.limits)
         llm = service.model(fields.get("model", name)).llm
-        ids = await asyncio.to_thread(
-            _tokenizer(llm).encode,
-            fields["prompt"],
-            fields.get("add_special_tokens", True),
-            max_tokens=limit,
-            parse_special=fields.get("parse_special", True),
+        tokenizer, text, special = _tokenizer(llm), fields["prompt"], fields.get("add_special_tokens", True)
+        parses = fields.get("parse_special", True)
+        ids = await start_text_work(
+            len(text), lambda check: tokenizer.encode(text, special, max_tokens=limit, parse_special=parses)
         )
         return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": llm.max_model_len})
 
@@ -67,11 +64,11 @@ def add_token_routes(app: FastAPI, service: Service) -> None:
         llm = service.model(fields.get("model", name)).llm
         tokenizer, ids = _tokenizer(llm), fields["tokens"]
 
-        def decoded() -> str:
+        def decoded(check: Callable[[], None]) -> str:
             _check_ids(ids, llm, limit)
             return tokenizer.decode(ids, fields.get("skip_special_tokens", True))
 
-        text = decoded() if len(ids) <= _QUICKLY_DECODED else await asyncio.to_thread(decoded)
+        text = await start_text_work(len(ids), decoded)
         return JSONResponse({"prompt": text})
 
     @app.get(

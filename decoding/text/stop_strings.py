@@ -69,25 +69,23 @@ class StopAutomaton:
 
         A link leads to a shallower state, so those come first.
         """
-        depth = self.held
+        depth, fail, winner, held, child_of = self.held, self.fail, self.winner, self.held, goto.get
         for state, key in enumerate(keys[1:], 1):
             depth[state] = depth[key >> 8] + 1
         inner = {key >> 8 for key in keys[1:]}
         for state in sorted(range(1, len(keys)), key=depth.__getitem__):
             parent, byte = keys[state] >> 8, keys[state] & 0xFF
-            fail = self.fail[state] = self._after(self.fail[parent], byte, goto) if parent else _ROOT
-            if state not in self.winner and fail in self.winner:
-                self.winner[state] = self.winner[fail]
+            if parent:
+                link = fail[parent]
+                child = child_of(link << 8 | byte)
+                while child is None and link:
+                    link = fail[link]
+                    child = child_of(link << 8 | byte)
+                fail[state] = child or _ROOT
+            if state not in winner and fail[state] in winner:
+                winner[state] = winner[fail[state]]
             if state not in inner:
-                self.held[state] = self.held[fail]
-
-    def _after(self, state: int, byte: int, goto: dict[int, int]) -> int:
-        """The state after one more byte: the longest suffix of the text that begins some stop string."""
-        child = goto.get(state << 8 | byte)
-        while child is None and state != _ROOT:
-            state = self.fail[state]
-            child = goto.get(state << 8 | byte)
-        return child or _ROOT
+                held[state] = held[fail[state]]
 
 
 def _grow(keys: list[int], goto: dict[int, int], stop: bytes) -> int:

@@ -13,10 +13,13 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 
 from decoding.errors import ContextLengthError, ParameterError, PromptError, TokenizerError, shown
 from decoding.json_file import check_num_values, read_regular_file
+from decoding.text.piece_index import PieceIndex
 from decoding.text.score_merger import ScoreMerger
 from decoding.text.token_decoder import PieceJoiner, PieceRules
 from decoding.text.tokenizer_config import TokenizerConfig
@@ -32,6 +35,10 @@ _VALUES_PER_TOKEN, _MORE_VALUES = 16, 1 << 16  # ... which are 7 for each token
 _BYTES_PER_TOKEN, _MORE_BYTES = 512, 1 << 20  # ... and 130 bytes
 _IMAGE = "<image_soft_token>"  # Gemma 3's tokenizer is one for all sizes; those that see no images have no row for it
 _MARKS = ("☺", "\n", ".")
+_LONG = 2048
+"""Characters from which a text is tokenised without the GIL; below, that costs more than it gives."""
+_CACHED_WORDS = 1000
+"""Words whose tokens the library remembers: 6 MB at most. Where a text is one word, none would come again."""
 
 
 class Tokenizer:
@@ -171,6 +178,14 @@ class Tokenizer:
         """The id of the token that the vocabulary spells `text`."""
         return self._library.token_to_id(text) if _is_unicode(text) else None
 
+    def tokens_containing(self, text: str) -> NDArray[np.int64]:
+        """The ids of all tokens whose bytes contain those of `text`, in ascending order."""
+        return self._piece_index.find(text.encode())
+
+    @cached_property
+    def _piece_index(self) -> PieceIndex:
+        return PieceIndex([self.token_bytes(token_id) for token_id in range(self.vocab_size)])
+
     def _joined(self, token_ids: Iterable[int], skip_special_tokens: bool, at_start: bool = True) -> bytes:
         joiner = PieceJoiner(self.rules, at_start=at_start)
         texts = (self.token_text(token_id, skip_special_tokens) for token_id in token_ids)
@@ -188,7 +203,9 @@ class Tokenizer:
 
     def _library_ids(self, text: str, add_special_tokens: bool = False) -> list[int]:
         with _library_failures(f"tokenizer.json cannot encode text={shown(text)}"):
-            return self._library.encode(text, add_special_tokens=add_special_tokens).ids
+            if len(text) < _LONG:
+                return self._library.encode(text, add_special_tokens=add_special_tokens).ids
+            return self._library.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
 
     def _plain_ids(self, text: str) -> list[int]:
         """Encode without added tokens. Raise PromptError if the model itself makes one of the text."""
@@ -320,7 +337,17 @@ def _parse(raw: bytes) -> tokenizers.Tokenizer:
     library.no_padding()
     if getattr(library.model, "dropout", None):  # BPE's noise for training: the same text must have the same ids
         library.model.dropout = None
+    _bound_cache(library)
     return library
+
+
+def _bound_cache(library: tokenizers.Tokenizer) -> None:
+    """Keep the models that remember words, BPE and Unigram, from growing with the texts that they see.
+
+    They hold 10,000 words by default, of up to 256 bytes with 24 bytes for each byte, and as many per thread.
+    """
+    if hasattr(library.model, "_resize_cache"):
+        library.model._resize_cache(_CACHED_WORDS if library.pre_tokenizer is not None else 0)
 
 
 def _checked(token_id: int) -> int:

@@ -16,6 +16,7 @@ LAYERS = (
         "json_file",
         "file_output",
         "validation",
+        "sequence_table",
         "domains",
         "parameters",
         "params",
@@ -43,7 +44,7 @@ ONLY_IN = {
     "argparse": ("cli/",),
     **dict.fromkeys(WEB, ("server/",)),
     "pytest": ("conformance/pytest_plugin.py",),
-    "asyncio": ("server/", "async_engine.py"),
+    "asyncio": ("server/", "async_engine/"),
 }
 """Modules that only these files, or files of these folders, may import."""
 

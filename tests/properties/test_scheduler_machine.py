@@ -1,5 +1,7 @@
 """The scheduler and its blocks under any schedule: a state machine that plays engine, model and impatient users."""
 
+from collections import Counter
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -7,14 +9,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from decoding.engine.block_manager import BlockManager
 from decoding.engine.scheduler import Scheduler
 from decoding.engine.sequence import Sequence
+from decoding.engine.share import Share
 from decoding.testing.scripted import BLOCK_SIZE, ScriptedCache
 
 
 class FakeTask:
     """Sequences of one prompt; with tails, each has tokens of its own behind it, which are scored."""
 
-    def __init__(self, arrival, prompt, n, tails, regimes, score_from=None, max_score_rows=1000):
+    def __init__(self, arrival, prompt, n, tails, regimes, share, score_from=None, max_score_rows=1000):
         self.arrival, self.prompt, self.n, self.tails, self.regimes = arrival, prompt, n, tails, regimes
+        self.share = share
         self.score_from, self.max_score_rows = score_from, max_score_rows
         self.num_made = self.num_admitted = self.num_preempted = 0
 
@@ -61,8 +65,9 @@ class EngineMachine(RuleBasedStateMachine):
         budget=st.integers(1, 40),
         prefix_cache=st.sampled_from([True, True, False]),
         regimes=st.sampled_from(sorted(REGIMES)),
+        max_per_request=st.none() | st.integers(1, 3),
     )
-    def start(self, max_num_seqs, num_blocks, budget, prefix_cache, regimes):
+    def start(self, max_num_seqs, num_blocks, budget, prefix_cache, regimes, max_per_request):
         """A small memory, so that it is always short."""
         self.cache = ScriptedCache(num_blocks)
         self.blocks = BlockManager(num_blocks, BLOCK_SIZE, self.cache.copy_block, prefix_cache=prefix_cache)
@@ -72,10 +77,11 @@ class EngineMachine(RuleBasedStateMachine):
             self.blocks,
             max_num_seqs=max_num_seqs,
             max_batched_tokens=budget,
+            max_per_request=max_per_request,
             rope_border=self.border,
             rope_regime=self.regimes,
         )
-        self.tasks, self.generated, self.arrival = [], {}, 0
+        self.tasks, self.generated, self.arrival, self.share = [], {}, 0, Share()
 
     @rule(
         blocks=st.lists(st.integers(0, 1), max_size=4),
@@ -83,14 +89,17 @@ class EngineMachine(RuleBasedStateMachine):
         n=st.integers(1, 5),
         tails=st.booleans(),
         is_scored=st.booleans(),
+        is_new=st.booleans(),
     )
-    def add(self, blocks, rest, n, tails, is_scored):
-        """A prompt that often begins like another one; one that is scored is computed in small chunks."""
+    def add(self, blocks, rest, n, tails, is_scored, is_new):
+        """A prompt that often begins like another one, of the last request or a new one; scored in small chunks."""
         token_ids = [block for block in blocks for _ in range(BLOCK_SIZE)] + [2] * rest
         token_ids = token_ids[: self.scheduler.max_tokens - 5]
         own = [[5 + index] * (1 + index) for index in range(n)] if tails else None
         self.arrival += 1
-        task = FakeTask(self.arrival, token_ids, n, own, self.regimes, 0 if is_scored else None, 3 if is_scored else 99)
+        self.share = Share() if is_new else self.share
+        scored = (0, 3) if is_scored else (None, 99)
+        task = FakeTask(self.arrival, token_ids, n, own, self.regimes, self.share, *scored)
         self.tasks.append(task)
         self.scheduler.add(task.next_sequence())
 
@@ -178,6 +187,10 @@ class EngineMachine(RuleBasedStateMachine):
         scheduler, blocks = self.scheduler, self.blocks
         assert 0 <= blocks.num_live <= blocks.num_used <= blocks.num_blocks
         assert len(scheduler.running) <= scheduler.max_num_seqs
+        seats = Counter(sequence.task.share for sequence in scheduler.running)
+        shares = {task.share for task in self.tasks}
+        assert {share: share.num_running for share in shares} == {share: seats[share] for share in shares}
+        assert max(seats.values(), default=0) <= scheduler.max_per_request
         tables = [sequence.block_table for sequence in scheduler.running]
         tables += [held.block_table for held in scheduler.held.values()]
         references = [0] * blocks.num_blocks

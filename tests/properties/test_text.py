@@ -184,6 +184,6 @@ def test_time_is_linear(kind: str) -> None:
     """100,000 tokens take about 0.1 s; quadratic work would take minutes."""
     tokenizer, _ = _both(kind)
     ids = [index % tokenizer.vocab_size for index in range(100_000)]
-    started = time.perf_counter()
+    started = time.process_time()
     _streamed(tokenizer, [], ids, False)
-    assert time.perf_counter() - started < 3.0
+    assert time.process_time() - started < 3.0

@@ -2,10 +2,10 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -158,8 +158,8 @@ def test_a_terminal_that_knows_only_ascii():
 
 
 def test_help_is_quick():
-    """It does not load a model."""
-    start_time = time.perf_counter()
+    """It does not load a model: the command takes less than ten seconds of CPU time."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     code, out, _ = finish("--help")
     assert (code, b"--temperature" in out) == (0, True)
-    assert time.perf_counter() - start_time < 10
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 10

@@ -55,8 +55,8 @@ def draw():
     states = [SamplingState(SamplingParams(top_p=0.95, seed=i)) for i in range(64)]
     return sampler.sample(logits, states).token_ids.tolist()
 first = draw()
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     while True:
         assert draw() == first
 except KeyboardInterrupt:

@@ -29,12 +29,12 @@ events = []
 sys.addaudithook(lambda name, args: events.append([name, str(args[0])]) if name in WATCHED else None)
 for folder in sys.argv[2:]:
     events.clear()
-    started, raised, text = time.perf_counter(), None, ""
+    started, raised, text = time.process_time(), None, ""
     try:
         LLM(folder)
     except DecodingError as error:
         raised, text = type(error).__name__, str(error)
-    seconds, seen = time.perf_counter() - started, list(events)
+    seconds, seen = time.process_time() - started, list(events)
     status = open("/proc/self/status").read()
     peak = int(status.split("VmHWM:")[1].split()[0]) // 1024
     print(json.dumps([raised, text, seconds, peak, seen]), flush=True)

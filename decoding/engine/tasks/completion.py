@@ -14,6 +14,7 @@ from decoding.engine.logprobs import TokenScore
 from decoding.engine.outputs import CompletionResult, Delta, Metrics, Usage
 from decoding.engine.request import Request
 from decoding.engine.sequence import Sequence
+from decoding.engine.share import Share
 from decoding.engine.tasks.echo import shown_prompt
 from decoding.engine.tasks.scores import max_score_rows, token_scores
 from decoding.engine.transcript import Prefix
@@ -44,8 +45,9 @@ class CompletionTask:
         vocab_size: int,
         rope_regime: int,
         listener: Listener | None = None,
+        share: Share | None = None,
     ) -> None:
-        """rope_regime: the model's, for the length of the prompt."""
+        """rope_regime: the model's, for the length of the prompt. share: that of its request; None is its own one."""
         params = request.params
         self.request = request
         self.arrival = arrival
@@ -54,6 +56,7 @@ class CompletionTask:
         self.max_score_rows = max_score_rows(vocab_size)
         self.listener = listener
         self.metrics = Metrics()
+        self.share = Share() if share is None else share
         self.scores_prompt = params.echo and params.logprobs is not None and len(request.token_ids) > 1
         self.is_instant = not request.max_output_tokens and not self.scores_prompt
         self._tokenizer = tokenizer
@@ -138,6 +141,8 @@ class CompletionTask:
             except BaseException:  # the step fails, and the listener is not called for that: it would raise again
                 self.listener = None
                 raise
+            if self.is_done:
+                self.listener = None  # which mostly refers to the task
 
     def on_preempted(self) -> None:
         """Count a preemption."""

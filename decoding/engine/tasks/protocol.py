@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from decoding.engine.candidate import Candidate
     from decoding.engine.outputs import Metrics
     from decoding.engine.sequence import Sequence
+    from decoding.engine.share import Share
     from decoding.errors import DecodingError
     from decoding.models.batch import Logits
     from decoding.sampling.sampler import Sampler
@@ -22,6 +23,7 @@ class Task(Protocol):
     """
 
     metrics: Metrics
+    share: Share
 
     @property
     def arrival(self) -> int:

@@ -8,6 +8,7 @@ from decoding.engine.candidate import Candidate
 from decoding.engine.logprobs import TokenScore
 from decoding.engine.outputs import Metrics, Score
 from decoding.engine.sequence import Sequence
+from decoding.engine.share import Share
 from decoding.engine.tasks.scores import max_score_rows, token_scores
 from decoding.errors import DecodingError
 from decoding.models.batch import Logits
@@ -31,6 +32,7 @@ class ScoringTask:
         """At least one token each. rope_regime: the model's number of the rotary factors for a length."""
         self.arrival = arrival
         self.metrics = Metrics()
+        self.share = Share()
         self.max_score_rows = max_score_rows(vocab_size)
         self.error: DecodingError | None = None
         self._prompt = prompt

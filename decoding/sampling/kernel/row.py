@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from decoding.params import PARAMETERS
 from decoding.sampling.kernel.library import ffi, lib
 from decoding.sampling.stages import PIPELINE
+from decoding.sequence_table import SequenceTable
 from decoding.types import LogprobsMode
 
 _MODES: dict[LogprobsMode, int] = {
@@ -108,9 +109,8 @@ class KernelRow:
     def set_sequences(self, name: str, sequences: Sequence[Sequence[int]]) -> None:
         """Set the sequences of token ids that are "dry_breakers" or "bad_words"."""
         target = getattr(self.struct, name)
-        ids = _int32(token_id for sequence in sequences for token_id in sequence)
-        lengths = _int32(len(sequence) for sequence in sequences)
-        for field, array in (("token_ids", ids), ("lengths", lengths)):
+        table = sequences if isinstance(sequences, SequenceTable) else SequenceTable(sequences)
+        for field, array in (("token_ids", table.ids), ("lengths", table.lengths)):
             self._kept[f"{name}.{field}"] = buffer = ffi.from_buffer("int32_t[]", array)
             setattr(target, field, buffer)
         target.num_sequences = len(sequences)

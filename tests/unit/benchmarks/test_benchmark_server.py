@@ -23,7 +23,7 @@ def modules() -> Iterator[SimpleNamespace]:
     """The benchmark's modules, from the checkout."""
     sys.path.insert(0, str(ROOT))
     try:
-        names = ("server", "server_client", "server_engine")
+        names = ("server", "server_client", "server_engine", "soak")
         yield SimpleNamespace(**{name: importlib.import_module(f"benchmarks.{name}") for name in names})
     finally:
         sys.path.remove(str(ROOT))
@@ -55,12 +55,24 @@ def test_gaps_are_between_events(modules: Any) -> None:
     assert modules.server.p99_over_median([1.0] * 99 + [1.0]) == 1.0
 
 
-def test_the_soak_counts(modules: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """A second of it: streams were served, none was bad."""
-    modules.server.soak("", 1.0)
-    found = re.fullmatch(r"(\d+) streams, 0 bad; (\S+) MiB, (\d+) threads, (\d+) files\n", capsys.readouterr().out)
-    assert found
-    assert all(float(one) > 1 for one in found.groups())
+def test_the_soak_counts(modules: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Two seconds of it: requests were served, none was bad; what the server held is told and can be drawn."""
+    found = modules.server.run_soak("", 2.0, None)
+    assert sum(found["counts"].values()) > 1
+    assert sum(found["bad"].values()) == 0
+    samples = found["samples"]
+    assert [one["seconds"] for one in samples] == sorted(one["seconds"] for one in samples)
+    assert all(one["rss"] > 10 and one["threads"] > 1 and one["files"] > 1 for one in samples)
+    assert re.search(r"requests, 0 bad; \S+ MiB, \d+ threads, \d+ files\n.*bad: none", capsys.readouterr().out)
+    pytest.importorskip("matplotlib", reason="needs the extra `bench`")
+    modules.soak.plot(found, str(tmp_path / "soak.svg"))
+    assert "resident memory" in (tmp_path / "soak.svg").read_text() or (tmp_path / "soak.svg").stat().st_size > 1000
+
+
+def test_growth_is_the_slope_after_the_warm_up(modules: Any) -> None:
+    """Memory that rises by a MiB per minute after the first quarter, whatever it did before."""
+    samples = [{"seconds": 60.0 * i, "rss": 100.0 + max(i, 30) - 50 * (i < 20)} for i in range(121)]
+    assert modules.soak.growth(samples) == pytest.approx(60.0)
 
 
 def test_the_engine_alone(modules: Any) -> None:

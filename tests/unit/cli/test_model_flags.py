@@ -8,7 +8,7 @@ import pytest
 from decoding import llm
 from decoding.cli.api_flags import model_folders
 from decoding.cli.command import make_parser
-from decoding.cli.model_flags import load_llm
+from decoding.cli.model_flags import load_llm, share_seats
 
 
 @pytest.fixture
@@ -77,6 +77,15 @@ def test_speculation(calls):
     assert calls[-2] == ("small", {"num_threads": 2})
     assert isinstance(arguments.pop("speculation"), llm.LLM)
     assert arguments == {"num_threads": 2, "max_num_seqs": 9}
+
+
+@pytest.mark.parametrize(("flags", "share"), [("", 16), ("--max-num-seqs=1", 1), ("--max-num-seqs-per-request=32", 32)])
+def test_the_share_of_one_request(calls, flags, share):
+    """A server gives one request half of its sequences, at least one, unless it is told otherwise."""
+    options = make_parser().parse_args(["serve", *flags.split()])
+    share_seats(options)
+    load_llm("folder", options)
+    assert calls[-1][1]["max_num_seqs_per_request"] == share
 
 
 def test_older_flags_are_hidden(capsys):

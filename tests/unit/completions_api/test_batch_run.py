@@ -177,7 +177,7 @@ def test_the_command_survives_ctrl_c(tmp_path):
     command = [sys.executable, "-m", "decoding", "batch", str(source), str(target)]
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs begin by ignoring Ctrl-C
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
-    for _ in range(600):
+    for _ in range(2400):
         if target.exists() and target.stat().st_size:
             break
         time.sleep(0.05)

@@ -19,13 +19,14 @@ def make_llm():
 
 def test_a_bad_word_is_banned_with_and_without_its_space():
     """Both ways of writing it, once each; token ids are taken as they are."""
-    assert bad_word_sequences(TOKENIZER, ["ab", (5, 6)]) == [(97, 98), (32, 97, 98), (5, 6)]
+    assert list(bad_word_sequences(TOKENIZER, ["ab", (5, 6)])) == [(97, 98), (32, 97, 98), (5, 6)]
 
 
 def test_a_breaker_is_every_token_that_contains_it():
     """Longer tokens too, and its own spelling where it takes several tokens."""
-    assert breaker_sequences(TOKENIZER, ["\n"]) == [(10,), (257,), (258,)]
-    assert breaker_sequences(TOKENIZER, ["ab", (7,)]) == [(256,), (97, 98), (7,)]
+    assert list(breaker_sequences(TOKENIZER, ["\n"])) == [(10,), (257,), (258,)]
+    assert list(breaker_sequences(TOKENIZER, ["ab", (7,)])) == [(256,), (97, 98), (7,)]
+    assert list(breaker_sequences(TOKENIZER, ["\n", (257,), (257, 10)])) == [(10,), (257,), (258,), (257, 10)]
 
 
 def test_bad_words_never_come():

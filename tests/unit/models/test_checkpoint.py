@@ -233,13 +233,13 @@ def test_a_huge_config_is_refused_before_anything_is_allocated(workshop: Any, ch
     folder = workshop.checkpoint()
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(values | changes))
-    started = time.perf_counter()
+    started = time.process_time()
     tracemalloc.start()
     with pytest.raises(CheckpointError):
         load_model(folder)
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 def test_a_huge_context_costs_nothing_until_it_is_used(workshop: Any) -> None:

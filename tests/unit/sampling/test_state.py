@@ -74,7 +74,8 @@ def test_off_is_neutral():
 
 def test_sequences_reach_the_kernel():
     """Token ids one after another, and the length of each sequence."""
-    row = fields(SamplingState(SamplingParams(**SEQUENCES)))
+    state = SamplingState(SamplingParams(**SEQUENCES))  # keeps the arrays alive
+    row = fields(state)
     for struct, sequences in ((row.bad_words, [[1], [2, 3]]), (row.dry_breakers, [[4, 5, 6], [7]])):
         assert int32s(struct.lengths, struct.num_sequences) == [len(sequence) for sequence in sequences]
         assert int32s(struct.token_ids, sum(map(len, sequences))) == [i for sequence in sequences for i in sequence]

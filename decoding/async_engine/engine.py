@@ -1,0 +1,416 @@
+"""AsyncEngine: the engine for an event loop, behind a bounded waiting queue.
+
+One thread steps the engine. Commands of the loop (new requests, abortions) go through an inbox that is read between
+steps; the engine's news come back in one call of the loop per step, however many streams there are. The loop never
+waits for a step, and texts are tokenised in worker threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
+
+from decoding.async_engine.handle import News, RequestHandle
+from decoding.async_engine.text_work import num_characters, num_characters_in_params, start_text_work
+from decoding.async_engine.worker_threads import Check
+from decoding.engine.candidate import Candidate
+from decoding.engine.logits_processors import Processor
+from decoding.engine.outputs import CompletionResult
+from decoding.engine.request import Request
+from decoding.engine.shared_engine import SharedEngine, check_streamable
+from decoding.engine.stats import EngineStats
+from decoding.engine.tasks.completion import CompletionTask
+from decoding.errors import (
+    DecodingError,
+    EngineClosedError,
+    EngineError,
+    EngineMemoryError,
+    OverloadedError,
+    ParameterError,
+    drop_frames,
+    raisable,
+)
+from decoding.sampling.stages import Profile
+
+_LOGGER = logging.getLogger("decoding")
+_PATIENCE = 0.05
+"""Seconds that a step waits for an event loop that has other things to do."""
+_STATS_SECONDS = 0.02
+"""Age that `AsyncEngine.stats` may have while the engine is busy: counting takes a while."""
+_RETRY_SECONDS = 0.01
+"""Seconds after which what could not be told to the event loop, for want of memory, is told again."""
+
+
+class HasEngine(Protocol):
+    """An LLM, as an AsyncEngine sees it."""
+
+    @property
+    def engine(self) -> SharedEngine: ...
+
+
+class AsyncEngine:
+    """Serves an LLM's engine to one event loop.
+
+        engine = AsyncEngine(llm)
+        async for delta in engine.stream("def add(a, b):", SamplingParams(seed=7)):
+            print(delta.text, end="")
+        await engine.close()
+
+    The engine's own settings are the LLM's.
+    max_waiting: prompts that may wait for their first token; further ones are refused with OverloadedError. A request
+        of more prompts than that is accepted if none waits.
+    on_failure: called in the event loop with the exception that has ended the engine's thread, after every request has
+        got its error. The engine cannot be used again.
+    """
+
+    def __init__(
+        self,
+        llm: HasEngine,
+        *,
+        max_waiting: int = 1024,
+        on_failure: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        if type(max_waiting) is not int or max_waiting < 1:
+            raise ParameterError.single("max_waiting", max_waiting, "must be an integer >= 1")
+        self._engine = llm.engine
+        self._max_waiting = max_waiting
+        self._on_failure = on_failure
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._has_ended = asyncio.Event()
+        self._inbox: deque[tuple[Callable[[RequestHandle], None], RequestHandle]] = deque()
+        self._wake = threading.Event()
+        self._outbox: deque[News] = deque()
+        self._is_flush_due = self._is_broken = False
+        self._is_new_step = False
+        self._caught_up = threading.Event()
+        self._caught_up.set()
+        self._open: set[RequestHandle] = set()
+        self._preparing: set[asyncio.Future[Any]] = set()
+        self._closed: EngineError | None = None
+        self._failure: BaseException | None = None
+        self._stats: EngineStats | None = None
+        self._ends: deque[float] = deque(maxlen=64)
+
+    @property
+    def num_waiting(self) -> int:
+        """Prompts that wait for their first token."""
+        return sum(handle.num_unstarted for handle in self._open)
+
+    @property
+    def is_open(self) -> bool:
+        """True while it accepts requests."""
+        return self._closed is None
+
+    @property
+    def failure(self) -> BaseException | None:
+        """The exception that has ended the engine's thread; None while it is well, or after `close`."""
+        return self._failure
+
+    def stats(self) -> EngineStats:
+        """Return the engine's counts of a moment ago; never waits."""
+        if self._stats is None:
+            self._stats = self._engine.stats
+        return self._stats
+
+    async def submit(
+        self,
+        prompt: Any,
+        params: Any = None,
+        *,
+        stream: bool = False,
+        processors: Sequence[Processor] = (),
+        profile: str | Profile | None = None,
+    ) -> RequestHandle:
+        """Check a request and queue it. If the call is cancelled, its texts are not tokenised further.
+
+        prompt, params, processors, profile: as in `LLM.complete`. stream: True if its deltas are wanted.
+        Raises PromptError, ContextLengthError, ParameterError or TokenizerError for a bad request, OverloadedError or
+        EngineClosedError for one that cannot be accepted.
+        """
+        self._require_room(1)
+        requests = await self._prepared(prompt, params, processors, profile)
+        if stream:
+            check_streamable(requests)
+        self._require_room(len(requests))
+        handle = RequestHandle(requests, stream, self._abort, self._end)
+        self._start()
+        self._open.add(handle)
+        self._send(self._add, handle)
+        return handle
+
+    async def stream(
+        self,
+        prompt: Any,
+        params: Any = None,
+        *,
+        profile: str | Profile | None = None,
+        on_error: Literal["raise", "status"] = "raise",
+    ) -> Any:
+        """Iterate over `Delta`, as `LLM.stream` does; errors of the request are raised with the first piece."""
+        handle = await self.submit(prompt, params, stream=True, profile=profile)
+        pieces = handle.__aiter__()
+        try:
+            async for delta in pieces:
+                if delta.error is not None and on_error == "raise":
+                    raise raisable(delta.error)
+                yield delta
+        finally:
+            await pieces.aclose()  # type: ignore[attr-defined]  # an async generator
+
+    async def complete(
+        self,
+        prompt: Any,
+        params: Any = None,
+        *,
+        profile: str | Profile | None = None,
+        on_error: Literal["raise", "status"] = "raise",
+    ) -> list[CompletionResult]:
+        """Return the results of all prompts, one prompt or several; see `LLM.complete`."""
+        results = await (await self.submit(prompt, params, profile=profile)).results()
+        errors = [choice.error for result in results for choice in result.choices if choice.error is not None]
+        if errors and on_error == "raise":
+            raise raisable(errors[0])
+        return results
+
+    async def close(self, *, grace: float = 0.0) -> None:
+        """Accept no more requests; give running ones `grace` seconds, and end the rest with EngineClosedError."""
+        if self._closed is None:
+            self._closed = EngineClosedError("the engine is shutting down")
+        deadline = time.monotonic() + grace
+        while self._open and time.monotonic() < deadline:
+            await asyncio.sleep(min(0.02, max(0.0, deadline - time.monotonic())))
+        for future in tuple(self._preparing):
+            if not future.done():
+                future.set_exception(self._closing_error())
+        for handle in tuple(self._open):
+            self._end(handle, self._closing_error())
+        self._wake.set()
+        if self._thread is not None:
+            await self._has_ended.wait()
+            self._thread.join()
+            self._thread = None
+            self._flush()
+        for handle in self._open:
+            handle.fail(self._closing_error())
+
+    async def _prepared(
+        self, prompt: Any, params: Any, processors: Sequence[Processor], profile: str | Profile | None
+    ) -> list[Request]:
+        """Check and tokenise a request in a worker thread."""
+
+        def prepare(check: Check) -> list[Request]:
+            return self._engine.requests(prompt, params, processors, profile=profile, check=check)[0]
+
+        future = start_text_work(num_characters(prompt) + num_characters_in_params(params), prepare)
+        self._preparing.add(future)
+        try:
+            return await future
+        finally:
+            self._preparing.discard(future)
+            del future  # an error's traceback refers to this frame, and the future to the error
+
+    def _require_room(self, num_prompts: int) -> None:
+        if self._closed is not None:
+            raise self._closing_error()
+        waiting = self.num_waiting
+        if waiting and waiting + num_prompts > self._max_waiting:  # if none waits, waiting longer would not help
+            raise OverloadedError(waiting, self._retry_after(waiting))
+
+    def _closing_error(self) -> EngineError:
+        """Return a new error that says why the engine takes no requests: a traceback must not grow on a shared one."""
+        closed = self._closed or EngineClosedError("the engine is shutting down")
+        error = type(closed)(*closed.args)
+        error.__cause__ = closed.__cause__
+        return error
+
+    def _retry_after(self, num_waiting: int) -> float:
+        """Return the seconds until half of the waiting prompts are done, at the pace of the last ones."""
+        if len(self._ends) < 2:
+            return 1.0
+        pace = (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
+        return min(60.0, max(1.0, pace * num_waiting / 2))
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._loop = asyncio.get_running_loop()
+            thread = threading.Thread(target=self._run, name="decoding engine", daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def _send(self, command: Callable[[RequestHandle], None], handle: RequestHandle) -> None:
+        """Hand a command for a request to the engine's thread."""
+        self._inbox.append((command, handle))
+        self._wake.set()
+
+    def _post(self, news: News) -> None:
+        """Hand news to the event loop; those of one step are one call.
+
+        The first of a step wait until the loop has delivered those of the step before: the GIL goes back to the
+        computing thread, and without this the loop would fall behind and deliver several steps at once.
+        """
+        if self._is_new_step:
+            self._is_new_step = False
+            self._caught_up.wait(_PATIENCE)
+            self._caught_up.clear()
+        self._outbox.append(news)
+        self._call_flush()
+
+    def _call_flush(self) -> None:
+        """Have `_flush` called in the event loop, once for all that is posted until then."""
+        if self._is_flush_due or self._loop is None:
+            return
+        self._is_flush_due = True
+        try:
+            self._loop.call_soon_threadsafe(self._flush)
+        except RuntimeError:  # the loop is closed
+            self._outbox.clear()
+        except MemoryError:
+            self._is_flush_due = False  # tried again after the step
+            self._is_broken = True
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        try:
+            for _ in range(len(self._outbox)):
+                news = self._outbox.popleft()
+                try:
+                    news.handle.take(news)
+                except MemoryError:
+                    news.handle.fail(EngineMemoryError("no memory for a piece of the answer"))
+            for handle in [handle for handle in self._open if handle.is_done or handle.broken is not None]:
+                self._open.discard(handle)
+                if handle.broken is not None:
+                    handle.fail(handle.broken)
+        finally:
+            if self._loop is not None:
+                self._loop.call_soon(self._flush if self._outbox else self._settle)
+
+    def _settle(self) -> None:
+        """Let the next step post, after the turn in which the readers have taken their pieces."""
+        if self._loop is not None:
+            self._loop.call_soon(self._caught_up.set)
+
+    def _run(self) -> None:
+        """Run commands, then a step, until the engine is closed: the engine's thread."""
+        try:
+            self._work()
+        except BaseException as error:
+            _LOGGER.critical("the engine's thread has ended", exc_info=error)
+            self._failure = error
+            self._closed = EngineError("the engine has failed")
+            self._closed.__cause__ = error
+        finally:
+            self._report_end()
+
+    def _work(self) -> None:
+        counted = 0.0
+        while True:
+            self._wake.clear()
+            while self._inbox:
+                self._obey(*self._inbox.popleft())
+            self._is_new_step = True
+            has_stepped = self._engine.step()
+            if not has_stepped or time.monotonic() > counted + _STATS_SECONDS:
+                self._stats, counted = self._engine.stats, time.monotonic()
+            if self._is_broken:
+                self._is_broken = False
+                self._call_flush()
+            if not has_stepped and not self._inbox:
+                if self._closed is not None:
+                    return
+                self._wake.wait(_RETRY_SECONDS if self._is_broken else None)
+
+    def _obey(self, command: Callable[[RequestHandle], None], handle: RequestHandle) -> None:
+        """Run a command; if it raises, its request fails, and no other."""
+        try:
+            command(handle)
+        except Exception as error:
+            self._break(handle, error)
+
+    def _break(self, handle: RequestHandle, cause: Exception) -> None:
+        """End a request for which something failed in the engine's thread, in a way that takes next to no memory."""
+        drop_frames(cause)
+        kind = EngineMemoryError if isinstance(cause, MemoryError) else EngineError
+        handle.broken = kind(f"the request failed in the engine: {type(cause).__name__}")
+        handle.broken.__cause__ = cause
+        self._is_broken = True
+        self._engine.abort(handle.tasks)
+
+    def _report_end(self) -> None:
+        """Have `_on_end` called in the event loop: the last act of the engine's thread."""
+        loop = self._loop
+        while loop is not None:
+            try:
+                loop.call_soon_threadsafe(self._on_end)
+            except MemoryError:
+                time.sleep(_RETRY_SECONDS)
+                continue
+            except RuntimeError:  # the loop is closed
+                pass
+            return
+
+    def _on_end(self) -> None:
+        self._has_ended.set()
+        if self._failure is None:
+            return
+        for handle in tuple(self._open):
+            handle.fail(self._closing_error())
+        self._open.clear()
+        if self._on_failure is not None:
+            self._on_failure(self._failure)
+
+    def _add(self, handle: RequestHandle) -> None:
+        handle.tasks = self._engine.add(handle.requests, _Listener(self, handle).listen)
+
+    def _abort(self, handle: RequestHandle) -> None:
+        self._open.discard(handle)
+        self._send(self._drop, handle)
+
+    def _drop(self, handle: RequestHandle) -> None:
+        self._engine.abort(handle.tasks)
+
+    def _end(self, handle: RequestHandle, error: DecodingError) -> None:
+        self._send(lambda handle: self._end_in_thread(handle, error), handle)
+
+    def _end_in_thread(self, handle: RequestHandle, error: DecodingError) -> None:
+        """Abort the tasks of a request, and deliver what its candidates have held back, then the error."""
+        first_index = dict(zip(handle.tasks, handle.first_index, strict=False))
+        deltas = []
+        for task, candidate in self._engine.abort(handle.tasks):
+            candidate.release()
+            deltas += task.deltas(candidate, first_index[task]) if handle.is_streamed else []
+        self._post(News(handle, deltas=deltas, error=error))
+
+
+class _Listener:
+    """Turns what happens to the tasks of a request into news for its handle, in the engine's thread."""
+
+    def __init__(self, engine: AsyncEngine, handle: RequestHandle) -> None:
+        self._engine = engine
+        self._handle = handle
+        self._indices = {request: index for index, request in enumerate(handle.requests)}
+        self._started: set[Request] = set()
+
+    def listen(self, task: CompletionTask, candidate: Candidate) -> None:
+        """Post the news of a candidate; if that fails, the request fails and the step goes on."""
+        try:
+            self._post(task, candidate)
+        except Exception as error:
+            self._engine._break(self._handle, error)
+
+    def _post(self, task: CompletionTask, candidate: Candidate) -> None:
+        engine, handle = self._engine, self._handle
+        index, is_first = self._indices[task.request], task.request not in self._started
+        self._started.add(task.request)
+        deltas = task.deltas(candidate, handle.first_index[index]) if handle.is_streamed else []
+        result = task.result(engine._engine.name) if task.is_done else None
+        if deltas or result is not None or is_first:
+            engine._post(News(handle, index, deltas, result, is_first))
+        if result is not None:
+            engine._ends.append(time.monotonic())
