@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from decoding.errors import DecodingError, LogitsError, ModelError, ParameterError, PromptError
     from decoding.llm import LLM
     from decoding.params import SamplingParams
+    from decoding.sampling.batch_sampler import BatchSampler
     from decoding.sampling.sampler import Sampler, SamplerOutput
     from decoding.sampling.state import SamplingState
 
 __all__ = [
     "LLM",
     "AsyncEngine",
+    "BatchSampler",
     "Choice",
     "CompletionResult",
     "DecodingError",
@@ -49,6 +51,7 @@ _HOMES = {
     "decoding.errors": {"DecodingError", "LogitsError", "ModelError", "ParameterError", "PromptError"},
     "decoding.llm": {"LLM"},
     "decoding.params": {"SamplingParams"},
+    "decoding.sampling.batch_sampler": {"BatchSampler"},
     "decoding.sampling.sampler": {"Sampler", "SamplerOutput"},
     "decoding.sampling.state": {"SamplingState"},
 }
