@@ -365,7 +365,8 @@ class SamplingParams:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SamplingParams:
         """Return the parameters that `to_dict` saved. Raise ParameterError for unknown names and bad values."""
-        unknown = [Problem(shown(name), shown(values[name]), "is not a parameter") for name in set(values) - set(PARAMETERS)]
+        names = [name for name in values if name not in PARAMETERS]
+        unknown = [Problem(shown(name), shown(values[name]), "must be the name of a parameter") for name in names]
         if unknown:
             raise ParameterError(unknown)
         given = dict(values)

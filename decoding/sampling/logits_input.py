@@ -1,7 +1,7 @@
 """Logits as they come: numpy arrays, buffers, other libraries' tensors. All become arrays over the same memory.
 
-Nothing is read here, and nothing is copied but rows whose elements lie apart. Errors in them are raised before the kernel
-sees an address.
+Nothing is read here, and nothing is copied but rows whose elements lie apart. Errors in them are raised before the
+kernel sees an address.
 """
 
 from __future__ import annotations

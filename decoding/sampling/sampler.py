@@ -46,8 +46,8 @@ class Sampler:
 
     Logits, in every method: [rows, vocab_size], or [vocab_size] for one row, of float32, float16 or bfloat16, in any
     row stride; a numpy array (ml_dtypes.bfloat16, or its bits as uint16), an object with the buffer protocol, DLPack or
-    __array_interface__ (torch and JAX on the CPU), or an OrtValue. They are not changed, and copied only if the elements
-    of a row lie apart. A wrong shape, type or layout raises LogitsError before any memory is read.
+    __array_interface__ (torch and JAX on the CPU), or an OrtValue. They are not changed, and only rows whose elements
+    lie apart are copied. A wrong shape, type or layout raises LogitsError before any memory is read.
 
     A Sampler may be used from several threads at once, a SamplingState from one at a time. Attributes are read-only.
     A Sampler copies and pickles.

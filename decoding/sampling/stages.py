@@ -64,7 +64,9 @@ STAGE_NAMES: dict[int, str] = {stage.number: stage.name for stage in PIPELINE}
 _PARTS = (20, 80, 100)
 """Numbers at which the edits of logits begin, the stages that act on the distribution, and the draw."""
 
-_PART_RULE = "first finite_check and raw_snapshot, then edits of logits, then temperature and truncations, then cut to draw"
+_PART_RULE = (
+    "first finite_check and raw_snapshot, then edits of logits, then temperature and truncations, then cut to draw"
+)
 
 GREEDY_TEMPERATURE = 2.0**-20
 """Below this temperature the distribution is a point: the stages from there to the draw are skipped."""
@@ -84,6 +86,9 @@ class Rule(IntFlag):
     """frequency and presence count in the scope of the repetition penalty, not in the output."""
 
 
+NO_RULES = Rule(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """A peer's pipeline: stages in the peer's order, and the boundary rules in which it differs.
@@ -92,13 +97,13 @@ class Profile:
     default, and hard_masks is the last edit. A profile may leave stages out; a sampler then refuses the parameters that
     they would read.
 
-    Raise ParameterError if `stages` has a stage twice, or lacks finite_check, raw_snapshot, cut or draw, or has them in a
-    wrong order: the checks come first, then edits of logits, then temperature and truncations, then the draw.
+    Raise ParameterError if `stages` has a stage twice, or lacks finite_check, raw_snapshot, cut or draw, or has them
+    in a wrong order: the checks come first, then edits of logits, then temperature and truncations, then the draw.
     """
 
     name: str
     stages: tuple[Stage, ...]
-    rules: Rule = Rule(0)
+    rules: Rule = NO_RULES
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))

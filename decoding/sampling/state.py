@@ -143,7 +143,7 @@ class SamplingState:
         return saved.restored, (type(self), saved.saved(self))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as a dict for JSON. `SamplingState.from_dict` makes the same state of it, on any machine."""
+        """Return everything as a dict for JSON, of which `from_dict` makes the same state on any machine."""
         return saved.to_json(saved.saved(self))
 
     @classmethod
@@ -155,9 +155,13 @@ class SamplingState:
         """
         return saved.restored(cls, saved.from_json(values))
 
-    def with_params(self, params: SamplingParams) -> SamplingState:
-        """Return another state with the same tokens and position in the random stream, and these parameters."""
-        return saved.restored(type(self), saved.saved(self) | {"params": params})
+    def with_params(self, params: SamplingParams, *, host_parameters: bool | None = None) -> SamplingState:
+        """Return another state with the same tokens and position in the random stream, and these parameters.
+
+        host_parameters: None keeps what this state has.
+        """
+        host = self._host_parameters if host_parameters is None else host_parameters
+        return saved.restored(type(self), saved.saved(self) | {"params": params, "host_parameters": host})
 
     def fork(self, *, choice: int) -> SamplingState:
         """Return another state with the same seed, stream and tokens, for candidate number `choice`.

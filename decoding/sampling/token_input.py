@@ -20,9 +20,9 @@ _MASK_RULES = {
 
 def checked_prompt(name: str, value: Any) -> tuple[tuple[int, ...], NDArray[np.int32]]:
     """Return token ids as plain ints and as int32. Raise ParameterError naming the first that is none."""
-    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu" and len(value):
-        if value.min() >= 0 and value.max() <= INT32_MAX:
-            return tuple(value.tolist()), value.astype(np.int32)
+    is_vector = isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu" and len(value) > 0
+    if is_vector and value.min() >= 0 and value.max() <= INT32_MAX:
+        return tuple(value.tolist()), value.astype(np.int32)
     ids = checked_token_ids(name, value)
     return ids, np.frombuffer(array("i", ids), np.int32)
 

@@ -38,7 +38,11 @@ class Verification:
 
 
 def verify(
-    kernel: Kernel, matrix: NDArray[Any], state: SamplingState, draft: Sequence[int], bitmasks: NDArray[np.uint32] | None
+    kernel: Kernel,
+    matrix: NDArray[Any],
+    state: SamplingState,
+    draft: Sequence[int],
+    bitmasks: NDArray[np.uint32] | None,
 ) -> Verification:
     """Verify a draft on a checked matrix, one row after another, as plain decoding does it."""
     own_mask, start = state.bitmask, state.position

@@ -108,7 +108,11 @@ def test_masks_of_a_step():
     for row, token_id in enumerate((7, 33, 49)):
         masks[row, token_id // 32] = 1 << token_id % 32
     for given in (masks[:, :2], masks[:, :2].view(np.int32)):
-        assert batch.step(np.zeros((3, VOCAB_SIZE), np.float32), names, bitmasks=given).token_ids.tolist() == [7, 33, 49]
+        assert batch.step(np.zeros((3, VOCAB_SIZE), np.float32), names, bitmasks=given).token_ids.tolist() == [
+            7,
+            33,
+            49,
+        ]
     steps = [batch.step(np.zeros((3, VOCAB_SIZE), np.float32)).token_ids.tolist() for _ in range(3)]
     assert steps != [[7, 33, 49]] * 3
     for wrong in (masks, masks[:2, :2], [[1, 2]]):
