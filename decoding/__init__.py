@@ -6,7 +6,8 @@
     from decoding import Sampler, SamplingState        # no model needed: logits in, tokens out
     Sampler(vocab_size).sample(logits, [SamplingState(SamplingParams(top_p=0.95))]).token_ids
 
-Every error raised on purpose is a DecodingError; decoding.errors draws the tree.
+Every error raised on purpose is a DecodingError; decoding.errors draws the tree. The documents that docstrings name,
+such as docs/semantics.md, are installed in the folder of the package, os.path.dirname(decoding.__file__).
 """
 
 from importlib import import_module

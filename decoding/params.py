@@ -45,8 +45,7 @@ class SamplingParams:
     """Sampling and decoding parameters of one request.
 
     Each takes its quantity's mathematical domain; the HTTP API has narrower ranges. All problems are reported together
-    in one ParameterError. Instances are immutable, hashable and picklable. `help(decoding.params.SamplingParams)` has
-    every parameter; docs/semantics.md, in the source distribution, defines them.
+    in one ParameterError. Instances are immutable, hashable and picklable. docs/semantics.md defines every parameter.
 
     Sequences are kept as tuples without duplicates; a string alone is a list of one, and None an empty list. Breakers
     and bad words are text, which the engine tokenizes, or token ids. Floats are rounded to float32 when a

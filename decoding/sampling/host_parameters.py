@@ -21,9 +21,10 @@ def check_host_parameters(params: SamplingParams) -> None:
 
     max_tokens=None, no limit, is what a sampler does.
     """
-    effective = ("max_tokens",) if params.max_tokens is None else ()
-    if params.min_tokens:
-        effective += _WITH_MIN_TOKENS
+    effective = [
+        *(("max_tokens",) if params.max_tokens is None else ()),
+        *(_WITH_MIN_TOKENS if params.min_tokens else ()),
+    ]
     values = {name: getattr(params, name) for name in HOST_PARAMETERS if name not in effective}
     problems = [
         Problem(name, shown(value), _RULE) for name, value in values.items() if value != PARAMETERS[name].default
