@@ -1,4 +1,4 @@
-"""What is saved of a SamplingState, for copy, pickle and JSON."""
+"""Save and restore a SamplingState, for copy, pickle and JSON."""
 
 from __future__ import annotations
 

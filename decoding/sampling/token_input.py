@@ -23,8 +23,20 @@ def checked_prompt(name: str, value: Any) -> tuple[tuple[int, ...], NDArray[np.i
     is_vector = isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu" and len(value) > 0
     if is_vector and value.min() >= 0 and value.max() <= INT32_MAX:
         return tuple(value.tolist()), value.astype(np.int32)
-    ids = checked_token_ids(name, value)
+    if isinstance(value, (list, tuple)) and set(map(type, value)) == {int}:
+        numbers = _as_int32(value)
+        if numbers is not None and numbers.min() >= 0:
+            return tuple(value), numbers
+    ids = checked_token_ids(name, value)  # slower, and names what is wrong
     return ids, np.frombuffer(array("i", ids), np.int32)
+
+
+def _as_int32(ids: list[int] | tuple[int, ...]) -> NDArray[np.int32] | None:
+    """Return integers as int32; None if one does not fit."""
+    try:
+        return np.frombuffer(array("i", ids), np.int32)
+    except OverflowError:
+        return None
 
 
 def mask_of(name: str, words: Any, ndim: int) -> NDArray[np.uint32]:

@@ -25,7 +25,7 @@ def csrc() -> Path:
 
 @pytest.fixture(scope="session")
 def run() -> Callable[..., str]:
-    """Return a function that runs a command and returns its output; a failure is the test's, with all that it printed."""
+    """Return a function that runs a command and returns its output; a failure is the test's."""
 
     def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> str:
         arguments, variables = [str(word) for word in command], os.environ | environment
