@@ -11,8 +11,9 @@
  * results array. decoding_force_isa may run beside other calls; it affects later calls only.
  *
  * Versions: decoding_batch and decoding_row begin with their own size, which the caller sets to sizeof(struct). Set all
- * other bytes of a struct to zero before you fill it in. A pointer that is zero means "none" where null is allowed.
- * Fields called `reserved` must be 0.
+ * other bytes of a struct to zero before you fill it in, or a row by decoding_row_init. A pointer that is zero means
+ * "none" where null is allowed. Fields called `reserved`, and bits of flags and rules that are not listed, must be 0.
+ * A program that loads the library at run time compares decoding_abi_version() with its DECODING_ABI_VERSION.
  *
  * Pointers: null is allowed where a comment says so, and for arrays of length 0. Arrays of numbers must be aligned as
  * their type requires, but logits and workspace may have any alignment. Not checked: that arrays are as long as their
@@ -24,9 +25,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Exported by the shared library alone. A shared object of the host that has the static library inside does not export
+ * it again, so two versions can be in one process. */
 #if defined(_WIN32) && defined(DECODING_SHARED)
 #define DECODING_API __declspec(dllexport)
-#elif defined(__GNUC__)
+#elif defined(__GNUC__) && defined(DECODING_SHARED)
 #define DECODING_API __attribute__((visibility("default")))
 #else
 #define DECODING_API
@@ -37,7 +40,7 @@ extern "C" {
 #endif
 
 /* Incremented when a struct or a signature changes. */
-#define DECODING_ABI_VERSION 2
+#define DECODING_ABI_VERSION 3
 /* Incremented when any drawn token, or any bit of a log-probability, changes for any seed. */
 #define DECODING_STREAM_VERSION 1
 
@@ -68,6 +71,7 @@ extern "C" {
 #define DECODING_SMALL_WORKSPACE 7 /* call: workspace_size is below decoding_workspace_size() */
 #define DECODING_UNKNOWN_ISA 8     /* call: no instruction set has this name */
 #define DECODING_ABSENT_ISA 9      /* call: this CPU or this build does not have the instruction set */
+#define DECODING_WRONG_BUILD 10    /* self-test: the compiler's options have changed bits */
 
 /* Stages of the pipeline, by name in docs/semantics.md. The order of the numbers is the default order. 60 is reserved
  * for edits by the host between logit_bias and hard_masks. */
@@ -106,10 +110,12 @@ extern "C" {
 #define DECODING_WANT_RAW_LOGPROB 1u /* report raw_logprob whatever the modes are, for instance for best_of */
 #define DECODING_FORCE_TOKEN 2u      /* do not draw; report on forced_token_id */
 #define DECODING_MIROSTAT 4u         /* mirostat replaces the truncations; report `surprise` */
+#define DECODING_ALLOW_ZEROS 32768u  /* top_p, typical_p and top_n_sigma may be 0, which a forgotten field is, too */
 
 /* Flags of a batch. */
-#define DECODING_MASK_NAN 1u     /* NaN counts as -inf instead of failing its row; +inf still fails */
-#define DECODING_PLAIN_SEARCH 2u /* use the simple, slow search for top_k and top_p: same bits, for tests */
+#define DECODING_MASK_NAN 1u      /* NaN counts as -inf instead of failing its row; +inf still fails */
+#define DECODING_PLAIN_SEARCH 2u  /* use the simple, slow search for top_k and top_p: same bits, for tests */
+#define DECODING_SHARED_LOGITS 4u /* row_stride is 0: all rows read the same logits */
 
 /* Rules of a batch, for compatibility with other engines (docs/semantics.md, section 9):
  * KEEP_TIES: top_k, typical_p and "every truncation keeps at least one token" keep all tokens that tie with the last
@@ -122,6 +128,10 @@ extern "C" {
 #define DECODING_TOP_K_OFF INT32_MAX
 #define DECODING_DRY_RANGE_ALL INT32_MAX
 #define DECODING_MAX_VOCAB_SIZE 1048576
+
+/* Scopes of the repetition penalty in a decoding_history; a number N >= 1 is the last N tokens. */
+#define DECODING_SCOPE_ALL 0 /* prompt + output */
+#define DECODING_SCOPE_OUTPUT -1
 
 /* Token sequences, stored one after another. */
 typedef struct decoding_sequences {
@@ -136,7 +146,7 @@ typedef struct decoding_sequences {
  * those of dry_breakers are not checked. */
 typedef struct decoding_row {
   uint32_t struct_size; /* sizeof(decoding_row) */
-  uint32_t flags;       /* DECODING_WANT_RAW_LOGPROB | DECODING_FORCE_TOKEN | DECODING_MIROSTAT */
+  uint32_t flags;       /* DECODING_WANT_RAW_LOGPROB | _FORCE_TOKEN | _MIROSTAT | _ALLOW_ZEROS */
 
   /* Stage draw: Philox4x64-10 with key (seed, stream) and counter (position, choice, draw id, attempt). */
   uint64_t seed;
@@ -151,19 +161,20 @@ typedef struct decoding_row {
   float smoothing_factor;  /* >= 0; 0 is off */
   float smoothing_curve;   /* 1 .. 3; checked if smoothing_factor is on */
 
-  /* Truncations, the stages of the same names. */
+  /* Truncations, the stages of the same names. (*) 0 keeps one token, and needs DECODING_ALLOW_ZEROS. */
   int32_t top_k;         /* >= 1; DECODING_TOP_K_OFF is off */
-  float top_p;           /* 0 .. 1; 1 is off */
+  float top_p;           /* 0 (*) .. 1; 1 is off */
   float min_p;           /* 0 .. 1; 0 is off */
-  float typical_p;       /* 0 .. 1; 1 is off */
-  float top_n_sigma;     /* >= 0, in standard deviations; INFINITY is off */
+  float typical_p;       /* 0 (*) .. 1; 1 is off */
+  float top_n_sigma;     /* >= 0 (*), in standard deviations; INFINITY is off */
   float epsilon_cutoff;  /* 0 .. 1; 0 is off */
   float eta_cutoff;      /* 0 .. 1; 0 is off */
   float top_a;           /* 0 .. 1; 0 is off */
   float xtc_probability; /* 0 .. 1; 0 is off */
   float xtc_threshold;   /* 0 .. 1, a probability */
   uint32_t reserved;
-  double mirostat_mu; /* >= 0, in bits: tokens with a larger surprise are dropped; checked with DECODING_MIROSTAT */
+  double mirostat_mu; /* in bits: tokens with a larger surprise are dropped. Below 0 is as 0, which keeps one token; no
+                       * NaN with DECODING_MIROSTAT */
 
   /* Penalties, in units of the logits. */
   float repetition_penalty;        /* > 0, a factor; 1 is off */
@@ -223,17 +234,18 @@ typedef struct decoding_result {
 /* Arguments of one call: rows of one vocabulary and one element type, each with its own parameters. */
 typedef struct decoding_batch {
   uint32_t struct_size;            /* sizeof(decoding_batch) */
-  uint32_t flags;                  /* DECODING_MASK_NAN | DECODING_PLAIN_SEARCH */
+  uint32_t flags;                  /* DECODING_MASK_NAN | DECODING_PLAIN_SEARCH | DECODING_SHARED_LOGITS */
   uint32_t rules;                  /* DECODING_RULE_* */
   int32_t dtype;                   /* DECODING_FLOAT32, DECODING_FLOAT16 or DECODING_BFLOAT16 */
   int32_t vocab_size;              /* 1 .. DECODING_MAX_VOCAB_SIZE */
   int32_t num_valid_tokens;        /* 0 .. vocab_size: ids from here on are padding and are never drawn */
   int32_t num_rows;                /* >= 0; if it is 0, all pointers may be null */
-  int32_t num_stages;              /* >= 0: length of `stages` */
+  int32_t num_stages;              /* >= 0: length of `stages`; 0 if it is null */
   const int32_t *stages;           /* [num_stages]: the stages from 20 to 99 to run, in this order, each at most once,
                                     * those below 80 first; or null: all of them in the default order */
   const void *logits;              /* row 0; any alignment */
-  int64_t row_stride;              /* bytes from one row to the next; may be negative or 0 */
+  int64_t row_stride;              /* bytes from one row to the next; may be negative. Rows must not overlap, or be
+                                    * one, with DECODING_SHARED_LOGITS and stride 0. Not checked for one row */
   const decoding_row *const *rows; /* [num_rows], none of them null */
   decoding_result *results;        /* [num_rows], written */
   int32_t *top_token_ids;          /* [num_rows, top_stride], written, -1 after the last entry; may be null if every
@@ -252,14 +264,107 @@ typedef struct decoding_batch {
 DECODING_API size_t decoding_workspace_size(int32_t vocab_size, int64_t max_edits);
 
 /* Draw one token per row. Returns DECODING_OK; or DECODING_ROW_FAILED if at least one row failed, the others being
- * complete; or DECODING_BAD_ARGUMENT, _BAD_SIZE or _SMALL_WORKSPACE, and then nothing is written. A null batch is a
- * DECODING_BAD_ARGUMENT. */
+ * complete; or DECODING_BAD_ARGUMENT, _BAD_SIZE or _SMALL_WORKSPACE, and then nothing is written, and
+ * decoding_check_batch names the row and the field. A null batch is a DECODING_BAD_ARGUMENT. */
 DECODING_API int32_t decoding_sample(const decoding_batch *batch);
 
 /* Write the distribution that decoding_sample draws from: probabilities[num_rows, vocab_size], row-major; a failed row
  * is all 0. Of the results, only status, stage and bad_token_id are meaningful. Returns as decoding_sample does;
  * probabilities may be null only if num_rows is 0. */
 DECODING_API int32_t decoding_probabilities(const decoding_batch *batch, double *probabilities);
+
+/* Set a row to neutral values: every stage is off, the temperature is 1, nothing is reported beyond the token. Seed,
+ * stream, position and choice are 0. The row must not be null. */
+DECODING_API void decoding_row_init(decoding_row *row);
+
+/* Check what a row can get wrong by itself, for instance when a request arrives. Returns DECODING_OK, _BAD_ARGUMENT or
+ * _BAD_SIZE. field: set to the name of the first wrong field, such as "top_p" or "bad_words.lengths", or to null;
+ * static storage. `field` may be null. */
+DECODING_API int32_t decoding_check_row(const decoding_row *row, const char **field);
+
+/* Check a batch as decoding_sample does, and draw nothing: DECODING_OK, or the status that decoding_sample would refuse
+ * it with. row: set to the index of the first wrong row, or to -1 if the fault is in the batch. field: set to the name
+ * of the first wrong field of that row or of the batch, or to null. Both pointers may be null. */
+DECODING_API int32_t decoding_check_batch(const decoding_batch *batch, int32_t *row, const char **field);
+
+/* Return DECODING_ABI_VERSION and DECODING_STREAM_VERSION of the library that runs, which may be another one than that
+ * of the header that a program was compiled with. */
+DECODING_API int32_t decoding_abi_version(void);
+DECODING_API int32_t decoding_stream_version(void);
+
+/* Draw from a few built-in rows with the instruction set in use, and compare every bit with what this stream version
+ * gives. Returns DECODING_OK; or DECODING_WRONG_BUILD if the compiler or its options have changed the arithmetic; or
+ * DECODING_SMALL_WORKSPACE below decoding_workspace_size(1000, 0) bytes. */
+DECODING_API int32_t decoding_self_test(void *workspace, size_t workspace_size);
+
+/* Return mirostat's bound for the next token: mu - eta * (surprise - tau), of version 2 (Basu et al. 2021). The first
+ * bound is 2 * tau. Keep the number as it is, also below 0. */
+DECODING_API double decoding_mirostat_next(double mu, float tau, float eta, float surprise);
+
+/* The tokens of one sequence with the counts that a row's penalties need, in memory of the host. Private: read it
+ * through decoding_history_use. Every function below takes time in proportion to the tokens that it is given. */
+typedef struct decoding_history {
+  int32_t max_tokens; /* number of tokens that there is memory for */
+  int32_t num_tokens; /* prompt + output */
+  int32_t num_prompt;
+  int32_t num_distinct; /* number of entries in use of the next five arrays */
+  int32_t scope;        /* DECODING_SCOPE_*, or a number of last tokens */
+  int32_t table_bits;
+  int32_t *token_ids; /* [max_tokens], in order */
+  int32_t *distinct_ids;
+  int32_t *window_counts;
+  int32_t *output_counts;
+  int32_t *total_counts;
+  int32_t *table; /* [1 << table_bits]: entry + 1 by hash of the token id */
+} decoding_history;
+
+/* Return the number of bytes for a history of at most max_tokens tokens, about 36 per token. Returns 0 if max_tokens is
+ * outside 1 .. DECODING_MAX_HISTORY. */
+#define DECODING_MAX_HISTORY 268435456
+DECODING_API size_t decoding_history_size(int32_t max_tokens);
+
+/* Begin a history with a prompt. memory: decoding_history_size(max_tokens) bytes, aligned for int32_t, to be kept until
+ * the history is not used any more. Returns DECODING_OK; or DECODING_BAD_ARGUMENT for a null pointer or a number out
+ * of range; or DECODING_BAD_TOKEN_ID for a negative id; or DECODING_SMALL_WORKSPACE if the prompt is longer than
+ * max_tokens. After an error the history must not be used. */
+DECODING_API int32_t decoding_history_init(decoding_history *history, void *memory, int32_t max_tokens, int32_t scope,
+                                           const int32_t *prompt_token_ids, int32_t num_prompt);
+
+/* Append generated tokens. Returns as decoding_history_init does; after an error nothing has changed. */
+DECODING_API int32_t decoding_history_append(decoding_history *history, const int32_t *token_ids, int32_t num_tokens);
+
+/* Keep the first num_output generated tokens and undo the later ones. Returns DECODING_OK or _BAD_ARGUMENT. */
+DECODING_API int32_t decoding_history_truncate(decoding_history *history, int32_t num_output);
+
+/* Return which of the two the parameters of a row read: DECODING_READS_COUNTS, the history for the penalties that
+ * count, | DECODING_READS_CONTEXT, the tokens in order. The row must not be null. */
+#define DECODING_READS_COUNTS 1
+#define DECODING_READS_CONTEXT 2
+DECODING_API int32_t decoding_row_reads(const decoding_row *row);
+
+/* Set the position of a row, and let it point to what its parameters read of the history. Call it after each change of
+ * the history. Entries of max_edits for decoding_workspace_size: up to 2 * num_tokens. No pointer may be null. */
+DECODING_API void decoding_history_use(const decoding_history *history, decoding_row *row);
+
+/* One sequence of a host: its row, and what changes in it from token to token. */
+typedef struct decoding_sequence {
+  uint32_t struct_size;      /* sizeof(decoding_sequence) */
+  int32_t min_tokens;        /* >= 0 */
+  int32_t num_ending;        /* >= 0: so many of the row's last banned_token_ids are banned before min_tokens only */
+  int32_t num_banned;        /* >= num_ending: length of the row's banned_token_ids */
+  float mirostat_tau;        /* the next two are used with DECODING_MIROSTAT */
+  float mirostat_eta;        /* decoding_commit sets the row's mirostat_mu */
+  decoding_row *row;         /* not null */
+  decoding_history *history; /* or null; decoding_commit appends to it, and lets the row point to it */
+  double *mirostat_mus;      /* or null; the bound after n output tokens is written to mirostat_mus[n] */
+} decoding_sequence;
+
+/* Record the tokens that decoding_sample drew: results[i] belongs to sequences[i], which may be null. Null sequences
+ * and rows that failed are left alone. full: set to the index of the first sequence whose history has no room, or to
+ * -1; may be null. Returns DECODING_OK; or DECODING_SMALL_WORKSPACE for a full history, _BAD_SIZE or _BAD_ARGUMENT, and
+ * then nothing has changed. */
+DECODING_API int32_t decoding_commit(decoding_sequence *const *sequences, const decoding_result *results,
+                                     int32_t num_sequences, int32_t *full);
 
 /* Return a short English sentence for a status. Static storage, never null, also for an unknown status. */
 DECODING_API const char *decoding_status_message(int32_t status);

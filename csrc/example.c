@@ -1,5 +1,4 @@
 /* Draw ten tokens from a buffer of logits. Compiles as C11 and as C++17. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,15 +13,11 @@ int main(void) {
     logits[i] = (float)((i * 7919) % 997) / 100.0f;
 
   decoding_row row;
-  memset(&row, 0, sizeof row); /* no history, no bias, no masks */
-  row.struct_size = sizeof row;
+  decoding_row_init(&row);
   row.seed = 42;
   row.temperature = 0.8f;
   row.top_p = 0.95f;
   row.top_k = 50;
-  row.typical_p = 1.0f;
-  row.top_n_sigma = INFINITY;
-  row.repetition_penalty = 1.0f;
   row.logprobs_modes[0] = DECODING_LOGPROBS_RAW;
 
   size_t workspace_size = decoding_workspace_size(VOCAB_SIZE, 0);

@@ -1,4 +1,4 @@
-# Install the header, both libraries, a pkg-config file and a CMake package (decoding::decoding is the static library,
+# Install the header, the licence, both libraries, a pkg-config file and a CMake package (decoding::decoding is the static library,
 # decoding::decoding_shared the shared one). The installed tree can be moved.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
@@ -6,6 +6,7 @@ include(CMakePackageConfigHelpers)
 set_target_properties(decoding_shared PROPERTIES EXCLUDE_FROM_ALL OFF)
 install(TARGETS decoding decoding_shared EXPORT decoding INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES decoding.h TYPE INCLUDE)
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/licenses/decoding)
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/decoding)
 install(EXPORT decoding FILE decoding-config.cmake NAMESPACE decoding:: DESTINATION ${package_dir})

@@ -6,7 +6,8 @@
     from decoding import Sampler, SamplingState        # no model needed: logits in, tokens out
     Sampler(vocab_size).sample(logits, [SamplingState(SamplingParams(top_p=0.95))]).token_ids
 
-Every error raised on purpose is a DecodingError; decoding.errors draws the tree.
+Every error raised on purpose is a DecodingError; decoding.errors draws the tree. The documents that docstrings name,
+such as docs/semantics.md, are installed in the folder of the package, os.path.dirname(decoding.__file__).
 """
 
 from importlib import import_module
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
     from decoding.errors import DecodingError, LogitsError, ModelError, ParameterError, PromptError
     from decoding.llm import LLM
     from decoding.params import SamplingParams
+    from decoding.sampling.batch_sampler import BatchSampler
     from decoding.sampling.sampler import Sampler, SamplerOutput
     from decoding.sampling.state import SamplingState
 
 __all__ = [
     "LLM",
     "AsyncEngine",
+    "BatchSampler",
     "Choice",
     "CompletionResult",
     "DecodingError",
@@ -49,6 +52,7 @@ _HOMES = {
     "decoding.errors": {"DecodingError", "LogitsError", "ModelError", "ParameterError", "PromptError"},
     "decoding.llm": {"LLM"},
     "decoding.params": {"SamplingParams"},
+    "decoding.sampling.batch_sampler": {"BatchSampler"},
     "decoding.sampling.sampler": {"Sampler", "SamplerOutput"},
     "decoding.sampling.state": {"SamplingState"},
 }

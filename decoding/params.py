@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from decoding.domains import (
     AT_LEAST_ONE,
@@ -356,6 +357,28 @@ class SamplingParams:
         changed = [f"{name}={value!r}" for name, value, default in values if value != default]
         return f"SamplingParams({', '.join(changed)})"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the parameters that differ from their defaults as a dict for JSON.
+
+        logit_bias maps token ids as text, as in the HTTP API; seeds have up to 64 bits, which JavaScript rounds.
+        """
+        changed = {name: getattr(self, name) for name, row in PARAMETERS.items() if getattr(self, name) != row.default}
+        plain = {name: plain_value(value) for name, value in changed.items() if name != "logit_bias"}
+        bias = {str(token_id): value for token_id, value in dict(self.logit_bias).items()}
+        return plain | ({"logit_bias": bias} if bias else {})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SamplingParams:
+        """Return the parameters that `to_dict` saved. Raise ParameterError for unknown names and bad values."""
+        names = [name for name in values if name not in PARAMETERS]
+        unknown = [Problem(shown(name), shown(values[name]), "must be the name of a parameter") for name in names]
+        if unknown:
+            raise ParameterError(unknown)
+        given = dict(values)
+        if isinstance(bias := given.get("logit_bias"), Mapping):
+            given["logit_bias"] = {number_of_key(key): value for key, value in bias.items()}
+        return cls(**given)
+
     def _cross_checks(self) -> Iterable[Problem]:
         """Check the rules between parameters that are right by themselves."""
         if self.best_of and self.best_of < self.n:
@@ -385,6 +408,16 @@ def with_seed(params: SamplingParams, seed: int) -> SamplingParams:
     copied = copy.copy(params)
     object.__setattr__(copied, "seed", seed)
     return copied
+
+
+def plain_value(value: Any) -> Any:
+    """Return a parameter's value with lists in place of tuples."""
+    return [plain_value(item) for item in value] if isinstance(value, tuple) else value
+
+
+def number_of_key(key: Any) -> Any:
+    """Return a token id that was a key of a JSON object; other keys as they are."""
+    return int(key) if isinstance(key, str) and key.isascii() and key.isdigit() else key
 
 
 PARAMETERS: dict[str, Parameter] = table_of(fields(SamplingParams))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
+from operator import index
 from typing import Any
 
 from decoding.errors import ParameterError
@@ -26,8 +27,20 @@ def to_float32(value: float) -> float:
 
 
 def is_integer(value: object) -> bool:
-    """Return True for an integer of Python, numpy or another library, but not for a bool."""
-    return type(value) is int or (isinstance(value, Integral) and not isinstance(value, bool))
+    """Return True for an integer of Python, numpy or another library (a torch scalar), but not for a bool."""
+    if type(value) is int:
+        return True
+    if isinstance(value, Integral):
+        return not isinstance(value, bool)
+    return hasattr(value, "__index__") and hasattr(value, "dtype") and _is_index(value)
+
+
+def _is_index(scalar: Any) -> bool:
+    """Return True for an integer scalar of an array library."""
+    try:
+        return scalar.ndim == 0 and not str(scalar.dtype).endswith("bool") and isinstance(index(scalar), int)
+    except (TypeError, AttributeError):
+        return False
 
 
 def is_real(value: object) -> bool:
@@ -60,9 +73,9 @@ def wrong_token_id(token_ids: Sequence[Any], vocab_size: int = INT32_MAX + 1) ->
         not token_ids or (min(token_ids) >= 0 and max(token_ids) < vocab_size)
     ):  # the usual case, without a loop in Python
         return None
-    for index, token_id in enumerate(token_ids):
+    for position, token_id in enumerate(token_ids):
         if not is_integer(token_id) or not 0 <= token_id < vocab_size:
-            return index
+            return position
     return None
 
 
@@ -74,7 +87,7 @@ def checked_token_ids(name: str, value: Any, vocab_size: int = INT32_MAX + 1) ->
     wrong = wrong_token_id(ids, vocab_size)
     if wrong is not None:
         raise ParameterError.single(f"{name}[{wrong}]", ids[wrong], token_id_rule(vocab_size))
-    return tuple(map(int, ids))
+    return tuple(ids) if set(map(type, ids)) <= {int} else tuple(map(int, ids))
 
 
 def checked_token_id(name: str, value: Any, vocab_size: int = INT32_MAX + 1) -> int:

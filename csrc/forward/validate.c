@@ -20,12 +20,13 @@ static int32_t is_norm(const decoding_norm *norm, int32_t size, int32_t other) {
   if (norm->kind == DECODING_NORM_NONE)
     return 1;
   return (norm->kind == DECODING_NORM_RMS || norm->kind == DECODING_NORM_LAYER) && norm->weight != NULL &&
-         (norm->size == size || norm->size == other) && isfinite(norm->eps) && norm->eps >= 0.0f;
+         norm->reserved == 0 && (norm->size == size || norm->size == other) && isfinite(norm->eps) && norm->eps >= 0.0f;
 }
 
 static int32_t is_matrix(const decoding_matrix *matrix, int32_t num_inputs, int32_t num_outputs) {
   return matrix->num_inputs == num_inputs && matrix->num_outputs == num_outputs && matrix->panels != NULL &&
-         decoding_packed_size(matrix->type, num_outputs, num_inputs) != 0 && matrix->rest == NULL;
+         matrix->reserved == 0 && decoding_packed_size(matrix->type, num_outputs, num_inputs) != 0 &&
+         matrix->rest == NULL;
 }
 
 /* With outputs of other types behind those of the first. */
@@ -52,7 +53,7 @@ static int32_t is_layer(const decoding_plan *plan, const decoding_layer *layer) 
          is_mixed_matrix(&layer->qkv, hidden, heads + 2 * kv_heads) && is_matrix(&layer->output, heads, hidden) &&
          is_mixed_matrix(&layer->up, hidden, plan->gated ? 2 * inner : inner) &&
          is_matrix(&layer->down, inner, hidden) && layer->rope >= -1 && layer->rope < plan->num_ropes &&
-         layer->window >= 0 && is_scale(layer->scale);
+         layer->window >= 0 && is_scale(layer->scale) && layer->reserved == 0;
 }
 
 static int32_t has_sizes(const decoding_plan *plan) {
@@ -75,7 +76,7 @@ static int32_t has_numbers(const decoding_plan *plan) {
   return plan->activation >= DECODING_ACT_LINEAR && plan->activation <= DECODING_ACT_HARDSWISH &&
          is_flag(plan->gated) && is_flag(plan->parallel_residual) && is_cap(plan->attention_cap) &&
          is_cap(plan->logits_cap) && is_scale(plan->embedding_scale) && is_scale(plan->residual_scale) &&
-         is_scale(plan->logits_scale);
+         is_scale(plan->logits_scale) && plan->reserved == 0;
 }
 
 static int32_t has_tensors(const decoding_plan *plan) {
@@ -106,7 +107,8 @@ static int32_t has_pointers(const decoding_plan *plan, const decoding_forward_ba
   return batch->num_sequences >= 1 && batch->num_new != NULL && batch->start != NULL && batch->block_tables != NULL &&
          batch->token_ids != NULL && (plan->num_ropes == 0 || batch->rotary != NULL) && batch->num_logits >= 0 &&
          has_logits && batch->kv_cache != NULL && batch->num_blocks >= 1 && batch->num_workers >= 1 &&
-         batch->num_workers <= (batch->parallel_for == NULL ? 1 : MAX_WORKERS) && batch->workspace != NULL;
+         batch->num_workers <= (batch->parallel_for == NULL ? 1 : MAX_WORKERS) && batch->workspace != NULL &&
+         batch->reserved == 0;
 }
 
 /* The number of tokens, or 0 where a sequence is not valid. */

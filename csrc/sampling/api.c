@@ -11,6 +11,10 @@
 #include "sampling/workspace.h"
 #include "simd/float_env.h"
 
+int32_t decoding_abi_version(void) { return DECODING_ABI_VERSION; }
+
+int32_t decoding_stream_version(void) { return DECODING_STREAM_VERSION; }
+
 void decoding_philox4x64(const uint64_t counter[4], const uint64_t key[2], uint64_t out[4]) {
   dk_philox4x64(counter, key, out);
 }
@@ -37,6 +41,8 @@ const char *decoding_status_message(int32_t status) {
     return "there is no instruction set of this name";
   case DECODING_ABSENT_ISA:
     return "this CPU or this build does not have the instruction set";
+  case DECODING_WRONG_BUILD:
+    return "the compiler or its options have changed the arithmetic (docs/embedding.md has the right ones)";
   default:
     return "unknown status";
   }
@@ -81,12 +87,12 @@ static int32_t run(const decoding_batch *batch, double *probabilities) {
 }
 
 int32_t decoding_sample(const decoding_batch *batch) {
-  int32_t status = dk_validate_batch(batch);
+  int32_t status = dk_check_batch(batch).status;
   return status == DECODING_OK ? run(batch, NULL) : status;
 }
 
 int32_t decoding_probabilities(const decoding_batch *batch, double *probabilities) {
-  int32_t status = dk_validate_batch(batch);
+  int32_t status = dk_check_batch(batch).status;
   if (status == DECODING_OK && probabilities == NULL && batch->num_rows > 0)
     status = DECODING_BAD_ARGUMENT;
   if (status != DECODING_OK || batch->num_rows == 0)

@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "simd/strict_math.h"
+
 #define DK_LN2 0.69314718055994530942
 #define DK_LOG2E 1.4426950408889634074
 

@@ -58,4 +58,7 @@ void dk_apply_top_a(dk_distribution *d) {
 }
 
 /* Basu et al. 2021, "Mirostat", in the form of its second algorithm. */
-void dk_apply_mirostat(dk_distribution *d) { dk_keep_exponents(d, dk_log_total(d) - d->row->mirostat_mu * DK_LN2); }
+void dk_apply_mirostat(dk_distribution *d) {
+  double mu = d->row->mirostat_mu > 0.0 ? d->row->mirostat_mu : 0.0; /* where mirostat's loop has gone below 0 */
+  dk_keep_exponents(d, dk_log_total(d) - mu * DK_LN2);
+}

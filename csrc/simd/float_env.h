@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#include "simd/strict_math.h"
+
 #if defined(__SSE__) || defined(_M_X64)
 #include <xmmintrin.h>
 

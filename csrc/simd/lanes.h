@@ -12,6 +12,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "simd/strict_math.h"
+
 #define DK_INLINE static inline __attribute__((always_inline))
 
 #if defined(DK_ISA_AVX512)

@@ -162,7 +162,7 @@ class Capsule:
             candidates=tuple(choice.candidate for choice in self.choices) if force else None,
             profile=profile,
         )
-        request.new_state(0).check_vocab(shape.vocab_size)
+        request.new_state(0).check_fit(shape.vocab_size)
         return request
 
 

@@ -118,6 +118,7 @@ class Request:
             choice=choice if self.candidates is None else self.candidates[choice],
             stream=self.rng_stream,
             eos_token_ids=self.eos_token_ids,
+            host_parameters=True,
         )
 
 
@@ -170,7 +171,7 @@ def make_request(
         on_sample=on_sample,
         profile=profile,
     )
-    request.new_state(0).check_vocab(shape.vocab_size)
+    request.new_state(0).check_fit(shape.vocab_size, profile.lacking)
     return request
 
 

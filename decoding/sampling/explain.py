@@ -107,6 +107,11 @@ class Explanation:
         self.error = error
         self._bans = bans
 
+    def __repr__(self) -> str:
+        """Show the stages and the token."""
+        stages = ", ".join(step.title for step in self.steps)
+        return f"<Explanation token_id={self.token_id}: {stages}>"
+
     @property
     def probabilities(self) -> Distribution:
         """Distribution of the draw, or before the stage that failed: float64 [vocab]."""
@@ -186,7 +191,7 @@ def _bans(
 
     def banned_with(bitmask: NDArray[np.uint32] | None = None, **masks: object) -> NDArray[np.bool]:
         params: dict[str, Any] = neutral | masks
-        asking = state.with_params(replace(state.params, **params))
+        asking = state.with_params(replace(state.params, **params), host_parameters=True)
         asking.bitmask = bitmask
         return np.asarray(kernel.probabilities(flat, [asking.kernel_row])[0][0] == 0)
 

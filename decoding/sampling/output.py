@@ -51,6 +51,12 @@ class SamplerOutput:
         """Number of rows."""
         return len(self.words)
 
+    def __repr__(self) -> str:
+        """Show the tokens, and the rows that failed."""
+        failed = f", failed rows {sorted(self.failures)}" if self.failures else ""
+        ids = self.token_ids.tolist()
+        return f"<SamplerOutput token_ids={ids if len(ids) <= 16 else [*ids[:15], '...']}{failed}>"
+
     def part(self, rows: slice) -> SamplerOutput:
         """Some of the rows, in the same memory."""
         part = SamplerOutput.__new__(SamplerOutput)

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from decoding.errors import LogitsError, ParameterError
 from decoding.sampling.explain import Explanation, explain
-from decoding.sampling.kernel import Kernel, KernelRow, checked_vocab_size
+from decoding.sampling.kernel import Kernel, KernelRow, Sequences, checked_vocab_size, num_mask_words
 from decoding.sampling.logits_input import matrix_of
 from decoding.sampling.output import TOKEN_ID, SamplerOutput
 from decoding.sampling.stages import PROFILES, Profile
 from decoding.sampling.state import SamplingState
-from decoding.sampling.verify import Verification, check_bitmasks, verify
+from decoding.sampling.verify import Verification, checked_bitmasks, verify
 from decoding.validation import checked_integer, checked_token_ids
 
 __all__ = ["Explanation", "Sampler", "SamplerOutput", "SamplingState", "Verification"]
@@ -37,19 +37,20 @@ class Sampler:
 
     Parameters
         vocab_size: 1 .. 1,048,576; the width of the logits.
-        profile: "openai" has the order and the rules of docs/semantics.md, section 1; "transformers", "llama_cpp" and
-            "vllm" those of section 9; or a Profile (decoding.sampling.stages).
+        profile: "openai", or "transformers", "llama_cpp" or "vllm" for the order and the rules of another engine; or a
+            Profile (decoding.sampling.stages has them all).
         num_valid_tokens: the tokenizer's size; larger ids are padding and never drawn. Default: vocab_size.
         on_nonfinite: "raise" makes a NaN fail its row; "mask" counts it as -inf. +inf always fails its row.
         num_threads: 1 .. 64; threads that share the rows of a call if there are enough rows. Results do not depend
             on it.
 
     Logits, in every method: [rows, vocab_size], or [vocab_size] for one row, of float32, float16 or bfloat16, in any
-    row stride; a numpy array (ml_dtypes.bfloat16, or its bits as uint16), or an object with the buffer protocol,
-    DLPack or __array_interface__ (torch and JAX on the CPU). They are neither changed nor copied. A wrong shape, type
-    or layout raises LogitsError before any memory is read.
+    row stride; a numpy array (ml_dtypes.bfloat16, or its bits as uint16), an object with the buffer protocol, DLPack or
+    __array_interface__ (torch and JAX on the CPU), or an OrtValue. They are not changed, and only rows whose elements
+    lie apart are copied. A wrong shape, type or layout raises LogitsError before any memory is read.
 
-    A Sampler may be used from several threads at once, a SamplingState from one at a time.
+    A Sampler may be used from several threads at once, a SamplingState from one at a time. Attributes are read-only.
+    A Sampler copies and pickles.
     """
 
     def __init__(
@@ -61,14 +62,59 @@ class Sampler:
         on_nonfinite: Literal["raise", "mask"] = "raise",
         num_threads: int = 1,
     ) -> None:
-        self.vocab_size = checked_vocab_size(vocab_size)
-        valid = self.vocab_size if num_valid_tokens is None else num_valid_tokens
-        self.num_valid_tokens = checked_integer("num_valid_tokens", valid, 1, self.vocab_size)
-        self.num_threads = checked_integer("num_threads", num_threads, 1, MAX_THREADS)
-        self.on_nonfinite: Literal["raise", "mask"] = _one_of("on_nonfinite", on_nonfinite, ("raise", "mask"))
-        self.profile = profile if isinstance(profile, Profile) else PROFILES[_one_of("profile", profile, PROFILES)]
-        self._kernel = self._new_kernel(self.profile.order, num_threads=self.num_threads)
-        self._scorer = Kernel(self.vocab_size, self.vocab_size, mask_nan=on_nonfinite == "mask")
+        self._vocab_size = checked_vocab_size(vocab_size)
+        valid = self._vocab_size if num_valid_tokens is None else num_valid_tokens
+        self._num_valid_tokens = checked_integer("num_valid_tokens", valid, 1, self._vocab_size)
+        self._num_threads = checked_integer("num_threads", num_threads, 1, MAX_THREADS)
+        self._on_nonfinite: Literal["raise", "mask"] = _one_of("on_nonfinite", on_nonfinite, ("raise", "mask"))
+        self._profile = profile if isinstance(profile, Profile) else PROFILES[_one_of("profile", profile, PROFILES)]
+        self._lacking = self._profile.lacking
+        if "hard_masks" in self._lacking and self._num_valid_tokens < self._vocab_size:
+            rule = f"must be vocab_size={self._vocab_size}, because the profile has no stage hard_masks"
+            raise ParameterError.single("num_valid_tokens", num_valid_tokens, rule)
+        self._kernel = self._new_kernel(self._profile.order, num_threads=self._num_threads)
+        self._scorer = Kernel(self._vocab_size, self._vocab_size, mask_nan=on_nonfinite == "mask")
+
+    @property
+    def vocab_size(self) -> int:
+        """Width of the logits."""
+        return self._vocab_size
+
+    @property
+    def num_valid_tokens(self) -> int:
+        """Number of ids that can be drawn; larger ones are padding."""
+        return self._num_valid_tokens
+
+    @property
+    def num_threads(self) -> int:
+        """Maximum number of threads that share the rows of a call."""
+        return self._num_threads
+
+    @property
+    def on_nonfinite(self) -> Literal["raise", "mask"]:
+        """Policy for NaN in logits."""
+        return self._on_nonfinite
+
+    @property
+    def profile(self) -> Profile:
+        """Stages in their order, and rules at boundaries."""
+        return self._profile
+
+    def __repr__(self) -> str:
+        """Show the arguments that differ from their defaults."""
+        arguments = {
+            "profile": (self._profile.name, "openai"),
+            "num_valid_tokens": (self._num_valid_tokens, self._vocab_size),
+            "on_nonfinite": (self._on_nonfinite, "raise"),
+            "num_threads": (self._num_threads, 1),
+        }
+        changed = [f", {name}={value!r}" for name, (value, default) in arguments.items() if value != default]
+        return f"Sampler({self._vocab_size}{''.join(changed)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Save the arguments for copy and pickle."""
+        arguments = (self._vocab_size, self._profile, self._num_valid_tokens, self._on_nonfinite, self._num_threads)
+        return _new_sampler, arguments
 
     def sample(
         self,
@@ -136,7 +182,7 @@ class Sampler:
         state: SamplingState,
         draft_token_ids: Sequence[int],
         *,
-        bitmasks: NDArray[np.uint32] | NDArray[np.int32] | None = None,
+        bitmasks: Any = None,
     ) -> Verification:
         """Accept the draft tokens that plain decoding would have drawn, and draw the token after them.
 
@@ -147,8 +193,8 @@ class Sampler:
         logits: [len(draft_token_ids), vocab], row i for the i-th draft token; with one more row, the token after a
             draft that is accepted as a whole is drawn, too.
         state: records the accepted tokens. If a row fails, its LogitsError is raised and nothing is recorded.
-        bitmasks: one grammar mask per row, uint32 or int32 [rows, ceil(vocab / 32)]; None uses state.bitmask for all
-            rows. state.bitmask is not changed.
+        bitmasks: one grammar mask per row, uint32 or int32 [rows, ceil(vocab / 32)], a numpy array or a torch tensor;
+            None uses state.bitmask for all rows. state.bitmask is not changed.
         """
         matrix = matrix_of(logits, self.vocab_size)
         draft = checked_token_ids("draft_token_ids", draft_token_ids)
@@ -156,8 +202,8 @@ class Sampler:
             rule = f"must have as many tokens as there are rows of logits, or one fewer ({len(matrix)} rows)"
             raise ParameterError.single("draft_token_ids", draft_token_ids, rule)
         self._check_state(state)
-        check_bitmasks(bitmasks, len(matrix))
-        return verify(self._kernel, matrix, state, draft, bitmasks)
+        masks = checked_bitmasks(bitmasks, len(matrix))
+        return verify(self._kernel, matrix, state, draft, masks)
 
     def explain(self, logits: Any, state: SamplingState) -> Explanation:
         """Return the distribution after each stage of the pipeline for one row. Nothing is recorded.
@@ -171,13 +217,28 @@ class Sampler:
         self._check_state(state)
         return explain(self._new_kernel, self.profile.order, matrix, state)
 
+    def draw(self, matrix: NDArray[Any], rows: Sequences, masks: NDArray[np.uint32] | None) -> SamplerOutput:
+        """Draw for rows that BatchSampler keeps, without recording anything. masks: one per row, or None."""
+        if masks is not None and masks.shape[1] != num_mask_words(self._vocab_size):
+            rule = f"must have {num_mask_words(self._vocab_size)} words per row for vocab_size={self._vocab_size}"
+            raise ParameterError.single("bitmasks", masks, rule)
+        output = rows.new_output()
+        masks = None if masks is None else np.ascontiguousarray(masks)
+        rows.use_bitmasks(masks)
+        self._kernel.sample_into(output, matrix, rows.structs)
+        return output
+
+    def check(self, state: SamplingState) -> None:
+        """Raise ParameterError if a state does not fit the vocabulary and the profile."""
+        self._check_state(state)
+
     def _new_kernel(self, stages: Sequence[int], *, num_threads: int = 1) -> Kernel:
         return Kernel(
-            self.vocab_size,
-            self.num_valid_tokens,
-            mask_nan=self.on_nonfinite == "mask",
+            self._vocab_size,
+            self._num_valid_tokens,
+            mask_nan=self._on_nonfinite == "mask",
             stages=stages,
-            rules=self.profile.rules,
+            rules=self._profile.rules,
             num_threads=num_threads,
         )
 
@@ -188,18 +249,30 @@ class Sampler:
         if len(states) != len(matrix):
             rule = f"must have one state per row of logits ({len(matrix)})"
             raise ParameterError.single("states", f"{len(states)} states", rule)
-        vocab_size, rows = self.vocab_size, []
+        vocab_size, lacking, rows = self._vocab_size, self._lacking, []
         for state in states:
             if not isinstance(state, SamplingState):
                 raise ParameterError.single("states", states, _STATES_RULE)
-            state.check_vocab(vocab_size)
+            state.check_fit(vocab_size, lacking)
             rows.append(state.kernel_row)
         return rows
 
     def _check_state(self, state: SamplingState) -> None:
         if not isinstance(state, SamplingState):
             raise ParameterError.single("state", state, "must be a SamplingState")
-        state.check_vocab(self.vocab_size)
+        state.check_fit(self._vocab_size, self._lacking)
+
+
+def _new_sampler(
+    vocab_size: int, profile: Profile, num_valid_tokens: int, on_nonfinite: Literal["raise", "mask"], num_threads: int
+) -> Sampler:
+    return Sampler(
+        vocab_size,
+        profile=profile,
+        num_valid_tokens=num_valid_tokens,
+        on_nonfinite=on_nonfinite,
+        num_threads=num_threads,
+    )
 
 
 def _forced_row(token_id: int, num_top: int) -> KernelRow:

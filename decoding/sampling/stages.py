@@ -8,11 +8,14 @@ parameters.
 
 from __future__ import annotations
 
+from bisect import bisect
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntFlag
 from itertools import pairwise
 
-from decoding.params import PARAMETERS
+from decoding.errors import ParameterError
+from decoding.params import PARAMETERS, SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,13 @@ The stages between the two edit the logits of single tokens.
 
 STAGE_NAMES: dict[int, str] = {stage.number: stage.name for stage in PIPELINE}
 
+_PARTS = (20, 80, 100)
+"""Numbers at which the edits of logits begin, the stages that act on the distribution, and the draw."""
+
+_PART_RULE = (
+    "first finite_check and raw_snapshot, then edits of logits, then temperature and truncations, then cut to draw"
+)
+
 GREEDY_TEMPERATURE = 2.0**-20
 """Below this temperature the distribution is a point: the stages from there to the draw are skipped."""
 
@@ -81,22 +91,74 @@ class Rule(IntFlag):
     """frequency and presence count in the scope of the repetition penalty, not in the output."""
 
 
+NO_RULES = Rule(0)
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A peer's pipeline: all stages, in the peer's order, and the boundary rules in which it differs.
+    """A peer's pipeline: stages in the peer's order, and the boundary rules in which it differs.
 
-    A stage that the peer does not have follows the stages that it follows by default, so that no parameter is without
-    effect in any profile. hard_masks is the last edit in every profile.
+    The profiles of PROFILES have all stages: one that the peer does not have follows the stages that it follows by
+    default, and hard_masks is the last edit. A profile may leave stages out; a sampler then refuses the parameters that
+    they would read.
+
+    Raise ParameterError if `stages` has a stage twice, or lacks finite_check, raw_snapshot, cut or draw, or has them
+    in a wrong order: the checks come first, then edits of logits, then temperature and truncations, then the draw.
     """
 
     name: str
     stages: tuple[Stage, ...]
-    rules: Rule
+    rules: Rule = NO_RULES
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))
+        wrong = _order_problem(self.stages)
+        if wrong is not None:
+            raise ParameterError.single("stages", *wrong)
+
+    def __repr__(self) -> str:
+        """Show the names of the stages."""
+        names = " ".join(stage.name for stage in self.stages)
+        return f"Profile({self.name!r}, stages={names!r}, rules={self.rules!r})"
+
+    @property
+    def lacking(self) -> frozenset[str]:
+        """Names of the stages that the profile leaves out."""
+        return frozenset(stage.name for stage in PIPELINE) - {stage.name for stage in self.stages}
 
     @property
     def order(self) -> tuple[int, ...]:
         """Numbers of the stages that can change place, from the first penalty to mirostat: `batch.stages` in C."""
         return tuple(stage.number for stage in self.stages if 20 <= stage.number < 100)
+
+
+def _order_problem(stages: tuple[Stage, ...]) -> tuple[object, str] | None:
+    """Return the value and the rule that an order of stages breaks; None if it is right."""
+    unknown = [stage for stage in stages if stage not in PIPELINE]
+    if unknown:
+        return unknown[0], "must be stages of decoding.sampling.stages.PIPELINE"
+    names = [stage.name for stage in stages]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        return twice[0], "must have each stage at most once"
+    for required in ("finite_check", "raw_snapshot", "cut", "draw"):
+        if required not in names:
+            return " ".join(names), f"must have the stage {required}"
+    parts = [bisect(_PARTS, stage.number) for stage in stages]
+    for place, name in enumerate(names):
+        if parts[place] < max(parts[:place], default=0):
+            return name, f"must come before {names[parts.index(parts[place] + 1)]}: {_PART_RULE}"
+    if names[:2] != ["finite_check", "raw_snapshot"] or names[parts.index(3)] != "cut" or names[-1] != "draw":
+        return " ".join(names), _PART_RULE
+    return None
+
+
+def ignored_parameter(params: SamplingParams, lacking: Collection[str]) -> str | None:
+    """Return the name of a parameter that is set and that only a lacking stage would read; None if there is none."""
+    for name, row in PARAMETERS.items():
+        if row.stage in lacking and getattr(params, name) != row.default:
+            return name
+    return None
 
 
 _BY_NAME = {stage.name: stage for stage in PIPELINE}

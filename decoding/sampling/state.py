@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from typing import Any, cast
 
@@ -12,11 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.errors import ParameterError
-from decoding.params import SamplingParams, with_seed
-from decoding.sampling.history import TokenContext, TokenHistory
-from decoding.sampling.kernel import KernelRow, num_mask_words
+from decoding.params import SamplingParams
+from decoding.sampling import saved
+from decoding.sampling.host_parameters import check_host_parameters
+from decoding.sampling.kernel import KernelRow, TokenHistory, num_mask_words
 from decoding.sampling.kernel.row import NUMBERS
+from decoding.sampling.kernel.sequences import KernelSequence
 from decoding.sampling.output import SamplerOutput
+from decoding.sampling.stages import ignored_parameter
+from decoding.sampling.token_input import checked_prompt, mask_of
 from decoding.sequence_table import SequenceTable
 from decoding.types import TokenSequence
 from decoding.validation import checked_token_id, checked_token_ids, is_integer, is_real, to_float32
@@ -33,20 +37,41 @@ class SamplingState:
     """The sampler's state of one sequence: parameters, tokens, position in the random stream.
 
     Parameters
-        params: the request's parameters; breakers and bad words as token ids.
+        params: the request's parameters; breakers and bad words as token ids. A parameter that a sampler cannot act
+            on, such as `stop` or a `max_tokens` of 50, is refused.
         prompt_token_ids: the tokens that count as prompt for the penalties.
         choice: 0 .. 2**64 - 1; the number of this candidate among the n (or best_of) of its prompt.
         stream: 0 .. 2**64 - 1; separates the random numbers of different prompts under one seed.
         eos_token_ids: banned, with params.stop_token_ids, until params.min_tokens tokens exist (unless ignore_eos).
+        host_parameters: True if the caller acts on the parameters that are not the sampler's (length, stops, echo).
 
     The draw for a token depends only on (seed, stream, choice, number of tokens before it), so a state may be copied,
-    pickled, truncated and resumed anywhere. Attributes, to be read only: `params`, `seed` (signed 64-bit; chosen by
-    the operating system if params.seed is None), `choice`, `stream`, `prompt_token_ids`, `eos_token_ids`,
-    `output_token_ids`.
+    pickled, truncated and resumed anywhere. Attributes are read-only: `params`, `seed` (signed 64-bit; chosen by the
+    operating system if params.seed is None), `choice`, `stream`, `prompt_token_ids`, `eos_token_ids`,
+    `output_token_ids`, a list that `append` and `truncate` change. `fork` and `with_params` make other states.
 
-    For decoding.sampling and the engine only: `kernel_row`, what C reads of this state; `check_vocab`, which comes
+    For decoding.sampling and the engine only: `kernel_row`, what C reads of this state; `check_fit`, which comes
     before C reads it; `commit`, which records what C drew.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_bitmask",
+        "_choice",
+        "_eos",
+        "_fits",
+        "_history",
+        "_host_parameters",
+        "_is_followed",
+        "_mus",
+        "_params",
+        "_prompt",
+        "_prompt_ids",
+        "_seed",
+        "_stream",
+        "kernel_row",
+        "output_token_ids",
+    )
 
     def __init__(
         self,
@@ -56,38 +81,95 @@ class SamplingState:
         choice: int = 0,
         stream: int = 0,
         eos_token_ids: Sequence[int] = (),
+        host_parameters: bool = False,
     ) -> None:
         if not isinstance(params, SamplingParams):
             raise ParameterError.single("params", params, "must be a SamplingParams")
-        self.params = params
-        self.seed = random_seed() if params.seed is None else params.seed
-        self.choice = _unsigned_64("choice", choice)
-        self.stream = _unsigned_64("stream", stream)
-        self.prompt_token_ids = checked_token_ids("prompt_token_ids", prompt_token_ids)
-        self.eos_token_ids = checked_token_ids("eos_token_ids", eos_token_ids)
+        if not host_parameters:
+            check_host_parameters(params)
+        self._host_parameters = bool(host_parameters)
+        self._params = params
+        self._seed = random_seed() if params.seed is None else params.seed
+        self._choice = _unsigned_64("choice", choice)
+        self._stream = _unsigned_64("stream", stream)
+        self._prompt, self._prompt_ids = checked_prompt("prompt_token_ids", prompt_token_ids)
+        self._eos = checked_token_ids("eos_token_ids", eos_token_ids)
         self.output_token_ids: list[int] = []
         self._bitmask: NDArray[np.uint32] | None = None
         self._fits = 0  # the vocabulary size that all ids are known to fit; 0 if none is known
         self._mus = [] if params.mirostat_tau is None else [2.0 * to_float32(params.mirostat_tau)]  # one per position
-        self._trackers = _new_trackers(params, self.prompt_token_ids)
-        self._is_followed = bool(self._trackers or self._mus or params.min_tokens)
         self.kernel_row = KernelRow()
         self._fill_row()
+        self._history = self._new_history() if self.kernel_row.reads_history else None
+        self._is_followed = bool(self._history or self._mus or params.min_tokens)
+        self._update_row()
+
+    @property
+    def params(self) -> SamplingParams:
+        """Parameters of the sequence."""
+        return self._params
+
+    @property
+    def seed(self) -> int:
+        """Seed as a signed 64-bit integer."""
+        return self._seed
+
+    @property
+    def choice(self) -> int:
+        """Number of the candidate; `fork` gives a state with another one."""
+        return self._choice
+
+    @property
+    def stream(self) -> int:
+        """Random stream of the prompt."""
+        return self._stream
+
+    @property
+    def prompt_token_ids(self) -> tuple[int, ...]:
+        """Tokens of the prompt."""
+        return self._prompt
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Ids that end the sequence."""
+        return self._eos
 
     def __repr__(self) -> str:
-        lengths = f"{len(self.prompt_token_ids)} prompt and {self.position} output tokens"
-        return f"<SamplingState {lengths}, seed={self.seed}, choice={self.choice}, stream={self.stream}, {self.params}>"
+        lengths = f"{len(self._prompt)} prompt and {self.position} output tokens"
+        place = f"seed={self._seed}, choice={self._choice}, stream={self._stream}"
+        return f"<SamplingState {lengths}, {place}, {self._params}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Save everything for copy and pickle. The restored state shares nothing with this one."""
-        saved = (self.params, self.seed, self.prompt_token_ids, self.choice, self.stream, self.eos_token_ids)
-        return _restored, (*saved, tuple(self.output_token_ids), tuple(self._mus), self._bitmask)
+        return saved.restored, (type(self), saved.saved(self))
 
-    def with_params(self, params: SamplingParams) -> SamplingState:
-        """Return another state with the same tokens and position in the random stream, and these parameters."""
-        restore, (_, *saved) = self.__reduce__()
-        state: SamplingState = restore(params, *saved)
-        return state
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as a dict for JSON, of which `from_dict` makes the same state on any machine."""
+        return saved.to_json(saved.saved(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SamplingState:
+        """Return the state that `to_dict` saved.
+
+        Raise ParameterError if the values are not those of a state, or were saved with other random streams
+        (`stream_version`), so that the next tokens would differ.
+        """
+        return saved.restored(cls, saved.from_json(values))
+
+    def with_params(self, params: SamplingParams, *, host_parameters: bool | None = None) -> SamplingState:
+        """Return another state with the same tokens and position in the random stream, and these parameters.
+
+        host_parameters: None keeps what this state has.
+        """
+        host = self._host_parameters if host_parameters is None else host_parameters
+        return saved.restored(type(self), saved.saved(self) | {"params": params, "host_parameters": host})
+
+    def fork(self, *, choice: int) -> SamplingState:
+        """Return another state with the same seed, stream and tokens, for candidate number `choice`.
+
+        It shares nothing with this one, and draws what a state of that choice draws after these tokens.
+        """
+        return saved.restored(type(self), saved.saved(self) | {"choice": choice})
 
     @property
     def position(self) -> int:
@@ -104,8 +186,8 @@ class SamplingState:
 
     @mirostat_mu.setter
     def mirostat_mu(self, mu: float | None) -> None:
-        if mu is None and self.params.mirostat_tau is not None:
-            mu = 2.0 * to_float32(self.params.mirostat_tau)
+        if mu is None and self._params.mirostat_tau is not None:
+            mu = 2.0 * to_float32(self._params.mirostat_tau)
         if mu is not None:
             if not self._mus or not is_real(mu) or not math.isfinite(mu):
                 rule = "must be a finite number, or None for the first bound; only with mirostat_tau"
@@ -117,17 +199,14 @@ class SamplingState:
     def bitmask(self) -> NDArray[np.uint32] | None:
         """Grammar mask of the next row: uint32 or int32 [ceil(vocab / 32)], or None.
 
-        Bit i % 32 of word i // 32 is token i; 1 is allowed. The mask stays until it is replaced. The array is read
-        when `sample` runs.
+        Bit i % 32 of word i // 32 is token i; 1 is allowed. A numpy array or a torch tensor. The mask stays until it is
+        replaced. Its memory is read when `sample` runs.
         """
         return self._bitmask
 
     @bitmask.setter
-    def bitmask(self, words: NDArray[np.uint32] | NDArray[np.int32] | None) -> None:
-        if words is not None and not _is_mask(words):
-            rule = "must be a contiguous one-dimensional uint32 or int32 array, or None"
-            raise ParameterError.single("bitmask", words, rule)
-        self._bitmask = None if words is None else words.view(np.uint32)
+    def bitmask(self, words: Any) -> None:
+        self._bitmask = None if words is None else mask_of("bitmask", words, 1)
         self.kernel_row.point("bitmask", self._bitmask)
 
     def append(self, token_id: int, surprise: float | None = None) -> None:
@@ -145,9 +224,8 @@ class SamplingState:
         if token_id >= self._fits:
             self._fits = 0
         if self._is_followed:
-            for tracker in self._trackers:
-                if tracker.append(token_id):
-                    self._point_to(tracker)
+            if self._history is not None:
+                self._history.append(token_id)
             if surprise is not None:
                 self._follow(surprise)
             self._update_row()
@@ -167,17 +245,50 @@ class SamplingState:
         if not is_integer(num_tokens) or not 0 <= num_tokens <= self.position:
             rule = f"must be an integer from 0 to {self.position}, the number of generated tokens"
             raise ParameterError.single("num_tokens", num_tokens, rule)
-        for _ in range(self.position - num_tokens):
-            self.output_token_ids.pop()
-            for tracker in self._trackers:
-                tracker.pop()
+        del self.output_token_ids[num_tokens:]
+        if self._history is not None:
+            self._history.truncate(num_tokens)
         del self._mus[num_tokens + 1 :]
         self.kernel_row.struct.position = num_tokens
         self._update_row()
 
+    def to_sequence(self) -> KernelSequence:
+        """Return a sequence that C takes forward by itself, from here on; it shares nothing with this state."""
+        p, row = self._params, self.kernel_row.copy()
+        history = self._history.copy() if self._history is not None else self._new_history()
+        sequence = KernelSequence(row, history, self._mus)
+        ending = len(self._ending_ids())
+        sequence.set_ending(p.min_tokens, ending, len(p.banned_token_ids) + ending)
+        if p.mirostat_tau is not None:
+            row.struct.mirostat_mu = self._mus[-1]
+            sequence.set_mirostat(to_float32(p.mirostat_tau), to_float32(p.mirostat_eta))
+        return sequence
+
+    def after(self, sequence: KernelSequence) -> SamplingState:
+        """Return a copy of this state with the tokens that C has recorded since `to_sequence`."""
+        output = tuple(sequence.history.output.tolist())
+        taken = {"output_token_ids": output, "mirostat_mus": tuple(sequence.mus[: len(output) + 1].tolist())}
+        return saved.restored(type(self), saved.saved(self) | taken)
+
+    def _restore(self, output_token_ids: Sequence[int], mus: Sequence[float]) -> None:
+        """Take over tokens and bounds that another state had."""
+        self.output_token_ids = list(checked_token_ids("output_token_ids", output_token_ids))
+        if self._mus and mus:
+            self._mus = [float(mu) for mu in mus]
+        elif self._mus:
+            self._mus *= len(self.output_token_ids) + 1
+        if self._history is not None:
+            self._history = self._new_history()
+        self.kernel_row.struct.position = len(self.output_token_ids)
+        self._update_row()
+
+    def _new_history(self) -> TokenHistory:
+        output = np.array(self.output_token_ids, np.int32)
+        return TokenHistory(self._prompt_ids, self._params.repetition_penalty_scope, output)
+
     def _follow(self, surprise: float) -> None:
         """Move mirostat's bound: mu -= eta * (surprise - tau), in float64 (version 2, Basu et al. 2021)."""
-        eta, tau = to_float32(self.params.mirostat_eta), to_float32(cast(float, self.params.mirostat_tau))
+        eta, tau = to_float32(self._params.mirostat_eta), to_float32(cast(float, self._params.mirostat_tau))
         self._mus.append(self._mus[-1] - eta * (surprise - tau))
 
     def _checked_surprise(self, surprise: float | None) -> float | None:
@@ -191,8 +302,8 @@ class SamplingState:
         return float(surprise)
 
     def _fill_row(self) -> None:
-        p, row = self.params, self.kernel_row
-        row.set(seed=self.seed & (2**64 - 1), stream=self.stream, choice=self.choice)  # a seed as two's complement
+        p, row = self._params, self.kernel_row
+        row.set(seed=self._seed & (2**64 - 1), stream=self._stream, choice=self._choice)  # as two's complement
         row.set(**{name: getattr(p, name) for name in NUMBERS})
         modes = () if p.logprobs is None else p.logprobs_modes
         row.set_report(modes, p.logprobs or 0, want_raw=p.ranks_candidates)
@@ -205,76 +316,75 @@ class SamplingState:
             row.set_ids("allowed", p.allowed_token_ids)
         row.set_sequences("dry_breakers", _of_ids("dry_sequence_breakers", p.dry_sequence_breakers))
         row.set_sequences("bad_words", _of_ids("bad_words", p.bad_words))
-        for tracker in self._trackers:
-            self._point_to(tracker)
-        self._update_row()
 
     def _update_row(self) -> None:
         """Write the fields that change from token to token, but for the position."""
         struct = self.kernel_row.struct
-        for tracker in self._trackers:
-            setattr(struct, tracker.num_field, len(tracker))
+        if self._history is not None:
+            self._history.use(self.kernel_row)
         if self._mus:
             struct.mirostat_mu = max(0.0, self._mus[-1])  # a bound below 0 keeps one token, as 0 does
-        if self.params.min_tokens:
-            ending = len(self._ending_ids()) if self.position < self.params.min_tokens else 0
-            struct.num_banned = len(self.params.banned_token_ids) + ending
-
-    def _point_to(self, tracker: TokenContext | TokenHistory) -> None:
-        for field, array in tracker.arrays.items():
-            self.kernel_row.point(field, array)
+        if self._params.min_tokens:
+            ending = len(self._ending_ids()) if self.position < self._params.min_tokens else 0
+            struct.num_banned = len(self._params.banned_token_ids) + ending
 
     def _bias(self) -> tuple[tuple[int, float], ...]:
-        return cast(tuple[tuple[int, float], ...], self.params.logit_bias)
+        return cast(tuple[tuple[int, float], ...], self._params.logit_bias)
 
     def _ending_ids(self) -> tuple[int, ...]:
         """Ids that end the sequence, banned until min_tokens."""
-        if self.params.min_tokens == 0:
+        if self._params.min_tokens == 0:
             return ()
-        return (*self.params.stop_token_ids, *(() if self.params.ignore_eos else self.eos_token_ids))
+        return (*self._params.stop_token_ids, *(() if self._params.ignore_eos else self._eos))
 
     def _named_ids(self) -> dict[str, Sequence[int]]:
         """Return all token ids of this state by the name that an error message uses."""
-        p = self.params
+        p = self._params
         return {
-            "prompt_token_ids": self.prompt_token_ids,
             "output_token_ids": self.output_token_ids,
             "logit_bias": [token_id for token_id, _ in self._bias()],
             "allowed_token_ids": p.allowed_token_ids or (),
             "banned_token_ids": p.banned_token_ids,
             "stop_token_ids": p.stop_token_ids,
-            "eos_token_ids": self.eos_token_ids,
+            "eos_token_ids": self._eos,
             **{name: _ids_in(name, getattr(p, name)) for name in _SEQUENCES},
         }
 
-    def check_vocab(self, vocab_size: int) -> None:
-        """Raise ParameterError if a token id of this state, or its bitmask, does not fit a vocabulary of this size."""
+    def check_fit(self, vocab_size: int, lacking: Collection[str] = ()) -> None:
+        """Raise ParameterError if this state does not fit a sampler.
+
+        vocab_size: size of the vocabulary that token ids and the bitmask must fit.
+        lacking: names of the stages that the sampler's profile leaves out, whose parameters would be ignored.
+        """
         if self._fits != vocab_size:
             self._check_ids(vocab_size)
             self._fits = vocab_size
         if self._bitmask is not None and len(self._bitmask) != num_mask_words(vocab_size):
             rule = f"must have {num_mask_words(vocab_size)} words for vocab_size={vocab_size}"
             raise ParameterError.single("bitmask", self._bitmask, rule)
+        if lacking:
+            self._check_stages(lacking)
+
+    def _check_stages(self, lacking: Collection[str]) -> None:
+        name = ignored_parameter(self._params, lacking)
+        if name is not None:
+            rule = "must be at its default: the sampler's profile has no stage that reads it"
+            raise ParameterError.single(name, getattr(self._params, name), rule)
+        if self._bitmask is not None and "hard_masks" in lacking:
+            rule = "must be None: the sampler's profile has no stage hard_masks"
+            raise ParameterError.single("bitmask", self._bitmask, rule)
 
     def _check_ids(self, vocab_size: int) -> None:
+        if len(self._prompt_ids) and int(self._prompt_ids.max()) >= vocab_size:
+            wrong = int(self._prompt_ids[self._prompt_ids >= vocab_size][0])
+            raise ParameterError.single("prompt_token_ids", wrong, f"must be below vocab_size={vocab_size}")
         for name, ids in self._named_ids().items():
             if max(ids, default=-1) >= vocab_size:
                 wrong = next(token_id for token_id in ids if token_id >= vocab_size)
                 raise ParameterError.single(name, wrong, f"must be below vocab_size={vocab_size}")
-        if self.params.logprobs is not None and self.params.logprobs > vocab_size:
-            raise ParameterError.single("logprobs", self.params.logprobs, f"must be at most vocab_size={vocab_size}")
-
-
-def _new_trackers(params: SamplingParams, prompt: Sequence[int]) -> tuple[TokenContext | TokenHistory, ...]:
-    """Return trackers of the token history, only those that a parameter needs."""
-    p = params
-    penalized = p.frequency_penalty or p.presence_penalty or p.context_frequency_penalty or p.repetition_penalty != 1.0
-    trackers: list[TokenContext | TokenHistory] = []
-    if penalized:
-        trackers.append(TokenHistory(prompt, p.repetition_penalty_scope))
-    if p.dry_multiplier or p.no_repeat_ngram_size or p.bad_words:
-        trackers.append(TokenContext(prompt))
-    return tuple(trackers)
+        logprobs = self._params.logprobs
+        if logprobs is not None and logprobs > vocab_size:
+            raise ParameterError.single("logprobs", logprobs, f"must be at most vocab_size={vocab_size}")
 
 
 def _of_ids(name: str, sequences: Sequence[TokenSequence]) -> Sequence[Sequence[int]]:
@@ -292,40 +402,7 @@ def _ids_in(name: str, sequences: Sequence[TokenSequence]) -> Sequence[int]:
     return [*chain(*_of_ids(name, sequences))]
 
 
-def _restored(
-    params: SamplingParams,
-    seed: int,
-    prompt_token_ids: tuple[int, ...],
-    choice: int,
-    stream: int,
-    eos_token_ids: tuple[int, ...],
-    output_token_ids: tuple[int, ...],
-    mus: tuple[float, ...],
-    bitmask: NDArray[np.uint32] | None,
-) -> SamplingState:
-    """Return the state that `SamplingState.__reduce__` saved; a seed that was chosen for it is kept."""
-    state = SamplingState(
-        with_seed(params, seed), prompt_token_ids, choice=choice, stream=stream, eos_token_ids=eos_token_ids
-    )
-    state.params = params
-    if state._mus:
-        state._mus = list(mus) or state._mus
-    for token_id in output_token_ids:
-        state._append(token_id)
-    state.bitmask = None if bitmask is None else bitmask.copy()
-    return state
-
-
 def _unsigned_64(name: str, value: int) -> int:
     if not is_integer(value) or not 0 <= value < 2**64:
         raise ParameterError.single(name, value, "must be an integer from 0 to 2**64 - 1")
     return int(value)
-
-
-def _is_mask(words: object) -> bool:
-    return (
-        isinstance(words, np.ndarray)
-        and words.dtype in (np.uint32, np.int32)
-        and words.ndim == 1
-        and words.flags.c_contiguous
-    )

@@ -13,6 +13,7 @@ from decoding.errors import ParameterError
 from decoding.sampling.kernel import Kernel
 from decoding.sampling.output import SamplerOutput
 from decoding.sampling.state import SamplingState
+from decoding.sampling.token_input import mask_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,11 @@ class Verification:
 
 
 def verify(
-    kernel: Kernel, matrix: NDArray[Any], state: SamplingState, draft: Sequence[int], bitmasks: NDArray[Any] | None
+    kernel: Kernel,
+    matrix: NDArray[Any],
+    state: SamplingState,
+    draft: Sequence[int],
+    bitmasks: NDArray[np.uint32] | None,
 ) -> Verification:
     """Verify a draft on a checked matrix, one row after another, as plain decoding does it."""
     own_mask, start = state.bitmask, state.position
@@ -61,7 +66,7 @@ def verify(
 
 def _draw(kernel: Kernel, matrix: NDArray[Any], row: int, state: SamplingState) -> SamplerOutput:
     """Draw from one row and record the token."""
-    state.check_vocab(kernel.vocab_size)
+    state.check_fit(kernel.vocab_size)
     output = kernel.sample(matrix[row : row + 1], [state.kernel_row])
     for error in output.failures.values():
         raise type(error)(row, *error.args[1:])  # it was row 0 of its call
@@ -69,9 +74,12 @@ def _draw(kernel: Kernel, matrix: NDArray[Any], row: int, state: SamplingState) 
     return output
 
 
-def check_bitmasks(bitmasks: Any, num_rows: int) -> None:
-    """Raise ParameterError unless there is one mask per row; `SamplingState.bitmask` checks each of them."""
-    is_matrix = isinstance(bitmasks, np.ndarray) and bitmasks.ndim == 2
-    if bitmasks is not None and not (is_matrix and len(bitmasks) == num_rows):
-        rule = f"must be a two-dimensional uint32 or int32 array, one mask for each of the {num_rows} rows of logits"
+def checked_bitmasks(bitmasks: Any, num_rows: int) -> NDArray[np.uint32] | None:
+    """Return masks as uint32. Raise ParameterError unless there is one per row, [rows, words]."""
+    if bitmasks is None:
+        return None
+    masks = mask_of("bitmasks", bitmasks, 2)
+    if len(masks) != num_rows:
+        rule = f"must have one mask for each of the {num_rows} rows of logits"
         raise ParameterError.single("bitmasks", bitmasks, rule)
+    return masks

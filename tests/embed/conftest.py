@@ -25,11 +25,11 @@ def csrc() -> Path:
 
 @pytest.fixture(scope="session")
 def run() -> Callable[..., str]:
-    """Run a command and give back what it printed; any failure is the test's, with the command's own words."""
+    """Return a function that runs a command and returns its output; a failure is the test's."""
 
-    def run(*command: str | Path, **environment: str) -> str:
+    def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> str:
         arguments, variables = [str(word) for word in command], os.environ | environment
-        done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=variables)
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=variables, cwd=cwd)
         assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}{done.stderr}"
         return done.stdout
 

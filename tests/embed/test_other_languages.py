@@ -1,4 +1,4 @@
-"""decoding.h is what bindgen and cgo can read: csrc/example.c in Rust and in Go draws the same tokens."""
+"""bindgen and cgo read decoding.h: the crates and the module of examples/ draw what csrc/example.c draws."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+REFUSED = "row 0, top_p: an argument is null or outside its documented range"
 
 
 def requires(*tools: str) -> pytest.MarkDecorator:
@@ -16,25 +17,55 @@ def requires(*tools: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not all(map(shutil.which, tools)), reason=f"needs {' and '.join(tools)}")
 
 
-@requires("bindgen", "rustc")
+def copied(language: str, folder: Path) -> Path:
+    """Return a copy of an example without what was built in it."""
+    ignored = shutil.ignore_patterns("target", "Cargo.lock")
+    return Path(shutil.copytree(EXAMPLES / language, folder / language, ignore=ignored))
+
+
+@pytest.fixture
+def rust_host(run: Callable[..., str], tmp_path: Path) -> Callable[..., Path]:
+    """Build the crates offline, with these variables, and return the program."""
+
+    def rust_host(**environment: str) -> Path:
+        workspace = copied("rust", tmp_path)
+        run("cargo", "build", "--offline", "--quiet", "--manifest-path", workspace / "Cargo.toml", **environment)
+        return workspace / "target" / "debug" / "host"
+
+    return rust_host
+
+
+@requires("bindgen", "cargo")
 def test_rust(
-    prefix: Path, run: Callable[..., str], assert_draws_like_python: Callable[..., None], tmp_path: Path
+    prefix: Path,
+    run: Callable[..., str],
+    rust_host: Callable[..., Path],
+    assert_draws_like_python: Callable[..., None],
 ) -> None:
-    """The header is read by bindgen as it stands, and Rust links the static library."""
-    run("bindgen", prefix / "include" / "decoding.h", "-o", tmp_path / "decoding.rs")
-    source = shutil.copy(HERE / "rust" / "main.rs", tmp_path)
-    libraries = ["-L", f"native={prefix / 'lib'}", "-l", "static=decoding", "-l", "m"]
-    run("rustc", source, *libraries, "-o", tmp_path / "example")
-    assert_draws_like_python(tmp_path / "example")
+    """The crates build against an installed library, draw the same tokens, and an error names row and field."""
+    program = rust_host(DECODING_PREFIX=str(prefix))
+    assert_draws_like_python(program)
+    assert run(program).splitlines()[2] == REFUSED
+
+
+@pytest.mark.slow
+@requires("bindgen", "cargo", "cmake", "cc")
+def test_rust_builds_the_sources(
+    csrc: Path, rust_host: Callable[..., Path], assert_draws_like_python: Callable[..., None]
+) -> None:
+    """Without an installed library the crate builds csrc/ by itself."""
+    assert_draws_like_python(rust_host(DECODING_CSRC=str(csrc)))
 
 
 @requires("go", "pkg-config")
 def test_go(
     prefix: Path, run: Callable[..., str], assert_draws_like_python: Callable[..., None], tmp_path: Path
 ) -> None:
-    """The header is read by cgo as it stands, and Go links the shared library."""
+    """The module builds offline with the shared library, draws the same tokens, and an error names row and field."""
     libdir = prefix / "lib"
-    environment = {"PKG_CONFIG_PATH": str(libdir / "pkgconfig"), "GO111MODULE": "off", "CGO_ENABLED": "1"}
-    source = shutil.copy(HERE / "go" / "main.go", tmp_path)  # where it was built before, go keeps old library paths
-    run("go", "build", "-o", tmp_path / "example", source, **environment)
-    assert_draws_like_python(tmp_path / "example", LD_LIBRARY_PATH=str(libdir))
+    environment = {"PKG_CONFIG_PATH": str(libdir / "pkgconfig"), "CGO_ENABLED": "1", "GOFLAGS": "-mod=mod"}
+    module, program = copied("go", tmp_path), tmp_path / "example"
+    run("go", "vet", "./...", cwd=module, GOPROXY="off", **environment)
+    run("go", "build", "-o", program, "./example", cwd=module, GOPROXY="off", **environment)
+    assert_draws_like_python(program, LD_LIBRARY_PATH=str(libdir))
+    assert run(program, LD_LIBRARY_PATH=str(libdir)).splitlines()[2] == REFUSED

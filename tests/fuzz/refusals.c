@@ -63,6 +63,11 @@ static const flaw ROW_FLAWS[] = {
     ROW(num_allowed, -1),
     ROW(dry_breakers.num_sequences, -1),
     ROW(bad_words.num_sequences, -1),
+    ROW(flags, 1u << 20),
+    ROW(flags, 1u << 31),
+    ROW(reserved, 1),
+    ROW(dry_breakers.reserved, 1),
+    ROW(bad_words.reserved, -1),
     ROW(num_top, -1),
     ROW(num_top, MAX_TOP + 1),
     ROW(logprobs_modes[0], -1),
@@ -80,6 +85,9 @@ static const flaw BATCH_FLAWS[] = {
     BATCH(dtype, -1),
     BATCH(dtype, 3),
     BATCH(num_rows, -1),
+    BATCH(flags, 1u << 20),
+    BATCH(rules, 1u << 20),
+    BATCH(num_stages, 1),
     {offsetof(decoding_batch, struct_size), 1, DECODING_BAD_SIZE},
 };
 
@@ -138,7 +146,7 @@ static int32_t spoil_in_use(choices *in, decoding_row *row) {
     row->dry_range = 0;
     break;
   default:
-    row->mirostat_mu = one_in(in, 2) ? -1.0 : NAN;
+    row->mirostat_mu = NAN;
   }
   return DECODING_BAD_ARGUMENT;
 }
@@ -175,7 +183,7 @@ static int32_t spoil_list(choices *in, decoding_row *row) {
 
 /* Flaws between a row and its batch. */
 static int32_t spoil_together(choices *in, problem *p, decoding_row *row) {
-  switch (below(in, 5)) {
+  switch (below(in, 7)) {
   case 0:
     row->flags |= DECODING_FORCE_TOKEN;
     row->forced_token_id = wild_id(in, p->batch.vocab_size);
@@ -189,6 +197,14 @@ static int32_t spoil_together(choices *in, problem *p, decoding_row *row) {
     return DECODING_BAD_ARGUMENT;
   case 3:
     p->batch.top_stride = -1 - (int64_t)take(in, 4);
+    return DECODING_BAD_ARGUMENT;
+  case 4:
+    p->batch.flags |= DECODING_SHARED_LOGITS;
+    p->batch.row_stride = one_in(in, 2) ? 1 : -1;
+    return DECODING_BAD_ARGUMENT;
+  case 5: /* what a forgotten field is */
+    row->flags &= ~DECODING_ALLOW_ZEROS;
+    *(one_in(in, 3) ? &row->top_p : one_in(in, 2) ? &row->typical_p : &row->top_n_sigma) = 0.0f;
     return DECODING_BAD_ARGUMENT;
   default:
     p->batch.workspace_size = decoding_workspace_size(p->batch.vocab_size, p->max_edits) - 1;

@@ -37,6 +37,7 @@ static void make_temperature(choices *in, decoding_row *row) {
 }
 
 static void make_truncation(choices *in, const problem *p, decoding_row *row) {
+  row->flags |= DECODING_ALLOW_ZEROS;
   row->top_k = one_in(in, 3) ? 1 + (int32_t)below(in, (uint32_t)p->batch.vocab_size) : DECODING_TOP_K_OFF;
   row->top_p = SHARE(in, 1.0f, 0.9f, 0.5f, 0.0f, 0.99f, 0x1.fffffep-1f, 1e-7f, 1e-45f);
   row->min_p = SHARE(in, 0.0f, 0.05f, 1.0f, 1e-30f, 1e-45f);
@@ -49,7 +50,7 @@ static void make_truncation(choices *in, const problem *p, decoding_row *row) {
   row->xtc_threshold = SHARE(in, 0.1f, 0.0f, 0.5f, 1.0f, 1e-45f);
   if (one_in(in, 6)) {
     row->flags |= DECODING_MIROSTAT;
-    row->mirostat_mu = PICK(in, 5.0f, 0.0f, 1.5f, 100.0f, INFINITY);
+    row->mirostat_mu = PICK(in, 5.0f, 0.0f, 1.5f, 100.0f, INFINITY, -1.0f);
   }
 }
 

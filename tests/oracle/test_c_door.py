@@ -156,11 +156,10 @@ def test_what_belongs_to_a_switch_matters_with_it(switch: str, field: str, value
     call.assert_refused(lib.DECODING_BAD_ARGUMENT)
 
 
-@pytest.mark.parametrize("mu", [math.nan, -1.0])
-def test_mirostats_bound(mu: float) -> None:
-    """It matters with the flag only."""
+def test_mirostats_bound() -> None:
+    """NaN is refused, but with the flag only."""
     call = Call()
-    call.rows[1].mirostat_mu = mu
+    call.rows[1].mirostat_mu = math.nan
     assert call.sample() == lib.DECODING_OK
     call.outputs[:] = 77
     call.rows[1].flags = lib.DECODING_MIROSTAT
@@ -204,7 +203,7 @@ def test_no_stages_is_the_default_order() -> None:
     call = Call()
     assert call.measure() == lib.DECODING_OK
     expected = call.probabilities.copy()
-    call.batch.stages = ffi.NULL
+    call.batch.stages, call.batch.num_stages = ffi.NULL, 0
     assert call.measure() == lib.DECODING_OK
     np.testing.assert_array_equal(call.probabilities, expected)
     call.batch.stages, call.batch.num_stages = call.stages, 0
@@ -374,9 +373,9 @@ def test_top_arrays_may_be_missing(missing: str) -> None:
 
 def test_every_status_has_a_sentence() -> None:
     """All different, and one for numbers that are no status."""
-    sentences = [ffi.string(lib.decoding_status_message(status)) for status in range(11)]
-    assert len(set(sentences)) == 11
-    assert ffi.string(lib.decoding_status_message(-1)) == sentences[10] == b"unknown status"
+    sentences = [ffi.string(lib.decoding_status_message(status)) for status in range(12)]
+    assert len(set(sentences)) == 12
+    assert ffi.string(lib.decoding_status_message(-1)) == sentences[11] == b"unknown status"
 
 
 def test_names_of_sets() -> None:

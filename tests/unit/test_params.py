@@ -1,6 +1,7 @@
 """SamplingParams: what is accepted, in which form it is kept, and how all problems are told of at once."""
 
 import dataclasses
+import json
 import math
 import pickle
 
@@ -202,3 +203,29 @@ def test_a_narrower_range_of_the_api_is_within_the_domain():
             for value in (row.api.low, row.api.high):
                 if math.isfinite(value) and not getattr(row.api, "low_is_open", False):
                     assert getattr(SamplingParams(**{"n": 1, "max_tokens": None, name: value}), name) == value
+
+
+def test_parameters_as_json_and_back():
+    """to_dict holds what differs from the defaults, as JSON; from_dict restores it, whatever the parameter."""
+    params = SamplingParams(
+        logit_bias={50256: -100.0, 3: 0.5},
+        stop=["a", "b"],
+        bad_words=["x", [1, 2]],
+        logprobs_mode=["raw", "final"],
+        seed=2**63 - 1,
+        top_n_sigma=1.5,
+        allowed_token_ids=[1, 2],
+        repetition_penalty_scope=5,
+        max_tokens=None,
+    )
+    values = json.loads(json.dumps(params.to_dict()))
+    assert values["logit_bias"] == {"3": 0.5, "50256": -100.0}
+    assert SamplingParams.from_dict(values) == params
+    assert SamplingParams().to_dict() == {}
+
+
+@pytest.mark.parametrize("values", [{"topp": 1}, {"top_p": 2}, {"logit_bias": {"x": 1}}, {3: 4}])
+def test_bad_json_parameters_are_named(values):
+    """Unknown names and bad values are errors of the tree."""
+    with pytest.raises(ParameterError):
+        SamplingParams.from_dict(values)

@@ -5,6 +5,7 @@ sees an address: ids, sizes and masks by decoding.sampling.state, logits by deco
 """
 
 from decoding.sampling.kernel.call import Call, Kernel
+from decoding.sampling.kernel.history import TokenHistory
 from decoding.sampling.kernel.library import (
     ABI_VERSION,
     MAX_VOCAB_SIZE,
@@ -18,6 +19,7 @@ from decoding.sampling.kernel.library import (
     philox,
 )
 from decoding.sampling.kernel.row import KernelRow
+from decoding.sampling.kernel.sequences import Sequences
 
 __all__ = [
     "ABI_VERSION",
@@ -26,6 +28,8 @@ __all__ = [
     "Call",
     "Kernel",
     "KernelRow",
+    "Sequences",
+    "TokenHistory",
     "active_isa",
     "available_isas",
     "checked_vocab_size",

@@ -24,7 +24,7 @@ MIN_LOGITS_A_THREAD = 2**19
 _DTYPES = {FLOAT32: lib.DECODING_FLOAT32, FLOAT16: lib.DECODING_FLOAT16, BFLOAT16: lib.DECODING_BFLOAT16}
 
 # Looked up once, because a short call costs no more than a few look-ups.
-_OK = lib.DECODING_OK
+_OK, _SHARED_LOGITS = lib.DECODING_OK, lib.DECODING_SHARED_LOGITS
 _RESULTS, _ROWS = ffi.typeof("decoding_result[]"), ffi.typeof("decoding_row *[]")
 _INTS, _FLOATS, _DOUBLES = ffi.typeof("int32_t[]"), ffi.typeof("float[]"), ffi.typeof("double[]")
 _from_buffer, _new = ffi.from_buffer, ffi.new
@@ -36,12 +36,13 @@ class Call:
     C has addresses only. What `fill` returns must be kept until the call has run.
     """
 
-    __slots__ = ("_batch", "_pointers", "_structs", "_workspace", "kept", "output")
+    __slots__ = ("_batch", "_flags", "_pointers", "_structs", "_workspace", "kept", "output")
 
     def __init__(self, constants: dict[str, Any]) -> None:
         """`constants`: the fields that are the same in every call."""
         self._batch = _new("decoding_batch *", constants)
         self._batch.struct_size = ffi.sizeof("decoding_batch")
+        self._flags: int = constants["flags"]
         self._structs: list[Any] = []
         self.output: SamplerOutput
         self.kept: object
@@ -57,7 +58,9 @@ class Call:
             logits = _from_buffer(matrix)
         except ValueError:  # it refuses what is strided
             logits = _from_buffer(matrix[0]) if structs else ffi.NULL
-        batch.logits, batch.dtype, batch.row_stride = logits, _DTYPES[matrix.dtype], matrix.strides[0]
+        stride = matrix.strides[0]
+        batch.logits, batch.dtype, batch.row_stride = logits, _DTYPES[matrix.dtype], stride
+        batch.flags = self._flags if stride else self._flags | _SHARED_LOGITS
         batch.results = results = _from_buffer(_RESULTS, output.words, True)
         if output.top is None:
             batch.top_stride = 0
@@ -86,8 +89,15 @@ class Call:
         if status == lib.DECODING_SMALL_WORKSPACE:
             self._grow(max(row.num_history + row.num_bias + row.num_context for row in self._structs))
         elif status != lib.DECODING_ROW_FAILED:
-            raise KernelError(f"the kernel refused the call: {status_message(status)}")
+            raise KernelError(f"the kernel refused the call: {status_message(status)}{self._refusal()}")
         return bool(status == lib.DECODING_SMALL_WORKSPACE)
+
+    def _refusal(self) -> str:
+        """Return which field of which row was refused, in words."""
+        row, field = _new("int32_t *"), _new("const char **")
+        lib.decoding_check_batch(self._batch, row, field)
+        name = "" if field[0] == ffi.NULL else ffi.string(field[0]).decode()
+        return f" ({name} of the batch)" if row[0] < 0 else f" ({name} of row {row[0]})"
 
     def _grow(self, max_edits: int) -> None:
         """Allocate a workspace for twice as many edits, because histories grow."""
@@ -135,10 +145,14 @@ class Kernel:
     def sample(self, matrix: NDArray[Any], rows: Sequence[KernelRow]) -> SamplerOutput:
         """Draw (or take the forced token) and report, for every row of a matrix (logits_input.matrix_of)."""
         structs, output = _laid_out(rows)
+        self.sample_into(output, matrix, structs)
+        return output
+
+    def sample_into(self, output: SamplerOutput, matrix: NDArray[Any], structs: list[Any]) -> None:
+        """Do what `sample` does for the structs of rows, into an output that has room for their reports."""
         run = self._run if self.num_threads == 1 else self._share
         if not run(matrix, structs, output):
             output.failures = _failures(output)
-        return output
 
     def probabilities(
         self, matrix: NDArray[Any], rows: Sequence[KernelRow]

@@ -36,10 +36,10 @@ NUMBERS: tuple[str, ...] = tuple(
 _OFF = {name: PARAMETERS[name].c_none for name in NUMBERS if PARAMETERS[name].default is None}
 """The number that stands for None in C."""
 
-_NEW_ROW: dict[str, Any] = {"struct_size": ffi.sizeof("decoding_row")} | {
+_NEW_ROW: dict[str, Any] = {"struct_size": ffi.sizeof("decoding_row"), "flags": lib.DECODING_ALLOW_ZEROS} | {
     name: _OFF[name] if name in _OFF else PARAMETERS[name].default for name in NUMBERS
 }
-"""Fields of a row with every parameter at its default; all others are 0."""
+"""Fields of a row with every parameter at its default; all others are 0. A zero is never a forgotten field here."""
 
 _POINTERS = {"i": "int32_t[]", "u": "uint32_t[]", "f": "float[]"}
 
@@ -94,6 +94,15 @@ class KernelRow:
         """
         self._kept[field] = None if array is None else ffi.from_buffer(_POINTERS[array.dtype.kind], array)
         setattr(self.struct, field, ffi.NULL if array is None else self._kept[field])
+
+    @property
+    def reads_history(self) -> bool:
+        """Return True if the parameters of the row need a TokenHistory."""
+        return bool(lib.decoding_row_reads(self.struct))
+
+    def keep(self, name: str, memory: object) -> None:
+        """Keep memory alive that the row points to, until another one is kept under this name."""
+        self._kept[name] = memory
 
     def set_bias(self, biases: Sequence[tuple[int, float]]) -> None:
         """Set distinct token ids and the numbers to add to their logits."""

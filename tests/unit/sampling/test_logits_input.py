@@ -118,6 +118,63 @@ def test_any_row_stride(dtype, kind):
     assert drawn(made) == drawn(matrix)
 
 
+def apart(dtype, matrix):
+    """The matrix as columns, as every other element, backwards, and as a field of records."""
+    wide = np.zeros((ROWS, 2 * VOCAB_SIZE), matrix.dtype)
+    wide[:, ::2] = matrix
+    records = np.zeros((ROWS, VOCAB_SIZE), [("id", "<i4"), ("logit", matrix.dtype), ("p", "<f4")])
+    records["logit"] = matrix
+    return {
+        "columns": np.asfortranarray(matrix),
+        "every other": wide[:, ::2],
+        "backwards": matrix[:, ::-1].copy()[:, ::-1],
+        "records": records["logit"],
+    }
+
+
+@pytest.mark.parametrize("kind", ["columns", "every other", "backwards", "records"])
+@pytest.mark.parametrize("dtype", BY_DTYPE)
+def test_elements_that_lie_apart(dtype, kind):
+    """The elements of a row may have any stride; llama.cpp's token arrays are such records."""
+    made = apart(dtype, BY_DTYPE[dtype])[kind]
+    assert made.strides[1] != made.itemsize
+    assert drawn(made) == drawn(BY_DTYPE[dtype])
+    assert drawn(made[1], 1) == drawn(BY_DTYPE[dtype][1], 1)
+
+
+class OrtLike:
+    """An OrtValue of onnxruntime, as far as its memory goes."""
+
+    def __init__(self, array, element_type, device="cpu"):
+        self._array, self._element_type, self._device = array, element_type, device
+
+    def shape(self):
+        return list(self._array.shape)
+
+    def element_type(self):
+        return self._element_type
+
+    def data_type(self):
+        return f"tensor(type {self._element_type})"
+
+    def device_name(self):
+        return self._device
+
+    def data_ptr(self):
+        return self._array.ctypes.data
+
+
+def test_an_ort_value():
+    """Tensors of onnxruntime are read in place, bfloat16 too; other types and devices are named."""
+    for name, element_type in (("float32", 1), ("float16", 10), ("bfloat16", 16)):
+        matrix = BY_DTYPE[name]
+        assert drawn(OrtLike(matrix, element_type)) == drawn(matrix)
+        assert np.shares_memory(matrix_of(OrtLike(matrix, element_type), VOCAB_SIZE), matrix)
+    for wrong, message in ((OrtLike(FLOAT32, 11), "type 11"), (OrtLike(FLOAT32, 1, "cuda"), "device cuda")):
+        with pytest.raises(LogitsError, match=message):
+            matrix_of(wrong, VOCAB_SIZE)
+
+
 def test_a_stride_of_zero():
     """One row in memory for every row of the call."""
     same = np.broadcast_to(FLOAT32[0], (ROWS, VOCAB_SIZE))
@@ -204,9 +261,7 @@ WRONG = {
     "too wide by dlpack": (Capsule(np.zeros((ROWS, VOCAB_SIZE + 1), np.float32)), r"logits.shape=\(3, 41\)"),
     "three axes": (np.zeros((1, ROWS, VOCAB_SIZE), np.float32), "logits.shape"),
     "no axes": (np.float32(0), "logits.shape"),
-    "columns": (np.asfortranarray(FLOAT32), "logits.strides"),
-    "every other logit": (np.zeros((1, 2 * VOCAB_SIZE), np.float32)[:, ::2], "logits.strides"),
-    "backwards": (FLOAT32[0][::-1], "logits.strides"),
+    "overlapping rows": (np.lib.stride_tricks.sliding_window_view(np.zeros(60, np.float32), VOCAB_SIZE), "overlap"),
     "masked": (np.ma.masked_array(FLOAT32), "MaskedArray"),
     "another device": (Elsewhere(), r"device cuda:1 \(DLPack 2:1\)"),
     "no export": (Refusing(), "require gradient"),

@@ -189,3 +189,65 @@ def test_a_copied_state_goes_on_alone(duplicate):
     assert state.position == 5
     assert [int(sampler.sample(logits, [state]).token_ids[0]) for _ in range(4)] == drawn
     assert (twin.seed, twin.params) == (state.seed, params)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda sampler: pickle.loads(pickle.dumps(sampler))])
+def test_a_sampler_copies_and_pickles(duplicate):
+    """A copy has the same arguments and draws the same tokens."""
+    sampler = Sampler(4, profile="vllm", num_valid_tokens=3, on_nonfinite="mask", num_threads=2)
+    other = duplicate(sampler)
+    assert repr(other) == repr(sampler)
+    logits = np.array([[0.1, np.nan, 0.3, 9.0]], np.float32)
+    draws = [one.sample(logits, [SamplingState(SamplingParams(seed=3))]).words.tobytes() for one in (sampler, other)]
+    assert draws[0] == draws[1]
+
+
+def test_reprs_help():
+    """They show arguments and results, and no addresses."""
+    state = SamplingState(SamplingParams(seed=3), [1])
+    output = Sampler(4).sample(FLAT, [state])
+    assert repr(Sampler(4, num_valid_tokens=3)) == "Sampler(4, num_valid_tokens=3)"
+    assert repr(output) == f"<SamplerOutput token_ids={output.token_ids.tolist()}>"
+    place = "1 prompt and 1 output tokens, seed=3, choice=0, stream=0"
+    assert repr(state) == f"<SamplingState {place}, SamplingParams(seed=3)>"
+    assert " at 0x" not in repr(Sampler(4).profile) + repr(Sampler(4).explain(FLAT, state))
+
+
+@pytest.mark.parametrize("name", ["vocab_size", "profile", "num_threads", "num_valid_tokens", "on_nonfinite"])
+def test_a_sampler_s_attributes_cannot_be_set(name):
+    """An assignment would have no effect."""
+    with pytest.raises(AttributeError):
+        setattr(Sampler(4), name, 2)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.array])
+def test_ids_of_numpy(kind):
+    """Integer scalars and arrays of one integer are token ids; an array of ids is a prompt."""
+    state = SamplingState(SamplingParams(presence_penalty=1.0), np.array([1, 2], np.uint16))
+    state.append(kind(3))
+    assert (state.prompt_token_ids, state.output_token_ids) == ((1, 2), [3])
+    assert {type(token_id) for token_id in (*state.prompt_token_ids, *state.output_token_ids)} == {int}
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.array([1, -1]), np.array([2**31]), np.array([[1]]), np.array([1.0]), np.array([True])]
+)
+def test_arrays_that_are_no_ids(wrong):
+    """Negative, too large, of two axes, real, boolean."""
+    assert problem_of(lambda: SamplingState(SamplingParams(), wrong)) == "prompt_token_ids"
+
+
+def test_torch_ids_and_masks():
+    """Tensors of ids, scalars of them, and masks as xgrammar makes them."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    state = SamplingState(SamplingParams(presence_penalty=1.0), torch.tensor([1, 2]))
+    state.append(torch.tensor(3))
+    assert (state.prompt_token_ids, state.output_token_ids) == ((1, 2), [3])
+    masks = torch.tensor([[0b0100], [0b0010]], dtype=torch.int32)
+    state.bitmask = masks[0]
+    assert Sampler(4).sample(FLAT, [state]).token_ids.tolist() == [2]
+    assert Sampler(4).verify(np.zeros((2, 4), np.float32), state, [2], bitmasks=masks).token_ids == [2, 1]
+    for wrong in (torch.tensor(True), torch.tensor(1.0), torch.tensor([1, 2])):
+        assert problem_of(lambda wrong=wrong: state.append(wrong)) == "token_id"
+    with pytest.raises(ParameterError, match="bitmask"):
+        state.bitmask = torch.zeros(1)

@@ -127,7 +127,8 @@ def test_the_order_of_a_profile_is_the_order_that_runs():
     p = np.array([0.3, 0.3, 0.25, 0.15])
     kept = []
     for order in orders:
-        profile = Profile("mine", tuple(stages[name] for name in order), Rule(0))
+        names = ("finite_check", "raw_snapshot", *order, "cut", "draw")
+        profile = Profile("mine", tuple(stages[name] for name in names), Rule(0))
         state = SamplingState(SamplingParams(top_k=3, top_p=0.65))
         probabilities = Sampler(4, profile=profile).probabilities(np.log(p).astype(np.float32), [state])
         kept.append(np.count_nonzero(probabilities))

@@ -4,7 +4,12 @@ import dataclasses
 import re
 from pathlib import Path
 
-from decoding.params import SamplingParams
+import numpy as np
+import pytest
+
+from decoding import Sampler, SamplingState
+from decoding.errors import ParameterError
+from decoding.params import PARAMETERS, SamplingParams
 from decoding.reference.sample import APPLY
 from decoding.sampling.stages import CUT_LOG2, GREEDY_TEMPERATURE, PIPELINE, PROFILES, STAGE_NAMES, Profile, Rule
 
@@ -94,3 +99,66 @@ def test_the_reference_applies_exactly_these_stages():
 def test_the_two_constants():
     """Greedy below 2**-20, weights cut below 2**-40: both are part of the determinism contract."""
     assert (GREEDY_TEMPERATURE, CUT_LOG2) == (9.5367431640625e-07, -40)
+
+
+BY_NAME = {stage.name: stage for stage in PIPELINE}
+
+
+def profile_of(*names):
+    """A profile of these stages between the checks and the draw."""
+    ends = ("finite_check", "raw_snapshot"), ("cut", "draw")
+    return Profile("mine", tuple(BY_NAME[name] for name in (*ends[0], *names, *ends[1])))
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (PIPELINE[::-1], "stages='finite_check'|must come before|must have"),
+        ((*PIPELINE, PIPELINE[5]), "stages='context_frequency_penalty': must have each stage at most once|logit_bias"),
+        (PIPELINE[1:], "must have the stage finite_check"),
+        (PIPELINE[:-1], "must have the stage draw"),
+        (
+            (*PIPELINE[:2], BY_NAME["top_k"], BY_NAME["hard_masks"], *PIPELINE[-2:]),
+            "stages='hard_masks': must come before top_k",
+        ),
+        ((*PIPELINE[:2], BY_NAME["draw"], BY_NAME["cut"]), "then cut to draw"),
+        ((*PIPELINE[:2], "top_k", *PIPELINE[-2:]), "must be stages of"),
+    ],
+)
+def test_a_wrong_order_is_named_at_construction(stages, message):
+    """A stage twice, a missing end, an edit after the distribution has begun."""
+    with pytest.raises(ParameterError, match=message):
+        Profile("mine", stages)
+
+
+IGNORED = {
+    "top_k": 1,
+    "temperature": 0.5,
+    "presence_penalty": 1.0,
+    "logit_bias": {1: 1.0},
+    "banned_token_ids": [1],
+    "mirostat_tau": 1.0,
+    "xtc_probability": 0.5,
+}
+
+
+@pytest.mark.parametrize("name", IGNORED)
+def test_a_parameter_without_its_stage_is_refused(name):
+    """A parameter that only a stage reads which the profile leaves out is an error unless it is at its default."""
+    lacking = PARAMETERS[name].stage
+    profile = profile_of(*(stage.name for stage in PIPELINE[2:-2] if stage.name != lacking))
+    sampler, logits = Sampler(4, profile=profile), np.zeros(4, np.float32)
+    sampler.sample(logits, [SamplingState(SamplingParams())])
+    with pytest.raises(ParameterError, match=f"{name}=.*no stage that reads it"):
+        sampler.sample(logits, [SamplingState(SamplingParams(**{name: IGNORED[name]}))])
+
+
+def test_masks_without_their_stage_are_refused():
+    """Grammar masks and padding are the work of hard_masks."""
+    profile = profile_of("temperature", "top_k")
+    state = SamplingState(SamplingParams())
+    state.bitmask = np.array([3], np.uint32)
+    with pytest.raises(ParameterError, match="bitmask"):
+        Sampler(4, profile=profile).sample(np.zeros(4, np.float32), [state])
+    with pytest.raises(ParameterError, match="num_valid_tokens"):
+        Sampler(4, profile=profile, num_valid_tokens=3)

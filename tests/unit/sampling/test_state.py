@@ -1,6 +1,7 @@
 """SamplingState: what of it reaches the kernel, and that all of it can be saved and taken back."""
 
 import copy
+import json
 import math
 import pickle
 
@@ -69,7 +70,7 @@ def test_off_is_neutral():
     """None becomes C's own word for it."""
     row = fields(SamplingState(SamplingParams(dry_range=None)))
     assert (row.top_k, row.dry_range, row.no_repeat_ngram_size) == (2**31 - 1, 2**31 - 1, 0)
-    assert (row.top_n_sigma, row.typical_p, row.mirostat_mu, row.flags) == (math.inf, 1.0, 0.0, 0)
+    assert (row.top_n_sigma, row.typical_p, row.mirostat_mu) == (math.inf, 1.0, 0.0)
 
 
 def test_sequences_reach_the_kernel():
@@ -240,3 +241,87 @@ def test_other_parameters_for_the_same_tokens():
     other = state.with_params(SamplingParams(temperature=0.0))
     assert (other.seed, other.stream, other.output_token_ids) == (state.seed, 5, [7])
     assert (other.params.temperature, other.position, fields(other).position) == (0.0, 1, 1)
+
+
+@pytest.mark.parametrize("params", [EVERYTHING, SamplingParams(logit_bias={3: -1.5, 2: 0.1}, seed=-(2**63))])
+def test_json_and_back(params):
+    """What `to_dict` gives is JSON, and restores a state that draws the same."""
+    state = SamplingState(params, [1, 2, 3, 1], stream=2**64 - 1, choice=4, eos_token_ids=[9])
+    state.bitmask = np.array([0xFFFF_FFF7, 0xFF], np.uint32)
+    for token_id in (1, 2, 3):
+        state.append(token_id, None if params.mirostat_tau is None else 1.7)
+    twin = SamplingState.from_dict(json.loads(json.dumps(state.to_dict())))
+    assert twin.params == state.params
+    assert twin.to_dict() == state.to_dict()
+    assert same_draws(twin, state)
+
+
+def test_a_state_of_other_random_streams_is_refused():
+    """A state from a library that draws other tokens, or one with a field too few, is not gone on with."""
+    values = SamplingState(SamplingParams(seed=1)).to_dict()
+    with pytest.raises(ParameterError, match="stream_version=0: must be 1"):
+        SamplingState.from_dict(values | {"stream_version": 0})
+    with pytest.raises(ParameterError, match="with the keys bitmask"):
+        SamplingState.from_dict({name: value for name, value in values.items() if name != "choice"})
+
+
+def test_fork():
+    """A fork draws what a state of that choice draws after these tokens, and shares nothing with the first."""
+    state = SamplingState(EVERYTHING, [1, 2], choice=1)
+    other = SamplingState(EVERYTHING, [1, 2], choice=7).with_params(EVERYTHING)
+    for token_id in (4, 5):
+        state.append(token_id, 1.0)
+    fork = state.fork(choice=7)
+    assert (fork.seed, fork.choice, fork.output_token_ids) == (state.seed, 7, [4, 5])
+    fork.append(6, 1.0)
+    assert state.output_token_ids == [4, 5]
+    assert other.choice == fork.choice
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "choice", "stream", "seed", "params", "prompt_token_ids"])
+def test_attributes_cannot_be_set(name):
+    """An attribute that would have no effect on the next draw cannot be assigned."""
+    with pytest.raises(AttributeError):
+        setattr(SamplingState(SamplingParams()), name, 1)
+
+
+HOST = {"max_tokens": 3, "stop": "x", "n": 2, "echo": True, "suffix": "y", "stop_token_ids": [1], "ignore_eos": True}
+
+
+@pytest.mark.parametrize("name", HOST)
+def test_parameters_of_the_host_are_refused(name):
+    """A parameter that a sampler would ignore is an error, unless the host says that it acts on it."""
+    params = SamplingParams(**{name: HOST[name]})
+    with pytest.raises(ParameterError, match=f"{name}=.*host_parameters=True"):
+        SamplingState(params)
+    state = SamplingState(params, host_parameters=True)
+    assert copy.copy(state).params == params
+
+
+def test_all_ignored_parameters_are_named_at_once():
+    """The error lists every one of them; with min_tokens the ids that end a sequence have an effect."""
+    with pytest.raises(ParameterError) as caught:
+        SamplingState(SamplingParams(**HOST))
+    assert {problem.parameter for problem in caught.value.problems} == set(HOST)
+    assert SamplingState(SamplingParams(max_tokens=None, min_tokens=2, stop_token_ids=[1], ignore_eos=True))
+
+
+@pytest.mark.parametrize("scope", ["prompt+output", "output", 1, 3, 100])
+def test_counts_follow_a_random_walk(scope):
+    """The counts are those of the tokens, however often the sequence grew and was cut."""
+    rng = np.random.default_rng(1)
+    prompt = [7, 7, 2**31 - 1, 0]
+    state = SamplingState(SamplingParams(presence_penalty=1.0, repetition_penalty_scope=scope), prompt)
+    for _ in range(40):
+        state.truncate(int(rng.integers(state.position + 1)))
+        for token_id in rng.integers(0, 40, int(rng.integers(30))).tolist():
+            state.append(token_id * 977)
+        tokens = [*prompt, *state.output_token_ids]
+        row = fields(state)
+        ids = int32s(row.history_token_ids, row.num_history)
+        last = tokens[-scope:] if isinstance(scope, int) else tokens
+        in_scope = state.output_token_ids if scope == "output" else last
+        assert sorted(ids) == sorted(set(tokens))
+        assert int32s(row.history_total_counts, row.num_history) == [tokens.count(i) for i in ids]
+        assert int32s(row.history_output_counts, row.num_history) == [state.output_token_ids.count(i) for i in ids]
+        assert int32s(row.history_scope_counts, row.num_history) == [in_scope.count(i) for i in ids]

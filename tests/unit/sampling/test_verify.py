@@ -93,7 +93,7 @@ def test_a_mask_that_leaves_nothing():
         ("bitmasks", {"bitmasks": np.zeros((3, 1), np.uint32)}),
         ("bitmasks", {"bitmasks": np.zeros(4, np.uint32)}),
         ("bitmasks", {"bitmasks": [[0]] * 4}),
-        ("bitmask", {"bitmasks": np.zeros((4, 1), np.int64)}),
+        ("bitmasks", {"bitmasks": np.zeros((4, 1), np.int64)}),
         ("bitmask", {"bitmasks": np.zeros((4, 2), np.uint32)}),
     ],
 )

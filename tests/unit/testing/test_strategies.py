@@ -85,7 +85,7 @@ def test_ids_and_masks_fit_the_vocabulary(data):
     vocab_size = data.draw(vocab_sizes())
     assert data.draw(bitmasks(vocab_size)).shape == (-(-vocab_size // 32),)
     assert data.draw(sampling_params(vocab_size)).seed is not None
-    data.draw(sampling_states(vocab_size)).check_vocab(vocab_size)
+    data.draw(sampling_states(vocab_size)).check_fit(vocab_size)
     assert data.draw(logits_batches(vocab_size, 2)).shape == (2, vocab_size)
 
 

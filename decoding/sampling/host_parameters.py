@@ -1,0 +1,33 @@
+"""Parameters that a sampler cannot act on: they need text, or a loop over tokens, which the host has."""
+
+from __future__ import annotations
+
+from decoding.errors import ParameterError, Problem, shown
+from decoding.params import PARAMETERS, SamplingParams
+
+HOST_PARAMETERS = tuple(name for name, row in PARAMETERS.items() if not row.stage and name != "logprobs_mode")
+"""Parameters that no stage reads: length, number of choices, stops, echo, text."""
+
+_WITH_MIN_TOKENS = ("stop_token_ids", "ignore_eos")
+"""With min_tokens they decide which tokens stage hard_masks bans."""
+
+_RULE = (
+    "must be at its default: a sampler draws tokens and cannot act on it; a host that does passes host_parameters=True"
+)
+
+
+def check_host_parameters(params: SamplingParams) -> None:
+    """Raise ParameterError naming every parameter that is set and that a sampler would ignore.
+
+    max_tokens=None, no limit, is what a sampler does.
+    """
+    effective = [
+        *(("max_tokens",) if params.max_tokens is None else ()),
+        *(_WITH_MIN_TOKENS if params.min_tokens else ()),
+    ]
+    values = {name: getattr(params, name) for name in HOST_PARAMETERS if name not in effective}
+    problems = [
+        Problem(name, shown(value), _RULE) for name, value in values.items() if value != PARAMETERS[name].default
+    ]
+    if problems:
+        raise ParameterError(problems)

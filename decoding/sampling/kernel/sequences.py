@@ -1,0 +1,95 @@
+"""Sequences: rows whose tokens C records by itself, so that a step of a batch has no loop over rows in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decoding.errors import KernelError
+from decoding.sampling.kernel.history import TokenHistory
+from decoding.sampling.kernel.library import ffi, lib, status_message
+from decoding.sampling.kernel.row import KernelRow
+from decoding.sampling.output import SamplerOutput
+
+
+class KernelSequence:
+    """A `decoding_sequence` with its row, its history and the bounds of mirostat.
+
+    mus: the bound after each number of output tokens, from 0 on; float64 with room for the history's tokens. Empty
+        without mirostat.
+    """
+
+    __slots__ = ("history", "mus", "row", "struct")
+
+    def __init__(self, row: KernelRow, history: TokenHistory, mus: Sequence[float]) -> None:
+        self.row, self.history, self.mus = row, history, np.array(mus, np.float64)
+        self.struct: Any = ffi.new("decoding_sequence *", {"struct_size": ffi.sizeof("decoding_sequence")})
+        self.struct.row, self.struct.history = row.struct, history.struct
+        self.point()
+
+    def set_ending(self, min_tokens: int, num_ending: int, num_banned: int) -> None:
+        """Let the last `num_ending` of the row's `num_banned` banned ids be banned before min_tokens only."""
+        struct = self.struct
+        struct.min_tokens, struct.num_ending, struct.num_banned = min_tokens, num_ending, num_banned
+
+    def set_mirostat(self, tau: float, eta: float) -> None:
+        """Follow mirostat's bound."""
+        self.struct.mirostat_tau, self.struct.mirostat_eta = tau, eta
+
+    def point(self) -> None:
+        """Point to the history and the bounds, which may have moved."""
+        self.history.use(self.row)
+        if len(self.mus):
+            room = int(self.history.struct.max_tokens) + 1
+            self.mus = np.concatenate([self.mus, np.zeros(max(0, room - len(self.mus)))])
+            self.struct.mirostat_mus = buffer = ffi.from_buffer("double[]", self.mus)
+            self.row.keep("mus", buffer)
+
+    def grow(self) -> None:
+        """Move to larger memory."""
+        self.history.grow()
+        self.point()
+
+
+class Sequences:
+    """Rows in the order of a call."""
+
+    __slots__ = ("_pointers", "_rows", "items", "num_modes", "num_top", "structs")
+
+    def __init__(self, items: Sequence[KernelSequence]) -> None:
+        self.items = list(items)
+        self.structs = [item.row.struct for item in self.items]
+        self._pointers = ffi.new("decoding_sequence *[]", [item.struct for item in self.items])
+        self._rows = ffi.new("decoding_row *[]", self.structs)
+        self.num_top = max((item.row.num_top for item in self.items), default=0)
+        self.num_modes = max((item.row.num_modes for item in self.items), default=0) or 1
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.items)
+
+    def new_output(self) -> SamplerOutput:
+        """Return an output with room for the reports of the rows."""
+        return SamplerOutput(len(self.items), self.num_top, self.num_modes)
+
+    def use_bitmasks(self, masks: NDArray[np.uint32] | None) -> None:
+        """Let each row point to its mask, [rows, words] with contiguous rows, or to none."""
+        if masks is None:
+            lib.dk_use_bitmasks(self._rows, len(self.items), ffi.NULL, 0)
+        else:
+            buffer = ffi.from_buffer("uint32_t[]", masks)
+            lib.dk_use_bitmasks(self._rows, len(self.items), buffer, masks.shape[1])
+
+    def commit(self, output: SamplerOutput) -> None:
+        """Record the tokens of an output of these rows; rows that failed are left alone."""
+        results, full = ffi.from_buffer("decoding_result[]", output.words), ffi.new("int32_t *")
+        while True:
+            status = lib.decoding_commit(self._pointers, results, len(self.items), full)
+            if status != lib.DECODING_SMALL_WORKSPACE:
+                break
+            self.items[full[0]].grow()
+        if status != lib.DECODING_OK:  # the structs are made here
+            raise KernelError(f"the kernel refused to record tokens: {status_message(status)}")

@@ -1,0 +1,3 @@
+module decoding_example
+
+go 1.19
