@@ -74,13 +74,13 @@ class Acceptor:
                 connection, _ = await loop.sock_accept(self._listener)
             except ConnectionAbortedError:
                 continue
-            except OSError as error:
-                self._say(f"no connection can be accepted: {error.strerror}")
+            except (OSError, MemoryError) as error:
+                self._say(f"no connection can be accepted: {error}")
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             try:
                 await loop.connect_accepted_socket(self._protocol, connection)
-            except OSError:  # it has gone already
+            except (OSError, MemoryError):  # it has gone already, or there is no memory for it
                 connection.close()
 
     def _say(self, text: str) -> None:

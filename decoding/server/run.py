@@ -131,11 +131,15 @@ class _Server(uvicorn.Server):
         self.started = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Do what uvicorn does ten times per second, and end if an engine has died."""
-        if self._service.has_failed and not self.should_exit:
-            LOGGER.error("an engine has died: the server ends")
-            self.exit_code = 1
-            self.should_exit = True
+        """Do what uvicorn does ten times per second, and end if an engine or the accept loop has died."""
+        if not self.should_exit:
+            dead = self._accepting is not None and self._accepting.done()
+            if dead or self._service.has_failed:
+                LOGGER.error(
+                    "the accept loop has died: the server ends" if dead else "an engine has died: the server ends"
+                )
+                self.exit_code = 1
+                self.should_exit = True
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

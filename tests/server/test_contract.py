@@ -79,7 +79,7 @@ def test_a_request_without_a_model(server):
     error = server.request("POST", "/v1/completions", {**fields, "logprobs": 10}).error
     assert (error["param"], error["message"]) == (
         "logprobs",
-        "logprobs=10: must be an integer from 0 to 5 or None (--max-logprobs)",
+        "logprobs=10: must be an integer from 0 to 5 (--max-logprobs)",
     )
 
 

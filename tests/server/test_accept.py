@@ -1,0 +1,61 @@
+"""The accept loop goes on, whatever accepting raises."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import resource
+import socket
+
+import pytest
+
+accept = pytest.importorskip("decoding.server.accept", reason="needs the extra `server`")
+
+
+def test_a_failure_is_logged_once_and_tried_again(monkeypatch, caplog):
+    """Without files or memory for a connection it pauses; the next one is served, and the log has one line."""
+    failures = [OSError(errno.EMFILE, "Too many open files"), MemoryError(), OSError(errno.ENFILE, "files")]
+    monkeypatch.setattr(accept, "_PAUSE_SECONDS", 0.01)
+
+    class Greeting(asyncio.Protocol):
+        def connection_made(self, transport):
+            transport.write(b"served")
+            transport.close()
+
+    async def serve():
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            real = loop.sock_accept
+
+            async def failing(one):
+                if failures:
+                    raise failures.pop()
+                return await real(one)
+
+            loop.sock_accept = failing
+            task = asyncio.ensure_future(accept.Acceptor(listener, Greeting, set(), 10).run())
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            answer = await reader.read()
+            writer.close()
+            task.cancel()
+            return answer
+
+    with caplog.at_level(logging.WARNING, "decoding.server"):
+        assert asyncio.run(serve()) == b"served"
+    assert failures == []
+    assert len([one for one in caplog.records if "no connection can be accepted" in one.getMessage()]) == 1
+
+
+def test_the_default_is_below_the_limit_of_open_files(monkeypatch):
+    """So that models, logs and the engine have files left; what the system does not allow is an error."""
+    monkeypatch.setattr(accept.resource, "setrlimit", lambda *_: None)
+    monkeypatch.setattr(accept.resource, "getrlimit", lambda _: (100, 100))
+    allowed = accept.max_connections(None)
+    assert 0 < allowed < 100 - accept._SPARE_FILES
+    assert accept.max_connections(allowed) == allowed
+    with pytest.raises(accept.ParameterError, match="ulimit -n"):
+        accept.max_connections(allowed + 20)
+    monkeypatch.setattr(accept.resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert accept.max_connections(None) == accept.DEFAULT_CONNECTIONS
+    assert accept.max_connections(10**6) == 10**6
