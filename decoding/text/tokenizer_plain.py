@@ -23,7 +23,9 @@ class PlainText:
         for token_id, token in added:
             if token_id not in self._hidden:
                 self._library.add_tokens([token])
-                self._ids[self._library.token_to_id(token.content)] = token_id
+                own_id = self._library.token_to_id(token.content)
+                assert own_id is not None  # it was added just now
+                self._ids[own_id] = token_id
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without any special tokens around it."""
