@@ -50,7 +50,7 @@ class SamplingState:
     `output_token_ids`, a list that `append` and `truncate` change. `fork` and `with_params` make other states.
 
     For decoding.sampling and the engine only: `kernel_row`, what C reads of this state; `check_fit`, which comes
-    before C reads it; `commit`, which records what C drew.
+    before C reads it; `commit` and `commit_outside_history`, which record what C drew.
     """
 
     __slots__ = (
@@ -100,7 +100,9 @@ class SamplingState:
         self.kernel_row = KernelRow()
         self._fill_row()
         self._history = self._new_history() if self.kernel_row.reads_history else None
-        self._is_followed = bool(self._history or self._mus or params.min_tokens)
+        if self._history is not None:
+            self._history.use(self.kernel_row)
+        self._is_followed = bool(self._mus or params.min_tokens)
         self._update_row()
 
     @property
@@ -218,13 +220,18 @@ class SamplingState:
         self._append(token_id, self._checked_surprise(surprise))
 
     def _append(self, token_id: int, surprise: float | None = None) -> None:
+        self._record(token_id, surprise)
+        if self._history is not None:
+            self._history.append(token_id)
+            self._history.use(self.kernel_row)
+
+    def _record(self, token_id: int, surprise: float | None) -> None:
+        """Record a token but for the history."""
         self.output_token_ids.append(token_id)
         self.kernel_row.struct.position = len(self.output_token_ids)
         if token_id >= self._fits:
             self._fits = 0
         if self._is_followed:
-            if self._history is not None:
-                self._history.append(token_id)
             if surprise is not None:
                 self._follow(surprise)
             self._update_row()
@@ -232,6 +239,11 @@ class SamplingState:
     def commit(self, token_id: int, output: SamplerOutput, row: int) -> None:
         """Record the token that the kernel drew for a row of this output: `append` without the checks."""
         self._append(token_id, None if not self._mus else float(output.surprises[row]))
+
+    def commit_outside_history(self, token_id: int, output: SamplerOutput, row: int) -> TokenHistory | None:
+        """Do what `commit` does, but for the token history, which is returned: the caller appends to it."""
+        self._record(token_id, None if not self._mus else float(output.surprises[row]))
+        return self._history
 
     def force(self, token_id: int) -> None:
         """Report on this token instead of drawing one, from now on and until another one is forced."""
@@ -247,6 +259,7 @@ class SamplingState:
         del self.output_token_ids[num_tokens:]
         if self._history is not None:
             self._history.truncate(num_tokens)
+            self._history.use(self.kernel_row)
         del self._mus[num_tokens + 1 :]
         self.kernel_row.struct.position = num_tokens
         self._update_row()
@@ -278,6 +291,7 @@ class SamplingState:
             self._mus *= len(self.output_token_ids) + 1
         if self._history is not None:
             self._history = self._new_history()
+            self._history.use(self.kernel_row)
         self.kernel_row.struct.position = len(self.output_token_ids)
         self._update_row()
 
@@ -317,10 +331,8 @@ class SamplingState:
         row.set_sequences("bad_words", _of_ids("bad_words", p.bad_words))
 
     def _update_row(self) -> None:
-        """Write the fields that change from token to token, but for the position."""
+        """Write the fields that change from token to token, but for the position and the history."""
         struct = self.kernel_row.struct
-        if self._history is not None:
-            self._history.use(self.kernel_row)
         if self._mus:
             struct.mirostat_mu = max(0.0, self._mus[-1])  # a bound below 0 keeps one token, as 0 does
         if self._params.min_tokens:
