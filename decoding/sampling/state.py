@@ -21,6 +21,7 @@ from decoding.sampling.output import SamplerOutput
 from decoding.types import TokenSequence
 from decoding.validation import checked_token_id, checked_token_ids, is_integer, is_real, to_float32
 
+_HISTORY = ("prompt_token_ids", "output_token_ids")
 _SEQUENCES = ("dry_sequence_breakers", "bad_words")
 
 
@@ -234,11 +235,11 @@ class SamplingState:
         return (*self.params.stop_token_ids, *(() if self.params.ignore_eos else self.eos_token_ids))
 
     def _named_ids(self) -> dict[str, Sequence[int]]:
-        """Return all token ids of this state by the name that an error message uses."""
+        """Return all token ids of this state that are looked at, by the name that an error message uses."""
         p = self.params
+        history = {name: getattr(self, name) for name in _HISTORY} if self._trackers else {}
         return {
-            "prompt_token_ids": self.prompt_token_ids,
-            "output_token_ids": self.output_token_ids,
+            **history,
             "logit_bias": [token_id for token_id, _ in self._bias()],
             "allowed_token_ids": p.allowed_token_ids or (),
             "banned_token_ids": p.banned_token_ids,
@@ -260,7 +261,8 @@ class SamplingState:
         for name, ids in self._named_ids().items():
             if max(ids, default=-1) >= vocab_size:
                 wrong = next(token_id for token_id in ids if token_id >= vocab_size)
-                raise ParameterError.single(name, wrong, f"must be below vocab_size={vocab_size}")
+                way_out = ", or left out: it has no logit that a penalty could change" if name in _HISTORY else ""
+                raise ParameterError.single(name, wrong, f"must be below vocab_size={vocab_size}{way_out}")
         if self.params.logprobs is not None and self.params.logprobs > vocab_size:
             raise ParameterError.single("logprobs", self.params.logprobs, f"must be at most vocab_size={vocab_size}")
 

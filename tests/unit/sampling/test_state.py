@@ -239,3 +239,17 @@ def test_other_parameters_for_the_same_tokens():
     other = state.with_params(SamplingParams(temperature=0.0))
     assert (other.seed, other.stream, other.output_token_ids) == (state.seed, 5, [7])
     assert (other.params.temperature, other.position, fields(other).position) == (0.0, 1, 1)
+
+
+@pytest.mark.parametrize("params", [{"frequency_penalty": 1.0}, {"dry_multiplier": 1.0}, {"no_repeat_ngram_size": 2}])
+def test_ids_without_a_logit_matter_to_penalties_alone(params):
+    """A prompt with ids beyond the logits' width is sampled as any other; a penalty refuses it and says what to do."""
+    sampler, logits, prompt = Sampler(8), np.arange(8, dtype=np.float32), [1, 9, 2]
+    plain = SamplingState(SamplingParams(seed=1, top_k=3), prompt)
+    assert (
+        sampler.sample(logits, [plain]).token_ids
+        == sampler.sample(logits, [SamplingState(SamplingParams(seed=1, top_k=3), [1, 2])]).token_ids
+    )
+    with pytest.raises(ParameterError, match=r"prompt_token_ids=9: must be below vocab_size=8, or left out"):
+        sampler.sample(logits, [SamplingState(SamplingParams(seed=1, **params), prompt)])
+    sampler.sample(logits, [SamplingState(SamplingParams(seed=1, **params), [1, 2])])
