@@ -3,8 +3,8 @@
     python -m benchmarks.accuracy --model PATH [--quantization TYPE] [--tokens N] [--ids FILE]
 
 The truth is decoding.reference.forward with all weights (dequantised) and activations in float64. Errors are those of
-every logit of every token, relative to the size of the logits, their root mean square. KL is the divergence KL(truth || engine) of the next
-token's distribution in nats, mean over the tokens.
+every logit of every token, relative to the size of the logits, their root mean square. KL is the divergence
+KL(truth || engine) of the next token's distribution in nats, mean over the tokens.
 """
 
 from __future__ import annotations

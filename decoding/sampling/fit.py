@@ -6,6 +6,9 @@ from collections.abc import Collection, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from decoding.errors import ParameterError
 from decoding.sampling.stages import ignored_parameter
 from decoding.sequence_table import SequenceTable
@@ -19,10 +22,9 @@ _SEQUENCES = ("dry_sequence_breakers", "bad_words")
 
 def check_ids(state: SamplingState, vocab_size: int) -> None:
     """Raise ParameterError naming the first id that is outside a vocabulary of this size."""
-    prompt = state.prompt_ids
-    if len(prompt) and int(prompt.max()) >= vocab_size:
-        wrong = int(prompt[prompt >= vocab_size][0])
-        raise ParameterError.single("prompt_token_ids", wrong, f"must be below vocab_size={vocab_size}")
+    if state.kernel_row.reads_history:
+        _check_history("prompt_token_ids", state.prompt_ids, vocab_size)
+        _check_history("output_token_ids", np.asarray(state.output_token_ids, np.int32), vocab_size)
     for name, ids in _named_ids(state).items():
         if max(ids, default=-1) >= vocab_size:
             wrong = next(token_id for token_id in ids if token_id >= vocab_size)
@@ -52,11 +54,17 @@ def sequences_of_ids(name: str, sequences: Sequence[TokenSequence]) -> Sequence[
     return cast(Sequence[Sequence[int]], sequences)
 
 
+def _check_history(name: str, ids: NDArray[np.int32], vocab_size: int) -> None:
+    """Raise ParameterError for the first id without a logit."""
+    if len(ids) and int(ids.max()) >= vocab_size:
+        rule = f"must be below vocab_size={vocab_size}, or left out: it has no logit that a penalty could change"
+        raise ParameterError.single(name, int(ids[ids >= vocab_size][0]), rule)
+
+
 def _named_ids(state: SamplingState) -> dict[str, Sequence[int]]:
-    """Return the token ids of a state, but for its prompt, by the name that an error message uses."""
+    """Return the token ids in a state's parameters by the name that an error message uses."""
     p = state.params
     return {
-        "output_token_ids": state.output_token_ids,
         "logit_bias": [token_id for token_id, _ in cast(tuple[tuple[int, float], ...], p.logit_bias)],
         "allowed_token_ids": p.allowed_token_ids or (),
         "banned_token_ids": p.banned_token_ids,

@@ -325,3 +325,17 @@ def test_counts_follow_a_random_walk(scope):
         assert int32s(row.history_total_counts, row.num_history) == [tokens.count(i) for i in ids]
         assert int32s(row.history_output_counts, row.num_history) == [state.output_token_ids.count(i) for i in ids]
         assert int32s(row.history_scope_counts, row.num_history) == [in_scope.count(i) for i in ids]
+
+
+@pytest.mark.parametrize("params", [{"frequency_penalty": 1.0}, {"dry_multiplier": 1.0}, {"no_repeat_ngram_size": 2}])
+def test_ids_without_a_logit_matter_to_penalties_alone(params):
+    """A prompt with ids beyond the logits' width is sampled as any other; a penalty refuses it and says what to do."""
+    sampler, logits, prompt = Sampler(8), np.arange(8, dtype=np.float32), [1, 9, 2]
+    plain = SamplingState(SamplingParams(seed=1, top_k=3), prompt)
+    assert (
+        sampler.sample(logits, [plain]).token_ids
+        == sampler.sample(logits, [SamplingState(SamplingParams(seed=1, top_k=3), [1, 2])]).token_ids
+    )
+    with pytest.raises(ParameterError, match=r"prompt_token_ids=9: must be below vocab_size=8, or left out"):
+        sampler.sample(logits, [SamplingState(SamplingParams(seed=1, **params), prompt)])
+    sampler.sample(logits, [SamplingState(SamplingParams(seed=1, **params), [1, 2])])
