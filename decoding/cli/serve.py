@@ -119,6 +119,7 @@ def _serve(options: argparse.Namespace, _: list[str]) -> int:
     if not 0 <= options.port <= _LARGEST_PORT:  # the system's calls would take it modulo 65,536
         raise ParameterError.single("--port", options.port, f"must be an integer from 0 to {_LARGEST_PORT:,}")
     folders = _folders(options)
+    _require_all(folders)
     try:
         from decoding.server.run import listen, serve
     except ModuleNotFoundError as error:
@@ -184,7 +185,7 @@ def _api_keys(file: str | None) -> tuple[str, ...]:
 def _folders(options: argparse.Namespace) -> dict[str, str | None]:
     """Return the models to serve, name to folder; the bundled one has None."""
     from decoding.llm import BUNDLED_NAME
-    from decoding.models.model_files import existing, model_name
+    from decoding.models.model_files import model_name
 
     folders: dict[str, str | None] = {}
     if options.path is not None:
@@ -199,9 +200,15 @@ def _folders(options: argparse.Namespace) -> dict[str, str | None]:
     for name in folders:
         if not is_unicode(name):  # the system's arguments may be bytes that are no text
             raise ParameterError.single("name of a model", name, "must be valid Unicode, as JSON is")
-    for path in filter(None, folders.values()):
-        existing(path)  # what is missing is said before anything is promised
     return folders or {BUNDLED_NAME: None}
+
+
+def _require_all(folders: dict[str, str | None]) -> None:
+    """Raise ModelNotFoundError for a path that leads nowhere, before the server listens."""
+    from decoding.models.model_files import existing
+
+    for path in filter(None, folders.values()):
+        existing(path)
 
 
 def _loaded(name: str, folder: str | None, options: argparse.Namespace) -> LLM:
