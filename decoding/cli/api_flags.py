@@ -94,7 +94,7 @@ def api_settings(options: argparse.Namespace) -> ApiSettings:
 def model_folders(options: argparse.Namespace) -> dict[str, str | None]:
     """Return the models to run, name to path; the bundled one has None."""
     from decoding.llm import BUNDLED_NAME
-    from decoding.models.model_files import existing, model_name
+    from decoding.models.model_files import model_name
 
     folders: dict[str, str | None] = {}
     if getattr(options, "path", None) is not None:
@@ -107,8 +107,6 @@ def model_folders(options: argparse.Namespace) -> dict[str, str | None]:
     for name in folders:
         if not is_unicode(name):  # the system's arguments may be bytes that are no text
             raise ParameterError.single("name of a model", name, "must be valid Unicode, as JSON is")
-    for path in filter(None, folders.values()):
-        existing(path)  # what is missing is said before anything is promised
     return folders or {BUNDLED_NAME: None}
 
 

@@ -81,6 +81,7 @@ def _serve(options: argparse.Namespace, _: list[str]) -> int:
     if not 0 <= options.port <= _LARGEST_PORT:  # the system's calls would take it modulo 65,536
         raise ParameterError.single("--port", options.port, f"must be an integer from 0 to {_LARGEST_PORT:,}")
     folders = model_folders(options)
+    _require_all(folders)
     try:
         from decoding.server.run import listen, serve
     except ModuleNotFoundError as error:
@@ -136,6 +137,14 @@ def _api_keys(file: str | None) -> tuple[str, ...]:
     if Path(file).stat().st_mode & stat.S_IROTH:
         say(f"warning: every user of this machine can read the keys in {file} (chmod o-r)")
     return keys
+
+
+def _require_all(folders: dict[str, str | None]) -> None:
+    """Raise ModelNotFoundError for a path that leads nowhere, before the server listens."""
+    from decoding.models.model_files import existing
+
+    for path in filter(None, folders.values()):
+        existing(path)
 
 
 def _loaded(name: str, folder: str | None, options: argparse.Namespace) -> LLM:

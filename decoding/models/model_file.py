@@ -84,13 +84,22 @@ class ModelFile:
         begin: of the table in the file. row_bytes: of each row. num_rows: of the table.
         index: a slice of rows, or their numbers.
         """
-        numbers = np.arange(num_rows)[index]
+        if isinstance(index, slice):
+            first, after, step = index.indices(num_rows)
+            if step == 1:
+                after = max(first, after)
+                return self.read(begin + first * row_bytes, begin + after * row_bytes).reshape(-1, row_bytes)
+            index = np.arange(first, after, step)
+        numbers = np.where(index < 0, index + num_rows, index)
         if not len(numbers):
             return np.empty((0, row_bytes), np.uint8)
         first, after = int(numbers.min()), int(numbers.max()) + 1
+        if first < 0 or after > num_rows:
+            raise IndexError(f"rows from {first} to {after - 1} of a table of {num_rows}")
         if after - first <= _MAX_SPAN * len(numbers):
             span = self.read(begin + first * row_bytes, begin + after * row_bytes).reshape(-1, row_bytes)
-            return span if isinstance(index, slice) and len(span) == len(numbers) else span[numbers - first]
+            chosen: NDArray[np.uint8] = span[numbers - first]
+            return chosen
         rows = np.empty((len(numbers), row_bytes), np.uint8)
         for row, number in zip(rows, numbers.tolist(), strict=True):
             self.read_into(row, begin + number * row_bytes)

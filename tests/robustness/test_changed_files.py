@@ -25,7 +25,7 @@ def place(request, tmp_path):
     """What to load, and its file of weights."""
     if request.param == "gguf":
         path = tmp_path / "tiny.gguf"
-        path.write_bytes(GGUF.tiny_llama().bytes)
+        path.write_bytes(GGUF.tiny_llama().bytes())
         return path, path
     folder = tmp_path / "model"
     shutil.copytree(bundled_model_folder(), folder, ignore=shutil.ignore_patterns("*.py", "*.md"))
