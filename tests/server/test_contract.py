@@ -219,6 +219,46 @@ def test_two_lengths_of_one_body_end_the_connection(server):
     assert b'"code": "invalid_http"' in answer
 
 
+def test_a_profile_where_the_server_allows_it(serve, server):
+    """A request may choose one that --allow-profiles lists; the fingerprint is that of its profile."""
+    error = server.complete(profile="vllm").error
+    assert error["param"] == "profile"
+    assert "--allow-profiles" in error["message"]
+    other = serve("--allow-profiles=llama_cpp,openai", "--profile=vllm")
+    fields = {"prompt": "def f(", "max_tokens": 4, "seed": 1, "temperature": 2.0, "top_k": 20, "min_p": 0.1}
+    answers = {name: other.complete(**fields, profile=name).json for name in ("llama_cpp", "openai", None)}
+    assert len({answer["system_fingerprint"] for answer in answers.values()}) == 3
+    plain = server.complete(**fields).json
+    assert plain["system_fingerprint"] == answers["openai"]["system_fingerprint"]
+    assert plain["choices"][0]["token_ids"] == answers["openai"]["choices"][0]["token_ids"]
+    assert "profile='vllm': must be 'llama_cpp' or 'openai'" in other.complete(profile="vllm").error["message"]
+    events = other.complete(**fields, profile="llama_cpp", stream=True).events
+    assert {event["system_fingerprint"] for event in events[:-1]} == {answers["llama_cpp"]["system_fingerprint"]}
+
+
+def test_special_tokens_in_a_strangers_text(server):
+    """With parse_special false their spelling is text, in a prompt as in /tokenize."""
+    special = server.request("GET", "/tokenizer_info").json["eos_token"]
+    tokenized = {
+        flag: server.request("POST", "/tokenize", {"prompt": special, "parse_special": flag}).json["tokens"]
+        for flag in (True, False)
+    }
+    assert len(tokenized[False]) > len(tokenized[True])
+    answer = server.complete(prompt=special, parse_special=False, max_tokens=0, echo=True, logprobs=0).json
+    (choice,) = answer["choices"]
+    assert choice["token_ids"] == choice["logprobs"]["token_ids"] == tokenized[False]
+    assert choice["text"] == special
+    assert b"".join(map(bytes, choice["logprobs"]["bytes"])) == special.encode()
+
+
+def test_a_missing_template_names_the_servers_flag(serve_script):
+    """Who runs a server without fill-in-the-middle tokens gives them by a flag, not by an argument of Python's."""
+    error = serve_script("plain").complete(suffix="x").error
+    assert error["param"] == "suffix"
+    assert "the server's --fim-template gives a template" in error["message"]
+    assert "LLM(" not in error["message"]
+
+
 def test_tokenize_and_back(server):
     """Ids as the completion counts them, text as it was; bad fields are named."""
     made = server.request("POST", "/tokenize", {"model": "bundled", "prompt": "def f(\u00e9):"}).json
