@@ -10,6 +10,7 @@ import socket
 import pytest
 
 COMPLETION = {"id", "object", "created", "model", "system_fingerprint", "choices", "usage"}
+LOGPROBS = {"tokens", "token_logprobs", "top_logprobs", "text_offset", "token_ids", "bytes"}
 CHOICE = {"index", "text", "logprobs", "finish_reason", "stop_reason", "token_ids", "seed"}
 
 
@@ -35,7 +36,7 @@ def test_the_events_of_a_stream(server):
         assert set(chunk) == COMPLETION
         assert [set(choice) for choice in chunk["choices"]] == [CHOICE]
         assert chunk["usage"] is None
-        assert set(chunk["choices"][0]["logprobs"]) == {"tokens", "token_logprobs", "top_logprobs", "text_offset"}
+        assert set(chunk["choices"][0]["logprobs"]) == LOGPROBS
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, "length"]
 
 
