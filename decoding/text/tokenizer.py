@@ -140,7 +140,7 @@ class Tokenizer:
             raise ContextLengthError(-(-len(text) // self._longest), max_tokens, at_least=True)
         if add_special_tokens and self._frame is None and parse_special:
             return self._library_ids(text, add_special_tokens=True)
-        encode = self._library_ids if parse_special else self._plain_ids
+        encode: Callable[[str], list[int]] = self._library_ids if parse_special else self._plain_ids
         ids = encode(text) if at_start or not self._adds_space else self._encode_inside(text, encode)
         if not add_special_tokens:
             return ids

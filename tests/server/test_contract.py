@@ -10,6 +10,7 @@ import socket
 import pytest
 
 COMPLETION = {"id", "object", "created", "model", "system_fingerprint", "choices", "usage"}
+LOGPROBS = {"tokens", "token_logprobs", "top_logprobs", "text_offset", "token_ids", "bytes"}
 CHOICE = {"index", "text", "logprobs", "finish_reason", "stop_reason", "token_ids", "seed"}
 
 
@@ -35,7 +36,7 @@ def test_the_events_of_a_stream(server):
         assert set(chunk) == COMPLETION
         assert [set(choice) for choice in chunk["choices"]] == [CHOICE]
         assert chunk["usage"] is None
-        assert set(chunk["choices"][0]["logprobs"]) == {"tokens", "token_logprobs", "top_logprobs", "text_offset"}
+        assert set(chunk["choices"][0]["logprobs"]) == LOGPROBS
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, "length"]
 
 
@@ -282,6 +283,46 @@ def test_an_empty_line_behind_a_body(server):
     head = b"POST /tokenize HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     answer = raw_answer(server, head % len(body) + body + b"\r\n" + b"GET /health HTTP/1.1" + END)
     assert answer.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_a_profile_where_the_server_allows_it(serve, server):
+    """A request may choose one that --allow-profiles lists; the fingerprint is that of its profile."""
+    error = server.complete(profile="vllm").error
+    assert error["param"] == "profile"
+    assert "--allow-profiles" in error["message"]
+    other = serve("--allow-profiles=llama_cpp,openai", "--profile=vllm")
+    fields = {"prompt": "def f(", "max_tokens": 4, "seed": 1, "temperature": 2.0, "top_k": 20, "min_p": 0.1}
+    answers = {name: other.complete(**fields, profile=name).json for name in ("llama_cpp", "openai", None)}
+    assert len({answer["system_fingerprint"] for answer in answers.values()}) == 3
+    plain = server.complete(**fields).json
+    assert plain["system_fingerprint"] == answers["openai"]["system_fingerprint"]
+    assert plain["choices"][0]["token_ids"] == answers["openai"]["choices"][0]["token_ids"]
+    assert "profile='vllm': must be 'llama_cpp' or 'openai'" in other.complete(profile="vllm").error["message"]
+    events = other.complete(**fields, profile="llama_cpp", stream=True).events
+    assert {event["system_fingerprint"] for event in events[:-1]} == {answers["llama_cpp"]["system_fingerprint"]}
+
+
+def test_special_tokens_in_a_strangers_text(server):
+    """With parse_special false their spelling is text, in a prompt as in /tokenize."""
+    special = server.request("GET", "/tokenizer_info").json["eos_token"]
+    tokenized = {
+        flag: server.request("POST", "/tokenize", {"prompt": special, "parse_special": flag}).json["tokens"]
+        for flag in (True, False)
+    }
+    assert len(tokenized[False]) > len(tokenized[True])
+    answer = server.complete(prompt=special, parse_special=False, max_tokens=0, echo=True, logprobs=0).json
+    (choice,) = answer["choices"]
+    assert choice["token_ids"] == choice["logprobs"]["token_ids"] == tokenized[False]
+    assert choice["text"] == special
+    assert b"".join(map(bytes, choice["logprobs"]["bytes"])) == special.encode()
+
+
+def test_a_missing_template_names_the_servers_flag(serve_script):
+    """Who runs a server without fill-in-the-middle tokens gives them by a flag, not by an argument of Python's."""
+    error = serve_script("plain").complete(suffix="x").error
+    assert error["param"] == "suffix"
+    assert "the server's --fim-template gives a template" in error["message"]
+    assert "LLM(" not in error["message"]
 
 
 def test_tokenize_and_back(server):

@@ -312,6 +312,26 @@ def test_a_missing_template_names_the_flag(run, monkeypatch):
     assert "LLM(" not in err
 
 
+def test_a_batch_with_failures_is_exit_code_1(capsys, tmp_path):
+    """Lines that failed are counted in the last line, in a run that finds them answered already, too."""
+    body = {"model": "m", "prompt": "ab", "max_tokens": 2, "logprobs": 7, "repetition_penalty": 1.2}
+    lines = [
+        {"custom_id": name, "method": "POST", "url": "/v1/completions", "body": {**body, **changes}}
+        for name, changes in {"a": {}, "b": {"n": 0}}.items()
+    ]
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    command = ["batch", str(source), str(target), "--model=m=some/folder", "--max-logprobs=7"]
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert cli.main(command) == 1
+    hint, counts = capsys.readouterr().err.splitlines()
+    assert hint.startswith("warning: a request has repetition_penalty from 1.0 to 1.5")
+    assert counts == f"2 answers; 1 of 2 lines failed: {target}"
+    assert cli.main(command) == 1
+    assert capsys.readouterr().err == f"0 answers, 2 were there already; 1 of 2 lines failed: {target}\n"
+    source.write_text(json.dumps(lines[0]) + "\n")
+    assert cli.main(command) == 0
+
+
 def test_version(capsys):
     """The version of the distribution."""
     with pytest.raises(SystemExit):
