@@ -9,18 +9,7 @@ import subprocess
 import sys
 
 LAYERS = (
-    (
-        "version",
-        "errors",
-        "types",
-        "json_file",
-        "validation",
-        "sequence_table",
-        "domains",
-        "checks",
-        "parameters",
-        "params",
-    ),
+    ("version", "errors", "types", "json_file", "validation", "sequence_table", "domains", "parameters", "params"),
     ("sampling", "reference"),
     ("text", "models"),
     ("engine", "async_engine", "llm"),
