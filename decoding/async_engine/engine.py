@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from decoding.async_engine.handle import News, RequestHandle
+from decoding.async_engine.loop_calls import call_in_loop
 from decoding.async_engine.text_work import num_characters, num_characters_in_params, start_text_work
 from decoding.async_engine.worker_threads import Check
 from decoding.engine.candidate import Candidate
@@ -344,16 +345,8 @@ class AsyncEngine:
 
     def _report_end(self) -> None:
         """Have `_on_end` called in the event loop: the last act of the engine's thread."""
-        loop = self._loop
-        while loop is not None:
-            try:
-                loop.call_soon_threadsafe(self._on_end)
-            except MemoryError:
-                time.sleep(_RETRY_SECONDS)
-                continue
-            except RuntimeError:  # the loop is closed
-                pass
-            return
+        if self._loop is not None:
+            call_in_loop(self._loop, self._on_end)
 
     def _on_end(self) -> None:
         self._has_ended.set()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
+from decoding.async_engine.loop_calls import call_in_loop
 from decoding.async_engine.worker_threads import Check, Job, WorkerThreads
 
 _T = TypeVar("_T")
@@ -30,10 +32,7 @@ def start_text_work(num_characters: int, work: Callable[[Check], _T]) -> asyncio
             future.set_result(result) if error is None else future.set_exception(error)
 
     def done(result: Any, error: BaseException | None) -> None:
-        try:
-            loop.call_soon_threadsafe(settle, result, error)
-        except RuntimeError:  # the loop is closed
-            return
+        call_in_loop(loop, partial(settle, result, error))
 
     job = Job(work, done)
     (_LONG_WORK if num_characters > _LONG else _SHORT_WORK).submit(job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeAlias
 
@@ -86,4 +87,5 @@ class WorkerThreads:
 
 def _run_jobs(jobs: SimpleQueue[Job]) -> None:
     while True:
-        jobs.get().run()
+        with suppress(Exception):  # a thread must outlive a callback that fails
+            jobs.get().run()

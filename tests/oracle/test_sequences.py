@@ -49,3 +49,16 @@ def test_every_step_of_a_sequence_matches(data):
         assert_matches_reference(sampler, row[np.newaxis], [state])
         if sampler.sample(row, [state], on_error="status").failures or data.draw(st.integers(0, 9)) == 0:
             state.truncate(data.draw(st.integers(0, state.position)))
+
+
+@pytest.mark.parametrize("vocab_size", [31, 32, 33, 300])
+def test_many_breakers_of_one_token(vocab_size):
+    """Half of the vocabulary, among longer breakers and ids that the vocabulary's words of 32 bits just hold."""
+    rng = np.random.default_rng(vocab_size)
+    context = rng.integers(0, vocab_size, 12).tolist() * 3
+    for start in (0, 1, vocab_size - 1):
+        breakers = [(token_id,) for token_id in range(start, vocab_size, 2)] + [tuple(context[3:5]), (0, 0)]
+        params = SamplingParams(seed=1, dry_multiplier=0.5, dry_sequence_breakers=breakers)
+        logits = rng.standard_normal((1, vocab_size)).astype(np.float32)
+        for length in range(24, 36):
+            assert_matches_reference(Sampler(vocab_size), logits, [SamplingState(params, context[:length])])

@@ -232,6 +232,17 @@ def test_a_request_that_is_cancelled_is_tokenised_no_further():
     assert len(texts) == 1
 
 
+def test_work_that_cannot_be_reported_is_reported_later():
+    """The event loop could not be called for want of memory, twice; then it is, and the threads go on."""
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe = raising(MemoryError(), 2)(loop.call_soon_threadsafe)
+        return [await start_text_work(1, lambda check, i=i: i) for i in range(3)]
+
+    assert asyncio.run(asyncio.wait_for(scenario(), SECONDS)) == [0, 1, 2]
+
+
 def test_two_long_texts_at_once_at_most():
     """Of six pieces of long work two run at a time, while short work is done beside them."""
     running, most, going_on = [], [], threading.Semaphore(0)
