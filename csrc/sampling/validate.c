@@ -20,8 +20,12 @@ static bool check_distribution(const decoding_row *row) {
   bool truncation = row->top_k >= 1 && is_fraction(row->top_p) && is_fraction(row->min_p) &&
                     is_fraction(row->typical_p) && row->top_n_sigma >= 0.0f && is_fraction(row->epsilon_cutoff) &&
                     is_fraction(row->eta_cutoff) && is_fraction(row->top_a) && is_fraction(row->xtc_probability) &&
-                    is_fraction(row->xtc_threshold);
-  return temperature && truncation && (!(row->flags & DECODING_MIROSTAT) || row->mirostat_mu >= 0.0);
+                    is_fraction(row->xtc_threshold) && is_fraction(row->top_h) && row->min_k >= 0.0f &&
+                    is_fraction(row->tfs);
+  bool reshaping =
+      row->skew >= -5.0f && row->skew <= 5.0f &&
+      (!(row->flags & DECODING_ADAPTIVE_P) || (row->adaptive_p_center >= 0.0 && row->adaptive_p_center <= 1.0));
+  return temperature && truncation && reshaping && (!(row->flags & DECODING_MIROSTAT) || row->mirostat_mu >= 0.0);
 }
 
 static bool check_penalties(const decoding_row *row) {
@@ -92,7 +96,12 @@ static int32_t validate_row(const decoding_batch *batch, const decoding_row *row
   return needed == 0 ? DECODING_BAD_ARGUMENT : needed > batch->workspace_size ? DECODING_SMALL_WORKSPACE : DECODING_OK;
 }
 
-/* Known stages, each once, and those that edit logits before those that act on the distribution. */
+/* Stages that edit logits, stages that act on the distribution, stages that reshape it: in this order. */
+static int phase_of(int32_t stage) {
+  return (stage >= DECODING_STAGE_TEMPERATURE) + (stage > DECODING_STAGE_CUT);
+}
+
+/* Known stages, each once, and those of an earlier phase first. */
 static bool check_stages(const decoding_batch *batch) {
   if (batch->stages == NULL)
     return true;
@@ -104,7 +113,7 @@ static bool check_stages(const decoding_batch *batch) {
       return false;
     for (int32_t j = 0; j < i; j++)
       if (batch->stages[j] == stage ||
-          (stage < DECODING_STAGE_TEMPERATURE && batch->stages[j] >= DECODING_STAGE_TEMPERATURE))
+          phase_of(stage) < phase_of(batch->stages[j]))
         return false;
   }
   return true;

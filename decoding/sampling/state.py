@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from decoding.errors import ParameterError
 from decoding.params import SamplingParams
+from decoding.sampling.adaptive_p import Average, center_of, first_average, next_average
 from decoding.sampling.history import TokenContext, TokenHistory
 from decoding.sampling.kernel import KernelRow, num_mask_words
 from decoding.sampling.kernel.row import NUMBERS
@@ -69,8 +70,9 @@ class SamplingState:
         self._bitmask: NDArray[np.uint32] | None = None
         self._fits = 0  # the vocabulary size that all ids are known to fit; 0 if none is known
         self._mus = [] if params.mirostat_tau is None else [2.0 * to_float32(params.mirostat_tau)]  # one per position
+        self._averages = [] if params.adaptive_p_target is None else [first_average(params)]  # one per position
         self._trackers = _new_trackers(params, self.prompt_token_ids)
-        self._is_followed = bool(self._trackers or self._mus or params.min_tokens)
+        self._is_followed = bool(self._trackers or self.needs_surprise or params.min_tokens)
         self.kernel_row = KernelRow()
         self._fill_row()
 
@@ -81,7 +83,8 @@ class SamplingState:
     def __reduce__(self) -> tuple[Any, ...]:
         """Save everything for copy and pickle. The restored state shares nothing with this one."""
         saved = (self.params, self.seed, self.prompt_token_ids, self.choice, self.stream, self.eos_token_ids)
-        return _restored, (*saved, tuple(self.output_token_ids), tuple(self._mus), self._bitmask)
+        bounds = (tuple(self._mus), tuple(self._averages))
+        return _restored, (*saved, tuple(self.output_token_ids), *bounds, self._bitmask)
 
     def with_params(self, params: SamplingParams) -> SamplingState:
         """Return another state with the same tokens and position in the random stream, and these parameters."""
@@ -93,6 +96,16 @@ class SamplingState:
     def position(self) -> int:
         """Number of generated tokens; the number of the next draw."""
         return len(self.output_token_ids)
+
+    @property
+    def needs_surprise(self) -> bool:
+        """Return True if `append` needs the surprise of a token: with mirostat and with adaptive-p."""
+        return bool(self._mus or self._averages)
+
+    @property
+    def adaptive_p_center(self) -> float | None:
+        """The probability that adaptive-p prefers for the next token; None without params.adaptive_p_target."""
+        return center_of(self.params, self._averages[-1]) if self._averages else None
 
     @property
     def mirostat_mu(self) -> float | None:
@@ -133,8 +146,8 @@ class SamplingState:
     def append(self, token_id: int, surprise: float | None = None) -> None:
         """Record a generated token.
 
-        surprise: -log2 of the probability that it was drawn with (`SamplerOutput.surprises`), finite and >= 0;
-            required with mirostat, refused without.
+        surprise: -log2 of its probability before adaptive_p and skew (`SamplerOutput.surprises`), finite and >= 0;
+            required with mirostat and adaptive-p, refused without.
         """
         token_id = checked_token_id("token_id", token_id)
         self._append(token_id, self._checked_surprise(surprise))
@@ -154,7 +167,7 @@ class SamplingState:
 
     def commit(self, token_id: int, output: SamplerOutput, row: int) -> None:
         """Record the token that the kernel drew for a row of this output: `append` without the checks."""
-        self._append(token_id, None if not self._mus else float(output.surprises[row]))
+        self._append(token_id, float(output.surprises[row]) if self.needs_surprise else None)
 
     def force(self, token_id: int) -> None:
         """Report on this token instead of drawing one, from now on and until another one is forced."""
@@ -172,21 +185,26 @@ class SamplingState:
             for tracker in self._trackers:
                 tracker.pop()
         del self._mus[num_tokens + 1 :]
+        del self._averages[num_tokens + 1 :]
         self.kernel_row.struct.position = num_tokens
         self._update_row()
 
     def _follow(self, surprise: float) -> None:
-        """Move mirostat's bound: mu -= eta * (surprise - tau), in float64 (version 2, Basu et al. 2021)."""
-        eta, tau = to_float32(self.params.mirostat_eta), to_float32(cast(float, self.params.mirostat_tau))
-        self._mus.append(self._mus[-1] - eta * (surprise - tau))
+        """Move mirostat's bound: mu -= eta * (surprise - tau), in float64 (Basu et al. 2021); and adaptive-p's average."""
+        if self._mus:
+            eta, tau = to_float32(self.params.mirostat_eta), to_float32(cast(float, self.params.mirostat_tau))
+            self._mus.append(self._mus[-1] - eta * (surprise - tau))
+        if self._averages:
+            self._averages.append(next_average(self.params, self._averages[-1], surprise))
 
     def _checked_surprise(self, surprise: float | None) -> float | None:
-        if not self._mus:
+        if not self.needs_surprise:
             if surprise is not None:
-                raise ParameterError.single("surprise", surprise, "must be None without mirostat_tau")
+                rule = "must be None without mirostat_tau and adaptive_p_target"
+                raise ParameterError.single("surprise", surprise, rule)
             return None
         if surprise is None or not is_real(surprise) or not 0.0 <= surprise < math.inf:
-            rule = "must be a finite number >= 0 with mirostat_tau (see SamplerOutput.surprises)"
+            rule = "must be a finite number >= 0 with mirostat_tau or adaptive_p_target (see SamplerOutput.surprises)"
             raise ParameterError.single("surprise", surprise, rule)
         return float(surprise)
 
@@ -198,6 +216,12 @@ class SamplingState:
         row.set_report(modes, p.logprobs or 0, want_raw=p.ranks_candidates)
         if self._mus:
             row.use_mirostat()
+            if p.mirostat_version == 1:
+                row.use_first_mirostat()
+        if self._averages:
+            row.use_adaptive_p()
+        if p.p_less is not None:
+            row.use_p_less(p.p_less)
         row.set_bias(self._bias())
         # The stop ids come last, so that dropping them at min_tokens is only a smaller count.
         row.set_ids("banned", [*p.banned_token_ids, *self._ending_ids()])
@@ -216,6 +240,8 @@ class SamplingState:
             setattr(struct, tracker.num_field, len(tracker))
         if self._mus:
             struct.mirostat_mu = max(0.0, self._mus[-1])  # a bound below 0 keeps one token, as 0 does
+        if self._averages:
+            struct.adaptive_p_center = center_of(self.params, self._averages[-1])
         if self.params.min_tokens:
             ending = len(self._ending_ids()) if self.position < self.params.min_tokens else 0
             struct.num_banned = len(self.params.banned_token_ids) + ending
@@ -294,6 +320,7 @@ def _restored(
     eos_token_ids: tuple[int, ...],
     output_token_ids: tuple[int, ...],
     mus: tuple[float, ...],
+    averages: tuple[Average, ...],
     bitmask: NDArray[np.uint32] | None,
 ) -> SamplingState:
     """Return the state that `SamplingState.__reduce__` saved; a seed that was chosen for it is kept."""
@@ -303,6 +330,8 @@ def _restored(
     state.params = params
     if state._mus:
         state._mus = list(mus) or state._mus
+    if state._averages:
+        state._averages = list(averages) or state._averages
     for token_id in output_token_ids:
         state._append(token_id)
     state.bitmask = None if bitmask is None else bitmask.copy()
