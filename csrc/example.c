@@ -23,6 +23,8 @@ int main(void) {
   row.typical_p = 1.0f;
   row.top_n_sigma = INFINITY;
   row.repetition_penalty = 1.0f;
+  row.top_h = row.tfs = 1.0f;
+  row.min_k = INFINITY;
   row.logprobs_modes[0] = DECODING_LOGPROBS_RAW;
 
   size_t workspace_size = decoding_workspace_size(VOCAB_SIZE, 0);

@@ -359,8 +359,8 @@ class SamplingParams:
     )
     adaptive_p_decay: float = parameter(
         0.9,
-        Number(0, 0.99),
-        "adaptive-p: the weight of the past in the average, per token",
+        SHARE,
+        "adaptive-p: the weight of the past in the average, per token; 1 never moves the average",
         stage="adaptive_p",
         corners=(0.9, 0.0),
     )

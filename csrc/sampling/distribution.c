@@ -79,7 +79,7 @@ double dk_log_total(dk_distribution *d) {
 
 double dk_exponent(const dk_distribution *d, float logit) {
   float value = d->base.is_smoothed ? dk_smooth_logit(&d->base, logit) : logit;
-  return ((double)value - (double)d->view.max) / d->temperature;
+  return dk_exponent_of_value(d, value);
 }
 
 double dk_exponent_of_value(const dk_distribution *d, float value) {

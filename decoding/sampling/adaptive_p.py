@@ -26,12 +26,14 @@ class Average(NamedTuple):
 def first_average(params: SamplingParams) -> Average:
     """Return the average before the first token: as if every token so far had had the target's probability."""
     target, decay = _numbers(params)
-    return Average(target / (1.0 - decay), 1.0 / (1.0 - decay))
+    return Average(target, 1.0) if decay == 1.0 else Average(target / (1.0 - decay), 1.0 / (1.0 - decay))
 
 
 def next_average(params: SamplingParams, average: Average, surprise: float) -> Average:
     """Return the average after a token of this surprise, -log2 of its probability before adaptive-p."""
     _, decay = _numbers(params)
+    if decay == 1.0:  # the past weighs infinitely more than a token
+        return average
     return Average(
         _power_of_half(surprise) + decay * average.weighted_sum,
         1.0 + decay * average.total_weight,

@@ -32,6 +32,9 @@ func main() {
 	row.typical_p = 1
 	row.top_n_sigma = C.float(math.Inf(1))
 	row.repetition_penalty = 1
+	row.top_h = 1
+	row.tfs = 1
+	row.min_k = C.float(math.Inf(1))
 	row.logprobs_modes[0] = C.DECODING_LOGPROBS_RAW
 
 	rows := (*[1]*C.decoding_row)(allocate(C.size_t(unsafe.Sizeof(row))))

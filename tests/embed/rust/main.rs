@@ -21,6 +21,9 @@ fn main() {
     row.typical_p = 1.0;
     row.top_n_sigma = f32::INFINITY;
     row.repetition_penalty = 1.0;
+    row.top_h = 1.0;
+    row.tfs = 1.0;
+    row.min_k = f32::INFINITY;
     row.logprobs_modes[0] = decoding::DECODING_LOGPROBS_RAW as i32;
 
     let workspace_size = unsafe { decoding::decoding_workspace_size(VOCAB_SIZE as i32, 0) } as usize;
