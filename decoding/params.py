@@ -228,7 +228,7 @@ class SamplingParams:
     top_h: float = parameter(
         1.0,
         SHARE,
-        "keep the most likely tokens while their entropy is at most this share of the whole; 1 is off, 0 keeps one token",
+        "keep the most likely tokens while their entropy is at most this share of all; 1 is off, 0 keeps one token",
         stage="top_h",
         source="Potraghloo et al. 2025",
         corners=(0.4, 0.0),

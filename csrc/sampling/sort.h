@@ -17,7 +17,9 @@ dk_sorted dk_sort_list(const dk_workspace *workspace, int32_t n);
 /* List and sort the first k tokens of a view; all of them if there are fewer. */
 dk_sorted dk_sort_first(const dk_view *view, int64_t k);
 
-static inline int32_t dk_sorted_index(const dk_sorted *sorted, int32_t i) { return (int32_t)(uint32_t)sorted->order[i]; }
+static inline int32_t dk_sorted_index(const dk_sorted *sorted, int32_t i) {
+  return (int32_t)(uint32_t)sorted->order[i];
+}
 
 static inline float dk_sorted_value(const dk_sorted *sorted, int32_t i) {
   return sorted->list.values[dk_sorted_index(sorted, i)];

@@ -97,9 +97,7 @@ static int32_t validate_row(const decoding_batch *batch, const decoding_row *row
 }
 
 /* Stages that edit logits, stages that act on the distribution, stages that reshape it: in this order. */
-static int phase_of(int32_t stage) {
-  return (stage >= DECODING_STAGE_TEMPERATURE) + (stage > DECODING_STAGE_CUT);
-}
+static int phase_of(int32_t stage) { return (stage >= DECODING_STAGE_TEMPERATURE) + (stage > DECODING_STAGE_CUT); }
 
 /* Known stages, each once, and those of an earlier phase first. */
 static bool check_stages(const decoding_batch *batch) {
@@ -112,8 +110,7 @@ static bool check_stages(const decoding_batch *batch) {
     if (!dk_is_listable_stage(stage))
       return false;
     for (int32_t j = 0; j < i; j++)
-      if (batch->stages[j] == stage ||
-          phase_of(stage) < phase_of(batch->stages[j]))
+      if (batch->stages[j] == stage || phase_of(stage) < phase_of(batch->stages[j]))
         return false;
   }
   return true;

@@ -75,7 +75,7 @@ def apply_tfs(row: Row) -> None:
 
 
 def _prefix_entropies(row: Row) -> Array:
-    """Entropy of each prefix of what is kept, renormalised: ln(sum(w)) - sum(w * x) / sum(w)."""
+    """Return the entropy of each prefix of what is kept, renormalised: ln(sum(w)) - sum(w * x) / sum(w)."""
     order = kept_order(row)
     mass, x = weights(row.logits)[order], relative(row.logits)[order]
     totals = np.cumsum(mass)
@@ -83,7 +83,7 @@ def _prefix_entropies(row: Row) -> Array:
 
 
 def zipf_size(exponents: Array, vocab_size: int, mu: float) -> float:
-    """Mirostat 1: the number of tokens to keep for a surprise of mu bits, not rounded, of exponents in descending order.
+    """Return mirostat 1's number of tokens for a surprise of mu bits, not rounded, of exponents in descending order.
 
     Basu et al. 2021, algorithm 1, as in llama.cpp: the exponent s of Zipf's law by least squares over the first 100
     tokens, then k = (e * 2**mu / (1 - N**-e))**(1 / s), e = s - 1. The limits at e = 0 and s = 0 are taken.

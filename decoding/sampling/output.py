@@ -109,7 +109,7 @@ class SamplerOutput:
 
     @cached_property
     def surprises(self) -> NDArray[np.float32]:
-        """float32 [rows], -log2 of the token's probability before adaptive_p and skew; NaN unless the row follows it."""
+        """float32 [rows], -log2 of the token's probability before adaptive_p and skew; NaN for rows without a need."""
         return self.records["surprise"].copy()
 
     @cached_property

@@ -179,7 +179,8 @@ _VLLM = Profile(
     "vllm",
     _ordered(
         _BIAS_FIRST,
-        "temperature top_h p_less min_k tfs min_p top_k top_p typical_p top_n_sigma epsilon_cutoff eta_cutoff top_a xtc mirostat",
+        "temperature top_h p_less min_k tfs min_p top_k top_p typical_p top_n_sigma epsilon_cutoff eta_cutoff top_a",
+        "xtc mirostat",
     ),
     Rule.KEEP_TIES,
 )

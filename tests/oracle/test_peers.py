@@ -1,7 +1,7 @@
 """Other projects' own code, and ours under their profiles: the same tokens kept, the same probabilities.
 
-tests/vectors/peers.json holds answers of transformers, llama.cpp, vLLM, mlx-lm and SGLang. Where one of them is installed
-it is asked again, on other rows.
+tests/vectors/peers.json holds answers of transformers, llama.cpp, vLLM, mlx-lm and SGLang. Where one of them is
+installed it is asked again, on other rows.
 """
 
 import json

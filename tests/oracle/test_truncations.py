@@ -120,7 +120,7 @@ def test_mirostat_follows_its_target(version):
 
 
 def test_adaptive_p_follows_its_target():
-    """300 tokens of N(0, 3) logits: the center moves as the reference's average does, and the mean probability meets it.
+    """300 tokens of N(0, 3) logits: the center moves as the reference's does, and the mean probability meets it.
 
     Without it the drawn tokens of these rows have a mean probability of 0.2.
     """

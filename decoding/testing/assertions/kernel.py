@@ -72,7 +72,7 @@ def reference_row(sampler: Sampler, logits: Array, state: SamplingState, *, inde
 
 
 def distribution_over(row: reference.Row, kept: Array) -> Array:
-    """Return the row after the stage temperature, over the tokens `kept`, renormalised and reshaped: float64 [vocab]."""
+    """Return the row after temperature over the tokens `kept`, renormalised and reshaped: float64 [vocab]."""
     return np.asarray(np.exp(_final_logprobs(row, kept)))
 
 

@@ -99,7 +99,7 @@ def test_p_less_of_flat_and_of_peaked_rows():
 
 
 def test_tails_without_a_shape():
-    """tfs leaves alone what has no curvature, and fewer than three tokens."""
+    """Without curvature, and with fewer than three tokens, tfs keeps all."""
     assert kept([0.5, 0.5], tfs=0.1) == [0, 1]
     assert kept([0.9, 0.1], tfs=0.0) == [0, 1]
     assert kept([0.25] * 4, tfs=0.0) == [0, 1, 2, 3]

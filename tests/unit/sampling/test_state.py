@@ -187,7 +187,7 @@ ADAPTIVE = SamplingParams(adaptive_p_target=0.4, adaptive_p_decay=0.75, seed=1)
 
 
 def test_adaptive_p_follows_the_drawn_probabilities():
-    """Center 2 * target - average, of an average that begins at the target; decay 0.75 weighs a token with a quarter."""
+    """The center is 2 * target - average; the average begins at the target, and a token moves it by a quarter."""
     state = SamplingState(ADAPTIVE)
     target = average = to_float32(0.4)
     assert state.needs_surprise
@@ -226,7 +226,12 @@ def test_the_power_of_half_is_exact_enough(surprise):
 
 def test_flags_of_the_kernel():
     """Bits for what is no number: p-less, mirostat's first version, adaptive-p."""
-    asked = {"p_less": "plain"}, {"p_less": "norm"}, {"mirostat_tau": 1, "mirostat_version": 1}, {"adaptive_p_target": 0}
+    asked = (
+        {"p_less": "plain"},
+        {"p_less": "norm"},
+        {"mirostat_tau": 1, "mirostat_version": 1},
+        {"adaptive_p_target": 0},
+    )
     assert [fields(SamplingState(SamplingParams(**params))).flags for params in asked] == [16, 32, 4 + 8, 64]
 
 
