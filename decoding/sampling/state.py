@@ -190,7 +190,7 @@ class SamplingState:
         self._update_row()
 
     def _follow(self, surprise: float) -> None:
-        """Move mirostat's bound: mu -= eta * (surprise - tau), in float64 (Basu et al. 2021); adaptive-p's average too."""
+        """Move mirostat's bound, mu -= eta * (surprise - tau), in float64 (Basu et al. 2021); adaptive-p's average."""
         if self._mus:
             eta, tau = to_float32(self.params.mirostat_eta), to_float32(cast(float, self.params.mirostat_tau))
             self._mus.append(self._mus[-1] - eta * (surprise - tau))
