@@ -34,6 +34,12 @@ static const flaw ROW_FLAWS[] = {
     SHARE(epsilon_cutoff),
     SHARE(eta_cutoff),
     SHARE(top_a),
+    SHARE(top_h),
+    SHARE(tfs),
+    ROW(min_k, NAN_BITS),
+    ROW(min_k, MINUS_ONE_BITS),
+    ROW(skew, NAN_BITS),
+    ROW(skew, INFINITY_BITS),
     SHARE(xtc_probability),
     SHARE(xtc_threshold),
     ROW(temperature, NAN_BITS),
@@ -63,7 +69,7 @@ static const flaw ROW_FLAWS[] = {
     ROW(num_allowed, -1),
     ROW(dry_breakers.num_sequences, -1),
     ROW(bad_words.num_sequences, -1),
-    ROW(flags, 1u << 4),
+    ROW(flags, 1u << 20),
     ROW(flags, 1u << 31),
     ROW(reserved, 1),
     ROW(dry_breakers.reserved, 1),
@@ -85,8 +91,8 @@ static const flaw BATCH_FLAWS[] = {
     BATCH(dtype, -1),
     BATCH(dtype, 3),
     BATCH(num_rows, -1),
-    BATCH(flags, 1u << 3),
-    BATCH(rules, 1u << 3),
+    BATCH(flags, 1u << 20),
+    BATCH(rules, 1u << 20),
     BATCH(num_stages, 1),
     {offsetof(decoding_batch, struct_size), 1, DECODING_BAD_SIZE},
 };
@@ -153,9 +159,10 @@ static int32_t spoil_in_use(choices *in, decoding_row *row) {
 
 static int32_t spoil_stages(choices *in, decoding_batch *batch) {
   static const int32_t unknown[] = {20, 60}, twice[] = {90, 91, 90}, late_edit[] = {20, 80, 50}, cut[] = {100};
-  static const int32_t *const lists[] = {unknown, twice, late_edit, cut};
-  static const int32_t lengths[] = {2, 3, 3, 1};
-  uint32_t n = below(in, 5);
+  static const int32_t early_skew[] = {102, 90};
+  static const int32_t *const lists[] = {unknown, twice, late_edit, cut, early_skew};
+  static const int32_t lengths[] = {2, 3, 3, 1, 2};
+  uint32_t n = below(in, 6);
   batch->stages = lists[n % 4];
   batch->num_stages = n < 4 ? lengths[n] : -1;
   return DECODING_BAD_ARGUMENT;
