@@ -1,3 +1,3 @@
 #include "decoding.h"
-#include "python/bitmasks.h"
+#include "python/rows.h"
 #include "python/thread_pool.h"

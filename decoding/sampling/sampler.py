@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from decoding.errors import LogitsError, ParameterError
 from decoding.sampling.explain import Explanation, explain
-from decoding.sampling.kernel import Kernel, KernelRow, Sequences, checked_vocab_size, num_mask_words
+from decoding.sampling.kernel import (
+    Kernel,
+    KernelRow,
+    Sequences,
+    append_tokens,
+    checked_vocab_size,
+    num_mask_words,
+)
 from decoding.sampling.logits_input import matrix_of
 from decoding.sampling.output import TOKEN_ID, SamplerOutput
 from decoding.sampling.stages import PROFILES, Profile
@@ -144,9 +151,7 @@ class Sampler:
         if output.failures and on_error == "raise":
             raise next(iter(output.failures.values()))
         if commit:
-            for row, token_id in enumerate(output.words[:, TOKEN_ID].tolist()):
-                if token_id >= 0:
-                    states[row].commit(token_id, output, row)
+            _commit(states, output)
         return output
 
     def probabilities(self, logits: Any, states: Sequence[SamplingState]) -> NDArray[np.float64]:
@@ -261,6 +266,20 @@ class Sampler:
         if not isinstance(state, SamplingState):
             raise ParameterError.single("state", state, "must be a SamplingState")
         state.check_fit(self._vocab_size, self._lacking)
+
+
+def _commit(states: Sequence[SamplingState], output: SamplerOutput) -> None:
+    """Record the tokens that were drawn, with one call into C for all histories."""
+    histories, rows, token_ids = [], [], []
+    for row, token_id in enumerate(output.words[:, TOKEN_ID].tolist()):
+        if token_id >= 0:
+            history = states[row].commit_outside_history(token_id, output, row)
+            if history is not None:
+                histories.append(history)
+                rows.append(states[row].kernel_row)
+                token_ids.append(token_id)
+    if histories:
+        append_tokens(histories, rows, token_ids)
 
 
 def _new_sampler(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -15,17 +14,14 @@ from decoding.errors import ParameterError
 from decoding.params import SamplingParams
 from decoding.sampling import saved
 from decoding.sampling.adaptive_p import Average, center_of, first_average, next_average
+from decoding.sampling.fit import check_ids, check_stages, sequences_of_ids
 from decoding.sampling.host_parameters import check_host_parameters
 from decoding.sampling.kernel import KernelRow, TokenHistory, num_mask_words
 from decoding.sampling.kernel.row import NUMBERS
 from decoding.sampling.kernel.sequences import KernelSequence
 from decoding.sampling.output import SamplerOutput
-from decoding.sampling.stages import ignored_parameter
 from decoding.sampling.token_input import checked_prompt, mask_of
-from decoding.types import TokenSequence
 from decoding.validation import checked_token_id, checked_token_ids, is_integer, is_real, to_float32
-
-_SEQUENCES = ("dry_sequence_breakers", "bad_words")
 
 
 def random_seed() -> int:
@@ -51,7 +47,7 @@ class SamplingState:
     `output_token_ids`, a list that `append` and `truncate` change. `fork` and `with_params` make other states.
 
     For decoding.sampling and the engine only: `kernel_row`, what C reads of this state; `check_fit`, which comes
-    before C reads it; `commit`, which records what C drew.
+    before C reads it; `commit` and `commit_outside_history`, which record what C drew.
     """
 
     __slots__ = (
@@ -103,7 +99,9 @@ class SamplingState:
         self.kernel_row = KernelRow()
         self._fill_row()
         self._history = self._new_history() if self.kernel_row.reads_history else None
-        self._is_followed = bool(self._history or self.needs_surprise or params.min_tokens)
+        if self._history is not None:
+            self._history.use(self.kernel_row)
+        self._is_followed = bool(self.needs_surprise or params.min_tokens)
         self._update_row()
 
     @property
@@ -130,6 +128,11 @@ class SamplingState:
     def prompt_token_ids(self) -> tuple[int, ...]:
         """Tokens of the prompt."""
         return self._prompt
+
+    @property
+    def prompt_ids(self) -> NDArray[np.int32]:
+        """Tokens of the prompt as an array, which must not be changed."""
+        return self._prompt_ids
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -231,13 +234,18 @@ class SamplingState:
         self._append(token_id, self._checked_surprise(surprise))
 
     def _append(self, token_id: int, surprise: float | None = None) -> None:
+        self._record(token_id, surprise)
+        if self._history is not None:
+            self._history.append(token_id)
+            self._history.use(self.kernel_row)
+
+    def _record(self, token_id: int, surprise: float | None) -> None:
+        """Record a token but for the history."""
         self.output_token_ids.append(token_id)
         self.kernel_row.struct.position = len(self.output_token_ids)
         if token_id >= self._fits:
             self._fits = 0
         if self._is_followed:
-            if self._history is not None:
-                self._history.append(token_id)
             if surprise is not None:
                 self._follow(surprise)
             self._update_row()
@@ -245,6 +253,11 @@ class SamplingState:
     def commit(self, token_id: int, output: SamplerOutput, row: int) -> None:
         """Record the token that the kernel drew for a row of this output: `append` without the checks."""
         self._append(token_id, float(output.surprises[row]) if self.needs_surprise else None)
+
+    def commit_outside_history(self, token_id: int, output: SamplerOutput, row: int) -> TokenHistory | None:
+        """Do what `commit` does, but for the token history, which is returned: the caller appends to it."""
+        self._record(token_id, float(output.surprises[row]) if self.needs_surprise else None)
+        return self._history
 
     def force(self, token_id: int) -> None:
         """Report on this token instead of drawing one, from now on and until another one is forced."""
@@ -260,6 +273,7 @@ class SamplingState:
         del self.output_token_ids[num_tokens:]
         if self._history is not None:
             self._history.truncate(num_tokens)
+            self._history.use(self.kernel_row)
         del self._mus[num_tokens + 1 :]
         del self._averages[num_tokens + 1 :]
         self.kernel_row.struct.position = num_tokens
@@ -302,6 +316,7 @@ class SamplingState:
             self._averages = [Average(*average) for average in averages] or self._averages * count
         if self._history is not None:
             self._history = self._new_history()
+            self._history.use(self.kernel_row)
         self.kernel_row.struct.position = len(self.output_token_ids)
         self._update_row()
 
@@ -347,14 +362,12 @@ class SamplingState:
         row.set_ids("banned", [*p.banned_token_ids, *self._ending_ids()])
         if p.allowed_token_ids is not None:
             row.set_ids("allowed", p.allowed_token_ids)
-        row.set_sequences("dry_breakers", _of_ids("dry_sequence_breakers", p.dry_sequence_breakers))
-        row.set_sequences("bad_words", _of_ids("bad_words", p.bad_words))
+        row.set_sequences("dry_breakers", sequences_of_ids("dry_sequence_breakers", p.dry_sequence_breakers))
+        row.set_sequences("bad_words", sequences_of_ids("bad_words", p.bad_words))
 
     def _update_row(self) -> None:
-        """Write the fields that change from token to token, but for the position."""
+        """Write the fields that change from token to token, but for the position and the history."""
         struct = self.kernel_row.struct
-        if self._history is not None:
-            self._history.use(self.kernel_row)
         if self._mus:
             struct.mirostat_mu = max(0.0, self._mus[-1])  # a bound below 0 keeps one token, as 0 does
         if self._averages:
@@ -372,19 +385,6 @@ class SamplingState:
             return ()
         return (*self._params.stop_token_ids, *(() if self._params.ignore_eos else self._eos))
 
-    def _named_ids(self) -> dict[str, Sequence[int]]:
-        """Return all token ids of this state by the name that an error message uses."""
-        p = self._params
-        return {
-            "output_token_ids": self.output_token_ids,
-            "logit_bias": [token_id for token_id, _ in self._bias()],
-            "allowed_token_ids": p.allowed_token_ids or (),
-            "banned_token_ids": p.banned_token_ids,
-            "stop_token_ids": p.stop_token_ids,
-            "eos_token_ids": self._eos,
-            **{name: [*chain(*_of_ids(name, getattr(p, name)))] for name in _SEQUENCES},
-        }
-
     def check_fit(self, vocab_size: int, lacking: Collection[str] = ()) -> None:
         """Raise ParameterError if this state does not fit a sampler.
 
@@ -392,42 +392,13 @@ class SamplingState:
         lacking: names of the stages that the sampler's profile leaves out, whose parameters would be ignored.
         """
         if self._fits != vocab_size:
-            self._check_ids(vocab_size)
+            check_ids(self, vocab_size)
             self._fits = vocab_size
         if self._bitmask is not None and len(self._bitmask) != num_mask_words(vocab_size):
             rule = f"must have {num_mask_words(vocab_size)} words for vocab_size={vocab_size}"
             raise ParameterError.single("bitmask", self._bitmask, rule)
         if lacking:
-            self._check_stages(lacking)
-
-    def _check_stages(self, lacking: Collection[str]) -> None:
-        name = ignored_parameter(self._params, lacking)
-        if name is not None:
-            rule = "must be at its default: the sampler's profile has no stage that reads it"
-            raise ParameterError.single(name, getattr(self._params, name), rule)
-        if self._bitmask is not None and "hard_masks" in lacking:
-            rule = "must be None: the sampler's profile has no stage hard_masks"
-            raise ParameterError.single("bitmask", self._bitmask, rule)
-
-    def _check_ids(self, vocab_size: int) -> None:
-        if len(self._prompt_ids) and int(self._prompt_ids.max()) >= vocab_size:
-            wrong = int(self._prompt_ids[self._prompt_ids >= vocab_size][0])
-            raise ParameterError.single("prompt_token_ids", wrong, f"must be below vocab_size={vocab_size}")
-        for name, ids in self._named_ids().items():
-            if max(ids, default=-1) >= vocab_size:
-                wrong = next(token_id for token_id in ids if token_id >= vocab_size)
-                raise ParameterError.single(name, wrong, f"must be below vocab_size={vocab_size}")
-        logprobs = self._params.logprobs
-        if logprobs is not None and logprobs > vocab_size:
-            raise ParameterError.single("logprobs", logprobs, f"must be at most vocab_size={vocab_size}")
-
-
-def _of_ids(name: str, sequences: Sequence[TokenSequence]) -> Sequence[Sequence[int]]:
-    for sequence in sequences:
-        if isinstance(sequence, str):
-            rule = "must be token ids: a sampler has no tokenizer for text"
-            raise ParameterError.single(name, sequence, rule)
-    return cast(Sequence[Sequence[int]], sequences)
+            check_stages(self, lacking)
 
 
 def _unsigned_64(name: str, value: int) -> int:

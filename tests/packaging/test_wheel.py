@@ -79,6 +79,15 @@ def test_a_user_s_script_is_type_checked(wheel: Path, tmp_path: Path) -> None:
     assert errors[0].startswith(f"user_script.py:{line + 1}: error: Incompatible types in assignment")
 
 
+@pytest.mark.skipif(not all(map(shutil.which, ("cmake", "cc", "env"))), reason="needs cmake and a C compiler")
+def test_a_compiler_with_arguments(tmp_path: Path) -> None:
+    """CC may be a command with a launcher, as in CC="ccache gcc"."""
+    command = ["cmake", "-S", str(ROOT / "csrc"), "-B", str(tmp_path)]
+    subprocess.run(command, capture_output=True, check=True, env=os.environ | {"CC": "env cc"})
+    found = [path.read_text() for path in tmp_path.rglob("CMakeCCompiler.cmake")]
+    assert any('set(CMAKE_C_COMPILER_ARG1 " cc")' in text for text in found)
+
+
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake")
 def test_a_build_without_a_compiler_says_what_to_install(tmp_path: Path) -> None:
     """The first words of the error are ours, and name packages to install."""

@@ -5,7 +5,7 @@ sees an address: ids, sizes and masks by decoding.sampling.state, logits by deco
 """
 
 from decoding.sampling.kernel.call import Call, Kernel
-from decoding.sampling.kernel.history import TokenHistory
+from decoding.sampling.kernel.history import TokenHistory, append_tokens
 from decoding.sampling.kernel.library import (
     ABI_VERSION,
     MAX_VOCAB_SIZE,
@@ -31,6 +31,7 @@ __all__ = [
     "Sequences",
     "TokenHistory",
     "active_isa",
+    "append_tokens",
     "available_isas",
     "checked_vocab_size",
     "force_isa",

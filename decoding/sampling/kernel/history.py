@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,19 @@ class TokenHistory:
 
     def _tokens(self, start: int, end: int) -> NDArray[np.int32]:
         return self._memory[start:end].copy()  # token_ids is the first of the arrays
+
+
+def append_tokens(histories: Sequence[TokenHistory], rows: Sequence[KernelRow], token_ids: Sequence[int]) -> None:
+    """Append a generated token to each history and let its row point to it: one call into C, whatever their number."""
+    pointers = ffi.new("decoding_history *[]", [history.struct for history in histories])
+    structs, tokens = ffi.new("decoding_row *[]", [row.struct for row in rows]), ffi.new(_ids, token_ids)
+    done, count = 0, len(histories)
+    while True:
+        done += lib.dk_append_tokens(pointers + done, structs + done, tokens + done, count - done)
+        if done == count:
+            return
+        histories[done].grow()
+        histories[done].use(rows[done])  # the memory has moved
 
 
 def _require(status: int) -> None:

@@ -51,6 +51,7 @@ def sampling_states(draw: st.DrawFn, vocab_size: int, *, max_logprobs: int = 8) 
         choice=draw(st.integers(0, 127)),
         stream=draw(st.integers(0, 2**64 - 1)),
         eos_token_ids=draw(token_ids(vocab_size, max_size=2)),
+        host_parameters=True,  # some have stop ids alone
     )
     for token_id in draw(token_ids(vocab_size)):
         state.append(token_id, draw(st.floats(0.0, 20.0)) if state.needs_surprise else None)
@@ -79,7 +80,7 @@ class SamplingProblem:
 def _shown(state: SamplingState) -> str:
     """Return the state's constructor, with the parameters that differ from their defaults."""
     changed = repr(state.params).removeprefix("SamplingParams(").removesuffix(")")
-    place = f"choice={state.choice}, stream={state.stream}, eos_token_ids={state.eos_token_ids}"
+    place = f"choice={state.choice}, stream={state.stream}, eos_token_ids={state.eos_token_ids}, host_parameters=True"
     rest = f"output {state.output_token_ids}, mu {state.mirostat_mu}, bitmask {state.bitmask}"
     history = f"{state.prompt_token_ids}, {place}), {rest}"
     return f"SamplingState(SamplingParams({changed}), {history}"

@@ -1,0 +1,65 @@
+"""Check a SamplingState against a sampler: its token ids against the vocabulary, its parameters against the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, cast
+
+from decoding.errors import ParameterError
+from decoding.sampling.stages import ignored_parameter
+from decoding.types import TokenSequence
+
+if TYPE_CHECKING:
+    from decoding.sampling.state import SamplingState
+
+_SEQUENCES = ("dry_sequence_breakers", "bad_words")
+
+
+def check_ids(state: SamplingState, vocab_size: int) -> None:
+    """Raise ParameterError naming the first id that is outside a vocabulary of this size."""
+    prompt = state.prompt_ids
+    if len(prompt) and int(prompt.max()) >= vocab_size:
+        wrong = int(prompt[prompt >= vocab_size][0])
+        raise ParameterError.single("prompt_token_ids", wrong, f"must be below vocab_size={vocab_size}")
+    for name, ids in _named_ids(state).items():
+        if max(ids, default=-1) >= vocab_size:
+            wrong = next(token_id for token_id in ids if token_id >= vocab_size)
+            raise ParameterError.single(name, wrong, f"must be below vocab_size={vocab_size}")
+    logprobs = state.params.logprobs
+    if logprobs is not None and logprobs > vocab_size:
+        raise ParameterError.single("logprobs", logprobs, f"must be at most vocab_size={vocab_size}")
+
+
+def check_stages(state: SamplingState, lacking: Collection[str]) -> None:
+    """Raise ParameterError naming a parameter that only one of these stages would read, if it is set."""
+    name = ignored_parameter(state.params, lacking)
+    if name is not None:
+        rule = "must be at its default: the sampler's profile has no stage that reads it"
+        raise ParameterError.single(name, getattr(state.params, name), rule)
+    if state.bitmask is not None and "hard_masks" in lacking:
+        rule = "must be None: the sampler's profile has no stage hard_masks"
+        raise ParameterError.single("bitmask", state.bitmask, rule)
+
+
+def sequences_of_ids(name: str, sequences: Sequence[TokenSequence]) -> Sequence[Sequence[int]]:
+    """Return sequences of token ids. Raise ParameterError if one is text."""
+    for sequence in sequences:
+        if isinstance(sequence, str):
+            rule = "must be token ids: a sampler has no tokenizer for text"
+            raise ParameterError.single(name, sequence, rule)
+    return cast(Sequence[Sequence[int]], sequences)
+
+
+def _named_ids(state: SamplingState) -> dict[str, Sequence[int]]:
+    """Return the token ids of a state, but for its prompt, by the name that an error message uses."""
+    p = state.params
+    return {
+        "output_token_ids": state.output_token_ids,
+        "logit_bias": [token_id for token_id, _ in cast(tuple[tuple[int, float], ...], p.logit_bias)],
+        "allowed_token_ids": p.allowed_token_ids or (),
+        "banned_token_ids": p.banned_token_ids,
+        "stop_token_ids": p.stop_token_ids,
+        "eos_token_ids": state.eos_token_ids,
+        **{name: [*chain(*sequences_of_ids(name, getattr(p, name)))] for name in _SEQUENCES},
+    }
