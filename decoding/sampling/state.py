@@ -14,7 +14,7 @@ from decoding.errors import ParameterError
 from decoding.params import SamplingParams
 from decoding.sampling import saved
 from decoding.sampling.adaptive_p import Average, center_of, first_average, next_average
-from decoding.sampling.fit import check_ids, check_stages, sequences_of_ids
+from decoding.sampling.fit import check_ids, check_stages, checked_surprise, sequences_of_ids, unsigned_64
 from decoding.sampling.host_parameters import check_host_parameters
 from decoding.sampling.kernel import KernelRow, TokenHistory, num_mask_words
 from decoding.sampling.kernel.row import NUMBERS
@@ -87,8 +87,8 @@ class SamplingState:
         self._host_parameters = bool(host_parameters)
         self._params = params
         self._seed = random_seed() if params.seed is None else params.seed
-        self._choice = _unsigned_64("choice", choice)
-        self._stream = _unsigned_64("stream", stream)
+        self._choice = unsigned_64("choice", choice)
+        self._stream = unsigned_64("stream", stream)
         self._prompt, self._prompt_ids = checked_prompt("prompt_token_ids", prompt_token_ids)
         self._eos = checked_token_ids("eos_token_ids", eos_token_ids)
         self.output_token_ids: list[int] = []
@@ -231,7 +231,7 @@ class SamplingState:
             required with mirostat and adaptive-p, refused without.
         """
         token_id = checked_token_id("token_id", token_id)
-        self._append(token_id, self._checked_surprise(surprise))
+        self._append(token_id, checked_surprise(surprise, is_needed=self.needs_surprise))
 
     def _append(self, token_id: int, surprise: float | None = None) -> None:
         self._record(token_id, surprise)
@@ -332,17 +332,6 @@ class SamplingState:
         if self._averages:
             self._averages.append(next_average(self._params, self._averages[-1], surprise))
 
-    def _checked_surprise(self, surprise: float | None) -> float | None:
-        if not self.needs_surprise:
-            if surprise is not None:
-                rule = "must be None without mirostat_tau and adaptive_p_target"
-                raise ParameterError.single("surprise", surprise, rule)
-            return None
-        if surprise is None or not is_real(surprise) or not 0.0 <= surprise < math.inf:
-            rule = "must be a finite number >= 0 with mirostat_tau or adaptive_p_target (see SamplerOutput.surprises)"
-            raise ParameterError.single("surprise", surprise, rule)
-        return float(surprise)
-
     def _fill_row(self) -> None:
         p, row = self._params, self.kernel_row
         row.set(seed=self._seed & (2**64 - 1), stream=self._stream, choice=self._choice)  # as two's complement
@@ -399,9 +388,3 @@ class SamplingState:
             raise ParameterError.single("bitmask", self._bitmask, rule)
         if lacking:
             check_stages(self, lacking)
-
-
-def _unsigned_64(name: str, value: int) -> int:
-    if not is_integer(value) or not 0 <= value < 2**64:
-        raise ParameterError.single(name, value, "must be an integer from 0 to 2**64 - 1")
-    return int(value)
