@@ -82,7 +82,7 @@ def _of_torch(tensor: Any) -> NDArray[Any] | None:
     None where torch has no array of it: DLPack then names the reason.
     """
     torch = sys.modules.get("torch")
-    if torch is None or not isinstance(tensor, torch.Tensor):
+    if torch is None or not isinstance(tensor, torch.Tensor) or tensor.requires_grad:
         return None
     try:
         is_bfloat16 = tensor.dtype is torch.bfloat16

@@ -28,7 +28,9 @@ def test_the_kernel_has_no_faults(profile):
     """Every probe, under every profile: distributions, and under the default the draws, too."""
 
     def state_of(params, history, seed):
-        state = SamplingState(replace(params, seed=(seed + 2**63) % 2**64 - 2**63), history.prompt_token_ids)
+        state = SamplingState(
+            replace(params, seed=(seed + 2**63) % 2**64 - 2**63), history.prompt_token_ids, host_parameters=True
+        )
         for token_id in history.output_token_ids:
             state.append(token_id)
         return state
@@ -48,7 +50,7 @@ def test_another_profile_is_told():
     """The kernel under llama.cpp's order is not the default: orders of temperature, and of bias and penalties."""
 
     def sampler(logits, params, history, seed):
-        state = SamplingState(params, (*history.prompt_token_ids, *history.output_token_ids))
+        state = SamplingState(params, (*history.prompt_token_ids, *history.output_token_ids), host_parameters=True)
         return Sampler(len(logits), profile="llama_cpp").probabilities(logits, [state])[0]
 
     found = ids(find_faults(sampler, parameters=["temperature", "top_p", "logit_bias", "repetition_penalty"]))

@@ -43,7 +43,8 @@ def test_every_step_of_a_sequence_matches(data):
         **{name: data.draw(values) for name, values in HISTORIES.items()},
     )
     sampler = Sampler(VOCAB_SIZE, profile=data.draw(st.sampled_from(tuple(PROFILES))))
-    state = SamplingState(params, data.draw(st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=8)))
+    prompt = data.draw(st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=8))
+    state = SamplingState(params, prompt, host_parameters=True)  # stop ids without min_tokens are the host's
     logits = np.random.default_rng(data.draw(st.integers(0, 99))).standard_normal((20, VOCAB_SIZE)).astype(np.float32)
     for row in logits:
         assert_matches_reference(sampler, row[np.newaxis], [state])
