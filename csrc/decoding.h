@@ -84,6 +84,10 @@ extern "C" {
 #define DECODING_STAGE_LOGIT_BIAS 50
 #define DECODING_STAGE_HARD_MASKS 70
 #define DECODING_STAGE_TEMPERATURE 80
+#define DECODING_STAGE_TOP_H 81
+#define DECODING_STAGE_P_LESS 82
+#define DECODING_STAGE_MIN_K 83
+#define DECODING_STAGE_TFS 84
 #define DECODING_STAGE_TOP_K 90
 #define DECODING_STAGE_TOP_P 91
 #define DECODING_STAGE_MIN_P 92
@@ -95,6 +99,8 @@ extern "C" {
 #define DECODING_STAGE_XTC 98
 #define DECODING_STAGE_MIROSTAT 99
 #define DECODING_STAGE_CUT 100
+#define DECODING_STAGE_ADAPTIVE_P 101
+#define DECODING_STAGE_SKEW 102
 #define DECODING_STAGE_DRAW 110
 
 /* The distribution that log-probabilities refer to. All are natural logarithms. */
@@ -110,7 +116,11 @@ extern "C" {
 #define DECODING_WANT_RAW_LOGPROB 1u /* report raw_logprob whatever the modes are, for instance for best_of */
 #define DECODING_FORCE_TOKEN 2u      /* do not draw; report on forced_token_id */
 #define DECODING_MIROSTAT 4u         /* mirostat replaces the truncations; report `surprise` */
-#define DECODING_ALLOW_ZEROS 32768u  /* top_p, typical_p and top_n_sigma may be 0, which a forgotten field is, too */
+#define DECODING_MIROSTAT_V1 8u      /* with DECODING_MIROSTAT: its version 1, which keeps a number of tokens */
+#define DECODING_P_LESS 16u          /* stage p_less, with the collision probability as its threshold */
+#define DECODING_P_LESS_NORM 32u     /* the same with the relaxed threshold; the first has precedence */
+#define DECODING_ADAPTIVE_P 64u      /* stage adaptive_p prefers tokens near adaptive_p_center; report `surprise` */
+#define DECODING_ALLOW_ZEROS 32768u  /* fields marked (*) may be 0, which a forgotten field is, too */
 
 /* Flags of a batch. */
 #define DECODING_MASK_NAN 1u      /* NaN counts as -inf instead of failing its row; +inf still fails */
@@ -120,10 +130,14 @@ extern "C" {
 /* Rules of a batch, for compatibility with other engines (docs/semantics.md, section 9):
  * KEEP_TIES: top_k, typical_p and "every truncation keeps at least one token" keep all tokens that tie with the last
  * one. TYPICAL_EXCEEDS: typical_p keeps a mass above p; without the rule, a mass of at least p. PENALTIES_IN_SCOPE:
- * frequency and presence penalty count in the scope of the repetition penalty, not in the output. */
+ * frequency and presence penalty count in the scope of the repetition penalty, not in the output. TOP_P_EXCEEDS: top_p
+ * keeps a mass above p. TOP_P_TIES, XTC_TIES: top_p, or xtc, keeps all tokens that tie with the last one it keeps. */
 #define DECODING_RULE_KEEP_TIES 1u
 #define DECODING_RULE_TYPICAL_EXCEEDS 2u
 #define DECODING_RULE_PENALTIES_IN_SCOPE 4u
+#define DECODING_RULE_TOP_P_EXCEEDS 8u
+#define DECODING_RULE_TOP_P_TIES 16u
+#define DECODING_RULE_XTC_TIES 32u
 
 #define DECODING_TOP_K_OFF INT32_MAX
 #define DECODING_DRY_RANGE_ALL INT32_MAX
@@ -146,7 +160,7 @@ typedef struct decoding_sequences {
  * those of dry_breakers are not checked. */
 typedef struct decoding_row {
   uint32_t struct_size; /* sizeof(decoding_row) */
-  uint32_t flags;       /* DECODING_WANT_RAW_LOGPROB | _FORCE_TOKEN | _MIROSTAT | _ALLOW_ZEROS */
+  uint32_t flags;       /* DECODING_WANT_RAW_LOGPROB | DECODING_FORCE_TOKEN | DECODING_MIROSTAT | ... */
 
   /* Stage draw: Philox4x64-10 with key (seed, stream) and counter (position, choice, draw id, attempt). */
   uint64_t seed;
@@ -161,7 +175,7 @@ typedef struct decoding_row {
   float smoothing_factor;  /* >= 0; 0 is off */
   float smoothing_curve;   /* 1 .. 3; checked if smoothing_factor is on */
 
-  /* Truncations, the stages of the same names. (*) 0 keeps one token, and needs DECODING_ALLOW_ZEROS. */
+  /* Truncations, the stages of the same names. (*) 0 keeps one token, if DECODING_ALLOW_ZEROS allows it. */
   int32_t top_k;         /* >= 1; DECODING_TOP_K_OFF is off */
   float top_p;           /* 0 (*) .. 1; 1 is off */
   float min_p;           /* 0 .. 1; 0 is off */
@@ -216,6 +230,13 @@ typedef struct decoding_row {
   int32_t logprobs_modes[DECODING_MAX_MODES]; /* DECODING_LOGPROBS_*, each at most once, then _NONE to the end */
   int32_t num_top;         /* 0 .. batch.top_stride: number of most likely tokens to report, by the first mode */
   int32_t forced_token_id; /* 0 .. vocab_size - 1; used with DECODING_FORCE_TOKEN */
+
+  /* More truncations, and the stages that reshape what is left. */
+  float top_h;              /* 0 (*) .. 1; 1 is off */
+  float min_k;              /* >= 0 (*); INFINITY is off */
+  float tfs;                /* 0 (*) .. 1; 1 is off */
+  float skew;               /* -5 .. 5; 0 is off */
+  double adaptive_p_center; /* 0 .. 1, a probability; used with DECODING_ADAPTIVE_P */
 } decoding_row;
 
 /* Result of one row. Every field is written, also if the row fails. */
@@ -227,7 +248,8 @@ typedef struct decoding_result {
   int32_t rank;         /* 1 is the first token of the total order, by the first mode; 0 without a mode */
   int32_t num_top;      /* number of entries written to top_token_ids and, per mode, to top_logprobs */
   float raw_logprob;    /* log-probability in mode raw; NaN unless a mode or the flag asked for it */
-  float surprise;       /* -log2 of the token's probability in the draw, in bits; NaN without DECODING_MIROSTAT */
+  float surprise;       /* -log2 of the token's probability in the draw, before the stages adaptive_p and skew, in bits;
+                         * NaN without DECODING_MIROSTAT and DECODING_ADAPTIVE_P */
   float logprobs[DECODING_MAX_MODES]; /* in the order of the row's modes; NaN beyond them */
 } decoding_result;
 
@@ -241,8 +263,8 @@ typedef struct decoding_batch {
   int32_t num_valid_tokens;        /* 0 .. vocab_size: ids from here on are padding and are never drawn */
   int32_t num_rows;                /* >= 0; if it is 0, all pointers may be null */
   int32_t num_stages;              /* >= 0: length of `stages`; 0 if it is null */
-  const int32_t *stages;           /* [num_stages]: the stages from 20 to 99 to run, in this order, each at most once,
-                                    * those below 80 first; or null: all of them in the default order */
+  const int32_t *stages;           /* [num_stages]: the stages from 20 to 102 to run, in this order, each at most once,
+                                    * those below 80 first, 101 and 102 last; or null: all in the default order */
   const void *logits;              /* row 0; any alignment */
   int64_t row_stride;              /* bytes from one row to the next; may be negative. Rows must not overlap, or be
                                     * one, with DECODING_SHARED_LOGITS and stride 0. Not checked for one row */

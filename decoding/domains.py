@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from decoding.errors import ParameterError, shown
 from decoding.sequence_table import SequenceTable
-from decoding.types import LOGPROBS_MODES, REPETITION_SCOPES
+from decoding.types import LOGPROBS_MODES, P_LESS_RULES, REPETITION_SCOPES
 from decoding.validation import (
     INT32_MAX,
     RuleError,
@@ -309,6 +309,7 @@ POSITIVE = Number(low=0.0, low_is_open=True)
 SHARE = Number(0.0, 1.0)
 COUNT = Integer(1)
 MODES, SCOPE = Words(LOGPROBS_MODES), WordOrCount(REPETITION_SCOPES)
+P_LESS = Word(P_LESS_RULES)
 
 
 def checked(name: str, value: Any, domain: Domain) -> Any:

@@ -18,6 +18,7 @@ from decoding.domains import (
     FINITE,
     MODES,
     NOT_NEGATIVE,
+    P_LESS,
     POSITIVE,
     SCOPE,
     SHARE,
@@ -33,7 +34,7 @@ from decoding.domains import (
 )
 from decoding.errors import ParameterError, Problem, shown
 from decoding.parameters import Parameter, described, parameter, table_of
-from decoding.types import LogprobsMode, RepetitionScope, TokenSequence
+from decoding.types import LogprobsMode, PLessRule, RepetitionScope, TokenSequence
 from decoding.validation import INT32_MAX, RuleError, to_float32
 
 __all__ = ["INT32_MAX", "PARAMETERS", "SamplingParams", "to_float32", "with_seed"]
@@ -226,6 +227,39 @@ class SamplingParams:
     )
 
     # Truncation, each on what the stages before it kept
+    top_h: float = parameter(
+        1.0,
+        SHARE,
+        "keep the most likely tokens while their entropy is at most this share of all; 1 is off, 0 keeps one token",
+        stage="top_h",
+        source="Potraghloo et al. 2025",
+        corners=(0.4, 0.0),
+    )
+    p_less: PLessRule | None = parameter(
+        None,
+        OrNone(P_LESS),
+        "keep tokens of at least the probability that two draws are equal (plain), or the relaxed threshold (norm)",
+        stage="p_less",
+        source="Tan et al. 2025",
+    )
+    min_k: float | None = parameter(
+        None,
+        OrNone(NOT_NEGATIVE),
+        "min-k: cut where the sorted logits fall steepest, but keep at least this over their range; 3 is usual",
+        stage="min_k",
+        source="Ding et al. 2026",
+        c_none=float("inf"),
+        usual=(0.0, 40.0),
+        corners=(0.0, 3.0),
+    )
+    tfs: float = parameter(
+        1.0,
+        SHARE,
+        "tail-free sampling: keep tokens up to this share of the curvature of the sorted probabilities; 1 is off",
+        stage="tfs",
+        source="Bricken 2019, text-generation-webui",
+        corners=(0.9, 0.0),
+    )
     top_k: int | None = parameter(
         None, OrNone(COUNT), "keep this many of the most likely tokens", stage="top_k", c_none=INT32_MAX
     )
@@ -299,14 +333,46 @@ class SamplingParams:
     mirostat_tau: float | None = parameter(
         None,
         OrNone(POSITIVE),
-        "mirostat 2: the target surprise in bits; replaces every other truncation",
+        "mirostat: the target surprise in bits; replaces every other truncation",
         stage="mirostat",
         source="Basu et al. 2021, llama.cpp",
         usual=(0.125, 12.0),
         corners=(0.5, 5.0),
     )
     mirostat_eta: float = parameter(
-        0.1, POSITIVE, "mirostat 2: the learning rate", stage="mirostat", usual=(0.01, 1.0), corners=(0.1, 1.0)
+        0.1, POSITIVE, "mirostat: the learning rate", stage="mirostat", usual=(0.01, 1.0), corners=(0.1, 1.0)
+    )
+    mirostat_version: int = parameter(
+        2,
+        Integer(1, 2),
+        "mirostat: 1 keeps a number of tokens by an estimate of Zipf's exponent, 2 those below the bound of surprise",
+        stage="mirostat",
+        source="Basu et al. 2021, llama.cpp",
+    )
+
+    # Reshaping of what is left
+    adaptive_p_target: float | None = parameter(
+        None,
+        OrNone(SHARE),
+        "adaptive-p: prefer tokens near this probability, and keep the average of the drawn ones there",
+        stage="adaptive_p",
+        source="llama.cpp",
+        corners=(0.3, 0.55),
+    )
+    adaptive_p_decay: float = parameter(
+        0.9,
+        SHARE,
+        "adaptive-p: the weight of the past in the average, per token; 1 never moves the average",
+        stage="adaptive_p",
+        corners=(0.9, 0.0),
+    )
+    skew: float = parameter(
+        0.0,
+        Number(-5, 5),
+        "move the draw to less likely tokens (above 0) or to more likely ones (below 0); 0 is off",
+        stage="skew",
+        source="ExLlamaV2",
+        corners=(0.5, -0.5),
     )
 
     # Stopping and output

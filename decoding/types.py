@@ -20,5 +20,9 @@ TokenSequence: TypeAlias = str | Sequence[int]
 Prompt: TypeAlias = str | Sequence[int]
 """One prompt: text, or token ids taken as they are."""
 
+PLessRule: TypeAlias = Literal["plain", "norm"]
+"""Which threshold p_less has: the collision probability, or the relaxed one (docs/semantics.md, section 3)."""
+
 LOGPROBS_MODES: tuple[LogprobsMode, ...] = ("raw", "penalized", "scaled", "final")
 REPETITION_SCOPES: tuple[RepetitionScope, ...] = ("prompt+output", "output")
+P_LESS_RULES: tuple[PLessRule, ...] = ("plain", "norm")

@@ -56,6 +56,8 @@ dk_distribution dk_untruncated(const dk_distribution *d) {
   dk_distribution all = *d;
   all.view = d->base;
   all.kept = dk_prefix_all();
+  all.temperature = d->is_reshaped ? d->before.temperature : d->temperature;
+  all.is_reshaped = false;
   dk_rescale(&all);
   if (d->point >= 0)
     all.point = dk_first_token(&all.view);
@@ -77,6 +79,10 @@ double dk_log_total(dk_distribution *d) {
 
 double dk_exponent(const dk_distribution *d, float logit) {
   float value = d->base.is_smoothed ? dk_smooth_logit(&d->base, logit) : logit;
+  return dk_exponent_of_value(d, value);
+}
+
+double dk_exponent_of_value(const dk_distribution *d, float value) {
   return ((double)value - (double)d->view.max) / d->temperature;
 }
 

@@ -4,6 +4,13 @@
 
 #include "sampling/prefix.h"
 
+/* How the weights were computed before the stages adaptive_p and skew. */
+typedef struct dk_before {
+  float max;
+  double temperature;
+  double log_total;
+} dk_before;
+
 /* Weights exp((x - max) / T) of a prefix of a view, divided by their total. Weights below the cut are zero. */
 typedef struct dk_distribution {
   const decoding_row *row;
@@ -15,6 +22,8 @@ typedef struct dk_distribution {
   double temperature;    /* 1 before stage temperature */
   bool is_tempered;      /* stage temperature has run: a token without weight will never get one */
   bool by_rejection;     /* how to draw, see draw.h */
+  bool is_reshaped;      /* the view is a list of logarithms of weights, at temperature 1 */
+  dk_before before;      /* if it is reshaped */
   int32_t point;         /* the only token, if temperature is 0; otherwise -1 */
   dk_scale scale;        /* of `view` at this temperature */
   uint64_t total;        /* sum of the weights, in units of 2^-DK_WEIGHT_BITS; 0 if not computed yet */
@@ -57,6 +66,9 @@ double dk_log_total(dk_distribution *d);
 
 /* Return (x - max) / T for a logit of `edited`; max is that of `view`. */
 double dk_exponent(const dk_distribution *d, float logit);
+
+/* Return (x - max) / T for a value of `view`. */
+double dk_exponent_of_value(const dk_distribution *d, float value);
 
 /* Return the first token of the total order. */
 int32_t dk_first_token(const dk_view *view);

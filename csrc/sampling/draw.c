@@ -84,10 +84,13 @@ static bool tempers_first(const decoding_batch *batch) {
   return true;
 }
 
+#define WEIGHING_FLAGS (DECODING_MIROSTAT | DECODING_P_LESS | DECODING_P_LESS_NORM | DECODING_ADAPTIVE_P)
+
 bool dk_draws_by_rejection(const decoding_batch *batch, const decoding_row *row) {
   return (row->min_p == 0.0f || tempers_first(batch)) && row->top_k == DECODING_TOP_K_OFF && row->top_p == 1.0f &&
          row->typical_p == 1.0f && isinf(row->top_n_sigma) && row->epsilon_cutoff == 0.0f && row->eta_cutoff == 0.0f &&
-         row->top_a == 0.0f && row->xtc_probability == 0.0f && !(row->flags & DECODING_MIROSTAT);
+         row->top_a == 0.0f && row->xtc_probability == 0.0f && row->top_h == 1.0f && isinf(row->min_k) &&
+         row->tfs == 1.0f && row->skew == 0.0f && !(row->flags & WEIGHING_FLAGS);
 }
 
 int32_t dk_draw(const dk_distribution *d) {

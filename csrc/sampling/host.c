@@ -8,10 +8,10 @@
 void decoding_row_init(decoding_row *row) {
   memset(row, 0, sizeof *row);
   row->struct_size = sizeof *row;
-  row->temperature = row->top_p = row->typical_p = row->repetition_penalty = 1.0f;
+  row->temperature = row->top_p = row->typical_p = row->top_h = row->tfs = row->repetition_penalty = 1.0f;
   row->dynatemp_exponent = row->smoothing_curve = row->dry_base = 1.0f;
   row->top_k = DECODING_TOP_K_OFF;
-  row->top_n_sigma = INFINITY;
+  row->top_n_sigma = row->min_k = INFINITY;
   row->dry_allowed_length = 1;
   row->dry_range = DECODING_DRY_RANGE_ALL;
 }

@@ -49,4 +49,25 @@ static inline double dk_exp(double x) {
   return series * dk_double_of((uint64_t)(n + 1023) << 52);
 }
 
+/* Return exp(x) - 1 for x <= 700, with a small relative error near 0. The terms of the series after r^13 are below
+ * 2^-57 of it. */
+static inline double dk_expm1(double x) {
+  if (x > 0.34 || x < -0.34)
+    return dk_exp(x) - 1.0;
+  double series = 1.0;
+  for (int k = 14; k >= 2; k--)
+    series = 1.0 + x / k * series;
+  return x * series;
+}
+
+/* Return log(1 + x) for x >= 0, with a small relative error near 0: 2 atanh(s), s = x / (2 + x). */
+static inline double dk_log1p(double x) {
+  if (x > 0.4)
+    return dk_log(1.0 + x);
+  double s = x / (2.0 + x), z = s * s, series = 0.0;
+  for (int odd = 21; odd >= 3; odd -= 2)
+    series = z * (1.0 / odd + series);
+  return 2.0 * s + 2.0 * s * series;
+}
+
 #endif

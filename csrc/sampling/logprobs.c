@@ -14,7 +14,8 @@ static double logprob_of(dk_distribution *d, float logit, int32_t token_id) {
   int32_t index = logit == -INFINITY ? -1 : dk_index_of(&d->view, token_id);
   if (index < 0 || !dk_prefix_contains(d->kept, dk_value(&d->view, index), token_id))
     return -INFINITY;
-  return dk_exponent(d, logit) - dk_log_total(d) + 0.0; /* never -0, whose order to +0 depends on the instruction set */
+  double exponent = d->is_reshaped ? (double)dk_value(&d->view, index) - (double)d->view.max : dk_exponent(d, logit);
+  return exponent - dk_log_total(d) + 0.0; /* never -0, whose order to +0 depends on the instruction set */
 }
 
 /* Banned tokens come last in the order, by id: after all others, and after the banned ones with lower ids. */
@@ -104,12 +105,28 @@ static float raw_logprob_of(const dk_view *raw, int32_t token_id) {
   return (float)logprob_of(&d, dk_value(raw, token_id), token_id);
 }
 
-static float surprise_of(dk_distribution *drawn, int32_t token_id) {
-  return (float)((0.0 - logprob_of(drawn, dk_value(drawn->edited, token_id), token_id)) * DK_LOG2E);
+/* Return the log-probability of a token before adaptive_p and skew. Both keep the list of tokens that they were given,
+ * so a token that is not in it had been dropped. */
+static double logprob_before(dk_distribution *drawn, int32_t token_id) {
+  float logit = dk_value(drawn->edited, token_id);
+  if (!drawn->is_reshaped)
+    return logprob_of(drawn, logit, token_id);
+  if (dk_index_of(&drawn->view, token_id) < 0)
+    return -INFINITY;
+  dk_distribution before = *drawn;
+  before.view.max = drawn->before.max;
+  before.temperature = drawn->before.temperature;
+  return dk_exponent(&before, logit) - drawn->before.log_total;
 }
 
+static float surprise_of(dk_distribution *drawn, int32_t token_id) {
+  return (float)((0.0 - logprob_before(drawn, token_id)) * DK_LOG2E);
+}
+
+#define FOLLOWS_SURPRISE (DECODING_MIROSTAT | DECODING_ADAPTIVE_P)
+
 bool dk_report_needs_distribution(const decoding_row *row) {
-  bool needed = row->flags & DECODING_MIROSTAT;
+  bool needed = row->flags & FOLLOWS_SURPRISE;
   for (int32_t i = 0; i < DECODING_MAX_MODES; i++)
     needed |= row->logprobs_modes[i] == DECODING_LOGPROBS_SCALED || row->logprobs_modes[i] == DECODING_LOGPROBS_FINAL;
   return needed;
@@ -131,6 +148,6 @@ void dk_report(const dk_view *raw, dk_distribution *drawn, dk_top_lists top, dec
   }
   if ((row->flags & DECODING_WANT_RAW_LOGPROB) && isnan(result->raw_logprob))
     result->raw_logprob = raw_logprob_of(raw, result->token_id);
-  if (row->flags & DECODING_MIROSTAT)
+  if (row->flags & FOLLOWS_SURPRISE)
     result->surprise = surprise_of(drawn, result->token_id);
 }

@@ -6,6 +6,9 @@
 
 #include "sampling/draw.h"
 #include "sampling/edited_view.h"
+#include "sampling/mirostat.h"
+#include "sampling/reshape.h"
+#include "sampling/shape.h"
 #include "sampling/stages.h"
 #include "sampling/temperature.h"
 #include "sampling/truncation.h"
@@ -32,6 +35,18 @@ static void run_stage(dk_distribution *d, int32_t stage) {
   switch (stage) {
   case DECODING_STAGE_TEMPERATURE:
     dk_apply_temperature(d);
+    break;
+  case DECODING_STAGE_TOP_H:
+    dk_apply_top_h(d);
+    break;
+  case DECODING_STAGE_P_LESS:
+    dk_apply_p_less(d);
+    break;
+  case DECODING_STAGE_MIN_K:
+    dk_apply_min_k(d);
+    break;
+  case DECODING_STAGE_TFS:
+    dk_apply_tfs(d);
     break;
   case DECODING_STAGE_TOP_K:
     dk_apply_top_k(d);
@@ -60,15 +75,25 @@ static void run_stage(dk_distribution *d, int32_t stage) {
   case DECODING_STAGE_XTC:
     dk_apply_xtc(d);
     break;
+  case DECODING_STAGE_ADAPTIVE_P:
+    dk_apply_adaptive_p(d);
+    break;
+  case DECODING_STAGE_SKEW:
+    dk_apply_skew(d);
+    break;
   }
 }
 
-/* Mirostat replaces the truncations, so temperature precedes it wherever the batch lists it. */
+/* Mirostat replaces the truncations, so temperature precedes it wherever the batch lists it. The stages that reshape
+ * follow. */
 static void run_mirostat(dk_distribution *d, const decoding_batch *batch) {
   if (dk_has_stage(batch, DECODING_STAGE_TEMPERATURE))
     dk_apply_temperature(d);
   if (d->point < 0 && dk_has_stage(batch, DECODING_STAGE_MIROSTAT))
     dk_apply_mirostat(d);
+  for (int32_t i = 0; i < batch->num_stages && d->point < 0; i++)
+    if (batch->stages[i] > DECODING_STAGE_CUT)
+      run_stage(d, batch->stages[i]);
 }
 
 /* Run the stages from temperature on. The result has its total, unless it is drawn by rejection. */

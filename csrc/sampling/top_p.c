@@ -27,12 +27,13 @@ typedef struct dk_search {
   dk_prefix within;
   const dk_scale *scale;
   float top_p;
+  bool exceeds;   /* the mass must be above p times the total, not at least that */
   uint64_t *sums; /* mass of each block within the result */
 } dk_search;
 
 /* Return the mass that the prefix must reach. */
-static uint64_t target_mass(float top_p, uint64_t total) {
-  double target = ceil((double)top_p * (double)total);
+static uint64_t target_mass(const dk_search *s, uint64_t total) {
+  double part = (double)s->top_p * (double)total, target = s->exceeds ? floor(part) + 1.0 : ceil(part);
   uint64_t mass = target < 1.0 ? 1u : (uint64_t)target;
   return mass < total ? mass : total;
 }
@@ -76,7 +77,7 @@ static dk_threshold by_histogram(const dk_search *s, uint64_t target) {
 
 static dk_prefix by_plain_search(const dk_search *s) {
   uint64_t total = dk_prefix_mass(s->view, s->within, s->scale, NULL);
-  dk_threshold threshold = by_histogram(s, target_mass(s->top_p, total));
+  dk_threshold threshold = by_histogram(s, target_mass(s, total));
   uint64_t each = s->view->kernel->weight(threshold.value, s->scale);
   int64_t num_equal = (int64_t)((threshold.missing + each - 1) / each);
   dk_prefix prefix = {threshold.value, dk_nth_equal(s->view, threshold.value, num_equal)};
@@ -236,7 +237,7 @@ static dk_prefix in_bracket(const dk_search *s, dk_bracket bracket) {
   dk_prefix prefix;
   dk_threshold end;
   dk_survey found = survey(s, bracket.low, bracket.high);
-  uint64_t target = target_mass(s->top_p, found.total);
+  uint64_t target = target_mass(s, found.total);
   if (found.above >= target) { /* the sample was misleading: the threshold lies higher */
     dk_list higher = list_of(s, dk_prefix_shorter(s->within, dk_prefix_from((double)bracket.high)));
     (void)in_list(s, &higher, target, &prefix);
@@ -252,7 +253,7 @@ static dk_prefix in_bracket(const dk_search *s, dk_bracket bracket) {
 /* The threshold lies in the head or not far below it, so no mass above a bracket has to be computed. */
 static dk_prefix from_top(const dk_search *s, const dk_list *head, uint64_t head_mass, float low) {
   dk_prefix prefix;
-  uint64_t target = target_mass(s->top_p, dk_prefix_mass(s->view, s->within, s->scale, NULL));
+  uint64_t target = target_mass(s, dk_prefix_mass(s->view, s->within, s->scale, NULL));
   if (target <= head_mass) {
     (void)in_list(s, head, target, &prefix);
     return prefix;
@@ -289,7 +290,7 @@ static int64_t count_equal(const dk_search *s, float value, int32_t block) {
  * is missing. They are counted instead of listed. Returns false if it is not. */
 static bool among_equals(const dk_search *s, float value, dk_prefix *prefix) {
   dk_survey found = survey(s, INFINITY, dk_next_above(value));
-  uint64_t target = target_mass(s->top_p, found.total), each = s->view->kernel->weight(value, s->scale);
+  uint64_t target = target_mass(s, found.total), each = s->view->kernel->weight(value, s->scale);
   if (found.above >= target)
     return false;
   int64_t missing = (int64_t)((target - found.above + each - 1) / each), here = 0;
@@ -316,14 +317,15 @@ static dk_prefix by_sample(const dk_search *s) {
   return value < INFINITY && among_equals(s, value, &prefix) ? prefix : in_bracket(s, bracket);
 }
 
-dk_prefix dk_select_by_mass(const dk_view *view, dk_prefix within, const dk_scale *scale, float top_p, uint64_t *sums) {
-  dk_search s = {view, within, scale, top_p, sums};
+dk_prefix dk_select_by_mass(const dk_view *view, dk_prefix within, const dk_scale *scale, float top_p, bool exceeds,
+                            uint64_t *sums) {
+  dk_search s = {view, within, scale, top_p, exceeds, sums};
   if (view->use_plain_search)
     return by_plain_search(&s);
   if (view->num_blocks < 16) { /* too few block maxima to choose a head by */
     dk_list list = list_of(&s, within);
     dk_prefix prefix = within;
-    (void)in_list(&s, &list, target_mass(top_p, dk_list_mass(&list)), &prefix);
+    (void)in_list(&s, &list, target_mass(&s, dk_list_mass(&list)), &prefix);
     return prefix;
   }
   return by_sample(&s);

@@ -1,4 +1,4 @@
-/* Stages top_k, top_p, min_p, top_n_sigma, epsilon_cutoff, eta_cutoff, top_a and mirostat. */
+/* Stages top_k, top_p, min_p, top_n_sigma, epsilon_cutoff, eta_cutoff and top_a. */
 #include "sampling/truncation.h"
 
 #include <math.h>
@@ -18,8 +18,14 @@ void dk_apply_top_k(dk_distribution *d) {
 void dk_apply_top_p(dk_distribution *d) {
   if (d->row->top_p >= 1.0f)
     return;
-  d->kept = dk_select_by_mass(&d->view, dk_within_cut(d), &d->scale, d->row->top_p, d->sums);
+  dk_prefix before = d->kept;
+  bool exceeds = d->rules & DECODING_RULE_TOP_P_EXCEEDS;
+  d->kept = dk_select_by_mass(&d->view, dk_within_cut(d), &d->scale, d->row->top_p, exceeds, d->sums);
   d->total = 0;
+  if (d->rules & DECODING_RULE_TOP_P_TIES) {
+    d->kept = dk_prefix_shorter(before, (dk_prefix){d->kept.value, INT32_MAX});
+    return; /* the total is computed when it is needed */
+  }
   for (int32_t block = 0; block < d->view.num_blocks; block++)
     d->total += d->sums[block];
 }
@@ -55,10 +61,4 @@ void dk_apply_eta_cutoff(dk_distribution *d) {
 void dk_apply_top_a(dk_distribution *d) {
   if (d->row->top_a > 0.0f)
     dk_keep_exponents(d, dk_log((double)d->row->top_a) - dk_log_total(d));
-}
-
-/* Basu et al. 2021, "Mirostat", in the form of its second algorithm. */
-void dk_apply_mirostat(dk_distribution *d) {
-  double mu = d->row->mirostat_mu > 0.0 ? d->row->mirostat_mu : 0.0; /* where mirostat's loop has gone below 0 */
-  dk_keep_exponents(d, dk_log_total(d) - mu * DK_LN2);
 }

@@ -12,7 +12,4 @@ void dk_apply_epsilon_cutoff(dk_distribution *d);
 void dk_apply_eta_cutoff(dk_distribution *d);
 void dk_apply_top_a(dk_distribution *d);
 
-/* Drop the tokens whose surprise exceeds mirostat_mu. */
-void dk_apply_mirostat(dk_distribution *d);
-
 #endif

@@ -95,11 +95,13 @@ void dk_apply_xtc(dk_distribution *d) {
     return;
   dk_prefix last = last_of(&workspace->list, n);
   dk_distribution rest = *d; /* its cut refers to the largest token that will remain */
+  bool with_ties = d->rules & DECODING_RULE_XTC_TIES;
   rest.view.max = last.value;
   n = dk_gather_survivors(&d->view, d->is_tempered ? dk_within_cut(&rest) : d->kept);
   dk_entries *survivors = &workspace->survivors;
   for (int32_t i = 0; i < n; i++)
-    if (dk_prefix_contains(top, survivors->values[i], survivors->ids[i]) && survivors->ids[i] != last.last_id)
+    if (dk_prefix_contains(top, survivors->values[i], survivors->ids[i]) && survivors->ids[i] != last.last_id &&
+        !(with_ties && survivors->values[i] == last.value))
       survivors->values[i] = -INFINITY;
   dk_use_survivors(d, dk_compact_survivors(survivors, n));
 }

@@ -8,9 +8,13 @@
 
 #include "sampling/stages.h"
 
-#define ROW_FLAGS (DECODING_WANT_RAW_LOGPROB | DECODING_FORCE_TOKEN | DECODING_MIROSTAT | DECODING_ALLOW_ZEROS)
+#define ROW_FLAGS                                                                                                      \
+  (DECODING_WANT_RAW_LOGPROB | DECODING_FORCE_TOKEN | DECODING_MIROSTAT | DECODING_MIROSTAT_V1 | DECODING_P_LESS |     \
+   DECODING_P_LESS_NORM | DECODING_ADAPTIVE_P | DECODING_ALLOW_ZEROS)
 #define BATCH_FLAGS (DECODING_MASK_NAN | DECODING_PLAIN_SEARCH | DECODING_SHARED_LOGITS)
-#define RULES (DECODING_RULE_KEEP_TIES | DECODING_RULE_TYPICAL_EXCEEDS | DECODING_RULE_PENALTIES_IN_SCOPE)
+#define RULES                                                                                                          \
+  (DECODING_RULE_KEEP_TIES | DECODING_RULE_TYPICAL_EXCEEDS | DECODING_RULE_PENALTIES_IN_SCOPE |                        \
+   DECODING_RULE_TOP_P_EXCEEDS | DECODING_RULE_TOP_P_TIES | DECODING_RULE_XTC_TIES)
 
 #define REQUIRE(field, holds)                                                                                          \
   if (!(holds))                                                                                                        \
@@ -42,6 +46,12 @@ static const char *check_truncation(const decoding_row *row) {
   REQUIRE(top_a, is_fraction(row->top_a));
   REQUIRE(xtc_probability, is_fraction(row->xtc_probability));
   REQUIRE(xtc_threshold, is_fraction(row->xtc_threshold));
+  REQUIRE(top_h, is_fraction(row->top_h) && (zeros || row->top_h != 0.0f));
+  REQUIRE(min_k, row->min_k >= 0.0f && (zeros || row->min_k != 0.0f));
+  REQUIRE(tfs, is_fraction(row->tfs) && (zeros || row->tfs != 0.0f));
+  REQUIRE(skew, row->skew >= -5.0f && row->skew <= 5.0f);
+  REQUIRE(adaptive_p_center,
+          !(row->flags & DECODING_ADAPTIVE_P) || (row->adaptive_p_center >= 0.0 && row->adaptive_p_center <= 1.0));
   REQUIRE(mirostat_mu, !(row->flags & DECODING_MIROSTAT) || !isnan(row->mirostat_mu));
   REQUIRE(reserved, row->reserved == 0);
   return NULL;
@@ -166,13 +176,16 @@ static dk_refusal check_row(const decoding_batch *batch, int32_t index) {
   return (dk_refusal){DECODING_OK, index, NULL};
 }
 
-/* Known stages, each once, and those that edit logits before those that act on the distribution. */
+/* Stages that edit logits, stages that act on the distribution, stages that reshape it: in this order. */
+static int phase_of(int32_t stage) { return (stage >= DECODING_STAGE_TEMPERATURE) + (stage > DECODING_STAGE_CUT); }
+
+/* Known stages, each once, and those of an earlier phase first. */
 static bool are_stages(const int32_t *stages, int32_t num_stages) {
   for (int32_t i = 0; i < num_stages; i++) {
     if (!dk_is_listable_stage(stages[i]))
       return false;
     for (int32_t j = 0; j < i; j++)
-      if (stages[j] == stages[i] || (stages[i] < DECODING_STAGE_TEMPERATURE && stages[j] >= DECODING_STAGE_TEMPERATURE))
+      if (stages[j] == stages[i] || phase_of(stages[i]) < phase_of(stages[j]))
         return false;
   }
   return true;

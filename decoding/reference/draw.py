@@ -20,11 +20,14 @@ BLOCK = 256
 
 
 def apply_draw(row: Row) -> None:
-    """The drawn token, the distribution that it was drawn from, and with mirostat its surprise in bits."""
+    """The drawn token, the distribution that it was drawn from, and its surprise in bits if the row follows it.
+
+    Mirostat and adaptive-p do: -log2 of its probability before the stages adaptive_p and skew.
+    """
     row.probabilities = probabilities(row.logits)
     (row.token_id,) = possible_tokens(row, row.probabilities)
-    if row.params.mirostat_tau is not None:
-        row.surprise = -float(np.log2(row.probabilities[row.token_id]))
+    if row.params.mirostat_tau is not None or row.params.adaptive_p_target is not None:
+        row.surprise = -float(np.log2(probabilities(row.before_reshaping)[row.token_id]))
 
 
 def is_by_rejection(row: Row) -> bool:
@@ -35,15 +38,21 @@ def is_by_rejection(row: Row) -> bool:
 
 
 def is_weighed(params: SamplingParams) -> bool:
-    """Return True if a truncation is on that needs more than the largest logit."""
+    """Return True if a truncation is on that needs more than the largest logit, or a stage that reshapes."""
     limits = (params.epsilon_cutoff, params.eta_cutoff, params.top_a, params.xtc_probability)
     return (
         params.top_k is not None
+        or to_float32(params.top_h) < 1.0
+        or to_float32(params.tfs) < 1.0
+        or params.p_less is not None
+        or params.min_k is not None
         or to_float32(params.top_p) < 1.0
         or to_float32(params.typical_p) < 1.0
         or params.top_n_sigma is not None
         or any(to_float32(limit) > 0.0 for limit in limits)
         or params.mirostat_tau is not None
+        or params.adaptive_p_target is not None
+        or to_float32(params.skew) != 0.0
     )
 
 

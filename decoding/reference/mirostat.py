@@ -1,4 +1,4 @@
-"""Mirostat, version 2: a bound on surprise that follows a target, in place of every truncation."""
+"""Mirostat: a bound on surprise that follows a target, in place of every truncation."""
 
 from __future__ import annotations
 
@@ -6,21 +6,30 @@ import numpy as np
 
 from decoding.params import SamplingParams
 from decoding.reference.row import Row
-from decoding.reference.truncation import keep
-from decoding.reference.weights import probabilities
+from decoding.reference.shape import zipf_size
+from decoding.reference.truncation import keep, keep_first, kept_order
+from decoding.reference.weights import probabilities, relative
 from decoding.validation import to_float32
 
 
 def apply_mirostat(row: Row) -> None:
-    """Tokens with a surprise -log2(p) of at most mu bits; at least the first of the total order.
+    """Version 2: tokens with a surprise -log2(p) of at most mu bits; at least the first of the total order.
 
-    Basu et al. 2021, "Mirostat: a neural text decoding algorithm that directly controls perplexity"; version 2 as in
-    llama.cpp. The surprise of the drawn token, renormalised, moves mu: see next_mu.
+    Version 1: the first k of the total order, k by an estimate of Zipf's exponent (see zipf_size), at least one. Basu
+    et al. 2021, "Mirostat: a neural text decoding algorithm that directly controls perplexity"; both as in llama.cpp.
+    The surprise of the drawn token, renormalised, moves mu: see next_mu.
     """
-    if row.params.mirostat_tau is not None:
-        mu = first_mu(row.params) if row.mirostat_mu is None else row.mirostat_mu
-        with np.errstate(divide="ignore"):
-            keep(row, -np.log2(probabilities(row.logits)) <= mu)
+    if row.params.mirostat_tau is None:
+        return
+    mu = first_mu(row.params) if row.mirostat_mu is None else row.mirostat_mu
+    if row.params.mirostat_version == 1:
+        order = kept_order(row)
+        if len(order) > 1:
+            size = zipf_size(relative(row.logits)[order], len(row.logits), max(0.0, mu))
+            keep_first(row, len(order) if size >= len(order) else max(1, int(size)))
+        return
+    with np.errstate(divide="ignore"):
+        keep(row, -np.log2(probabilities(row.logits)) <= mu)
 
 
 def first_mu(params: SamplingParams) -> float:

@@ -25,7 +25,9 @@ class Row:
 
     The row without any truncation, from the masks on, is kept beside it: `ranked`, float32, whose total order is
     `order`; and `whole`, its exponents relative to the largest, divided by `temperature` from the stage temperature on.
-    A dynamic temperature follows from `entropy_ratio`.
+    A dynamic temperature follows from `entropy_ratio`. What the cut left is in `before_reshaping`, float64.
+
+    p_less_factor: a factor of p_less's threshold, 1 by definition; for tests that look for what rounding may decide.
     """
 
     logits: Array
@@ -38,10 +40,12 @@ class Row:
     output_token_ids: Sequence[int] = ()
     eos_token_ids: Sequence[int] = ()
     mirostat_mu: float | None = None
+    adaptive_p_center: float | None = None
     bitmask: Array | None = None
     num_valid_tokens: int | None = None
     on_nonfinite: Literal["raise", "mask"] = "raise"
     index: int = 0
+    p_less_factor: float = 1.0
 
     stage_rows: dict[str, Array] = field(default_factory=dict)
     ranked: Array = field(default_factory=lambda: np.empty(0, np.float32))
@@ -49,6 +53,7 @@ class Row:
     whole: Array = field(default_factory=lambda: np.empty(0))
     entropy_ratio: float = math.nan
     temperature: float = math.nan
+    before_reshaping: Array = field(default_factory=lambda: np.empty(0))
     probabilities: Array = field(default_factory=lambda: np.empty(0))
     token_id: int = -1
     surprise: float = math.nan

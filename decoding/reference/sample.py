@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from decoding.reference import draw, logits, masks, mirostat, temperature, truncation, xtc
+from decoding.reference import draw, logits, masks, mirostat, reshape, shape, temperature, truncation, xtc
 from decoding.reference.row import Array, Row, total_order
 from decoding.reference.weights import relative
 from decoding.sampling.stages import Stage
@@ -17,7 +17,7 @@ from decoding.types import LogprobsMode
 
 APPLY: dict[str, Callable[[Row], None]] = {
     name.removeprefix("apply_"): function
-    for module in (logits, masks, temperature, truncation, xtc, mirostat, draw)
+    for module in (logits, masks, temperature, truncation, shape, xtc, mirostat, reshape, draw)
     for name, function in vars(module).items()
     if name.startswith("apply_")
 }
@@ -28,7 +28,7 @@ def sample_row(row: Row) -> Row:
     """Take `row` through all stages, in the order of its profile, and return it.
 
     Afterwards `row.stage_rows` has the row as each stage left it, `probabilities` is the distribution of the
-    draw (float64 [vocab]), `token_id` the token, and `surprise` what mirostat learns from it.
+    draw (float64 [vocab]), `token_id` the token, and `surprise` what mirostat and adaptive-p learn from it.
 
     Raises:
         NonFiniteLogitsError: NaN or +inf in the logits, or made by an edit.
@@ -43,7 +43,7 @@ def sample_row(row: Row) -> Row:
 
 def takes(row: Row, stage: Stage) -> bool:
     """Return True if the row runs the stage: with mirostat, all but the truncations."""
-    return row.params.mirostat_tau is None or not 80 < stage.number < 99
+    return row.params.mirostat_tau is None or not stage.is_truncation
 
 
 def log_softmax(exponents: Array) -> Array:
@@ -58,7 +58,7 @@ def logprobs(row: Row, mode: LogprobsMode) -> Array:
         "raw": row.stage_rows["raw_snapshot"],
         "penalized": row.stage_rows["hard_masks"],
         "scaled": row.whole,
-        "final": row.stage_rows["cut"],
+        "final": row.stage_rows["draw"],
     }
     return log_softmax(spoken_of[mode])
 

@@ -22,7 +22,7 @@ def apply_top_k(row: Row) -> None:
 
     Under Rule.KEEP_TIES all of them stay (transformers' TopKLogitsWarper, vLLM).
     """
-    k, order = row.params.top_k, _kept_order(row)
+    k, order = row.params.top_k, kept_order(row)
     if k is not None and k < len(order):
         keep_first(row, k + (_num_tied(row, order, k - 1) if Rule.KEEP_TIES in row.profile.rules else 0))
 
@@ -30,12 +30,14 @@ def apply_top_k(row: Row) -> None:
 def apply_top_p(row: Row) -> None:
     """The shortest prefix of the total order whose mass is at least p of what is left (Holtzman et al. 2020).
 
-    The token that crosses p stays; p = 0 keeps one token, p = 1 is off.
+    The token that crosses p stays; p = 0 keeps one token, p = 1 is off. Under Rule.TOP_P_EXCEEDS the mass must be above
+    p (SGLang); under Rule.TOP_P_TIES every token that is equal to the last one stays (mlx-lm).
     """
-    p = to_float32(row.params.top_p)
+    p, rules, order = to_float32(row.params.top_p), row.profile.rules, kept_order(row)
     if p < 1.0:
-        mass = np.cumsum(weights(row.logits)[_kept_order(row)])
-        keep_first(row, int(np.searchsorted(mass, p * mass[-1])) + 1)
+        mass = np.cumsum(weights(row.logits)[order])
+        last = int(np.searchsorted(mass, p * mass[-1], side="right" if Rule.TOP_P_EXCEEDS in rules else "left"))
+        keep_first(row, last + 1 + (_num_tied(row, order, last) if Rule.TOP_P_TIES in rules else 0))
 
 
 def apply_min_p(row: Row) -> None:
@@ -55,7 +57,7 @@ def apply_typical_p(row: Row) -> None:
     p, rules = to_float32(row.params.typical_p), row.profile.rules
     if p == 1.0:
         return
-    order = _kept_order(row)
+    order = kept_order(row)
     distance = abs(relative(row.logits)[order] - mean_exponent(row.logits))
     nearest = np.argsort(distance, kind="stable")
     mass = np.cumsum(weights(row.logits)[order][nearest])
@@ -101,26 +103,27 @@ def apply_top_a(row: Row) -> None:
 def apply_cut(row: Row) -> None:
     """Weights below 2**-40 of the largest kept are zero by definition: the only rounding that can drop a token."""
     keep(row, relative(row.logits) >= CUT)
+    row.before_reshaping = row.logits
 
 
 def keep_first(row: Row, num_tokens: int) -> None:
     """Drop what comes after the first `num_tokens` of what is kept, in the total order."""
     row.logits = row.logits.copy()
-    row.logits[_kept_order(row)[num_tokens:]] = -np.inf
+    row.logits[kept_order(row)[num_tokens:]] = -np.inf
 
 
 def keep(row: Row, wanted: Array) -> None:
     """Drop what is not in `wanted`, bool [vocab]; where nothing would be left, the first of the total order stays."""
     if not (wanted & row.kept).any():
-        order = _kept_order(row)
+        order = kept_order(row)
         ties = _num_tied(row, order, 0) if Rule.KEEP_TIES in row.profile.rules else 0
         keep_first(row, 1 + ties)
     else:
         row.logits = np.where(wanted, row.logits, -np.inf)
 
 
-def _kept_order(row: Row) -> Array:
-    """Ids of what is kept, in the total order."""
+def kept_order(row: Row) -> Array:
+    """Return the ids of what is kept, in the total order."""
     return row.order[row.kept[row.order]]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from decoding.reference.philox import XTC_DRAW, random_words
 from decoding.reference.row import Row
 from decoding.reference.weights import probabilities
+from decoding.sampling.stages import Rule
 from decoding.validation import to_float32
 
 
@@ -14,14 +15,17 @@ def apply_xtc(row: Row) -> None:
     """If the coin falls, keep only the last, in the total order, of the tokens with p >= threshold.
 
     p-e-w 2024 (text-generation-webui, pull request 6335); llama.cpp's llama_sampler_xtc. One such token alone, or
-    none: nothing is dropped.
+    none: nothing is dropped. Under Rule.XTC_TIES all that are equal to the last one stay (mlx-lm).
     """
     if not coin_falls(row):
         return
     likely = row.order[probabilities(row.logits)[row.order] >= to_float32(row.params.xtc_threshold)]
     likely = likely[row.kept[likely]]
+    num_kept = 1
+    if Rule.XTC_TIES in row.profile.rules and len(likely) > 0:
+        num_kept = int((row.ranked[likely] == row.ranked[likely[-1]]).sum())
     row.logits = row.logits.copy()
-    row.logits[likely[:-1]] = -np.inf
+    row.logits[likely[:-num_kept]] = -np.inf
 
 
 def coin_falls(row: Row) -> bool:

@@ -24,8 +24,21 @@ from decoding.sampling.verify import checked_bitmasks
 from decoding.validation import elements_of, is_integer
 
 
+class _InPython:
+    """A row whose state Python takes forward."""
+
+    __slots__ = ("row", "state")
+
+    def __init__(self, state: SamplingState) -> None:
+        self.state, self.row = state, state.kernel_row
+
+    def commit(self, token_id: int, output: SamplerOutput, row: int) -> None:
+        """Record the token that was drawn."""
+        self.state.commit(token_id, output, row)
+
+
 class BatchSampler:
-    """Draws one token per sequence and step, with a state per sequence that C takes forward.
+    """Draws one token per sequence and step, with a state per sequence that C takes forward (Python, with adaptive-p).
 
     Parameters are those of Sampler, and so are the tokens: a sequence gets, bit for bit, what a SamplingState with
     these parameters gets from `Sampler.sample`, whatever sequences share its steps.
@@ -52,7 +65,7 @@ class BatchSampler:
         )
         self._names = count()
         self._states: dict[int, SamplingState] = {}  # as they were when C took over
-        self._items: dict[int, KernelSequence] = {}
+        self._items: dict[int, KernelSequence | _InPython] = {}
         self._order: tuple[int, ...] | None = None
         self._rows = Sequences([])
 
@@ -110,17 +123,21 @@ class BatchSampler:
                 host_parameters=host_parameters,
             )
         self._sampler.check(state)
-        return self._keep(state, state.to_sequence())
+        return self._keep(next(self._names), state)
 
     def fork(self, sequence: int, *, choice: int) -> int:
         """Add a copy of a sequence with the same tokens, for another `choice`, and return its name."""
         state = self.state(sequence).fork(choice=choice)
-        return self._keep(state, state.to_sequence())
+        return self._keep(next(self._names), state)
 
     def state(self, sequence: int) -> SamplingState:
         """Return a copy of the sequence's state as of now."""
         item = self._items[self._checked(sequence)]
-        return self._states[sequence].after(item)
+        return (
+            item.state.fork(choice=item.state.choice)
+            if isinstance(item, _InPython)
+            else self._states[sequence].after(item)
+        )
 
     def remove(self, sequence: int) -> SamplingState:
         """Remove a sequence and return its state."""
@@ -133,16 +150,14 @@ class BatchSampler:
         """Keep the first `num_tokens` generated tokens of a sequence and undo the later ones."""
         state = self.state(sequence)
         state.truncate(num_tokens)
-        self._states[sequence], self._items[sequence] = state, state.to_sequence()
-        self._order = None
+        self._keep(sequence, state)
 
     def append(self, sequence: int, token_id: int, surprise: float | None = None) -> None:
         """Record a token that was not drawn here, as `SamplingState.append` does."""
         state = self.state(sequence)
         state.append(token_id, surprise)
         self._sampler.check(state)
-        self._states[sequence], self._items[sequence] = state, state.to_sequence()
-        self._order = None
+        self._keep(sequence, state)
 
     def step(
         self,
@@ -188,9 +203,9 @@ class BatchSampler:
             self._rows, self._order = Sequences(items), order
         return self._rows
 
-    def _keep(self, state: SamplingState, item: KernelSequence) -> int:
-        name = next(self._names)
-        self._states[name], self._items[name] = state, item
+    def _keep(self, name: int, state: SamplingState) -> int:
+        self._states[name] = state
+        self._items[name] = state.to_sequence() if state.is_followed_in_c else _InPython(state)
         self._order = None
         return name
 

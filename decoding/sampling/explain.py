@@ -68,7 +68,7 @@ class Step:
         """Return True if the stage drops tokens by its own rule, not only makes them more or less likely."""
         if self.name == _TEMPERATURE.name:
             return self.num_kept == 1 and cast(float, self.settings.get("temperature", 1.0)) < GREEDY_TEMPERATURE
-        return self.name in _STAGES and _STAGES[self.name].number > _TEMPERATURE.number
+        return self.name in _STAGES and (_STAGES[self.name].is_truncation or self.name == "mirostat")
 
     @property
     def title(self) -> str:

@@ -1,7 +1,8 @@
-"""Check a SamplingState against a sampler: its token ids against the vocabulary, its parameters against the stages."""
+"""Check a SamplingState: its arguments, its token ids against a vocabulary, its parameters against stages."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, cast
@@ -13,6 +14,7 @@ from decoding.errors import ParameterError
 from decoding.sampling.stages import ignored_parameter
 from decoding.sequence_table import SequenceTable
 from decoding.types import TokenSequence
+from decoding.validation import is_integer, is_real
 
 if TYPE_CHECKING:
     from decoding.sampling.state import SamplingState
@@ -52,6 +54,26 @@ def sequences_of_ids(name: str, sequences: Sequence[TokenSequence]) -> Sequence[
             rule = "must be token ids: a sampler has no tokenizer for text"
             raise ParameterError.single(name, sequence, rule)
     return cast(Sequence[Sequence[int]], sequences)
+
+
+def checked_surprise(surprise: float | None, *, is_needed: bool) -> float | None:
+    """Return the surprise of a token as a plain float; None where none is needed."""
+    if not is_needed:
+        if surprise is not None:
+            rule = "must be None without mirostat_tau and adaptive_p_target"
+            raise ParameterError.single("surprise", surprise, rule)
+        return None
+    if surprise is None or not is_real(surprise) or not 0.0 <= surprise < math.inf:
+        rule = "must be a finite number >= 0 with mirostat_tau or adaptive_p_target (see SamplerOutput.surprises)"
+        raise ParameterError.single("surprise", surprise, rule)
+    return float(surprise)
+
+
+def unsigned_64(name: str, value: int) -> int:
+    """Return an integer of 64 bits without a sign."""
+    if not is_integer(value) or not 0 <= value < 2**64:
+        raise ParameterError.single(name, value, "must be an integer from 0 to 2**64 - 1")
+    return int(value)
 
 
 def _check_history(name: str, ids: NDArray[np.int32], vocab_size: int) -> None:

@@ -115,7 +115,7 @@ class SamplerOutput:
 
     @cached_property
     def surprises(self) -> NDArray[np.float32]:
-        """float32 [rows], -log2 of the probability that the token was drawn with; NaN for rows without mirostat."""
+        """float32 [rows], -log2 of the token's probability before adaptive_p and skew; NaN for rows without a need."""
         return self.records["surprise"].copy()
 
     @cached_property

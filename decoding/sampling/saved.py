@@ -24,6 +24,7 @@ _FIELDS = {
     "eos_token_ids",
     "output_token_ids",
     "mirostat_mus",
+    "adaptive_p_averages",
     "bitmask",
     "host_parameters",
 }
@@ -41,6 +42,7 @@ def saved(state: SamplingState) -> dict[str, Any]:
         "eos_token_ids": state.eos_token_ids,
         "output_token_ids": tuple(state.output_token_ids),
         "mirostat_mus": tuple(state._mus),
+        "adaptive_p_averages": tuple(tuple(average) for average in state._averages),
         "bitmask": None if state.bitmask is None else state.bitmask.copy(),
         "host_parameters": state._host_parameters,
     }
@@ -61,7 +63,7 @@ def restored(kind: type[SamplingState], values: Mapping[str, Any]) -> SamplingSt
         host_parameters=values["host_parameters"],
     )
     state._params = params
-    state._restore(values["output_token_ids"], values["mirostat_mus"])
+    state._restore(values["output_token_ids"], values["mirostat_mus"], values["adaptive_p_averages"])
     state.bitmask = values["bitmask"]
     return state
 

@@ -33,6 +33,21 @@ class Stage:
         """Names of the parameters that the stage reads, by the table of parameters."""
         return tuple(name for name, row in PARAMETERS.items() if row.stage == self.name)
 
+    @property
+    def has_place(self) -> bool:
+        """Return True if a profile decides the stage's place, and `batch.stages` in C lists it."""
+        return 20 <= self.number < 100 or self.is_reshaping
+
+    @property
+    def is_truncation(self) -> bool:
+        """Return True if the stage drops tokens and mirostat stands in its place."""
+        return 80 < self.number < 99
+
+    @property
+    def is_reshaping(self) -> bool:
+        """Return True if the stage changes the weights of the tokens that the cut left."""
+        return 100 < self.number < 110
+
 
 PIPELINE: tuple[Stage, ...] = (
     Stage(0, "finite_check"),
@@ -44,6 +59,10 @@ PIPELINE: tuple[Stage, ...] = (
     Stage(50, "logit_bias"),
     Stage(70, "hard_masks"),
     Stage(80, "temperature"),
+    Stage(81, "top_h"),
+    Stage(82, "p_less"),
+    Stage(83, "min_k"),
+    Stage(84, "tfs"),
     Stage(90, "top_k"),
     Stage(91, "top_p"),
     Stage(92, "min_p"),
@@ -55,6 +74,8 @@ PIPELINE: tuple[Stage, ...] = (
     Stage(98, "xtc"),
     Stage(99, "mirostat"),
     Stage(100, "cut"),
+    Stage(101, "adaptive_p"),
+    Stage(102, "skew"),
     Stage(110, "draw"),
 )
 
@@ -89,6 +110,12 @@ class Rule(IntFlag):
     """typical_p stops where its mass is above p; at p or above otherwise."""
     PENALTIES_IN_SCOPE = 4
     """frequency and presence count in the scope of the repetition penalty, not in the output."""
+    TOP_P_EXCEEDS = 8
+    """top_p stops where its mass is above p; at p or above otherwise."""
+    TOP_P_TIES = 16
+    """top_p keeps every token that is equal to the last one kept."""
+    XTC_TIES = 32
+    """xtc keeps every token that is equal to the least likely of those above its threshold."""
 
 
 NO_RULES = Rule(0)
@@ -128,8 +155,16 @@ class Profile:
 
     @property
     def order(self) -> tuple[int, ...]:
-        """Numbers of the stages that can change place, from the first penalty to mirostat: `batch.stages` in C."""
-        return tuple(stage.number for stage in self.stages if 20 <= stage.number < 100)
+        """Numbers of the stages that can change place, from the first penalty to skew: `batch.stages` in C."""
+        return tuple(stage.number for stage in self.stages if stage.has_place)
+
+    @property
+    def temperature_last(self) -> Profile:
+        """The same profile with the stage temperature after all truncations, as many front ends offer it."""
+        names = [stage.name for stage in self.stages if 20 <= stage.number < 100 and stage.name != "temperature"]
+        place = names.index("mirostat")  # which comes after temperature in every profile
+        order = " ".join([*names[:place], "temperature", *names[place:]])
+        return Profile(f"{self.name}+temperature_last", _ordered(order), self.rules)
 
 
 def _order_problem(stages: tuple[Stage, ...]) -> tuple[object, str] | None:
@@ -163,8 +198,9 @@ def ignored_parameter(params: SamplingParams, lacking: Collection[str]) -> str |
 
 _BY_NAME = {stage.name: stage for stage in PIPELINE}
 
+_PLACED = tuple(stage for stage in PIPELINE if 20 <= stage.number < 100)
 _BIAS_FIRST = "logit_bias repetition_penalty frequency_presence dry context_frequency_penalty hard_masks"
-"""All three peers add the bias to the model's own logits."""
+"""These peers add the bias to the model's own logits."""
 
 
 def _ordered(*names: str) -> tuple[Stage, ...]:
@@ -173,10 +209,10 @@ def _ordered(*names: str) -> tuple[Stage, ...]:
     A stage that `names` lacks follows the stage that it follows by default.
     """
     order = " ".join(names).split()
-    for before, stage in pairwise(PIPELINE[1:-2]):
+    for before, stage in pairwise((PIPELINE[1], *_PLACED)):
         if stage.name not in order:
             order.insert(order.index(before.name) + 1 if before.name in order else 0, stage.name)
-    return (*PIPELINE[:2], *(_BY_NAME[name] for name in order), *PIPELINE[-2:])
+    return (*PIPELINE[:2], *(_BY_NAME[name] for name in order), *PIPELINE[2 + len(_PLACED) :])
 
 
 _OPENAI = Profile("openai", PIPELINE, Rule(0))
@@ -185,7 +221,8 @@ _TRANSFORMERS = Profile(
     "transformers",
     _ordered(
         _BIAS_FIRST,
-        "temperature top_k top_p min_p typical_p top_n_sigma epsilon_cutoff eta_cutoff top_a xtc mirostat",
+        "temperature top_h p_less min_k tfs top_k top_p min_p typical_p top_n_sigma epsilon_cutoff eta_cutoff top_a",
+        "xtc mirostat",
     ),
     Rule.KEEP_TIES,
 )
@@ -195,21 +232,67 @@ _LLAMA_CPP = Profile(
     "llama_cpp",
     _ordered(
         _BIAS_FIRST,
-        "top_n_sigma top_k typical_p top_p min_p epsilon_cutoff eta_cutoff top_a xtc temperature mirostat",
+        "top_h p_less min_k top_n_sigma top_k tfs typical_p top_p min_p epsilon_cutoff eta_cutoff top_a xtc",
+        "temperature mirostat",
     ),
     Rule.TYPICAL_EXCEEDS | Rule.PENALTIES_IN_SCOPE,
 )
-"""llama.cpp's default chain (common_params_sampling::samplers): truncation at T = 1, temperature last."""
+"""llama.cpp's default chain (common_params_sampling::samplers): truncation at T = 1, temperature last.
+
+tfs stands where llama.cpp had it until October 2024.
+"""
 
 _VLLM = Profile(
     "vllm",
     _ordered(
         _BIAS_FIRST,
-        "temperature min_p top_k top_p typical_p top_n_sigma epsilon_cutoff eta_cutoff top_a xtc mirostat",
+        "temperature top_h p_less min_k tfs min_p top_k top_p typical_p top_n_sigma epsilon_cutoff eta_cutoff top_a",
+        "xtc mirostat",
     ),
     Rule.KEEP_TIES,
 )
 """vLLM's V1 sampler (vllm/v1/sample/sampler.py): min_p is one of its argmax-invariant processors, before top_k."""
 
-PROFILES: dict[str, Profile] = {profile.name: profile for profile in (_OPENAI, _TRANSFORMERS, _LLAMA_CPP, _VLLM)}
-"""Profiles by name, for `Sampler(vocab_size, profile=name)`; "openai" is the default."""
+_MLX_LM = Profile(
+    "mlx_lm",
+    _ordered(
+        _BIAS_FIRST,
+        "top_h p_less min_k tfs top_p min_p xtc top_k typical_p top_n_sigma epsilon_cutoff eta_cutoff top_a",
+        "temperature mirostat",
+    ),
+    Rule.PENALTIES_IN_SCOPE | Rule.TOP_P_TIES | Rule.XTC_TIES,
+)
+"""mlx-lm's make_sampler and make_logits_processors (mlx_lm/sample_utils.py): truncation at T = 1, temperature last."""
+
+_SGLANG = Profile(
+    "sglang",
+    _ordered(
+        "frequency_presence repetition_penalty dry context_frequency_penalty logit_bias hard_masks",
+        "temperature top_h p_less min_k tfs top_p top_k min_p typical_p top_n_sigma epsilon_cutoff eta_cutoff top_a",
+        "xtc mirostat",
+    ),
+    Rule.TOP_P_EXCEEDS,
+)
+"""SGLang's Sampler (sglang/srt/layers/sampler.py): top_p sees the whole distribution, beside top_k."""
+
+_EXLLAMAV2 = Profile(
+    "exllamav2",
+    _ordered(
+        "repetition_penalty frequency_presence context_frequency_penalty logit_bias dry hard_masks",
+        "temperature top_h p_less min_k top_k top_p top_a min_p tfs typical_p top_n_sigma epsilon_cutoff eta_cutoff",
+        "xtc mirostat",
+    ),
+    Rule.PENALTIES_IN_SCOPE,
+)
+"""ExLlamaV2's sample_basic (exllamav2_ext/ext_sampling.cpp), after the penalties of its sampler.py."""
+
+_NAMED = (_OPENAI, _TRANSFORMERS, _LLAMA_CPP, _VLLM, _MLX_LM, _SGLANG, _EXLLAMAV2)
+_TEMPERED_FIRST = (_OPENAI, _TRANSFORMERS, _VLLM, _SGLANG, _EXLLAMAV2)
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile for profile in (*_NAMED, *(one.temperature_last for one in _TEMPERED_FIRST))
+}
+"""Profiles by name, for `Sampler(vocab_size, profile=name)`; "openai" is the default.
+
+A profile whose temperature comes first has a twin, "<name>+temperature_last".
+"""

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from decoding.errors import ParameterError
 from decoding.params import SamplingParams
 from decoding.sampling import saved
-from decoding.sampling.fit import check_ids, check_stages, sequences_of_ids
+from decoding.sampling.adaptive_p import Average, center_of, first_average, next_average
+from decoding.sampling.fit import check_ids, check_stages, checked_surprise, sequences_of_ids, unsigned_64
 from decoding.sampling.host_parameters import check_host_parameters
 from decoding.sampling.kernel import KernelRow, TokenHistory, num_mask_words
 from decoding.sampling.kernel.row import NUMBERS
@@ -51,6 +52,7 @@ class SamplingState:
 
     __slots__ = (
         "__weakref__",
+        "_averages",
         "_bitmask",
         "_choice",
         "_eos",
@@ -85,20 +87,21 @@ class SamplingState:
         self._host_parameters = bool(host_parameters)
         self._params = params
         self._seed = random_seed() if params.seed is None else params.seed
-        self._choice = _unsigned_64("choice", choice)
-        self._stream = _unsigned_64("stream", stream)
+        self._choice = unsigned_64("choice", choice)
+        self._stream = unsigned_64("stream", stream)
         self._prompt, self._prompt_ids = checked_prompt("prompt_token_ids", prompt_token_ids)
         self._eos = checked_token_ids("eos_token_ids", eos_token_ids)
         self.output_token_ids: list[int] = []
         self._bitmask: NDArray[np.uint32] | None = None
         self._fits = 0  # the vocabulary size that all ids are known to fit; 0 if none is known
         self._mus = [] if params.mirostat_tau is None else [2.0 * to_float32(params.mirostat_tau)]  # one per position
+        self._averages = [] if params.adaptive_p_target is None else [first_average(params)]  # one per position
         self.kernel_row = KernelRow()
         self._fill_row()
         self._history = self._new_history() if self.kernel_row.reads_history else None
         if self._history is not None:
             self._history.use(self.kernel_row)
-        self._is_followed = bool(self._mus or params.min_tokens)
+        self._is_followed = bool(self.needs_surprise or params.min_tokens)
         self._update_row()
 
     @property
@@ -179,6 +182,16 @@ class SamplingState:
         return len(self.output_token_ids)
 
     @property
+    def needs_surprise(self) -> bool:
+        """Return True if `append` needs the surprise of a token: with mirostat and with adaptive-p."""
+        return bool(self._mus or self._averages)
+
+    @property
+    def adaptive_p_center(self) -> float | None:
+        """The probability that adaptive-p prefers for the next token; None without params.adaptive_p_target."""
+        return center_of(self._params, self._averages[-1]) if self._averages else None
+
+    @property
     def mirostat_mu(self) -> float | None:
         """Mirostat's bound on the surprise of the next token, in bits; None without params.mirostat_tau.
 
@@ -214,11 +227,11 @@ class SamplingState:
     def append(self, token_id: int, surprise: float | None = None) -> None:
         """Record a generated token.
 
-        surprise: -log2 of the probability that it was drawn with (`SamplerOutput.surprises`), finite and >= 0;
-            required with mirostat, refused without.
+        surprise: -log2 of its probability before adaptive_p and skew (`SamplerOutput.surprises`), finite and >= 0;
+            required with mirostat and adaptive-p, refused without.
         """
         token_id = checked_token_id("token_id", token_id)
-        self._append(token_id, self._checked_surprise(surprise))
+        self._append(token_id, checked_surprise(surprise, is_needed=self.needs_surprise))
 
     def _append(self, token_id: int, surprise: float | None = None) -> None:
         self._record(token_id, surprise)
@@ -239,11 +252,11 @@ class SamplingState:
 
     def commit(self, token_id: int, output: SamplerOutput, row: int) -> None:
         """Record the token that the kernel drew for a row of this output: `append` without the checks."""
-        self._append(token_id, None if not self._mus else float(output.surprises[row]))
+        self._append(token_id, float(output.surprises[row]) if self.needs_surprise else None)
 
     def commit_outside_history(self, token_id: int, output: SamplerOutput, row: int) -> TokenHistory | None:
         """Do what `commit` does, but for the token history, which is returned: the caller appends to it."""
-        self._record(token_id, None if not self._mus else float(output.surprises[row]))
+        self._record(token_id, float(output.surprises[row]) if self.needs_surprise else None)
         return self._history
 
     def force(self, token_id: int) -> None:
@@ -262,6 +275,7 @@ class SamplingState:
             self._history.truncate(num_tokens)
             self._history.use(self.kernel_row)
         del self._mus[num_tokens + 1 :]
+        del self._averages[num_tokens + 1 :]
         self.kernel_row.struct.position = num_tokens
         self._update_row()
 
@@ -283,13 +297,23 @@ class SamplingState:
         taken = {"output_token_ids": output, "mirostat_mus": tuple(sequence.mus[: len(output) + 1].tolist())}
         return saved.restored(type(self), saved.saved(self) | taken)
 
-    def _restore(self, output_token_ids: Sequence[int], mus: Sequence[float]) -> None:
+    @property
+    def is_followed_in_c(self) -> bool:
+        """Return True if `to_sequence` can take over; C does not follow adaptive-p's average."""
+        return not self._averages
+
+    def _restore(
+        self, output_token_ids: Sequence[int], mus: Sequence[float], averages: Sequence[Sequence[float]]
+    ) -> None:
         """Take over tokens and bounds that another state had."""
         self.output_token_ids = list(checked_token_ids("output_token_ids", output_token_ids))
         if self._mus and mus:
             self._mus = [float(mu) for mu in mus]
         elif self._mus:
             self._mus *= len(self.output_token_ids) + 1
+        if self._averages:
+            count = len(self.output_token_ids) + 1
+            self._averages = [Average(*average) for average in averages] or self._averages * count
         if self._history is not None:
             self._history = self._new_history()
             self._history.use(self.kernel_row)
@@ -301,19 +325,12 @@ class SamplingState:
         return TokenHistory(self._prompt_ids, self._params.repetition_penalty_scope, output)
 
     def _follow(self, surprise: float) -> None:
-        """Move mirostat's bound: mu -= eta * (surprise - tau), in float64 (version 2, Basu et al. 2021)."""
-        eta, tau = to_float32(self._params.mirostat_eta), to_float32(cast(float, self._params.mirostat_tau))
-        self._mus.append(self._mus[-1] - eta * (surprise - tau))
-
-    def _checked_surprise(self, surprise: float | None) -> float | None:
-        if not self._mus:
-            if surprise is not None:
-                raise ParameterError.single("surprise", surprise, "must be None without mirostat_tau")
-            return None
-        if surprise is None or not is_real(surprise) or not 0.0 <= surprise < math.inf:
-            rule = "must be a finite number >= 0 with mirostat_tau (see SamplerOutput.surprises)"
-            raise ParameterError.single("surprise", surprise, rule)
-        return float(surprise)
+        """Move mirostat's bound, mu -= eta * (surprise - tau), in float64 (Basu et al. 2021); adaptive-p's average."""
+        if self._mus:
+            eta, tau = to_float32(self._params.mirostat_eta), to_float32(cast(float, self._params.mirostat_tau))
+            self._mus.append(self._mus[-1] - eta * (surprise - tau))
+        if self._averages:
+            self._averages.append(next_average(self._params, self._averages[-1], surprise))
 
     def _fill_row(self) -> None:
         p, row = self._params, self.kernel_row
@@ -323,6 +340,12 @@ class SamplingState:
         row.set_report(modes, p.logprobs or 0, want_raw=p.ranks_candidates)
         if self._mus:
             row.use_mirostat()
+            if p.mirostat_version == 1:
+                row.use_first_mirostat()
+        if self._averages:
+            row.use_adaptive_p()
+        if p.p_less is not None:
+            row.use_p_less(p.p_less)
         row.set_bias(self._bias())
         # The stop ids come last, so that dropping them at min_tokens is only a smaller count.
         row.set_ids("banned", [*p.banned_token_ids, *self._ending_ids()])
@@ -336,6 +359,8 @@ class SamplingState:
         struct = self.kernel_row.struct
         if self._mus:
             struct.mirostat_mu = max(0.0, self._mus[-1])  # a bound below 0 keeps one token, as 0 does
+        if self._averages:
+            struct.adaptive_p_center = center_of(self._params, self._averages[-1])
         if self._params.min_tokens:
             ending = len(self._ending_ids()) if self.position < self._params.min_tokens else 0
             struct.num_banned = len(self._params.banned_token_ids) + ending
@@ -363,9 +388,3 @@ class SamplingState:
             raise ParameterError.single("bitmask", self._bitmask, rule)
         if lacking:
             check_stages(self, lacking)
-
-
-def _unsigned_64(name: str, value: int) -> int:
-    if not is_integer(value) or not 0 <= value < 2**64:
-        raise ParameterError.single(name, value, "must be an integer from 0 to 2**64 - 1")
-    return int(value)

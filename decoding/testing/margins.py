@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from decoding.params import SamplingParams
 from decoding.reference import Row, total_order
 from decoding.reference.mirostat import first_mu
-from decoding.reference.sample import APPLY, takes
+from decoding.reference.reshape import SHARPNESS, WIDTH, adapted, skew_logarithms
+from decoding.reference.sample import APPLY, log_softmax, takes
 from decoding.reference.temperature import temperature_at
 from decoding.reference.weights import CUT, relative
 from decoding.sampling.stages import GREEDY_TEMPERATURE
@@ -35,8 +36,8 @@ MARGIN = 1e-6
 TYPICAL_QUANTUM = 2.0**-22
 """Distances from the mean, in units of T where that is more, that differ by less may count as equal: lower id first."""
 
-_MASSES = ("top_p", "typical_p")
-_RATIOS = ("min_p", "epsilon_cutoff", "eta_cutoff", "top_a", "xtc_threshold")
+_MASSES = ("top_p", "typical_p", "tfs")
+_RATIOS = ("top_h", "min_p", "epsilon_cutoff", "eta_cutoff", "top_a", "xtc_threshold")
 
 
 def row_that_keeps(row: Row, kept: Array, margin: float = MARGIN) -> Row | None:
@@ -52,7 +53,7 @@ def row_that_keeps(row: Row, kept: Array, margin: float = MARGIN) -> Row | None:
         if np.array_equal(kept, theirs):
             return other
         fewest, most = fewest & theirs, most | theirs
-    either = _at_the_cut(row, most, margin)
+    either = _at_the_cut(row, most, margin) if row.params.skew == 0.0 else _at_the_last_cut(row, most)
     between = ((kept <= (most | either)) & (kept >= (fewest & ~either))).all()
     return row if between and kept.any() else None
 
@@ -62,6 +63,15 @@ def _at_the_cut(row: Row, kept: Array, margin: float) -> Array:
     if row.temperature < GREEDY_TEMPERATURE:
         return np.zeros_like(kept)
     return np.asarray(abs(row.whole - row.whole[kept].max() - CUT) < -CUT * margin)
+
+
+def _at_the_last_cut(row: Row, kept: Array) -> Array:
+    """Tokens whose weight after a skew is, but for its error, 2**-40 of the largest: bool [vocab]."""
+    exponents = row.before_reshaping
+    if row.params.adaptive_p_target is not None:
+        exponents = adapted(row, exponents)
+    logarithms = skew_logarithms(row, exponents)
+    return np.asarray(abs(logarithms - logarithms[kept].max() - CUT) < -CUT * MARGIN + reshaping_error(row))
 
 
 def num_kept_range(row: Row) -> tuple[int, int]:
@@ -89,9 +99,20 @@ def exponent_error(row: Row) -> float:
     return error + furthest / row.temperature
 
 
+def reshaping_error(row: Row) -> float:
+    """Return the relative distance allowed between the probabilities of two right samplers by adaptive_p and skew."""
+    error = 0.0
+    if row.params.adaptive_p_target is not None:
+        error += SHARPNESS / WIDTH * (2 * MARGIN + exponent_error(row))
+    if row.params.skew != 0.0:
+        power = math.exp(to_float32(row.params.skew))
+        error = 4 * MARGIN + (1.0 + power) * (2 * MARGIN + error + 30 * exponent_error(row))
+    return error
+
+
 def moved_rows(row: Row, margin: float = MARGIN) -> Iterator[Row]:
     """Yield the truncated row with every threshold moved a little down or up, in all combinations."""
-    moves = [[(name, value) for value in _moved(row, name, margin)] for name in _thresholds(row.params)]
+    moves = [[(name, value) for value in _moved(row, name, margin)] for name in _thresholds(row)]
     for edited in _moved_logits(row, margin):
         for values in product(*moves):
             yield _truncated_again(row, dict(values), edited)
@@ -109,18 +130,22 @@ def _moved_logits(row: Row, margin: float) -> Iterator[Array]:
             yield exponents * (1.0 + 4 * margin)
 
 
-def _thresholds(params: SamplingParams) -> list[str]:
+def _thresholds(row: Row) -> list[str]:
+    params = row.params
     if params.mirostat_tau is not None:
         return ["mirostat_mu"]
     off, switches = SamplingParams(), {"xtc_threshold": "xtc_probability"}
     names = {name: switches.get(name, name) for name in (*_MASSES, *_RATIOS, "top_n_sigma")}
-    return [name for name, switch in names.items() if getattr(params, switch) != getattr(off, switch)]
+    found = [name for name, switch in names.items() if getattr(params, switch) != getattr(off, switch)]
+    return found if params.p_less is None else [*found, "p_less_factor"]
 
 
 def _moved(row: Row, name: str, margin: float) -> tuple[float, float]:
     if name == "mirostat_mu":
         mu = first_mu(row.params) if row.mirostat_mu is None else row.mirostat_mu
         return mu - margin * max(1.0, mu), mu + margin * max(1.0, mu)
+    if name == "p_less_factor":
+        return _p_less_factors(row, margin)
     value = to_float32(getattr(row.params, name))
     if name in _MASSES:
         return max(0.0, value - margin), min(1.0, value + margin)
@@ -128,13 +153,24 @@ def _moved(row: Row, name: str, margin: float) -> tuple[float, float]:
     return value / factor, value * factor
 
 
+def _p_less_factors(row: Row, margin: float) -> tuple[float, float]:
+    """The threshold of the rule "norm" is a difference, so its error grows as the distribution gets flat."""
+    error = 4 * margin
+    if row.params.p_less == "norm":
+        p = np.exp(log_softmax(row.whole))
+        excess = len(p) * float((p**2).sum()) - 1.0
+        error *= 1.0 + (1.0 / excess if excess > 1e-9 else 1e9)
+    return max(0.0, 1.0 - error), 1.0 + error
+
+
 def _truncated_again(row: Row, values: dict[str, Any], edited: Array) -> Row:
     """The stages from the masks to the cut, with other thresholds, of other logits."""
     mu = values.pop("mirostat_mu", row.mirostat_mu)
+    factor = values.pop("p_less_factor", 1.0)
     params, order = copy(row.params), total_order(edited)
     for name, value in values.items():
         object.__setattr__(params, name, value)  # also where it leaves the range of the parameter by the margin
-    again = replace(row, params=params, mirostat_mu=mu, logits=edited, ranked=edited, order=order)
+    again = replace(row, params=params, mirostat_mu=mu, p_less_factor=factor, logits=edited, ranked=edited, order=order)
     again.whole = relative(edited)
     after = [stage.name for stage in row.profile.stages].index("hard_masks") + 1
     for stage in row.profile.stages[after:-1]:

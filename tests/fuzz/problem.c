@@ -21,14 +21,15 @@ static int32_t pick_vocab_size(choices *in) {
   return one_in(in, 2) ? sizes[below(in, NUM_OF(sizes))] : 1 + (int32_t)below(in, MAX_VOCAB);
 }
 
-/* The stages of both halves in any order, or the default order. */
+/* The stages before and from temperature in any order, or the default order. */
 static void make_stages(choices *in, problem *p) {
-  static const int32_t all[] = {20, 30, 35, 40, 50, 70, 80, 90, 91, 92, 93, 94, 95, 96, 97, 98, 99};
+  static const int32_t all[] = {20, 30, 35, 40, 50, 70, 80, 81, 82, 83,  84, 90,
+                                91, 92, 93, 94, 95, 96, 97, 98, 99, 101, 102};
   if (!one_in(in, 3))
     return;
   int32_t *stages = input_array(p, sizeof all);
   memcpy(stages, all, sizeof all);
-  for (uint32_t i = NUM_OF(all) - 1; i > 0; i--) {
+  for (uint32_t i = NUM_OF(all) - 3; i > 0; i--) { /* 101 and 102 stay at the end */
     uint32_t first = i < 6 ? 0 : 6, other = first + below(in, i - first + 1);
     int32_t stage = stages[i];
     stages[i] = stages[other];

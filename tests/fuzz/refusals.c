@@ -34,6 +34,12 @@ static const flaw ROW_FLAWS[] = {
     SHARE(epsilon_cutoff),
     SHARE(eta_cutoff),
     SHARE(top_a),
+    SHARE(top_h),
+    SHARE(tfs),
+    ROW(min_k, NAN_BITS),
+    ROW(min_k, MINUS_ONE_BITS),
+    ROW(skew, NAN_BITS),
+    ROW(skew, INFINITY_BITS),
     SHARE(xtc_probability),
     SHARE(xtc_threshold),
     ROW(temperature, NAN_BITS),
@@ -153,9 +159,10 @@ static int32_t spoil_in_use(choices *in, decoding_row *row) {
 
 static int32_t spoil_stages(choices *in, decoding_batch *batch) {
   static const int32_t unknown[] = {20, 60}, twice[] = {90, 91, 90}, late_edit[] = {20, 80, 50}, cut[] = {100};
-  static const int32_t *const lists[] = {unknown, twice, late_edit, cut};
-  static const int32_t lengths[] = {2, 3, 3, 1};
-  uint32_t n = below(in, 5);
+  static const int32_t early_skew[] = {102, 90};
+  static const int32_t *const lists[] = {unknown, twice, late_edit, cut, early_skew};
+  static const int32_t lengths[] = {2, 3, 3, 1, 2};
+  uint32_t n = below(in, 6);
   batch->stages = lists[n % 4];
   batch->num_stages = n < 4 ? lengths[n] : -1;
   return DECODING_BAD_ARGUMENT;

@@ -48,9 +48,20 @@ static void make_truncation(choices *in, const problem *p, decoding_row *row) {
   row->top_a = SHARE(in, 0.0f, 0.2f, 1.0f, 1e-45f);
   row->xtc_probability = SHARE(in, 0.0f, 0.5f, 1.0f, 1e-45f);
   row->xtc_threshold = SHARE(in, 0.1f, 0.0f, 0.5f, 1.0f, 1e-45f);
+  row->top_h = SHARE(in, 1.0f, 0.4f, 0.0f, 0x1.fffffep-1f, 1e-45f);
+  row->min_k = one_in(in, 4) ? PICK(in, 3.0f, 0.0f, 40.0f, 3e38f) : INFINITY;
+  row->tfs = SHARE(in, 1.0f, 0.9f, 0.0f, 0x1.fffffep-1f, 1e-45f);
+  row->skew = one_in(in, 4) ? PICK(in, 0.5f, -0.5f, 5.0f, -5.0f, 1e-45f) : 0.0f;
+  row->flags |= one_in(in, 6) ? DECODING_P_LESS : one_in(in, 6) ? DECODING_P_LESS_NORM : 0;
   if (one_in(in, 6)) {
     row->flags |= DECODING_MIROSTAT;
     row->mirostat_mu = PICK(in, 5.0f, 0.0f, 1.5f, 100.0f, INFINITY, -1.0f);
+    row->flags |= DECODING_ADAPTIVE_P;
+    row->adaptive_p_center = (double)PICK(in, 0.3f, 0.0f, 1.0f, 0.55f);
+  }
+  if (one_in(in, 6)) {
+    row->flags |= DECODING_MIROSTAT | (one_in(in, 2) ? DECODING_MIROSTAT_V1 : 0);
+    row->mirostat_mu = PICK(in, 5.0f, 0.0f, 1.5f, 100.0f, INFINITY);
   }
 }
 

@@ -37,6 +37,7 @@ class Call:
             row.struct_size = ffi.sizeof("decoding_row")
             row.temperature = row.top_p = row.typical_p = row.repetition_penalty = 1.0
             row.top_k, row.top_n_sigma, row.num_top = lib.DECODING_TOP_K_OFF, math.inf, 1
+            row.top_h, row.min_k, row.tfs = 1.0, math.inf, 1.0
             row.logprobs_modes = [lib.DECODING_LOGPROBS_RAW, lib.DECODING_LOGPROBS_FINAL, 0, 0]
             row.num_history = row.num_bias = row.num_banned = row.num_context = 1
             row.num_allowed = 2
@@ -50,7 +51,7 @@ class Call:
         batch.vocab_size = batch.num_valid_tokens = VOCAB_SIZE
         batch.row_stride, batch.top_stride, batch.top_modes = 4 * VOCAB_SIZE, TOP, MODES
         batch.workspace_size = lib.decoding_workspace_size(VOCAB_SIZE, 3)
-        self.stages = ffi.new("int32_t[]", [stage.number for stage in PIPELINE if 20 <= stage.number < 100])
+        self.stages = ffi.new("int32_t[]", [stage.number for stage in PIPELINE if stage.has_place])
         batch.stages, batch.num_stages = self.stages, len(self.stages)
         arrays = {
             "logits": ffi.new("float[]", 2 * VOCAB_SIZE),
@@ -105,7 +106,10 @@ def test_the_call_is_good() -> None:
     np.testing.assert_array_equal(call.probabilities[:, 2], 1.0)
 
 
-SHARES = ("top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_a", "xtc_probability", "xtc_threshold")
+SHARES = (
+    *("top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_a", "xtc_probability", "xtc_threshold"),
+    *("top_h", "tfs"),
+)
 NOT_NEGATIVE = ("temperature", "dynatemp_range", "smoothing_factor", "dry_multiplier")
 
 
@@ -114,7 +118,8 @@ NOT_NEGATIVE = ("temperature", "dynatemp_range", "smoothing_factor", "dry_multip
     [
         *((name, value) for name in SHARES for value in (math.nan, -0.5, 1.5)),
         *((name, value) for name in NOT_NEGATIVE for value in (math.nan, math.inf, -1.0)),
-        *(("top_n_sigma", value) for value in (math.nan, -1.0)),
+        *((name, value) for name in ("top_n_sigma", "min_k") for value in (math.nan, -1.0)),
+        *(("skew", value) for value in (math.nan, math.inf, -5.5, 5.5)),
         *(("top_k", value) for value in (0, -1)),
         *(("repetition_penalty", value) for value in (math.nan, math.inf, 0.0, -1.0)),
         *((f"{name}_penalty", math.nan) for name in ("frequency", "presence", "context_frequency")),
@@ -163,6 +168,17 @@ def test_mirostats_bound() -> None:
     assert call.sample() == lib.DECODING_OK
     call.outputs[:] = 77
     call.rows[1].flags = lib.DECODING_MIROSTAT
+    call.assert_refused(lib.DECODING_BAD_ARGUMENT)
+
+
+@pytest.mark.parametrize("center", [math.nan, -0.5, 1.5])
+def test_the_center_of_adaptive_p(center: float) -> None:
+    """It is a probability, and matters with the flag only."""
+    call = Call()
+    call.rows[1].adaptive_p_center = center
+    assert call.sample() == lib.DECODING_OK
+    call.outputs[:] = 77
+    call.rows[1].flags = lib.DECODING_ADAPTIVE_P
     call.assert_refused(lib.DECODING_BAD_ARGUMENT)
 
 

@@ -132,7 +132,7 @@ def test_a_wrong_field_of_the_batch_is_named(name: str) -> None:
     assert batch.refusal() == (status.get(name, lib.DECODING_BAD_ARGUMENT), row, name)
 
 
-@pytest.mark.parametrize("name", ["top_p", "typical_p", "top_n_sigma"])
+@pytest.mark.parametrize("name", ["top_p", "typical_p", "top_n_sigma", "top_h", "tfs", "min_k"])
 def test_a_forgotten_field_is_refused(name: str) -> None:
     """Where 0 is a value that nearly bans the distribution, it must be said to be meant."""
     row = neutral_row()

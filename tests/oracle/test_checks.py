@@ -105,6 +105,14 @@ def lose(place):
         ({"eta_cutoff": 0.1}, 1),
         ({"top_a": 0.2}, 1),
         ({"mirostat_tau": 2.0}, 1),
+        ({"mirostat_tau": 2.0, "mirostat_version": 1}, 1),
+        ({"top_h": 0.7}, 1),
+        ({"p_less": "plain"}, 1),
+        ({"p_less": "norm"}, 1),
+        ({"min_k": 40.0}, 1),
+        ({"tfs": 0.9}, 1),
+        ({"adaptive_p_target": 0.3}, 1),
+        ({"skew": 0.5}, 1),
         ({"min_p": 0.01, "dynatemp_range": 0.5, "smoothing_factor": 0.1}, 1),
     ],
 )
@@ -138,12 +146,15 @@ def test_another_profile_is_found():
 def test_a_wrong_surprise_is_found():
     """Mirostat's surprise, in nats instead of bits, or missing."""
     check({"mirostat_tau": 3.0})
+    check({"adaptive_p_target": 0.3, "skew": 0.5})
     for wrong in (
         lambda o: {"surprises": o.surprises * np.float32(np.log(2))},
         lambda o: {"surprises": o.surprises * np.nan},
     ):
         with pytest.raises(AssertionError, match="surprise"):
             check({"mirostat_tau": 3.0}, output=wrong)
+        with pytest.raises(AssertionError, match="surprise"):
+            check({"adaptive_p_target": 0.3, "skew": 0.5}, output=wrong)
 
 
 def test_a_missing_error_is_found():

@@ -1,7 +1,7 @@
 """Other projects' own code, and ours under their profiles: the same tokens kept, the same probabilities.
 
-tests/vectors/peers.json holds answers of transformers, llama.cpp and vLLM. Where one of them is installed it is asked
-again, on other rows.
+tests/vectors/peers.json holds answers of transformers, llama.cpp, vLLM, mlx-lm and SGLang. Where one of them is
+installed it is asked again, on other rows.
 """
 
 import json
@@ -13,6 +13,7 @@ import pytest
 
 from decoding.params import SamplingParams
 from decoding.reference import Row, next_mu, sample_row
+from decoding.reference.reshape import next_average
 from decoding.sampling.sampler import Sampler, SamplingState
 from decoding.sampling.stages import PROFILES
 
@@ -51,8 +52,11 @@ def assert_same(actual, expected):
 
 
 def check_reference(case):
-    """The reference under the peer's profile, step by step; the peer's own tokens move mirostat's bound."""
+    """The reference under the peer's profile, step by step; the peer's own tokens move mirostat and adaptive-p."""
     params, mu = params_of(case), None
+    average, center = (0.0, 0.0), None
+    if params.adaptive_p_target is not None:
+        average = tuple(part / (1 - params.adaptive_p_decay) for part in (params.adaptive_p_target, 1.0))
     for logits, expected, drawn in steps_of(case):
         row = sample_row(
             Row(
@@ -63,10 +67,15 @@ def check_reference(case):
                 prompt_token_ids=CONTEXT[:NUM_PROMPT],
                 output_token_ids=CONTEXT[NUM_PROMPT:],
                 mirostat_mu=mu,
+                adaptive_p_center=center,
             )
         )
         assert_same(row.probabilities, expected)
-        if drawn is not None:
+        if drawn is not None and params.adaptive_p_target is not None:
+            before = row.before_reshaping - row.before_reshaping.max()
+            average = next_average(params, average, np.exp(before[drawn]) / np.exp(before).sum())
+            center = min(1.0, max(0.0, 2 * params.adaptive_p_target - average[0] / average[1]))
+        elif drawn is not None:
             before = 2 * params.mirostat_tau if mu is None else mu
             mu = next_mu(params, before, -np.log2(row.probabilities[drawn]))
 
@@ -82,15 +91,15 @@ def test_the_reference_has_the_known_answers(case):
 def test_the_kernel_has_the_known_answers(case):
     """The same of `Sampler(vocab_size, profile=peer)`."""
     sampler = Sampler(VOCAB_SIZE, profile=case["profile"])
-    state = SamplingState(params_of(case), CONTEXT[:NUM_PROMPT])
-    for token_id in CONTEXT[NUM_PROMPT:]:
-        state.append(token_id, None if state.mirostat_mu is None else 0.0)
-    state.mirostat_mu = None
+    follows = params_of(case).mirostat_tau is not None or params_of(case).adaptive_p_target is not None
+    state = SamplingState(params_of(case), CONTEXT if follows else CONTEXT[:NUM_PROMPT])
+    for token_id in [] if follows else CONTEXT[NUM_PROMPT:]:
+        state.append(token_id)
     for logits, expected, drawn in steps_of(case):
-        probabilities = sampler.probabilities(logits, [state])[0]
-        assert_same(probabilities, expected)
+        assert_same(sampler.probabilities(logits, [state])[0], expected)
         if drawn is not None:
-            state.append(drawn, -np.log2(probabilities[drawn]))
+            state.force(drawn)
+            sampler.sample(logits, [state])
 
 
 def test_every_question_has_its_answer():
@@ -119,6 +128,6 @@ def test_the_answers_depend_on_the_profile():
         (row.logits, expected, _) = next(steps_of(case))
         return np.allclose(sample_row(row).probabilities, expected, atol=3e-6)
 
-    for profile in ("transformers", "llama_cpp", "vllm"):
+    for profile in PEERS["PEERS"]:
         known = [is_known(case) for case in GOLDEN["cases"] if case["profile"] == profile]
         assert 0 < sum(known) < len(known)

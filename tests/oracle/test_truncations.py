@@ -8,6 +8,7 @@ import pytest
 
 from decoding.params import SamplingParams
 from decoding.reference import next_mu
+from decoding.reference.reshape import next_average
 from decoding.sampling.sampler import Sampler, SamplingState
 from decoding.sampling.stages import PROFILES
 from decoding.testing import assert_matches_reference
@@ -24,6 +25,12 @@ ALONE = {
     "eta_cutoff": (0.001, 0.1, 1.0),
     "top_a": (0.05, 0.5, 1.0),
     "mirostat_tau": (0.1, 2.0, 9.0),
+    "top_h": (0.0, 0.4, 0.8, 0.99),
+    "p_less": ("plain", "norm"),
+    "min_k": (0.0, 3.0, 40.0),
+    "tfs": (0.0, 0.5, 0.9, 0.99),
+    "adaptive_p_target": (0.0, 0.3, 1.0),
+    "skew": (-5.0, -0.5, 0.5, 5.0),
     "temperature": (0.0, 0.2, 3.0),
     "dynatemp_range": (0.2, 1.0, 5.0),
     "smoothing_factor": (0.1, 2.0),
@@ -39,6 +46,13 @@ TOGETHER = (
     {"smoothing_factor": 0.2, "dynatemp_range": 0.5, "dynatemp_exponent": 2.0, "typical_p": 0.9},
     {"temperature": 0.0, "dynatemp_range": 1.0, "top_k": 9},
     {"mirostat_tau": 3.0, "temperature": 1.5, "top_k": 2, "xtc_probability": 1.0},
+    {"mirostat_tau": 0.1, "mirostat_version": 1},
+    {"mirostat_tau": 2.0, "mirostat_version": 1, "temperature": 1.5, "skew": 0.3},
+    {"mirostat_tau": 4.0, "mirostat_version": 1, "adaptive_p_target": 0.2},
+    {"tfs": 0.9, "top_h": 0.7, "min_k": 3.0, "p_less": "norm", "temperature": 1.5},
+    {"typical_p": 0.9, "tfs": 0.95, "skew": 0.3, "adaptive_p_target": 0.5},
+    {"smoothing_factor": 0.3, "min_k": 3.0, "tfs": 0.8, "top_h": 0.9},
+    {"temperature": 0.0, "adaptive_p_target": 0.3, "skew": 1.0},
 )
 
 QUESTIONS = [{name: value} for name, values in ALONE.items() for value in values] + list(TOGETHER)
@@ -91,9 +105,10 @@ def test_ends_of_the_range(row, temperature, profile):
     assert_matches_reference(Sampler(logits.shape[1], profile=profile), logits, states)
 
 
-def test_mirostat_follows_its_target():
+@pytest.mark.parametrize("version", [1, 2])
+def test_mirostat_follows_its_target(version):
     """300 tokens of N(0, 3) logits: mu moves by the reported surprises as defined, and these are 3 bits on average."""
-    params = SamplingParams(mirostat_tau=3.0, mirostat_eta=0.2, seed=5)
+    params = SamplingParams(mirostat_tau=3.0, mirostat_eta=0.2, mirostat_version=version, seed=5)
     state, sampler, rng = SamplingState(params), Sampler(1000), np.random.default_rng(0)
     surprises = []
     for _ in range(300):
@@ -102,3 +117,32 @@ def test_mirostat_follows_its_target():
         surprises.append(float(output.surprises[0]))
         assert state.mirostat_mu == next_mu(params, mu, surprises[-1])
     assert abs(np.mean(surprises[50:]) - 3.0) < 0.1
+
+
+def test_adaptive_p_follows_its_target():
+    """300 tokens of N(0, 3) logits: the center moves as the reference's does, and the mean probability meets it.
+
+    Without it the drawn tokens of these rows have a mean probability of 0.2.
+    """
+    params = SamplingParams(adaptive_p_target=0.4, min_p=0.01, seed=5)
+    state, sampler, rng = SamplingState(params), Sampler(1000), np.random.default_rng(0)
+    target, decay = np.float32(0.4).item(), np.float32(0.9).item()
+    average, drawn = (target / (1 - decay), 1 / (1 - decay)), []
+    for _ in range(300):
+        center = min(1.0, max(0.0, 2 * target - average[0] / average[1]))
+        assert state.adaptive_p_center == pytest.approx(center, abs=1e-9)
+        output = sampler.sample(rng.normal(0, 3, 1000).astype(np.float32), [state])
+        drawn.append(2.0 ** -float(output.surprises[0]))
+        average = next_average(params, average, drawn[-1])
+    assert abs(np.mean(drawn) - 0.4) < 0.05
+
+
+@pytest.mark.parametrize("stage", ["top_h", "min_k", "tfs", "skew"])
+def test_long_rows_are_sorted_as_far_as_needed(stage):
+    """Rows of 40,000 tokens whose cut lies behind the first head that is looked at, some with many ties."""
+    value = {"top_h": 0.9, "min_k": 0.0, "tfs": 0.999, "skew": 0.5}[stage]
+    rng = np.random.default_rng(3)
+    ties = np.repeat(np.float32([2.0, 1.0, 0.0]), [1500, 8500, 30_000])
+    rows = [rng.normal(0, 0.1, 40_000), rng.normal(0, 3, 40_000), rng.permutation(ties)]
+    states = [SamplingState(SamplingParams(seed=1, **{stage: value})) for _ in rows]
+    assert_matches_reference(Sampler(40_000), np.stack(rows).astype(np.float32), states)

@@ -1,17 +1,21 @@
-"""Write the table of parameters in docs/semantics.md from the table in decoding.params.
+"""Write the table of parameters in docs/semantics.md, from the table in decoding.params, and those of docs/profiles.md.
 
-python tests/tools/docs_tables.py            # rewrite the page
-python tests/tools/docs_tables.py --check    # exit code 1 if the page is not up to date
+python tests/tools/docs_tables.py            # rewrite the pages
+python tests/tools/docs_tables.py --check    # exit code 1 if a page is not up to date
+python tests/tools/docs_tables.py --print    # print the tables of docs/profiles.md
 """
 
 import re
 import sys
 from pathlib import Path
 
+from profile_tables import TABLES
+
 from decoding.completions_api.fields import BY_NAME
 from decoding.params import PARAMETERS
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "semantics.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGE, PROFILES_PAGE = DOCS / "semantics.md", DOCS / "profiles.md"
 BEGIN = "<!-- begin: table of parameters, written by tests/tools/docs_tables.py -->\n"
 END = "<!-- end: table of parameters -->\n"
 HEAD = "| parameter | default | values | HTTP API | stage | meaning | source |\n|---|---|---|---|---|---|---|\n"
@@ -55,13 +59,27 @@ def page_with_tables(text):
     return re.sub(pattern, lambda _: BEGIN + table + END, text, flags=re.DOTALL)
 
 
+def page_with_profiles(text):
+    """Return the page of the profiles with its tables replaced."""
+    for name, make in TABLES.items():
+        begin = f"<!-- begin: {name}, written by tests/tools/docs_tables.py -->\n"
+        end = f"<!-- end: {name} -->\n"
+        written = begin + make() + end
+        text = re.sub(re.escape(begin) + ".*?" + re.escape(end), lambda _, new=written: new, text, flags=re.DOTALL)
+    return text
+
+
 def main(arguments):
     """Run the command; return its exit code."""
-    text = PAGE.read_text()
-    written = page_with_tables(text)
+    if "--print" in arguments:
+        print("\n".join(f"## {name}\n\n{make()}" for name, make in TABLES.items()))
+        return 0
+    pages = {PAGE: page_with_tables, PROFILES_PAGE: page_with_profiles}
+    written = {page: make(page.read_text()) for page, make in pages.items()}
     if "--check" in arguments:
-        return int(text != written)
-    PAGE.write_text(written)
+        return int(any(page.read_text() != text for page, text in written.items()))
+    for page, text in written.items():
+        page.write_text(text)
     return 0
 
 

@@ -56,6 +56,7 @@ def test_all_problems_are_reported_together(invalid):
         ),
         ({"n": 4, "best_of": 2}, "best_of=2: must be at least n=4"),
         ({"min_tokens": 9, "max_tokens": 8}, "min_tokens=9: must be at most max_tokens=8"),
+        ({"p_less": "yes"}, "p_less='yes': must be 'plain' or 'norm' or None"),
         ({"smoothing_curve": 4}, "smoothing_curve=4: must be a number from 1 to 3"),
         (
             {"mirostat_tau": 0},
@@ -118,6 +119,8 @@ def test_a_bias_error_names_the_key():
         ("top_n_sigma", 2, 2.0),
         ("top_n_sigma", None, None),
         ("mirostat_tau", None, None),
+        ("p_less", "norm", "norm"),
+        ("p_less", None, None),
         ("dry_range", np.int32(64), 64),
         ("dry_sequence_breakers", "\n", ("\n",)),
         ("dry_sequence_breakers", ["\n", [5, 6], "\n", (5, 6)], ("\n", (5, 6))),
@@ -164,9 +167,10 @@ def test_neutral_values_are_the_defaults():
     """Nothing shapes or truncates unless it is asked for."""
     params = SamplingParams()
     off = dict.fromkeys(("dry_multiplier", "dynatemp_range", "smoothing_factor", "min_p", "epsilon_cutoff"), 0.0)
-    off |= dict.fromkeys(("eta_cutoff", "top_a", "xtc_probability"), 0.0)
+    off |= dict.fromkeys(("eta_cutoff", "top_a", "xtc_probability", "skew"), 0.0)
     off |= dict.fromkeys(("top_k", "top_n_sigma", "mirostat_tau", "no_repeat_ngram_size"))
-    off |= {"top_p": 1.0, "typical_p": 1.0, "bad_words": ()}
+    off |= dict.fromkeys(("p_less", "min_k", "adaptive_p_target"))
+    off |= {"top_p": 1.0, "typical_p": 1.0, "top_h": 1.0, "tfs": 1.0, "bad_words": ()}
     assert {name: getattr(params, name) for name in off} == off
 
 

@@ -1,13 +1,15 @@
 /* Holds a build of decoding.h to the golden file; README.md tells what its columns are.
  *     gzip -dc golden.txt.gz | ./check_golden [instruction set] */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "decoding.h"
 
-#define MOST 64 /* entries of a top-N */
+#define MOST 64              /* entries of a top-N */
+#define FIRST_SEQUENCES 4096 /* rows of later ones have the fields from top_h on, too */
 
 static uint32_t words[1 << 13], *room, logits[1 << 17];
 static char workspace[1 << 23];
@@ -38,7 +40,8 @@ static void *take(const char *columns, void *fields) {
   return field;
 }
 
-static void make_logits(int32_t dtype, int32_t vocab_size) {
+/* Returns the number of the sequence. */
+static uint64_t make_logits(int32_t dtype, int32_t vocab_size) {
   struct {
     uint64_t key[2];
     uint32_t bits, shift, offset, peak, ban;
@@ -53,6 +56,7 @@ static void make_logits(int32_t dtype, int32_t vocab_size) {
     logit = (w >> 16 & 255) < recipe.ban ? minus_infinity[dtype] : logit;
     memcpy((char *)logits + i * size, &logit, size); /* little endian */
   }
+  return recipe.key[0];
 }
 
 /* One row of the file: draws, and says whether anything is not as the file has it. */
@@ -60,7 +64,7 @@ static int differs(void) {
   int32_t top_ids[MOST], *expected_ids, different;
   float top_logprobs[DECODING_MAX_MODES * MOST], *expected_logprobs;
   decoding_result result = {0}, expected;
-  decoding_row row = {.struct_size = sizeof row};
+  decoding_row row = {.struct_size = sizeof row, .top_h = 1.0f, .min_k = INFINITY, .tfs = 1.0f};
   decoding_batch batch = {.struct_size = sizeof batch,
                           .logits = logits,
                           .rows = (const decoding_row *[]){&row},
@@ -73,8 +77,10 @@ static int differs(void) {
                           .workspace_size = sizeof workspace};
   room = words;
   take("dddddddD", &batch.flags);
-  make_logits(batch.dtype, batch.vocab_size);
+  uint64_t sequence = make_logits(batch.dtype, batch.vocab_size);
   take("duuuufffffdfffffffffdgffffffddddDDDDDFDddDDddDDddddDDXdddddd", &row.flags);
+  if (sequence >= FIRST_SEQUENCES)
+    take("ffffg", &row.top_h);
   take("ddddddxxxxxx", &expected);
   take("D", &expected_ids);
   take("X", &expected_logprobs);

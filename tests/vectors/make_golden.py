@@ -24,7 +24,8 @@ from decoding.sampling.stages import PROFILES
 from decoding.types import LogprobsMode
 
 GOLDEN = Path(__file__).with_name("golden.txt.gz")
-NUM_SEQUENCES = 4096
+FIRST_SEQUENCES = 4096  # of stream version 1 as it began; rows of later ones have columns for the stages added since
+NUM_SEQUENCES = FIRST_SEQUENCES + 512
 NONE = 2**31 - 1  # how the header writes "off" for top_k and dry_range
 
 
@@ -143,9 +144,20 @@ FEATURES: dict[str, dict[str, tuple[Any, ...]]] = {
     "raw_too": {"best_of": (2,)},
     "logprobs": {"logprobs": (1, 2, 5, 20)},
 }
+ADDED: dict[str, dict[str, tuple[Any, ...]]] = {
+    "top_h": {"top_h": (0.0, 0.2, 0.4, 0.8, 0.99)},
+    "p_less": {"p_less": ("plain", "norm")},
+    "min_k": {"min_k": (0.0, 3.0, 20.0)},
+    "tfs": {"tfs": (0.0, 0.5, 0.9, 0.99)},
+    "mirostat_1": {"mirostat_tau": (0.5, 2.0, 5.0), "mirostat_eta": (0.1, 1.0), "mirostat_version": (1,)},
+    "adaptive_p": {"adaptive_p_target": (0.0, 0.3, 0.55, 1.0), "adaptive_p_decay": (0.0, 0.9, 1.0)},
+    "skew": {"skew": (-5.0, -0.5, 0.3, 2.0, 5.0)},
+}
+FIRST_PROFILES = ("openai", "transformers", "llama_cpp", "vllm")
 """Each with the values that it takes; a value is picked for every parameter of a feature that is on."""
 
 LISTS = ("logit_bias", "allowed_token_ids", "banned_token_ids", "bad_words", "dry_sequence_breakers")
+ADDED_STAGES = (81, 82, 83, 84, 101, 102)
 ALL_FEATURES = (*FEATURES, *LISTS, "bitmask", "padding", "profile")
 MODES: tuple[LogprobsMode, ...] = ("raw", "penalized", "scaled", "final")
 
@@ -179,6 +191,10 @@ def make_case(number: int) -> Case:
     recipe = choices.pick(RECIPES[dtype])
     likely = likely_ids(make_logits(number, 0, dtype, vocab_size, recipe), dtype)
     on = [name for name in ALL_FEATURES if name == ALL_FEATURES[number % len(ALL_FEATURES)] or choices.one_in(9)]
+    is_first, added = number < FIRST_SEQUENCES, tuple(ADDED)
+    if not is_first:
+        on = [name for name in on if name != "mirostat"]
+        on += [name for name in added if name == added[number % len(added)] or choices.one_in(9)]
     with_mask = "bitmask" in on and vocab_size < 600
     return Case(
         number=number,
@@ -188,7 +204,7 @@ def make_case(number: int) -> Case:
         recipe=recipe,
         period=choices.pick((1, 1, 2, 100)),
         num_steps=1 if sizes == LARGE else choices.pick((1, 2, 2, 3, 4, 6)),
-        profile=choices.pick(tuple(PROFILES)) if "profile" in on else "openai",
+        profile=choices.pick(FIRST_PROFILES if is_first else tuple(PROFILES)) if "profile" in on else "openai",
         params=choose_params(choices, on, likely, vocab_size),
         prompt=choices.ids(likely, 16),
         choice=choices.pick((0, 0, 1, 7)),
@@ -201,7 +217,8 @@ def choose_params(choices: Choices, on: Sequence[str], likely: Sequence[int], vo
     """Values for all parameters of the features that are on."""
     params: dict[str, Any] = {"seed": choices.pick((0, 1, -1, 42, choices.word() - 2**63))}
     for name in on:
-        params |= {parameter: choices.pick(values) for parameter, values in FEATURES.get(name, {}).items()}
+        values_of = (FEATURES | ADDED).get(name, {})
+        params |= {parameter: choices.pick(values) for parameter, values in values_of.items()}
     if "logprobs" in params or choices.one_in(2):
         params["logprobs"] = min(params.get("logprobs", 0), vocab_size)
         start, count = choices.below(4), choices.pick((1, 1, 2, 4))
@@ -265,8 +282,11 @@ def lines(case: Case) -> Iterator[str]:
 def case_columns(case: Case, step_key: int) -> Iterator[Any]:
     """Fields of decoding_batch, then the recipe of the logits."""
     profile, recipe = PROFILES[case.profile], case.recipe
+    order = () if case.profile == "openai" else profile.order
+    if case.number < FIRST_SEQUENCES:
+        order = tuple(number for number in order if number not in ADDED_STAGES)
     yield from (0, int(profile.rules), case.dtype, case.vocab_size, case.num_valid_tokens, 1)
-    yield from (len(order := () if case.profile == "openai" else profile.order), *listed(order))
+    yield from (len(order), *listed(order))
     yield from (case.number, step_key, recipe.bits, recipe.shift, recipe.offset, recipe.peak, recipe.ban)
 
 
@@ -276,7 +296,7 @@ def row_columns(case: Case, state: SamplingState) -> Iterator[Any]:
     ngram, bias = p.no_repeat_ngram_size or 0, tuple(p.logit_bias)
     modes = [] if p.logprobs is None else [1 + MODES.index(mode) for mode in p.logprobs_modes]
     history = count_history(context, len(case.prompt), p.repetition_penalty_scope)
-    yield int(p.ranks_candidates) + (0 if p.mirostat_tau is None else 4)
+    yield flags_of(p)
     yield from (state.seed % 2**64, state.stream, state.position, state.choice)
     yield from floats(p.temperature, p.dynatemp_range, p.dynatemp_exponent, p.smoothing_factor, p.smoothing_curve)
     yield NONE if p.top_k is None else p.top_k
@@ -299,6 +319,17 @@ def row_columns(case: Case, state: SamplingState) -> Iterator[Any]:
     yield from (len(p.banned_token_ids), len(allowed), *listed(p.banned_token_ids), *listed(allowed))
     yield from listed([] if case.bitmask is None else [f"{word:x}" for word in case.bitmask])
     yield from (*modes, *[0] * (4 - len(modes)), p.logprobs or 0, 0)
+    if case.number >= FIRST_SEQUENCES:
+        yield from floats(p.top_h, math.inf if p.min_k is None else p.min_k, p.tfs, p.skew)
+        yield state.adaptive_p_center or 0.0
+
+
+def flags_of(p: SamplingParams) -> int:
+    """Flags of decoding_row."""
+    flags = int(p.ranks_candidates) + (0 if p.mirostat_tau is None else 4)
+    flags += 8 if p.mirostat_tau is not None and p.mirostat_version == 1 else 0
+    flags += {None: 0, "plain": 16, "norm": 32}[p.p_less]
+    return flags + (0 if p.adaptive_p_target is None else 64)
 
 
 def result_columns(output: SamplerOutput) -> Iterator[Any]:

@@ -1,7 +1,8 @@
 """Known answers from other projects' own code: which tokens they keep, and with which probabilities.
 
-    pip install llama-cpp-python transformers torch; pip install --no-deps vllm
+    pip install llama-cpp-python transformers torch "mlx[cpu]" mlx-lm; pip install --no-deps vllm sglang
     python tests/vectors/make_peers.py           # writes peers.json beside this file
+    python tests/vectors/make_peers.py mlx_lm    # asks these peers alone, and keeps the other answers of the file
 
 Every peer is asked in the words of our SamplingParams, and answers with the distribution that it would draw from. What
 it is asked is made from integers alone (`make_logits`), so the file holds answers only.
@@ -15,6 +16,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,7 +37,7 @@ class Case:
     """One question: the parameters, and a row of VOCAB_SIZE logits from `make_logits(seed, bits)`.
 
     num_steps > 1: a row for each step, seeds ascending; the peer draws a token after each, and its own state (that of
-    mirostat) goes on.
+    mirostat or adaptive-p) goes on.
     """
 
     profile: str
@@ -105,6 +107,11 @@ ASKED: dict[str, list[dict[str, Any]]] = {
         _DRY | {"top_n_sigma": 2.0, "top_p": 0.9, "xtc_probability": 1.0, "xtc_threshold": 0.2, "temperature": 0.7},
         {"mirostat_tau": 1.0, "mirostat_eta": 0.3, "temperature": 3.0},
         {"mirostat_tau": 0.2, "mirostat_eta": 0.9, "temperature": 2.0},
+        {"mirostat_tau": 1.0, "mirostat_eta": 0.3, "mirostat_version": 1, "temperature": 3.0},
+        {"mirostat_tau": 2.5, "mirostat_eta": 0.9, "mirostat_version": 1, "temperature": 5.0},
+        {"adaptive_p_target": 0.3, "adaptive_p_decay": 0.5, "min_p": 0.02, "temperature": 3.0},
+        {"adaptive_p_target": 0.55, "adaptive_p_decay": 0.9, "top_k": 10},
+        {"adaptive_p_target": 0.05, "adaptive_p_decay": 0.0, "temperature": 4.0},
     ],
     "vllm": [
         {"top_k": 5},
@@ -114,20 +121,56 @@ ASKED: dict[str, list[dict[str, Any]]] = {
         {"min_p": 0.3, "top_p": 0.5, "temperature": 4.0},
         {"min_p": 0.1, "top_k": 9, "top_p": 0.8, "temperature": 3.0},
     ],
+    "mlx_lm": [
+        {"repetition_penalty": 1.3, "repetition_penalty_scope": 5, "logit_bias": {3: 2.5, 20: -4.0}},
+        _PENALTIES | {"repetition_penalty_scope": 6, "logit_bias": {3: 2.5, 20: -4.0}},
+        _PENALTIES | {"repetition_penalty_scope": 64, "temperature": 2.0},
+        {"temperature": 0.0},
+        {"temperature": 0.5},
+        {"top_p": 0.6, "temperature": 3.0},
+        {"top_p": 0.9, "min_p": 0.05},
+        {"min_p": 0.05, "temperature": 2.0},
+        {"top_k": 5, "temperature": 2.0},
+        {"top_k": 3, "top_p": 0.99},
+        {"xtc_probability": 1.0, "xtc_threshold": 0.1},
+        {"xtc_probability": 1.0, "xtc_threshold": 0.02, "min_p": 0.01, "temperature": 1.5},
+        {"xtc_probability": 1.0, "xtc_threshold": 0.05, "top_k": 4, "top_p": 0.99},
+        _PENALTIES | {"repetition_penalty_scope": 6, "top_k": 9, "top_p": 0.95, "min_p": 0.02, "temperature": 1.4},
+    ],
+    "sglang": [
+        _PENALTIES | {"repetition_penalty_scope": "output"},
+        _PENALTIES | {"repetition_penalty_scope": "output", "logit_bias": {3: 2.5, 20: -4.0}, "temperature": 2.0},
+        {"temperature": 0.5},
+        {"top_k": 5},
+        {"top_k": 1},
+        {"top_p": 0.6, "temperature": 3.0},
+        {"top_p": 0.0},
+        {"top_k": 3, "top_p": 0.6, "temperature": 3.0},
+        {"top_k": 12, "top_p": 0.9, "temperature": 4.0},
+        {"min_p": 0.1, "temperature": 2.0},
+        {"min_p": 0.3, "top_k": 9, "top_p": 0.8, "temperature": 4.0},
+    ],
 }
 
 KEEP_TIES = ("top_k", "typical_p", "epsilon_cutoff", "eta_cutoff", "min_p")
-"""Asked on rows with ties too, each alone: what top_p leaves of equal tokens is up to the peers' sorts."""
+TIED = {
+    "transformers": KEEP_TIES,
+    "vllm": KEEP_TIES,
+    "mlx_lm": ("top_p", "min_p", "xtc_probability", "xtc_threshold"),
+    "sglang": ("min_p",),
+}
+"""Asked on rows with ties too, each alone: what else is left of equal tokens is up to the peers' sorts."""
 
 
 def cases(profile: str, seeds: tuple[int, ...] = (100, 200)) -> list[Case]:
     """Every question on rows without ties, and some on a row of 4-bit logits, of which many are equal."""
     found = []
     for params in ASKED[profile]:
-        num_steps = 4 if "mirostat_tau" in params else 1
+        num_steps = 4 if params.keys() & {"mirostat_tau", "adaptive_p_target"} else 1
         found += [Case(profile, params, seed, num_steps=num_steps) for seed in seeds]
         truncations = params.keys() - {"temperature"}
-        if profile != "llama_cpp" and len(truncations) == 1 and truncations <= set(KEEP_TIES):
+        is_alone = len(truncations) == 1 or truncations == {"xtc_probability", "xtc_threshold"}
+        if is_alone and truncations <= set(TIED.get(profile, ())):
             found.append(Case(profile, params, seeds[0], bits=4))
     return found
 
@@ -168,7 +211,7 @@ class LlamaCpp:
         self.version = self._lib.__version__
 
     def answer(self, case: Case, rows: list[np.ndarray]) -> list[tuple[np.ndarray, int | None]]:
-        """The distribution of each row, and the token that mirostat drew."""
+        """The distribution of each row, and the token that mirostat or adaptive-p drew."""
         samplers = self._chain(case.params)
         for sampler in samplers:
             for token_id in CONTEXT:
@@ -191,6 +234,8 @@ class LlamaCpp:
         logits[[token.id for token in left]] = [token.logit for token in left]
         weights = np.exp(logits - logits.max())
         drawn = left[candidates.selected].id if candidates.selected >= 0 else None
+        if drawn is not None:
+            lib.llama_sampler_accept(samplers[-1], drawn)
         return weights / weights.sum(), drawn
 
     def _chain(self, params: dict[str, Any]) -> list[Any]:
@@ -202,7 +247,10 @@ class LlamaCpp:
         ]
         if "mirostat_tau" in params:
             chain.append(lib.llama_sampler_init_temp(temperature))
-            return [*chain, lib.llama_sampler_init_mirostat_v2(seed, get("mirostat_tau"), get("mirostat_eta"))]
+            numbers = get("mirostat_tau"), get("mirostat_eta")
+            if get("mirostat_version") == 1:
+                return [*chain, lib.llama_sampler_init_mirostat(VOCAB_SIZE, seed, *numbers, 100)]
+            return [*chain, lib.llama_sampler_init_mirostat_v2(seed, *numbers)]
         return [
             *chain,
             lib.llama_sampler_init_penalties(
@@ -220,7 +268,17 @@ class LlamaCpp:
             lib.llama_sampler_init_min_p(get("min_p", 0.0), 1),
             lib.llama_sampler_init_xtc(get("xtc_probability", 0.0), get("xtc_threshold", 0.1), 1, seed),
             lib.llama_sampler_init_temp_ext(temperature, get("dynatemp_range", 0.0), get("dynatemp_exponent", 1.0)),
+            *self._adaptive_p(params),
         ]
+
+    def _adaptive_p(self, params: dict[str, Any]) -> list[Any]:
+        """From the shared library: the binding may be older than the sampler."""
+        if "adaptive_p_target" not in params:
+            return []
+        init = self._lib.llama_cpp._lib["llama_sampler_init_adaptive_p"]
+        init.restype = self._lib.llama_sampler_p_ctypes
+        numbers = [ctypes.c_float(params["adaptive_p_target"]), ctypes.c_float(params["adaptive_p_decay"])]
+        return [init(*numbers, ctypes.c_uint32(7))]
 
     def _dry(self, params: dict[str, Any]) -> list[Any]:
         """By the entry of llama.cpp's own tests, which takes breakers as token ids, where they are C++ vectors."""
@@ -277,18 +335,94 @@ class Vllm:
         return torch.softmax(self._top_k_top_p(scores, k, p)[0].double(), -1).numpy()
 
 
-def _functions(source: Path, class_name: str | None = None, **names: Any) -> dict[str, Any]:
-    """The functions at the top of a module, or of one of its classes, compiled without the module's imports."""
+class MlxLm:
+    """mlx-lm's own chain of samplers and logits processors, up to the draw."""
+
+    def __init__(self) -> None:
+        self._mx: Any = importlib.import_module("mlx.core")
+        self._utils: Any = importlib.import_module("mlx_lm.sample_utils")
+        self._utils.categorical_sampling = lambda logits, temperature: logits * (1 / temperature)
+        self.version = importlib.metadata.version("mlx-lm")
+
+    def answer(self, case: Case, rows: list[np.ndarray]) -> list[tuple[np.ndarray, None]]:
+        """The distribution of each row."""
+        return [(self._answer(case.params.get, row), None) for row in rows]
+
+    def _answer(self, get: Any, row: np.ndarray) -> np.ndarray:
+        mx, scope = self._mx, get("repetition_penalty_scope", 20)
+        processors = self._utils.make_logits_processors(
+            get("logit_bias"),
+            *(get("repetition_penalty"), scope),
+            *(get("presence_penalty"), scope),
+            *(get("frequency_penalty"), scope),
+        )
+        logits = mx.array(row)[None]
+        for processor in processors:
+            logits = processor(mx.array(CONTEXT), logits)
+        names = {"temp": "temperature", "top_p": "top_p", "min_p": "min_p", "top_k": "top_k"}
+        names |= {"xtc_probability": "xtc_probability", "xtc_threshold": "xtc_threshold"}
+        words = {theirs: get(ours) for theirs, ours in names.items() if get(ours) is not None}
+        sampler = self._utils.make_sampler(**{"temp": 1.0} | words)
+        answer = np.array(sampler(logits - mx.logsumexp(logits, axis=-1, keepdims=True)))[0]
+        if answer.ndim == 0:
+            return np.eye(VOCAB_SIZE)[int(answer)]
+        weights = np.exp(answer.astype(np.float64) - answer.max())
+        return np.asarray(weights / weights.sum())
+
+
+class Sglang:
+    """The functions of SGLang's sampler and penalties that need torch alone, from its source."""
+
+    def __init__(self) -> None:
+        self._torch: Any = importlib.import_module("torch")
+        spec = importlib.util.find_spec("sglang")
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError("No module named 'sglang'")
+        self.version = importlib.metadata.version("sglang")
+        runtime = Path(spec.origin).parent / "srt"
+        names = {"torch": self._torch, "_is_npu": True, "get_compiler_backend": lambda: "eager"}
+        penalty = runtime / "sampling" / "penaltylib" / "repetition_penalty.py"
+        self._scale = _functions(penalty, only="apply_scaling_penalties", **names)["apply_scaling_penalties"]
+        name = "top_k_top_p_min_p_sampling_from_probs_torch"
+        self._truncate = _functions(runtime / "layers" / "sampler.py", only=name, **names)[name]
+
+    def answer(self, case: Case, rows: list[np.ndarray]) -> list[tuple[np.ndarray, None]]:
+        """The distribution of each row: additive penalties, scaling ones, bias, temperature, truncation."""
+        return [(self._answer(case.params.get, self._torch.from_numpy(row.copy())[None]), None) for row in rows]
+
+    def _answer(self, get: Any, logits: Any) -> np.ndarray:
+        torch = self._torch
+        counts = torch.bincount(torch.tensor(CONTEXT[NUM_PROMPT:]), minlength=VOCAB_SIZE).float()[None]
+        additive = counts * get("frequency_penalty", 0.0) + (counts > 0) * get("presence_penalty", 0.0)
+        logits.sub_(additive)
+        self._scale(logits, torch.where(counts > 0, get("repetition_penalty", 1.0), 1.0))
+        for token_id, bias in get("logit_bias", {}).items():
+            logits[0, token_id] += bias
+        probs = torch.softmax(logits / get("temperature", 1.0), -1)
+        numbers = (get("top_k", VOCAB_SIZE), get("top_p", 1.0), get("min_p", 0.0))
+        limits = [torch.tensor([number]) for number in numbers]
+        given = (probs, *limits, numbers[2] > 0, None, None)
+        _, kept, token_ids, _ = self._truncate(*given, return_filtered_probs=True)
+        answer = np.zeros(VOCAB_SIZE)
+        answer[token_ids[0].numpy()] = kept[0].double().numpy()
+        return answer / answer.sum()
+
+
+def _functions(source: Path, class_name: str | None = None, only: str = "", **names: Any) -> dict[str, Any]:
+    """The functions at the top of a module, or of one of its classes, compiled without the module's imports.
+
+    only: the name of the one function that is needed; "" for all.
+    """
     body = ast.parse(source.read_text()).body
     if class_name is not None:
         (body,) = (node.body for node in body if isinstance(node, ast.ClassDef) and node.name == class_name)
-    functions = [node for node in body if isinstance(node, ast.FunctionDef)]
+    functions = [node for node in body if isinstance(node, ast.FunctionDef) and only in ("", node.name)]
     code = "from __future__ import annotations\n" + "\n".join(map(ast.unparse, functions))
     exec(compile(code, str(source), "exec"), names)
     return names
 
 
-PEERS = {"transformers": Transformers, "llama_cpp": LlamaCpp, "vllm": Vllm}
+PEERS = {"transformers": Transformers, "llama_cpp": LlamaCpp, "vllm": Vllm, "mlx_lm": MlxLm, "sglang": Sglang}
 
 
 def ask(peer: Any, case: Case) -> dict[str, Any]:
@@ -305,9 +439,14 @@ def ask(peer: Any, case: Case) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write peers.json."""
+    """Write peers.json; the answers of peers that the command does not name are those of the file."""
+    asked, old = sys.argv[1:] or list(PEERS), json.loads(FILE.read_text())
     versions, answers = {}, []
     for name, peer_class in PEERS.items():
+        if name not in asked:
+            answers += [case for case in old["cases"] if case["profile"] == name]
+            versions |= {one: version for one, version in old["versions"].items() if one == name}
+            continue
         peer = peer_class()
         versions[name] = peer.version
         answers += [ask(peer, case) for case in cases(name)]

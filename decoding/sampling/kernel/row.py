@@ -12,7 +12,7 @@ from decoding.params import PARAMETERS
 from decoding.sampling.kernel.library import ffi, lib
 from decoding.sampling.stages import PIPELINE
 from decoding.sequence_table import SequenceTable
-from decoding.types import LogprobsMode
+from decoding.types import LogprobsMode, PLessRule
 
 _MODES: dict[LogprobsMode, int] = {
     "raw": lib.DECODING_LOGPROBS_RAW,
@@ -21,13 +21,20 @@ _MODES: dict[LogprobsMode, int] = {
     "final": lib.DECODING_LOGPROBS_FINAL,
 }
 
-_COMPUTED = ("min_tokens", "mirostat_tau", "mirostat_eta")
+_COMPUTED = (
+    "min_tokens",
+    "mirostat_tau",
+    "mirostat_eta",
+    "mirostat_version",
+    "adaptive_p_target",
+    "adaptive_p_decay",
+)
 """Numbers of the table that C does not read itself: the state computes what follows from them, token by token."""
 
 NUMBERS: tuple[str, ...] = tuple(
     name
     for stage in PIPELINE
-    if 20 <= stage.number < 100
+    if stage.has_place
     for name in stage.parameters
     if PARAMETERS[name].is_number and name not in _COMPUTED
 )
@@ -86,6 +93,18 @@ class KernelRow:
     def use_mirostat(self) -> None:
         """Replace the truncations by mirostat; `struct.mirostat_mu` is its bound for the next token, >= 0."""
         self.struct.flags |= lib.DECODING_MIROSTAT
+
+    def use_first_mirostat(self) -> None:
+        """Let mirostat keep a number of tokens, as its version 1 does."""
+        self.struct.flags |= lib.DECODING_MIROSTAT_V1
+
+    def use_adaptive_p(self) -> None:
+        """Prefer tokens near the probability `struct.adaptive_p_center`, 0 to 1."""
+        self.struct.flags |= lib.DECODING_ADAPTIVE_P
+
+    def use_p_less(self, rule: PLessRule) -> None:
+        """Drop the tokens below p-less's threshold."""
+        self.struct.flags |= lib.DECODING_P_LESS if rule == "plain" else lib.DECODING_P_LESS_NORM
 
     def point(self, field: str, array: NDArray[Any] | None) -> None:
         """Let a field point to an int32, uint32 or float32 array, or to nothing.

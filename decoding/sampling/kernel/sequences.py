@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from decoding.errors import KernelError
 from decoding.sampling.kernel.history import TokenHistory
 from decoding.sampling.kernel.library import ffi, lib, status_message
 from decoding.sampling.kernel.row import KernelRow
-from decoding.sampling.output import SamplerOutput
+from decoding.sampling.output import TOKEN_ID, SamplerOutput
 
 
 class KernelSequence:
@@ -54,15 +54,26 @@ class KernelSequence:
         self.point()
 
 
+class Follower(Protocol):
+    """A row that C does not take forward, because a parameter of it is followed in Python."""
+
+    row: KernelRow
+
+    def commit(self, token_id: int, output: SamplerOutput, row: int) -> None:
+        """Record the token that was drawn for a row of this output."""
+
+
 class Sequences:
     """Rows in the order of a call."""
 
-    __slots__ = ("_pointers", "_rows", "items", "num_modes", "num_top", "structs")
+    __slots__ = ("_followers", "_pointers", "_rows", "items", "num_modes", "num_top", "structs")
 
-    def __init__(self, items: Sequence[KernelSequence]) -> None:
+    def __init__(self, items: Sequence[KernelSequence | Follower]) -> None:
         self.items = list(items)
         self.structs = [item.row.struct for item in self.items]
-        self._pointers = ffi.new("decoding_sequence *[]", [item.struct for item in self.items])
+        self._followers = [(i, item) for i, item in enumerate(self.items) if not isinstance(item, KernelSequence)]
+        pointers = [item.struct if isinstance(item, KernelSequence) else ffi.NULL for item in self.items]
+        self._pointers = ffi.new("decoding_sequence *[]", pointers)
         self._rows = ffi.new("decoding_row *[]", self.structs)
         self.num_top = max((item.row.num_top for item in self.items), default=0)
         self.num_modes = max((item.row.num_modes for item in self.items), default=0) or 1
@@ -90,6 +101,10 @@ class Sequences:
             status = lib.decoding_commit(self._pointers, results, len(self.items), full)
             if status != lib.DECODING_SMALL_WORKSPACE:
                 break
-            self.items[full[0]].grow()
+            cast(KernelSequence, self.items[full[0]]).grow()
         if status != lib.DECODING_OK:  # the structs are made here
             raise KernelError(f"the kernel refused to record tokens: {status_message(status)}")
+        for row, follower in self._followers:
+            token_id = int(output.words[row, TOKEN_ID])
+            if token_id >= 0:
+                follower.commit(token_id, output, row)

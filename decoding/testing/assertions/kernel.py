@@ -12,10 +12,11 @@ import numpy as np
 
 from decoding import reference
 from decoding.errors import LogitsError
+from decoding.reference.reshape import reshaped
 from decoding.sampling.logits_input import as_float32
 from decoding.sampling.sampler import Sampler, SamplerOutput, SamplingState
 from decoding.sampling.stages import GREEDY_TEMPERATURE
-from decoding.testing.margins import MARGIN, Array, exponent_error, kept_rule, row_that_keeps
+from decoding.testing.margins import MARGIN, Array, exponent_error, kept_rule, reshaping_error, row_that_keeps
 from decoding.types import LogprobsMode
 
 
@@ -61,6 +62,7 @@ def reference_row(sampler: Sampler, logits: Array, state: SamplingState, *, inde
         output_token_ids=state.output_token_ids,
         eos_token_ids=state.eos_token_ids,
         mirostat_mu=state.mirostat_mu,
+        adaptive_p_center=state.adaptive_p_center,
         bitmask=state.bitmask,
         num_valid_tokens=sampler.num_valid_tokens,
         on_nonfinite=sampler.on_nonfinite,
@@ -70,13 +72,20 @@ def reference_row(sampler: Sampler, logits: Array, state: SamplingState, *, inde
 
 
 def distribution_over(row: reference.Row, kept: Array) -> Array:
-    """Return the row after the stage temperature, renormalised over the tokens `kept`: float64 [vocab]."""
+    """Return the row after temperature over the tokens `kept`, renormalised and reshaped: float64 [vocab]."""
     return np.asarray(np.exp(_final_logprobs(row, kept)))
 
 
 def _final_logprobs(row: reference.Row, kept: Array) -> Array:
+    return reference.log_softmax(np.where(kept, reshaped(row, _exponents_before(row, kept)), -np.inf))
+
+
+def _exponents_before(row: reference.Row, kept: Array) -> Array:
+    """Return the exponents before adaptive_p and skew; a skew may drop tokens, so `kept` does not tell all of them."""
+    if row.params.skew != 0.0:
+        return row.before_reshaping
     exponents = np.zeros(len(kept)) if row.temperature < GREEDY_TEMPERATURE else row.whole  # greedy: one token is kept
-    return reference.log_softmax(np.where(kept, exponents, -np.inf))
+    return np.where(kept, exponents, -np.inf)
 
 
 def _check_error(actual: LogitsError | None, expected: LogitsError) -> None:
@@ -96,7 +105,7 @@ def _check_distribution(row: reference.Row, probabilities: Array) -> reference.R
     expected = distribution_over(found, kept)
     with np.errstate(invalid="ignore"):
         error = exponent_error(found) * np.where(kept, abs(found.whole), 0.0)
-    off = abs(probabilities - expected) > 2.0**-43 + (2e-6 + error) * expected
+    off = abs(probabilities - expected) > 2.0**-43 + (2e-6 + error + reshaping_error(found)) * expected
     ids = np.flatnonzero(off)[:4]
     _expect(row, not off.any(), f"has probabilities {probabilities[ids]} at ids {ids}, must be {expected[ids]}")
     _expect(row, abs(probabilities.sum() - 1.0) < 1e-9, f"has a total mass of {probabilities.sum()}")
@@ -107,7 +116,7 @@ def _check_draw(row: reference.Row, probabilities: Array, token_id: int) -> None
     """The token is what the random words mean, by the reference's numbers and by the sampler's own."""
     _expect(row, 0 <= token_id < len(probabilities), f"draws token {token_id}")
     _expect(row, probabilities[token_id] > 0, f"draws token {token_id}, which was dropped")
-    slack = 4 * MARGIN + 30 * exponent_error(row)
+    slack = 4 * MARGIN + 30 * exponent_error(row) + reshaping_error(row)
     for distribution, accuracy in ((distribution_over(row, probabilities > 0), slack), (probabilities, 1e-12)):
         possible = reference.possible_tokens(row, distribution, accuracy)
         _expect(row, token_id in possible, f"draws token {token_id}, must draw {sorted(possible)}")
@@ -143,12 +152,14 @@ def _check_mode(
 ) -> None:
     """Within max(1e-6, one float32 ulp) of the float64 value, plus what dynamic temperature and smoothing add."""
     error = exponent_error(row) if mode in ("scaled", "final") else 0.0
+    added = reshaping_error(row) if mode == "final" else 0.0
     for token_id, logprob in actual.items():
         exact = float(expected[token_id])
         with np.errstate(over="ignore"):
             nearest = np.float32(exact)
         if logprob != nearest:
             allowed = max(1e-6, float(np.spacing(abs(nearest)))) + 2 * error * abs(max(row.whole[token_id], -1e4))
+            allowed += added
             close = abs(float(logprob) - exact) <= allowed
             _expect(
                 row, close, f"reports {logprob} as {mode} logprob of {what} {token_id}, must be {exact} +- {allowed}"
@@ -156,12 +167,12 @@ def _check_mode(
 
 
 def _check_surprise(row: reference.Row, kept: Array, output: SamplerOutput) -> None:
-    """In bits, with mirostat; none without."""
+    """In bits, with mirostat or adaptive-p; none without."""
     surprise, token_id = float(output.surprises[row.index]), int(output.token_ids[row.index])
-    if row.params.mirostat_tau is None:
-        _expect(row, np.isnan(surprise), f"reports a surprise of {surprise} without mirostat")
+    if row.params.mirostat_tau is None and row.params.adaptive_p_target is None:
+        _expect(row, np.isnan(surprise), f"reports a surprise of {surprise} without mirostat and adaptive-p")
         return
-    exact = -_final_logprobs(row, kept)[token_id] / np.log(2.0)
+    exact = -reference.log_softmax(_exponents_before(row, kept))[token_id] / np.log(2.0)
     allowed = max(2e-6, float(np.spacing(np.float32(exact)))) + 3 * exponent_error(row) * abs(row.whole[token_id])
     close = abs(surprise - exact) <= allowed
     _expect(row, close, f"reports a surprise of {surprise}, must be {exact} +- {allowed}")

@@ -97,6 +97,7 @@ def row_of(logits: Array, state: SamplingState, profile: str | Profile) -> refer
         output_token_ids=state.output_token_ids,
         eos_token_ids=state.eos_token_ids,
         mirostat_mu=state.mirostat_mu,
+        adaptive_p_center=state.adaptive_p_center,
         bitmask=state.bitmask,
     )
 

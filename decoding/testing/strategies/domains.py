@@ -18,6 +18,7 @@ from decoding.domains import (
     Text,
     TokenIds,
     TokenSequences,
+    Word,
     WordOrCount,
     Words,
     required,
@@ -47,6 +48,8 @@ def valid_values(row: Parameter, vocab_size: int) -> Strategy:
             return _with_corners(row, _numbers(number, row.usual))
         case Boolean():
             return st.booleans()
+        case Word(words):
+            return st.sampled_from(words)
         case Words(words):
             return st.sampled_from(words) | st.lists(st.sampled_from(words), min_size=1)
         case WordOrCount(words):
@@ -93,6 +96,8 @@ def _invalid(domain: Domain) -> tuple[Any, ...]:
             return (*_NOT_NUMBERS, *_outside(number))
         case Boolean():
             return (0, 1, "true", 1.0)
+        case Word(words):
+            return ("", words[0].upper(), 1, True, [words[0]], words[0].encode())
         case Words(words):
             return ("", words[0].upper(), 1, [], [words[0], words[0].upper()], [1], {words[0]: 1}, words[0].encode())
         case WordOrCount():

@@ -12,7 +12,7 @@ from decoding.sampling.stages import PIPELINE, PROFILES
 from decoding.testing.strategies.domains import Strategy, valid_values
 from decoding.testing.strategies.rows import Array, bitmasks, logits_batches, token_ids, vocab_sizes
 
-_EDITS_TO_TRUNCATIONS = [stage for stage in PIPELINE if 20 <= stage.number < 100]
+_EDITS_TO_TRUNCATIONS = [stage for stage in PIPELINE if stage.has_place]
 _SAMPLER_PARAMETERS = (
     *("stop_token_ids", "ignore_eos", "logprobs", "logprobs_mode"),
     *(name for stage in _EDITS_TO_TRUNCATIONS for name in stage.parameters),
@@ -54,7 +54,7 @@ def sampling_states(draw: st.DrawFn, vocab_size: int, *, max_logprobs: int = 8) 
         host_parameters=True,  # some have stop ids alone
     )
     for token_id in draw(token_ids(vocab_size)):
-        state.append(token_id, None if state.params.mirostat_tau is None else draw(st.floats(0.0, 20.0)))
+        state.append(token_id, draw(st.floats(0.0, 20.0)) if state.needs_surprise else None)
     state.bitmask = draw(st.none() | bitmasks(vocab_size))
     return state
 

@@ -96,9 +96,10 @@ def test_flags_become_parameters():
         --no-skip-special-tokens --dry-multiplier .8 --dry-base 2 --dry-allowed-length 3 --dry-range none
         --dry-sequence-breakers . --dry-sequence-breakers ; --no-repeat-ngram-size 4 --bad-words no --bad-words No
         --dynatemp-range .5 --dynatemp-exponent 2 --smoothing-factor .3 --smoothing-curve 1.5 --typical-p .9
-        --no-parse-special --top-n-sigma 1.5
-        --epsilon-cutoff .01 --eta-cutoff .02 --top-a .1 --xtc-probability .5 --xtc-threshold .2
-        --mirostat-tau none --mirostat-eta .2"""
+        --no-parse-special
+        --top-n-sigma 1.5 --epsilon-cutoff .01 --eta-cutoff .02 --top-a .1 --xtc-probability .5 --xtc-threshold .2
+        --mirostat-tau none --mirostat-eta .2 --mirostat-version 1 --top-h .4 --p-less norm --min-k 3 --tfs .9
+        --adaptive-p-target .3 --adaptive-p-decay .8 --skew -0.5"""
     options = vars(command.make_parser().parse_args(["complete", "x", *arguments.split()]))
     assert SamplingParams(**{name: options[name] for name in PARAMETERS}) == SamplingParams(
         max_tokens=None,
@@ -144,6 +145,14 @@ def test_flags_become_parameters():
         xtc_threshold=0.2,
         mirostat_tau=None,
         mirostat_eta=0.2,
+        mirostat_version=1,
+        top_h=0.4,
+        p_less="norm",
+        min_k=3,
+        tfs=0.9,
+        adaptive_p_target=0.3,
+        adaptive_p_decay=0.8,
+        skew=-0.5,
         echo=True,
         suffix="s",
         skip_special_tokens=False,

@@ -53,11 +53,62 @@ def kept(*args, **kwargs):
         ({"top_n_sigma": 2.0}, [1, 3, 4]),  # down to ln 0.136
         ({"top_n_sigma": 3.0}, [0, 1, 2, 3, 4]),
         ({"top_n_sigma": 1.0, "temperature": 9.0}, [1, 3]),  # sigma and distances shrink alike
+        # entropies of the prefixes: 0, 0.666, 1.024, 1.259, 1.459
+        ({"top_h": 0.0}, [1]),
+        ({"top_h": 0.45}, [1]),
+        ({"top_h": 0.46}, [1, 3]),
+        ({"top_h": 0.75}, [1, 3, 4]),
+        ({"top_h": 0.99}, [0, 1, 3, 4]),
+        ({"top_h": 0.5, "epsilon_cutoff": 0.5}, [1]),
+        ({"p_less": "plain"}, [1]),  # 0.16 + 0.0625 + 0.0225 + 0.01 + 0.01 = 0.265
+        ({"p_less": "norm"}, [0, 1, 2, 3, 4]),  # (5 * 0.265 - 1) / 4 = 0.081
+        ({"p_less": "plain", "temperature": 3.0}, [1, 3]),
+        # logits fall by 0.470, 0.511 / 2, 0.405 / 3, 0; their range is 1.386
+        ({"min_k": 0.0}, [1]),
+        ({"min_k": 2.0}, [1]),
+        ({"min_k": 3.0}, [1, 3]),  # 3 / 1.386 = 2.16
+        ({"min_k": 3.0, "temperature": 5.0}, [1, 3]),
+        ({"min_k": 5.0}, [1, 3, 4]),
+        ({"min_k": 7.0}, [0, 1, 2, 3, 4]),
+        # slopes 0.15, 0.10, 0.05, 0: three equal changes of them
+        ({"tfs": 0.0}, [1]),
+        ({"tfs": 0.3}, [1]),
+        ({"tfs": 0.4}, [1, 3]),
+        ({"tfs": 0.7}, [1, 3, 4]),
+        ({"tfs": 0.99}, [1, 3, 4]),
     ],
 )
 def test_truncation(params, expected):
     """What each stage keeps of probabilities 0.1, 0.4, 0.1, 0.25, 0.15."""
     assert kept(P, **params) == expected
+
+
+def test_the_cliff_may_lie_anywhere():
+    """min_k: the third fall is the steepest for its place, so three tokens stay; of equal falls the first counts."""
+    assert kept([0.05, 0.3, 0.3, 0.3, 0.05], min_k=0.0) == [1, 2, 3]
+    assert kept([0.5, 0.25, 0.0625], min_k=0.0) == [0]  # ln 2 / 1 = ln 4 / 2
+    assert kept([0.2] * 5, min_k=0.0) == [0, 1, 2, 3, 4]
+
+
+def test_p_less_of_flat_and_of_peaked_rows():
+    """All of a flat row is as likely as a collision; nothing but the peak of a point is."""
+    for rule in ("plain", "norm"):
+        assert kept([0.25] * 4, p_less=rule) == [0, 1, 2, 3]
+        assert kept([0.97, 0.01, 0.01, 0.01], p_less=rule) == [0]
+        assert kept([1.0, 0.0], p_less=rule) == [0]
+
+
+def test_tails_without_a_shape():
+    """Without curvature, and with fewer than three tokens, tfs keeps all."""
+    assert kept([0.5, 0.5], tfs=0.1) == [0, 1]
+    assert kept([0.9, 0.1], tfs=0.0) == [0, 1]
+    assert kept([0.25] * 4, tfs=0.0) == [0, 1, 2, 3]
+
+
+def test_tfs_cuts_ties_by_id():
+    """Slopes 0.1, 0, 0, 0: the one change of slope is the first, and what z allows it is not there."""
+    assert kept([0.28, 0.18, 0.18, 0.18, 0.18], tfs=0.5) == [0]
+    assert kept([0.3, 0.3, 0.3, 0.05, 0.05], tfs=0.4) == [0, 1]  # changes 0, 0.25, 0.25
 
 
 def test_eta_cutoff():
@@ -117,6 +168,9 @@ def test_min_p_speaks_of_the_largest_that_is_left(order):
         ([Rule.KEEP_TIES], {"eta_cutoff": 1.0}, [1, 3]),
         ([Rule.KEEP_TIES], {"top_p": 0.0}, [1]),
         ([Rule.KEEP_TIES], {"temperature": 0.0}, [1]),
+        ([Rule.TOP_P_TIES], {"top_p": 0.3}, [1, 3]),
+        ([Rule.TOP_P_TIES], {"top_p": 0.85}, [0, 1, 2, 3]),
+        ([Rule.TOP_P_TIES], {"top_k": 1}, [1]),
     ],
 )
 def test_keep_ties(rules, params, expected):
@@ -130,6 +184,20 @@ def test_typical_exceeds():
     assert kept([0.25] * 4, typical_p=0.5) == [0, 1]
     assert kept([0.25] * 4, Rule.TYPICAL_EXCEEDS, typical_p=0.5) == [0, 1, 2]
     assert kept([0.25] * 4, Rule.TYPICAL_EXCEEDS, typical_p=0.0) == [0]
+
+
+def test_top_p_exceeds():
+    """A mass of exactly p is enough by default, and not under SGLang's rule."""
+    assert kept([0.25] * 4, top_p=0.5) == [0, 1]
+    assert kept([0.25] * 4, Rule.TOP_P_EXCEEDS, top_p=0.5) == [0, 1, 2]
+    assert kept([0.25] * 4, Rule.TOP_P_EXCEEDS, top_p=0.0) == [0]
+
+
+def test_xtc_ties():
+    """Of equal top choices all that are the least likely stay under mlx-lm's rule."""
+    params = {"xtc_probability": 1.0, "xtc_threshold": 0.125}
+    assert kept([0.4, 0.2, 0.2, 0.2], **params) == [3]
+    assert kept([0.4, 0.2, 0.2, 0.2], Rule.XTC_TIES, **params) == [1, 2, 3]
 
 
 def test_penalties_in_scope():
@@ -196,6 +264,55 @@ def test_mirostat_runs_after_temperature_in_every_profile():
         assert kept(P, mirostat_tau=1.0, mu=2.3, temperature=2.0, profile=profile) == [1, 3]
 
 
+def test_mirostat_1_keeps_a_number():
+    """Zipf's exponent of p = 1/i is 1, of which k = 2**mu / ln N is the limit; the number is rounded down."""
+    zipf = 1.0 / np.arange(1, 65)
+    for mu, number in ((2.0, 1), (3.1, 2), (5.0, 7), (20.0, 64)):
+        assert kept(zipf, mirostat_tau=1.0, mirostat_version=1, mu=mu) == list(range(number))
+        assert 2.0**mu / math.log(64) == pytest.approx(number, abs=0.99) or number == 64
+    assert kept([0.25] * 4, mirostat_tau=1.0, mirostat_version=1, mu=1.0) == [0]  # 2 / (4 - 1) to the power of infinity
+    assert kept([0.25] * 4, mirostat_tau=1.0, mirostat_version=1, mu=3.0) == [0, 1, 2, 3]
+    assert kept([1.0], mirostat_tau=1.0, mirostat_version=1, mu=0.0) == [0]
+
+
+def test_adaptive_p_prefers_what_is_near_its_target():
+    """-10 d**2 / (1 + d), d = |p - target| / 0.3, of all that is left."""
+    row = run(P, adaptive_p_target=0.25)
+    d = abs(np.array(P) - 0.25) / 0.3
+    weights = np.exp(-10 * d**2 / (1 + d))
+    np.testing.assert_allclose(row.probabilities, weights / weights.sum(), rtol=1e-5)
+    assert row.surprise == pytest.approx(-math.log2(P[row.token_id]), rel=1e-5)
+    cut = run(P, adaptive_p_target=0.9, top_k=2)
+    np.testing.assert_allclose(row_of(cut, 1) / row_of(cut, 3), math.exp(score(0.4 / 0.65) - score(0.25 / 0.65)), 1e-5)
+
+
+def score(p, target=0.9):
+    """The exponent that adaptive-p gives a probability."""
+    d = abs(p - target) / 0.3
+    return -10 * d * d / (1 + d)
+
+
+def row_of(row, token_id):
+    """The probability of a token."""
+    return row.probabilities[token_id]
+
+
+def test_skew_squares_the_cumulative_probability():
+    """exp(ln 2) = 2: of 0.4, 0.65, 0.8, 0.9, 1 in the total order the squares; and the roots the other way."""
+    order = [1, 3, 4, 0, 2]
+    for power in (2.0, 0.5):
+        expected = np.diff(np.array([0.0, 0.4, 0.65, 0.8, 0.9, 1.0]) ** power)
+        row = run(P, skew=math.log(power))
+        np.testing.assert_allclose(row.probabilities[order], expected, rtol=1e-5)
+    assert math.isnan(row.surprise)
+
+
+def test_skew_and_mirostat_learn_from_the_plain_distribution():
+    """The surprise is that of the probability before the skew."""
+    row = run(P, mirostat_tau=5.0, skew=1.0, seed=2)
+    assert row.surprise == pytest.approx(-math.log2(P[row.token_id]), rel=1e-5)
+
+
 def test_the_surprise_is_that_of_the_draw():
     """-log2 of the renormalised probability; it moves the bound towards the target; none without mirostat."""
     row = run(P, mirostat_tau=1.4, mu=2.1, seed=3)
@@ -218,4 +335,5 @@ def test_which_rows_are_weighed():
     assert not is_weighed(plain)
     truncations = {"top_k": 9, "top_p": 0.9, "typical_p": 0.9, "top_n_sigma": 1, "epsilon_cutoff": 0.1}
     truncations |= {"eta_cutoff": 0.1, "top_a": 0.1, "xtc_probability": 0.1, "mirostat_tau": 1}
+    truncations |= {"top_h": 0.9, "p_less": "norm", "min_k": 3, "tfs": 0.9, "adaptive_p_target": 0.1, "skew": -0.1}
     assert all(is_weighed(SamplingParams(**{name: value})) for name, value in truncations.items())

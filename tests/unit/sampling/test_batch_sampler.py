@@ -17,6 +17,8 @@ KINDS = [
     {"mirostat_tau": 2.0, "mirostat_eta": 0.4},
     {"no_repeat_ngram_size": 2, "dry_multiplier": 0.8, "frequency_penalty": 0.3},
     {"min_tokens": 4, "stop_token_ids": [1, 2], "banned_token_ids": [3]},
+    {"adaptive_p_target": 0.3, "presence_penalty": 0.5},
+    {"mirostat_tau": 3.0, "mirostat_version": 1, "skew": 0.5, "tfs": 0.9, "top_h": 0.7},
     {"temperature": 0.0, "logprobs": 1, "logprobs_mode": ["final", "raw"], "repetition_penalty_scope": "output"},
 ]
 PARAMS = [SamplingParams(seed=seed, **kind) for seed, kind in enumerate(KINDS)]
@@ -60,7 +62,7 @@ def test_any_rows_in_any_order():
     batch, names, states = filled()
     for chosen in ([2, 0], [5, 4, 3, 2, 1, 0], [1]):
         assert_same(batch, [names[i] for i in chosen], [states[i] for i in chosen], 3)
-    assert [batch.state(name).position for name in names] == [6, 6, 6, 3, 3, 3]
+    assert [batch.state(name).position for name in names] == [6, 6, 6, 3, 3, 3, 0, 0]
 
 
 def test_sequences_come_and_go():
@@ -92,7 +94,7 @@ def test_truncate_and_append():
     batch, names, states = filled()
     assert_same(batch, names, states, 6)
     for name, state in zip(names, states, strict=True):
-        surprise = 1.5 if state.mirostat_mu is not None else None
+        surprise = 1.5 if state.needs_surprise else None
         batch.truncate(name, 2)
         state.truncate(2)
         batch.append(name, 7, surprise)
@@ -130,8 +132,8 @@ def test_a_failed_row():
         batch.step(logits)
     assert [batch.state(name).to_dict() for name in names] == before
     output = batch.step(logits, on_error="status")
-    assert [error is None for error in output.errors] == [True, False, True, True, True, True]
-    assert [batch.state(name).position for name in names] == [1, 0, 1, 1, 1, 1]
+    assert [error is None for error in output.errors] == [row != 1 for row in range(len(PARAMS))]
+    assert [batch.state(name).position for name in names] == [int(row != 1) for row in range(len(PARAMS))]
 
 
 def test_wrong_arguments():
@@ -153,7 +155,7 @@ def test_wrong_arguments():
         with pytest.raises(ParameterError) as caught:
             call()
         assert caught.value.problems[0].parameter == name
-    assert repr(batch) == "<BatchSampler(50) with 5 sequences>"
+    assert repr(batch) == "<BatchSampler(50) with 7 sequences>"
 
 
 @pytest.mark.parametrize("params", PARAMS)

@@ -15,8 +15,10 @@ from decoding.sampling.stages import CUT_LOG2, GREEDY_TEMPERATURE, PIPELINE, PRO
 
 ORDER = (
     "repetition_penalty frequency_presence dry context_frequency_penalty logit_bias hard_masks"
-    " temperature top_k top_p min_p typical_p top_n_sigma epsilon_cutoff eta_cutoff top_a xtc mirostat"
+    " temperature top_h p_less min_k tfs top_k top_p min_p typical_p top_n_sigma epsilon_cutoff eta_cutoff top_a xtc"
+    " mirostat"
 )
+RESHAPING = "adaptive_p skew"
 
 
 def names(profile):
@@ -27,14 +29,14 @@ def names(profile):
 def test_the_order_of_the_stages():
     """The order is the contract: moving a stage must fail a test."""
     order = [stage.name for stage in PIPELINE]
-    assert order == ["finite_check", "raw_snapshot", *ORDER.split(), "cut", "draw"]
+    assert order == ["finite_check", "raw_snapshot", *ORDER.split(), "cut", *RESHAPING.split(), "draw"]
     assert PROFILES["openai"] == Profile("openai", PIPELINE, Rule(0))
 
 
 def test_numbers_ascend_and_names_are_unique():
     """Numbers are shared with C, and 60 is free for custom processors."""
     numbers = [stage.number for stage in PIPELINE]
-    assert numbers == [0, 10, 20, 30, 35, 40, 50, 70, 80, *range(90, 101), 110]
+    assert numbers == [0, 10, 20, 30, 35, 40, 50, 70, *range(80, 85), *range(90, 103), 110]
     assert len(STAGE_NAMES) == len(PIPELINE) == len({stage.name for stage in PIPELINE})
 
 
@@ -43,9 +45,10 @@ def test_every_profile_has_every_stage_once():
     for name, profile in PROFILES.items():
         assert profile.name == name
         assert sorted(profile.stages, key=lambda stage: stage.number) == list(PIPELINE)
-        assert [stage.number for stage in profile.stages] == [0, 10, *profile.order, 100, 110]
+        assert [stage.number for stage in profile.stages] == [0, 10, *profile.order[:-2], 100, 101, 102, 110]
         masks = names(profile).index("hard_masks")
         assert {number < 80 for number in profile.order[masks + 1 :]} == {False}
+        assert names(profile)[-3:] == ["mirostat", "adaptive_p", "skew"]
 
 
 def test_the_peers_orders():
@@ -55,6 +58,10 @@ def test_the_peers_orders():
         "transformers": f"{common} hard_masks temperature top_k top_p min_p typical_p epsilon_cutoff eta_cutoff",
         "llama_cpp": f"{common} frequency_presence dry top_n_sigma top_k typical_p top_p min_p xtc temperature",
         "vllm": f"{common} frequency_presence temperature min_p top_k top_p",
+        "mlx_lm": f"{common} frequency_presence top_p min_p xtc top_k temperature",
+        "sglang": "frequency_presence repetition_penalty logit_bias temperature top_p top_k min_p",
+        "exllamav2": "repetition_penalty frequency_presence logit_bias dry temperature top_k top_p top_a min_p tfs"
+        " typical_p mirostat",
     }
     for peer, theirs in peers.items():
         assert [name for name in names(PROFILES[peer]) if name in theirs.split()] == theirs.split()
@@ -62,12 +69,29 @@ def test_the_peers_orders():
 
 def test_the_peers_rules():
     """Which boundary rules each peer has."""
-    assert {name: profile.rules for name, profile in PROFILES.items()} == {
+    assert {name: profile.rules for name, profile in PROFILES.items() if "+" not in name} == {
         "openai": Rule(0),
         "transformers": Rule.KEEP_TIES,
         "llama_cpp": Rule.TYPICAL_EXCEEDS | Rule.PENALTIES_IN_SCOPE,
         "vllm": Rule.KEEP_TIES,
+        "mlx_lm": Rule.PENALTIES_IN_SCOPE | Rule.TOP_P_TIES | Rule.XTC_TIES,
+        "sglang": Rule.TOP_P_EXCEEDS,
+        "exllamav2": Rule.PENALTIES_IN_SCOPE,
     }
+
+
+def test_temperature_last_moves_one_stage():
+    """Every profile whose temperature comes first has a twin in which it follows all truncations."""
+    twins = {name for name in PROFILES if "+" in name}
+    assert twins == {f"{name}+temperature_last" for name in ("openai", "transformers", "vllm", "sglang", "exllamav2")}
+    for twin in twins:
+        plain = PROFILES[twin.partition("+")[0]]
+        rest = [name for name in names(plain) if name != "temperature"]
+        assert [name for name in names(PROFILES[twin]) if name != "temperature"] == rest
+        assert PROFILES[twin].rules == plain.rules
+        place = names(PROFILES[twin]).index("temperature")
+        assert names(PROFILES[twin])[place + 1 :] == ["mirostat", "adaptive_p", "skew"]
+    assert PROFILES["llama_cpp"].temperature_last.order == PROFILES["llama_cpp"].order
 
 
 def test_rules_are_those_of_the_header():
@@ -81,7 +105,7 @@ def test_profiles_are_those_of_the_documentation():
     """The table in docs/semantics.md has every profile, in order, with its rules."""
     text = (Path(__file__).resolve().parents[3] / "docs" / "semantics.md").read_text()
     table = re.findall(r"^\| (\w+) \| [^|]+ \| ([A-Z_, ]*)\|$", text[text.index("## 9.") :], flags=re.MULTILINE)
-    rules = {name: {rule.name for rule in profile.rules} for name, profile in PROFILES.items()}
+    rules = {name: {rule.name for rule in profile.rules} for name, profile in PROFILES.items() if "+" not in name}
     assert {name: set(told.replace(",", " ").split()) for name, told in table} == rules
 
 

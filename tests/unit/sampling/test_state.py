@@ -49,9 +49,10 @@ def same_draws(one, other, num_tokens=4):
 
 def test_every_parameter_of_the_stages_is_looked_at():
     """Every parameter of the stages from the first penalty to mirostat is a number for C, or has a test of its own."""
-    asked = {name for stage in PIPELINE if 20 <= stage.number < 100 for name in stage.parameters}
+    asked = {name for stage in PIPELINE if stage.has_place for name in stage.parameters}
     elsewhere = {"repetition_penalty_scope", "logit_bias", "min_tokens", "allowed_token_ids", "banned_token_ids"}
-    assert asked == {*NUMBERS, *SEQUENCES, *elsewhere, "mirostat_tau", "mirostat_eta"}
+    followed = {"mirostat_tau", "mirostat_eta", "mirostat_version", "adaptive_p_target", "adaptive_p_decay", "p_less"}
+    assert asked == {*NUMBERS, *SEQUENCES, *elsewhere, *followed}
     assert set(STAGE_NAMES) == {stage.number for stage in PIPELINE}
 
 
@@ -182,6 +183,58 @@ def test_a_bound_is_a_number(mu):
         SamplingState(MIROSTAT).mirostat_mu = mu
     with pytest.raises(ParameterError, match="mirostat_mu"):
         SamplingState(SamplingParams()).mirostat_mu = 1.0
+
+
+ADAPTIVE = SamplingParams(adaptive_p_target=0.4, adaptive_p_decay=0.75, seed=1)
+
+
+def test_adaptive_p_follows_the_drawn_probabilities():
+    """The center is 2 * target - average; the average begins at the target, and a token moves it by a quarter."""
+    state = SamplingState(ADAPTIVE)
+    target = average = to_float32(0.4)
+    assert state.needs_surprise
+    for probability in (0.5, 0.125, 1.0, 0.0625):
+        assert state.adaptive_p_center == pytest.approx(min(1.0, max(0.0, 2 * target - average)), abs=1e-12)
+        assert fields(state).adaptive_p_center == state.adaptive_p_center
+        state.append(1, -math.log2(probability))
+        average = 0.75 * average + 0.25 * probability
+    twin = pickle.loads(pickle.dumps(state))
+    assert twin.adaptive_p_center == fields(twin).adaptive_p_center == state.adaptive_p_center
+    state.truncate(0)
+    assert state.adaptive_p_center == target
+    assert SamplingState(SamplingParams()).adaptive_p_center is None
+
+
+def test_adaptive_ps_center_is_a_probability():
+    """After certain tokens it would be below 0, after impossible ones above 1."""
+    state = SamplingState(SamplingParams(adaptive_p_target=0.2, adaptive_p_decay=0.0))
+    state.append(1, 0.0)
+    assert state.adaptive_p_center == fields(state).adaptive_p_center == 0.0
+    state = SamplingState(SamplingParams(adaptive_p_target=0.9, adaptive_p_decay=0.0))
+    state.append(1, 5000.0)
+    assert state.adaptive_p_center == 1.0
+    state = SamplingState(SamplingParams(adaptive_p_target=0.9, adaptive_p_decay=1.0))
+    state.append(1, 5.0)
+    assert state.adaptive_p_center == to_float32(0.9)
+
+
+@pytest.mark.parametrize("surprise", [0.0, 0.1, 1.0, 2.5, 20.75, 149.3, 999.0])
+def test_the_power_of_half_is_exact_enough(surprise):
+    """2**-surprise to one part in 10**15, without the C library's pow."""
+    state = SamplingState(SamplingParams(adaptive_p_target=0.5, adaptive_p_decay=0.0))
+    state.append(1, surprise)
+    assert state._averages[-1].weighted_sum == pytest.approx(2.0**-surprise, rel=1e-15)
+
+
+def test_flags_of_the_kernel():
+    """Bits for what is no number: p-less, mirostat's first version, adaptive-p."""
+    asked = (
+        {"p_less": "plain"},
+        {"p_less": "norm"},
+        {"mirostat_tau": 1, "mirostat_version": 1},
+        {"adaptive_p_target": 0},
+    )
+    assert [fields(SamplingState(SamplingParams(**params))).flags for params in asked] == [16, 32, 4 + 8, 64]
 
 
 @pytest.mark.parametrize("surprise", [None, math.nan, math.inf, -1.0, "1", True, np.float32(-0.5)])
