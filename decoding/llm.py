@@ -88,8 +88,8 @@ class LLM:
         fim_template: how a prompt and its suffix are put together to fill in the middle, such as
             "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>". None looks for the tokens of the known
             families in the tokenizer (docs/text.md).
-        profile: the order and the rules of the sampler's stages: "openai", "transformers", "llama_cpp", "vllm", or a
-            Profile (docs/semantics.md, section 9).
+        profile: the order and the rules of the sampler's stages: "openai", "transformers", "llama_cpp", "vllm",
+            "mlx_lm", "sglang", "exllamav2", one of them + "+temperature_last", or a Profile (docs/profiles.md).
         max_num_seqs: sequences that run at the same time, >= 1; further ones wait.
         max_num_seqs_per_request: those of one call, all of its prompts and candidates together, >= 1; None is all.
         max_batched_tokens: tokens to compute per step, >= 1; a longer prompt takes several steps. No more sequences

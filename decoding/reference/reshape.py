@@ -31,7 +31,7 @@ def apply_skew(row: Row) -> None:
 
 
 def reshaped(row: Row, exponents: Array) -> Array:
-    """What the two stages make of exponents [vocab], in the order of every profile."""
+    """Return exponents [vocab] after the two stages, in the order of every profile."""
     if row.params.adaptive_p_target is not None:
         exponents = adapted(row, exponents)
     return skewed(row, exponents) if to_float32(row.params.skew) != 0.0 else exponents

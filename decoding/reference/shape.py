@@ -62,13 +62,15 @@ def apply_tfs(row: Row) -> None:
 
     Bricken 2019, "Tail Free Sampling"; text-generation-webui's TailFreeLogitsWarper. With c[i] = |p[i] - 2 * p[i + 1] +
     p[i + 2]| over the sum of all such, the first 1 + k are kept, k the number of leading i with c[1] + ... + c[i] <= z.
-    Fewer than three tokens, and a sum of 0, are left as they are.
+    Fewer than three tokens, and a sum of 0, are left as they are. A difference p[i] - p[i + 1] is p[i + 1] times
+    exp(rise) - 1, with the rise from the logits: so equal steps of the logits stay equal, however flat the row is.
     """
     share, order = to_float32(row.params.tfs), kept_order(row)
     if share == 1.0 or len(order) < 3:
         return
-    exponents, mass = relative(row.logits)[order], weights(row.logits)[order]
-    slopes = np.where(mass[1:] > 0.0, mass[1:] * np.expm1(exponents[:-1] - exponents[1:]), mass[:-1])
+    logits, mass = row.ranked[order].astype(np.float64), weights(row.logits)[order]
+    rises = (logits[:-1] - logits[1:]) / (1.0 if math.isnan(row.temperature) else row.temperature)
+    slopes = np.where(mass[1:] > 0.0, mass[1:] * np.expm1(rises), mass[:-1])
     curvature = np.cumsum(abs(slopes[:-1] - slopes[1:]))
     if curvature[-1] > 0.0:
         keep_first(row, 1 + int(np.searchsorted(curvature, share * curvature[-1], side="right")))

@@ -1,4 +1,4 @@
-"""What adaptive-p remembers: the decaying average of the drawn tokens' probabilities, and the target that follows.
+"""Adaptive-p's state: the decaying average of the drawn tokens' probabilities, and the target that follows from it.
 
 Plain float64 arithmetic in a fixed order, without libm, so that a sequence's targets are the same on every platform.
 """

@@ -44,8 +44,8 @@ class Sampler:
 
     Parameters
         vocab_size: 1 .. 1,048,576; the width of the logits.
-        profile: "openai", or "transformers", "llama_cpp" or "vllm" for the order and the rules of another engine; or a
-            Profile (decoding.sampling.stages has them all).
+        profile: "openai" has the order and the rules of docs/semantics.md, section 1; "transformers" and the other
+            names of decoding.sampling.stages.PROFILES those of section 9; or a Profile.
         num_valid_tokens: the tokenizer's size; larger ids are padding and never drawn. Default: vocab_size.
         on_nonfinite: "raise" makes a NaN fail its row; "mask" counts it as -inf. +inf always fails its row.
         num_threads: 1 .. 64; threads that share the rows of a call if there are enough rows. Results do not depend

@@ -157,8 +157,9 @@ def _p_less_factors(row: Row, margin: float) -> tuple[float, float]:
     """The threshold of the rule "norm" is a difference, so its error grows as the distribution gets flat."""
     error = 4 * margin
     if row.params.p_less == "norm":
-        p = np.exp(log_softmax(row.whole))
-        excess = len(p) * float((p**2).sum()) - 1.0
+        names = [stage.name for stage in row.profile.stages]
+        p = np.exp(log_softmax(row.stage_rows[names[names.index("p_less") - 1]]))
+        excess = np.count_nonzero(p) * float((p**2).sum()) - 1.0
         error *= 1.0 + (1.0 / excess if excess > 1e-9 else 1e9)
     return max(0.0, 1.0 - error), 1.0 + error
 

@@ -5,6 +5,6 @@ import sys
 
 
 def test_the_table_of_parameters_is_that_of_the_code(root):
-    """docs/semantics.md has the table that tests/tools/docs_tables.py writes."""
+    """docs/semantics.md and docs/profiles.md have the tables that tests/tools/docs_tables.py writes."""
     done = subprocess.run([sys.executable, root / "tests" / "tools" / "docs_tables.py", "--check"], check=False)
     assert done.returncode == 0, "run: python tests/tools/docs_tables.py"

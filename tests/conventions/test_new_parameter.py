@@ -130,8 +130,10 @@ def test_a_new_parameter_is_a_row_a_reference_stage_and_a_c_stage(root, tmp_path
         shutil.copytree(root / name, tmp_path / name, ignore=ignore)
     (tmp_path / "tests" / "tools").mkdir(parents=True)
     (tmp_path / "docs").mkdir()
-    shutil.copy(root / "tests" / "tools" / "docs_tables.py", tmp_path / "tests" / "tools")
-    shutil.copy(root / "docs" / "semantics.md", tmp_path / "docs")
+    for tool in ("docs_tables.py", "profile_tables.py"):
+        shutil.copy(root / "tests" / "tools" / tool, tmp_path / "tests" / "tools")
+    for page in ("semantics.md", "profiles.md"):
+        shutil.copy(root / "docs" / page, tmp_path / "docs")
     add_the_toy(tmp_path)
     build(tmp_path)
     # without site's .pth files, an editable installation cannot hide the copy

@@ -6,15 +6,15 @@ python tests/tools/docs_tables.py --print    # print the tables of docs/profiles
 """
 
 import re
+import runpy
 import sys
 from pathlib import Path
-
-from profile_tables import TABLES
 
 from decoding.completions_api.fields import BY_NAME
 from decoding.params import PARAMETERS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+TABLES = runpy.run_path(str(Path(__file__).with_name("profile_tables.py")))["TABLES"]
 PAGE, PROFILES_PAGE = DOCS / "semantics.md", DOCS / "profiles.md"
 BEGIN = "<!-- begin: table of parameters, written by tests/tools/docs_tables.py -->\n"
 END = "<!-- end: table of parameters -->\n"

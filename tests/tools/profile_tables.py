@@ -110,9 +110,9 @@ DISAGREEMENTS = (
         "on CUDA, with min_p: top_k, then top_p of its rest",
     ),
     ("exllamav2", _SHAPE, {"top_p": 0.7}, (0, 1), "drops the token that crosses p"),
-    ("exllamav2", _SHAPE, {"top_p": 0.52}, (0, 3), "and fills up with later tokens that still fit"),
+    ("exllamav2", _SHAPE, {"top_p": 0.52}, (0, 4), "and fills up with later tokens that still fit"),
     ("exllamav2", _SHAPE, {"typical_p": 0.3}, (1,), "measures ln p + p, and drops the token that crosses p"),
-    ("exllamav2", _SHAPE, {"typical_p": 0.6}, (0, 1), "the same"),
+    ("exllamav2", _SHAPE, {"typical_p": 0.6}, (1, 2), "the same"),
     ("exllamav2", _SHAPE, {"min_p": 1.0}, (0, 1, 2, 3, 4), "takes a min_p of 1 for off"),
     ("exllamav2", (0.5, 0.5), {"temperature": 0.005}, (0,), "is greedy below a temperature of 0.01"),
 )

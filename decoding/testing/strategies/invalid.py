@@ -23,8 +23,9 @@ INVALID_VALUES: dict[str, tuple[Any, ...]] = {name: invalid_values(row.domain) f
 
 def invalid_sampling_params() -> st.SearchStrategy[InvalidParams]:
     """One bad argument or several. An error must report every one of them. Shrinks to one."""
-    bad = {name: st.sampled_from(values) for name, values in INVALID_VALUES.items()}
-    return st.fixed_dictionaries({}, optional=bad).filter(bool).map(_with_reasons)
+    pairs = [st.tuples(st.just(name), st.sampled_from(values)) for name, values in INVALID_VALUES.items()]
+    several = st.lists(st.one_of(pairs), unique_by=lambda pair: pair[0], min_size=1, max_size=10)
+    return several.map(dict).map(_with_reasons)
 
 
 def _with_reasons(arguments: dict[str, Any]) -> InvalidParams:

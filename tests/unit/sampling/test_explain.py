@@ -110,6 +110,17 @@ def test_greedy_is_a_point():
         (3, {"logit_bias": {0: 60.0}}, "its weight is below 2**-40 of the largest after logit_bias=((0, 60.0),)"),
         (1, {"xtc_probability": 1.0, "xtc_threshold": 0.1}, "dropped by xtc_probability=1.0, before which"),
         (4, {"mirostat_tau": 1.0}, "dropped by mirostat_tau=1.0, before which its probability was 0.05"),
+        (
+            4,
+            {"mirostat_tau": 1.0, "mirostat_version": 1},
+            "dropped by mirostat_tau=1.0 mirostat_version=1, before which",
+        ),
+        (4, {"top_h": 0.6}, "dropped by top_h=0.6, before which its probability was 0.05"),
+        (4, {"p_less": "plain"}, "dropped by p_less='plain', before which its probability was 0.05"),
+        (4, {"min_k": 0.0}, "dropped by min_k=0.0, before which its probability was 0.05"),
+        (4, {"tfs": 0.3}, "dropped by tfs=0.3, before which its probability was 0.05"),
+        (4, {"top_k": 2, "adaptive_p_target": 0.1}, "dropped by top_k=2, before which its probability was 0.05"),
+        (4, {"logit_bias": {4: -25.0}, "skew": -5.0}, "its weight is below 2**-40 of the largest after skew=-5.0"),
     ],
 )
 def test_why_not(token_id, params, reason):
@@ -192,3 +203,14 @@ def test_half_precision():
     found = explain(bits)
     assert found.why_not(1) == "banned by the logits"
     assert found.steps[0].num_kept == 2
+
+
+def test_reshaping_is_shown_as_a_step():
+    """adaptive_p and skew have steps of their own, after the truncations, that drop nothing and change the weights."""
+    explanation = explain(top_k=4, adaptive_p_target=0.15, skew=0.5)
+    assert [step.name for step in explanation.steps] == ["logits", "top_k", "adaptive_p", "skew"]
+    _, truncated, adapted, skewed = explanation.steps
+    assert truncated.num_kept == adapted.num_kept == skewed.num_kept == 4
+    assert not adapted.truncates
+    assert adapted.top_after(1)[0][0] != truncated.top_after(1)[0][0]
+    assert "adaptive_p_target=0.15" in str(explanation)
