@@ -70,7 +70,7 @@ def apply_tfs(row: Row) -> None:
         return
     logits, mass = row.ranked[order].astype(np.float64), weights(row.logits)[order]
     rises = (logits[:-1] - logits[1:]) / (1.0 if math.isnan(row.temperature) else row.temperature)
-    slopes = np.where(mass[1:] > 0.0, mass[1:] * np.expm1(rises), mass[:-1])
+    slopes = np.where(mass[1:] > 0.0, mass[1:] * np.expm1(np.where(mass[1:] > 0.0, rises, 0.0)), mass[:-1])
     curvature = np.cumsum(abs(slopes[:-1] - slopes[1:]))
     if curvature[-1] > 0.0:
         keep_first(row, 1 + int(np.searchsorted(curvature, share * curvature[-1], side="right")))
