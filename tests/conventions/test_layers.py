@@ -11,7 +11,7 @@ import sys
 LAYERS = (
     ("version", "errors", "types", "json_file", "validation", "domains", "checks", "parameters", "params"),
     ("sampling", "reference"),
-    ("text", "models"),
+    ("text", "chat", "models"),
     ("engine", "async_engine", "llm"),
     ("completions_api", "testing", "conformance"),
     ("server",),
@@ -24,7 +24,8 @@ RANK = {name: rank for rank, name in enumerate(name for layer in LAYERS for name
 WEB = ("fastapi", "fastapi_offline", "starlette", "uvicorn", "pydantic", "sse_starlette", "prometheus_client")
 
 ONLY_IN = {
-    "tokenizers": ("text/tokenizer.py",),
+    "tokenizers": ("text/tokenizer.py", "text/private_tokens.py"),
+    "minijinja": ("chat/renderer.py",),
     "safetensors": ("models/checkpoint.py",),
     "decoding._kernel": ("sampling/kernel/library.py",),
     "decoding.sampling.kernel.library": ("sampling/kernel/", "models/native"),
@@ -37,7 +38,7 @@ ONLY_IN = {
 }
 """Modules that only these files, or files of these folders, may import."""
 
-THIRD_PARTY = {"numpy", "tokenizers", "safetensors", "hypothesis", "scipy", "pytest", *WEB}
+THIRD_PARTY = {"numpy", "minijinja", "tokenizers", "safetensors", "hypothesis", "scipy", "pytest", *WEB}
 
 
 def imports_of(tree):

@@ -1,0 +1,181 @@
+"""ChatFormat: messages to a prompt, by the template and the tokens of one tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from decoding.chat.control import ControlTokens, unused_mark
+from decoding.chat.messages import Message, checked_messages, plain, texts_of
+from decoding.chat.sandbox import Sandbox
+from decoding.errors import ParameterError, PromptError, TokenizerError, shown
+from decoding.text.tokenizer import Tokenizer
+
+_RESERVED = ("messages", "tools", "documents", "add_generation_prompt")
+_TOOL_USE = "tool_use"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    """A rendered conversation.
+
+    text: what the template wrote. token_ids: what the model gets; no start token is added beyond the template's own.
+    """
+
+    text: str
+    token_ids: list[int]
+
+
+class ChatFormat:
+    """Renders messages for one tokenizer (docs/chat.md).
+
+        ChatFormat(tokenizer).prompt([{"role": "user", "content": "Hello"}]).token_ids
+
+    Templates run in a process of their own, which the first prompt starts.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._sandbox = Sandbox()
+
+    def prompt(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        chat_template: str | None = None,
+        template_arguments: Mapping[str, Any] | None = None,
+        max_tokens: int | None = None,
+    ) -> ChatPrompt:
+        """Return the prompt of a conversation.
+
+        messages: mappings with role and content, the oldest first.
+        tools: descriptions of functions, which the template shows to the model, or not.
+        add_generation_prompt: end with the beginning of a reply; None is True, unless the final message is continued.
+        continue_final_message: end where the final message's content ends, for the model to go on with it.
+        chat_template: the name of one of the tokenizer's templates, or the text of one. None is the tokenizer's own:
+            "tool_use", if there is such a one and tools are given, otherwise "default".
+        template_arguments: further names for the template, such as enable_thinking.
+        max_tokens: the context; a text that cannot fit is not tokenised.
+
+        Raises PromptError for messages that are wrong or that the template refuses; ParameterError for other arguments;
+        TokenizerError if there is no template, or it is broken or does more than a template may; ContextLengthError.
+        """
+        checked = checked_messages(messages)
+        given_tools = None if not tools else plain(tools, "tools")
+        if add_generation_prompt and continue_final_message:
+            rule = "must be false or None with continue_final_message: a reply cannot begin within a message"
+            raise ParameterError.single("add_generation_prompt", True, rule)
+        adds = not continue_final_message if add_generation_prompt is None else add_generation_prompt
+        template = self._template(chat_template, has_tools=given_tools is not None)
+        names = {
+            **self._tokenizer.special_tokens,
+            "tools": given_tools,
+            "documents": None,
+            **_checked_arguments(template_arguments),
+            "messages": checked,
+            "add_generation_prompt": bool(adds),
+        }
+        text, mark, tokens = self._rendered(template, names, continue_final_message)
+        return self._encoded(text, mark, tokens, max_tokens)
+
+    def _template(self, given: str | None, *, has_tools: bool) -> str:
+        templates = self._tokenizer.chat_templates
+        if given is not None:
+            if not isinstance(given, str) or (given not in templates and "{" not in given):
+                rule = f"must be the text of a template, or one of {', '.join(templates) or 'no names: there are none'}"
+                raise ParameterError.single("chat_template", given, rule)
+            return templates.get(given, given)
+        name = _TOOL_USE if has_tools and _TOOL_USE in templates else "default"
+        if name not in templates:
+            others = f" (it has {', '.join(templates)})" if templates else ""
+            raise TokenizerError(f"messages: this model has no default chat template{others}; give one", "messages")
+        return templates[name]
+
+    @cached_property
+    def _special(self) -> ControlTokens:
+        return ControlTokens(text for text, special in self._tokenizer.added_tokens.items() if special)
+
+    def _control(self, template: str) -> ControlTokens:
+        """Return the special tokens, and the other added tokens that the template spells."""
+        spelled = [text for text, special in self._tokenizer.added_tokens.items() if not special and text in template]
+        return ControlTokens([*self._special.tokens, *filter(str.strip, spelled)]) if spelled else self._special
+
+    def _rendered(
+        self, template: str, names: Mapping[str, Any], continues: bool
+    ) -> tuple[str, str, tuple[str, ...]]:
+        """Return the rendered text with its marks, the mark, and the control tokens that it parts.
+
+        Tokens that are not special, such as a <think> of the template's, are parted where the template does not mind.
+        If it looks for them in messages, the text differs from the one without these marks, which is then returned.
+        """
+        mark = unused_mark([template, *texts_of(dict(names))])
+        special, every = self._special, self._control(template)
+        outcomes = []
+        for control in (special, every) if every is not special else (special,):
+            marked = _marked(names, control, special, mark)
+            if outcomes and marked == outcomes[0][0]:
+                break
+            text = self._sandbox.render(template, marked)
+            text = _cut(text, marked["messages"][-1]) if continues else text
+            outcomes.append((marked, text, control.tokens))
+        plain_texts = {text.replace(mark, "") for _, text, _ in outcomes}
+        _, text, tokens = outcomes[-1] if len(plain_texts) == 1 else outcomes[0]
+        return text, mark, tokens
+
+    def _encoded(self, text: str, mark: str, tokens: tuple[str, ...], max_tokens: int | None) -> ChatPrompt:
+        shown_text = text.replace(mark, "")
+        if not shown_text:
+            raise PromptError("messages: must render to at least one character", "messages")
+        try:
+            if mark not in text:
+                ids = self._tokenizer.encode(text, add_special_tokens=False, max_tokens=max_tokens)
+            else:
+                ids = self._tokenizer.encode_marked(text, mark, tokens, max_tokens=max_tokens)
+        except PromptError as error:
+            error.parameter = "messages"
+            raise
+        return ChatPrompt(shown_text, ids)
+
+
+def _checked_arguments(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
+    given = {} if arguments is None else arguments
+    if not isinstance(given, Mapping):
+        raise ParameterError.single("template_arguments", given, "must be a mapping of names and values")
+    for name in given:
+        if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or name in _RESERVED:
+            rule = f"must be an ASCII identifier, and none of {', '.join(_RESERVED)}"
+            raise ParameterError.single("template_arguments", name, rule)
+    checked: dict[str, Any] = plain(given, "template_arguments")
+    return checked
+
+
+def _marked(
+    names: Mapping[str, Any], control: ControlTokens, special: ControlTokens, mark: str
+) -> dict[str, Any]:
+    """Return the names with marks in what callers wrote; the model's own words may have tokens that are not special."""
+    trusted = {name: value for name, value in names.items() if name.endswith("_token")}
+    untrusted = {name: value for name, value in names.items() if name not in trusted and name != "messages"}
+
+    def of_message(message: Message) -> Any:
+        return (special if message["role"] == "assistant" else control).marked_names(message, mark)
+
+    marked = control.marked_names(untrusted, mark)
+    return {**trusted, **marked, "messages": list(map(of_message, names["messages"]))}
+
+
+def _cut(text: str, message: Mapping[str, Any]) -> str:
+    """Return a rendered text up to the end of its final message's content, with the blanks at its end if they stand."""
+    content = message.get("content")
+    if not isinstance(content, str) or not content.strip():
+        raise PromptError(f"messages[-1].content={shown(content)}: must be text, to be continued", "messages")
+    start = text.rfind(content.strip())
+    if start < 0:
+        rule = "must be rendered as it is by the chat template, to be continued"
+        raise PromptError(f"messages[-1].content={shown(content)}: {rule}", "messages")
+    whole = content.lstrip()
+    return text[: start + len(whole if text.startswith(whole, start) else content.strip())]
