@@ -6,10 +6,12 @@ import hashlib
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
+from decoding.chat.format import ChatFormat, ChatPrompt
 from decoding.engine.candidate import Candidate
 from decoding.engine.logits_processors import Processor
 from decoding.engine.model_runner import all_logits
@@ -268,6 +270,37 @@ class LLM:
         requests, _ = self.engine.requests(prompt, params, processors, on_sample)
         check_streamable(requests)
         return self._stream(requests, on_error)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        params: SamplingParams | None = None,
+        *,
+        processors: Sequence[Processor] = (),
+        on_error: OnError = "raise",
+        **options: Any,
+    ) -> CompletionResult:
+        """Return replies to a conversation: `complete` of its `chat_prompt`, whose `options` these are.
+
+        messages: mappings with role and content, the oldest first.
+        params: None is SamplingParams(max_tokens=None), so that the model ends its reply itself.
+        """
+        prompt = self.chat_prompt(messages, **options).token_ids
+        given = SamplingParams(max_tokens=None) if params is None else params
+        return self.complete(prompt, given, processors=processors, on_error=on_error)
+
+    def chat_prompt(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> ChatPrompt:
+        """Return the prompt that the model's chat template makes of messages; needs the extra `chat`.
+
+        Its token ids go to `complete`, `stream` or `beam_search`. options: tools, add_generation_prompt,
+        continue_final_message, chat_template and template_arguments of `ChatFormat.prompt`, which also has the errors.
+        """
+        return self.chat_format.prompt(messages, max_tokens=self.max_model_len, **options)
+
+    @cached_property
+    def chat_format(self) -> ChatFormat:
+        """The chat templates of the tokenizer; TokenizerError if there is none."""
+        return ChatFormat(self.tokenizer)
 
     def score(self, prompt: Prompt, continuations: Prompt | Sequence[Prompt]) -> list[Score]:
         """Return the log-probabilities of given continuations of a prompt, which is computed once for all of them.

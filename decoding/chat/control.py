@@ -24,14 +24,15 @@ _TRUSTED = ("role", "type")
 """Fields whose values templates compare with words, and whose values are words."""
 
 
-def unused_mark(texts: Iterable[str]) -> str:
-    """Return a mark that stands in none of the texts; PromptError if they have all of them."""
+def unused_marks(texts: Iterable[str]) -> tuple[str, str]:
+    """Return two marks that stand in none of the texts; PromptError if there are no two."""
     left = set(MARKS)
     for text in texts:
         left.difference_update(text)
-    if not left:
-        raise PromptError("messages: must not have all noncharacters from U+FDD0 to U+FDEF", "messages")
-    return min(left)
+    if len(left) < 2:
+        raise PromptError("messages: must leave two of the noncharacters from U+FDD0 to U+FDEF unused", "messages")
+    first, second, *_ = sorted(left)
+    return first, second
 
 
 class ControlTokens:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
-from decoding.chat.control import ControlTokens, unused_mark
+from decoding.chat.control import ControlTokens, unused_marks
 from decoding.chat.messages import Message, checked_messages, plain, texts_of
 from decoding.chat.sandbox import Sandbox
 from decoding.errors import ParameterError, PromptError, TokenizerError, shown
@@ -100,32 +100,34 @@ class ChatFormat:
     def _special(self) -> ControlTokens:
         return ControlTokens(text for text, special in self._tokenizer.added_tokens.items() if special)
 
+    @lru_cache(maxsize=8)  # noqa: B019 - a format lives as long as its model
     def _control(self, template: str) -> ControlTokens:
-        """Return the special tokens, and the other added tokens that the template spells."""
-        spelled = [text for text, special in self._tokenizer.added_tokens.items() if not special and text in template]
-        return ControlTokens([*self._special.tokens, *filter(str.strip, spelled)]) if spelled else self._special
+        """Return the special tokens, and the other added tokens that the template spells, blanks excepted."""
+        added = self._tokenizer.added_tokens.items()
+        return ControlTokens(text for text, special in added if special or (text.strip() and text in template))
 
-    def _rendered(
-        self, template: str, names: Mapping[str, Any], continues: bool
-    ) -> tuple[str, str, tuple[str, ...]]:
+    def _rendered(self, template: str, names: Mapping[str, Any], continues: bool) -> tuple[str, str, tuple[str, ...]]:
         """Return the rendered text with its marks, the mark, and the control tokens that it parts.
 
         Tokens that are not special, such as a <think> of the template's, are parted where the template does not mind.
         If it looks for them in messages, the text differs from the one without these marks, which is then returned.
         """
-        mark = unused_mark([template, *texts_of(dict(names))])
+        mark, end = unused_marks([template, *texts_of(dict(names))])
         special, every = self._special, self._control(template)
-        outcomes = []
-        for control in (special, every) if every is not special else (special,):
-            marked = _marked(names, control, special, mark)
-            if outcomes and marked == outcomes[0][0]:
-                break
-            text = self._sandbox.render(template, marked)
-            text = _cut(text, marked["messages"][-1]) if continues else text
-            outcomes.append((marked, text, control.tokens))
-        plain_texts = {text.replace(mark, "") for _, text, _ in outcomes}
-        _, text, tokens = outcomes[-1] if len(plain_texts) == 1 else outcomes[0]
-        return text, mark, tokens
+        with_special = _marked(names, special, special, mark)
+        with_every = _marked(names, every, special, mark)
+        text = self._text(template, with_special, end if continues else None)
+        if with_every == with_special:
+            return text, mark, special.tokens
+        other = self._text(template, with_every, end if continues else None)
+        is_same = text.replace(mark, "") == other.replace(mark, "")
+        return (other, mark, every.tokens) if is_same else (text, mark, special.tokens)
+
+    def _text(self, template: str, names: dict[str, Any], end: str | None) -> str:
+        """Return the rendered text; with an end mark, up to the end of the final content."""
+        if end is None:
+            return self._sandbox.render(template, names)
+        return _cut(self._sandbox.render(template, {**names, "messages": _with_end(names["messages"], end)}), end)
 
     def _encoded(self, text: str, mark: str, tokens: tuple[str, ...], max_tokens: int | None) -> ChatPrompt:
         shown_text = text.replace(mark, "")
@@ -154,9 +156,7 @@ def _checked_arguments(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
     return checked
 
 
-def _marked(
-    names: Mapping[str, Any], control: ControlTokens, special: ControlTokens, mark: str
-) -> dict[str, Any]:
+def _marked(names: Mapping[str, Any], control: ControlTokens, special: ControlTokens, mark: str) -> dict[str, Any]:
     """Return the names with marks in what callers wrote; the model's own words may have tokens that are not special."""
     trusted = {name: value for name, value in names.items() if name.endswith("_token")}
     untrusted = {name: value for name, value in names.items() if name not in trusted and name != "messages"}
@@ -168,14 +168,17 @@ def _marked(
     return {**trusted, **marked, "messages": list(map(of_message, names["messages"]))}
 
 
-def _cut(text: str, message: Mapping[str, Any]) -> str:
-    """Return a rendered text up to the end of its final message's content, with the blanks at its end if they stand."""
-    content = message.get("content")
-    if not isinstance(content, str) or not content.strip():
+def _with_end(messages: list[Message], end: str) -> list[Message]:
+    """Return messages whose final content has a mark at its end, and a blank, which shows if the template trims."""
+    content = messages[-1].get("content")
+    if not isinstance(content, str):
         raise PromptError(f"messages[-1].content={shown(content)}: must be text, to be continued", "messages")
-    start = text.rfind(content.strip())
-    if start < 0:
-        rule = "must be rendered as it is by the chat template, to be continued"
-        raise PromptError(f"messages[-1].content={shown(content)}: {rule}", "messages")
-    whole = content.lstrip()
-    return text[: start + len(whole if text.startswith(whole, start) else content.strip())]
+    return [*messages[:-1], {**messages[-1], "content": f"{content}{end} "}]
+
+
+def _cut(text: str, end: str) -> str:
+    """Return a rendered text up to the end of its final content, without blanks there if the template trims."""
+    before, found, after = text.rpartition(end)
+    if not found:
+        raise PromptError("messages[-1].content: must be shown by the chat template, to be continued", "messages")
+    return before if after.startswith(" ") else before.rstrip()

@@ -79,6 +79,11 @@ def to_json(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
+def is_iterable(value: Any) -> bool:
+    """Return True for text, lists and mappings, as Jinja does; MiniJinja iterates over none, too."""
+    return hasattr(value, "__iter__")
+
+
 def strftime_now(pattern: str) -> str:
     """Return the local time in a format of plain directives; a width would let it take any amount of memory."""
     if len(pattern) > _MAX_FORMAT or not _STRFTIME.fullmatch(pattern):
@@ -102,10 +107,11 @@ def make_environment() -> Any:
         lstrip_blocks=True,
         auto_escape_callback=lambda name: False,
         filters={"tojson": to_json},
+        tests={"iterable": is_iterable},
     )
-    environment.add_function("raise_exception", raise_exception)
-    environment.add_function("strftime_now", strftime_now)
-    environment.add_function("debug", None.__class__)  # shows the insides of the engine
+    for name, function in (("raise_exception", raise_exception), ("strftime_now", strftime_now)):
+        environment.add_global(name, function)
+    environment.remove_global("debug")  # shows the insides of the engine
     return environment
 
 

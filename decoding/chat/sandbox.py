@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class Sandbox:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._stop = weakref.finalize(self, lambda: None)
+        self._stop: Callable[[], object] = _nothing
 
     def render(self, template: str, names: Mapping[str, Any]) -> str:
         """Return the text of a template with these names, whose values are those of JSON.
@@ -103,6 +103,10 @@ class Sandbox:
     def _end(self) -> None:
         self._stop()
         self._process = None
+
+
+def _nothing() -> None:
+    """Stand for the end of a process that was never started."""
 
 
 def _start() -> subprocess.Popen[bytes]:

@@ -28,10 +28,15 @@ class PrivateTokens:
         hidden = frozenset(tokens)
         for token_id, token in sorted(library.get_added_tokens_decoder().items()):
             name = mark + token.content if token.content in hidden else token.content
-            self._library.add_tokens([_renamed(token, name)])
-            self._ids[self._library.token_to_id(name)] = token_id
-        self._library.add_special_tokens([tokenizers.AddedToken(mark, normalized=False)])
-        self._mark_id = self._library.token_to_id(mark)
+            self._ids[self._add(_renamed(token, name))] = token_id
+        self._mark_id = self._add(tokenizers.AddedToken(mark, normalized=False, special=True))
+
+    def _add(self, token: tokenizers.AddedToken) -> int:
+        """Add a token and return its id."""
+        self._library.add_tokens([token])
+        token_id = self._library.token_to_id(token.content)
+        assert token_id is not None
+        return token_id
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text: hidden tokens are those without a mark inside, and marks are not encoded.

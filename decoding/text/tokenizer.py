@@ -135,7 +135,9 @@ class Tokenizer:
         """The texts of added tokens, with True for special ones."""
         return {token.content: token.special for token in self._added.values()}
 
-    def encode_marked(self, text: str, mark: str, tokens: tuple[str, ...], *, max_tokens: int | None = None) -> list[int]:
+    def encode_marked(
+        self, text: str, mark: str, tokens: tuple[str, ...], *, max_tokens: int | None = None
+    ) -> list[int]:
         """Return the ids of a text that a chat template has written, without added special tokens.
 
         tokens: added tokens that stand for themselves only where they have no mark inside; with one, they are text.
