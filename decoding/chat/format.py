@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -12,6 +12,7 @@ from decoding.chat.messages import Message, checked_messages, plain, texts_of
 from decoding.chat.sandbox import Sandbox
 from decoding.errors import ParameterError, PromptError, TokenizerError, shown
 from decoding.text.tokenizer import Tokenizer
+from decoding.validation import is_unicode
 
 _RESERVED = ("messages", "tools", "documents", "add_generation_prompt")
 _TOOL_USE = "tool_use"
@@ -36,8 +37,12 @@ class ChatFormat:
     Templates run in a process of their own, which the first prompt starts.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, chat_template: str | None = None) -> None:
+        """chat_template: the text of a template, in place of the tokenizer's "default"."""
         self._tokenizer = tokenizer
+        self._templates = dict(tokenizer.chat_templates)
+        if chat_template is not None:
+            self._templates = {"default": _checked_template(chat_template, ())}
         self._sandbox = Sandbox()
 
     def prompt(
@@ -84,16 +89,13 @@ class ChatFormat:
         return self._encoded(text, mark, tokens, max_tokens)
 
     def _template(self, given: str | None, *, has_tools: bool) -> str:
-        templates = self._tokenizer.chat_templates
+        templates = self._templates
         if given is not None:
-            if not isinstance(given, str) or (given not in templates and "{" not in given):
-                rule = f"must be the text of a template, or one of {', '.join(templates) or 'no names: there are none'}"
-                raise ParameterError.single("chat_template", given, rule)
-            return templates.get(given, given)
+            return templates[given] if given in templates else _checked_template(given, templates)
         name = _TOOL_USE if has_tools and _TOOL_USE in templates else "default"
         if name not in templates:
             others = f" (it has {', '.join(templates)})" if templates else ""
-            raise TokenizerError(f"messages: this model has no default chat template{others}; give one", "messages")
+            raise TokenizerError(f"messages: this model has no default chat template{others}: give one", "messages")
         return templates[name]
 
     @cached_property
@@ -142,6 +144,19 @@ class ChatFormat:
             error.parameter = "messages"
             raise
         return ChatPrompt(shown_text, ids)
+
+
+def _checked_template(template: Any, names: Iterable[str]) -> str:
+    """Return the text of a template; ParameterError if it is a word, which is likely to be a wrong name."""
+    if not isinstance(template, str) or "{" not in template:
+        known = ", ".join(names)
+        rule = "must be the text of a template, with {{ }} or {% %}" + (
+            f", or one of the names {known}" if known else ""
+        )
+        raise ParameterError.single("chat_template", template, rule)
+    if not is_unicode(template):
+        raise ParameterError.single("chat_template", template, "must be valid Unicode (no lone surrogates)")
+    return template
 
 
 def _checked_arguments(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
