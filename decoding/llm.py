@@ -293,7 +293,7 @@ class LLM:
         """Return the prompt that the model's chat template makes of messages; needs the extra `chat`.
 
         Its token ids go to `complete`, `stream` or `beam_search`. options: tools, add_generation_prompt,
-        continue_final_message, chat_template and template_arguments of `ChatFormat.prompt`, which also has the errors.
+        continue_final_message, chat_template and chat_template_kwargs of `ChatFormat.prompt`, which also has the errors.
         """
         return self.chat_format.prompt(messages, max_tokens=self.max_model_len, **options)
 

@@ -10,7 +10,7 @@ from typing import Any
 from decoding.chat.control import ControlTokens, unused_marks
 from decoding.chat.messages import Message, checked_messages, plain, texts_of
 from decoding.chat.sandbox import Sandbox
-from decoding.errors import ParameterError, PromptError, TokenizerError, shown
+from decoding.errors import ContextLengthError, ParameterError, PromptError, TokenizerError, shown
 from decoding.text.tokenizer import Tokenizer
 from decoding.validation import is_unicode
 
@@ -53,7 +53,7 @@ class ChatFormat:
         add_generation_prompt: bool | None = None,
         continue_final_message: bool = False,
         chat_template: str | None = None,
-        template_arguments: Mapping[str, Any] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         max_tokens: int | None = None,
     ) -> ChatPrompt:
         """Return the prompt of a conversation.
@@ -64,7 +64,7 @@ class ChatFormat:
         continue_final_message: end where the final message's content ends, for the model to go on with it.
         chat_template: the name of one of the tokenizer's templates, or the text of one. None is the tokenizer's own:
             "tool_use", if there is such a one and tools are given, otherwise "default".
-        template_arguments: further names for the template, such as enable_thinking.
+        chat_template_kwargs: further names for the template, such as enable_thinking.
         max_tokens: the context; a text that cannot fit is not tokenised.
 
         Raises PromptError for messages that are wrong or that the template refuses; ParameterError for other arguments;
@@ -81,7 +81,7 @@ class ChatFormat:
             **self._tokenizer.special_tokens,
             "tools": given_tools,
             "documents": None,
-            **_checked_arguments(template_arguments),
+            **_checked_arguments(chat_template_kwargs),
             "messages": checked,
             "add_generation_prompt": bool(adds),
         }
@@ -140,6 +140,8 @@ class ChatFormat:
                 ids = self._tokenizer.encode(text, add_special_tokens=False, max_tokens=max_tokens)
             else:
                 ids = self._tokenizer.encode_marked(text, mark, tokens, max_tokens=max_tokens)
+            if max_tokens is not None and len(ids) > max_tokens:
+                raise ContextLengthError(len(ids), max_tokens)
         except PromptError as error:
             error.parameter = "messages"
             raise
@@ -162,12 +164,12 @@ def _checked_template(template: Any, names: Iterable[str]) -> str:
 def _checked_arguments(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
     given = {} if arguments is None else arguments
     if not isinstance(given, Mapping):
-        raise ParameterError.single("template_arguments", given, "must be a mapping of names and values")
+        raise ParameterError.single("chat_template_kwargs", given, "must be a mapping of names and values")
     for name in given:
         if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or name in _RESERVED:
             rule = f"must be an ASCII identifier, and none of {', '.join(_RESERVED)}"
-            raise ParameterError.single("template_arguments", name, rule)
-    checked: dict[str, Any] = plain(given, "template_arguments")
+            raise ParameterError.single("chat_template_kwargs", name, rule)
+    checked: dict[str, Any] = plain(given, "chat_template_kwargs")
     return checked
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from decoding.cli.console import say
 from decoding.cli.flags import integer, real
-from decoding.cli.model_flags import MODEL_HELP, add_engine, load_llm
+from decoding.cli.model_flags import MODEL_HELP, add_chat_template, add_engine, load_llm, set_chat_template
 from decoding.completions_api.settings import ApiSettings, Limits
 from decoding.errors import ParameterError, shown
 from decoding.server.settings import ServerSettings
@@ -29,6 +29,7 @@ _LIMITS = {
     "max_n": "n of a request",
     "max_best_of": "best_of of a request",
     "max_logprobs": "logprobs of a request",
+    "max_top_logprobs": "top_logprobs of a chat request",
     "max_prompts": "prompts in a request",
     "max_sequences": "prompts times candidates in a request",
     "max_prompt_tokens": "token ids in all prompts of a request",
@@ -83,6 +84,7 @@ def add_serve(commands: Any) -> None:
         help="info: one line per request (default: %(default)s)",
     )
     serve.add_argument("--log-prompts", action="store_true", help="with --log-level info: log prompts, too")
+    add_chat_template(serve)
     add_engine(serve.add_argument_group("the engine of each model"))
     _add_settings(serve.add_argument_group("limits on a request"), Limits, _LIMITS)
     _add_settings(serve.add_argument_group("limits of the server"), ServerSettings, _SERVER)
@@ -187,5 +189,6 @@ def _loaded(name: str, folder: str | None, options: argparse.Namespace) -> LLM:
     say(f"loading {name} ...")
     start = time.monotonic()
     llm = load_llm(folder, options)
+    set_chat_template(llm, options)
     say(f"loading {name}: {time.monotonic() - start:.1f} s")
     return llm

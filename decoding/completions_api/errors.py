@@ -98,7 +98,7 @@ def api_error(error: BaseException, given: Collection[str] = ()) -> ApiError:
     if isinstance(error, ParameterError):
         return invalid([problem._replace(parameter=_on_wire(problem.parameter)) for problem in error.problems])
     if isinstance(error, ContextLengthError):
-        return ApiError(400, str(error), param="prompt", code="context_length_exceeded")
+        return ApiError(400, str(error), param=error.parameter.partition("[")[0], code="context_length_exceeded")
     if isinstance(error, PromptError | TokenizerError):
         return ApiError(400, str(error), param=error.parameter.partition("[")[0], code="invalid_value")
     if isinstance(error, EmptySupportError | NonFiniteLogitsError) and error.stage != PIPELINE[0].name:

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from decoding.engine.outputs import Choice, CompletionResult, Delta, Logprobs, Usage
 from decoding.errors import ParameterError
@@ -94,7 +94,7 @@ def completion_object(
     }
 
 
-def completion_json(completion: CompletionObject) -> str:
+def completion_json(completion: Mapping[str, Any]) -> str:
     """The object as JSON text, a choice at a time: another thread can run between them, however many there are."""
     head = json.dumps({name: value for name, value in completion.items() if name != "choices"}, allow_nan=False)
     choices = ", ".join(json.dumps(choice, allow_nan=False) for choice in completion["choices"])

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from decoding.async_engine import RequestHandle
+from decoding.completions_api.chat_schema import ChatStreamWriter
 from decoding.completions_api.errors import ApiError
 from decoding.completions_api.request import CompletionRequest, parse_completion
 from decoding.completions_api.schema import StreamWriter, completion_json, completion_object
@@ -39,11 +40,11 @@ async def complete(service: Service, request: Request) -> Response:
     service.hint(parsed.hints)
     if service.settings.log_prompts:
         record["prompt"] = parsed.prompts
-    completion = _Completion(service, service.model(parsed.model), parsed, record)
+    completion = Completion(service, service.model(parsed.model), parsed, record)
     return await (completion.streamed(request) if parsed.stream else completion.whole(request))
 
 
-class _Completion:
+class Completion:
     """One completion: the request, the engine's handle of it, and the measures of its progress."""
 
     def __init__(self, service: Service, model: Served, parsed: CompletionRequest, record: dict[str, Any]) -> None:
@@ -97,6 +98,9 @@ class _Completion:
     def _written(self, results: list[CompletionResult]) -> str:
         return completion_json(completion_object(results, **self._shared()))
 
+    def _writer(self) -> StreamWriter | ChatStreamWriter:
+        return StreamWriter(**self._shared())
+
     def _shared(self) -> dict[str, Any]:
         """Return the fields that all objects of the answer share."""
         fingerprint = self._model.llm.system_fingerprint
@@ -135,7 +139,7 @@ class _Completion:
     async def _chunks(
         self, handle: RequestHandle, first: asyncio.Future[Delta | None], pieces: AsyncIterator[Delta]
     ) -> AsyncIterator[ServerSentEvent]:
-        writer = StreamWriter(**self._shared())
+        writer = self._writer()
         progress = _Progress(handle) if self._parsed.continuous_usage else None
         delta = await first
         while delta is not None:

@@ -28,7 +28,7 @@ CONVERSATIONS = {
     "thought": ([HELLO, THOUGHT, HELLO], {}),
     "wrong_order": ([HELLO, HELLO], {}),
     "tools": ([SYSTEM, HELLO, CALL, RESULT], {"tools": [TOOL]}),
-    "arguments": ([HELLO], {"template_arguments": {"enable_thinking": False, "date_string": "1 May 2026"}}),
+    "arguments": ([HELLO], {"chat_template_kwargs": {"enable_thinking": False, "date_string": "1 May 2026"}}),
 }
 
 TEMPLATES = {

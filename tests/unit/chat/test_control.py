@@ -110,5 +110,5 @@ def test_marks():
     assert control.marked(">x", "|") == "|>x"
     assert control.marked_names({"role": "<a>", "<a>": ["<a>", 1, None]}, "|") == {
         "role": "<a>",
-        "<|a>": ["<|a>", 1, None],
+        "<|a>": ["<|a>|", 1, None],
     }

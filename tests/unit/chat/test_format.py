@@ -40,11 +40,11 @@ def test_names_of_a_template(chat, make_tokenizer):
     """Templates have the config's tokens under their names, and what a caller passes; not in place of the messages."""
     tokenizer = make_tokenizer(pad_token={"content": "<pad>"}, model_max_length=7, image_token=None)
     template = "{{ bos_token }}{{ pad_token }}{{ thinks }}{{ image_token is defined }}{{ model_max_length }}"
-    prompt = ChatFormat(tokenizer).prompt([USER], chat_template=template, template_arguments={"thinks": True})
+    prompt = ChatFormat(tokenizer).prompt([USER], chat_template=template, chat_template_kwargs={"thinks": True})
     assert prompt.text == "<|im_start|><pad>TrueFalse"
     for name in ("messages", "tools", "a b", "", "é", 3):
-        with pytest.raises(ParameterError, match="template_arguments="):
-            chat.prompt([USER], template_arguments={name: 1})
+        with pytest.raises(ParameterError, match="chat_template_kwargs="):
+            chat.prompt([USER], chat_template_kwargs={name: 1})
 
 
 def test_contents_in_parts():

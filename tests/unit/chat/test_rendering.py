@@ -51,7 +51,7 @@ def oracle(template, names):
     return environment.from_string(template).render(**names)
 
 
-def expected(template, messages, tools=None, template_arguments=None, add_generation_prompt=True):
+def expected(template, messages, tools=None, chat_template_kwargs=None, add_generation_prompt=True):
     """Return the oracle's prompt, or None if the template refuses the messages or fails."""
     names = {
         "bos_token": "<|im_start|>",
@@ -60,7 +60,7 @@ def expected(template, messages, tools=None, template_arguments=None, add_genera
         "documents": None,
         "add_generation_prompt": add_generation_prompt,
         "messages": checked_messages(messages),
-        **(template_arguments or {}),
+        **(chat_template_kwargs or {}),
     }
     try:
         return oracle(template, names)
@@ -139,7 +139,7 @@ def test_blanks_and_undefined_names(chat, template, text):
 def test_values_arrive_as_they_are(chat, value):
     """Every value of JSON reaches the template unchanged, whatever it looks like to a template's parser."""
     arguments = {"value": value}
-    text = rendered(chat, "{{ value|tojson }}", [{"role": "user", "content": ""}], template_arguments=arguments)
+    text = rendered(chat, "{{ value|tojson }}", [{"role": "user", "content": ""}], chat_template_kwargs=arguments)
     assert json.loads(text) == value
     assert literal(value).isascii()
     assert "\n" not in literal(value)
