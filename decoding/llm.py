@@ -292,8 +292,9 @@ class LLM:
     def chat_prompt(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> ChatPrompt:
         """Return the prompt that the model's chat template makes of messages; needs the extra `chat`.
 
-        Its token ids go to `complete`, `stream` or `beam_search`. options: tools, add_generation_prompt,
-        continue_final_message, chat_template and chat_template_kwargs of `ChatFormat.prompt`, which also has the errors.
+        Its token ids go to `complete`, `stream` or `beam_search`.
+        options: tools, add_generation_prompt, continue_final_message, chat_template and chat_template_kwargs, as of
+            `ChatFormat.prompt`, which has the errors, too.
         """
         return self.chat_format.prompt(messages, max_tokens=self.max_model_len, **options)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from decoding.cli.console import say
-from decoding.cli.model_flags import MODEL_HELP, add_engine, load_llm
+from decoding.cli.model_flags import MODEL_HELP, add_chat_template, add_engine, load_llm, set_chat_template
 
 if TYPE_CHECKING:
     from decoding.completions_api.batch_run import BatchCounts
@@ -20,13 +20,14 @@ def add_batch(commands: Any) -> None:
     command = commands.add_parser(
         "batch",
         help="run a file of requests",
-        description="Run an OpenAI batch file: one JSON object per line (custom_id, method POST, url /v1/completions,"
-        " body), one answer per line. Answers are written as they finish. If it is started again, it continues where"
-        " it was interrupted.",
+        description="Run an OpenAI batch file: one JSON object per line (custom_id, method POST, url /v1/completions"
+        " or /v1/chat/completions, body), one answer per line. Answers are written as they finish. If it is started"
+        " again, it continues where it was interrupted.",
     )
     command.add_argument("input", metavar="IN.jsonl", help="the requests")
     command.add_argument("output", metavar="OUT.jsonl", help="their answers; a request that has one is not run again")
     command.add_argument("--model", metavar="PATH", help=MODEL_HELP)
+    add_chat_template(command)
     add_engine(command.add_argument_group("the engine"))
     command.set_defaults(run=_batch)
 
@@ -36,7 +37,9 @@ def _batch(options: argparse.Namespace, _: list[str]) -> None:
 
     bar = _Bar()
     try:
-        run = BatchRun(load_llm(options.model, options), Path(options.input), Path(options.output))
+        llm = load_llm(options.model, options)
+        set_chat_template(llm, options)
+        run = BatchRun(llm, Path(options.input), Path(options.output))
         counts = run.run(bar)
     finally:
         bar.end()

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from decoding.completions_api.batch import BatchOutput, error_line, output_line, parse_line
+from decoding.completions_api.batch import BatchLine, BatchOutput, error_line, output_line, parse_line
 from decoding.completions_api.body import parse_object
+from decoding.completions_api.chat_schema import chat_object
 from decoding.completions_api.errors import ApiError, api_error, unknown_model
 from decoding.completions_api.request import CompletionRequest
 from decoding.completions_api.schema import completion_object
 from decoding.completions_api.settings import ApiSettings
+from decoding.engine.outputs import CompletionResult
 from decoding.engine.tasks.completion import CompletionTask
 from decoding.errors import DecodingError, ParameterError, shown
 from decoding.llm import LLM
@@ -46,6 +48,7 @@ class _Open:
 
     custom_id: str
     request: CompletionRequest
+    is_chat: bool
     groups: list[CompletionTask]
 
 
@@ -118,7 +121,7 @@ class BatchRun:
             self.counts.num_skipped += 1
             return
         try:
-            self._open.append(self._queued(custom_id, parsed.request, parsed.refusal))
+            self._open.append(self._queued(parsed))
         except DecodingError as problem:
             given = frozenset() if parsed.request is None else parsed.request.given
             self._answer(target, output_line(custom_id, api_error(problem, given)), failed=True)
@@ -131,13 +134,17 @@ class BatchRun:
         else:
             self._answer(target, error_line(custom_id, error), failed=True)
 
-    def _queued(self, custom_id: str, request: CompletionRequest | None, refusal: ApiError | None) -> _Open:
+    def _queued(self, line: BatchLine) -> _Open:
+        request = line.request
         if request is None:
-            raise refusal or ApiError(400, "body: is no request")
+            raise line.refusal or ApiError(400, "body: is no request")
         if request.model != self._llm.name:
             raise unknown_model(request.model, [self._llm.name])
-        requests, _ = self._llm.engine.requests(request.prompts, request.params)
-        return _Open(custom_id, request, self._llm.engine.add(requests))
+        prompts = request.prompts
+        if line.chat is not None:
+            prompts = [self._llm.chat_prompt(line.chat.messages, **line.chat.options).token_ids]
+        requests, _ = self._llm.engine.requests(prompts, request.params)
+        return _Open(line.custom_id, request, line.chat is not None, self._llm.engine.add(requests))
 
     def _write_finished(self, target: IO[str]) -> None:
         finished = [one for one in self._open if all(group.is_done for group in one.groups)]
@@ -148,11 +155,17 @@ class BatchRun:
             if errors:
                 answer: Any = api_error(errors[0], one.request.given)
             else:
-                fingerprint, echo = self._llm.system_fingerprint, one.request.params.echo
-                answer = completion_object(results, system_fingerprint=fingerprint, echo=echo)
+                answer = self._written(one, results)
             self._answer(target, output_line(one.custom_id, answer), failed=bool(errors))
         if finished:
             self._open = [one for one in self._open if one not in finished]
+
+    def _written(self, one: _Open, results: list[CompletionResult]) -> Any:
+        fingerprint, params = self._llm.system_fingerprint, one.request.params
+        if one.is_chat:
+            num_top = params.logprobs or 0
+            return chat_object(results, system_fingerprint=fingerprint, model=self._llm.name, num_top=num_top)
+        return completion_object(results, system_fingerprint=fingerprint, echo=params.echo)
 
     def _answer(self, target: IO[str], line: BatchOutput, *, failed: bool) -> None:
         target.write(json.dumps(line, allow_nan=False) + "\n")
