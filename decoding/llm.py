@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
 from decoding.chat.format import ChatFormat, ChatPrompt
+from decoding.engine.beam_params import BeamSearchParams
+from decoding.engine.beam_search import BeamSearch
 from decoding.engine.candidate import Candidate
 from decoding.engine.logits_processors import Processor
 from decoding.engine.model_runner import all_logits
@@ -302,6 +304,27 @@ class LLM:
     def chat_format(self) -> ChatFormat:
         """The chat templates of the tokenizer; TokenizerError if there is none."""
         return ChatFormat(self.tokenizer)
+
+    def beam_search(self, prompt: Prompt, params: BeamSearchParams | None = None) -> CompletionResult:
+        """Return the hypotheses that a beam search finds, the best first, with their scores in `choice.beam_score`.
+
+        prompt: text, or token ids taken as they are. params: None is BeamSearchParams().
+        Nothing is drawn: equal logits give equal hypotheses. Raises as `complete` does, and LogitsError.
+        """
+        search = self.start_beam_search(prompt, params)
+        while not search.is_done:
+            search.step()
+        return search.result(self.name)
+
+    def start_beam_search(self, prompt: Prompt, params: BeamSearchParams | None = None) -> BeamSearch:
+        """Return the beam search of a prompt before its first step, for a caller that runs the steps itself."""
+        given = BeamSearchParams() if params is None else params
+        if not isinstance(given, BeamSearchParams):
+            raise ParameterError.single("params", params, "must be BeamSearchParams, or None")
+        requests, is_list = self.engine.requests(prompt, given.sampling)
+        if is_list:
+            raise ParameterError.single("prompt", prompt, "must be one prompt for a beam search")
+        return BeamSearch(self.engine, requests[0], given)
 
     def score(self, prompt: Prompt, continuations: Prompt | Sequence[Prompt]) -> list[Score]:
         """Return the log-probabilities of given continuations of a prompt, which is computed once for all of them.
