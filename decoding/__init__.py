@@ -16,6 +16,7 @@ from decoding.version import __version__
 
 if TYPE_CHECKING:
     from decoding.async_engine import AsyncEngine
+    from decoding.engine.beam_params import BeamSearchParams
     from decoding.engine.outputs import Choice, CompletionResult, Delta, Logprobs, Usage
     from decoding.errors import DecodingError, LogitsError, ModelError, ParameterError, PromptError
     from decoding.llm import LLM
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LLM",
     "AsyncEngine",
+    "BeamSearchParams",
     "Choice",
     "CompletionResult",
     "DecodingError",
@@ -45,6 +47,7 @@ __all__ = [
 
 _HOMES = {
     "decoding.async_engine": {"AsyncEngine"},
+    "decoding.engine.beam_params": {"BeamSearchParams"},
     "decoding.engine.outputs": {"Choice", "CompletionResult", "Delta", "Logprobs", "Usage"},
     "decoding.errors": {"DecodingError", "LogitsError", "ModelError", "ParameterError", "PromptError"},
     "decoding.llm": {"LLM"},

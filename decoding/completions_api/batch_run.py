@@ -44,12 +44,13 @@ class BatchCounts:
 
 @dataclass(slots=True, eq=False)
 class _Open:
-    """A request in the engine."""
+    """A request in the engine; beamed: the results of its beam searches, which are run at once."""
 
     custom_id: str
     request: CompletionRequest
     is_chat: bool
     groups: list[CompletionTask]
+    beamed: list[CompletionResult]
 
 
 class BatchRun:
@@ -143,13 +144,16 @@ class BatchRun:
         prompts = request.prompts
         if line.chat is not None:
             prompts = [self._llm.chat_prompt(line.chat.messages, **line.chat.options).token_ids]
+        if request.beams is not None:
+            beamed = [self._llm.beam_search(prompt, request.beams) for prompt in prompts]
+            return _Open(line.custom_id, request, line.chat is not None, [], beamed)
         requests, _ = self._llm.engine.requests(prompts, request.params)
-        return _Open(line.custom_id, request, line.chat is not None, self._llm.engine.add(requests))
+        return _Open(line.custom_id, request, line.chat is not None, self._llm.engine.add(requests), [])
 
     def _write_finished(self, target: IO[str]) -> None:
         finished = [one for one in self._open if all(group.is_done for group in one.groups)]
         for one in finished:
-            results = [group.result(self._llm.name) for group in one.groups]
+            results = [*one.beamed, *(group.result(self._llm.name) for group in one.groups)]
             self.counts.num_tokens += sum(result.usage.completion_tokens for result in results)
             errors = [choice.error for result in results for choice in result.choices if choice.error is not None]
             if errors:

@@ -185,8 +185,11 @@ def _completion(
         if told is None:
             raise
         raise ApiError(400, f"{told.message}; {error.message}", param=told.param, code=told.code) from None
-    params = parsed.params if "max_tokens" in others else replace(parsed.params, max_tokens=None)
-    return replace(parsed, prompts=[], params=params, given=frozenset(fields))
+    parsed = replace(parsed, prompts=[], given=frozenset(fields))
+    if "max_tokens" in others:
+        return parsed
+    beams = None if parsed.beams is None else replace(parsed.beams, max_tokens=None)
+    return replace(parsed, params=replace(parsed.params, max_tokens=None), beams=beams)
 
 
 def _options(own: Mapping[str, Any]) -> dict[str, Any]:

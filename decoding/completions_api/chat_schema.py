@@ -62,7 +62,7 @@ class DeltaObject(TypedDict):
 
 
 class ChatChoiceObject(TypedDict):
-    """One choice; `stop_reason`, `token_ids` and `seed` are extensions of the API."""
+    """One choice; `stop_reason`, `token_ids`, `seed` and `beam_score` are extensions of the API."""
 
     index: int
     message: MessageObject
@@ -71,6 +71,7 @@ class ChatChoiceObject(TypedDict):
     stop_reason: str | int | None
     token_ids: list[int]
     seed: int
+    beam_score: NotRequired[float]
 
 
 class ChatChunkChoiceObject(TypedDict):
@@ -127,7 +128,7 @@ def chat_object(
 
 def _choice(choice: Choice, index: int, num_top: int) -> ChatChoiceObject:
     wire = choice_object(choice, index)
-    return {
+    reply: ChatChoiceObject = {
         "index": index,
         "message": {"role": "assistant", "content": wire["text"], "refusal": None},
         "logprobs": _logprobs(wire, num_top),
@@ -136,6 +137,9 @@ def _choice(choice: Choice, index: int, num_top: int) -> ChatChoiceObject:
         "token_ids": wire["token_ids"],
         "seed": wire["seed"],
     }
+    if "beam_score" in wire:
+        reply["beam_score"] = wire["beam_score"]
+    return reply
 
 
 class ChatStreamWriter:

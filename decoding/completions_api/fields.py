@@ -25,6 +25,7 @@ from decoding.domains import (
     TokenIds,
     TokenSequences,
 )
+from decoding.engine.beam_params import CHECKS, MAX_BEAMS
 from decoding.errors import shown
 from decoding.parameters import Parameter
 from decoding.params import PARAMETERS
@@ -206,6 +207,35 @@ _STREAM_OPTIONS_SCHEMA: Schema = {
     "additionalProperties": False,
 }
 
+_NUMBER: Schema = {"type": "number"}
+_EARLY_STOPPING: Schema = {"anyOf": [BOOLEAN, {"const": "never"}], "default": False}
+
+BEAM_FIELDS: tuple[Field, ...] = (
+    Field(
+        "use_beam_search",
+        "Return the n best hypotheses of a beam search, which draws nothing. Its width is best_of, or n.",
+        {**BOOLEAN, "default": False},
+        lambda settings: Boolean(),
+        standard=False,
+    ),
+    *(
+        Field(
+            name,
+            f"Only with use_beam_search: {text}.",
+            schema,
+            lambda settings, name=name: CHECKS[name],
+            standard=False,
+        )
+        for name, text, schema in (
+            ("length_penalty", "the power of its length that divides a hypothesis's log-probability", _NUMBER),
+            ("early_stopping", 'when to stop: true, false or "never"', _EARLY_STOPPING),
+            ("num_beam_groups", "groups that are to differ", {"type": "integer", "minimum": 1, "maximum": MAX_BEAMS}),
+            ("diversity_penalty", "the cost of a token for each beam of an earlier group that chose it", _NUMBER),
+        )
+    ),
+)
+"""Fields of a beam search."""
+
 REQUEST_FIELDS: tuple[Field, ...] = (
     Field("model", "The name of one of the server's models (GET /v1/models).", STRING, lambda settings: _string),
     Field(
@@ -228,6 +258,7 @@ REQUEST_FIELDS: tuple[Field, ...] = (
         _STREAM_OPTIONS_SCHEMA,
         lambda settings: _stream_options,
     ),
+    *BEAM_FIELDS,
     Field("user", "The caller's own name for its user; without effect.", STRING, lambda settings: _string),
 )
 """Fields that are no sampling parameters."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from decoding.domains import Boolean, Domain, Integer, Number, OrNone, TokenIds
 from decoding.errors import ParameterError, Problem, shown
-from decoding.params import SamplingParams
+from decoding.params import PARAMETERS, SamplingParams
 from decoding.validation import RuleError
 
 MAX_BEAMS = 256
@@ -88,6 +88,40 @@ class BeamSearchParams:
             skip_special_tokens=self.skip_special_tokens,
             seed=0,
         )
+
+
+SHARED = ("max_tokens", "n", "stop_token_ids", "ignore_eos", "logprobs", "skip_special_tokens")
+"""Sampling parameters that a beam search has, too."""
+
+OWN = ("length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty")
+"""Arguments of a beam search that are no sampling parameters, but for its width."""
+
+
+def beams_of(params: SamplingParams, own: Mapping[str, Any]) -> BeamSearchParams:
+    """Return the arguments of a beam search that was asked for with sampling parameters.
+
+    own: the arguments that are no sampling parameters. Without a beam_width, best_of is the width, or n.
+    Raises ParameterError for sampling parameters that have no meaning where nothing is drawn.
+    """
+    problems = [
+        Problem(name, shown(getattr(params, name)), "must be absent in a beam search, which draws nothing")
+        for name, row in PARAMETERS.items()
+        if name not in (*SHARED, "best_of", "temperature") and getattr(params, name) != row.default
+    ]
+    if params.temperature not in (0.0, 1.0):
+        rule = "must be 1, 0 or absent in a beam search, which draws nothing"
+        problems.append(Problem("temperature", shown(params.temperature), rule))
+    width = own.get("beam_width", params.num_candidates)
+    shared = {name: getattr(params, name) for name in SHARED}
+    if "beam_width" in own and params.n == 1:
+        shared["n"] = None
+    try:
+        beams = BeamSearchParams(**shared | {"beam_width": width} | own)
+    except ParameterError as error:
+        raise ParameterError([*problems, *error.problems]) from None
+    if problems:
+        raise ParameterError(problems)
+    return beams
 
 
 def _early_stopping(value: Any) -> object:

@@ -89,6 +89,6 @@ def beam_search(
 def _can_improve(
     best: Hypothesis, worst: Hypothesis, length: int, max_tokens: int, length_penalty: float, early_stopping: bool | str
 ) -> bool:
-    """Return True if the best running hypothesis, at its present or its greatest length, beats the worst finished one."""
+    """Return True if the best running hypothesis, now or at its greatest length, beats the worst finished one."""
     hypothetical = max_tokens if early_stopping == "never" and length_penalty > 0 else length
     return best.score / hypothetical**length_penalty > worst.score

@@ -18,7 +18,9 @@ from decoding.completions_api.chat_schema import ChatStreamWriter
 from decoding.completions_api.errors import ApiError
 from decoding.completions_api.request import CompletionRequest, parse_completion
 from decoding.completions_api.schema import StreamWriter, completion_json, completion_object
+from decoding.engine.beam_params import BeamSearchParams
 from decoding.engine.outputs import CompletionResult, Delta, Usage
+from decoding.server.beams import BeamHandle
 from decoding.server.body import read_json
 from decoding.server.service import Served, Service, wire_error
 
@@ -57,7 +59,7 @@ class Completion:
 
     async def whole(self, request: Request) -> Response:
         """All choices at once, as one JSON object."""
-        handle = await self._submit()
+        handle = await self._submit() if self._parsed.beams is None else self._beam_handle(self._parsed.beams)
         try:
             results = await _unless_gone(request, handle.results(), self._settings.request_timeout)
         except ClientGoneError:
@@ -113,6 +115,9 @@ class Completion:
             return await self._model.engine.submit(prompt, self._parsed.params, stream=self._parsed.stream)
         except Exception as error:
             raise wire_error(error, self._parsed.given) from error
+
+    def _beam_handle(self, beams: BeamSearchParams) -> BeamHandle:
+        return BeamHandle(self._model.llm, self._parsed.prompts, beams)
 
     async def _events(
         self, handle: RequestHandle, first: asyncio.Future[Delta | None], pieces: AsyncIterator[Delta]

@@ -11,6 +11,7 @@ LONGEST_FUNCTION = 60
 PUBLIC_NAMES = [
     "LLM",
     "AsyncEngine",
+    "BeamSearchParams",
     "Choice",
     "CompletionResult",
     "DecodingError",
