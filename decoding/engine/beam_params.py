@@ -16,7 +16,7 @@ MAX_BEAMS = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeamSearchParams:
-    """Arguments of a beam search (docs/semantics.md, section on beam search).
+    """Arguments of a beam search (docs/beam_search.md).
 
     beam_width: hypotheses that are extended side by side, 1 to 256.
     n: hypotheses to return, at most beam_width; None is all of them.
