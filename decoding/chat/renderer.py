@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import signal
 import sys
 import time
@@ -142,6 +141,8 @@ def _described(error: Exception) -> str:
 
 def give_up_rights() -> None:
     """Bound the memory of this process, and end its right to open files, start processes and dump its memory."""
+    import resource  # not on every system on which the rest of the package can be imported
+
     time.localtime()  # reads the time zone's file
     for kind, limit in (
         (resource.RLIMIT_AS, MAX_BYTES),

@@ -59,6 +59,7 @@ class Completion:
 
     async def whole(self, request: Request) -> Response:
         """All choices at once, as one JSON object."""
+        handle: RequestHandle | BeamHandle
         handle = await self._submit() if self._parsed.beams is None else self._beam_handle(self._parsed.beams)
         try:
             results = await _unless_gone(request, handle.results(), self._settings.request_timeout)
