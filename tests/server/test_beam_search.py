@@ -46,7 +46,7 @@ def test_over_http(server, choices):
 @pytest.mark.parametrize(
     ("fields", "param", "rule"),
     [
-        ({"stream": True}, "stream", "must be false or absent with use_beam_search"),
+        ({"stream": True, "best_of": None}, "stream", "must be false or absent with use_beam_search"),
         ({"top_p": 0.5, "seed": 3}, "seed", "must be absent in a beam search"),
         ({"num_beam_groups": 3}, "num_beam_groups", "must divide beam_width=4"),
         ({"use_beam_search": False}, "length_penalty", "must come with use_beam_search=true"),
