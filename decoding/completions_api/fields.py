@@ -207,7 +207,9 @@ _STREAM_OPTIONS_SCHEMA: Schema = {
     "additionalProperties": False,
 }
 
-_NUMBER: Schema = {"type": "number"}
+_LENGTH_PENALTY: Schema = {"type": "number", "minimum": -100, "maximum": 100, "default": 1}
+_DIVERSITY: Schema = {"type": "number", "minimum": 0, "maximum": 1e6, "default": 0}
+_GROUPS: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_BEAMS, "default": 1}
 _EARLY_STOPPING: Schema = {"anyOf": [BOOLEAN, {"const": "never"}], "default": False}
 
 BEAM_FIELDS: tuple[Field, ...] = (
@@ -227,10 +229,10 @@ BEAM_FIELDS: tuple[Field, ...] = (
             standard=False,
         )
         for name, text, schema in (
-            ("length_penalty", "the power of its length that divides a hypothesis's log-probability", _NUMBER),
+            ("length_penalty", "the power of its length that divides a hypothesis's log-probability", _LENGTH_PENALTY),
             ("early_stopping", 'when to stop: true, false or "never"', _EARLY_STOPPING),
-            ("num_beam_groups", "groups that are to differ", {"type": "integer", "minimum": 1, "maximum": MAX_BEAMS}),
-            ("diversity_penalty", "the cost of a token for each beam of an earlier group that chose it", _NUMBER),
+            ("num_beam_groups", "groups that are to differ", _GROUPS),
+            ("diversity_penalty", "the cost of a token for each beam of an earlier group that chose it", _DIVERSITY),
         )
     ),
 )

@@ -21,6 +21,7 @@ from decoding.validation import RuleError, checked_token_ids, is_unicode
 _MOST_UNKNOWN = 10
 _NOT_SAMPLING = frozenset(field.name for field in REQUEST_FIELDS)
 _DEFAULT_SETTINGS = ApiSettings()
+_DEFAULT_BEAMS = BeamSearchParams()
 _ELSEWHERE = {
     **dict.fromkeys(("max_completion_tokens", "max_new_tokens", "max_output_tokens", "n_predict"), "max_tokens"),
     **dict.fromkeys(("num_return_sequences", "n_choices"), "n"),
@@ -202,7 +203,9 @@ def _beams(
     """Return the arguments of a beam search, if one is asked for; its problems join the others."""
     own = {name: values[name] for name in OWN if name in values}
     if not values.get("use_beam_search"):
-        problems += [Problem(name, shown(value), "must come with use_beam_search=true") for name, value in own.items()]
+        rule = "must come with use_beam_search=true"
+        changed = [(name, value) for name, value in own.items() if value != getattr(_DEFAULT_BEAMS, name)]
+        problems += [Problem(name, shown(value), rule) for name, value in changed]
         return None
     if values.get("stream"):
         rule = "must be false or absent with use_beam_search: the best hypotheses are not known before the end"
