@@ -20,8 +20,8 @@ from decoding.errors import PromptError, shown
 MARKS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
 """Unicode's noncharacters, which have no meaning in text that is interchanged."""
 
-_TRUSTED = ("role", "type")
-"""Fields whose values templates compare with words, and whose values are words."""
+_WORDS = ("role", "type")
+"""Fields whose values templates compare with words: only what is spelled in full is marked there."""
 
 
 def unused_marks(texts: Iterable[str]) -> tuple[str, str]:
@@ -48,6 +48,10 @@ class ControlTokens:
         return re.compile("|".join(map(re.escape, self.tokens)) or r"(?!)", re.IGNORECASE)
 
     @cached_property
+    def _exact(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, self.tokens)) or r"(?!)")
+
+    @cached_property
     def _beginnings(self) -> frozenset[str]:
         return frozenset(text[:size].lower() for text in self.tokens for size in range(1, len(text)))
 
@@ -61,10 +65,6 @@ class ControlTokens:
 
     def marked(self, text: str, mark: str) -> str:
         """Return a text with a mark in each control token that it spells, and at an end that begins or ends one."""
-        for token in self._single:
-            if token in text:
-                rule = f"must not have the control token {shown(token)}, a single character that no mark can part"
-                raise PromptError(f"messages={shown(text)}: {rule}", "messages")
         inside = self._parted(text, mark)
         body = inside.strip()
         if not body:
@@ -74,21 +74,31 @@ class ControlTokens:
         after = mark if self._touches(body, self._beginnings, at_end=True) else ""
         return f"{inside[:start]}{before}{body}{after}{inside[start + len(body) :]}"
 
+    def count(self, text: str) -> int:
+        """Return how many control tokens a text spells, longest first."""
+        return sum(1 for _ in self._exact.finditer(text))
+
     def marked_names(self, value: Any, mark: str) -> Any:
-        """Return a plain value with marked texts; in keys only what is spelled in full is marked."""
+        """Return a plain value with marked texts; in keys and words only what is spelled in full is marked."""
         if isinstance(value, str):
             return self.marked(value, mark)
         if isinstance(value, list):
             return [self.marked_names(item, mark) for item in value]
         if isinstance(value, Mapping):
             return {
-                self._parted(key, mark): item if key in _TRUSTED else self.marked_names(item, mark)
+                self._parted(key, mark): self._parted(item, mark)
+                if key in _WORDS and isinstance(item, str)
+                else self.marked_names(item, mark)
                 for key, item in value.items()
             }
         return value
 
     def _parted(self, text: str, mark: str) -> str:
         """Put a mark behind the first character of each control token, until none is left."""
+        for token in self._single:
+            if token in text:
+                rule = f"must not have the control token {shown(token)}, a single character that no mark can part"
+                raise PromptError(f"messages={shown(text)}: {rule}", "messages")
         while self._pattern.search(text):
             text = self._pattern.sub(lambda found: found[0][0] + mark + found[0][1:], text)
         return text

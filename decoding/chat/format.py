@@ -81,12 +81,12 @@ class ChatFormat:
             **self._tokenizer.special_tokens,
             "tools": given_tools,
             "documents": None,
-            **_checked_arguments(chat_template_kwargs),
+            **_checked_arguments(chat_template_kwargs, (*_RESERVED, *self._tokenizer.special_tokens)),
             "messages": checked,
             "add_generation_prompt": bool(adds),
         }
-        text, mark, tokens = self._rendered(template, names, continue_final_message)
-        return self._encoded(text, mark, tokens, max_tokens)
+        text, mark, control = self._rendered(template, names, continue_final_message)
+        return self._encoded(text, mark, control, max_tokens)
 
     def _template(self, given: str | None, *, has_tools: bool) -> str:
         templates = self._templates
@@ -108,7 +108,7 @@ class ChatFormat:
         added = self._tokenizer.added_tokens.items()
         return ControlTokens(text for text, special in added if special or (text.strip() and text in template))
 
-    def _rendered(self, template: str, names: Mapping[str, Any], continues: bool) -> tuple[str, str, tuple[str, ...]]:
+    def _rendered(self, template: str, names: Mapping[str, Any], continues: bool) -> tuple[str, str, ControlTokens]:
         """Return the rendered text with its marks, the mark, and the control tokens that it parts.
 
         Tokens that are not special, such as a <think> of the template's, are parted where the template does not mind.
@@ -116,14 +116,34 @@ class ChatFormat:
         """
         mark, end = unused_marks([template, *texts_of(dict(names))])
         special, every = self._special, self._control(template)
-        with_special = _marked(names, special, special, mark)
-        with_every = _marked(names, every, special, mark)
+        with_special = self._marked(names, special, mark)
+        with_every = self._marked(names, every, mark)
         text = self._text(template, with_special, end if continues else None)
         if with_every == with_special:
-            return text, mark, special.tokens
-        other = self._text(template, with_every, end if continues else None)
+            return text, mark, special
+        try:
+            other = self._text(template, with_every, end if continues else None)
+        except (PromptError, TokenizerError):  # the template misses what it looks for
+            return text, mark, special
         is_same = text.replace(mark, "") == other.replace(mark, "")
-        return (other, mark, every.tokens) if is_same else (text, mark, special.tokens)
+        return (other, mark, every) if is_same else (text, mark, special)
+
+    def _marked(self, names: Mapping[str, Any], control: ControlTokens, mark: str) -> dict[str, Any]:
+        """Return the names with marks in what callers wrote.
+
+        In the model's own words only special tokens are marked: those that are not special are its tokens.
+        """
+
+        def of_message(message: Message) -> Message:
+            marks = self._special if message["role"] == "assistant" else control
+            return {**marks.marked_names(message, mark), "role": message["role"]}
+
+        marked = {
+            name: value if name in self._tokenizer.special_tokens else control.marked_names(value, mark)
+            for name, value in names.items()
+            if name != "messages"
+        }
+        return {**marked, "messages": list(map(of_message, names["messages"]))}
 
     def _text(self, template: str, names: dict[str, Any], end: str | None) -> str:
         """Return the rendered text; with an end mark, up to the end of the final content."""
@@ -131,15 +151,23 @@ class ChatFormat:
             return self._sandbox.render(template, names)
         return _cut(self._sandbox.render(template, {**names, "messages": _with_end(names["messages"], end)}), end)
 
-    def _encoded(self, text: str, mark: str, tokens: tuple[str, ...], max_tokens: int | None) -> ChatPrompt:
+    def _encoded_plainly(self, text: str, control: ControlTokens, max_tokens: int | None) -> list[int] | None:
+        """Return the ids that the tokenizer has for a text; None if it finds control tokens that are not spelled.
+
+        A normaliser may make some: a full-width `＜`, say, a `<`.
+        """
+        ids = self._tokenizer.encode(text, add_special_tokens=False, max_tokens=max_tokens)
+        control_ids = {self._tokenizer.token_to_id(token) for token in control.tokens}
+        return ids if sum(token_id in control_ids for token_id in ids) == control.count(text) else None
+
+    def _encoded(self, text: str, mark: str, control: ControlTokens, max_tokens: int | None) -> ChatPrompt:
         shown_text = text.replace(mark, "")
         if not shown_text:
             raise PromptError("messages: must render to at least one character", "messages")
         try:
-            if mark not in text:
-                ids = self._tokenizer.encode(text, add_special_tokens=False, max_tokens=max_tokens)
-            else:
-                ids = self._tokenizer.encode_marked(text, mark, tokens, max_tokens=max_tokens)
+            ids = None if mark in text else self._encoded_plainly(text, control, max_tokens)
+            if ids is None:
+                ids = self._tokenizer.encode_marked(text, mark, control.tokens, max_tokens=max_tokens)
             if max_tokens is not None and len(ids) > max_tokens:
                 raise ContextLengthError(len(ids), max_tokens)
         except PromptError as error:
@@ -161,28 +189,16 @@ def _checked_template(template: Any, names: Iterable[str]) -> str:
     return template
 
 
-def _checked_arguments(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
+def _checked_arguments(arguments: Mapping[str, Any] | None, reserved: Sequence[str]) -> dict[str, Any]:
     given = {} if arguments is None else arguments
     if not isinstance(given, Mapping):
         raise ParameterError.single("chat_template_kwargs", given, "must be a mapping of names and values")
     for name in given:
-        if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or name in _RESERVED:
-            rule = f"must be an ASCII identifier, and none of {', '.join(_RESERVED)}"
+        if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or name in reserved:
+            rule = f"must be an ASCII identifier, and none of {', '.join(reserved)}"
             raise ParameterError.single("chat_template_kwargs", name, rule)
     checked: dict[str, Any] = plain(given, "chat_template_kwargs")
     return checked
-
-
-def _marked(names: Mapping[str, Any], control: ControlTokens, special: ControlTokens, mark: str) -> dict[str, Any]:
-    """Return the names with marks in what callers wrote; the model's own words may have tokens that are not special."""
-    trusted = {name: value for name, value in names.items() if name.endswith("_token")}
-    untrusted = {name: value for name, value in names.items() if name not in trusted and name != "messages"}
-
-    def of_message(message: Message) -> Any:
-        return (special if message["role"] == "assistant" else control).marked_names(message, mark)
-
-    marked = control.marked_names(untrusted, mark)
-    return {**trusted, **marked, "messages": list(map(of_message, names["messages"]))}
 
 
 def _with_end(messages: list[Message], end: str) -> list[Message]:

@@ -28,7 +28,8 @@ class PrivateTokens:
         hidden = frozenset(tokens)
         for token_id, token in sorted(library.get_added_tokens_decoder().items()):
             name = mark + token.content if token.content in hidden else token.content
-            self._ids[self._add(_renamed(token, name))] = token_id
+            normalized = token.normalized and token.content not in hidden  # a mark is found before a text is normalised
+            self._ids[self._add(_renamed(token, name, normalized))] = token_id
         self._mark_id = self._add(tokenizers.AddedToken(mark, normalized=False, special=True))
 
     def _add(self, token: tokenizers.AddedToken) -> int:
@@ -56,14 +57,14 @@ class PrivateTokens:
         return ids
 
 
-def _renamed(token: tokenizers.AddedToken, name: str) -> tokenizers.AddedToken:
-    """Return an added token with another name."""
+def _renamed(token: tokenizers.AddedToken, name: str, normalized: bool) -> tokenizers.AddedToken:
+    """Return an added token with another name; normalized: it is found in the normalised text."""
     return tokenizers.AddedToken(
         name,
         single_word=token.single_word,
         lstrip=token.lstrip,
         rstrip=token.rstrip,
-        normalized=token.normalized,
+        normalized=normalized,
         special=token.special,
     )
 

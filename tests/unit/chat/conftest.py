@@ -17,7 +17,7 @@ ADDED = {"<|im_start|>": True, "<|im_end|>": True, "<think>": False, "</think>":
 """Added tokens, with True for special ones; the last one is a run of blanks, as some vocabularies have them."""
 
 
-def make_tokenizer(template=CHATML, added=ADDED, **config):
+def make_tokenizer(template=CHATML, added=ADDED, normalizer=None, normalized=False, **config):
     """Return a tokenizer of bytes with added tokens and a chat template."""
     alphabet = [chr(code) for code in (*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324))]
     vocabulary = {text: index for index, text in enumerate([*alphabet, *added])}
@@ -31,11 +31,12 @@ def make_tokenizer(template=CHATML, added=ADDED, **config):
                 "single_word": False,
                 "lstrip": False,
                 "rstrip": False,
-                "normalized": False,
+                "normalized": normalized,
                 "special": special,
             }
             for text, special in added.items()
         ],
+        "normalizer": normalizer,
         "pre_tokenizer": byte_level,
         "decoder": byte_level,
         "model": {"type": "BPE", "vocab": vocabulary, "merges": []},

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from decoding.chat import ChatFormat
 from decoding.chat.control import MARKS, ControlTokens, unused_marks
-from decoding.errors import PromptError
+from decoding.errors import ParameterError, PromptError
+from decoding.text.tokenizer import Tokenizer
 
 START, END = "<|im_start|>", "<|im_end|>"
 WRAP = "<|im_start|>{{ messages[0].content%s }}<|im_end|>"
@@ -54,6 +55,60 @@ def test_any_text_stays_text(chat, tokenizer, parts):
     assert prompt.text == f"<|im_start|>user\n{content}<|im_end|>\n"
     assert special_ids(tokenizer, prompt.token_ids) == [START, END]
     assert tokenizer.decode(prompt.token_ids, skip_special_tokens=False) == prompt.text
+
+
+@pytest.mark.parametrize(
+    ("template", "options"),
+    [
+        ("{{ tools|tojson }}", {"tools": [{"type": END, "role": END, END: {"type": [END]}}]}),
+        ("{{ hint }}{{ x_token }}", {"chat_template_kwargs": {"hint": END, "x_token": END}}),
+        ("{{ messages[0].type }}{{ messages[0].a|tojson }}", {}),
+        ("{{ messages[1].tool_calls|tojson }}", {}),
+    ],
+)
+def test_whatever_a_caller_writes_is_marked(chat, tokenizer, template, options):
+    """Tools, further names and other fields of messages cannot bring control tokens either."""
+    call = {"type": END, "function": {"name": END, "arguments": {END: END}}}
+    messages = [{"role": "user", "content": "", "type": END, "a": {"role": END}}, {"role": "a", "tool_calls": [call]}]
+    prompt = chat.prompt(messages, chat_template=template, **options)
+    assert END in prompt.text
+    assert special_ids(tokenizer, prompt.token_ids) == []
+
+
+def test_tokens_that_a_normaliser_makes(make_tokenizer):
+    """Full-width letters that a normaliser turns into those of a control token stay text, too."""
+    tokenizer = make_tokenizer(normalizer={"type": "NFKC"}, normalized=True)
+    content = "\uff1c|im_end|\uff1e"
+    assert special_ids(tokenizer, tokenizer.encode(content)) == [END]
+    prompt = ChatFormat(tokenizer).prompt([{"role": "user", "content": content}], chat_template=WRAP % "")
+    assert special_ids(tokenizer, prompt.token_ids) == [START, END]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt-neox-20b", "phi-3", "dolma2", "codegen"])
+def test_published_tokenizers(shared, name):
+    """A marked text has the ids of a plain one, up to its spelled tokens, which the library encodes as text."""
+    tokenizer = Tokenizer.from_folder(shared / "tokenizers" / name)
+    token = next(text for text, special in tokenizer.added_tokens.items() if special and len(text) > 3)
+    template = f"{{% for m in messages %}}{token}{{{{ m.role }}}}\n{{{{ m.content }}}}  \n{{% endfor %}}{token}"
+    messages = [{"role": "user", "content": "> Hello,   world é😀 <"}, {"role": "assistant", "content": f"a {token} b"}]
+    prompt = ChatFormat(tokenizer, chat_template=template).prompt(messages)
+    assert special_ids(tokenizer, prompt.token_ids) == [token] * 3
+    first = ChatFormat(tokenizer, chat_template=template).prompt(messages[:1]).token_ids
+    assert first == tokenizer.encode(prompt.text[: prompt.text.index(f"{token}assistant")] + token, False)
+    assert prompt.token_ids[: len(first)] == first
+    assert tokenizer.decode(prompt.token_ids, skip_special_tokens=False).count(token) == 4
+
+
+def test_the_tokens_of_a_template_are_its_own(chat):
+    """No further name can take the place of bos_token or another token of the config."""
+    with pytest.raises(ParameterError, match="chat_template_kwargs='bos_token': must be an ASCII identifier, and none"):
+        chat.prompt([{"role": "user", "content": ""}], chat_template_kwargs={"bos_token": END})
+
+
+def test_a_template_that_misses_a_token(chat, tokenizer):
+    """If a template refuses a content because a token that is not special is parted, it sees the token."""
+    template = "{% if '<think>' not in messages[0].content %}{{ raise_exception('think') }}{% endif %}<think>{{ 1 }}"
+    assert chat.prompt([{"role": "user", "content": "<think>"}], chat_template=template).text == "<think>1"
 
 
 def test_text_is_encoded_as_text(chat, tokenizer):
@@ -108,7 +163,8 @@ def test_marks():
     assert control.marked("<a>b <A>", "|") == "<|a|>b <|A>|"
     assert control.marked(" x< ", "|") == " x<| "
     assert control.marked(">x", "|") == "|>x"
-    assert control.marked_names({"role": "<a>", "<a>": ["<a>", 1, None]}, "|") == {
-        "role": "<a>",
+    assert control.marked_names({"role": "<a>", "type": "x<", "<a>": ["<a>", 1, None]}, "|") == {
+        "role": "<|a>",
+        "type": "x<",
         "<|a>": ["<|a>|", 1, None],
     }
