@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-MAX_STEPS = 20_000_000
+MAX_STEPS = 10_000_000
 """Instructions of a rendering, and bytes of the strings that they make."""
 MAX_BYTES = 512 << 20
 """Address space of the process; 100 MB of it are its own."""
