@@ -212,6 +212,19 @@ _DIVERSITY: Schema = {"type": "number", "minimum": 0, "maximum": 1e6, "default":
 _GROUPS: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_BEAMS, "default": 1}
 _EARLY_STOPPING: Schema = {"anyOf": [BOOLEAN, {"const": "never"}], "default": False}
 
+_BEAM_ARGUMENTS: tuple[tuple[str, str, Schema], ...] = (
+    ("length_penalty", "the power of its length that divides a hypothesis's log-probability", _LENGTH_PENALTY),
+    ("early_stopping", 'when to stop: true, false or "never"', _EARLY_STOPPING),
+    ("num_beam_groups", "groups that are to differ", _GROUPS),
+    ("diversity_penalty", "the cost of a token for each beam of an earlier group that chose it", _DIVERSITY),
+)
+
+
+def _beam_field(name: str, text: str, schema: Schema) -> Field:
+    """Return the field of an argument of a beam search."""
+    return Field(name, f"Only with use_beam_search: {text}.", schema, lambda settings: CHECKS[name], standard=False)
+
+
 BEAM_FIELDS: tuple[Field, ...] = (
     Field(
         "use_beam_search",
@@ -220,21 +233,7 @@ BEAM_FIELDS: tuple[Field, ...] = (
         lambda settings: Boolean(),
         standard=False,
     ),
-    *(
-        Field(
-            name,
-            f"Only with use_beam_search: {text}.",
-            schema,
-            lambda settings, name=name: CHECKS[name],
-            standard=False,
-        )
-        for name, text, schema in (
-            ("length_penalty", "the power of its length that divides a hypothesis's log-probability", _LENGTH_PENALTY),
-            ("early_stopping", 'when to stop: true, false or "never"', _EARLY_STOPPING),
-            ("num_beam_groups", "groups that are to differ", _GROUPS),
-            ("diversity_penalty", "the cost of a token for each beam of an earlier group that chose it", _DIVERSITY),
-        )
-    ),
+    *(_beam_field(*one) for one in _BEAM_ARGUMENTS),
 )
 """Fields of a beam search."""
 

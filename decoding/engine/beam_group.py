@@ -103,4 +103,4 @@ class BeamGroup:
             return False
         is_patient = self._early_stopping == "never" and self._length_penalty > 0
         hypothetical = self._max_tokens if is_patient else length
-        return self.running[0].total / hypothetical**self._length_penalty > self.finished[-1].score
+        return self.running[0].total / float(hypothetical**self._length_penalty) > self.finished[-1].score

@@ -116,7 +116,7 @@ def beams_of(params: SamplingParams, own: Mapping[str, Any]) -> BeamSearchParams
     if "beam_width" in own and params.n == 1:
         shared["n"] = None
     try:
-        beams = BeamSearchParams(**shared | {"beam_width": width} | own)
+        beams = BeamSearchParams(**{**shared, "beam_width": width, **own})
     except ParameterError as error:
         raise ParameterError([*problems, *error.problems]) from None
     if problems:

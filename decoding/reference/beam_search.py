@@ -91,4 +91,4 @@ def _can_improve(
 ) -> bool:
     """Return True if the best running hypothesis, now or at its greatest length, beats the worst finished one."""
     hypothetical = max_tokens if early_stopping == "never" and length_penalty > 0 else length
-    return best.score / hypothetical**length_penalty > worst.score
+    return best.score / float(hypothetical**length_penalty) > worst.score
