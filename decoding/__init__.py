@@ -17,6 +17,7 @@ from decoding.version import __version__
 
 if TYPE_CHECKING:
     from decoding.async_engine import AsyncEngine
+    from decoding.engine.beam_params import BeamSearchParams
     from decoding.engine.outputs import Choice, CompletionResult, Delta, Logprobs, Usage
     from decoding.errors import DecodingError, LogitsError, ModelError, ParameterError, PromptError
     from decoding.llm import LLM
@@ -29,6 +30,7 @@ __all__ = [
     "LLM",
     "AsyncEngine",
     "BatchSampler",
+    "BeamSearchParams",
     "Choice",
     "CompletionResult",
     "DecodingError",
@@ -48,6 +50,7 @@ __all__ = [
 
 _HOMES = {
     "decoding.async_engine": {"AsyncEngine"},
+    "decoding.engine.beam_params": {"BeamSearchParams"},
     "decoding.engine.outputs": {"Choice", "CompletionResult", "Delta", "Logprobs", "Usage"},
     "decoding.errors": {"DecodingError", "LogitsError", "ModelError", "ParameterError", "PromptError"},
     "decoding.llm": {"LLM"},

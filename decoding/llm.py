@@ -6,10 +6,14 @@ import hashlib
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
+from decoding.chat.format import ChatFormat, ChatPrompt
+from decoding.engine.beam_params import BeamSearchParams
+from decoding.engine.beam_search import BeamSearch
 from decoding.engine.candidate import Candidate
 from decoding.engine.logits_processors import Processor
 from decoding.engine.model_runner import all_logits
@@ -282,6 +286,59 @@ class LLM:
         requests, _ = self.engine.requests(prompt, params, processors, on_sample, profile)
         check_streamable(requests)
         return self._stream(requests, on_error)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        params: SamplingParams | None = None,
+        *,
+        processors: Sequence[Processor] = (),
+        on_error: OnError = "raise",
+        **options: Any,
+    ) -> CompletionResult:
+        """Return replies to a conversation: `complete` of its `chat_prompt`, whose `options` these are.
+
+        messages: mappings with role and content, the oldest first.
+        params: None is SamplingParams(max_tokens=None), so that the model ends its reply itself.
+        """
+        prompt = self.chat_prompt(messages, **options).token_ids
+        given = SamplingParams(max_tokens=None) if params is None else params
+        return self.complete(prompt, given, processors=processors, on_error=on_error)
+
+    def chat_prompt(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> ChatPrompt:
+        """Return the prompt that the model's chat template makes of messages; needs the extra `chat`.
+
+        Its token ids go to `complete`, `stream` or `beam_search`.
+        options: tools, add_generation_prompt, continue_final_message, chat_template and chat_template_kwargs, as of
+            `ChatFormat.prompt`, which has the errors, too.
+        """
+        return self.chat_format.prompt(messages, max_tokens=self.max_model_len, **options)
+
+    @cached_property
+    def chat_format(self) -> ChatFormat:
+        """The chat templates of the tokenizer; TokenizerError if there is none."""
+        return ChatFormat(self.tokenizer)
+
+    def beam_search(self, prompt: Prompt, params: BeamSearchParams | None = None) -> CompletionResult:
+        """Return the hypotheses that a beam search finds, the best first, with their scores in `choice.beam_score`.
+
+        prompt: text, or token ids taken as they are. params: None is BeamSearchParams().
+        Nothing is drawn: equal logits give equal hypotheses. Raises as `complete` does, and LogitsError.
+        """
+        search = self.start_beam_search(prompt, params)
+        while not search.is_done:
+            search.step()
+        return search.result(self.name)
+
+    def start_beam_search(self, prompt: Prompt, params: BeamSearchParams | None = None) -> BeamSearch:
+        """Return the beam search of a prompt before its first step, for a caller that runs the steps itself."""
+        given = BeamSearchParams() if params is None else params
+        if not isinstance(given, BeamSearchParams):
+            raise ParameterError.single("params", params, "must be BeamSearchParams, or None")
+        requests, is_list = self.engine.requests(prompt, given.sampling)
+        if is_list:
+            raise ParameterError.single("prompt", prompt, "must be one prompt for a beam search")
+        return BeamSearch(self.engine, requests[0], given)
 
     def score(self, prompt: Prompt, continuations: Prompt | Sequence[Prompt]) -> list[Score]:
         """Return the log-probabilities of given continuations of a prompt, which is computed once for all of them.

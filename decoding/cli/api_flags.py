@@ -18,6 +18,7 @@ _LIMITS = {
     "max_n": "n of a request",
     "max_best_of": "best_of of a request",
     "max_logprobs": "logprobs of a request",
+    "max_top_logprobs": "top_logprobs of a chat request",
     "max_prompts": "prompts in a request",
     "max_sequences": "prompts times candidates in a request",
     "max_prompt_tokens": "token ids in all prompts of a request",

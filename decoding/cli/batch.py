@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from decoding.cli.api_flags import add_api, add_limits, add_models, api_settings, model_folders
 from decoding.cli.console import EXIT_FAILED, say
-from decoding.cli.model_flags import add_engine, load_llm
+from decoding.cli.model_flags import add_chat_template, add_engine, load_llm, set_chat_template
 
 if TYPE_CHECKING:
     from decoding.completions_api.batch_run import BatchCounts
@@ -21,14 +21,16 @@ def add_batch(commands: Any) -> None:
     command = commands.add_parser(
         "batch",
         help="run a file of requests",
-        description="Run an OpenAI batch file: one JSON object per line (custom_id, method POST, url /v1/completions,"
-        " body), one answer per line. Answers are written as they finish. If it is started again, it continues where"
-        f" it was interrupted. The exit code is {EXIT_FAILED} if a line failed, in this run or an earlier one.",
+        description="Run an OpenAI batch file: one JSON object per line (custom_id, method POST, url /v1/completions"
+        " or /v1/chat/completions, body), one answer per line. Answers are written as they finish. If it is started"
+        " again, it continues where it was interrupted."
+        f" The exit code is {EXIT_FAILED} if a line failed, in this run or an earlier one.",
     )
     command.add_argument("input", metavar="IN.jsonl", help="the requests")
     command.add_argument("output", metavar="OUT.jsonl", help="their answers; a request that has one is not run again")
     add_models(command)
     add_api(command)
+    add_chat_template(command)
     add_engine(command.add_argument_group("the engine of each model"))
     add_limits(command.add_argument_group("limits on a request"))
     command.set_defaults(run=_batch)
@@ -41,6 +43,8 @@ def _batch(options: argparse.Namespace, _: list[str]) -> int:
     bar = _Bar()
     try:
         llms = {name: load_llm(path, options) for name, path in folders.items()}
+        for llm in llms.values():
+            set_chat_template(llm, options)
         run = BatchRun(llms, Path(options.input), Path(options.output), settings, warn=bar.warn)
         counts = run.run(bar)
     finally:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from decoding.cli.batch import add_batch
 from decoding.cli.bench import add_bench
+from decoding.cli.chat import add_chat
 from decoding.cli.complete import add_complete
 from decoding.cli.conformance import add_conformance
 from decoding.cli.console import (
@@ -32,7 +33,7 @@ from decoding.cli.serve import add_serve
 from decoding.errors import DecodingError, FimTemplateError
 from decoding.version import __version__
 
-COMMANDS = (add_complete, add_explain, add_replay, add_batch, add_bench, add_serve, add_conformance)
+COMMANDS = (add_complete, add_chat, add_explain, add_replay, add_batch, add_bench, add_serve, add_conformance)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,10 +9,11 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from decoding.cli.beams import add_beam_flags, given_beams, print_hypotheses
 from decoding.cli.console import add_prompt, read_escapes, read_prompt, say, show_all_characters
 from decoding.cli.flags import add_sampling_flags, given_parameters
 from decoding.cli.model_flags import add_fim_template, add_model, add_profile, load_llm
-from decoding.errors import DecodingError
+from decoding.errors import DecodingError, ParameterError
 from decoding.params import SamplingParams
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def add_complete(commands: Any) -> None:
     add_fim_template(command)
     command.add_argument("--capsule", metavar="FILE", help="save a capsule for `decoding replay` at the end")
     command.set_defaults(run=_complete)
+    add_beam_flags(command)
     add_sampling_flags(command, max_tokens=DEFAULT_MAX_TOKENS)
 
 
@@ -46,8 +48,14 @@ def _complete(options: argparse.Namespace, arguments: list[str]) -> None:
     read_escapes(options)
     given = given_parameters(options)
     params = SamplingParams(**{"max_tokens": DEFAULT_MAX_TOKENS, **given})
+    beams = given_beams(options, params)
+    if beams is not None and options.capsule:
+        raise ParameterError.single("--capsule", options.capsule, "must be absent with --beam-width")
     prompt = read_prompt(options)
     llm = load_llm(options.model, options)
+    if beams is not None:
+        _print_beams(llm, llm.beam_search(prompt, beams), options)
+        return
     llm.engine.requests(prompt, params)  # a bad request is an error before anything else is said
     params = _with_seed(params, arguments)
     if options.json or options.capsule or params.n > 1 or params.ranks_candidates:
@@ -66,6 +74,13 @@ def _with_seed(params: SamplingParams, arguments: list[str]) -> SamplingParams:
         arguments = [arguments[0], f"--seed={params.seed}", *arguments[1:]]
     say(f"seed: {params.seed}\nreplay: {shlex.join(['decoding', *arguments])}")
     return params
+
+
+def _print_beams(llm: LLM, result: CompletionResult, options: argparse.Namespace) -> None:
+    if options.json:
+        _print_json(llm, result, echo=False)
+    else:
+        print_hypotheses(result)
 
 
 def _print_result(llm: LLM, result: CompletionResult, options: argparse.Namespace, params: SamplingParams) -> None:

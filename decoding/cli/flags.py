@@ -29,13 +29,13 @@ from decoding.parameters import Parameter
 from decoding.params import PARAMETERS
 
 
-def add_sampling_flags(parser: argparse.ArgumentParser, *, max_tokens: int) -> None:
+def add_sampling_flags(parser: argparse.ArgumentParser, *, max_tokens: int | None) -> None:
     """Add a flag for every parameter; one that is not given is not in the namespace.
 
-    max_tokens: the command's own default, for the help text.
+    max_tokens: the command's own default, for the help text; None is to the end of the context.
     """
     sampling = parser.add_argument_group("sampling parameters")
-    defaults = {"max_tokens": str(max_tokens)}
+    defaults = {"max_tokens": "to the end of the context" if max_tokens is None else str(max_tokens)}
     for name, row in PARAMETERS.items():
         sampling.add_argument(row.flag, dest=name, default=argparse.SUPPRESS, **flag_options(row, defaults))
 

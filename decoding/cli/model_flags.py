@@ -6,9 +6,10 @@ A flag and the argument of LLM that it stands for have one name. A flag that is 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from decoding.cli.console import loading_line, progress_line, show_warnings
+from decoding.cli.console import CommandError, loading_line, progress_line, show_warnings
 from decoding.cli.flags import integer
 
 if TYPE_CHECKING:
@@ -83,6 +84,30 @@ def add_fim_template(group: Any) -> None:
         metavar="TEMPLATE",
         help="how prompt and suffix are combined, such as '<PRE>{prefix}<SUF>{suffix}<MID>' (default: the model's way)",
     )
+
+
+def add_chat_template(group: Any) -> None:
+    """Add the flag for the template of conversations."""
+    group.add_argument(
+        "--chat-template",
+        metavar="FILE",
+        help="a file with the Jinja template that makes messages a prompt (default: the model's own)",
+    )
+
+
+def set_chat_template(llm: LLM, options: argparse.Namespace) -> None:
+    """Give a model the chat template of the flag. Raise CommandError if its file cannot be read."""
+    if options.chat_template is None:
+        return
+    from decoding.chat import ChatFormat
+
+    try:
+        text = Path(options.chat_template).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise CommandError(f"--chat-template {options.chat_template}: must be UTF-8") from None
+    except OSError as error:
+        raise CommandError(f"--chat-template {options.chat_template}: cannot be read ({error.strerror})") from None
+    llm.chat_format = ChatFormat(llm.tokenizer, chat_template=text)
 
 
 def add_engine(group: Any) -> None:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 from decoding.cli.api_flags import add_api, add_limits, add_models, add_settings, api_settings, model_folders
 from decoding.cli.console import say
 from decoding.cli.flags import integer
-from decoding.cli.model_flags import MODEL_HELP, add_engine, add_share, load_llm, share_seats
+from decoding.cli.model_flags import (
+    MODEL_HELP,
+    add_chat_template,
+    add_engine,
+    add_share,
+    load_llm,
+    set_chat_template,
+    share_seats,
+)
 from decoding.errors import ParameterError
 from decoding.server.settings import ServerSettings
 
@@ -67,6 +75,7 @@ def add_serve(commands: Any) -> None:
         help="info: one line per request (default: %(default)s)",
     )
     serve.add_argument("--log-prompts", action="store_true", help="with --log-level info: log prompts, too")
+    add_chat_template(serve)
     engine = serve.add_argument_group("the engine of each model")
     add_engine(engine)
     add_share(engine)
@@ -151,5 +160,6 @@ def _loaded(name: str, folder: str | None, options: argparse.Namespace) -> LLM:
     say(f"loading {name} ...")
     start = time.monotonic()
     llm = load_llm(folder, options)
+    set_chat_template(llm, options)
     say(f"loading {name}: {time.monotonic() - start:.1f} s")
     return llm

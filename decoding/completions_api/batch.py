@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from decoding.completions_api.body import parse_object
+from decoding.completions_api.chat import ChatRequest, parse_chat
+from decoding.completions_api.chat_schema import ChatCompletionObject
 from decoding.completions_api.errors import ApiError, ErrorObject, invalid
 from decoding.completions_api.request import CompletionRequest, parse_completion
 from decoding.completions_api.schema import CompletionObject
 from decoding.completions_api.settings import ApiSettings
 from decoding.errors import Problem, shown
 
-_URL = "/v1/completions"
+_URL, _CHAT_URL = "/v1/completions", "/v1/chat/completions"
 _ID_PREFIX = "batch_req_"
 _BEGINNING = f'{{"id": "{_ID_PREFIX}'.encode()
 _FIELDS = ("custom_id", "method", "url", "body")
@@ -25,7 +27,7 @@ class BatchResponse(TypedDict):
 
     status_code: int
     request_id: str
-    body: CompletionObject | ErrorObject
+    body: CompletionObject | ChatCompletionObject | ErrorObject
 
 
 class BatchOutput(TypedDict):
@@ -39,16 +41,21 @@ class BatchOutput(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class BatchLine:
-    """One line of the input file; `refusal` is why its body cannot be run, and `request` is then None."""
+    """One line of the input file; `refusal` is why its body cannot be run, and `request` is then None.
+
+    chat: where the request is one, its messages, which are to become the request's prompt.
+    """
 
     custom_id: str
     request: CompletionRequest | None
     refusal: ApiError | None
+    chat: ChatRequest | None = None
 
 
 def parse_line(line: bytes, settings: ApiSettings | None = None) -> BatchLine:
     """Read one line: {"custom_id": ..., "method": "POST", "url": "/v1/completions", "body": {...}}.
 
+    The url may be "/v1/chat/completions", too.
     Raises ApiError where the line itself is wrong; a body that is refused comes back as `refusal`. A batch does not
     stream, so a body with "stream": true is refused.
     """
@@ -58,12 +65,13 @@ def parse_line(line: bytes, settings: ApiSettings | None = None) -> BatchLine:
         raise invalid(problems)
     settings = ApiSettings() if settings is None else settings
     try:
-        request = parse_completion(fields["body"], settings)
+        chat = parse_chat(fields["body"], settings) if fields["url"] == _CHAT_URL else None
+        request = parse_completion(fields["body"], settings) if chat is None else chat.completion
         if request.stream:
             raise invalid([Problem("stream", "True", "must be false or absent in a batch")])
     except ApiError as error:
         return BatchLine(fields["custom_id"], None, error)
-    return BatchLine(fields["custom_id"], request, None)
+    return BatchLine(fields["custom_id"], request, None, chat)
 
 
 def _problems(fields: Mapping[str, Any]) -> list[Problem]:
@@ -71,14 +79,14 @@ def _problems(fields: Mapping[str, Any]) -> list[Problem]:
     rules = {
         "custom_id": (isinstance(custom_id, str) and custom_id != "", "must be a string, not empty"),
         "method": (fields.get("method") == "POST", "must be 'POST'"),
-        "url": (fields.get("url") == _URL, f"must be {_URL!r}"),
+        "url": (fields.get("url") in (_URL, _CHAT_URL), f"must be {_URL!r} or {_CHAT_URL!r}"),
         "body": (isinstance(fields.get("body"), dict), "must be an object, the request"),
         **{name: (False, "must be a field of a batch line") for name in fields if name not in _FIELDS},
     }
     return [Problem(name, shown(fields.get(name)), rule) for name, (is_right, rule) in rules.items() if not is_right]
 
 
-def output_line(custom_id: str, answer: CompletionObject | ApiError) -> BatchOutput:
+def output_line(custom_id: str, answer: CompletionObject | ChatCompletionObject | ApiError) -> BatchOutput:
     """The output line of a request that was run, or refused."""
     status, body = (answer.status, answer.body()) if isinstance(answer, ApiError) else (200, answer)
     response: BatchResponse = {"status_code": status, "request_id": f"req_{secrets.token_hex(12)}", "body": body}

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from decoding.completions_api.batch import BatchOutput, error_line, is_beginning, output_line, parse_line
+from decoding.completions_api.batch import BatchLine, BatchOutput, error_line, is_beginning, output_line, parse_line
 from decoding.completions_api.body import parse_object
+from decoding.completions_api.chat_schema import chat_object
 from decoding.completions_api.errors import ApiError, api_error, unknown_model
 from decoding.completions_api.request import CompletionRequest
 from decoding.completions_api.schema import completion_object
 from decoding.completions_api.settings import ApiSettings
+from decoding.engine.outputs import CompletionResult
 from decoding.engine.tasks.completion import CompletionTask
 from decoding.errors import DecodingError, ParameterError, shown
 from decoding.llm import LLM
@@ -42,12 +44,14 @@ class BatchCounts:
 
 @dataclass(slots=True, eq=False)
 class _Open:
-    """A request in the engine."""
+    """A request in the engine; beamed: the results of its beam searches, which are run at once."""
 
     custom_id: str
     request: CompletionRequest
     llm: LLM
+    is_chat: bool
     groups: list[CompletionTask]
+    beamed: list[CompletionResult]
 
 
 class BatchRun:
@@ -133,7 +137,7 @@ class BatchRun:
             self.counts.num_failed += self._answered[custom_id]
             return
         try:
-            self._open.append(self._queued(custom_id, parsed.request, parsed.refusal))
+            self._open.append(self._queued(parsed))
         except DecodingError as problem:
             given = frozenset() if parsed.request is None else parsed.request.given
             self._answer(target, output_line(custom_id, api_error(problem, given)), failed=True)
@@ -147,15 +151,22 @@ class BatchRun:
         else:
             self._answer(target, error_line(custom_id, error), failed=True)
 
-    def _queued(self, custom_id: str, request: CompletionRequest | None, refusal: ApiError | None) -> _Open:
+    def _queued(self, line: BatchLine) -> _Open:
+        request = line.request
         if request is None:
-            raise refusal or ApiError(400, "body: is no request")
+            raise line.refusal or ApiError(400, "body: is no request")
         llm = self._llms.get(request.model)
         if llm is None:
             raise unknown_model(request.model, list(self._llms))
         self._hint(request)
-        requests, _ = llm.engine.requests(request.prompts, request.params, profile=request.profile)
-        return _Open(custom_id, request, llm, llm.engine.add(requests))
+        prompts, is_chat = request.prompts, line.chat is not None
+        if line.chat is not None:
+            prompts = [llm.chat_prompt(line.chat.messages, **line.chat.options).token_ids]
+        if request.beams is not None:
+            beamed = [llm.beam_search(prompt, request.beams) for prompt in prompts]
+            return _Open(line.custom_id, request, llm, is_chat, [], beamed)
+        requests, _ = llm.engine.requests(prompts, request.params, profile=request.profile)
+        return _Open(line.custom_id, request, llm, is_chat, llm.engine.add(requests), [])
 
     def _hint(self, request: CompletionRequest) -> None:
         """Pass on what is remarkable about a request, each text once."""
@@ -167,17 +178,23 @@ class BatchRun:
     def _write_finished(self, target: IO[str]) -> None:
         finished = [one for one in self._open if all(group.is_done for group in one.groups)]
         for one in finished:
-            results = [group.result(one.request.model) for group in one.groups]
+            results = [*one.beamed, *(group.result(one.request.model) for group in one.groups)]
             self.counts.num_tokens += sum(result.usage.completion_tokens for result in results)
             errors = [choice.error for result in results for choice in result.choices if choice.error is not None]
             if errors:
                 answer: Any = api_error(errors[0], one.request.given)
             else:
-                fingerprint, echo = one.llm.fingerprint(one.request.profile), one.request.params.echo
-                answer = completion_object(results, system_fingerprint=fingerprint, echo=echo)
+                answer = self._written(one, results)
             self._answer(target, output_line(one.custom_id, answer), failed=bool(errors))
         if finished:
             self._open = [one for one in self._open if one not in finished]
+
+    def _written(self, one: _Open, results: list[CompletionResult]) -> Any:
+        fingerprint, params = one.llm.fingerprint(one.request.profile), one.request.params
+        if one.is_chat:
+            num_top = params.logprobs or 0
+            return chat_object(results, system_fingerprint=fingerprint, model=one.request.model, num_top=num_top)
+        return completion_object(results, system_fingerprint=fingerprint, echo=params.echo)
 
     def _answer(self, target: IO[str], line: BatchOutput, *, failed: bool) -> None:
         target.write(json.dumps(line, allow_nan=False) + "\n")

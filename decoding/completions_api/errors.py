@@ -101,7 +101,7 @@ def api_error(error: BaseException, given: Collection[str] = ()) -> ApiError:
     if isinstance(error, ParameterError):
         return invalid([problem._replace(parameter=_on_wire(problem.parameter)) for problem in error.problems])
     if isinstance(error, ContextLengthError):
-        return ApiError(400, str(error), param="prompt", code="context_length_exceeded")
+        return ApiError(400, str(error), param=error.parameter.partition("[")[0], code="context_length_exceeded")
     if isinstance(error, FimTemplateError):
         error.option = "the server's --fim-template"
     if isinstance(error, PromptError | TokenizerError):

@@ -26,6 +26,7 @@ from decoding.domains import (
     TokenSequences,
     Word,
 )
+from decoding.engine.beam_params import CHECKS, MAX_BEAMS
 from decoding.errors import shown
 from decoding.parameters import Parameter
 from decoding.params import PARAMETERS
@@ -236,6 +237,36 @@ _STREAM_OPTIONS_SCHEMA: Schema = {
     "additionalProperties": False,
 }
 
+_LENGTH_PENALTY: Schema = {"type": "number", "minimum": -100, "maximum": 100, "default": 1}
+_DIVERSITY: Schema = {"type": "number", "minimum": 0, "maximum": 1e6, "default": 0}
+_GROUPS: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_BEAMS, "default": 1}
+_EARLY_STOPPING: Schema = {"anyOf": [BOOLEAN, {"const": "never"}], "default": False}
+
+_BEAM_ARGUMENTS: tuple[tuple[str, str, Schema], ...] = (
+    ("length_penalty", "the power of its length that divides a hypothesis's log-probability", _LENGTH_PENALTY),
+    ("early_stopping", 'when to stop: true, false or "never"', _EARLY_STOPPING),
+    ("num_beam_groups", "groups that are to differ", _GROUPS),
+    ("diversity_penalty", "the cost of a token for each beam of an earlier group that chose it", _DIVERSITY),
+)
+
+
+def _beam_field(name: str, text: str, schema: Schema) -> Field:
+    """Return the field of an argument of a beam search."""
+    return Field(name, f"Only with use_beam_search: {text}.", schema, lambda settings: CHECKS[name], standard=False)
+
+
+BEAM_FIELDS: tuple[Field, ...] = (
+    Field(
+        "use_beam_search",
+        "Return the n best hypotheses of a beam search, which draws nothing. Its width is best_of, or n.",
+        {**BOOLEAN, "default": False},
+        lambda settings: Boolean(),
+        standard=False,
+    ),
+    *(_beam_field(*one) for one in _BEAM_ARGUMENTS),
+)
+"""Fields of a beam search."""
+
 REQUEST_FIELDS: tuple[Field, ...] = (
     Field(
         "model",
@@ -271,6 +302,7 @@ REQUEST_FIELDS: tuple[Field, ...] = (
         _profile_under,
         standard=False,
     ),
+    *BEAM_FIELDS,
     Field("user", "The caller's own name for its user; without effect.", STRING, lambda settings: _string),
 )
 """Fields that are no sampling parameters."""

@@ -12,6 +12,7 @@ from decoding.completions_api.body import contains_not_json
 from decoding.completions_api.errors import ApiError, given_name, invalid
 from decoding.completions_api.fields import BY_NAME, HARMLESS, REQUEST_FIELDS
 from decoding.completions_api.settings import ApiSettings, Limits
+from decoding.engine.beam_params import OWN, BeamSearchParams, beams_of
 from decoding.errors import ParameterError, Problem, shown
 from decoding.params import SamplingParams
 from decoding.types import Prompt
@@ -20,6 +21,7 @@ from decoding.validation import RuleError, checked_token_ids, is_unicode
 _MOST_UNKNOWN = 10
 _NOT_SAMPLING = frozenset(field.name for field in REQUEST_FIELDS)
 _DEFAULT_SETTINGS = ApiSettings()
+_DEFAULT_BEAMS = BeamSearchParams()
 _ELSEWHERE = {
     **dict.fromkeys(("max_completion_tokens", "max_new_tokens", "max_output_tokens", "n_predict"), "max_tokens"),
     **dict.fromkeys(("num_return_sequences", "n_choices"), "n"),
@@ -37,6 +39,7 @@ class CompletionRequest:
     profile: name of the sampler's profile; None is the model's own.
     given: names of the fields that were there.
     hints: what the server's log should say of the request, once.
+    beams: arguments of the beam search that is asked for, in place of params.
     """
 
     model: str
@@ -48,6 +51,7 @@ class CompletionRequest:
     profile: str | None = None
     given: frozenset[str] = frozenset()
     hints: tuple[str, ...] = ()
+    beams: BeamSearchParams | None = None
 
 
 def parse_completion(
@@ -77,6 +81,7 @@ def parse_completion(
     prompts = _prompts(values, settings.limits, problems)
     params = _sampling_params(values, settings, problems)
     problems += _cross_checks(values, prompts, params, settings.limits)
+    beams = _beams(values, params, problems)
     if unknown or missing or problems or params is None:
         code = "unknown_field" if unknown else "missing_field" if missing else "invalid_value"
         raise invalid([*unknown, *missing, *problems], code)
@@ -95,6 +100,7 @@ def parse_completion(
         profile=values.get("profile"),
         given=frozenset(fields),
         hints=_hints(values, settings),
+        beams=beams,
     )
 
 
@@ -215,6 +221,26 @@ def _cross_checks(
         rule = f"times {len(prompts)} prompts must be at most {limits.max_sequences:,} sequences (--max-sequences)"
         problems.append(Problem("best_of" if params.ranks_candidates else "n", str(params.num_candidates), rule))
     return problems
+
+
+def _beams(
+    values: Mapping[str, Any], params: SamplingParams | None, problems: list[Problem]
+) -> BeamSearchParams | None:
+    """Return the arguments of a beam search, if one is asked for; its problems join the others."""
+    own = {name: values[name] for name in OWN if name in values}
+    if not values.get("use_beam_search"):
+        rule = "must come with use_beam_search=true"
+        changed = [(name, value) for name, value in own.items() if value != getattr(_DEFAULT_BEAMS, name)]
+        problems += [Problem(name, shown(value), rule) for name, value in changed]
+        return None
+    if values.get("stream"):
+        rule = "must be false or absent with use_beam_search: the best hypotheses are not known before the end"
+        problems.append(Problem("stream", "True", rule))
+    try:
+        return None if params is None else beams_of(params, own)
+    except ParameterError as error:
+        problems += error.problems
+    return None
 
 
 def _hints(values: Mapping[str, Any], settings: ApiSettings) -> tuple[str, ...]:

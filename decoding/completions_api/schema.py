@@ -34,7 +34,7 @@ class LogprobsObject(TypedDict):
 
 
 class ChoiceObject(TypedDict):
-    """One choice, or a piece of one; `stop_reason`, `token_ids` and `seed` are extensions of the API."""
+    """One choice, or a piece of one; `stop_reason`, `token_ids`, `seed` and `beam_score` are extensions of the API."""
 
     index: int
     text: str
@@ -43,6 +43,7 @@ class ChoiceObject(TypedDict):
     stop_reason: str | int | None
     token_ids: list[int]
     seed: int
+    beam_score: NotRequired[float]
 
 
 class UsageObject(TypedDict):
@@ -105,7 +106,7 @@ def choice_object(choice: Choice | Delta, index: int, *, echo: bool = False) -> 
     logprobs = choice.logprobs
     if logprobs is not None and isinstance(choice.stop_reason, int) and not echo:
         logprobs = _without_last(logprobs)
-    return {
+    wire: ChoiceObject = {
         "index": index,
         "text": choice.text,
         "logprobs": None if logprobs is None else logprobs_object(logprobs),
@@ -114,6 +115,9 @@ def choice_object(choice: Choice | Delta, index: int, *, echo: bool = False) -> 
         "token_ids": choice.token_ids,
         "seed": choice.seed,
     }
+    if isinstance(choice, Choice) and choice.beam_score is not None:
+        wire["beam_score"] = choice.beam_score
+    return wire
 
 
 class ChunkObject(TypedDict):

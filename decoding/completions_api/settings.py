@@ -27,6 +27,7 @@ class Limits:
     """Limits on a request. A value at the limit is served, one beyond it is refused.
 
     max_n, max_best_of, max_logprobs: the largest value of the parameter of that name.
+    max_top_logprobs: the largest value of a chat request's field of that name.
     max_prompts: prompts in a request.
     max_sequences: prompts times candidates (n or best_of).
     max_prompt_tokens: token ids in all prompts of a request. Text that cannot fit is refused before it is tokenized.
@@ -38,6 +39,7 @@ class Limits:
     max_n: int = 128
     max_best_of: int = 20
     max_logprobs: int = 5
+    max_top_logprobs: int = 20
     max_prompts: int = 128
     max_sequences: int = 1024
     max_prompt_tokens: int = 131_072

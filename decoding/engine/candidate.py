@@ -138,8 +138,8 @@ class Candidate:
             self.num_tokens,
         )
 
-    def finished_choice(self) -> Choice:
-        """Return the whole candidate, numbered by its candidate index."""
+    def finished_choice(self, beam_score: float | None = None) -> Choice:
+        """Return the whole candidate, numbered by its candidate index. beam_score: of a hypothesis of a beam search."""
         text, token_ids, entries = self._transcript.whole()
         is_ranked = self.request.params.ranks_candidates
         return Choice(
@@ -153,6 +153,7 @@ class Candidate:
             mean_logprob=self._raw_logprob_sum / max(1, self.num_tokens) if is_ranked else None,
             error=self.error,
             candidate=self.state.choice,
+            beam_score=beam_score,
         )
 
     def _is_skipped(self, token_id: int) -> bool:

@@ -133,6 +133,7 @@ class Choice:
     seed: the seed in use; the same request with this seed gives the same tokens again.
     mean_logprob: mean raw log-probability of the sampled tokens where `best_of` ranked by it, else None.
     candidate: its number among the candidates of the prompt, on which its random numbers depend.
+    beam_score: its score in a beam search, by which choices are ordered there; otherwise None.
     """
 
     index: int
@@ -145,6 +146,7 @@ class Choice:
     mean_logprob: float | None = None
     error: DecodingError | None = None
     candidate: int = 0
+    beam_score: float | None = None
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from decoding.completions_api.errors import ApiError
 from decoding.errors import DecodingError
+from decoding.server.chat import add_chat_route
 from decoding.server.completions import ClientGoneError, complete
 from decoding.server.edge import error_headers
 from decoding.server.openapi import completion_responses, completion_schema, error_responses, json_body
@@ -41,6 +42,7 @@ def create_app(service: Service) -> ASGIApp:
         swagger_ui_parameters={"validatorUrl": None},
     )
     _add_completions(app, service)
+    add_chat_route(app, service)
     _add_models(app, service)
     _add_operations(app, service)
     add_token_routes(app, service)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -13,11 +13,14 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from decoding.async_engine import RequestHandle
+from decoding.completions_api.chat_schema import ChatCompletionObject, ChatStreamWriter
 from decoding.completions_api.errors import ApiError
 from decoding.completions_api.json_pieces import json_pieces
 from decoding.completions_api.request import CompletionRequest, parse_completion
 from decoding.completions_api.schema import CompletionObject, StreamWriter, completion_object
+from decoding.engine.beam_params import BeamSearchParams
 from decoding.engine.outputs import CompletionResult, Delta, Usage
+from decoding.server.beams import BeamHandle
 from decoding.server.body import read_json
 from decoding.server.event_stream import Event, EventStream, Outbox, joined
 from decoding.server.service import Served, Service, wire_error
@@ -58,7 +61,8 @@ class Completion:
 
     async def whole(self, request: Request) -> Response:
         """All choices at once, as one JSON object."""
-        handle = await self._submit(request)
+        handle: RequestHandle | BeamHandle
+        handle = await self._submit(request) if self._parsed.beams is None else self._beam_handle(self._parsed.beams)
         try:
             results = await _unless_gone(request, handle.results(), self._settings.request_timeout)
         except ClientGoneError:
@@ -130,10 +134,10 @@ class Completion:
         if not stream.was_taken:
             self._note_gone()
 
-    def _object(self, results: list[CompletionResult]) -> CompletionObject:
+    def _object(self, results: list[CompletionResult]) -> CompletionObject | ChatCompletionObject:
         return completion_object(results, **self._shared())
 
-    def _writer(self) -> StreamWriter:
+    def _writer(self) -> StreamWriter | ChatStreamWriter:
         return StreamWriter(**self._shared())
 
     def _shared(self) -> dict[str, Any]:
@@ -153,6 +157,9 @@ class Completion:
             raise
         except Exception as error:
             raise wire_error(error, self._parsed.given) from error
+
+    def _beam_handle(self, beams: BeamSearchParams) -> BeamHandle:
+        return BeamHandle(self._model.llm, self._parsed.prompts, beams)
 
     async def _events(
         self, handle: RequestHandle, first: asyncio.Future[Delta | None], pieces: AsyncIterator[Delta]
@@ -246,14 +253,14 @@ def _usage(results: list[CompletionResult]) -> Usage:
     return Usage.sum([result.usage for result in results])
 
 
-async def _chunk_event(writer: StreamWriter, delta: Delta, usage: Usage | None) -> Event:
+async def _chunk_event(writer: StreamWriter | ChatStreamWriter, delta: Delta, usage: Usage | None) -> Event:
     """Return the event of a delta; one with many tokens, as of an echoed prompt, in pieces."""
     if len(delta.token_ids) <= _QUICKLY_WRITTEN:
         return json.dumps(writer.chunk(delta, usage), allow_nan=False).encode()
     return json_pieces(await asyncio.to_thread(writer.chunk, delta, usage))
 
 
-async def _with_turns(completion: CompletionObject) -> AsyncIterator[bytes]:
+async def _with_turns(completion: Mapping[str, Any]) -> AsyncIterator[bytes]:
     """Write a long answer as it is read, with a turn for others after each part."""
     for part in joined(json_pieces(completion)):
         yield part

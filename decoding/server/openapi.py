@@ -56,13 +56,18 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def completion_responses() -> dict[int | str, dict[str, Any]]:
     """Return all answers of POST /v1/completions."""
-    chunk = model_of(ChunkObject).model_json_schema(ref_template="#/components/schemas/{model}")
+    return answer_responses(CompletionObject, ChunkObject, "completion")
+
+
+def answer_responses(whole: type, piece: type, what: str) -> dict[int | str, dict[str, Any]]:
+    """Return the answers of a route that answers with one object, or with its pieces as events."""
+    chunk = model_of(piece).model_json_schema(ref_template="#/components/schemas/{model}")
     chunk.pop("$defs", None)
     stream = {"schema": {"type": "string", "description": "With stream: events whose data is", "contentSchema": chunk}}
     return {
         200: {
-            "model": model_of(CompletionObject),
-            "description": "The completion; with stream its pieces as server-sent events, then `[DONE]`.",
+            "model": model_of(whole),
+            "description": f"The {what}; with stream its pieces as server-sent events, then `[DONE]`.",
             "content": {"text/event-stream": stream},
         },
         **error_responses(400, 401, 404, 408, 413, 415, 429, 431, 500, 503, 504),

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from decoding.errors import ContextLengthError, ParameterError, PromptError, TokenizerError, shown
 from decoding.json_file import check_num_values, read_regular_file
 from decoding.text.piece_index import PieceIndex
+from decoding.text.private_tokens import PrivateTokens
 from decoding.text.score_merger import ScoreMerger
 from decoding.text.token_decoder import PieceJoiner, PieceRules
 from decoding.text.tokenizer_config import TokenizerConfig
@@ -47,7 +48,8 @@ class Tokenizer:
     vocab_size: the largest token id + 1.
     rules: how tokens become bytes of text (decoding.text.token_decoder).
     bos_token_id, eos_token_id: as tokenizer_config.json says; None where it does not.
-    chat_templates: their texts by name, and chat_template, the one called "default"; they are never run.
+    chat_templates: their texts by name, and chat_template, the one called "default"; decoding.chat runs them.
+    special_tokens: texts of the tokens that tokenizer_config.json names, as bos_token.
     digest: hex digest of what decides the ids.
     known_bytes: by skip_special_tokens, bytes of tokens in the middle of a text, as detokenizers have met them.
 
@@ -91,7 +93,9 @@ class Tokenizer:
         self.bos_token_id, self.eos_token_id = map(self._id_or_none, (config.bos_token, config.eos_token))
         self.chat_templates = config.chat_templates
         self.chat_template = config.chat_templates.get("default")
+        self.special_tokens = config.special_tokens
         self._frame = self._find_frame(config)
+        self._private_libraries: dict[tuple[str, tuple[str, ...]], PrivateTokens] = {}
         self.known_bytes: tuple[dict[int, bytes], dict[int, bytes]] = ({}, {})
         self.digest = hashlib.blake2b(raw + repr(self._frame).encode(), digest_size=16).hexdigest()
 
@@ -146,6 +150,28 @@ class Tokenizer:
             return ids
         before, after = self._surroundings if self._frame is None else self._frame
         return [*before, *ids, *after]
+
+    @cached_property
+    def added_tokens(self) -> dict[str, bool]:
+        """The texts of added tokens, with True for special ones."""
+        return {token.content: token.special for token in self._added.values()}
+
+    def encode_marked(
+        self, text: str, mark: str, tokens: tuple[str, ...], *, max_tokens: int | None = None
+    ) -> list[int]:
+        """Return the ids of a text that a chat template has written, without added special tokens.
+
+        tokens: added tokens that stand for themselves only where they have no mark inside; with one, they are text.
+        mark: a character; it is not encoded. max_tokens: as of `encode`.
+        """
+        if max_tokens is not None and len(text) > 2 * max_tokens * self._longest:  # a mark per character at most
+            raise ContextLengthError(-(-len(text) // (2 * self._longest)), max_tokens, at_least=True)
+        library = self._private_libraries.get((mark, tokens))
+        if library is None:
+            library = PrivateTokens(self._library, mark, tokens)
+            self._private_libraries = {(mark, tokens): library}  # the last one: it is nearly always the same
+        with _library_failures(f"tokenizer.json cannot encode text={shown(text)}"):
+            return library.encode(text)
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of `token_ids`. Raises ParameterError where one is no integer from 0 to 2**31 - 1."""

@@ -1,6 +1,6 @@
 """Files beside tokenizer.json: the tokens that begin and end a text, and the chat templates.
 
-Templates are programs (Jinja). They are read as text and never run.
+Templates are programs (Jinja). They are read as text here; decoding.chat runs them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class TokenizerConfig:
     bos_token, eos_token: texts of tokens. add_bos_token, add_eos_token: whether every text gets them. None where the
     file does not say.
     chat_templates: by name; the usual one is called "default".
+    special_tokens: texts of all tokens that are named there, by the names that templates have for them.
 
     Raises TokenizerError naming file, key and rule.
     """
@@ -37,6 +38,9 @@ class TokenizerConfig:
         self.add_bos_token = self._flag("add_bos_token")
         self.add_eos_token = self._flag("add_eos_token")
         self.chat_templates = self._chat_templates()
+        self.special_tokens = {
+            key: text for key in values if key.endswith("_token") and (text := self._named_token(key)) is not None
+        }
 
     @classmethod
     def from_folder(cls, folder: Path) -> TokenizerConfig:
@@ -59,6 +63,14 @@ class TokenizerConfig:
         if text is not None and not isinstance(text, str):
             raise self._error(key, "must be a token's text")
         return text
+
+    def _named_token(self, key: str) -> str | None:
+        """Return the text of a token that only templates want to know; a key of another kind is none."""
+        if key in ("bos_token", "eos_token"):
+            return self._token(key)
+        value = self._values[key]
+        text = value.get("content") if isinstance(value, dict) else value
+        return text if isinstance(text, str) else None
 
     def _flag(self, key: str) -> bool | None:
         value = self._values.get(key)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from decoding import LLM
+from decoding.chat import ChatFormat
 
 
 @pytest.fixture(scope="session")
@@ -19,16 +20,22 @@ def folder(shared: Path) -> Path:
     return shared / "models" / "stories260K"
 
 
+TEMPLATE = Path(__file__).parents[1] / "server" / "chat.jinja"
+
+
 @pytest.fixture(scope="session")
 def llm(folder: Path) -> LLM:
     """The model, asked directly."""
-    return LLM(folder)
+    one = LLM(folder)
+    one.chat_format = ChatFormat(one.tokenizer, chat_template=TEMPLATE.read_text())
+    return one
 
 
 @pytest.fixture(scope="session")
 def address(folder: Path) -> Iterator[str]:
     """A server process with that model: http://HOST:PORT; one client asks for ten log-probabilities."""
-    command = [sys.executable, "-m", "decoding", "serve", str(folder), "--port=0", "--max-logprobs=10"]
+    template = f"--chat-template={TEMPLATE}"
+    command = [sys.executable, "-m", "decoding", "serve", str(folder), "--port=0", "--max-logprobs=10", template]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:

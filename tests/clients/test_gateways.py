@@ -60,3 +60,53 @@ def test_langchain(address, expected):
     result = model.generate([PROMPT])
     assert result.generations[0][0].text == expected
     assert result.llm_output["token_usage"]["completion_tokens"] == 12
+
+
+MESSAGES = [{"role": "system", "content": "Tell stories."}, {"role": "user", "content": "Once upon a time"}]
+
+
+@pytest.fixture(scope="module")
+def reply(llm):
+    """What the model replies to the conversations below."""
+    return llm.chat(MESSAGES, SamplingParams(max_tokens=12, seed=5, temperature=0.7, stop=["zzz"])).choices[0].text
+
+
+def test_litellm_chat(address, reply):
+    """A conversation through the gateway, whole and streamed, and its own error for ours."""
+    litellm = pytest.importorskip("litellm", reason="needs the extra `clients` (bash tests/clients/run)")
+    fields = {
+        "model": "openai/stories260K",
+        "messages": MESSAGES,
+        "api_base": f"{address}/v1",
+        "api_key": "none",
+        "max_tokens": 12,
+        "seed": 5,
+        "temperature": 0.7,
+        "stop": ["zzz"],
+    }
+    assert litellm.completion(**fields).choices[0].message.content == reply
+    pieces = litellm.completion(**fields, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in pieces) == reply
+    with pytest.raises(litellm.BadRequestError, match="role"):
+        litellm.completion(**{**fields, "messages": [{"role": "<|x|>", "content": "x"}]})
+
+
+def test_langchain_chat(address, reply):
+    """A chat model in its words: messages, streams, counts of tokens, log-probabilities."""
+    langchain_openai = pytest.importorskip("langchain_openai", reason="needs the extra `clients`")
+    model = langchain_openai.ChatOpenAI(
+        base_url=f"{address}/v1",
+        api_key="none",
+        model="stories260K",
+        max_tokens=12,
+        seed=5,
+        temperature=0.7,
+        stop=["zzz"],
+    )
+    messages = [("system", MESSAGES[0]["content"]), ("user", MESSAGES[1]["content"])]
+    answer = model.invoke(messages)
+    assert answer.content == reply
+    assert answer.usage_metadata["output_tokens"] == 12
+    assert "".join(piece.content for piece in model.stream(messages)) == reply
+    logprobs = model.bind(logprobs=True, top_logprobs=2).invoke(messages).response_metadata["logprobs"]
+    assert [len(entry["top_logprobs"]) for entry in logprobs["content"]] == [2] * 12

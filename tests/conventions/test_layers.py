@@ -22,7 +22,7 @@ LAYERS = (
         "params",
     ),
     ("sampling", "reference"),
-    ("text", "models"),
+    ("text", "chat", "models"),
     ("engine", "async_engine", "llm"),
     ("completions_api", "testing", "conformance"),
     ("server",),
@@ -35,7 +35,8 @@ RANK = {name: rank for rank, name in enumerate(name for layer in LAYERS for name
 WEB = ("fastapi", "fastapi_offline", "starlette", "uvicorn", "h11", "pydantic", "prometheus_client")
 
 ONLY_IN = {
-    "tokenizers": ("text/tokenizer",),
+    "tokenizers": ("text/tokenizer", "text/private_tokens.py"),
+    "minijinja": ("chat/renderer.py",),
     "safetensors": ("models/checkpoint.py",),
     "decoding._kernel": ("sampling/kernel/library.py",),
     "decoding.sampling.kernel.library": ("sampling/kernel/", "models/native"),
@@ -48,7 +49,7 @@ ONLY_IN = {
 }
 """Modules that only these files, or files of these folders, may import."""
 
-THIRD_PARTY = {"numpy", "tokenizers", "safetensors", "hypothesis", "scipy", "pytest", *WEB}
+THIRD_PARTY = {"numpy", "minijinja", "tokenizers", "safetensors", "hypothesis", "scipy", "pytest", *WEB}
 
 
 def imports_of(tree):

@@ -12,6 +12,7 @@ PUBLIC_NAMES = [
     "LLM",
     "AsyncEngine",
     "BatchSampler",
+    "BeamSearchParams",
     "Choice",
     "CompletionResult",
     "DecodingError",

@@ -195,6 +195,14 @@ def small() -> Iterator[Server]:
         yield one
 
 
+@pytest.fixture(scope="session")
+def chat_server() -> Iterator[Server]:
+    """`decoding serve` with the bundled model and a chat template."""
+    template = f"--chat-template={HERE / 'chat.jinja'}"
+    with running("-m", "decoding", "serve", "--port=0", "--log-level=info", template) as one:
+        yield one
+
+
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
     """Start servers with flags of one's own; they end with the test."""

@@ -204,7 +204,7 @@ def test_bodies_that_are_wrong(server, body, code, param):
     ("method", "path", "headers", "status"),
     [
         ("GET", "/v1/completions", {}, 405),
-        ("POST", "/v1/chat/completions", {}, 404),
+        ("POST", "/v1/embeddings", {}, 404),
         ("GET", "/../etc/passwd", {}, 404),
         ("GET", "/v1/models/", {}, 404),
         ("OPTIONS", "/v1/completions", {"origin": "http://elsewhere"}, 405),

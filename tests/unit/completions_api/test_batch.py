@@ -44,7 +44,7 @@ def test_a_body_that_is_refused(body):
         ({"custom_id": ""}, "custom_id"),
         ({"custom_id": 5}, "custom_id"),
         ({"method": "GET"}, "method"),
-        ({"url": "/v1/chat/completions"}, "url"),
+        ({"url": "/v1/embeddings"}, "url"),
         ({"body": []}, "body"),
         ({"extra": 1}, "extra"),
     ],

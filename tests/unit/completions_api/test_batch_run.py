@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from decoding.chat import ChatFormat
 from decoding.completions_api.batch_run import BatchRun
 from decoding.completions_api.settings import ApiSettings, Limits
 from decoding.errors import ParameterError
@@ -217,3 +218,33 @@ def test_two_runs_never_write_one_output(tmp_path):
     assert "must not be the output of another run at the same time" in second.stderr
     assert first.run(lambda counts: None).num_answered == 2
     assert BatchRun(make_llm(), source, target).run(lambda counts: None).num_skipped == 2
+
+
+def test_chat_requests(tmp_path):
+    """Lines for the chat API are answered in its shape, beside the others; wrong messages are that line's error."""
+    template = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    llm = make_llm()
+    llm.chat_format = ChatFormat(llm.tokenizer, chat_template=template)
+    messages = [{"role": "user", "content": "Hello"}]
+    bodies = {
+        "a": {"messages": messages, "max_tokens": 4, "logprobs": True, "top_logprobs": 2},
+        "b": {"messages": [{"role": "user"}]},
+        "c": {"messages": messages, "prompt": "x"},
+        "d": {"messages": messages, "stream": True},
+    }
+    lines = [
+        json.dumps({"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}) + "\n"
+        for name, fields in bodies.items()
+        for body in [{"model": "custom", "seed": 1, **fields}]
+    ]
+    counts, answers = run(tmp_path, "".join([line("e"), *lines]), llm)
+    assert (counts.num_answered, counts.num_failed) == (5, 3)
+    answer = {one["custom_id"]: one["response"] for one in answers}
+    body = answer["a"]["body"]
+    expected = llm.chat(messages, SamplingParams(max_tokens=4, seed=1)).choices[0]
+    assert body["object"] == "chat.completion"
+    assert body["choices"][0]["message"]["content"] == expected.text
+    assert [len(one["top_logprobs"]) for one in body["choices"][0]["logprobs"]["content"]] == [2] * 4
+    assert answer["e"]["body"]["object"] == "text_completion"
+    errors = {name: answer[name]["body"]["error"]["param"] for name in "bcd"}
+    assert errors == {"b": "messages", "c": "prompt", "d": "stream"}

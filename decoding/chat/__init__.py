@@ -1,0 +1,5 @@
+"""Chat (extra `chat`): messages rendered by a model's template to a prompt, in a process that can do nothing else."""
+
+from decoding.chat.format import ChatFormat, ChatPrompt
+
+__all__ = ["ChatFormat", "ChatPrompt"]
