@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from decoding.domains import (
     AT_LEAST_ONE,
@@ -30,6 +31,7 @@ from decoding.domains import (
     TokenSequences,
 )
 from decoding.errors import ParameterError, Problem, shown
+from decoding.object_domains import Structured
 from decoding.parameters import Parameter, described, parameter, table_of
 from decoding.types import LogprobsMode, RepetitionScope, TokenSequence
 from decoding.validation import INT32_MAX, RuleError, to_float32
@@ -330,6 +332,15 @@ class SamplingParams:
         None, Text(), "the text that follows the completion (fill in the middle)", standard=True
     )
     skip_special_tokens: bool = parameter(True, Boolean(), "leave special tokens out of the text")
+
+    # Constraints of the text
+    structured: Mapping[str, Any] | tuple[str, Any] | None = parameter(
+        None,
+        OrNone(Structured()),
+        "make the text a sentence of this grammar: a JSON Schema, a regular expression, one of a few texts, or a Lark"
+        " grammar",
+        source="llguidance",
+    )
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []

@@ -13,6 +13,12 @@ from typing import Any, TypeAlias
 
 from decoding.completions_api.domain_schema import BOOLEAN, IDS, STRING, Schema, can_be_off, schema_of
 from decoding.completions_api.settings import ApiSettings, Limits
+from decoding.completions_api.structured_fields import (
+    RESPONSE_FORMAT_SCHEMA,
+    STRUCTURED_OUTPUTS_SCHEMA,
+    response_format,
+    structured_outputs,
+)
 from decoding.domains import (
     POSITIVE,
     Boolean,
@@ -227,6 +233,20 @@ REQUEST_FIELDS: tuple[Field, ...] = (
         " chunk has it.",
         _STREAM_OPTIONS_SCHEMA,
         lambda settings: _stream_options,
+    ),
+    Field(
+        "structured_outputs",
+        "The grammar of the text in vLLM's spelling: one of json, regex, choice, grammar, json_object.",
+        STRUCTURED_OUTPUTS_SCHEMA,
+        lambda settings: structured_outputs,
+        standard=False,
+    ),
+    Field(
+        "response_format",
+        "The grammar of the text as in the chat API: text, json_object, or json_schema with its schema.",
+        RESPONSE_FORMAT_SCHEMA,
+        lambda settings: response_format,
+        standard=False,
     ),
     Field("user", "The caller's own name for its user; without effect.", STRING, lambda settings: _string),
 )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from decoding.engine.logits_processors import ProcessorChain
 from decoding.engine.logprobs import OffsetCounter, TokenScore, token_logprob
+from decoding.engine.masks import TokenMasks
 from decoding.engine.outputs import Choice, Delta, Logprobs, TokenLogprob
 from decoding.engine.request import Request
 from decoding.engine.transcript import NO_PREFIX, Prefix, Transcript
-from decoding.errors import DecodingError
+from decoding.errors import DecodingError, ParameterError
 from decoding.text.detokenizer import Detokenizer
 from decoding.text.stop_strings import StopMatch, StopMatcher
 from decoding.text.tokenizer import Tokenizer
@@ -23,6 +24,7 @@ class Candidate:
         are processors.
     is_special: True if its rows are to be changed or looked at before the draw.
     is_scored: True if more is wanted of a sampled token than the token itself.
+    masks: the bitmask of its next token, where the text so far forbids tokens; None where it does not.
     """
 
     __slots__ = (
@@ -43,6 +45,7 @@ class Candidate:
         "finish_reason",
         "is_scored",
         "is_special",
+        "masks",
         "num_output_tokens",
         "num_tokens",
         "processors",
@@ -81,6 +84,7 @@ class Candidate:
         self._may_cut = self._has_stops and not params.include_stop_str_in_output
         self._min_tokens = params.min_tokens
         self._ending_ids = frozenset((*params.stop_token_ids, *(() if params.ignore_eos else request.eos_token_ids)))
+        self.masks = None if request.grammar is None else TokenMasks(request.grammar, self._ending_ids)
         self._offsets = OffsetCounter(prompt.data)
         self._transcript = Transcript(prompt if params.echo else NO_PREFIX, may_cut=self._may_cut)
 
@@ -107,7 +111,9 @@ class Candidate:
             self._finish("stop", token_id)
         elif match is not None:  # it wins over a length that is reached by the same token
             self._finish("stop", match.stop, self._transcript.num_bytes - num_held)
-        elif self.num_tokens >= self.num_output_tokens:
+        elif self.masks is not None and self._completes(self.masks, token_id):
+            self._finish("stop")
+        elif self.num_tokens >= self.num_output_tokens and self.error is None:
             self._finish("length")
 
     def finish_empty(self) -> None:
@@ -154,6 +160,15 @@ class Candidate:
             error=self.error,
             candidate=self.state.choice,
         )
+
+    def _completes(self, masks: TokenMasks, token_id: int) -> bool:
+        """Return True if the text is a whole sentence now, which nothing can follow; fail if it is the part of none."""
+        try:
+            masks.append(token_id)
+        except ParameterError as error:
+            self.fail(error)
+            return False
+        return masks.is_complete and self.num_tokens >= self._min_tokens
 
     def _is_skipped(self, token_id: int) -> bool:
         """Return True for a special token that the text does not show."""

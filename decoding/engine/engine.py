@@ -266,6 +266,9 @@ class Engine:
                 sequence.draft = []
             problem = f"{type(error).__name__}: {error}"
             warnings.warn(f"speculation is off from now on: the drafter raised {problem}", RuntimeWarning, stacklevel=2)
+        for sequence, _ in proposals:
+            if sequence.candidate is not None and sequence.candidate.masks is not None:
+                sequence.draft = sequence.candidate.masks.valid_part(sequence.draft)
 
     def _draft_room(self, sequence: Sequence) -> int:
         """Return how many draft tokens to propose: none behind the border where a sequence is computed again."""

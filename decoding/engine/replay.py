@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from decoding.engine.outputs import Choice, CompletionResult
-from decoding.engine.request import Request, Shape, checked_token_ids, rng_stream_of, with_token_ids
+from decoding.engine.request import Request, Shape, checked_token_ids, grammar_of, rng_stream_of, with_token_ids
 from decoding.errors import ContextLengthError, DecodingError, ParameterError
 from decoding.json_file import read_json_object
 from decoding.params import SamplingParams
@@ -162,6 +162,7 @@ class Capsule:
             forced=forced,
             candidates=tuple(choice.candidate for choice in self.choices) if force else None,
             profile=profile,
+            grammar=grammar_of(params, token_ids, shape.vocab_size, tokenizer),
         )
         request.new_state(0).check_vocab(shape.vocab_size)
         return request

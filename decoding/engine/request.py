@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
+from decoding.engine.grammar import Grammar, compiled_grammar
 from decoding.engine.logits_processors import Processor
 from decoding.engine.token_sequences import bad_word_sequences, breaker_sequences
 from decoding.errors import MODEL_CONTEXT, ContextLengthError, ParameterError, PromptError, TokenizerError, shown
@@ -18,6 +19,7 @@ from decoding.params import SamplingParams, to_float32
 from decoding.sampling.sampler import Sampler
 from decoding.sampling.stages import GREEDY_TEMPERATURE, PROFILES, Profile
 from decoding.sampling.state import SamplingState, random_seed
+from decoding.text.detokenizer import Detokenizer, pieces_are_settled
 from decoding.text.fim import CONVENTIONS, FimFormat
 from decoding.text.stop_strings import StopAutomaton
 from decoding.text.tokenizer import Tokenizer
@@ -76,6 +78,7 @@ class Request:
     candidates: per choice, the number of its candidate; None: 0, 1, 2 ...
     on_sample: called before every draw.
     profile: the order and the rules of the sampler's stages.
+    grammar: the grammar of the text; None for any text.
     """
 
     params: SamplingParams
@@ -91,6 +94,7 @@ class Request:
     candidates: tuple[int, ...] | None = None
     on_sample: OnSample | None = None
     profile: Profile = PROFILES["openai"]
+    grammar: Grammar | None = None
 
     @property
     def prefix_token_ids(self) -> list[int]:
@@ -160,9 +164,23 @@ def make_request(
         processors=checked_processors(processors),
         on_sample=on_sample,
         profile=profile,
+        grammar=grammar_of(params, token_ids, shape.vocab_size, tokenizer),
     )
     request.new_state(0).check_vocab(shape.vocab_size)
     return request
+
+
+def grammar_of(
+    params: SamplingParams, token_ids: Sequence[int], vocab_size: int, tokenizer: Tokenizer | None
+) -> Grammar | None:
+    """Return the compiled grammar of a request; raise ParameterError if the tokens cannot spell it, or it is wrong."""
+    if params.structured is None or tokenizer is None:
+        return None
+    grammar = compiled_grammar(cast(tuple[str, Any], params.structured), vocab_size, tokenizer)
+    detokenizer = Detokenizer(tokenizer, token_ids, at_start=params.suffix is None)
+    if not detokenizer.is_settled and not pieces_are_settled(tokenizer):
+        raise grammar.error("the prompt has no text, and tokens have other bytes at the start of a text")
+    return grammar
 
 
 @lru_cache(maxsize=8)
@@ -239,6 +257,7 @@ def _check_text(prompt: object, params: SamplingParams, tokenizer: Tokenizer | N
         name: prompt if isinstance(prompt, str) else None,
         "stop": params.stop or None,
         "suffix": params.suffix,
+        "structured": None if params.structured is None else str(params.structured[0]),  # type: ignore[index]
         "bad_words": next((word for word in params.bad_words if isinstance(word, str)), None),
         "dry_sequence_breakers": next((one for one in params.dry_sequence_breakers if isinstance(one, str)), None),
     }

@@ -28,6 +28,8 @@ def sampling_step(
     Returns the errors of the sequences whose row failed.
     """
     errors: dict[Sequence, DecodingError] = {}
+    if any(candidate.masks is not None for candidate in candidates):
+        sequences, candidates = _masked(sequences, candidates, errors)
     matrix = _whole(logits, sequences)
     if matrix is None or any(candidate.is_special for candidate in candidates):
         rows = _prepared_rows(sampler, logits, sequences, candidates, errors)
@@ -50,6 +52,22 @@ def sampling_step(
         candidate.append(token_id, score, raw_logprob)
         sequences[row].token_ids.append(token_id)
     return errors
+
+
+def _masked(
+    sequences: list[Sequence], candidates: list[Candidate], errors: dict[Sequence, DecodingError]
+) -> tuple[list[Sequence], list[Candidate]]:
+    """Set the bitmasks; return the sequences and candidates without those whose mask failed, which go to `errors`."""
+    for sequence, candidate in zip(sequences, candidates, strict=True):
+        if candidate.masks is not None:
+            try:
+                candidate.masks.prepare(candidate.drawing_state)
+            except DecodingError as error:
+                errors[sequence] = error
+    if not errors:
+        return sequences, candidates
+    pairs = [pair for pair in zip(sequences, candidates, strict=True) if pair[0] not in errors]
+    return [sequence for sequence, _ in pairs], [candidate for _, candidate in pairs]
 
 
 def _whole(logits: Logits, sequences: list[Sequence]) -> Logits | None:

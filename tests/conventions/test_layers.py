@@ -9,7 +9,19 @@ import subprocess
 import sys
 
 LAYERS = (
-    ("version", "errors", "types", "json_file", "validation", "domains", "checks", "parameters", "params"),
+    (
+        "version",
+        "errors",
+        "types",
+        "json_file",
+        "validation",
+        "domains",
+        "json_schema",
+        "object_domains",
+        "checks",
+        "parameters",
+        "params",
+    ),
     ("sampling", "reference"),
     ("text", "models"),
     ("engine", "async_engine", "llm"),
@@ -30,6 +42,7 @@ ONLY_IN = {
     "decoding.sampling.kernel.library": ("sampling/kernel/", "models/native"),
     "hypothesis": ("testing/",),
     "scipy": ("testing/statistics.py",),
+    "llguidance": ("engine/grammar.py",),
     "argparse": ("cli/",),
     **dict.fromkeys(WEB, ("server/",)),
     "pytest": ("conformance/pytest_plugin.py",),
@@ -37,7 +50,7 @@ ONLY_IN = {
 }
 """Modules that only these files, or files of these folders, may import."""
 
-THIRD_PARTY = {"numpy", "tokenizers", "safetensors", "hypothesis", "scipy", "pytest", *WEB}
+THIRD_PARTY = {"llguidance", "numpy", "tokenizers", "safetensors", "hypothesis", "scipy", "pytest", *WEB}
 
 
 def imports_of(tree):

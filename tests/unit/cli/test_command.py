@@ -96,7 +96,7 @@ def test_flags_become_parameters():
         --dry-sequence-breakers . --dry-sequence-breakers ; --no-repeat-ngram-size 4 --bad-words no --bad-words No
         --dynatemp-range .5 --dynatemp-exponent 2 --smoothing-factor .3 --smoothing-curve 1.5 --typical-p .9
         --top-n-sigma 1.5 --epsilon-cutoff .01 --eta-cutoff .02 --top-a .1 --xtc-probability .5 --xtc-threshold .2
-        --mirostat-tau none --mirostat-eta .2"""
+        --mirostat-tau none --mirostat-eta .2 --structured {"regex":"a+"}"""
     options = vars(command.make_parser().parse_args(["complete", "x", *arguments.split()]))
     assert SamplingParams(**{name: options[name] for name in PARAMETERS}) == SamplingParams(
         max_tokens=None,
@@ -141,6 +141,7 @@ def test_flags_become_parameters():
         xtc_probability=0.5,
         xtc_threshold=0.2,
         mirostat_tau=None,
+        structured={"regex": "a+"},
         mirostat_eta=0.2,
         echo=True,
         suffix="s",

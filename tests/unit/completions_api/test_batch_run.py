@@ -163,3 +163,14 @@ def test_two_runs_never_write_one_output(tmp_path):
     assert "must not be the output of another run at the same time" in second.stderr
     assert first.run(lambda counts: None).num_answered == 2
     assert BatchRun(make_llm(), source, target).run(lambda counts: None).num_skipped == 2
+
+
+def test_grammars_in_a_batch(tmp_path):
+    """A line may have a grammar; one with a bad grammar gets its own 400."""
+    pytest.importorskip("llguidance")
+    good = line("good", structured_outputs={"regex": "[ab]{3}"}, max_tokens=9)
+    _, answers = run(tmp_path, good + line("bad", structured_outputs={"regex": "("}) + line("plain"))
+    by_id = {answer["custom_id"]: answer["response"] for answer in answers}
+    assert set(by_id["good"]["body"]["choices"][0]["text"]) <= {"a", "b"}
+    assert (by_id["bad"]["status_code"], by_id["bad"]["body"]["error"]["param"]) == (400, "structured_outputs")
+    assert by_id["plain"]["status_code"] == 200
