@@ -341,6 +341,12 @@ class SamplingParams:
         " grammar",
         source="llguidance",
     )
+    token_healing: bool = parameter(
+        False,
+        Boolean(),
+        "take back the prompt's last tokens, and let the model spell their bytes and what follows with any tokens",
+        source="Lundberg 2023, guidance",
+    )
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
@@ -367,6 +373,12 @@ class SamplingParams:
             yield Problem("best_of", shown(self.best_of), f"must be at least n={self.n}")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             yield Problem("min_tokens", shown(self.min_tokens), f"must be at most max_tokens={self.max_tokens}")
+        if self.token_healing and self.suffix is not None:
+            yield Problem("token_healing", "True", "must be False with suffix: the text goes on behind a marker")
+        if self.token_healing and self.structured is not None:
+            yield Problem(
+                "token_healing", "True", "must be False with structured: a grammar begins with its first token"
+            )
 
     @property
     def num_candidates(self) -> int:

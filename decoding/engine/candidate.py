@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decoding.engine.healing import Healing
 from decoding.engine.logits_processors import ProcessorChain
 from decoding.engine.logprobs import OffsetCounter, TokenScore, token_logprob
 from decoding.engine.masks import TokenMasks
@@ -22,8 +23,9 @@ class Candidate:
 
     state: the sequence's sampling state. drawing_state: the one that the sampler draws with; another one where there
         are processors.
-    is_special: True if its rows are to be changed or looked at before the draw.
     is_scored: True if more is wanted of a sampled token than the token itself.
+    healing: the conditioned rows, until the text has all of the prompt's bytes that were taken back.
+    num_healed: how many of these bytes it has.
     masks: the bitmask of its next token, where the text so far forbids tokens; None where it does not.
     """
 
@@ -32,6 +34,7 @@ class Candidate:
         "_ending_ids",
         "_has_logprobs",
         "_has_stops",
+        "_is_special",
         "_matcher",
         "_may_cut",
         "_min_tokens",
@@ -43,9 +46,10 @@ class Candidate:
         "drawing_state",
         "error",
         "finish_reason",
+        "healing",
         "is_scored",
-        "is_special",
         "masks",
+        "num_healed",
         "num_output_tokens",
         "num_tokens",
         "processors",
@@ -54,8 +58,15 @@ class Candidate:
         "stop_reason",
     )
 
-    def __init__(self, request: Request, choice: int, tokenizer: Tokenizer | None, prompt: Prefix) -> None:
-        """Candidate number `choice` of `request`; prompt: how results show the prompt."""
+    def __init__(
+        self,
+        request: Request,
+        choice: int,
+        tokenizer: Tokenizer | None,
+        prompt: Prefix,
+        healing: Healing | None = None,
+    ) -> None:
+        """Candidate number `choice` of `request`; prompt: how results show the prompt; healing: of the request."""
         params = request.params
         self.request = request
         self.choice = choice
@@ -64,7 +75,9 @@ class Candidate:
         if request.processors:
             self.processors = ProcessorChain(request.processors, request.sampling, self.state, request.profile)
             self.drawing_state = self.processors.state
-        self.is_special = bool(request.processors or request.forced is not None or request.on_sample is not None)
+        self._is_special = bool(request.processors or request.forced is not None or request.on_sample is not None)
+        self.healing = healing
+        self.num_healed = 0
         self.is_scored = params.logprobs is not None or params.ranks_candidates
         self.num_output_tokens = request.num_tokens_of(choice)
         self.num_tokens = 0
@@ -86,7 +99,14 @@ class Candidate:
         self._ending_ids = frozenset((*params.stop_token_ids, *(() if params.ignore_eos else request.eos_token_ids)))
         self.masks = None if request.grammar is None else TokenMasks(request.grammar, self._ending_ids)
         self._offsets = OffsetCounter(prompt.data)
+        if healing is not None:
+            prompt = prompt._replace(data=prompt.data + healing.remainder.data)
         self._transcript = Transcript(prompt if params.echo else NO_PREFIX, may_cut=self._may_cut)
+
+    @property
+    def is_special(self) -> bool:
+        """True if its rows are to be changed or looked at before the draw."""
+        return self._is_special or self.healing is not None
 
     @property
     def is_finished(self) -> bool:
@@ -101,6 +121,8 @@ class Candidate:
         shown = b"" if ends or self._detokenizer is None else self._detokenizer.append(token_id)
         is_hidden = not shown and (ends or self._is_skipped(token_id))
         entry = None if score is None else self._entry(token_id, None if is_hidden else shown, score)
+        if self.healing is not None:
+            shown = self._healed(self.healing, shown)
         generated, match, num_held = shown, None, 0
         if self._has_stops and not ends:
             if is_hidden and self._tokenizer is not None:
@@ -160,6 +182,14 @@ class Candidate:
             error=self.error,
             candidate=self.state.choice,
         )
+
+    def _healed(self, healing: Healing, data: bytes) -> bytes:
+        """Return the bytes of a token that the prompt does not have already, and count the others."""
+        before = self.num_healed
+        self.num_healed = min(before + len(data), len(healing.remainder.data))
+        if self.num_healed == len(healing.remainder.data):
+            self.healing = None
+        return data[self.num_healed - before :]
 
     def _completes(self, masks: TokenMasks, token_id: int) -> bool:
         """Return True if the text is a whole sentence now, which nothing can follow; fail if it is the part of none."""

@@ -12,6 +12,7 @@ from collections.abc import Container, Iterable
 
 from decoding.engine.block_manager import BlockManager
 from decoding.engine.candidate import Candidate
+from decoding.engine.healing import Healing
 from decoding.engine.model_runner import ModelRunner
 from decoding.engine.request import Request
 from decoding.engine.sampling_step import sampling_step
@@ -23,7 +24,7 @@ from decoding.engine.stats import EngineStats
 from decoding.engine.tasks.completion import CompletionTask, Listener
 from decoding.engine.tasks.protocol import Task
 from decoding.engine.tasks.scoring import ScoringTask
-from decoding.errors import MODEL_CONTEXT, ContextLengthError, EngineError, LogitsError
+from decoding.errors import MODEL_CONTEXT, ContextLengthError, EngineError, LogitsError, ParameterError
 from decoding.models.batch import BLOCK_SIZE, Logits, Model
 from decoding.sampling.sampler import Sampler
 from decoding.sampling.stages import PROFILES, Profile
@@ -115,7 +116,7 @@ class Engine:
         """
         length = len(request.token_ids)
         self._check_length(length, length)
-        regime = self._model.rope_regime(length)
+        regime = self._model.rope_regime(request.rope_length)
         task = CompletionTask(
             request, self._num_requests, self._tokenizer, self._model.config.vocab_size, regime, listener
         )
@@ -175,7 +176,7 @@ class Engine:
                 self._scheduler.schedule_drafts(batch)
             logits = self._runner.forward(batch)
             self._scheduler.commit(batch)
-            self._sample(logits, self._ready(batch, logits))
+            self._sample(logits, self._healed(self._ready(batch, logits), logits))
         except BaseException as error:  # an interrupt, too, must not leave a step that is half done
             self._fail(batch, error)
             if not batch or not isinstance(error, Exception):
@@ -208,6 +209,26 @@ class Engine:
             sequence.candidate = task.on_prompt_computed(sequence, rows[-1] if len(rows) else None)
             if sequence.candidate is None and sequence.is_running:
                 self._scheduler.finish(sequence)
+
+    def _healed(self, sequences: list[Sequence], logits: Logits) -> list[Sequence]:
+        """Search the ends of prompts that are to be healed; return the sequences that can be sampled for then."""
+        for sequence in sequences:
+            candidate = sequence.candidate
+            if candidate is not None and candidate.healing is not None and not candidate.healing.is_searched:
+                self._heal(sequence, candidate.healing, logits)
+        return [sequence for sequence in sequences if sequence.is_running]
+
+    def _heal(self, sequence: Sequence, healing: Healing, logits: Logits) -> None:
+        """Search the end of one prompt in the sequence's own blocks, for all candidates of its task."""
+        if not sequence.is_running or not self._scheduler.reserve_behind(sequence, len(healing.remainder.data)):
+            return  # it is computed again, and searched then
+        first = logits[sequence.row] if sequence.num_rows else sequence.task.first_logits
+        try:
+            healing.search(first.copy(), self._sampler, lambda path: self._runner.row_behind(sequence, path))
+        except (LogitsError, ParameterError) as error:
+            sequence.task.fail(self._scheduler.remove(sequence.task), error)
+            return
+        self._scheduler.release_behind(sequence)
 
     def _sample(self, logits: Logits, sequences: list[Sequence]) -> None:
         """Sample one token per sequence, and go on with those whose draft tokens are right."""

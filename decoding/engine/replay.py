@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from decoding.engine.outputs import Choice, CompletionResult
-from decoding.engine.request import Request, Shape, checked_token_ids, grammar_of, rng_stream_of, with_token_ids
+from decoding.engine.request import (
+    Request,
+    Shape,
+    checked_token_ids,
+    grammar_of,
+    rng_stream_of,
+    with_token_ids,
+    without_remainder,
+)
 from decoding.errors import ContextLengthError, DecodingError, ParameterError
 from decoding.json_file import read_json_object
 from decoding.params import SamplingParams
@@ -70,12 +78,13 @@ class Capsule:
             value = "one without its request" if request is None else "one with processors"
             raise ParameterError.single("result", value, "must be of a request that can be written down")
         num_shown = len(request.prefix_token_ids) if request.params.echo else 0
+        taken = request.remainder.token_ids if request.remainder is not None else ()
         return cls(
             model=result.model,
             system_fingerprint=fingerprint,
             stream_version=STREAM_VERSION,
-            prompt_token_ids=list(request.token_ids),
-            prefix=[request.prefix.start, request.prefix.stop],
+            prompt_token_ids=[*request.token_ids, *taken],
+            prefix=[request.prefix.start, request.prefix.stop + len(taken)],
             eos_token_ids=list(request.eos_token_ids),
             params=_changed(request.params),
             choices=[_capsule_choice(choice, num_shown) for choice in result.choices],
@@ -164,6 +173,7 @@ class Capsule:
             profile=profile,
             grammar=grammar_of(params, token_ids, shape.vocab_size, tokenizer),
         )
+        request = without_remainder(request, shape, tokenizer)
         request.new_state(0).check_vocab(shape.vocab_size)
         return request
 
@@ -189,7 +199,7 @@ def compare(capsule: Capsule, result: CompletionResult, fingerprint: str) -> Rep
     request = result.origin
     if request is None:
         raise ParameterError.single("result", "one without its request", "must come from `LLM.replay`")
-    num_shown = capsule.prefix[1] - capsule.prefix[0] if request.params.echo else 0
+    num_shown = len(request.prefix_token_ids) if request.params.echo else 0
     differences = []
     if len(result.choices) != len(capsule.choices):
         differences.append(f"{len(result.choices)} choices were {len(capsule.choices)}")

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, TypeAlias, cast
 import numpy as np
 
 from decoding.engine.grammar import Grammar, compiled_grammar
+from decoding.engine.healing import Remainder, num_taken_back
 from decoding.engine.logits_processors import Processor
+from decoding.engine.token_index import token_index
 from decoding.engine.token_sequences import bad_word_sequences, breaker_sequences
 from decoding.errors import MODEL_CONTEXT, ContextLengthError, ParameterError, PromptError, TokenizerError, shown
 from decoding.models.batch import Logits, ModelShape
@@ -79,6 +81,7 @@ class Request:
     on_sample: called before every draw.
     profile: the order and the rules of the sampler's stages.
     grammar: the grammar of the text; None for any text.
+    remainder: the tokens at the prompt's end that were taken back, which are not in token_ids; None if there are none.
     """
 
     params: SamplingParams
@@ -95,6 +98,12 @@ class Request:
     on_sample: OnSample | None = None
     profile: Profile = PROFILES["openai"]
     grammar: Grammar | None = None
+    remainder: Remainder | None = None
+
+    @property
+    def rope_length(self) -> int:
+        """The length that chooses the rotary factors of the prompt, and of what was taken back of it."""
+        return len(self.token_ids) + (len(self.remainder.data) if self.remainder is not None else 0)
 
     @property
     def prefix_token_ids(self) -> list[int]:
@@ -166,6 +175,7 @@ def make_request(
         profile=profile,
         grammar=grammar_of(params, token_ids, shape.vocab_size, tokenizer),
     )
+    request = without_remainder(request, shape, tokenizer)
     request.new_state(0).check_vocab(shape.vocab_size)
     return request
 
@@ -181,6 +191,29 @@ def grammar_of(
     if not detokenizer.is_settled and not pieces_are_settled(tokenizer):
         raise grammar.error("the prompt has no text, and tokens have other bytes at the start of a text")
     return grammar
+
+
+def without_remainder(request: Request, shape: ModelShape, tokenizer: Tokenizer | None) -> Request:
+    """Return the request with the last tokens of its prompt taken back, where it asks for token healing."""
+    if not request.params.token_healing or tokenizer is None or not request.max_output_tokens:
+        return request
+    token_ids, index = request.token_ids, token_index(tokenizer, shape.vocab_size)
+    pieces = [tokenizer.token_bytes(token_id) for token_id in token_ids]
+    count = num_taken_back(token_ids, pieces, index)
+    while count and not (pieces_are_settled(tokenizer) or Detokenizer(tokenizer, token_ids[:-count]).is_settled):
+        count -= 1
+    if not count:
+        return request
+    kept, taken, data = token_ids[:-count], tuple(token_ids[-count:]), b"".join(pieces[-count:])
+    if len(kept) + len(data) > shape.max_position_embeddings:
+        raise ContextLengthError(len(kept) + len(data), shape.max_position_embeddings)
+    params = request.params
+    ending_ids = frozenset((*request.eos_token_ids, *params.stop_token_ids))
+    remainder = Remainder(taken, data, index, ending_ids, shape.vocab_size)
+    num_tokens = request.max_output_tokens + (count if params.max_tokens is None else 0)
+    return replace(
+        request, token_ids=kept, prefix=slice(0, len(kept)), remainder=remainder, max_output_tokens=num_tokens
+    )
 
 
 @lru_cache(maxsize=8)
@@ -257,6 +290,7 @@ def _check_text(prompt: object, params: SamplingParams, tokenizer: Tokenizer | N
         name: prompt if isinstance(prompt, str) else None,
         "stop": params.stop or None,
         "suffix": params.suffix,
+        "token_healing": "True" if params.token_healing else None,
         "structured": None if params.structured is None else str(params.structured[0]),  # type: ignore[index]
         "bad_words": next((word for word in params.bad_words if isinstance(word, str)), None),
         "dry_sequence_breakers": next((one for one in params.dry_sequence_breakers if isinstance(one, str)), None),

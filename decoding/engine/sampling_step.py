@@ -102,6 +102,8 @@ def _prepared_row(sampler: Sampler, logits: Logits, sequence: Sequence, candidat
     """Return the row of a sequence after processors, with forced tokens set and `on_sample` called."""
     row: Logits = logits[sequence.row] if sequence.num_rows else sequence.task.first_logits
     request, state = candidate.request, candidate.drawing_state
+    if candidate.healing is not None:
+        row = candidate.healing.condition(row, candidate.state.output_token_ids, candidate.num_healed)
     if candidate.processors is not None:
         row = candidate.processors.process(row, sequence.token_ids)
     if request.forced is not None:

@@ -96,7 +96,8 @@ def test_flags_become_parameters():
         --dry-sequence-breakers . --dry-sequence-breakers ; --no-repeat-ngram-size 4 --bad-words no --bad-words No
         --dynatemp-range .5 --dynatemp-exponent 2 --smoothing-factor .3 --smoothing-curve 1.5 --typical-p .9
         --top-n-sigma 1.5 --epsilon-cutoff .01 --eta-cutoff .02 --top-a .1 --xtc-probability .5 --xtc-threshold .2
-        --mirostat-tau none --mirostat-eta .2 --structured {"regex":"a+"}"""
+        --mirostat-tau none --mirostat-eta .2 --structured {"regex":"a+"}
+        --no-token-healing"""
     options = vars(command.make_parser().parse_args(["complete", "x", *arguments.split()]))
     assert SamplingParams(**{name: options[name] for name in PARAMETERS}) == SamplingParams(
         max_tokens=None,
@@ -142,6 +143,7 @@ def test_flags_become_parameters():
         xtc_threshold=0.2,
         mirostat_tau=None,
         structured={"regex": "a+"},
+        token_healing=False,
         mirostat_eta=0.2,
         echo=True,
         suffix="s",
