@@ -347,6 +347,12 @@ class SamplingParams:
         "take back the prompt's last tokens, and let the model spell their bytes and what follows with any tokens",
         source="Lundberg 2023, guidance",
     )
+    banned_strings: str | Sequence[str] = parameter(
+        (),
+        Strings(),
+        "never let the text contain one of these strings: go back to where it began, and draw another token there",
+        source="TabbyAPI, exllamav2",
+    )
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []

@@ -113,7 +113,7 @@ def api_error(error: BaseException, given: Collection[str] = ()) -> ApiError:
 def _parameter_of(stage: str, given: Collection[str]) -> str | None:
     """The first field that the request gave of those that a stage of the pipeline works with."""
     (parameters,) = [one.parameters for one in PIPELINE if one.name == stage] or [()]
-    fields = [*map(_on_wire, parameters), *(SPELLINGS if stage == "hard_masks" else ())]
+    fields = [*map(_on_wire, parameters), *((*SPELLINGS, "banned_strings") if stage == "hard_masks" else ())]
     return next((name for name in fields if name in given), None)
 
 

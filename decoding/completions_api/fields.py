@@ -105,7 +105,7 @@ def _check_of(row: Parameter, settings: ApiSettings) -> Check:
         case LogitBias(number):
             return _logit_bias(number, limits)
         case Strings():
-            return _strings(domain, limits)
+            return _strings(domain, limits, limits.max_stop if row.name == "stop" else limits.max_list_entries)
         case TokenIds() | TokenSequences():
             return _list_of(domain, limits)
         case Text():
@@ -132,10 +132,10 @@ def _count_or_off(value: Any) -> int | None:
     return number if number > 0 else None
 
 
-def _strings(domain: Strings, limits: Limits) -> Check:
+def _strings(domain: Strings, limits: Limits, max_strings: int) -> Check:
     def check(value: Any) -> object:
-        if isinstance(value, list) and len(value) > limits.max_stop:
-            raise RuleError(f"must be a string or at most {limits.max_stop} of them")
+        if isinstance(value, list) and len(value) > max_strings:
+            raise RuleError(f"must be a string or at most {max_strings:,} of them")
         if not isinstance(value, str | list):
             raise RuleError("must be a string or a list of strings")
         strings = domain(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decoding.engine.banned_strings import MAX_REDRAWS, BannedStrings, Drawn, redraw_stream
 from decoding.engine.healing import Healing
 from decoding.engine.logits_processors import ProcessorChain
 from decoding.engine.logprobs import OffsetCounter, TokenScore, token_logprob
@@ -26,19 +27,23 @@ class Candidate:
     is_scored: True if more is wanted of a sampled token than the token itself.
     healing: the conditioned rows, until the text has all of the prompt's bytes that were taken back.
     num_healed: how many of these bytes it has.
+    is_rewound: True once tokens were taken back, until the engine has taken them out of the sequence, too.
     masks: the bitmask of its next token, where the text so far forbids tokens; None where it does not.
     """
 
     __slots__ = (
+        "_banned",
         "_detokenizer",
         "_ending_ids",
         "_has_logprobs",
         "_has_stops",
+        "_healing",
         "_is_special",
         "_matcher",
         "_may_cut",
         "_min_tokens",
         "_offsets",
+        "_prompt_data",
         "_raw_logprob_sum",
         "_tokenizer",
         "_transcript",
@@ -47,6 +52,7 @@ class Candidate:
         "error",
         "finish_reason",
         "healing",
+        "is_rewound",
         "is_scored",
         "masks",
         "num_healed",
@@ -76,7 +82,7 @@ class Candidate:
             self.processors = ProcessorChain(request.processors, request.sampling, self.state, request.profile)
             self.drawing_state = self.processors.state
         self._is_special = bool(request.processors or request.forced is not None or request.on_sample is not None)
-        self.healing = healing
+        self._healing = self.healing = healing
         self.num_healed = 0
         self.is_scored = params.logprobs is not None or params.ranks_candidates
         self.num_output_tokens = request.num_tokens_of(choice)
@@ -86,18 +92,19 @@ class Candidate:
         self.error: DecodingError | None = None
         self._raw_logprob_sum = 0.0
         self._tokenizer = tokenizer
-        self._detokenizer = None
-        if tokenizer is not None:
-            self._detokenizer = Detokenizer(
-                tokenizer, request.token_ids, params.skip_special_tokens, at_start=params.suffix is None
-            )
+        self._detokenizer = self._new_detokenizer()
         self._has_logprobs = params.logprobs is not None
         self._matcher = StopMatcher(request.stops)
         self._has_stops = bool(params.stop)
         self._may_cut = self._has_stops and not params.include_stop_str_in_output
         self._min_tokens = params.min_tokens
         self._ending_ids = frozenset((*params.stop_token_ids, *(() if params.ignore_eos else request.eos_token_ids)))
-        self.masks = None if request.grammar is None else TokenMasks(request.grammar, self._ending_ids)
+        self._banned = None if request.banned is None else BannedStrings(request.banned)
+        self.is_rewound = False
+        self.masks: TokenMasks | None = None
+        if request.grammar is not None or self._banned is not None:
+            self.masks = TokenMasks(request.vocab_size, request.grammar, self._ending_ids)
+        self._prompt_data = prompt.data
         self._offsets = OffsetCounter(prompt.data)
         if healing is not None:
             prompt = prompt._replace(data=prompt.data + healing.remainder.data)
@@ -118,16 +125,25 @@ class Candidate:
         self.num_tokens += 1
         self._raw_logprob_sum += raw_logprob  # float64, in token order
         ends = token_id in self._ending_ids
-        shown = b"" if ends or self._detokenizer is None else self._detokenizer.append(token_id)
-        is_hidden = not shown and (ends or self._is_skipped(token_id))
-        entry = None if score is None else self._entry(token_id, None if is_hidden else shown, score)
+        shown = data = b"" if ends or self._detokenizer is None else self._detokenizer.append(token_id)
+        is_hidden = not data and (ends or self._is_skipped(token_id))
+        entry = None if score is None else self._entry(token_id, None if is_hidden else data, score)
         if self.healing is not None:
-            shown = self._healed(self.healing, shown)
+            shown = self._healed(self.healing, data)
         generated, match, num_held = shown, None, 0
         if self._has_stops and not ends:
             if is_hidden and self._tokenizer is not None:
                 generated = self._tokenizer.token_bytes(token_id, skip_special_tokens=False)
             match, num_held = self._find_stop(generated)
+        if self._banned is not None:
+            limit = len(shown) - (0 if match is None else num_held)
+            began = self._banned.append(shown, Drawn(data, generated, raw_logprob), limit)
+            if began is not None:
+                self._take_back(self._banned, began)
+                return
+            if match is None and self._banned.first_held is not None:
+                held = self._banned.drawn[self._banned.first_held :]
+                num_held = max(num_held, sum(len(drawn.generated) for drawn in held))
         self._transcript.add(token_id, entry, generated, shown, num_held)
         if ends:
             self._finish("stop", token_id)
@@ -181,6 +197,49 @@ class Candidate:
             mean_logprob=self._raw_logprob_sum / max(1, self.num_tokens) if is_ranked else None,
             error=self.error,
             candidate=self.state.choice,
+        )
+
+    def _take_back(self, banned: BannedStrings, num_tokens: int) -> None:
+        """Keep the first tokens, and mask the token behind them where it stood; it is drawn again.
+
+        The newest token is in the states and in `banned`, and nowhere else yet.
+        """
+        num_held, token_id = self.num_tokens - 1 - num_tokens, self.state.output_token_ids[num_tokens]
+        banned.take_back(num_tokens)
+        for state in {id(one): one for one in (self.state, self.drawing_state)}.values():
+            state.truncate(num_tokens)
+            state.use_stream(redraw_stream(self.request.rng_stream, banned.num_redraws))
+        if self.masks is not None:
+            self.masks.take_back(num_tokens, token_id)
+        self.num_tokens, self.is_rewound = num_tokens, True
+        self._read_again(banned.drawn)
+        self._transcript.take_back(num_held, sum(len(drawn.generated) for drawn in banned.drawn))
+        if banned.num_redraws == MAX_REDRAWS:
+            strings = self.request.params.banned_strings
+            self.fail(ParameterError.single("banned_strings", strings, f"takes more than {MAX_REDRAWS:,} redraws"))
+
+    def _read_again(self, drawn: list[Drawn]) -> None:
+        """Bring everything that follows the tokens to the state after these."""
+        self._raw_logprob_sum = sum((one.raw_logprob for one in drawn), 0.0)
+        self._detokenizer = self._new_detokenizer()
+        for token_id in self.state.output_token_ids:
+            if self._detokenizer is None or self._detokenizer.is_settled:
+                break
+            self._detokenizer.append(token_id)
+        data = b"".join(one.data for one in drawn)
+        self._offsets = OffsetCounter(self._prompt_data + data)
+        self._matcher = StopMatcher(self.request.stops)
+        self._matcher.feed(b"".join(one.generated for one in drawn), ignore=True)
+        if self._healing is not None:
+            self.num_healed = min(len(data), len(self._healing.remainder.data))
+            self.healing = self._healing if self.num_healed < len(self._healing.remainder.data) else None
+
+    def _new_detokenizer(self) -> Detokenizer | None:
+        if self._tokenizer is None:
+            return None
+        params = self.request.params
+        return Detokenizer(
+            self._tokenizer, self.request.token_ids, params.skip_special_tokens, at_start=params.suffix is None
         )
 
     def _healed(self, healing: Healing, data: bytes) -> bytes:

@@ -244,6 +244,8 @@ class Engine:
                     candidate.fail(errors[sequence])
                 if sequence.num_draft and sequence not in drafting:
                     self._settle_drafts(sequence)
+                if candidate.is_rewound:
+                    self._take_back(sequence, candidate)
                 if candidate.finish_reason is not None:  # what a bad row left in the cache may be as bad
                     self._scheduler.finish(sequence, forget=candidate.error is not None)
                 sequence.task.on_sampled(candidate)
@@ -258,9 +260,16 @@ class Engine:
                 continue
             sequence.num_accepted += 1
             sequence.row += 1
-            if sequence.candidate is not None and sequence.candidate.finish_reason is None:
+            candidate = sequence.candidate
+            if candidate is not None and candidate.finish_reason is None and not candidate.is_rewound:
                 going_on.append(sequence)
         return going_on
+
+    def _take_back(self, sequence: Sequence, candidate: Candidate) -> None:
+        """Take out of a sequence the tokens that its candidate has taken back."""
+        candidate.is_rewound = False
+        self._scheduler.take_back(sequence, sequence.num_shared + candidate.num_tokens)
+        self._runner.forget_last()
 
     def _settle_drafts(self, sequence: Sequence) -> None:
         """Keep the accepted draft tokens of a sequence, and count them."""

@@ -40,6 +40,10 @@ class ModelRunner:
             return self._no_logits
         return self._model.forward(batch, self._cache)
 
+    def forget_last(self) -> None:
+        """Take nothing from the batch of the last step: a sequence has lost tokens."""
+        self._decoding = []
+
     def row_behind(self, sequence: Sequence, token_ids: ListLike[int]) -> Logits:
         """Return the logits [vocab] of the last of these tokens, at least one, behind what is computed of a sequence.
 

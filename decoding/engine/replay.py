@@ -17,6 +17,7 @@ from decoding.engine.request import (
     checked_token_ids,
     grammar_of,
     rng_stream_of,
+    stop_automaton,
     with_token_ids,
     without_remainder,
 )
@@ -146,6 +147,9 @@ class Capsule:
             rule = f"must be the capsule's profile, {self.profile!r}"
             raise ParameterError.single("profile", profile_text(profile), rule)
         params = self.sampling_params()
+        if force and params.banned_strings and params.logprobs_modes != ("raw",):
+            rule = "must be False for banned_strings with this logprobs_mode: tokens do not tell the masks of redraws"
+            raise ParameterError.single("force", True, rule)
         token_ids = checked_token_ids(self.prompt_token_ids, shape.vocab_size, "prompt_token_ids")
         room = shape.max_position_embeddings - len(token_ids) + 1
         forced = tuple(tuple(choice.token_ids) for choice in self.choices) if force else None
@@ -172,6 +176,8 @@ class Capsule:
             candidates=tuple(choice.candidate for choice in self.choices) if force else None,
             profile=profile,
             grammar=grammar_of(params, token_ids, shape.vocab_size, tokenizer),
+            vocab_size=shape.vocab_size,
+            banned=stop_automaton(params.banned_strings) if params.banned_strings and not force else None,
         )
         request = without_remainder(request, shape, tokenizer)
         request.new_state(0).check_vocab(shape.vocab_size)

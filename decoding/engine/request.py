@@ -81,6 +81,8 @@ class Request:
     on_sample: called before every draw.
     profile: the order and the rules of the sampler's stages.
     grammar: the grammar of the text; None for any text.
+    vocab_size: the model's.
+    banned: the automaton of the banned strings; None if there are none, or tokens are forced.
     remainder: the tokens at the prompt's end that were taken back, which are not in token_ids; None if there are none.
     """
 
@@ -98,6 +100,8 @@ class Request:
     on_sample: OnSample | None = None
     profile: Profile = PROFILES["openai"]
     grammar: Grammar | None = None
+    vocab_size: int = 0
+    banned: StopAutomaton | None = None
     remainder: Remainder | None = None
 
     @property
@@ -167,13 +171,15 @@ def make_request(
         prefix=prefix,
         eos_token_ids=(*end_token_ids_of(shape, tokenizer), *end_token_ids),
         rng_stream=rng_stream_of(token_ids),
-        stops=_stop_automaton(params.stop),
+        stops=stop_automaton(params.stop),
         max_output_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
         sampling=with_token_ids(params, tokenizer),
         processors=checked_processors(processors),
         on_sample=on_sample,
         profile=profile,
         grammar=grammar_of(params, token_ids, shape.vocab_size, tokenizer),
+        vocab_size=shape.vocab_size,
+        banned=stop_automaton(params.banned_strings) if params.banned_strings else None,
     )
     request = without_remainder(request, shape, tokenizer)
     request.new_state(0).check_vocab(shape.vocab_size)
@@ -217,7 +223,7 @@ def without_remainder(request: Request, shape: ModelShape, tokenizer: Tokenizer 
 
 
 @lru_cache(maxsize=8)
-def _stop_automaton(stops: tuple[str, ...]) -> StopAutomaton:
+def stop_automaton(stops: str | Sequence[str]) -> StopAutomaton:
     """Return the automaton of stop strings; cached, because that of long ones takes 10 ms."""
     return StopAutomaton(stops)
 
@@ -289,6 +295,7 @@ def _check_text(prompt: object, params: SamplingParams, tokenizer: Tokenizer | N
     texts = {
         name: prompt if isinstance(prompt, str) else None,
         "stop": params.stop or None,
+        "banned_strings": params.banned_strings or None,
         "suffix": params.suffix,
         "token_healing": "True" if params.token_healing else None,
         "structured": None if params.structured is None else str(params.structured[0]),  # type: ignore[index]

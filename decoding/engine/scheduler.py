@@ -139,6 +139,14 @@ class Scheduler:
         self.block_manager.truncate(sequence.block_table, sequence.num_computed)
         sequence.num_reserved = sequence.num_computed
 
+    def take_back(self, sequence: Sequence, num_tokens: int) -> None:
+        """Keep the first tokens of a running sequence, at least one; the last of them is computed again."""
+        del sequence.token_ids[num_tokens:]
+        sequence.num_computed = min(sequence.num_computed, num_tokens - 1)
+        del sequence.digests[sequence.num_computed // self.block_manager.block_size :]
+        self.block_manager.reopen(sequence.block_table, sequence.num_computed)
+        sequence.num_reserved = sequence.num_computed
+
     def commit(self, batch: Iterable[Sequence]) -> None:
         """Count the step's known tokens as computed."""
         block_size = self.block_manager.block_size

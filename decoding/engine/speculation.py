@@ -59,6 +59,9 @@ class _NgramIndex:
 
     def find(self, token_ids: ListLike[int]) -> int | None:
         """Return the index behind an earlier occurrence of the last tokens; None if there is none."""
+        if len(token_ids) < self._num_seen:  # tokens were taken back
+            self._ends.clear()
+            self._num_seen = 0
         for end in range(self._num_seen, len(token_ids)):
             for size in NGRAM_SIZES:
                 if end >= size:

@@ -97,7 +97,7 @@ def test_flags_become_parameters():
         --dynatemp-range .5 --dynatemp-exponent 2 --smoothing-factor .3 --smoothing-curve 1.5 --typical-p .9
         --top-n-sigma 1.5 --epsilon-cutoff .01 --eta-cutoff .02 --top-a .1 --xtc-probability .5 --xtc-threshold .2
         --mirostat-tau none --mirostat-eta .2 --structured {"regex":"a+"}
-        --no-token-healing"""
+        --no-token-healing --banned-strings bad --banned-strings worse"""
     options = vars(command.make_parser().parse_args(["complete", "x", *arguments.split()]))
     assert SamplingParams(**{name: options[name] for name in PARAMETERS}) == SamplingParams(
         max_tokens=None,
@@ -144,6 +144,7 @@ def test_flags_become_parameters():
         mirostat_tau=None,
         structured={"regex": "a+"},
         token_healing=False,
+        banned_strings=["bad", "worse"],
         mirostat_eta=0.2,
         echo=True,
         suffix="s",
