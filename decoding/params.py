@@ -31,7 +31,7 @@ from decoding.domains import (
     TokenSequences,
 )
 from decoding.errors import ParameterError, Problem, shown
-from decoding.object_domains import Structured
+from decoding.object_domains import RepetitionDetection, Structured
 from decoding.parameters import Parameter, described, parameter, table_of
 from decoding.types import LogprobsMode, RepetitionScope, TokenSequence
 from decoding.validation import INT32_MAX, RuleError, to_float32
@@ -352,6 +352,12 @@ class SamplingParams:
         Strings(),
         "never let the text contain one of these strings: go back to where it began, and draw another token there",
         source="TabbyAPI, exllamav2",
+    )
+    repetition_detection: Mapping[str, int] | tuple[int, int, int] | None = parameter(
+        None,
+        OrNone(RepetitionDetection()),
+        "end the text once the last tokens are the same pattern at least min_count times in a row",
+        source="vLLM",
     )
 
     def __post_init__(self) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from decoding.engine.banned_strings import MAX_REDRAWS, BannedStrings, Drawn, redraw_stream
 from decoding.engine.healing import Healing
 from decoding.engine.logits_processors import ProcessorChain
 from decoding.engine.logprobs import OffsetCounter, TokenScore, token_logprob
 from decoding.engine.masks import TokenMasks
 from decoding.engine.outputs import Choice, Delta, Logprobs, TokenLogprob
+from decoding.engine.repetition import RepetitionDetector
 from decoding.engine.request import Request
 from decoding.engine.transcript import NO_PREFIX, Prefix, Transcript
 from decoding.errors import DecodingError, ParameterError
@@ -15,6 +18,9 @@ from decoding.text.detokenizer import Detokenizer
 from decoding.text.stop_strings import StopMatch, StopMatcher
 from decoding.text.tokenizer import Tokenizer
 from decoding.types import FinishReason
+
+REPETITION_DETECTED = "repetition_detected"
+"""The stop_reason of a text that a loop ended, as vLLM spells it."""
 
 
 class Candidate:
@@ -45,6 +51,7 @@ class Candidate:
         "_offsets",
         "_prompt_data",
         "_raw_logprob_sum",
+        "_repetition",
         "_tokenizer",
         "_transcript",
         "choice",
@@ -104,6 +111,9 @@ class Candidate:
         self.masks: TokenMasks | None = None
         if request.grammar is not None or self._banned is not None:
             self.masks = TokenMasks(request.vocab_size, request.grammar, self._ending_ids)
+        self._repetition: RepetitionDetector | None = None
+        if request.detects_repetition:
+            self._repetition = RepetitionDetector(*cast(tuple[int, int, int], params.repetition_detection))
         self._prompt_data = prompt.data
         self._offsets = OffsetCounter(prompt.data)
         if healing is not None:
@@ -151,6 +161,8 @@ class Candidate:
             self._finish("stop", match.stop, self._transcript.num_bytes - num_held)
         elif self.masks is not None and self._completes(self.masks, token_id):
             self._finish("stop")
+        elif self.error is None and self._repeats(token_id):
+            self._finish("stop", REPETITION_DETECTED)
         elif self.num_tokens >= self.num_output_tokens and self.error is None:
             self._finish("length")
 
@@ -230,6 +242,8 @@ class Candidate:
         self._offsets = OffsetCounter(self._prompt_data + data)
         self._matcher = StopMatcher(self.request.stops)
         self._matcher.feed(b"".join(one.generated for one in drawn), ignore=True)
+        if self._repetition is not None:
+            self._repetition.take_back(len(drawn))
         if self._healing is not None:
             self.num_healed = min(len(data), len(self._healing.remainder.data))
             self.healing = self._healing if self.num_healed < len(self._healing.remainder.data) else None
@@ -258,6 +272,11 @@ class Candidate:
             self.fail(error)
             return False
         return masks.is_complete and self.num_tokens >= self._min_tokens
+
+    def _repeats(self, token_id: int) -> bool:
+        """Return True if the output ends with a repetition that ends the text."""
+        repeats = self._repetition is not None and self._repetition.append(token_id)
+        return repeats and self.num_tokens >= self._min_tokens
 
     def _is_skipped(self, token_id: int) -> bool:
         """Return True for a special token that the text does not show."""

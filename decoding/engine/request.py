@@ -120,6 +120,11 @@ class Request:
         is_cold = to_float32(self.params.temperature) < GREEDY_TEMPERATURE
         return is_cold and not self.params.dynatemp_range and self.forced is None
 
+    @property
+    def detects_repetition(self) -> bool:
+        """True if a loop ends the text; of forced tokens, the last one does."""
+        return self.params.repetition_detection is not None and self.forced is None
+
     def num_tokens_of(self, choice: int) -> int:
         """Return the maximum number of tokens of a candidate."""
         return self.max_output_tokens if self.forced is None else len(self.forced[choice])

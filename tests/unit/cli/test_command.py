@@ -97,7 +97,8 @@ def test_flags_become_parameters():
         --dynatemp-range .5 --dynatemp-exponent 2 --smoothing-factor .3 --smoothing-curve 1.5 --typical-p .9
         --top-n-sigma 1.5 --epsilon-cutoff .01 --eta-cutoff .02 --top-a .1 --xtc-probability .5 --xtc-threshold .2
         --mirostat-tau none --mirostat-eta .2 --structured {"regex":"a+"}
-        --no-token-healing --banned-strings bad --banned-strings worse"""
+        --no-token-healing --banned-strings bad --banned-strings worse
+        --repetition-detection {"max_pattern_size":4,"min_count":3}"""
     options = vars(command.make_parser().parse_args(["complete", "x", *arguments.split()]))
     assert SamplingParams(**{name: options[name] for name in PARAMETERS}) == SamplingParams(
         max_tokens=None,
@@ -145,6 +146,7 @@ def test_flags_become_parameters():
         structured={"regex": "a+"},
         token_healing=False,
         banned_strings=["bad", "worse"],
+        repetition_detection={"max_pattern_size": 4, "min_count": 3},
         mirostat_eta=0.2,
         echo=True,
         suffix="s",
