@@ -38,6 +38,9 @@ from decoding.validation import INT32_MAX, RuleError, to_float32
 
 __all__ = ["INT32_MAX", "PARAMETERS", "SamplingParams", "to_float32"]
 
+MAX_LOGPROB_TOKEN_IDS = 128
+"""Each id costs a pass over the row of logits."""
+
 _USUAL_PENALTY, _PENALTY_CORNERS = (-2.0, 2.0), (0.5, -0.5, 2.0)
 
 
@@ -327,6 +330,12 @@ class SamplingParams:
     logprobs_mode: LogprobsMode | Sequence[LogprobsMode] = parameter(
         "raw", MODES, "the distributions that log-probabilities refer to; the first orders the most likely tokens"
     )
+    logprob_token_ids: Sequence[int] = parameter(
+        (),
+        TokenIds(),
+        "report the log-probabilities of these token ids, too, at each token",
+        source="vLLM",
+    )
     echo: bool = parameter(False, Boolean(), "put the prompt before the completion", standard=True)
     suffix: str | None = parameter(
         None, Text(), "the text that follows the completion (fill in the middle)", standard=True
@@ -385,6 +394,14 @@ class SamplingParams:
             yield Problem("best_of", shown(self.best_of), f"must be at least n={self.n}")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             yield Problem("min_tokens", shown(self.min_tokens), f"must be at most max_tokens={self.max_tokens}")
+        if self.logprob_token_ids and self.logprobs is None:
+            yield Problem("logprob_token_ids", shown(self.logprob_token_ids), "must come with logprobs, 0 at least")
+        if len(self.logprob_token_ids) > MAX_LOGPROB_TOKEN_IDS:
+            yield Problem(
+                "logprob_token_ids",
+                f"{len(self.logprob_token_ids)} ids",
+                f"must be at most {MAX_LOGPROB_TOKEN_IDS} ids",
+            )
         if self.token_healing and self.suffix is not None:
             yield Problem("token_healing", "True", "must be False with suffix: the text goes on behind a marker")
         if self.token_healing and self.structured is not None:

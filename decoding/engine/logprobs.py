@@ -17,12 +17,14 @@ class TokenScore(NamedTuple):
     """The sampler's report on one token: log-probability, rank, and the most likely tokens with theirs.
 
     by_mode: its log-probability in each mode, if there are several.
+    by_token_id: log-probabilities of the ids of logprob_token_ids.
     """
 
     logprob: float
     rank: int
     top: list[tuple[int, float]]
     by_mode: Mapping[LogprobsMode, float] = MappingProxyType({})
+    by_token_id: Mapping[int, float] = MappingProxyType({})
 
     @classmethod
     def from_output(
@@ -91,4 +93,4 @@ def token_logprob(
     for alternative, logprob in score.top:  # most likely first: of equal texts the first is the larger
         top.setdefault(text if alternative == token_id else token_text(tokenizer, alternative), logprob)
     top[text] = score.logprob
-    return TokenLogprob(text, token_id, score.logprob, top, text_offset, score.rank, score.by_mode)
+    return TokenLogprob(text, token_id, score.logprob, top, text_offset, score.rank, score.by_mode, score.by_token_id)

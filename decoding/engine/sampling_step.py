@@ -7,12 +7,16 @@ everything before it recorded (as `Sampler.verify` does for one sequence). So th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
+
 import numpy as np
 
 from decoding.engine.candidate import Candidate
+from decoding.engine.chosen_logprobs import logprobs_of_ids
 from decoding.engine.logprobs import TokenScore
 from decoding.engine.sequence import Sequence
-from decoding.errors import DecodingError, EmptySupportError, EngineError, NonFiniteLogitsError
+from decoding.errors import DecodingError, EmptySupportError, EngineError, LogitsError, NonFiniteLogitsError
 from decoding.models.batch import Logits
 from decoding.sampling.output import TOKEN_ID
 from decoding.sampling.sampler import Sampler, SamplerOutput
@@ -38,6 +42,7 @@ def sampling_step(
         if not sequences:
             return errors
         matrix = np.stack([row for row in rows if row is not None])
+    chosen = _chosen_logprobs(sampler, matrix, candidates)
     output = sampler.sample(matrix, [candidate.drawing_state for candidate in candidates], on_error="status")
     for row, token_id in enumerate(output.words[:, TOKEN_ID].tolist()):
         candidate = candidates[row]
@@ -47,6 +52,8 @@ def sampling_step(
         score, raw_logprob = None, 0.0
         if candidate.is_scored:
             score, raw_logprob = _scored(sampler, candidate, token_id, output, row)
+            if score is not None and row in chosen:
+                score = score._replace(by_token_id=chosen[row])
         if candidate.processors is not None:
             candidate.processors.commit(token_id, output, row)
         candidate.append(token_id, score, raw_logprob)
@@ -68,6 +75,20 @@ def _masked(
         return sequences, candidates
     pairs = [pair for pair in zip(sequences, candidates, strict=True) if pair[0] not in errors]
     return [sequence for sequence, _ in pairs], [candidate for _, candidate in pairs]
+
+
+def _chosen_logprobs(sampler: Sampler, matrix: Logits, candidates: list[Candidate]) -> dict[int, Mapping[int, float]]:
+    """Return the log-probabilities of the ids that a request names, by row. A row that fails has none."""
+    chosen = {}
+    for row, candidate in enumerate(candidates):
+        token_ids = candidate.request.params.logprob_token_ids
+        if token_ids:
+            raw = matrix[row] if candidate.processors is None else candidate.processors.raw
+            mode = candidate.request.params.logprobs_modes[0]
+            with suppress(LogitsError):  # the draw fails, too, and reports it
+                state = candidate.drawing_state
+                chosen[row] = logprobs_of_ids(sampler, raw, matrix[row], state, mode, token_ids)
+    return chosen
 
 
 def _whole(logits: Logits, sequences: list[Sequence]) -> Logits | None:

@@ -248,6 +248,7 @@ class SamplingState:
             "allowed_token_ids": p.allowed_token_ids or (),
             "banned_token_ids": p.banned_token_ids,
             "stop_token_ids": p.stop_token_ids,
+            "logprob_token_ids": p.logprob_token_ids,
             "eos_token_ids": self.eos_token_ids,
             **{name: [*chain(*_of_ids(name, getattr(p, name)))] for name in _SEQUENCES},
         }

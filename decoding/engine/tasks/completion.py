@@ -111,7 +111,8 @@ class CompletionTask:
     def on_logits(self, sequence: Sequence, first: int, logits: Logits, sampler: Sampler) -> None:
         """Score the tokens of the prompt that these rows predict."""
         following = self.request.token_ids[first + 1 : first + 1 + len(logits)]
-        self._scores[first:] = token_scores(sampler, logits, following, self.request.params.logprobs or 0)
+        params = self.request.params
+        self._scores[first:] = token_scores(sampler, logits, following, params.logprobs or 0, params.logprob_token_ids)
 
     def on_prompt_computed(self, sequence: Sequence, logits: Logits | None) -> Candidate | None:
         """Return the sequence's candidate; None if no token is asked for."""

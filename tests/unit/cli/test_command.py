@@ -98,7 +98,8 @@ def test_flags_become_parameters():
         --top-n-sigma 1.5 --epsilon-cutoff .01 --eta-cutoff .02 --top-a .1 --xtc-probability .5 --xtc-threshold .2
         --mirostat-tau none --mirostat-eta .2 --structured {"regex":"a+"}
         --no-token-healing --banned-strings bad --banned-strings worse
-        --repetition-detection {"max_pattern_size":4,"min_count":3}"""
+        --repetition-detection {"max_pattern_size":4,"min_count":3}
+        --logprob-token-ids 5,6"""
     options = vars(command.make_parser().parse_args(["complete", "x", *arguments.split()]))
     assert SamplingParams(**{name: options[name] for name in PARAMETERS}) == SamplingParams(
         max_tokens=None,
@@ -147,6 +148,7 @@ def test_flags_become_parameters():
         token_healing=False,
         banned_strings=["bad", "worse"],
         repetition_detection={"max_pattern_size": 4, "min_count": 3},
+        logprob_token_ids=[5, 6],
         mirostat_eta=0.2,
         echo=True,
         suffix="s",
