@@ -31,9 +31,11 @@ class TokenScore(NamedTuple):
         cls, output: SamplerOutput, row: int, num_top: int, modes: Sequence[LogprobsMode] = ()
     ) -> TokenScore:
         """Return row `row`, with `num_top` alternatives; other rows of the output may have more."""
-        ids = output.top_token_ids[row, :num_top].tolist()
-        logprobs = output.top_logprobs[row, :num_top].tolist()
-        top = [(token_id, logprob) for token_id, logprob in zip(ids, logprobs, strict=True) if token_id >= 0]
+        top: list[tuple[int, float]] = []
+        if num_top:
+            ids = output.top_token_ids[row, :num_top].tolist()
+            logprobs = output.top_logprobs[row, :num_top].tolist()
+            top = [(token_id, logprob) for token_id, logprob in zip(ids, logprobs, strict=True) if token_id >= 0]
         by_mode = dict(zip(modes, output.all_logprobs[row].tolist(), strict=False)) if len(modes) > 1 else {}
         return cls(float(output.logprobs[row]), int(output.ranks[row]), top, by_mode)
 

@@ -57,7 +57,8 @@ class ModelRunner:
             rope_lengths=_int32([sequence.rope_length]),
             logits_tokens=_int32([len(token_ids) - 1]),
         )
-        return self._model.forward(batch, self._cache)[0]
+        row: Logits = self._model.forward(batch, self._cache)[0]
+        return row
 
     def _decode_batch(self, sequences: list[Sequence]) -> ForwardBatch:
         """One token and one row of logits per sequence: the usual step, as cheap as it can be.

@@ -4,7 +4,7 @@ import pytest
 
 from decoding.completions_api.errors import ApiError, api_error
 from decoding.completions_api.request import parse_completion
-from decoding.errors import ParameterError
+from decoding.errors import EmptySupportError, ParameterError
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
@@ -72,3 +72,10 @@ def test_an_error_of_the_compiler_names_the_field_that_was_given():
     error = ParameterError.single("structured", {"regex": "("}, "cannot be followed")
     assert api_error(error, {"response_format"}).param == "response_format"
     assert api_error(error, {"structured"}).param == "structured"
+
+
+@pytest.mark.parametrize("field", ["structured", "structured_outputs", "response_format", "banned_strings"])
+def test_nothing_left_to_draw_names_the_field_that_forbade(field):
+    """A 400 of the request, if it has no other mask."""
+    error = api_error(EmptySupportError(0, "hard_masks"), {field, "prompt", "model"})
+    assert (error.status, error.param) == (400, field)
