@@ -18,7 +18,6 @@ LAYERS = (
         "domains",
         "json_schema",
         "object_domains",
-        "checks",
         "parameters",
         "params",
     ),
