@@ -248,3 +248,23 @@ def test_version(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--version"])
     assert capsys.readouterr().out == "decoding 0.1.0\n"
+
+
+def test_constraints_of_the_text_by_flags(run, scripted):
+    """Grammar, banned strings, loop stop, healing and chosen ids: the text is the library's, and the ids are shown."""
+    pytest.importorskip("llguidance")
+    grammar = {"regex": "[abc]{6,8}"}
+    code, out, err = run(
+        *("ab", "--seed=1", f"--structured={json.dumps(grammar)}", "--banned-strings=ab", "--logprobs=0"),
+        *("--logprob-token-ids=97,98", '--repetition-detection={"max_pattern_size": 3, "min_count": 3}'),
+    )
+    loop = {"max_pattern_size": 3, "min_count": 3}
+    fields = {"structured": grammar, "banned_strings": ["ab"], "repetition_detection": loop, "logprobs": 0}
+    choice = expected(scripted, seed=1, max_tokens=128, logprob_token_ids=[97, 98], **fields).choices[0]
+    assert (code, out) == (0, choice.text + "\n")
+    assert "ab" not in out
+    assert f"97: {choice.logprobs.by_token_id[0][97]:.4f}  98: " in err.splitlines()[0]
+    code, out, _ = run("ab", "--seed=1", "--token-healing", "--max-tokens=3")
+    assert out == expected(scripted, seed=1, max_tokens=3, token_healing=True).choices[0].text + "\n"
+    code, _, err = run("ab", '--structured={"regex": "("}')
+    assert (code, "structured={'regex': '('}" in err) == (2, True)
