@@ -8,7 +8,7 @@ whose branches overlap, a pattern with look-around) when the schema is compiled.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from decoding.errors import shown
 from decoding.validation import RuleError, is_integer, is_real
@@ -36,47 +36,63 @@ FORMATS = frozenset(("date", "date-time", "duration", "email", "hostname", "ipv4
 """Formats that are enforced; dates and times by their shape (docs/semantics.md, section 11)."""
 
 
+class _Place(NamedTuple):
+    """Where a schema is within another; its text is made only for an error, as keys may be long."""
+
+    parent: _Place | None
+    names: tuple[str, ...]
+    depth: int
+
+    def __str__(self) -> str:
+        place: _Place | None = self
+        names: list[str] = []
+        while place is not None:
+            names[:0] = place.names
+            place = place.parent
+        return f"/{'/'.join(names)}" if names else "the root"
+
+
 def check_schema(schema: Any) -> None:
     """Raise RuleError, with the path, for the first keyword of a schema that cannot be enforced."""
-    open_schemas: list[tuple[str, Any, int]] = [("", schema, 1)]
+    open_schemas: list[tuple[_Place, Any]] = [(_Place(None, (), 1), schema)]
     while open_schemas:
-        path, one, depth = open_schemas.pop()
-        if depth > MAX_DEPTH:
+        place, one = open_schemas.pop()
+        if place.depth > MAX_DEPTH:
             raise RuleError(f"must have schemas nested at most {MAX_DEPTH} deep")
-        if isinstance(one, bool) and path:
+        if isinstance(one, bool) and place.parent is not None:
             continue
         if not isinstance(one, Mapping):
-            raise RuleError(f"must have an object at {path or 'the root'}, not {shown(one)}")
+            raise RuleError(f"must have an object at {place}, not {shown(one)}")
         for name, value in one.items():
-            _check_keyword(path, name, value)
-        open_schemas += [(f"{path}/{where}", inner, depth + 1) for where, inner in _inner_schemas(one)]
+            _check_keyword(place, name, value)
+        open_schemas += [(_Place(place, names, place.depth + 1), inner) for names, inner in _inner_schemas(one)]
 
 
-def _check_keyword(path: str, name: str, value: Any) -> None:
-    if name in ANNOTATIONS or (name in _AT_ROOT and not path):
+def _check_keyword(place: _Place, name: str, value: Any) -> None:
+    if name in ANNOTATIONS or (name in _AT_ROOT and place.parent is None):
         return
-    where = f"{name} at {path or 'the root'}"
     if name not in ENFORCED:
-        raise RuleError(f"must not have {where}: this keyword is not enforced")
+        raise RuleError(f"must not have {name} at {place}: this keyword is not enforced")
     if name == "format" and (not isinstance(value, str) or value not in FORMATS):
-        raise RuleError(f"must not have {where} with {shown(value)}: formats are {', '.join(sorted(FORMATS))}")
+        formats = ", ".join(sorted(FORMATS))
+        raise RuleError(f"must not have format at {place} with {shown(value)}: formats are {formats}")
     if name in _COUNTS and not (is_integer(value) and value >= 0):
-        raise RuleError(f"must have an integer >= 0 as {where}, not {shown(value)}")
+        raise RuleError(f"must have an integer >= 0 as {name} at {place}, not {shown(value)}")
     if name in _NUMBERS and not is_real(value):
-        raise RuleError(f"must have a number as {where}, not {shown(value)}")
+        raise RuleError(f"must have a number as {name} at {place}, not {shown(value)}")
 
 
-def _inner_schemas(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the schemas that are directly in a schema, each with its path."""
+def _inner_schemas(schema: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the schemas that are directly in a schema, each with the names that lead to it."""
     for name in _SCHEMAS:
         if isinstance(schema.get(name), list):
-            yield from ((f"{name}/{index}", inner) for index, inner in enumerate(schema[name]))
+            yield from (((name, str(index)), inner) for index, inner in enumerate(schema[name]))
     for name in _NAMED_SCHEMAS:
         if isinstance(schema.get(name), Mapping):
-            yield from ((f"{name}/{key}", inner) for key, inner in schema[name].items())
+            yield from (((name, str(key)), inner) for key, inner in schema[name].items())
     for name in _SCHEMA:
         if name in schema and not isinstance(schema[name], list):
-            yield name, schema[name]
+            yield (name,), schema[name]
 
 
 def has_keyword(schema: Any, keyword: str) -> bool:

@@ -140,12 +140,12 @@ def _schema_text(source: Any) -> str:
             raise RuleError("must have a JSON Schema as json") from None
     if schema is True:
         schema = {}
-    check_schema(schema)
     try:
         text = json.dumps(schema, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         raise RuleError("must have a JSON Schema as json") from None
     _check_text("json", text)
+    check_schema(schema)
     return text
 
 
@@ -170,7 +170,7 @@ def _check_text(kind: str, source: Any) -> None:
 _REFUSED = {
     "%json": re.compile(r"%json\b"),
     "%llguidance": re.compile(r"%llguidance\b"),
-    "temperature": re.compile(r"\[[^\]\n]*\btemperature\s*="),
+    "temperature": re.compile(r"\[[^\[\]\n]*\btemperature\s*="),
 }
 """What a grammar may not have: schemas that are not walked, and settings that would have no effect."""
 

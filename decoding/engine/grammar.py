@@ -152,13 +152,16 @@ def _text_of(kind: str, source: Any) -> str:
         inner = json.loads(LLMatcher.grammar_from_json_schema(source, overrides=options))["grammars"][0]  # type: ignore[arg-type]
         start = {"lark_grammar": f"start: @schema\n{_ANY_TOKENS}"}
         return json.dumps({"grammars": [start, {**inner, "name": "schema"}]})
-    if kind == "regex":
-        lark = json.loads(LLMatcher.grammar_from_regex(source))["grammars"][0]["lark_grammar"]
-    elif kind == "choice":
-        lark = "start: " + " | ".join(map(json.dumps, source))
-    else:
-        lark = source
+    lark = source
+    if kind != "grammar":
+        regex = source if kind == "regex" else "|".join(map(_escaped, source))
+        lark = json.loads(LLMatcher.grammar_from_regex(regex))["grammars"][0]["lark_grammar"]
     return LLMatcher.grammar_from_lark(f"{lark}\n{_ANY_TOKENS}")
+
+
+def _escaped(text: str) -> str:
+    """Return a regular expression that matches this text alone."""
+    return "".join(char if char.isascii() and char.isalnum() else f"\\x{{{ord(char):X}}}" for char in text)
 
 
 @lru_cache(maxsize=4)

@@ -156,6 +156,17 @@ def test_replay(tmp_path, force):
     assert llm.replay(tmp_path / "capsule.json", force=force).is_same
 
 
+def test_choices_of_all_characters():
+    """Quotes, backslashes, control characters, characters beyond the basic plane: each choice is a sentence."""
+    choices = ['a"b', "a\\b", "\n\t\0\x7f", "\U0001f600\u2028", "/(x|y)*/", "<eos>", "%json {}", "\u00e9"]
+    grammar = Grammar("choice", tuple(choices), VOCAB, TOKENIZER)
+    for choice in choices:
+        matcher = grammar.matcher()
+        for byte in choice.encode():
+            matcher.append(byte)
+        assert matcher.may_end
+
+
 def test_streams_add_up():
     """The pieces of a stream are the choice."""
     params = SamplingParams(structured=KINDS["grammar"][0], max_tokens=50, seed=6)
