@@ -37,7 +37,7 @@ FORMATS = frozenset(("date", "date-time", "duration", "email", "hostname", "ipv4
 
 
 class _Place(NamedTuple):
-    """Where a schema is within another; its text is made only for an error, as keys may be long."""
+    """Place of a schema within another. Its text is made only for an error, as keys may be long."""
 
     parent: _Place | None
     names: tuple[str, ...]
