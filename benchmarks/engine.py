@@ -99,6 +99,34 @@ def own_cost(
     }
 
 
+LOGPROBS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "of the drawn token": {"logprobs": 0},
+    "and of 5 others": {"logprobs": 5},
+    "and of 8 chosen ids": {"logprobs": 0, "logprob_token_ids": list(range(40, 48))},
+}
+
+
+def logprobs_cost(model: Model, progress: Callable[[str], None], num_steps: int = 150) -> list[dict[str, Any]]:
+    """Measure a step of streamed sequences with each kind of log-probabilities; the kinds take turns."""
+    llms = {name: LLM.from_parts(model, LLM().tokenizer, max_num_seqs=STREAMS) for name in LOGPROBS}
+    for name, llm in llms.items():
+        params = SamplingParams(max_tokens=num_steps + 20, ignore_eos=True, top_p=0.9, seed=1, **LOGPROBS[name])
+        requests, _ = llm.engine.requests([[5, 6, 7, 8 + number] for number in range(STREAMS)], params)
+        llm.engine.add(requests, lambda task, candidate: task.deltas(candidate, 0) and None)
+    times: dict[str, list[float]] = {name: [] for name in LOGPROBS}
+    for number in range(num_steps + 10):
+        progress(f"log-probabilities, step {number}")
+        for name, llm in llms.items():
+            start = time.perf_counter()
+            llm.engine.step()
+            times[name].append(time.perf_counter() - start)
+    plain = min(times["none"][10:])
+    return [
+        {"logprobs": name, "step_ms": 1e3 * min(of[10:]), "ratio": min(of[10:]) / plain} for name, of in times.items()
+    ]
+
+
 def sharing(model: Model, progress: Callable[[str], None], rounds: int = 3) -> dict[str, float]:
     """Measure 16 candidates of a prompt of 512 tokens, and one: computed prompt tokens, time to the first tokens."""
     seconds: dict[int, list[float]] = {1: [], CANDIDATES: []}
@@ -193,6 +221,7 @@ def report(folder: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     model = load_model(folder)
     found: dict[str, Any] = {"machine": machine()}
     found["steps"] = [own_cost(model, progress, count) for count in (1, STREAMS)]
+    found["logprobs"] = logprobs_cost(model, progress)
     found["sharing"], found["prefix"] = sharing(model, progress), prefix_hit(model, progress)
     progress("capacity")
     most = capacity(model)
@@ -215,6 +244,11 @@ def lines(found: dict[str, Any]) -> list[str]:
             f"step, {step['num_sequences']:>2} sequences      {step['step_ms']:.2f} ms, the engine's own"
             f" {step['own_ms']:.3f} ms: {100 * step['own_share']:.1f} %, {step['us_per_sequence']:.1f} us per sequence"
             for step in found["steps"]
+        ),
+        *(
+            f"logprobs {one['logprobs']:<20} step of {STREAMS} sequences {one['step_ms']:.2f} ms,"
+            f" {one['ratio']:.3f} x that without"
+            for one in found["logprobs"]
         ),
         f"n = {CANDIDATES} of {PROMPT} tokens     {shared['prompt_tokens']:.0f} prompt tokens computed; first tokens"
         f" after {shared['all_ms']:.1f} ms, of one candidate after {shared['one_ms']:.1f} ms",

@@ -33,11 +33,15 @@ from decoding.domains import (
     TokenSequences,
 )
 from decoding.errors import ParameterError, Problem, shown
+from decoding.object_domains import RepetitionDetection, Structured
 from decoding.parameters import Parameter, described, parameter, table_of
 from decoding.types import LogprobsMode, PLessRule, RepetitionScope, TokenSequence
 from decoding.validation import INT32_MAX, RuleError, to_float32
 
 __all__ = ["INT32_MAX", "PARAMETERS", "SamplingParams", "to_float32", "with_seed"]
+
+MAX_LOGPROB_TOKEN_IDS = 128
+"""Each id costs a pass over the row of logits."""
 
 _USUAL_PENALTY, _PENALTY_CORNERS = (-2.0, 2.0), (0.5, -0.5, 2.0)
 
@@ -393,6 +397,12 @@ class SamplingParams:
     logprobs_mode: LogprobsMode | Sequence[LogprobsMode] = parameter(
         "raw", MODES, "the distributions that log-probabilities refer to; the first orders the most likely tokens"
     )
+    logprob_token_ids: Sequence[int] = parameter(
+        (),
+        TokenIds(),
+        "report the log-probabilities of these token ids, too, at each token",
+        source="vLLM",
+    )
     echo: bool = parameter(False, Boolean(), "put the prompt before the completion", standard=True)
     suffix: str | None = parameter(
         None, Text(), "the text that follows the completion (fill in the middle)", standard=True
@@ -402,6 +412,33 @@ class SamplingParams:
         True,
         Boolean(),
         "prompt or suffix that spells a special token becomes that token; off, it is plain text (for untrusted text)",
+    )
+
+    # Constraints of the text
+    structured: Mapping[str, Any] | tuple[str, Any] | None = parameter(
+        None,
+        OrNone(Structured()),
+        "make the text a sentence of this grammar: a JSON Schema, a regular expression, one of a few texts, or a Lark"
+        " grammar",
+        source="llguidance",
+    )
+    token_healing: bool = parameter(
+        False,
+        Boolean(),
+        "take back the prompt's last tokens, and let the model spell their bytes and what follows with any tokens",
+        source="Lundberg 2023, guidance",
+    )
+    banned_strings: str | Sequence[str] = parameter(
+        (),
+        Strings(),
+        "never let the text contain one of these strings: go back to where it began, and draw another token there",
+        source="TabbyAPI, exllamav2",
+    )
+    repetition_detection: Mapping[str, int] | tuple[int, int, int] | None = parameter(
+        None,
+        OrNone(RepetitionDetection()),
+        "end the text once the last tokens are the same pattern at least min_count times in a row",
+        source="vLLM",
     )
 
     def __post_init__(self) -> None:
@@ -451,6 +488,20 @@ class SamplingParams:
             yield Problem("best_of", shown(self.best_of), f"must be at least n={self.n}")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             yield Problem("min_tokens", shown(self.min_tokens), f"must be at most max_tokens={self.max_tokens}")
+        if self.logprob_token_ids and self.logprobs is None:
+            yield Problem("logprob_token_ids", shown(self.logprob_token_ids), "must come with logprobs, 0 at least")
+        if len(self.logprob_token_ids) > MAX_LOGPROB_TOKEN_IDS:
+            yield Problem(
+                "logprob_token_ids",
+                f"{len(self.logprob_token_ids)} ids",
+                f"must be at most {MAX_LOGPROB_TOKEN_IDS} ids",
+            )
+        if self.token_healing and self.suffix is not None:
+            yield Problem("token_healing", "True", "must be False with suffix: the text goes on behind a marker")
+        if self.token_healing and self.structured is not None:
+            yield Problem(
+                "token_healing", "True", "must be False with structured: a grammar begins with its first token"
+            )
 
     @property
     def num_candidates(self) -> int:

@@ -131,11 +131,12 @@ def _print_stream(llm: LLM, prompt: str, params: SamplingParams) -> None:
 
 
 def _print_logprobs(logprobs: Logprobs | None) -> None:
-    """Write one line per token to stderr: log-probability, rank, token, and its most likely alternatives."""
+    """Write one line per token to stderr: log-probability, rank, token, its alternatives, and the ids asked for."""
     if logprobs is None:
         return
-    columns = (logprobs.tokens, logprobs.token_logprobs, logprobs.ranks, logprobs.top_logprobs)
-    for token, logprob, rank, top in zip(*columns, strict=True):
+    columns = (logprobs.tokens, logprobs.token_logprobs, logprobs.ranks, logprobs.top_logprobs, logprobs.by_token_id)
+    for token, logprob, rank, top, by_id in zip(*columns, strict=True):
         alternatives = "  ".join(f"{text!r} {value:.4f}" for text, value in (top or {}).items() if text != token)
         value = "-" if logprob is None else f"{logprob:.4f}"
-        say(f"{value:>10} {rank or '-':>6}  {token!r}  {alternatives}".rstrip())
+        ids = "  ".join(f"{token_id}: {of_id:.4f}" for token_id, of_id in by_id.items())
+        say(f"{value:>10} {rank or '-':>6}  {token!r}  {alternatives}  {ids}".rstrip())

@@ -25,6 +25,7 @@ from decoding.domains import (
     required,
 )
 from decoding.errors import shown
+from decoding.object_domains import ObjectDomain
 from decoding.parameters import Parameter
 from decoding.params import PARAMETERS
 
@@ -70,6 +71,8 @@ def flag_options(row: Parameter, defaults: Mapping[str, str]) -> dict[str, Any]:
             return {"type": _word_or_count, "metavar": "WORD|N", "help": help_text}
         case Text():
             return {"type": str, "metavar": "TEXT", "help": help_text}
+        case ObjectDomain():
+            return {"type": _json_object, "metavar": "JSON", "help": help_text}
     return {"type": str, "metavar": "WORD", "help": help_text}
 
 
@@ -112,6 +115,19 @@ def _logit_bias(text: str) -> list[tuple[int, float]]:
     except (ValueError, RecursionError):
         raise argparse.ArgumentTypeError(f"{shown(text)} is not valid JSON") from None
     return [(integer(token_id), value) for token_id, value in pairs]
+
+
+def _json_object(text: str) -> Any:
+    """Parse a JSON object, or `none`."""
+    if text.lower() == "none":
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a JSON object")
+    return value
 
 
 def _word_or_count(text: str) -> str | int:

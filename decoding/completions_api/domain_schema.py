@@ -21,6 +21,7 @@ from decoding.domains import (
     Words,
     required,
 )
+from decoding.object_domains import ObjectDomain
 from decoding.validation import INT32_MAX
 
 Schema: TypeAlias = dict[str, Any]
@@ -62,6 +63,8 @@ def schema_of(domain: Domain) -> Schema:
             return {"anyOf": [_NOT_EMPTY, {"type": "array", "items": _NOT_EMPTY}]}
         case Text():
             return STRING
+        case ObjectDomain() as domain_of_objects:
+            return domain_of_objects.schema
     raise TypeError(f"domain={domain!r}: must be one of decoding.domains")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TypedDict
 
+from decoding.completions_api.structured_fields import SPELLINGS
 from decoding.errors import (
     ContextLengthError,
     DecodingError,
@@ -99,7 +100,7 @@ def api_error(error: BaseException, given: Collection[str] = ()) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ParameterError):
-        return invalid([problem._replace(parameter=_on_wire(problem.parameter)) for problem in error.problems])
+        return invalid([problem._replace(parameter=_field_of(problem.parameter, given)) for problem in error.problems])
     if isinstance(error, ContextLengthError):
         return ApiError(400, str(error), param=error.parameter.partition("[")[0], code="context_length_exceeded")
     if isinstance(error, FimTemplateError):
@@ -121,7 +122,15 @@ def api_error(error: BaseException, given: Collection[str] = ()) -> ApiError:
 def _parameter_of(stage: str, given: Collection[str]) -> str | None:
     """The first field that the request gave of those that a stage of the pipeline works with."""
     (parameters,) = [one.parameters for one in PIPELINE if one.name == stage] or [()]
-    return next((_on_wire(name) for name in parameters if _on_wire(name) in given), None)
+    fields = [*map(_on_wire, parameters), *((*SPELLINGS, "banned_strings") if stage == "hard_masks" else ())]
+    return next((name for name in fields if name in given), None)
+
+
+def _field_of(parameter: str, given: Collection[str]) -> str:
+    """Return the field by which a request gave a parameter."""
+    if parameter == "structured":
+        return next((name for name in SPELLINGS if name in given), parameter)
+    return _on_wire(parameter)
 
 
 def _on_wire(parameter: str) -> str:

@@ -13,6 +13,12 @@ from typing import Any, TypeAlias
 
 from decoding.completions_api.domain_schema import BOOLEAN, IDS, STRING, Schema, can_be_off, schema_of
 from decoding.completions_api.settings import ApiSettings, Limits
+from decoding.completions_api.structured_fields import (
+    RESPONSE_FORMAT_SCHEMA,
+    STRUCTURED_OUTPUTS_SCHEMA,
+    response_format,
+    structured_outputs,
+)
 from decoding.domains import (
     POSITIVE,
     Boolean,
@@ -103,7 +109,8 @@ def _check_of(row: Parameter, settings: ApiSettings) -> Check:
         case LogitBias(number):
             return _logit_bias(number, limits)
         case Strings():
-            return _strings(domain, limits)
+            name = "max_stop" if row.name == "stop" else "max_list_entries"
+            return _strings(domain, limits, name)
         case TokenIds() | TokenSequences():
             return _list_of(domain, limits)
         case Text():
@@ -146,10 +153,13 @@ def _count_or_off(value: Any) -> int | None:
     return number if number > 0 else None
 
 
-def _strings(domain: Strings, limits: Limits) -> Check:
+def _strings(domain: Strings, limits: Limits, limit: str) -> Check:
+    """Return the check of a string or a list of strings, as many as the limit of this name."""
+    max_strings, flag = getattr(limits, limit), f"--{limit.replace('_', '-')}"
+
     def check(value: Any) -> object:
-        if isinstance(value, list) and len(value) > limits.max_stop:
-            raise RuleError(f"must be a string or at most {limits.max_stop} of them (--max-stop)")
+        if isinstance(value, list) and len(value) > max_strings:
+            raise RuleError(f"must be a string or at most {max_strings:,} of them ({flag})")
         if not isinstance(value, str | list):
             raise RuleError("must be a string or a list of strings")
         strings = domain(value)
@@ -300,6 +310,20 @@ REQUEST_FIELDS: tuple[Field, ...] = (
         " (default: the server's own).",
         STRING,
         _profile_under,
+        standard=False,
+    ),
+    Field(
+        "structured_outputs",
+        "The grammar of the text in vLLM's spelling: one of json, regex, choice, grammar, json_object.",
+        STRUCTURED_OUTPUTS_SCHEMA,
+        lambda settings: structured_outputs,
+        standard=False,
+    ),
+    Field(
+        "response_format",
+        "The grammar of the text as in the chat API: text, json_object, or json_schema with its schema.",
+        RESPONSE_FORMAT_SCHEMA,
+        lambda settings: response_format,
         standard=False,
     ),
     *BEAM_FIELDS,

@@ -12,6 +12,7 @@ from decoding.completions_api.body import contains_not_json
 from decoding.completions_api.errors import ApiError, given_name, invalid
 from decoding.completions_api.fields import BY_NAME, HARMLESS, REQUEST_FIELDS
 from decoding.completions_api.settings import ApiSettings, Limits
+from decoding.completions_api.structured_fields import merge
 from decoding.engine.beam_params import OWN, BeamSearchParams, beams_of
 from decoding.errors import ParameterError, Problem, shown
 from decoding.params import SamplingParams
@@ -78,6 +79,7 @@ def parse_completion(
             values[name] = field.check_under(settings)(value)
         except RuleError as error:
             problems.append(Problem(name, shown(value), str(error)))
+    merge(values, problems)
     prompts = _prompts(values, settings.limits, problems)
     params = _sampling_params(values, settings, problems)
     problems += _cross_checks(values, prompts, params, settings.limits)

@@ -21,7 +21,8 @@ class LogprobsObject(TypedDict):
     """Columns of equal length; the first entry of an echoed prompt has null for its log-probabilities.
 
     Extensions: token_ids; bytes, each token's own bytes as integers, null where it has none; by_mode, each token's
-    log-probability in every mode, where logprobs_mode named several.
+    log-probability in every mode, where logprobs_mode named several; by_token_id, the log-probabilities of the ids of
+    logprob_token_ids at each token.
     """
 
     tokens: list[str]
@@ -31,6 +32,7 @@ class LogprobsObject(TypedDict):
     token_ids: list[int]
     bytes: list[list[int] | None]
     by_mode: NotRequired[list[dict[str, float]]]
+    by_token_id: NotRequired[list[dict[str, float]]]
 
 
 class ChoiceObject(TypedDict):
@@ -181,6 +183,9 @@ def logprobs_object(logprobs: Logprobs) -> LogprobsObject:
     }
     if any(logprobs.by_mode):
         wire["by_mode"] = [_all_on_wire(values) for values in logprobs.by_mode]
+    if any(logprobs.by_token_id):
+        by_id = [{str(token_id): value for token_id, value in values.items()} for values in logprobs.by_token_id]
+        wire["by_token_id"] = [_all_on_wire(values) for values in by_id]
     return wire
 
 

@@ -122,6 +122,15 @@ class BlockManager:
         for block in reversed(table.cut(self.num_blocks_of(num_tokens))):
             self._release(block)
 
+    def reopen(self, table: BlockTable, num_tokens: int) -> None:
+        """Release the blocks behind the first tokens; the last block that stays is going to be written again.
+
+        It cannot be found any more, unless it is shared: then it is copied before it is written.
+        """
+        self.truncate(table, num_tokens)
+        if num_tokens % self.block_size and self._references[table.blocks[-1]] == 1:
+            self._forget(table.blocks[-1])
+
     def free(self, table: BlockTable, *, forget: bool = False) -> None:
         """Release all blocks of a table, its end first: of one sequence, the end is evicted before the beginning.
 

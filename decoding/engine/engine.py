@@ -12,6 +12,7 @@ from collections.abc import Container, Iterable
 
 from decoding.engine.block_manager import BlockManager
 from decoding.engine.candidate import Candidate
+from decoding.engine.healing import Healing
 from decoding.engine.model_runner import ModelRunner
 from decoding.engine.request import Request
 from decoding.engine.sampling_step import sampling_step
@@ -31,6 +32,7 @@ from decoding.errors import (
     EngineError,
     EngineMemoryError,
     LogitsError,
+    ParameterError,
     drop_frames,
 )
 from decoding.models.batch import BLOCK_SIZE, Logits, Model
@@ -129,7 +131,7 @@ class Engine:
         """
         length = len(request.token_ids)
         self._check_length(length, length)
-        regime = self._model.rope_regime(length)
+        regime = self._model.rope_regime(request.rope_length)
         task = CompletionTask(
             request, self._num_requests, self._tokenizer, self._model.config.vocab_size, regime, listener, share
         )
@@ -189,7 +191,7 @@ class Engine:
                 self._scheduler.schedule_drafts(batch)
             logits = self._runner.forward(batch)
             self._scheduler.commit(batch)
-            self._sample(logits, self._ready(batch, logits))
+            self._sample(logits, self._healed(self._ready(batch, logits), logits))
         except BaseException as error:  # an interrupt, too, must not leave a step that is half done
             self._fail(batch, error)
             if not batch or not isinstance(error, Exception):
@@ -226,6 +228,26 @@ class Engine:
             if sequence.candidate is None and sequence.is_running:
                 self._scheduler.finish(sequence)
 
+    def _healed(self, sequences: list[Sequence], logits: Logits) -> list[Sequence]:
+        """Search the ends of prompts that are to be healed; return the sequences that can be sampled for then."""
+        for sequence in sequences:
+            candidate = sequence.candidate
+            if candidate is not None and candidate.healing is not None and not candidate.healing.is_searched:
+                self._heal(sequence, candidate.healing, logits)
+        return [sequence for sequence in sequences if sequence.is_running]
+
+    def _heal(self, sequence: Sequence, healing: Healing, logits: Logits) -> None:
+        """Search the end of one prompt in the sequence's own blocks, for all candidates of its task."""
+        if not sequence.is_running or not self._scheduler.reserve_behind(sequence, len(healing.remainder.data)):
+            return  # it is computed again, and searched then
+        first = logits[sequence.row] if sequence.num_rows else sequence.task.first_logits
+        try:
+            healing.search(first.copy(), self._sampler, lambda path: self._runner.row_behind(sequence, path))
+        except (LogitsError, ParameterError) as error:
+            sequence.task.fail(self._scheduler.remove(sequence.task), error)
+            return
+        self._scheduler.release_behind(sequence)
+
     def _sample(self, logits: Logits, sequences: list[Sequence]) -> None:
         """Sample one token per sequence, and go on with those whose draft tokens are right."""
         while sequences:
@@ -240,6 +262,8 @@ class Engine:
                     candidate.fail(errors[sequence])
                 if sequence.num_draft and sequence not in drafting:
                     self._settle_drafts(sequence)
+                if candidate.is_rewound:
+                    self._take_back(sequence, candidate)
                 if candidate.finish_reason is not None:  # what a bad row left in the cache may be as bad
                     self._scheduler.finish(sequence, forget=candidate.error is not None)
                 sequence.task.on_sampled(candidate)
@@ -274,9 +298,16 @@ class Engine:
                 continue
             sequence.num_accepted += 1
             sequence.row += 1
-            if sequence.candidate is not None and sequence.candidate.finish_reason is None:
+            candidate = sequence.candidate
+            if candidate is not None and candidate.finish_reason is None and not candidate.is_rewound:
                 going_on.append(sequence)
         return going_on
+
+    def _take_back(self, sequence: Sequence, candidate: Candidate) -> None:
+        """Take out of a sequence the tokens that its candidate has taken back."""
+        candidate.is_rewound = False
+        self._scheduler.take_back(sequence, sequence.num_shared + candidate.num_tokens)
+        self._runner.forget()
 
     def _settle_drafts(self, sequence: Sequence) -> None:
         """Keep the accepted draft tokens of a sequence, and count them."""
@@ -303,6 +334,9 @@ class Engine:
                 sequence.draft = []
             problem = f"{type(error).__name__}: {error}"
             warnings.warn(f"speculation is off from now on: the drafter raised {problem}", RuntimeWarning, stacklevel=2)
+        for sequence, _ in proposals:
+            if sequence.candidate is not None and sequence.candidate.masks is not None:
+                sequence.draft = sequence.candidate.masks.valid_part(sequence.draft)
 
     def _draft_room(self, sequence: Sequence) -> int:
         """Return how many draft tokens to propose: none behind the border where a sequence is computed again."""

@@ -86,6 +86,13 @@ class ProcessorChain:
             raise EmptySupportError(0, "processors")
         return edited
 
+    @property
+    def raw(self) -> Logits:
+        """The row before anything was done to it; only after `process`."""
+        if self._raw is None:
+            raise AssertionError("no row has been processed")
+        return self._raw
+
     def commit(self, token_id: int, output: SamplerOutput, row: int) -> None:
         """Record the sampled token in the sequence's own state; `state` has it already."""
         self._own.commit(token_id, output, row)

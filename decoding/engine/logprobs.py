@@ -17,21 +17,25 @@ class TokenScore(NamedTuple):
     """The sampler's report on one token: log-probability, rank, and the most likely tokens with theirs.
 
     by_mode: its log-probability in each mode, if there are several.
+    by_token_id: log-probabilities of the ids of logprob_token_ids.
     """
 
     logprob: float
     rank: int
     top: list[tuple[int, float]]
     by_mode: Mapping[LogprobsMode, float] = MappingProxyType({})
+    by_token_id: Mapping[int, float] = MappingProxyType({})
 
     @classmethod
     def from_output(
         cls, output: SamplerOutput, row: int, num_top: int, modes: Sequence[LogprobsMode] = ()
     ) -> TokenScore:
         """Return row `row`, with `num_top` alternatives; other rows of the output may have more."""
-        ids = output.top_token_ids[row, :num_top].tolist()
-        logprobs = output.top_logprobs[row, :num_top].tolist()
-        top = [(token_id, logprob) for token_id, logprob in zip(ids, logprobs, strict=True) if token_id >= 0]
+        top: list[tuple[int, float]] = []
+        if num_top:
+            ids = output.top_token_ids[row, :num_top].tolist()
+            logprobs = output.top_logprobs[row, :num_top].tolist()
+            top = [(token_id, logprob) for token_id, logprob in zip(ids, logprobs, strict=True) if token_id >= 0]
         by_mode = dict(zip(modes, output.all_logprobs[row].tolist(), strict=False)) if len(modes) > 1 else {}
         return cls(float(output.logprobs[row]), int(output.ranks[row]), top, by_mode)
 
@@ -98,4 +102,6 @@ def token_logprob(
     for alternative, logprob in score.top:  # most likely first: of equal texts the first is the larger
         top.setdefault(text if alternative == token_id else token_text(tokenizer, alternative), logprob)
     top[text] = score.logprob
-    return TokenLogprob(text, token_id, score.logprob, top, text_offset, score.rank, score.by_mode, own)
+    return TokenLogprob(
+        text, token_id, score.logprob, top, text_offset, score.rank, score.by_mode, own, score.by_token_id
+    )

@@ -41,8 +41,24 @@ class ModelRunner:
         return self._model.forward(batch, self._cache)
 
     def forget(self) -> None:
-        """Let go of the sequences of the last step."""
+        """Let go of the sequences of the last step; needed, too, where a sequence has lost tokens."""
         self._decoding = []
+
+    def row_behind(self, sequence: Sequence, token_ids: ListLike[int]) -> Logits:
+        """Return the logits [vocab] of the last of these tokens, at least one, behind what is computed of a sequence.
+
+        The sequence's blocks must have room for them; their keys are not counted as computed.
+        """
+        batch = ForwardBatch(
+            token_ids=_int32(token_ids),
+            num_new=_int32([len(token_ids)]),
+            start=_int32([sequence.num_computed]),
+            block_tables=[sequence.block_table.array],
+            rope_lengths=_int32([sequence.rope_length]),
+            logits_tokens=_int32([len(token_ids) - 1]),
+        )
+        row: Logits = self._model.forward(batch, self._cache)[0]
+        return row
 
     def _decode_batch(self, sequences: list[Sequence]) -> ForwardBatch:
         """One token and one row of logits per sequence: the usual step, as cheap as it can be.

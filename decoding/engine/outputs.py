@@ -26,6 +26,7 @@ class TokenLogprob:
     text_offset: code points from the start of the prompt to the character that holds the token's first byte.
     logprob, top, rank: None for the first token of an echoed prompt, which nothing predicts.
     top: the most likely tokens, most likely first, and the token itself.
+    by_token_id: log-probabilities of the ids of logprob_token_ids, in the first mode (echoed prompts: raw).
     by_mode: log-probability in each mode, where logprobs_mode names several (echoed prompts have the raw one alone).
     data: the token's own bytes, those of `text` before it was made readable; None without a tokenizer.
     """
@@ -38,6 +39,7 @@ class TokenLogprob:
     rank: int | None
     by_mode: Mapping[LogprobsMode, float] = field(default_factory=dict)
     data: bytes | None = None
+    by_token_id: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Logprobs:
     ranks: list[int | None] = field(default_factory=list)
     by_mode: list[Mapping[LogprobsMode, float]] = field(default_factory=list)
     data: list[bytes | None] = field(default_factory=list)
+    by_token_id: list[Mapping[int, float]] = field(default_factory=list)
 
     @classmethod
     def from_tokens(cls, entries: Iterable[TokenLogprob]) -> Logprobs:
@@ -66,6 +69,7 @@ class Logprobs:
             logprobs.ranks.append(entry.rank)
             logprobs.by_mode.append(dict(entry.by_mode))
             logprobs.data.append(entry.data)
+            logprobs.by_token_id.append(dict(entry.by_token_id))
         return logprobs
 
 
@@ -128,7 +132,8 @@ class Choice:
     token_ids: the tokens that begin in that text, and the token that ended the sequence; with `echo` the prompt's
         tokens first.
     finish_reason: "stop", "length", or "error" (no token could be sampled; `error` says why).
-    stop_reason: the stop string, stop token id or end-of-sequence id that ended it; None otherwise.
+    stop_reason: the stop string, stop token id or end-of-sequence id that ended it, or "repetition_detected"; None
+        otherwise.
     logprobs: one entry per token of `token_ids`; None where they were not asked for.
     seed: the seed in use; the same request with this seed gives the same tokens again.
     mean_logprob: mean raw log-probability of the sampled tokens where `best_of` ranked by it, else None.

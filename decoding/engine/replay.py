@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from decoding.engine.outputs import Choice, CompletionResult
-from decoding.engine.request import Request, Shape, checked_token_ids, rng_stream_of, with_token_ids
+from decoding.engine.request import (
+    Request,
+    Shape,
+    checked_token_ids,
+    grammar_of,
+    rng_stream_of,
+    stop_automaton,
+    with_token_ids,
+    without_remainder,
+)
 from decoding.errors import ContextLengthError, DecodingError, ParameterError
 from decoding.file_output import write_whole
 from decoding.json_file import read_json_object
@@ -71,12 +80,13 @@ class Capsule:
             value = "one without its request" if request is None else "one with processors"
             raise ParameterError.single("result", value, "must be of a request that can be written down")
         num_shown = len(request.prefix_token_ids) if request.params.echo else 0
+        taken = request.remainder.token_ids if request.remainder is not None else ()
         return cls(
             model=result.model,
             system_fingerprint=fingerprint,
             stream_version=STREAM_VERSION,
-            prompt_token_ids=list(request.token_ids),
-            prefix=[request.prefix.start, request.prefix.stop],
+            prompt_token_ids=[*request.token_ids, *taken],
+            prefix=[request.prefix.start, request.prefix.stop + len(taken)],
             eos_token_ids=list(request.eos_token_ids),
             params=_changed(request.params),
             choices=[_capsule_choice(choice, num_shown) for choice in result.choices],
@@ -136,6 +146,9 @@ class Capsule:
             rule = f"must be the capsule's profile, {self.profile!r}"
             raise ParameterError.single("profile", profile_text(profile), rule)
         params = self.sampling_params()
+        if force and params.banned_strings and params.logprobs_modes != ("raw",):
+            rule = "must be False for banned_strings with this logprobs_mode: tokens do not tell the masks of redraws"
+            raise ParameterError.single("force", True, rule)
         token_ids = checked_token_ids(self.prompt_token_ids, shape.vocab_size, "prompt_token_ids")
         room = shape.max_position_embeddings - len(token_ids) + 1
         forced = tuple(tuple(choice.token_ids) for choice in self.choices) if force else None
@@ -161,7 +174,11 @@ class Capsule:
             forced=forced,
             candidates=tuple(choice.candidate for choice in self.choices) if force else None,
             profile=profile,
+            grammar=grammar_of(params, token_ids, shape.vocab_size, tokenizer),
+            vocab_size=shape.vocab_size,
+            banned=stop_automaton(params.banned_strings) if params.banned_strings and not force else None,
         )
+        request = without_remainder(request, shape, tokenizer)
         request.new_state(0).check_fit(shape.vocab_size)
         return request
 
@@ -187,7 +204,7 @@ def compare(capsule: Capsule, result: CompletionResult, fingerprint: str) -> Rep
     request = result.origin
     if request is None:
         raise ParameterError.single("result", "one without its request", "must come from `LLM.replay`")
-    num_shown = capsule.prefix[1] - capsule.prefix[0] if request.params.echo else 0
+    num_shown = len(request.prefix_token_ids) if request.params.echo else 0
     differences = []
     if len(result.choices) != len(capsule.choices):
         differences.append(f"{len(result.choices)} choices were {len(capsule.choices)}")

@@ -6,11 +6,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
+from decoding.engine.grammar import Grammar, compiled_grammar
+from decoding.engine.healing import Remainder, num_taken_back
 from decoding.engine.logits_processors import Processor
+from decoding.engine.token_index import token_index
 from decoding.engine.token_sequences import Check, always_wanted, bad_word_sequences, breaker_sequences
 from decoding.errors import (
     MODEL_CONTEXT,
@@ -26,6 +29,7 @@ from decoding.params import SamplingParams, to_float32, with_seed
 from decoding.sampling.sampler import Sampler
 from decoding.sampling.stages import GREEDY_TEMPERATURE, PROFILES, Profile
 from decoding.sampling.state import SamplingState, random_seed
+from decoding.text.detokenizer import Detokenizer, pieces_are_settled
 from decoding.text.fim import FimFormat
 from decoding.text.stop_strings import StopAutomaton
 from decoding.text.tokenizer import Tokenizer
@@ -79,6 +83,10 @@ class Request:
     candidates: per choice, the number of its candidate; None: 0, 1, 2 ...
     on_sample: called before every draw.
     profile: the order and the rules of the sampler's stages.
+    grammar: the grammar of the text; None for any text.
+    vocab_size: the model's.
+    banned: the automaton of the banned strings; None if there are none, or tokens are forced.
+    remainder: the tokens at the prompt's end that were taken back, which are not in token_ids; None if there are none.
     """
 
     params: SamplingParams
@@ -94,6 +102,15 @@ class Request:
     candidates: tuple[int, ...] | None = None
     on_sample: OnSample | None = None
     profile: Profile = PROFILES["openai"]
+    grammar: Grammar | None = None
+    vocab_size: int = 0
+    banned: StopAutomaton | None = None
+    remainder: Remainder | None = None
+
+    @property
+    def rope_length(self) -> int:
+        """The length that chooses the rotary factors of the prompt, and of what was taken back of it."""
+        return len(self.token_ids) + (len(self.remainder.data) if self.remainder is not None else 0)
 
     @property
     def prefix_token_ids(self) -> list[int]:
@@ -105,6 +122,11 @@ class Request:
         """True if all candidates come out alike, so that one is enough."""
         is_cold = to_float32(self.params.temperature) < GREEDY_TEMPERATURE
         return is_cold and not self.params.dynatemp_range and self.forced is None
+
+    @property
+    def detects_repetition(self) -> bool:
+        """True if a loop ends the text; of forced tokens, the last one does."""
+        return self.params.repetition_detection is not None and self.forced is None
 
     def num_tokens_of(self, choice: int) -> int:
         """Return the maximum number of tokens of a candidate."""
@@ -164,13 +186,17 @@ def make_request(
         prefix=prefix,
         eos_token_ids=(*end_token_ids_of(shape, tokenizer), *end_token_ids),
         rng_stream=rng_stream_of(token_ids),
-        stops=_stop_automaton(params.stop),
+        stops=stop_automaton(params.stop),
         max_output_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
         sampling=sampling,
         processors=checked_processors(processors),
         on_sample=on_sample,
         profile=profile,
+        grammar=grammar_of(params, token_ids, shape.vocab_size, tokenizer),
+        vocab_size=shape.vocab_size,
+        banned=stop_automaton(params.banned_strings) if params.banned_strings else None,
     )
+    request = without_remainder(request, shape, tokenizer)
     request.new_state(0).check_fit(shape.vocab_size, profile.lacking)
     return request
 
@@ -180,8 +206,44 @@ def new_seed() -> int:
     return random_seed() & _MAX_SEED
 
 
+def grammar_of(
+    params: SamplingParams, token_ids: Sequence[int], vocab_size: int, tokenizer: Tokenizer | None
+) -> Grammar | None:
+    """Return the compiled grammar of a request; raise ParameterError if the tokens cannot spell it, or it is wrong."""
+    if params.structured is None or tokenizer is None:
+        return None
+    grammar = compiled_grammar(cast(tuple[str, Any], params.structured), vocab_size, tokenizer)
+    detokenizer = Detokenizer(tokenizer, token_ids, at_start=params.suffix is None)
+    if not detokenizer.is_settled and not pieces_are_settled(tokenizer):
+        raise grammar.error("the prompt has no text, and tokens have other bytes at the start of a text")
+    return grammar
+
+
+def without_remainder(request: Request, shape: ModelShape, tokenizer: Tokenizer | None) -> Request:
+    """Return the request with the last tokens of its prompt taken back, where it asks for token healing."""
+    if not request.params.token_healing or tokenizer is None or not request.max_output_tokens:
+        return request
+    token_ids, index = request.token_ids, token_index(tokenizer, shape.vocab_size)
+    pieces = [tokenizer.token_bytes(token_id) for token_id in token_ids]
+    count = num_taken_back(token_ids, pieces, index)
+    while count and not (pieces_are_settled(tokenizer) or Detokenizer(tokenizer, token_ids[:-count]).is_settled):
+        count -= 1
+    if not count:
+        return request
+    kept, taken, data = token_ids[:-count], tuple(token_ids[-count:]), b"".join(pieces[-count:])
+    if len(kept) + len(data) > shape.max_position_embeddings:
+        raise ContextLengthError(len(kept) + len(data), shape.max_position_embeddings)
+    params = request.params
+    ending_ids = frozenset((*request.eos_token_ids, *params.stop_token_ids))
+    remainder = Remainder(taken, data, index, ending_ids, shape.vocab_size)
+    num_tokens = request.max_output_tokens + (count if params.max_tokens is None else 0)
+    return replace(
+        request, token_ids=kept, prefix=slice(0, len(kept)), remainder=remainder, max_output_tokens=num_tokens
+    )
+
+
 @lru_cache(maxsize=8)
-def _stop_automaton(stops: tuple[str, ...]) -> StopAutomaton:
+def stop_automaton(stops: str | Sequence[str]) -> StopAutomaton:
     """Return the automaton of stop strings; cached, because that of long ones takes 10 ms."""
     return StopAutomaton(stops)
 
@@ -253,7 +315,10 @@ def _check_text(prompt: object, params: SamplingParams, tokenizer: Tokenizer | N
     texts = {
         name: prompt if isinstance(prompt, str) else None,
         "stop": params.stop or None,
+        "banned_strings": params.banned_strings or None,
         "suffix": params.suffix,
+        "token_healing": "True" if params.token_healing else None,
+        "structured": None if params.structured is None else str(params.structured[0]),  # type: ignore[index]
         "bad_words": next((word for word in params.bad_words if isinstance(word, str)), None),
         "dry_sequence_breakers": next((one for one in params.dry_sequence_breakers if isinstance(one, str)), None),
     }

@@ -7,12 +7,16 @@ everything before it recorded (as `Sampler.verify` does for one sequence). So th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
+
 import numpy as np
 
 from decoding.engine.candidate import Candidate
+from decoding.engine.chosen_logprobs import logprobs_of_ids
 from decoding.engine.logprobs import TokenScore
 from decoding.engine.sequence import Sequence
-from decoding.errors import DecodingError, EmptySupportError, EngineError, NonFiniteLogitsError
+from decoding.errors import DecodingError, EmptySupportError, EngineError, LogitsError, NonFiniteLogitsError
 from decoding.models.batch import Logits
 from decoding.sampling.output import TOKEN_ID
 from decoding.sampling.sampler import Sampler, SamplerOutput
@@ -28,6 +32,8 @@ def sampling_step(
     Returns the errors of the sequences whose row failed.
     """
     errors: dict[Sequence, DecodingError] = {}
+    if any(candidate.masks is not None for candidate in candidates):
+        sequences, candidates = _masked(sequences, candidates, errors)
     matrix = _whole(logits, sequences)
     if matrix is None or any(candidate.is_special for candidate in candidates):
         rows = _prepared_rows(sampler, logits, sequences, candidates, errors)
@@ -36,6 +42,7 @@ def sampling_step(
         if not sequences:
             return errors
         matrix = np.stack([row for row in rows if row is not None])
+    chosen = _chosen_logprobs(sampler, matrix, candidates)
     output = sampler.sample(matrix, [candidate.drawing_state for candidate in candidates], on_error="status")
     for row, token_id in enumerate(output.words[:, TOKEN_ID].tolist()):
         candidate = candidates[row]
@@ -45,11 +52,43 @@ def sampling_step(
         score, raw_logprob = None, 0.0
         if candidate.is_scored:
             score, raw_logprob = _scored(sampler, candidate, token_id, output, row)
+            if score is not None and row in chosen:
+                score = score._replace(by_token_id=chosen[row])
         if candidate.processors is not None:
             candidate.processors.commit(token_id, output, row)
         candidate.append(token_id, score, raw_logprob)
         sequences[row].token_ids.append(token_id)
     return errors
+
+
+def _masked(
+    sequences: list[Sequence], candidates: list[Candidate], errors: dict[Sequence, DecodingError]
+) -> tuple[list[Sequence], list[Candidate]]:
+    """Set the bitmasks; return the sequences and candidates without those whose mask failed, which go to `errors`."""
+    for sequence, candidate in zip(sequences, candidates, strict=True):
+        if candidate.masks is not None:
+            try:
+                candidate.masks.prepare(candidate.drawing_state)
+            except DecodingError as error:
+                errors[sequence] = error
+    if not errors:
+        return sequences, candidates
+    pairs = [pair for pair in zip(sequences, candidates, strict=True) if pair[0] not in errors]
+    return [sequence for sequence, _ in pairs], [candidate for _, candidate in pairs]
+
+
+def _chosen_logprobs(sampler: Sampler, matrix: Logits, candidates: list[Candidate]) -> dict[int, Mapping[int, float]]:
+    """Return the log-probabilities of the ids that a request names, by row. A row that fails has none."""
+    chosen = {}
+    for row, candidate in enumerate(candidates):
+        token_ids = candidate.request.params.logprob_token_ids
+        if token_ids:
+            raw = matrix[row] if candidate.processors is None else candidate.processors.raw
+            mode = candidate.request.params.logprobs_modes[0]
+            with suppress(LogitsError):  # the draw fails, too, and reports it
+                state = candidate.drawing_state
+                chosen[row] = logprobs_of_ids(sampler, raw, matrix[row], state, mode, token_ids)
+    return chosen
 
 
 def _whole(logits: Logits, sequences: list[Sequence]) -> Logits | None:
@@ -84,6 +123,8 @@ def _prepared_row(sampler: Sampler, logits: Logits, sequence: Sequence, candidat
     """Return the row of a sequence after processors, with forced tokens set and `on_sample` called."""
     row: Logits = logits[sequence.row] if sequence.num_rows else sequence.task.first_logits
     request, state = candidate.request, candidate.drawing_state
+    if candidate.healing is not None:
+        row = candidate.healing.condition(row, candidate.state.output_token_ids, candidate.num_healed)
     if candidate.processors is not None:
         row = candidate.processors.process(row, sequence.token_ids)
     if request.forced is not None:

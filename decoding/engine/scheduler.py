@@ -135,6 +135,26 @@ class Scheduler:
                 sequence.num_draft = num_draft
                 self._budget -= num_draft
 
+    def reserve_behind(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Make room for tokens behind what is computed of a running sequence, preempting younger ones.
+
+        Return False if the sequence itself is preempted.
+        """
+        return self._reserve(sequence, num_tokens)
+
+    def release_behind(self, sequence: Sequence) -> None:
+        """Take back the blocks behind what is computed of a sequence."""
+        self.block_manager.truncate(sequence.block_table, sequence.num_computed)
+        sequence.num_reserved = sequence.num_computed
+
+    def take_back(self, sequence: Sequence, num_tokens: int) -> None:
+        """Keep the first tokens of a running sequence, at least one; the last of them is computed again."""
+        del sequence.token_ids[num_tokens:]
+        sequence.num_computed = min(sequence.num_computed, num_tokens - 1)
+        del sequence.digests[sequence.num_computed // self.block_manager.block_size :]
+        self.block_manager.reopen(sequence.block_table, sequence.num_computed)
+        sequence.num_reserved = sequence.num_computed
+
     def commit(self, batch: Iterable[Sequence]) -> None:
         """Count the step's known tokens as computed."""
         block_size = self.block_manager.block_size

@@ -15,6 +15,7 @@ import numpy as np
 
 from decoding.engine.block_manager import BlockManager
 from decoding.engine.block_table import BlockTable
+from decoding.engine.masks import TokenMasks
 from decoding.engine.sequence import Sequence
 from decoding.errors import ParameterError
 from decoding.models.batch import BLOCK_SIZE, ForwardBatch, Logits, Model
@@ -58,6 +59,9 @@ class _NgramIndex:
 
     def find(self, token_ids: ListLike[int]) -> int | None:
         """Return the index behind an earlier occurrence of the last tokens; None if there is none."""
+        if len(token_ids) < self._num_seen:  # tokens were taken back
+            self._ends.clear()
+            self._num_seen = 0
         for end in range(self._num_seen, len(token_ids)):
             for size in NGRAM_SIZES:
                 if end >= size:
@@ -118,6 +122,9 @@ class DraftModel:
         finally:
             for state, position in zip(states, positions, strict=True):
                 state.truncate(position)
+            for sequence, _ in sequences:
+                if (masks := _masks_of(sequence)) is not None:
+                    masks.forget_drafts()
 
     def _fits(self, sequence: Sequence, room: int) -> bool:
         if len(sequence.token_ids) + room > self._max_tokens:
@@ -131,12 +138,17 @@ class DraftModel:
         """
         logits = self._forward([self._catch_up(sequence) for sequence, _ in going_on])
         states = [_state_of(sequence) for sequence, _ in going_on]
+        all_masks = [_masks_of(sequence) for sequence, _ in going_on]
+        for state, masks in zip(states, all_masks, strict=True):
+            if masks is not None:
+                masks.prepare(state)
         output = self._sampler.sample(logits, states, on_error="status")
         further = []
-        for (sequence, room), token_id in zip(going_on, output.token_ids.tolist(), strict=True):
+        drawn = zip(going_on, all_masks, output.token_ids.tolist(), strict=True)
+        for (sequence, room), masks, token_id in drawn:
             if token_id >= 0:
                 sequence.draft.append(token_id)
-                if len(sequence.draft) < room:
+                if len(sequence.draft) < room and (masks is None or masks.draft(token_id)):
                     further.append((sequence, room))
         return further
 
@@ -175,6 +187,10 @@ def _state_of(sequence: Sequence) -> SamplingState:
     if sequence.candidate is None:
         raise AssertionError("a sequence without a candidate has nothing to propose for")
     return sequence.candidate.state
+
+
+def _masks_of(sequence: Sequence) -> TokenMasks | None:
+    return None if sequence.candidate is None else sequence.candidate.masks
 
 
 def _num_common(one: ListLike[int], other: ListLike[int]) -> int:

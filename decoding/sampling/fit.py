@@ -91,6 +91,7 @@ def _named_ids(state: SamplingState) -> dict[str, Sequence[int]]:
         "allowed_token_ids": p.allowed_token_ids or (),
         "banned_token_ids": p.banned_token_ids,
         "stop_token_ids": p.stop_token_ids,
+        "logprob_token_ids": p.logprob_token_ids,
         "eos_token_ids": state.eos_token_ids,
         **{name: _ids_in(name, getattr(p, name)) for name in _SEQUENCES},
     }

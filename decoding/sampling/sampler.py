@@ -181,6 +181,28 @@ class Sampler:
             raise error
         return output
 
+    def logprobs_of(self, logits: Any, state: SamplingState, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Return the log-probabilities of tokens at the state's position, in the first of its modes. Nothing is drawn.
+
+        logits: [vocab], or [1, vocab]. Needs params.logprobs. A row that fails raises its LogitsError.
+        """
+        matrix = matrix_of(logits, self.vocab_size)
+        if len(matrix) != 1:
+            raise LogitsError(f"logits.shape={matrix.shape}: must be one row")
+        self._check_state(state)
+        if state.params.logprobs is None:
+            raise ParameterError.single("state", state, "must have logprobs in its parameters")
+        rows = []
+        for token_id in checked_token_ids("token_ids", token_ids, self.vocab_size):
+            row = state.kernel_row.copy()
+            row.set_report(state.params.logprobs_modes[:1], 0)
+            row.force_token(token_id)
+            rows.append(row)
+        output = self._kernel.sample(np.broadcast_to(matrix[0], (len(rows), self.vocab_size)), rows)
+        for error in output.failures.values():
+            raise error
+        return output.logprobs
+
     def verify(
         self,
         logits: Any,

@@ -265,6 +265,11 @@ class SamplingState:
         self._fits = 0
         self.kernel_row.force_token(token_id)
 
+    def use_stream(self, stream: int) -> None:
+        """Draw with the random numbers of another stream from now on."""
+        self._stream = unsigned_64("stream", stream)
+        self.kernel_row.set(stream=self._stream)
+
     def truncate(self, num_tokens: int) -> None:
         """Keep the first `num_tokens` generated tokens and undo the later ones."""
         if not is_integer(num_tokens) or not 0 <= num_tokens <= self.position:

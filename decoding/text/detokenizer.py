@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterable
+from functools import lru_cache
 
 from decoding.text.token_decoder import PieceJoiner
 from decoding.text.tokenizer import Tokenizer
@@ -36,6 +37,11 @@ class Detokenizer:
                 break
             self.append(token_id)
 
+    @property
+    def is_settled(self) -> bool:
+        """True if the bytes of the next tokens do not depend on the tokens before them."""
+        return self._joiner.settled
+
     def append(self, token_id: int) -> bytes:
         """Take the next token; returns the bytes that it adds, b"" for a special token that is skipped."""
         if self._known is not None:
@@ -52,6 +58,16 @@ class Detokenizer:
         if self._known is not None:
             self._known[token_id] = data
         return data
+
+
+@lru_cache(maxsize=8)
+def pieces_are_settled(tokenizer: Tokenizer) -> bool:
+    """Return True if every token has the same bytes at the start of a text as later in it."""
+    rules = tokenizer.rules
+    if rules.num_strip or rules.drops_repeats or rules.word_end:
+        return False
+    texts = filter(None, map(tokenizer.token_text, range(tokenizer.vocab_size)))
+    return all(rules.piece(text, first=True) == rules.piece(text, first=False) for text in texts)
 
 
 class Utf8Decoder:

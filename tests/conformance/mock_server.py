@@ -104,6 +104,9 @@ RULES = {
     "suffix": lambda v: False,  # the mock has no tokens to fill in the middle
     "user": lambda v: isinstance(v, str),
     "stream_options": lambda v: isinstance(v, dict),
+    "structured_outputs": lambda v: isinstance(v, dict),
+    "response_format": lambda v: isinstance(v, dict),
+    "banned_strings": lambda v: isinstance(v, list),
 }
 
 
@@ -144,10 +147,14 @@ class MockServer:
     def params(self, body):
         """SamplingParams of a checked request."""
         own = ("max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "n", "best_of", "seed")
-        fields = {name: body[name] for name in (*own, "echo", "logprobs") if name in body}
+        fields = {name: body[name] for name in (*own, "echo", "logprobs", "banned_strings") if name in body}
         stop = body.get("stop", [])
         bias = {int(key): value for key, value in body.get("logit_bias", {}).items()}
-        return SamplingParams(stop=[stop] if isinstance(stop, str) else stop, logit_bias=bias, **fields)
+        grammar = body.get("structured_outputs")
+        if "response_format" in body:
+            grammar = {"json": body["response_format"]["json_schema"]["schema"]}
+        stops = [stop] if isinstance(stop, str) else stop
+        return SamplingParams(stop=stops, logit_bias=bias, structured=grammar, **fields)
 
     def prompts(self, body):
         """The request's prompts as a list."""

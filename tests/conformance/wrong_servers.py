@@ -395,6 +395,32 @@ class NeverGivesUp(MockServer):
             return super().complete(body)
 
 
+class GrammarIgnored(MockServer):
+    """Grammars are taken, and have no effect."""
+
+    def params(self, body):
+        """Without them."""
+        return super().params({k: v for k, v in body.items() if k not in ("structured_outputs", "response_format")})
+
+
+class GrammarNotAnchored(MockServer):
+    """A regular expression need only match the beginning."""
+
+    def params(self, body):
+        """With anything behind it."""
+        grammar = body.get("structured_outputs", {})
+        loose = {"regex": grammar["regex"] + "[a-c]{3}"} if "regex" in grammar else grammar
+        return super().params({**body, "structured_outputs": loose} if loose else body)
+
+
+class BannedOnce(MockServer):
+    """Of several banned strings the first counts."""
+
+    def params(self, body):
+        """Keeps the first alone."""
+        return super().params({**body, "banned_strings": body.get("banned_strings", [])[:1]})
+
+
 WRONG = {
     StopInText: (
         ["stop.*"],
@@ -437,6 +463,9 @@ WRONG = {
     StartTokenAdded: (["prompt.*"], {"prompt.ids", "prompt.id_lists"}),
     TopPExcludes: (["draws.*"], {"draws.top_p"}),
     TemperatureSquared: (["draws.*"], {"draws.temperature"}),
+    GrammarIgnored: (["grammar.*", "banned.*"], {"grammar.regex", "grammar.choice", "grammar.json", "grammar.bad"}),
+    GrammarNotAnchored: (["grammar.*"], {"grammar.regex"}),
+    BannedOnce: (["grammar.*", "banned.*"], {"banned.text"}),
     NeverGivesUp: (["cancel.*"], {"cancel.stream"}),
 }
 """For each server, the checks to run and those that must fail; no other may."""

@@ -18,6 +18,8 @@ LAYERS = (
         "validation",
         "sequence_table",
         "domains",
+        "json_schema",
+        "object_domains",
         "parameters",
         "params",
     ),
@@ -42,6 +44,7 @@ ONLY_IN = {
     "decoding.sampling.kernel.library": ("sampling/kernel/", "models/native"),
     "hypothesis": ("testing/",),
     "scipy": ("testing/statistics.py",),
+    "llguidance": ("engine/grammar.py",),
     "argparse": ("cli/",),
     **dict.fromkeys(WEB, ("server/",)),
     "pytest": ("conformance/pytest_plugin.py",),
@@ -49,7 +52,7 @@ ONLY_IN = {
 }
 """Modules that only these files, or files of these folders, may import."""
 
-THIRD_PARTY = {"numpy", "minijinja", "tokenizers", "safetensors", "hypothesis", "scipy", "pytest", *WEB}
+THIRD_PARTY = {"llguidance", "numpy", "minijinja", "tokenizers", "safetensors", "hypothesis", "scipy", "pytest", *WEB}
 
 
 def imports_of(tree):

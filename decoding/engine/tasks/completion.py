@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from decoding.engine.best_of import Ranking
 from decoding.engine.candidate import Candidate
+from decoding.engine.healing import Healing
 from decoding.engine.logprobs import TokenScore
 from decoding.engine.outputs import CompletionResult, Delta, Metrics, Usage
 from decoding.engine.request import Request
@@ -58,6 +59,7 @@ class CompletionTask:
         self.metrics = Metrics()
         self.share = Share() if share is None else share
         self.scores_prompt = params.echo and params.logprobs is not None and len(request.token_ids) > 1
+        self.healing = None if request.remainder is None else Healing(request.remainder)
         self.is_instant = not request.max_output_tokens and not self.scores_prompt
         self._tokenizer = tokenizer
         self._rope_regime = rope_regime
@@ -98,7 +100,7 @@ class CompletionTask:
             index,
             list(token_ids),
             num_shared=len(token_ids),
-            rope_length=len(self.request.token_ids),
+            rope_length=self.request.rope_length,
             rope_regime=self._rope_regime,
             score_from=0 if self.scores_prompt and index == 0 else None,
         )
@@ -112,7 +114,8 @@ class CompletionTask:
     def on_logits(self, sequence: Sequence, first: int, logits: Logits, sampler: Sampler) -> None:
         """Score the tokens of the prompt that these rows predict."""
         following = self.request.token_ids[first + 1 : first + 1 + len(logits)]
-        self._scores[first:] = token_scores(sampler, logits, following, self.request.params.logprobs or 0)
+        params = self.request.params
+        self._scores[first:] = token_scores(sampler, logits, following, params.logprobs or 0, params.logprob_token_ids)
 
     def on_prompt_computed(self, sequence: Sequence, logits: Logits | None) -> Candidate | None:
         """Return the sequence's candidate; None if no token is asked for."""
@@ -197,7 +200,7 @@ class CompletionTask:
     def _new_candidate(self, choice: int) -> Candidate:
         if self._prefix is None:
             self._prefix = shown_prompt(self.request, self._tokenizer, self._scores)
-        return Candidate(self.request, choice, self._tokenizer, self._prefix)
+        return Candidate(self.request, choice, self._tokenizer, self._prefix, self.healing)
 
     def _fail(self, candidate: Candidate, error: DecodingError) -> None:
         candidate.fail(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from decoding.engine.chosen_logprobs import raw_logprobs_of_ids
 from decoding.engine.logprobs import TokenScore
 from decoding.models.batch import Logits
 from decoding.sampling.sampler import Sampler
@@ -16,10 +17,18 @@ def max_score_rows(vocab_size: int) -> int:
     return max(1, _MAX_ELEMENTS // vocab_size)
 
 
-def token_scores(sampler: Sampler, logits: Logits, token_ids: Sequence[int], num_top: int) -> list[TokenScore]:
+def token_scores(
+    sampler: Sampler, logits: Logits, token_ids: Sequence[int], num_top: int, chosen: Sequence[int] = ()
+) -> list[TokenScore]:
     """Return the raw score of each token, given the row that predicts it; rows without a token are not scored.
+
+    chosen: ids whose log-probabilities are wanted, too.
 
     Raises LogitsError for a row that is not finite.
     """
     output = sampler.score(logits[: len(token_ids)], token_ids, num_top=num_top)
-    return [TokenScore.from_output(output, row, num_top) for row in range(len(token_ids))]
+    scores = [TokenScore.from_output(output, row, num_top) for row in range(len(token_ids))]
+    if not chosen:
+        return scores
+    by_id = raw_logprobs_of_ids(sampler, logits[: len(token_ids)], chosen)
+    return [score._replace(by_token_id=values) for score, values in zip(scores, by_id, strict=True)]

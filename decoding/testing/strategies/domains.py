@@ -23,6 +23,7 @@ from decoding.domains import (
     Words,
     required,
 )
+from decoding.object_domains import ObjectDomain
 from decoding.parameters import Parameter
 from decoding.testing.strategies.rows import token_ids
 from decoding.testing.strategies.texts import texts
@@ -66,6 +67,8 @@ def valid_values(row: Parameter, vocab_size: int) -> Strategy:
             return st.lists(texts(min_size=1, max_size=4), max_size=3)
         case Text():
             return texts()
+        case ObjectDomain() as domain_of_objects:
+            return st.sampled_from(domain_of_objects.valid)
     raise TypeError(f"domain={row.domain!r}: must be one of decoding.domains")
 
 
@@ -112,6 +115,8 @@ def _invalid(domain: Domain) -> tuple[Any, ...]:
             return (1, b"x", "", ["a", ""], [1], {"a": 1}, "\ud800", [None])
         case Text():
             return (1, b"x", ["x"], "\udfff")
+        case ObjectDomain() as domain_of_objects:
+            return domain_of_objects.invalid
     raise TypeError(f"domain={domain!r}: must be one of decoding.domains")
 
 

@@ -99,7 +99,10 @@ def test_flags_become_parameters():
         --no-parse-special
         --top-n-sigma 1.5 --epsilon-cutoff .01 --eta-cutoff .02 --top-a .1 --xtc-probability .5 --xtc-threshold .2
         --mirostat-tau none --mirostat-eta .2 --mirostat-version 1 --top-h .4 --p-less norm --min-k 3 --tfs .9
-        --adaptive-p-target .3 --adaptive-p-decay .8 --skew -0.5"""
+        --adaptive-p-target .3 --adaptive-p-decay .8 --skew -0.5 --structured {"regex":"a+"}
+        --no-token-healing --banned-strings bad --banned-strings worse
+        --repetition-detection {"max_pattern_size":4,"min_count":3}
+        --logprob-token-ids 5,6"""
     options = vars(command.make_parser().parse_args(["complete", "x", *arguments.split()]))
     assert SamplingParams(**{name: options[name] for name in PARAMETERS}) == SamplingParams(
         max_tokens=None,
@@ -144,6 +147,11 @@ def test_flags_become_parameters():
         xtc_probability=0.5,
         xtc_threshold=0.2,
         mirostat_tau=None,
+        structured={"regex": "a+"},
+        token_healing=False,
+        banned_strings=["bad", "worse"],
+        repetition_detection={"max_pattern_size": 4, "min_count": 3},
+        logprob_token_ids=[5, 6],
         mirostat_eta=0.2,
         mirostat_version=1,
         top_h=0.4,
@@ -346,3 +354,23 @@ def test_version(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--version"])
     assert capsys.readouterr().out == "decoding 0.1.0\n"
+
+
+def test_constraints_of_the_text_by_flags(run, scripted):
+    """Grammar, banned strings, loop stop, healing and chosen ids: the text is the library's, and the ids are shown."""
+    pytest.importorskip("llguidance")
+    grammar = {"regex": "[abc]{6,8}"}
+    code, out, err = run(
+        *("ab", "--seed=1", f"--structured={json.dumps(grammar)}", "--banned-strings=ab", "--logprobs=0"),
+        *("--logprob-token-ids=97,98", '--repetition-detection={"max_pattern_size": 3, "min_count": 3}'),
+    )
+    loop = {"max_pattern_size": 3, "min_count": 3}
+    fields = {"structured": grammar, "banned_strings": ["ab"], "repetition_detection": loop, "logprobs": 0}
+    choice = expected(scripted, seed=1, max_tokens=128, logprob_token_ids=[97, 98], **fields).choices[0]
+    assert (code, out) == (0, choice.text + "\n")
+    assert "ab" not in out
+    assert f"97: {choice.logprobs.by_token_id[0][97]:.4f}  98: " in err.splitlines()[0]
+    code, out, _ = run("ab", "--seed=1", "--token-healing", "--max-tokens=3")
+    assert out == expected(scripted, seed=1, max_tokens=3, token_healing=True).choices[0].text + "\n"
+    code, _, err = run("ab", '--structured={"regex": "("}')
+    assert (code, "structured={'regex': '('}" in err) == (2, True)

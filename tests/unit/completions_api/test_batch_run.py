@@ -248,3 +248,14 @@ def test_chat_requests(tmp_path):
     assert answer["e"]["body"]["object"] == "text_completion"
     errors = {name: answer[name]["body"]["error"]["param"] for name in "bcd"}
     assert errors == {"b": "messages", "c": "prompt", "d": "stream"}
+
+
+def test_grammars_in_a_batch(tmp_path):
+    """A line may have a grammar; one with a bad grammar gets its own 400."""
+    pytest.importorskip("llguidance")
+    good = line("good", structured_outputs={"regex": "[ab]{3}"}, max_tokens=9)
+    _, answers = run(tmp_path, good + line("bad", structured_outputs={"regex": "("}) + line("plain"))
+    by_id = {answer["custom_id"]: answer["response"] for answer in answers}
+    assert set(by_id["good"]["body"]["choices"][0]["text"]) <= {"a", "b"}
+    assert (by_id["bad"]["status_code"], by_id["bad"]["body"]["error"]["param"]) == (400, "structured_outputs")
+    assert by_id["plain"]["status_code"] == 200

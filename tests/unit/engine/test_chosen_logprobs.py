@@ -1,0 +1,122 @@
+"""Log-probabilities of chosen token ids: those of a float64 softmax, in output and prompt, by every way."""
+
+import json
+
+import numpy as np
+import pytest
+
+from decoding import LLM, ParameterError, Sampler, SamplingParams, SamplingState
+from decoding.completions_api.schema import completion_object
+from decoding.engine.model_runner import all_logits
+from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
+
+IDS = (97, 5, 256)
+TOKENIZER = byte_tokenizer([], ["<eos>"])
+
+
+def make_llm(**settings):
+    """Hashed logits over bytes and an end."""
+    return LLM.from_parts(ScriptedModel(hashed_logits(1), 257, eos_token_ids=(256,)), TOKENIZER, **settings)
+
+
+def log_softmax(token_ids):
+    """The definition, in float64, behind these tokens."""
+    logits = hashed_logits(1)(token_ids, 257).astype(np.float64)
+    return logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
+
+
+def params(**others):
+    """Parameters with the ids."""
+    return SamplingParams(**{"logprobs": 0, "logprob_token_ids": IDS, "max_tokens": 5, "seed": 1, **others})
+
+
+def test_raw_values_in_output_and_prompt():
+    """With echo, each entry but the first has them; they are the float64 values to 1e-6."""
+    choice = make_llm().complete([7, 8, 9], params(echo=True)).choices[0]
+    assert choice.logprobs.by_token_id[0] == {}
+    for end in range(1, len(choice.token_ids)):
+        right = log_softmax(choice.token_ids[:end])
+        assert choice.logprobs.by_token_id[end] == pytest.approx({one: right[one] for one in IDS}, abs=2e-6)
+    drawn = params(logprob_token_ids=[choice.token_ids[3]])
+    again = make_llm().complete([7, 8, 9], drawn).choices[0].logprobs
+    assert again.by_token_id[0][choice.token_ids[3]] == again.token_logprobs[0]
+
+
+@pytest.mark.parametrize("mode", ["penalized", "scaled", "final", ("final", "raw")])
+def test_the_first_mode_decides(mode):
+    """A token that is drawn has the value that is reported of it; the others those of the sampler's own modes."""
+    others = {"temperature": 0.7, "top_k": 90, "frequency_penalty": 1.0, "banned_token_ids": [5], "logprobs_mode": mode}
+    choice = make_llm().complete([7, 8, 9], params(logprobs=257, **others)).choices[0]
+    for values, top in zip(choice.logprobs.by_token_id, choice.logprobs.top_logprobs, strict=True):
+        assert values[5] == -np.inf
+        assert values[97] == top["a"]
+
+
+def test_asking_changes_nothing_else():
+    """Tokens and all other log-probabilities are the same bits; so are speculation, streams, n and best_of."""
+    asked, plain = params(n=2, best_of=3), params(n=2, best_of=3, logprob_token_ids=())
+    with_ids, without = make_llm().complete("ab", asked), make_llm().complete("ab", plain)
+    for one, other in zip(with_ids.choices, without.choices, strict=True):
+        assert (one.token_ids, one.logprobs.token_logprobs) == (other.token_ids, other.logprobs.token_logprobs)
+        assert not any(other.logprobs.by_token_id)
+    assert make_llm(speculation="prompt_lookup").complete("ab", asked).choices == with_ids.choices
+    pieces = list(make_llm().stream("ab", params()))
+    streamed = [values for piece in pieces for values in piece.logprobs.by_token_id]
+    assert streamed == make_llm().complete("ab", params()).choices[0].logprobs.by_token_id
+
+
+def test_with_processors_and_healing():
+    """Raw is the row before the processors; a healed prompt's row is the conditioned one."""
+
+    def only_b(token_ids, logits):
+        logits[:] = np.where(np.arange(257) == 98, 0.0, -np.inf)
+
+    choice = make_llm().complete([7, 8], params(), processors=[only_b]).choices[0]
+    assert choice.logprobs.by_token_id[0][97] == pytest.approx(log_softmax([7, 8])[97], abs=2e-6)
+    final = make_llm().complete([7, 8], params(logprobs_mode="final"), processors=[only_b]).choices[0]
+    assert final.logprobs.by_token_id[0] == dict.fromkeys(IDS, -np.inf)
+
+
+def test_on_the_wire():
+    """Ids as keys, -inf as -9999.0; absent where nothing was asked for."""
+    llm = make_llm()
+    result = llm.complete("ab", params(logprobs_mode="final", top_k=1))
+    wire = completion_object([result], system_fingerprint="x")
+    by_id = wire["choices"][0]["logprobs"]["by_token_id"]
+    assert set(by_id[0]) == {"97", "5", "256"}
+    assert json.loads(json.dumps(by_id, allow_nan=False)) == by_id
+    assert -9999.0 in by_id[0].values()
+    plain = completion_object([llm.complete("ab", params(logprob_token_ids=()))], system_fingerprint="x")
+    assert "by_token_id" not in plain["choices"][0]["logprobs"]
+
+
+def test_replay(tmp_path):
+    """The capsule asks for them again."""
+    llm = make_llm()
+    llm.capsule(llm.complete("ab", params())).save(tmp_path / "capsule.json")
+    replay = llm.replay(tmp_path / "capsule.json")
+    assert replay.is_same
+    assert replay.result == llm.complete("ab", params())
+
+
+def test_what_is_wrong_is_refused():
+    """Without logprobs, with too many, and with ids that the model does not have."""
+    with pytest.raises(ParameterError, match=r"logprob_token_ids=.*must come with logprobs"):
+        SamplingParams(logprob_token_ids=[1])
+    with pytest.raises(ParameterError, match=r"logprob_token_ids=129 ids: must be at most 128"):
+        SamplingParams(logprob_token_ids=list(range(129)), logprobs=0)
+    with pytest.raises(ParameterError, match=r"logprob_token_ids=257: must be below vocab_size=257"):
+        make_llm().complete("ab", params(logprob_token_ids=[257]))
+    with pytest.raises(ParameterError, match="must have logprobs"):
+        Sampler(3).logprobs_of(np.zeros(3, np.float32), SamplingState(SamplingParams()), [1])
+
+
+def test_a_real_model(shared):
+    """Against the logits of the whole text in one pass."""
+    llm = LLM(shared / "models" / "stories260K")
+    choice = llm.complete("Once upon", params(echo=True, logprob_token_ids=[3, 400])).choices[0]
+    logits = all_logits(llm.engine.model, choice.token_ids).astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    logprobs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    for position, values in enumerate(choice.logprobs.by_token_id[1:]):
+        assert values == pytest.approx({one: logprobs[position, one] for one in (3, 400)}, abs=5e-6)

@@ -1,0 +1,229 @@
+"""Structured output: the masks are those of the language, and every finished text is a sentence of it."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from decoding import LLM, ParameterError, SamplingParams
+from decoding.engine.grammar import Grammar, num_words
+from decoding.errors import EmptySupportError
+from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
+
+pytest.importorskip("llguidance")
+
+WORDS = [b"ab", b"abc", b'{"', b'": ', b"12", b"true", "é".encode(), b"\xc3"[:1] + b"\xa9!"]
+TOKENIZER = byte_tokenizer(WORDS, ["<bos>", "<eos>"])
+VOCAB = TOKENIZER.vocab_size + 3
+EOS = TOKENIZER.eos_token_id
+SCHEMA = {
+    "type": "object",
+    "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "é"]}},
+    "required": ["a", "b"],
+    "additionalProperties": False,
+}
+KINDS = {
+    "regex": ({"regex": "(ab|abc|b{2,3})(12)?"}, lambda text: re.fullmatch("(ab|abc|b{2,3})(12)?", text)),
+    "choice": ({"choice": ["ab", "abc", "é!"]}, lambda text: text in ("ab", "abc", "é!")),
+    "json": ({"json": SCHEMA}, lambda text: set(json.loads(text)) == {"a", "b"}),
+    "grammar": ({"grammar": 'start: "ab" tail\ntail: "12" | "c" tail'}, lambda text: re.fullmatch("abc*12", text)),
+}
+
+
+def make_llm(seed=1, **settings):
+    """A model whose logits follow from the tokens alone, over bytes and a few longer tokens."""
+    model = ScriptedModel(hashed_logits(seed), VOCAB, eos_token_ids=(EOS,), max_position_embeddings=400)
+    return LLM.from_parts(model, TOKENIZER, **settings)
+
+
+def allowed(grammar, text_tokens):
+    """The ids that a grammar allows after these tokens."""
+    matcher, words = grammar.matcher(), np.zeros(num_words(VOCAB), np.uint32)
+    for token_id in text_tokens:
+        matcher.append(token_id)
+    matcher.fill(words, [EOS])
+    return set(np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little")).tolist())
+
+
+@pytest.mark.parametrize("language", [("ab", "abc", "b12", "é!", "é"), ("12", "1", "121212", '{"": ')])
+def test_masks_are_those_of_a_finite_language(language):
+    """After every beginning: exactly the tokens with which it goes on being one, and the end after a whole word."""
+    grammar = Grammar("choice", language, VOCAB, TOKENIZER)
+    words = [word.encode() for word in language]
+    beginnings = {(): b""}
+    while beginnings:
+        (tokens, data), *_ = beginnings.items()
+        del beginnings[tokens]
+        follow = {
+            token_id: data + TOKENIZER.token_bytes(token_id)
+            for token_id in range(TOKENIZER.vocab_size)
+            if TOKENIZER.token_bytes(token_id)
+        }
+        right = {token_id for token_id, text in follow.items() if any(word.startswith(text) for word in words)}
+        assert allowed(grammar, tokens) == right | ({EOS} if data in words else set())
+        beginnings.update({(*tokens, token_id): follow[token_id] for token_id in right})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_every_text_is_a_sentence(kind, temperature):
+    """With n, best_of, log-probabilities and echo: each choice that was not cut is a sentence."""
+    structured, is_sentence = KINDS[kind]
+    params = SamplingParams(
+        structured=structured, n=2, best_of=4, max_tokens=150, seed=3, temperature=temperature, logprobs=1, echo=True
+    )
+    result = make_llm().complete("q: ", params)
+    for choice in result.choices:
+        if choice.finish_reason == "stop":
+            assert is_sentence(choice.text.removeprefix("q: ")), choice.text
+        else:
+            assert choice.finish_reason == "length"
+    if kind != "json":
+        assert {choice.finish_reason for choice in result.choices} == {"stop"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_that_max_tokens_cuts_says_length(kind):
+    """One token of a longer sentence."""
+    choice = make_llm().complete("q", SamplingParams(structured=KINDS[kind][0], max_tokens=1, seed=1)).choices[0]
+    assert choice.finish_reason == "length" or KINDS[kind][1](choice.text)
+
+
+@pytest.mark.parametrize("speculation", ["prompt_lookup", "model"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_speculation_changes_nothing(kind, speculation):
+    """Draft tokens are checked under the masks of their positions: the result is that of plain decoding."""
+    draft = make_llm(seed=2) if speculation == "model" else speculation
+    params = SamplingParams(structured=KINDS[kind][0], n=3, max_tokens=60, seed=5, logprobs=2, logprobs_mode="final")
+    plain, fast = make_llm(), make_llm(speculation=draft)
+    assert fast.complete("ab12ab12", params) == plain.complete("ab12ab12", params)
+
+
+def test_a_sentence_that_nothing_can_follow_ends_without_an_end_token():
+    """The sequence ends with the token that completes it; with EOS it ends where the grammar allows more."""
+    done = make_llm().complete("q", SamplingParams(structured={"choice": ["b12"]}, seed=1)).choices[0]
+    assert (done.text, done.finish_reason, done.stop_reason) == ("b12", "stop", None)
+    assert EOS not in done.token_ids
+    texts = SamplingParams(structured={"regex": "a+"}, n=20, max_tokens=200, seed=1, logit_bias={EOS: 4.0})
+    for choice in make_llm().complete("q", texts).choices:
+        assert set(choice.text) == {"a"}
+        assert (choice.stop_reason, choice.token_ids[-1]) == (EOS, EOS)
+
+
+def test_a_stop_token_is_an_end_token():
+    """A stop id ends the text where it is a sentence, and nowhere else, whatever the token spells."""
+    a = ord("a")
+    params = SamplingParams(structured={"regex": "(b|a)b+"}, stop_token_ids=[a], max_tokens=300, n=20, seed=2)
+    for choice in make_llm().complete("q", params).choices:
+        assert re.fullmatch("[ab]b+", choice.text)
+        assert a not in choice.token_ids[:-1]
+        assert choice.stop_reason in (a, EOS)
+
+
+def test_min_tokens_beyond_the_end_of_the_grammar_is_an_error():
+    """The text can neither go on nor end: nothing is left to draw."""
+    params = SamplingParams(structured={"choice": ["ab"]}, min_tokens=5, max_tokens=8, seed=1)
+    with pytest.raises(EmptySupportError, match="hard_masks"):
+        make_llm().complete("q", params)
+
+
+def test_a_stop_string_cuts_the_sentence_and_says_so():
+    """stop_reason names it."""
+    params = SamplingParams(structured={"choice": ["ab12"]}, stop="1", seed=1)
+    choice = make_llm().complete("q", params).choices[0]
+    assert (choice.text, choice.finish_reason, choice.stop_reason) == ("ab", "stop", "1")
+
+
+def test_processors_and_bans_work_beside_the_grammar():
+    """The mask is set on the state that draws: a banned token stays banned, a processor is heard."""
+    params = SamplingParams(structured={"regex": "[ab]{4}"}, banned_token_ids=[ord("a"), 256, 257], seed=1)
+    assert make_llm().complete("q", params).choices[0].text == "bbbb"
+
+    def rather_a(token_ids, logits):
+        logits[ord("a")] += 100.0
+
+    params = SamplingParams(structured={"regex": "[ab]{4}"}, seed=1)
+    assert make_llm().complete("q", params, processors=[rather_a]).choices[0].text == "aaaa"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_replay(tmp_path, force):
+    """A capsule has the grammar; the replay has the same bits, sampled or forced."""
+    llm = make_llm()
+    params = SamplingParams(structured=KINDS["json"][0], n=2, max_tokens=40, logprobs=1, seed=4)
+    llm.capsule(llm.complete("q", params)).save(tmp_path / "capsule.json")
+    assert llm.replay(tmp_path / "capsule.json", force=force).is_same
+
+
+def test_choices_of_all_characters():
+    """Quotes, backslashes, control characters, characters beyond the basic plane: each choice is a sentence."""
+    choices = ['a"b', "a\\b", "\n\t\0\x7f", "\U0001f600\u2028", "/(x|y)*/", "<eos>", "%json {}", "\u00e9"]
+    grammar = Grammar("choice", tuple(choices), VOCAB, TOKENIZER)
+    for choice in choices:
+        matcher = grammar.matcher()
+        for byte in choice.encode():
+            matcher.append(byte)
+        assert matcher.may_end
+
+
+def test_streams_add_up():
+    """The pieces of a stream are the choice."""
+    params = SamplingParams(structured=KINDS["grammar"][0], max_tokens=50, seed=6)
+    llm = make_llm()
+    assert "".join(delta.text for delta in llm.stream("q", params)) == llm.complete("q", params).choices[0].text
+
+
+@pytest.mark.parametrize(
+    ("structured", "message"),
+    [
+        ({"regex": "("}, "invalid regex"),
+        ({"regex": "()"}, "no token of this model begins"),
+        ({"regex": "(?=a)b"}, "invalid regex"),
+        ({"grammar": "start: missing"}, "unknown name"),
+        ({"grammar": "root ::= 'a'"}, "lexer error"),
+        ({"json": {"type": "foo"}}, "Invalid type"),
+        ({"json": {"$ref": "#/$defs/x"}}, "does not exist"),
+        ({"json": {"$ref": "http://localhost/x"}}, "not present"),
+        ({"json": {"oneOf": [{"type": "integer"}, {"type": "number"}]}}, "oneOf"),
+        ({"json": {"minItems": 3, "maxItems": 1, "type": "array"}}, "Unsatisfiable"),
+    ],
+)
+def test_a_bad_grammar_is_an_error_of_its_own_request(structured, message):
+    """Compilation fails with a ParameterError that names the parameter; the engine goes on."""
+    llm = make_llm()
+    with pytest.raises(ParameterError, match=message) as caught:
+        llm.complete("q", SamplingParams(structured=structured))
+    assert caught.value.problems[0].parameter == "structured"
+    assert llm.complete("q", SamplingParams(max_tokens=1, seed=1)).choices[0].finish_reason == "length"
+
+
+def test_a_grammar_that_takes_too_much_work_later_fails_its_own_choice():
+    """The limit is met while decoding; another request of the same steps gets its text."""
+    llm = make_llm()
+    slow = SamplingParams(
+        structured={"grammar": 'start: e\ne: e e | "x" | "x" e | e "x"'}, max_tokens=150, ignore_eos=True, seed=1
+    )
+    plain = SamplingParams(max_tokens=30, seed=1)
+    results = llm.complete(["q", "r"], [slow, plain], on_error="status")
+    assert results[1] == llm.complete("r", plain)
+    failed = results[0].choices[0]
+    assert isinstance(failed.error, ParameterError)
+    assert set(failed.text) == {"x"}
+
+
+def test_text_needs_a_tokenizer():
+    """Without one there is nothing to spell the text with."""
+    llm = LLM.from_parts(ScriptedModel(hashed_logits(1), VOCAB))
+    with pytest.raises(Exception, match=r"structured=.*tokenizer"):
+        llm.complete([1, 2], SamplingParams(structured={"regex": "a"}))
+
+
+def test_real_tokenizers_spell_a_schema(shared):
+    """SentencePiece's and GPT-2's tokens with real logits: the text is JSON of the schema."""
+    llm = LLM(shared / "models" / "stories260K")
+    params = SamplingParams(structured={"json": SCHEMA}, max_tokens=80, n=3, seed=1, temperature=0.7)
+    for choice in llm.complete("Once upon a time", params).choices:
+        assert choice.finish_reason == "length" or set(json.loads(choice.text)) == {"a", "b"}
+    with pytest.raises(ParameterError, match="start of a text"):
+        llm.complete("", params)
