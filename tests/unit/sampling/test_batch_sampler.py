@@ -149,7 +149,7 @@ def test_wrong_arguments():
         (lambda: batch.remove(99), "sequence"),
         (lambda: batch.fork(names[1], choice=-1), "choice"),
         (lambda: batch.add(SamplingParams(stop="x")), "stop"),
-        (lambda: batch.add(SamplingParams(), [VOCAB_SIZE]), "prompt_token_ids"),
+        (lambda: batch.add(SamplingParams(presence_penalty=1.0), [VOCAB_SIZE]), "prompt_token_ids"),
         (lambda: batch.add(SamplingState(SamplingParams()), [1]), "params"),
     ):
         with pytest.raises(ParameterError) as caught:

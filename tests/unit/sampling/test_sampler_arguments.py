@@ -65,7 +65,7 @@ def test_state_arguments(name, arguments):
 @pytest.mark.parametrize(
     ("name", "params", "rest"),
     [
-        ("prompt_token_ids", {}, {"prompt_token_ids": [1, 4]}),
+        ("prompt_token_ids", {"presence_penalty": 1.0}, {"prompt_token_ids": [1, 4]}),
         ("eos_token_ids", {"min_tokens": 1}, {"eos_token_ids": [4]}),
         ("logit_bias", {"logit_bias": {4: 1.0}}, {}),
         ("allowed_token_ids", {"allowed_token_ids": [0, 4]}, {}),

@@ -129,9 +129,11 @@ BY_NAME = {stage.name: stage for stage in PIPELINE}
 
 
 def profile_of(*names):
-    """A profile of these stages between the checks and the draw."""
-    ends = ("finite_check", "raw_snapshot"), ("cut", "draw")
-    return Profile("mine", tuple(BY_NAME[name] for name in (*ends[0], *names, *ends[1])))
+    """A profile of these stages between the checks and the draw; those that reshape a distribution follow the cut."""
+    reshaping = [name for name in names if BY_NAME[name].number > BY_NAME["cut"].number]
+    others = [name for name in names if name not in reshaping]
+    order = ("finite_check", "raw_snapshot", *others, "cut", *reshaping, "draw")
+    return Profile("mine", tuple(BY_NAME[name] for name in order))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def profile_of(*names):
         (PIPELINE[1:], "must have the stage finite_check"),
         (PIPELINE[:-1], "must have the stage draw"),
         (
-            (*PIPELINE[:2], BY_NAME["top_k"], BY_NAME["hard_masks"], *PIPELINE[-2:]),
+            (*PIPELINE[:2], BY_NAME["top_k"], BY_NAME["hard_masks"], BY_NAME["cut"], BY_NAME["draw"]),
             "stages='hard_masks': must come before top_k",
         ),
         ((*PIPELINE[:2], BY_NAME["draw"], BY_NAME["cut"]), "then cut to draw"),
@@ -170,7 +172,7 @@ IGNORED = {
 def test_a_parameter_without_its_stage_is_refused(name):
     """A parameter that only a stage reads which the profile leaves out is an error unless it is at its default."""
     lacking = PARAMETERS[name].stage
-    profile = profile_of(*(stage.name for stage in PIPELINE[2:-2] if stage.name != lacking))
+    profile = profile_of(*(stage.name for stage in PIPELINE[2:-1] if stage.name not in (lacking, "cut")))
     sampler, logits = Sampler(4, profile=profile), np.zeros(4, np.float32)
     sampler.sample(logits, [SamplingState(SamplingParams())])
     with pytest.raises(ParameterError, match=f"{name}=.*no stage that reads it"):
