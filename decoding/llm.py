@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
+from decoding.backends.model import Batching
+from decoding.backends.registry import BACKENDS, open_backend
 from decoding.engine.candidate import Candidate
 from decoding.engine.logits_processors import Processor
 from decoding.engine.model_runner import all_logits
@@ -43,7 +45,7 @@ from decoding.version import __version__
 
 OnError: TypeAlias = Literal["raise", "status"]
 Speculation: TypeAlias = 'Literal["prompt_lookup"] | LLM | None'
-Backend: TypeAlias = Literal["native", "numpy"]
+Backend: TypeAlias = Literal["native", "numpy", "llama-cpp", "transformers", "onnxruntime"]
 Quantization: TypeAlias = Literal["q8_0", "q4_0"]
 
 BUNDLED_NAME = "bundled"
@@ -67,6 +69,7 @@ class LLM:
         *,
         num_threads: int | None = None,
         backend: Backend = "native",
+        batching: Batching = "exact",
         quantization: Quantization | None = None,
         fim_template: str | None = None,
         profile: str | Profile = "openai",
@@ -81,7 +84,9 @@ class LLM:
         """Load a checkpoint folder in Hugging Face's layout, or a .gguf file; None is the bundled model.
 
         num_threads: threads of the forward pass; None: all CPUs that this process may use. Texts do not depend on it.
-        backend: "native" runs the network in C; "numpy" in the readable reference, which is slow.
+        backend: "native" runs the network in C; "numpy" in the readable reference, which is slow; "llama-cpp",
+            "transformers" and "onnxruntime" run it in these libraries (docs/backends.md).
+        batching: with such a library, "exact" computes a token alike in any company; "shared" is faster.
         quantization: "q8_0" or "q4_0" quantises a checkpoint as it is loaded; None keeps the types of the file.
         fim_template: how a prompt and its suffix are put together to fill in the middle, such as
             "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>". None looks for the tokens of the known
@@ -110,6 +115,13 @@ class LLM:
             prefix_cache=prefix_cache,
             num_draft_tokens=num_draft_tokens,
         )
+        if backend in BACKENDS:
+            self._open_backend(
+                model, backend, num_threads, batching, quantization, fim_template, speculation, profile, settings
+            )
+            return
+        if batching != "exact":
+            raise ParameterError.single("batching", batching, f"must be 'exact' with the backend {backend!r}")
         files = open_model(bundled_model_folder() if model is None else _path(model))
         loaded = load_files(files, backend, num_threads=num_threads, quantization=quantization, progress=progress)
         self._files: ModelFiles | None = files
@@ -117,6 +129,33 @@ class LLM:
         self._quantization: str | None = quantization
         name = BUNDLED_NAME if model is None else files.name
         self._open(loaded, files.tokenizer(), name, fim_template, speculation, profile, settings)
+
+    def _open_backend(
+        self,
+        model: str | os.PathLike[str] | None,
+        backend: str,
+        num_threads: int | None,
+        batching: Batching,
+        quantization: Quantization | None,
+        fim_template: str | None,
+        speculation: Speculation,
+        profile: str | Profile,
+        settings: EngineSettings,
+    ) -> None:
+        """Open a model of another library's; it does no quantisation of its own."""
+        if quantization is not None:
+            raise ParameterError.single("quantization", quantization, f"must be None with the backend {backend!r}")
+        opened = open_backend(
+            backend,
+            bundled_model_folder() if model is None else _path(model),
+            num_sequences=settings.max_num_seqs,
+            kv_cache_bytes=settings.kv_cache_bytes,
+            num_threads=num_threads,
+            batching=batching,
+        )
+        self._files, self._backend, self._quantization = None, backend, None
+        name = BUNDLED_NAME if model is None else opened.name
+        self._open(opened.model, opened.tokenizer, name, fim_template, speculation, profile, settings)
 
     @classmethod
     def from_parts(

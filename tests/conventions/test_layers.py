@@ -11,10 +11,10 @@ import sys
 LAYERS = (
     ("version", "errors", "types", "json_file", "validation", "domains", "checks", "parameters", "params"),
     ("sampling", "reference"),
-    ("text", "models"),
+    ("text", "models", "backends"),
     ("engine", "async_engine", "llm"),
     ("completions_api", "testing", "conformance"),
-    ("server",),
+    ("server", "adapters"),
     ("__init__", "cli", "__main__"),
 )
 """Top-level modules and packages, bottom to top, as in docs/architecture.md; a package may import itself."""
@@ -22,6 +22,9 @@ LAYERS = (
 RANK = {name: rank for rank, name in enumerate(name for layer in LAYERS for name in layer)}
 
 WEB = ("fastapi", "fastapi_offline", "starlette", "uvicorn", "pydantic", "sse_starlette", "prometheus_client")
+
+OTHERS = ("torch", "transformers", "llama_cpp", "onnxruntime", "onnxruntime_genai", "vllm", "ray", "pyarrow")
+"""Libraries of other engines, and what they bring: optional."""
 
 ONLY_IN = {
     "tokenizers": ("text/tokenizer.py",),
@@ -32,12 +35,13 @@ ONLY_IN = {
     "scipy": ("testing/statistics.py",),
     "argparse": ("cli/",),
     **dict.fromkeys(WEB, ("server/",)),
+    **dict.fromkeys(OTHERS, ("backends/", "adapters/")),
     "pytest": ("conformance/pytest_plugin.py",),
     "asyncio": ("server/", "async_engine.py"),
 }
 """Modules that only these files, or files of these folders, may import."""
 
-THIRD_PARTY = {"numpy", "tokenizers", "safetensors", "hypothesis", "scipy", "pytest", *WEB}
+THIRD_PARTY = {"numpy", "tokenizers", "safetensors", "hypothesis", "scipy", "pytest", *WEB, *OTHERS}
 
 
 def imports_of(tree):
@@ -127,12 +131,12 @@ def test_import_is_light():
         "hypothesis",
         "scipy",
         "pytest",
-        "torch",
-        "transformers",
+        *OTHERS,
         "asyncio",
         "argparse",
         *WEB,
         "decoding.testing",
+        "decoding.adapters",
         "decoding.cli",
     )
     program = f"import sys, decoding; print([name for name in {heavy!r} if name in sys.modules])"
