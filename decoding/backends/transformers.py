@@ -9,6 +9,7 @@ the process: num_threads sets it for everything else, too.
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -52,6 +53,8 @@ class TransformersBackend:
         if getattr(loaded, "_is_stateful", False):
             raise UnsupportedModelError(f"{path}: {type(loaded).__name__}: must keep keys and values of every token")
         self._model: Any = loaded.eval()
+        arguments = inspect.signature(loaded.forward).parameters
+        self._cache_argument = "cache" if "cache" in arguments else "past_key_values"  # renamed by transformers 5
         text = loaded.config.get_text_config(decoder=True)
         self.vocab_size = int(text.vocab_size)
         self.bos_token_id: int | None = text.bos_token_id
@@ -75,7 +78,7 @@ class TransformersBackend:
         for chunk in chunks:
             outputs = self._model(
                 input_ids=torch.tensor([chunk.token_ids]),
-                past_key_values=self._caches[chunk.sequence],
+                **{self._cache_argument: self._caches[chunk.sequence]},
                 use_cache=True,
                 logits_to_keep=max(1, chunk.num_logits),
             )
