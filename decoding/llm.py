@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
+from decoding.backends.limits import DEFAULT_CACHE_BYTES, Limits
 from decoding.backends.model import Batching
 from decoding.backends.registry import BACKENDS, open_backend
 from decoding.engine.candidate import Candidate
@@ -115,47 +116,35 @@ class LLM:
             prefix_cache=prefix_cache,
             num_draft_tokens=num_draft_tokens,
         )
-        if backend in BACKENDS:
-            self._open_backend(
-                model, backend, num_threads, batching, quantization, fim_template, speculation, profile, settings
-            )
-            return
-        if batching != "exact":
-            raise ParameterError.single("batching", batching, f"must be 'exact' with the backend {backend!r}")
-        files = open_model(bundled_model_folder() if model is None else _path(model))
-        loaded = load_files(files, backend, num_threads=num_threads, quantization=quantization, progress=progress)
-        self._files: ModelFiles | None = files
         self._backend: str = backend
         self._quantization: str | None = quantization
-        name = BUNDLED_NAME if model is None else files.name
-        self._open(loaded, files.tokenizer(), name, fim_template, speculation, profile, settings)
-
-    def _open_backend(
-        self,
-        model: str | os.PathLike[str] | None,
-        backend: str,
-        num_threads: int | None,
-        batching: Batching,
-        quantization: Quantization | None,
-        fim_template: str | None,
-        speculation: Speculation,
-        profile: str | Profile,
-        settings: EngineSettings,
-    ) -> None:
-        """Open a model of another library's; it does no quantisation of its own."""
-        if quantization is not None:
-            raise ParameterError.single("quantization", quantization, f"must be None with the backend {backend!r}")
-        opened = open_backend(
-            backend,
-            bundled_model_folder() if model is None else _path(model),
-            num_sequences=settings.max_num_seqs,
-            kv_cache_bytes=settings.kv_cache_bytes,
-            num_threads=num_threads,
-            batching=batching,
+        source = bundled_model_folder() if model is None else _path(model)
+        loaded, tokenizer, name = self._load(source, batching, num_threads, settings, progress)
+        self._open(
+            loaded, tokenizer, BUNDLED_NAME if model is None else name, fim_template, speculation, profile, settings
         )
-        self._files, self._backend, self._quantization = None, backend, None
-        name = BUNDLED_NAME if model is None else opened.name
-        self._open(opened.model, opened.tokenizer, name, fim_template, speculation, profile, settings)
+
+    def _load(
+        self,
+        source: Path,
+        batching: Batching,
+        num_threads: int | None,
+        settings: EngineSettings,
+        progress: Progress | None,
+    ) -> tuple[Model, Tokenizer | None, str]:
+        """Load a model, ours or that of another library, with its tokenizer and its name."""
+        backend, quantization = self._backend, self._quantization
+        self._files: ModelFiles | None = None
+        if backend in BACKENDS:
+            if quantization is not None:
+                raise ParameterError.single("quantization", quantization, f"must be None with the backend {backend!r}")
+            limits = Limits(settings.max_num_seqs, settings.kv_cache_bytes or DEFAULT_CACHE_BYTES, num_threads)
+            return open_backend(backend, source, limits, batching=batching)
+        if batching != "exact":
+            raise ParameterError.single("batching", batching, f"must be 'exact' with the backend {backend!r}")
+        self._files = open_model(source)
+        loaded = load_files(self._files, backend, num_threads=num_threads, quantization=quantization, progress=progress)
+        return loaded, self._files.tokenizer(), self._files.name
 
     @classmethod
     def from_parts(

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from decoding.backends.limits import DEFAULT_CACHE_BYTES, Limits
+from decoding.backends.limits import DEFAULT_LIMITS, Limits
 from decoding.backends.model import BackendModel, Batching
 from decoding.backends.protocol import Backend
 from decoding.errors import ParameterError
@@ -27,10 +27,8 @@ class OpenedBackend(NamedTuple):
 def open_backend(
     name: str,
     path: str | os.PathLike[str],
+    limits: Limits = DEFAULT_LIMITS,
     *,
-    num_sequences: int,
-    kv_cache_bytes: int | None = None,
-    num_threads: int | None = None,
     batching: Batching = "exact",
 ) -> OpenedBackend:
     """Load the model at `path` with one of BACKENDS.
@@ -39,7 +37,6 @@ def open_backend(
     use.
     """
     place = existing(path)
-    limits = Limits(num_sequences, kv_cache_bytes or DEFAULT_CACHE_BYTES, num_threads)
     backend, tokenizer = BACKENDS[name](place, limits)
     return OpenedBackend(BackendModel(backend, batching=batching), tokenizer, model_name(place))
 

@@ -71,19 +71,11 @@ class TransformersBackend:
         files = sorted(file for file in self._path.iterdir() if file.suffix in (".json", ".safetensors", ".bin"))
         return f"transformers {transformers.__version__} torch {torch.__version__} {digest_files(files)}"
 
-    @torch.inference_mode()
     def forward(self, chunks: Sequence[Chunk]) -> Logits:
         """Append the chunks, one call each; return the wanted logits."""
         rows = [np.empty((0, self.vocab_size), np.float32)]
-        for chunk in chunks:
-            outputs = self._model(
-                input_ids=torch.tensor([chunk.token_ids]),
-                **{self._cache_argument: self._caches[chunk.sequence]},
-                use_cache=True,
-                logits_to_keep=max(1, chunk.num_logits),
-            )
-            if chunk.num_logits:
-                rows.append(outputs.logits[0, -chunk.num_logits :].float().numpy())
+        with torch.inference_mode():
+            rows += [self._run(chunk) for chunk in chunks]
         return np.concatenate(rows)
 
     def truncate(self, sequence: int, num_tokens: int) -> None:
@@ -97,6 +89,13 @@ class TransformersBackend:
         """Replace the target by a copy of the beginning of the source."""
         self._caches[target] = copy.deepcopy(self._caches[source])
         self.truncate(target, num_tokens)
+
+    def _run(self, chunk: Chunk) -> Logits:
+        cache = {self._cache_argument: self._caches[chunk.sequence]}
+        kept = max(1, chunk.num_logits)
+        outputs = self._model(input_ids=torch.tensor([chunk.token_ids]), use_cache=True, logits_to_keep=kept, **cache)
+        logits: Logits = outputs.logits[0, kept - chunk.num_logits :].float().numpy()
+        return logits
 
     def _empty(self) -> Any:
         return transformers.DynamicCache()  # without the config, layers with windows keep all tokens, and can be cut
