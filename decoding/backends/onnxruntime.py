@@ -64,7 +64,8 @@ class OnnxBackend:
             raise UnsupportedModelError(f"{self._file}: inputs {sorted(others)}: {rule}")
         self._others = others
         self._outputs = ["logits", *(name.replace(_PAST, _PRESENT) for name in self._past)]
-        self._empty = {name: _no_tokens(inputs[name], self._file) for name in self._past}
+        sizes = settings["num_kv_heads"], settings["head_dim"]
+        self._empty = {name: _no_tokens(inputs[name], self._file, sizes) for name in self._past}
         self._states = [self._empty] * limits.num_sequences
         self.vocab_size = settings["vocab_size"]
         self.bos_token_id, self.eos_token_ids = settings["bos_token_id"], settings["eos_token_ids"]
@@ -110,35 +111,53 @@ class OnnxBackend:
         return rows
 
 
-def _no_tokens(node: Any, file: Path) -> NDArray[Any]:
-    """Return the keys or values of no tokens, [1, heads, 0, width]."""
-    _, heads, _, width = node.shape
-    if node.type not in _DTYPES or not isinstance(heads, int) or not isinstance(width, int):
-        rule = "must be float32 or float16 [batch, heads, tokens, width], with fixed heads and width"
+def _no_tokens(node: Any, file: Path, sizes: tuple[int, int]) -> NDArray[Any]:
+    """Return the keys or values of no tokens, [1, heads, 0, width]; sizes: heads and width as the config has them."""
+    if node.type not in _DTYPES or len(node.shape) != 4:
+        rule = "must be float32 or float16 [batch, heads, tokens, width]"
         raise UnsupportedModelError(f"{file}: input {node.name}: {node.type} {node.shape}: {rule}")
+    pairs = zip((node.shape[1], node.shape[3]), sizes, strict=True)
+    heads, width = (own if isinstance(own, int) else given for own, given in pairs)
     return np.empty((1, heads, 0, width), _DTYPES[node.type])
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """Return the model's file, vocabulary and context, from genai_config.json or config.json."""
-    genai = folder / "genai_config.json"
-    if genai.exists():
-        model = _read(genai).get("model", {})
-        names = {"vocab_size": "vocab_size", "max_tokens": "context_length"}
-        file = model.get("decoder", {}).get("filename", "model.onnx")
+    """Return the model's file, sizes and end tokens, from genai_config.json or config.json."""
+    path = folder / "genai_config.json"
+    if path.exists():
+        model = _read(path).get("model", {})
+        decoder = model.get("decoder", {})
+        sizes = {
+            "vocab_size": model.get("vocab_size"),
+            "max_tokens": model.get("context_length"),
+            "num_kv_heads": decoder.get("num_key_value_heads"),
+            "head_dim": decoder.get("head_size"),
+        }
+        file = decoder.get("filename", "model.onnx")
     else:
-        genai = folder / "config.json"
-        model = _read(genai)
-        names = {"vocab_size": "vocab_size", "max_tokens": "max_position_embeddings"}
-        file = "model.onnx"
-    found: dict[str, Any] = {"file": file, "bos_token_id": model.get("bos_token_id")}
-    for name, key in names.items():
-        if type(model.get(key)) is not int or model[key] < 1:
-            raise CheckpointError(genai, None, f"{key}={model.get(key)!r}: must be an integer >= 1")
-        found[name] = model[key]
+        path, file = folder / "config.json", "model.onnx"
+        model = _read(path)
+        sizes = _sizes(model)
+    for name, size in sizes.items():
+        if type(size) is not int or size < 1:
+            raise CheckpointError(path, None, f"{name}={size!r}: must be an integer >= 1")
     eos = model.get("eos_token_id")
-    found["eos_token_ids"] = () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
-    return found
+    eos_token_ids = () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
+    return sizes | {"file": file, "bos_token_id": model.get("bos_token_id"), "eos_token_ids": eos_token_ids}
+
+
+def _sizes(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the sizes that a config.json of transformers has, None for one that is missing."""
+    heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
+    head_dim = config.get("head_dim")
+    if head_dim is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
+        head_dim = hidden // heads
+    return {
+        "vocab_size": config.get("vocab_size"),
+        "max_tokens": config.get("max_position_embeddings"),
+        "num_kv_heads": config.get("num_key_value_heads", heads),
+        "head_dim": head_dim,
+    }
 
 
 def _read(file: Path) -> dict[str, Any]:
