@@ -3,7 +3,7 @@
     bash tests/adapters/run --collect-only    # makes the environment
     .venv-adapters/bin/python -m benchmarks.scaling
 
-Each worker is a process with one thread. Start of Ray and of the workers is measured by a batch of one request per worker,
+Each worker is a process with one thread. The start is measured by a batch of one request per worker,
 and taken off, because it does not grow with the work. The answers of all runs must have the same bytes.
 """
 
