@@ -26,6 +26,7 @@ REQUEST, ANSWER = "request", "answer"
 """Columns: a line of an OpenAI batch file, and its answer."""
 
 _FORMATS = (".jsonl", ".parquet")
+_NO_CPU = {"num_cpus": 0}  # for tasks that wait for files, so that workers may take every CPU of a cluster
 
 
 class Worker:
@@ -77,9 +78,9 @@ def read_requests(source: str | os.PathLike[str]) -> ray.data.Dataset:
     if not path.exists():
         raise ParameterError.single("source", str(source), "must exist")
     if path.suffix == ".jsonl":
-        lines = ray.data.read_text(str(path))  # without empty ones
+        lines = ray.data.read_text(str(path), ray_remote_args=_NO_CPU)  # without empty ones
         return lines.rename_columns({"text": REQUEST})
-    found = ray.data.read_parquet(str(path))
+    found = ray.data.read_parquet(str(path), ray_remote_args=_NO_CPU)
     if REQUEST not in found.columns():
         raise ParameterError.single("source", str(source), f"must have the column {REQUEST!r}")
     return found.select_columns([REQUEST])
@@ -100,9 +101,10 @@ def run_batch(
         raise ParameterError.single("target", str(target), "must not exist")
     results = answered(read_requests(source), **settings)
     if format == "parquet":
-        results.write_parquet(str(Path(target).resolve()))
+        results.write_parquet(str(Path(target).resolve()), ray_remote_args=_NO_CPU)
     else:
-        results.write_datasink(_Lines(str(Path(target).resolve()), file_format="jsonl"))
+        lines = _Lines(str(Path(target).resolve()), file_format="jsonl")
+        results.write_datasink(lines, ray_remote_args=_NO_CPU)
 
 
 class _Lines(BlockBasedFileDatasink):  # type: ignore[misc]
