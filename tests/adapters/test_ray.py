@@ -76,7 +76,7 @@ def test_a_batch_survives_its_worker(cluster, lines, single, tmp_path):
                     return
             time.sleep(0.01)
 
-    thread = threading.Thread(target=kill)
+    thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("decoding.adapters.ray.data.Worker", Tracked)
