@@ -1,8 +1,9 @@
-"""The forward pass beside others: `python -m benchmarks.decode`.
+"""The forward pass and `LLM.complete` beside others: `python -m benchmarks.decode`.
 
-Prefill and decoding in tokens per second, for Llama networks of three sizes with random weights, by us and by what is
-installed of transformers and llama.cpp (llama-cpp-python and gguf); all in float32 with two threads. Every engine has
-a process of its own, and each job goes round among the engines, so that a busy machine is busy for all of them.
+Prefill and decoding in tokens per second, with two threads, for Llama networks of three sizes with random weights, and
+for GGUF files (`--file`); by us and by what is installed of transformers and llama.cpp (llama-cpp-python and gguf).
+Quantised networks are converted by llama.cpp, and both engines read the same file. Every engine has a process of its
+own, and each job goes round among the engines, so that a busy machine is busy for all.
 """
 
 from __future__ import annotations
@@ -14,33 +15,64 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import decode_tables
 from benchmarks.cpu_counters import TICKS, CpuCounters, available_cpus
 from benchmarks.engines import ENGINES
-from benchmarks.shapes import NETWORKS, write_checkpoint
+from benchmarks.shapes import CHECKPOINT_TYPES, FILE_TYPES, NETWORKS, write_checkpoint, write_gguf
 from decoding.cli.measure import Progress, machine
 
 BATCHES = (1, 8, 32)
-PREFILL, CONTEXT = 128, 256
+PREFILL, CONTEXT = 512, 544
 NEEDS = {"transformers": ("torch", "transformers"), "llama.cpp": ("llama_cpp", "gguf")}
+SIZES, TYPES = ("15M", "110M", "500M"), ("float32", "bfloat16", "q8_0", "q4_0", "q4_1", "q4_k")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A network whose weights have one type. paths: the model of each engine that can run it."""
+
+    network: str
+    weight_type: str
+    paths: Mapping[str, Path]
+
+
+def random_case(size: str, weight_type: str, engines: Sequence[str], folder: Path) -> Case:
+    """Write a network of this size in the formats that the engines read."""
+    checkpoint = folder / size / "float32"
+    write_checkpoint(checkpoint, NETWORKS[size])
+    paths: dict[str, Path] = {}
+    if weight_type in CHECKPOINT_TYPES:
+        own = folder / size / weight_type
+        write_checkpoint(own, NETWORKS[size], weight_type)
+        paths = {engine: own for engine in engines if engine != "llama.cpp"}
+    if "llama.cpp" in engines:
+        gguf = write_gguf(checkpoint, weight_type)
+        paths = {engine: gguf for engine in engines if engine != "transformers"} | paths
+    return Case(size, weight_type, {engine: paths[engine] for engine in engines if engine in paths})
+
+
+def file_case(path: Path, engines: Sequence[str]) -> Case:
+    """Return the case of a GGUF file."""
+    return Case(path.stem, "file", {engine: path for engine in engines if engine != "transformers"})
 
 
 def jobs(seconds: float) -> dict[str, dict[str, Any]]:
-    """What is measured, by name."""
+    """Return the jobs by name."""
     decode = {f"decode {b}": {"phase": "decode", "batch": b, "seconds": seconds} for b in BATCHES}
-    return {"prefill": {"phase": "prefill", "tokens": PREFILL, "seconds": seconds}, **decode}
+    return {f"prefill {PREFILL}": {"phase": "prefill", "tokens": PREFILL, "seconds": seconds}, **decode}
 
 
 class Worker:
     """An engine in its own process."""
 
-    def __init__(self, engine: str, folder: Path) -> None:
+    def __init__(self, engine: str, path: Path) -> None:
         self.engine = engine
-        command = [sys.executable, "-m", "benchmarks.engines", engine, str(folder), str(CONTEXT), str(max(BATCHES))]
+        command = [sys.executable, "-m", "benchmarks.engines", engine, str(path), str(CONTEXT), str(max(BATCHES))]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -48,7 +80,7 @@ class Worker:
         self.version = self._answer()["version"]
 
     def rate(self, job: Mapping[str, Any]) -> float:
-        """Tokens per second of a job."""
+        """Return the tokens per second of a job."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
@@ -68,7 +100,7 @@ class Worker:
 
 
 class Others:
-    """How many CPUs other people's programs take; 0 where nobody knows."""
+    """The CPUs that other programs take; 0 where the system does not say."""
 
     def __init__(self, workers: Sequence[Worker]) -> None:
         self._pids = [worker.pid for worker in workers]
@@ -76,11 +108,11 @@ class Others:
         self.begin()
 
     def begin(self) -> None:
-        """From now on."""
+        """Count from now on."""
         self._begin = time.monotonic(), self._seconds()
 
     def taken(self) -> float:
-        """CPUs, on average since `begin`."""
+        """Return the CPUs, on average since `begin`."""
         return (self._seconds() - self._begin[1]) / (time.monotonic() - self._begin[0])
 
     def _seconds(self) -> float:
@@ -94,14 +126,14 @@ class Others:
         return self._counters.busy_seconds(available_cpus()) - own
 
 
-def measure(size: str, workers: Sequence[Worker], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every job by every engine, round by round: rates in tokens per second, and how busy others were meanwhile."""
+def measure(case: Case, workers: Sequence[Worker], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run every job by every engine, round by round; return rates in tokens per second, and how busy others were."""
     others, progress = Others(workers), Progress()
     found: dict[str, list[tuple[dict[str, float], float]]] = {}
     try:
         for number in range(-1, options.rounds):  # the first round warms up
             for name, job in jobs(options.seconds if number >= 0 else 0.0).items():
-                progress(f"{size}, round {number + 1} of {options.rounds}: {name}")
+                progress(f"{case.network} {case.weight_type}, round {number + 1} of {options.rounds}: {name}")
                 first = number % len(workers)
                 rates, taken = _one_round(job, [*workers[first:], *workers[:first]], others)
                 while number >= 0 and options.quiet is not None and taken > options.quiet:
@@ -112,7 +144,8 @@ def measure(size: str, workers: Sequence[Worker], options: argparse.Namespace) -
         progress()
     return [
         {
-            "network": size,
+            "network": case.network,
+            "type": case.weight_type,
             "job": name,
             "rates": {worker.engine: [rates[worker.engine] for rates, _ in rounds] for worker in workers},
             "others": [taken for _, taken in rounds],
@@ -131,18 +164,28 @@ def installed() -> list[str]:
     return [name for name in ENGINES if all(importlib.util.find_spec(need) for need in NEEDS.get(name, ()))]
 
 
-def report(sizes: Sequence[str], engines: Sequence[str], folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Measure everything: what --json writes and the table is made of."""
-    figures, versions = [], {}
-    for size in sizes:
-        write_checkpoint(folder / size, NETWORKS[size])
-        workers = [Worker(engine, folder / size) for engine in engines]
+def cases(options: argparse.Namespace, engines: Sequence[str], folder: Path) -> Iterable[Case]:
+    """Write the models that the command line asks for, each when its turn has come."""
+    for size in options.size or ([] if options.file else SIZES):
+        for weight_type in options.type or TYPES:
+            yield random_case(size, weight_type, engines, folder)
+    for file in options.file or []:
+        yield file_case(Path(file), engines)
+
+
+def report(found: Iterable[Case], options: argparse.Namespace) -> dict[str, Any]:
+    """Measure all cases; return what --json writes and the table is made of."""
+    figures, versions = [], dict[str, str]()
+    for case in found:
+        workers = []
         try:
-            figures += measure(size, workers, options)
+            workers += [Worker(engine, path) for engine, path in case.paths.items()]
+            figures += measure(case, workers, options)
         finally:
             for worker in workers:
                 worker.close()
-        versions = {worker.engine: worker.version for worker in workers}
+        versions |= {worker.engine: worker.version for worker in workers}
+        print("\n".join(decode_tables.case_lines(figures[-len(jobs(0)) :])), flush=True)
     return {"machine": machine(), "engines": versions, "figures": figures}
 
 
@@ -150,8 +193,12 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     result = argparse.ArgumentParser(prog="python -m benchmarks.decode", description="The forward pass beside others.")
     result.add_argument("--size", choices=NETWORKS, action="append", help="only this network; may be repeated")
-    result.add_argument("--engine", choices=ENGINES, action="append", help="only ours and this one; may be repeated")
-    result.add_argument("--rounds", type=int, default=7, metavar="N", help="times each figure is taken (default: 7)")
+    result.add_argument(
+        "--type", choices=FILE_TYPES, action="append", help="only this type of weights; may be repeated"
+    )
+    result.add_argument("--file", action="append", metavar="GGUF", help="a GGUF file, instead; may be repeated")
+    result.add_argument("--engine", choices=ENGINES, action="append", help="only ours and this peer; may be repeated")
+    result.add_argument("--rounds", type=int, default=5, metavar="N", help="times each figure is taken (default: 5)")
     result.add_argument("--seconds", type=float, default=0.5, metavar="S", help="how long each time (default: 0.5)")
     result.add_argument("--quiet", type=float, metavar="CPUS", help="repeat rounds in which others took more than this")
     result.add_argument("--folder", metavar="DIR", help="where to keep the networks (default: nowhere)")
@@ -163,10 +210,11 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
     options = parser().parse_args(arguments)
-    engines = [name for name in installed() if name == "decoding" or name in (options.engine or ENGINES)]
+    engines = [name for name in installed() if name not in NEEDS or name in (options.engine or NEEDS)]
+    print("\n".join(decode_tables.head()))
     with tempfile.TemporaryDirectory() as scratch:
-        found = report(options.size or list(NETWORKS), engines, Path(options.folder or scratch), options)
-    print("\n".join(decode_tables.lines(found)))
+        found = report(cases(options, engines, Path(options.folder or scratch)), options)
+    print("\n".join(decode_tables.tail(found)))
     if options.json:
         Path(options.json).write_text(json.dumps(found, indent=1) + "\n")
     if options.plot:

@@ -4,72 +4,128 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.shapes import NETWORKS
-from decoding.cli.measure import machine_lines
+from decoding.cli.measure import machine, machine_lines
 
-TARGETS = {
-    **{("prefill", size, "transformers"): 1.0 for size in NETWORKS},
-    **{("decode 1", size, "llama.cpp"): 1.0 for size in NETWORKS},
-    **{("decode 32", size, "transformers"): 1.5 for size in ("15M", "110M")},
-}
-"""Ratios that the project has set itself, by job, network and peer."""
+QUANTISED = ("q8_0", "q4_0", "q4_1", "q4_k", "file")
+
+
+class Bound(NamedTuple):
+    """A ratio that the project has set itself.
+
+    networks: those that it holds for; none: all but the smallest, and files.
+    """
+
+    job: str
+    types: Sequence[str]
+    ours: str
+    peer: str
+    ratio: float
+    networks: Sequence[str] = ()
+
+    def covers(self, figure: Mapping[str, Any]) -> bool:
+        """Return True if a figure must keep this bound."""
+        inside = figure["network"] in self.networks if self.networks else figure["network"] != "15M"
+        return inside and figure["job"] == self.job and figure["type"] in self.types
+
+
+BOUNDS = (
+    Bound("decode 1", ("float32", "bfloat16"), "decoding", "read pass", 0.8),
+    Bound("decode 1", QUANTISED, "decoding", "read pass", 0.7),
+    Bound("decode 1", ("float32",), "LLM", "llama.cpp", 1.3, ("15M",)),
+    Bound("decode 1", ("float32",), "LLM", "llama.cpp", 1.15, ("110M",)),
+    Bound("decode 1", ("bfloat16",), "LLM", "llama.cpp", 1.4, ("110M",)),
+    Bound("decode 1", QUANTISED, "LLM", "llama.cpp", 1.2),
+    Bound("decode 32", ("float32",), "LLM", "transformers", 2.0, tuple(NETWORKS)),
+    Bound("decode 32", ("float32",), "LLM", "llama.cpp", 2.0, tuple(NETWORKS)),
+    Bound("decode 32", ("q8_0",), "LLM", "llama.cpp", 3.0),
+    Bound("prefill 512", ("float32",), "LLM", "transformers", 1.5, tuple(NETWORKS)),
+    Bound("prefill 512", ("float32",), "LLM", "llama.cpp", 1.2, tuple(NETWORKS)),
+    Bound("prefill 512", ("q8_0",), "LLM", "llama.cpp", 1.3),
+)
+
+RATIOS = (("LLM", "llama.cpp"), ("LLM", "transformers"), ("decoding", "read pass"))
+"""The ratios that the table has, where both took part."""
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Median over rounds of our rate over theirs."""
+    """Return the median over rounds of our rate over theirs."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
-def lines(found: Mapping[str, Any]) -> Iterable[str]:
-    """The table."""
-    yield from machine_lines(found["machine"])
-    yield "engines " + "; ".join(f"{engine} {version}" for engine, version in found["engines"].items())
+def head() -> Iterable[str]:
+    """Return the lines before the tables."""
+    yield from machine_lines(machine())
     yield "tokens/s: median of the rounds, slowest and fastest round over it; ratio: ours over theirs, round by round;"
+    yield "decoding: the forward pass alone; LLM: LLM.complete; read pass: of the weights' bytes, passes/s;"
     yield "others: CPUs that other programs took meanwhile, on average"
-    for size in dict.fromkeys(figure["network"] for figure in found["figures"]):
-        yield ""
-        yield from _network(size, [figure for figure in found["figures"] if figure["network"] == size])
 
 
-def _network(size: str, figures: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    peers = [engine for engine in figures[0]["rates"] if engine != "decoding"]
-    head = "".join(f"{engine:>24}" for engine in ("decoding", *peers)) + "".join(f"{f'to {p}':>18}" for p in peers)
-    yield f"{f'{size}: {NETWORKS[size].num_weights / 1e6:.1f}M weights':<22}{head}{'others':>8}"
+def case_lines(figures: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    """Return the table of one network and type."""
+    engines, first = list(figures[0]["rates"]), figures[0]
+    pairs = [pair for pair in RATIOS if set(pair) <= set(engines)]
+    titles = "".join(f"{engine:>23}" for engine in engines) + "".join(f"{f'{a}/{b}':>22}" for a, b in pairs)
+    yield ""
+    yield f"{first['network'][:24] + ' ' + first['type']:<16}{titles}{'others':>8}"
     for figure in figures:
-        rates = figure["rates"]
-        cells = "".join(f"{_rate(rates[engine]):>24}" for engine in ("decoding", *peers))
-        cells += "".join(f"{_ratio(figure, peer):>18}" for peer in peers)
-        yield f"  {figure['job']:<20}{cells}{statistics.mean(figure['others']):>8.1f}"
+        cells = "".join(f"{_rate(figure['rates'][engine]):>23}" for engine in engines)
+        cells += "".join(f"{_ratio(figure, *pair):>22}" for pair in pairs)
+        yield f"  {figure['job']:<14}{cells}{statistics.mean(figure['others']):>8.1f}"
+
+
+def tail(found: Mapping[str, Any]) -> Iterable[str]:
+    """Return the lines after the tables: versions, and the bounds that were missed."""
+    yield ""
+    yield "engines " + "; ".join(f"{engine} {version}" for engine, version in found["engines"].items())
+    results = [(figure, bound) for figure in found["figures"] for bound in BOUNDS if _is_asked(figure, bound)]
+    missed = [(figure, bound) for figure, bound in results if _value(figure, bound) < bound.ratio]
+    yield f"bounds: {len(results) - len(missed)} met, {len(missed)} missed"
+    for figure, bound in missed:
+        name = f"{figure['network']} {figure['type']}, {bound.job}"
+        yield f"  {name}: {bound.ours} {_value(figure, bound):.2f}x {bound.peer} instead of {bound.ratio:g}x"
+
+
+def _is_asked(figure: Mapping[str, Any], bound: Bound) -> bool:
+    return bound.covers(figure) and {bound.ours, bound.peer} <= set(figure["rates"])
+
+
+def _value(figure: Mapping[str, Any], bound: Bound) -> float:
+    return ratio(figure["rates"][bound.ours], figure["rates"][bound.peer])
 
 
 def _rate(rates: Sequence[float]) -> str:
     middle = statistics.median(rates)
+    if middle == 0:
+        return "-"
     return f"{middle:,.{1 if middle < 100 else 0}f} ({min(rates) / middle:.2f}..{max(rates) / middle:.2f})"
 
 
-def _ratio(figure: Mapping[str, Any], peer: str) -> str:
-    found = ratio(figure["rates"]["decoding"], figure["rates"][peer])
-    target = TARGETS.get((figure["job"], figure["network"], peer))
-    stands = "" if target is None else f" {'met' if found >= target else 'MISSED'} {target:g}x"
-    return f"{found:.2f}x{stands}"
+def _ratio(figure: Mapping[str, Any], ours: str, peer: str) -> str:
+    if not any(figure["rates"][peer]):
+        return "-"
+    value = ratio(figure["rates"][ours], figure["rates"][peer])
+    bounds = [bound.ratio for bound in BOUNDS if bound.covers(figure) and (bound.ours, bound.peer) == (ours, peer)]
+    stands = f" {'met' if value >= bounds[0] else 'MISSED'} {bounds[0]:g}x" if bounds else ""
+    return f"{value:.2f}x{stands}"
 
 
 def plot(found: Mapping[str, Any], path: str) -> None:
-    """Rates over ours, a panel for each network."""
+    """Draw the rates over ours, a panel for each network and type."""
     from matplotlib.figure import Figure
 
-    sizes = list(dict.fromkeys(figure["network"] for figure in found["figures"]))
-    drawing = Figure(figsize=(4.5 * len(sizes), 4), layout="constrained")
-    engines = list(found["engines"])
-    for axes, size in zip(drawing.subplots(1, len(sizes), squeeze=False)[0], sizes, strict=True):
-        figures = [figure for figure in found["figures"] if figure["network"] == size]
+    names = list(dict.fromkeys((figure["network"], figure["type"]) for figure in found["figures"]))
+    drawing = Figure(figsize=(4.5 * len(names), 4), layout="constrained")
+    for axes, name in zip(drawing.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        figures = [figure for figure in found["figures"] if (figure["network"], figure["type"]) == name]
+        engines = [engine for engine in figures[0]["rates"] if engine != "read pass"]
         for place, engine in enumerate(engines):
             heights = [ratio(figure["rates"][engine], figure["rates"]["decoding"]) for figure in figures]
             where = [number + place / (len(engines) + 1) for number in range(len(figures))]
             axes.bar(where, heights, 1 / (len(engines) + 1), label=engine)
         axes.set_xticks(range(len(figures)), [figure["job"] for figure in figures], fontsize=8)
-        axes.set_title(f"{size}: tokens/s over ours")
+        axes.set_title(f"{' '.join(name)}: tokens/s over ours")
         axes.legend(fontsize=8)
     drawing.savefig(path)

@@ -1,12 +1,14 @@
-"""Forward passes of a Llama network by us and by others, each in a process of its own: `python -m benchmarks.engines`.
+"""Forward passes of one network by us and by others, each in a process of its own: `python -m benchmarks.engines`.
 
-The process is told an engine, a folder with a checkpoint, a context and a number of sequences, and then measures what
-it reads from its standard input, a JSON object to a line:
+The process is told an engine, a model, a context and a number of sequences, and then measures what it reads from its
+standard input, a JSON object to a line:
 
-    {"phase": "prefill", "tokens": 128, "seconds": 1}   one sequence, logits of its last token; again and again
+    {"phase": "prefill", "tokens": 512, "seconds": 1}   one sequence, logits of its last token; again and again
     {"phase": "decode", "batch": 8, "seconds": 1}       so many sequences, PROMPT tokens each, then a token at a time
 
-It answers with tokens per second after about that many seconds. Tokens are drawn at random: nothing is sampled.
+It answers with tokens per second after about that many seconds. "decoding", llama.cpp and transformers are given random
+tokens: nothing is sampled. "LLM" is `LLM.complete` with everything that it does: sampling, stop conditions, text. "read
+pass" reads as many bytes as the weights have, once per step: no step of one token can be faster.
 """
 
 from __future__ import annotations
@@ -17,54 +19,68 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
 PROMPT = 16
 MOST = 1000
 THREADS = 2
+Ids = np.ndarray[Any, Any]
 
 
-class Engine(Protocol):
-    """A network and a cache."""
+class Stepping:
+    """An engine that is told each token: `start` and `step` are its own, the measurement is shared."""
 
     name: ClassVar[str]
     distribution: ClassVar[str]
+    vocab_size: int
+    context: int
 
-    def start(self, token_ids: np.ndarray[Any, Any]) -> None:
-        """Feed prompts, [sequences, tokens], and make the logits of each one's last token; forgets the past."""
-        ...
+    def start(self, token_ids: Ids) -> None:
+        """Feed prompts, [sequences, tokens], and make the logits of each one's last token; forget the past."""
+        raise NotImplementedError
 
-    def step(self, token_ids: np.ndarray[Any, Any]) -> None:
+    def step(self, token_ids: Ids) -> None:
         """Feed one token of each sequence and make its logits, [sequences]."""
-        ...
+        raise NotImplementedError
+
+    def rate(self, job: dict[str, Any]) -> float:
+        """Return the tokens per second of a job."""
+        rng = np.random.default_rng(0)
+        if job["phase"] == "prefill":
+            prompt = rng.integers(3, self.vocab_size, (1, job["tokens"]), np.int32)
+            return float(job["tokens"] * per_second(lambda: self.start(prompt), job["seconds"], MOST))
+        self.start(rng.integers(3, self.vocab_size, (job["batch"], PROMPT), np.int32))
+        token_ids = rng.integers(3, self.vocab_size, job["batch"], np.int32)
+        return float(job["batch"] * per_second(lambda: self.step(token_ids), job["seconds"], self.context - PROMPT))
 
 
-class Ours:
-    """The package in this checkout."""
+class Ours(Stepping):
+    """The forward pass of this checkout, by itself."""
 
     name = "decoding"
     distribution = "decoding-engine"
 
-    def __init__(self, folder: Path, context: int, sequences: int) -> None:
+    def __init__(self, path: Path, context: int, sequences: int) -> None:
         from decoding.models import BLOCK_SIZE, load_model
 
         blocks = -(-context // BLOCK_SIZE)  # of each sequence
-        self._model = load_model(folder)
+        self._model = load_model(path, num_threads=THREADS)
+        self.vocab_size, self.context = self._model.config.vocab_size, context
         self._cache = self._model.new_cache(sequences * blocks)
         self._tables = np.arange(sequences * blocks, dtype=np.int32).reshape(sequences, blocks)
 
-    def start(self, token_ids: np.ndarray[Any, Any]) -> None:
-        """As the protocol says."""
+    def start(self, token_ids: Ids) -> None:
+        """As the class says."""
         self._length = 0
         self._feed(token_ids)
 
-    def step(self, token_ids: np.ndarray[Any, Any]) -> None:
-        """As the protocol says."""
+    def step(self, token_ids: Ids) -> None:
+        """As the class says."""
         self._feed(token_ids[:, None])
 
-    def _feed(self, token_ids: np.ndarray[Any, Any]) -> None:
+    def _feed(self, token_ids: Ids) -> None:
         from decoding.models import ForwardBatch
 
         rows, new = token_ids.shape
@@ -81,70 +97,121 @@ class Ours:
         self._length += new
 
 
-class Transformers:
+class Complete:
+    """`LLM.complete` of this checkout."""
+
+    name = "LLM"
+    distribution = "decoding-engine"
+
+    def __init__(self, path: Path, context: int, sequences: int) -> None:
+        from decoding import LLM
+
+        self._llm = LLM(path, num_threads=THREADS, max_num_seqs=sequences, prefix_cache=False)
+        self._context, self._seconds = context, dict[int, float]()
+
+    def rate(self, job: dict[str, Any]) -> float:
+        """Return the tokens per second of a job: after the first token of each sequence, where it decodes."""
+        from decoding import SamplingParams
+
+        rng = np.random.default_rng(0)
+        if job["phase"] == "prefill":
+            prompt = rng.integers(3, self._llm.vocab_size, job["tokens"]).tolist()
+            one = SamplingParams(max_tokens=1, ignore_eos=True, seed=1)
+            return float(job["tokens"] * per_second(lambda: self._llm.complete(prompt, one), job["seconds"], MOST))
+        batch = job["batch"]
+        prompts = rng.integers(3, self._llm.vocab_size, (batch, PROMPT)).tolist()
+        steps = int(job["seconds"] / self._seconds.get(batch, 1.0))
+        params = SamplingParams(max_tokens=min(max(steps, 8), self._context - PROMPT), ignore_eos=True, seed=1)
+        results = self._llm.complete(prompts, params)
+        self._seconds[batch] = float(np.mean([result.metrics.per_token_seconds for result in results]))
+        return float(batch / self._seconds[batch])
+
+
+class ReadPass:
+    """As many bytes as the weights have, read by as many threads; a "token" is one pass. Nothing is prefilled."""
+
+    name = "read pass"
+    distribution = "decoding-engine"
+
+    def __init__(self, path: Path, context: int, sequences: int) -> None:
+        from benchmarks.floor import reader
+        from decoding.models import load_model
+
+        num_bytes = load_model(path, num_threads=THREADS).num_weight_bytes
+        self._pass = reader(num_bytes, THREADS)
+
+    def rate(self, job: dict[str, Any]) -> float:
+        """Return the passes per second; 0 for a job that does more than read."""
+        return per_second(self._pass, job["seconds"], MOST) if job.get("batch") == 1 else 0.0
+
+
+class Transformers(Stepping):
     """Hugging Face's, with its own key-value cache."""
 
     name = "transformers"
     distribution = "transformers"
 
-    def __init__(self, folder: Path, context: int, sequences: int) -> None:
+    def __init__(self, path: Path, context: int, sequences: int) -> None:
         import torch
         from transformers import AutoModelForCausalLM
 
         self._torch = torch
         torch.set_num_threads(THREADS)
-        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self._model = AutoModelForCausalLM.from_pretrained(path, dtype="auto").eval()
+        self.vocab_size, self.context = self._model.config.vocab_size, context
 
-    def start(self, token_ids: np.ndarray[Any, Any]) -> None:
-        """As the protocol says."""
+    def start(self, token_ids: Ids) -> None:
+        """As the class says."""
         self._past = None
         self._feed(token_ids)
 
-    def step(self, token_ids: np.ndarray[Any, Any]) -> None:
-        """As the protocol says."""
+    def step(self, token_ids: Ids) -> None:
+        """As the class says."""
         self._feed(token_ids[:, None])
 
-    def _feed(self, token_ids: np.ndarray[Any, Any]) -> None:
+    def _feed(self, token_ids: Ids) -> None:
         with self._torch.inference_mode():
             ids = self._torch.from_numpy(token_ids.astype(np.int64))
             found = self._model(ids, past_key_values=self._past, use_cache=True, logits_to_keep=1)
             self._past = found.past_key_values
-            found.logits.numpy()
+            found.logits.float().numpy()
 
 
-class LlamaCpp:
-    """llama.cpp, through llama-cpp-python's bindings of its C interface; needs `gguf` to convert the checkpoint."""
+class LlamaCpp(Stepping):
+    """llama.cpp, through llama-cpp-python's bindings of its C interface; its cache has the type that it has by default.
+
+    For float32 weights the cache is float32, too, as is ours.
+    """
 
     name = "llama.cpp"
     distribution = "llama-cpp-python"
 
-    def __init__(self, folder: Path, context: int, sequences: int) -> None:
+    def __init__(self, path: Path, context: int, sequences: int) -> None:
         import llama_cpp
-
-        from benchmarks.shapes import write_gguf
 
         self._api = llama_cpp
         llama_cpp.llama_backend_init()
-        self._model = llama_cpp.llama_model_load_from_file(
-            str(write_gguf(folder)).encode(), llama_cpp.llama_model_default_params()
-        )
+        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
         options = llama_cpp.llama_context_default_params()
         options.n_ctx, options.n_seq_max = context * sequences, sequences
         options.n_threads = options.n_threads_batch = THREADS
-        options.type_k = options.type_v = llama_cpp.GGML_TYPE_F32
+        if path.name == "float32.gguf":
+            options.type_k = options.type_v = llama_cpp.GGML_TYPE_F32
         self._context = llama_cpp.llama_init_from_model(self._model, options)
+        self.vocab_size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
+        self.context = context
 
-    def start(self, token_ids: np.ndarray[Any, Any]) -> None:
-        """As the protocol says."""
+    def start(self, token_ids: Ids) -> None:
+        """As the class says."""
         self._api.llama_memory_clear(self._api.llama_get_memory(self._context), True)
         self._length = 0
         self._feed(token_ids)
 
-    def step(self, token_ids: np.ndarray[Any, Any]) -> None:
-        """As the protocol says."""
+    def step(self, token_ids: Ids) -> None:
+        """As the class says."""
         self._feed(token_ids[:, None])
 
-    def _feed(self, token_ids: np.ndarray[Any, Any]) -> None:
+    def _feed(self, token_ids: Ids) -> None:
         rows, new = token_ids.shape
         batch = self._api.llama_batch_init(rows * new, 0, 1)
         batch.n_tokens = rows * new
@@ -160,22 +227,11 @@ class LlamaCpp:
         self._length += new
 
 
-ENGINES: dict[str, type[Any]] = {engine.name: engine for engine in (Ours, LlamaCpp, Transformers)}
+ENGINES: dict[str, type[Any]] = {engine.name: engine for engine in (Ours, Complete, ReadPass, LlamaCpp, Transformers)}
 
 
-def measure(engine: Engine, vocab_size: int, context: int, job: dict[str, Any]) -> float:
-    """Tokens per second of one job."""
-    rng = np.random.default_rng(0)
-    if job["phase"] == "prefill":
-        prompt = rng.integers(3, vocab_size, (1, job["tokens"]), np.int32)
-        return job["tokens"] * _per_second(lambda: engine.start(prompt), job["seconds"], MOST)
-    engine.start(rng.integers(3, vocab_size, (job["batch"], PROMPT), np.int32))
-    token_ids = rng.integers(3, vocab_size, job["batch"], np.int32)
-    return job["batch"] * _per_second(lambda: engine.step(token_ids), job["seconds"], context - PROMPT)
-
-
-def _per_second(call: Callable[[], None], seconds: float, most: int) -> float:
-    """How often a call can be made in a second; at least two calls and at most `most` are timed."""
+def per_second(call: Callable[[], object], seconds: float, most: int) -> float:
+    """Return how often a call can be made in a second; at least two calls and at most `most` are timed."""
     begin, count = time.perf_counter(), 0
     while count < min(2, most) or (count < most and time.perf_counter() - begin < seconds):
         call()
@@ -184,14 +240,12 @@ def _per_second(call: Callable[[], None], seconds: float, most: int) -> float:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure for a parent; arguments: name, folder, context, sequences."""
-    name, folder, context, sequences = arguments
-    engine = ENGINES[name](Path(folder), int(context), int(sequences))
-    vocab_size = json.loads((Path(folder) / "config.json").read_text())["vocab_size"]
+    """Measure for a parent; arguments: name, model, context, sequences."""
+    name, path, context, sequences = arguments
+    engine = ENGINES[name](Path(path), int(context), int(sequences))
     print(json.dumps({"version": version(ENGINES[name].distribution)}), flush=True)
     for line in sys.stdin:
-        rate = measure(engine, vocab_size, int(context), json.loads(line))
-        print(json.dumps({"rate": rate}), flush=True)
+        print(json.dumps({"rate": engine.rate(json.loads(line))}), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,14 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from decoding.sampling.kernel import active_isa
 
 HERE = Path(__file__).parent
 FLAGS = "-std=c11 -O3 -ffp-contract=off -fno-fast-math"
@@ -70,6 +73,14 @@ def make_floor(isa: str) -> CompiledFloor | NumpyFloor:
     """The floor of an instruction set."""
     compiler = shutil.which("cc") if platform.system() != "Windows" else None
     return CompiledFloor(isa, compiler) if compiler else NumpyFloor()
+
+
+def reader(num_bytes: int, threads: int) -> Callable[[], object]:
+    """Return a call that reads so many bytes, by so many threads."""
+    rows = np.ones((threads, num_bytes // 4 // threads), np.float32)
+    floor, executor = make_floor(active_isa()), ThreadPoolExecutor(threads)
+    calls = [floor.max(rows[thread : thread + 1]) for thread in range(threads)]
+    return lambda: [future.result() for future in [executor.submit(call) for call in calls]]
 
 
 def _first_line(compiler: str) -> str:

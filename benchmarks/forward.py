@@ -12,19 +12,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.floor import make_floor
+from benchmarks.floor import reader
 from benchmarks.shapes import NETWORKS, Network
+from decoding.models.native_names import BLOCKS, WEIGHT_TYPES
 from decoding.models.native_plan import (
-    BLOCKS,
     KV_BLOCK,
-    WEIGHT_TYPES,
     Forward,
     KVPool,
     PackedMatrix,
@@ -140,14 +138,6 @@ class Engine:
         """A prompt, in chunks."""
         for start in range(0, num_tokens, chunk):
             self.step(1, min(chunk, num_tokens - start), start)
-
-
-def reader(num_bytes: int, threads: int) -> Callable[[], object]:
-    """A call that reads so many bytes, by so many threads."""
-    rows = np.ones((threads, num_bytes // 4 // threads), np.float32)
-    floor, executor = make_floor(active_isa()), ThreadPoolExecutor(threads)
-    calls = [floor.max(rows[thread : thread + 1]) for thread in range(threads)]
-    return lambda: [future.result() for future in [executor.submit(call) for call in calls]]
 
 
 def fastest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from decoding.llm import bundled_model_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +80,41 @@ NETWORKS = {
 }
 
 
-def write_checkpoint(folder: Path, network: Network) -> None:
-    """config.json and model.safetensors, unless they are there."""
+FILE_TYPES = {
+    "float32": "LLAMA_FTYPE_ALL_F32",
+    "bfloat16": "LLAMA_FTYPE_MOSTLY_BF16",
+    "q8_0": "LLAMA_FTYPE_MOSTLY_Q8_0",
+    "q4_0": "LLAMA_FTYPE_MOSTLY_Q4_0",
+    "q4_1": "LLAMA_FTYPE_MOSTLY_Q4_1",
+    "q4_k": "LLAMA_FTYPE_MOSTLY_Q4_K_M",
+}
+"""Types of weights, and llama.cpp's names for files of them."""
+
+CHECKPOINT_TYPES = {"float32": "F32", "bfloat16": "BF16"}
+"""Types that a checkpoint can have, and their names in safetensors."""
+
+
+def write_checkpoint(folder: Path, network: Network, weight_type: str = "float32") -> None:
+    """Write config.json, the bundled model's tokenizer.json and model.safetensors, unless they are there.
+
+    weight_type: a key of CHECKPOINT_TYPES. Tokens beyond that tokenizer's vocabulary have no text.
+    """
     if (folder / "model.safetensors").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(network.config(), indent=1))
-    header, end = {}, 0
+    (folder / "config.json").write_text(json.dumps(network.config() | {"torch_dtype": weight_type}, indent=1))
+    shutil.copy(bundled_model_folder() / "tokenizer.json", folder)
+    header, end, itemsize = {}, 0, 4 if weight_type == "float32" else 2
     for name, shape in network.tensors():
-        size = 4 * int(np.prod(shape))
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end + size]}
+        size = itemsize * int(np.prod(shape))
+        header[name] = {"dtype": CHECKPOINT_TYPES[weight_type], "shape": shape, "data_offsets": [end, end + size]}
         end += size
     text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
     with (folder / "part").open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name, shape in network.tensors():
-            file.write(_values(name, shape).tobytes())
+            values = _values(name, shape)
+            file.write(values.tobytes() if itemsize == 4 else (values.view(np.uint32) >> 16).astype("<u2").tobytes())
     os.replace(folder / "part", folder / "model.safetensors")
 
 
@@ -115,19 +137,29 @@ _GGUF_NAMES = {
 }
 
 
-def write_gguf(folder: Path) -> Path:
-    """The checkpoint of `folder` in llama.cpp's format, beside it, unless it is there; needs `gguf`.
+def write_gguf(folder: Path, weight_type: str = "float32") -> Path:
+    """Write the float32 checkpoint of `folder` in llama.cpp's format, beside it, unless it is there; needs `gguf`.
 
+    weight_type: a key of FILE_TYPES; for all but float32 llama.cpp itself converts the file (needs `llama_cpp`).
     Queries and keys are not reordered, as a real conversion would: with random weights it is all the same.
     """
+    path = folder / f"{weight_type}.gguf"
+    if not path.exists():
+        part = folder / "part.gguf"
+        if weight_type == "float32":
+            _write_float32(folder, part)
+        else:
+            _convert(write_gguf(folder), part, weight_type)
+        os.replace(part, path)
+    return path
+
+
+def _write_float32(folder: Path, path: Path) -> None:
     from gguf import GGUFWriter
     from safetensors import safe_open
 
-    path = folder / "model.gguf"
-    if path.exists():
-        return path
     config = json.loads((folder / "config.json").read_text())
-    writer = GGUFWriter(str(folder / "part.gguf"), "llama")
+    writer = GGUFWriter(str(path), "llama")
     _write_gguf_header(writer, config)
     with safe_open(folder / "model.safetensors", framework="numpy") as file:
         for name in list(file.keys()):
@@ -136,8 +168,17 @@ def write_gguf(folder: Path) -> Path:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    os.replace(folder / "part.gguf", path)
-    return path
+
+
+def _convert(source: Path, target: Path, weight_type: str) -> None:
+    import llama_cpp
+
+    quiet = llama_cpp.llama_log_callback(lambda level, text, data: None)
+    llama_cpp.llama_log_set(quiet, None)
+    options = llama_cpp.llama_model_quantize_default_params()
+    options.ftype = getattr(llama_cpp, FILE_TYPES[weight_type])
+    if llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), options):
+        raise RuntimeError(f"llama.cpp could not convert {source} to {weight_type}")
 
 
 def _gguf_name(name: str) -> str:

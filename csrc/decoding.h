@@ -322,8 +322,8 @@ typedef struct decoding_matrix {
   int32_t reserved;   /* 0 */
   const void *panels; /* as decoding_pack wrote them; fastest at a multiple of 64 bytes */
   const float *bias;  /* [num_outputs]; or null */
-  /* Further outputs, whose weights have another type; or null. Of `qkv` alone; num_outputs is then a multiple of 16,
-   * and either all types are quantised or none. */
+  /* Further outputs, whose weights have another type; or null. Of `qkv` and `up` alone; num_outputs is then a
+   * multiple of 16, and either all types are quantised or none. */
   const struct decoding_matrix *rest;
 } decoding_matrix;
 

@@ -169,12 +169,13 @@ static void activate_row(void *argument, int32_t row, int32_t worker) {
                          plan->intermediate_size);
 }
 
+/* With the activation at once; after all products where gate and up have types of their own or share a panel. */
 void dk_multiply_up(const dk_pass *pass, const decoding_matrix *up, int32_t num_rows) {
   const decoding_plan *plan = pass->plan;
   float *y = pass->buffers.wide;
   const int64_t stride = pass->buffers.wide_stride;
-  if (plan->gated && plan->intermediate_size % DK_PANEL != 0) { /* gate and up share a panel */
-    dk_multiply(pass, up, num_rows, 0, up->num_outputs, y, stride);
+  if (plan->gated && (up->rest != NULL || plan->intermediate_size % DK_PANEL != 0)) {
+    dk_multiply(pass, up, num_rows, 0, 2 * plan->intermediate_size, y, stride);
     dk_run_tasks(pass, num_rows, activate_row, (void *)(uintptr_t)pass);
     return;
   }

@@ -50,8 +50,9 @@ static int32_t is_layer(const decoding_plan *plan, const decoding_layer *layer) 
          is_norm(&layer->key_norm, dim, kv_heads) && is_norm(&layer->attention_out_norm, hidden, hidden) &&
          is_norm(&layer->mlp_norm, hidden, hidden) && is_norm(&layer->mlp_out_norm, hidden, hidden) &&
          is_mixed_matrix(&layer->qkv, hidden, heads + 2 * kv_heads) && is_matrix(&layer->output, heads, hidden) &&
-         is_matrix(&layer->up, hidden, plan->gated ? 2 * inner : inner) && is_matrix(&layer->down, inner, hidden) &&
-         layer->rope >= -1 && layer->rope < plan->num_ropes && layer->window >= 0 && is_scale(layer->scale);
+         is_mixed_matrix(&layer->up, hidden, plan->gated ? 2 * inner : inner) &&
+         is_matrix(&layer->down, inner, hidden) && layer->rope >= -1 && layer->rope < plan->num_ropes &&
+         layer->window >= 0 && is_scale(layer->scale);
 }
 
 static int32_t has_sizes(const decoding_plan *plan) {

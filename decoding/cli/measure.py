@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from decoding.errors import ParameterError
 from decoding.llm import LLM
+from decoding.models.native_plan import aligned_bytes
 from decoding.params import SamplingParams
 from decoding.sampling.kernel import STREAM_VERSION, Call, Kernel, available_isas, forced_isa
 from decoding.sampling.logits_input import matrix_of
@@ -90,10 +91,9 @@ def make_row(shape: str, vocab_size: int, key: int = 0) -> NDArray[np.float32]:
 
 
 def aligned(array: NDArray[Any], offset: int = 0) -> NDArray[Any]:
-    """A copy whose memory begins `offset` bytes after a 64-byte border: timings depend on it."""
-    memory = np.empty(array.nbytes + 128, np.uint8)
-    start = -memory.ctypes.data % 64 + offset
-    copy: NDArray[Any] = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    """Return a copy whose memory begins `offset` bytes after a 64-byte border: timings depend on it."""
+    memory = aligned_bytes(offset + array.nbytes)[offset:]
+    copy: NDArray[Any] = memory.view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
 

@@ -19,35 +19,23 @@ import numpy as np
 from decoding.engine.logprobs import TokenScore
 from decoding.errors import EmptySupportError, ProcessorError
 from decoding.models.batch import Logits
-from decoding.params import SamplingParams
-from decoding.reference import logits as edits
+from decoding.params import PARAMETERS, SamplingParams
 from decoding.reference.row import Row
+from decoding.reference.sample import APPLY
 from decoding.sampling.output import SamplerOutput
 from decoding.sampling.sampler import Sampler
-from decoding.sampling.stages import Profile
+from decoding.sampling.stages import PIPELINE, PROCESSORS, RAW_SNAPSHOT, Profile
 from decoding.sampling.state import SamplingState
 from decoding.types import LogprobsMode
 
 Processor: TypeAlias = Callable[[Sequence[int], Logits], Any]
 """(token ids of prompt and output, logits float32 [vocab]) -> logits, or None."""
 
-_EDITS = {
-    "repetition_penalty": edits.apply_repetition_penalty,
-    "frequency_presence": edits.apply_frequency_presence,
-    "dry": edits.apply_dry,
-    "context_frequency_penalty": edits.apply_context_frequency_penalty,
-    "logit_bias": edits.apply_logit_bias,
-}
+_EDITS = tuple(stage for stage in PIPELINE if RAW_SNAPSHOT < stage.number < PROCESSORS)
 """The stages before processors."""
 
-_NEUTRAL: dict[str, dict[str, Any]] = {
-    "repetition_penalty": {"repetition_penalty": 1.0},
-    "frequency_presence": {"frequency_penalty": 0.0, "presence_penalty": 0.0},
-    "dry": {"dry_multiplier": 0.0},
-    "context_frequency_penalty": {"context_frequency_penalty": 0.0},
-    "logit_bias": {"logit_bias": ()},
-}
-"""Their parameters, with the values that turn them off."""
+_NEUTRAL = {name: PARAMETERS[name].default for stage in _EDITS for name in stage.parameters}
+"""Their parameters, with the values that turn them off: the defaults."""
 
 
 class ProcessorChain:
@@ -66,13 +54,12 @@ class ProcessorChain:
         self._own = own
         self._profile = profile
         self._edits = [
-            _EDITS[stage.name]
+            APPLY[stage.name]
             for stage in profile.stages
-            if any(getattr(params, name) != off for name, off in _NEUTRAL.get(stage.name, {}).items())
+            if stage in _EDITS and any(getattr(params, name) != _NEUTRAL[name] for name in stage.parameters)
         ]
         modes = tuple(mode for mode in params.logprobs_modes if mode != "raw")
-        neutral = {name: off for parameters in _NEUTRAL.values() for name, off in parameters.items()}
-        self.state = own.with_params(replace(params, **neutral, logprobs_mode=modes or "raw", n=1, best_of=None))
+        self.state = own.with_params(replace(params, **_NEUTRAL, logprobs_mode=modes or "raw", n=1, best_of=None))
         self._raw: Logits | None = None
 
     def process(self, logits: Logits, token_ids: Sequence[int]) -> Logits:
@@ -89,7 +76,7 @@ class ProcessorChain:
             prompt_token_ids=self._own.prompt_token_ids,
             output_token_ids=self._own.output_token_ids,
         )
-        edits.apply_finite_check(row)
+        APPLY["finite_check"](row)
         for edit in self._edits:
             edit(row)
         edited: Logits = row.logits

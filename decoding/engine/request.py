@@ -21,6 +21,7 @@ from decoding.sampling.state import SamplingState, random_seed
 from decoding.text.fim import CONVENTIONS, FimFormat
 from decoding.text.stop_strings import StopAutomaton
 from decoding.text.tokenizer import Tokenizer
+from decoding.validation import elements_of, token_id_rule, wrong_token_id
 
 NO_TOKENIZER = (
     "this model has no tokenizer: without a tokenizer.json in its folder it takes and gives token ids only,"
@@ -284,15 +285,13 @@ def _encode_text(text: str, shape: ModelShape, tokenizer: Tokenizer | None, name
 
 
 def checked_token_ids(token_ids: object, vocab_size: int, name: str) -> list[int]:
-    """Return the ids as plain ints; raise PromptError unless each is below the vocabulary's size."""
+    """Return the ids as plain ints; raise PromptError unless there is one, and each is below the vocabulary's size."""
     if not _is_sequence(token_ids):
         raise _prompt_error(name, token_ids, "must be a sequence of token ids")
-    ids = list(token_ids)  # type: ignore[call-overload]
+    ids = elements_of(token_ids) or []
     if not ids:
         raise _prompt_error(name, ids, "must have at least one token id")
-    for position, token_id in enumerate(ids):
-        is_integer = isinstance(token_id, (int, np.integer)) and not isinstance(token_id, bool)
-        if not is_integer or not 0 <= token_id < vocab_size:
-            rule = f"must be a token id: an integer from 0 to {vocab_size - 1:,}"
-            raise _prompt_error(f"{name}[{position}]", token_id, rule)
+    wrong = wrong_token_id(ids, vocab_size)
+    if wrong is not None:
+        raise _prompt_error(f"{name}[{wrong}]", ids[wrong], token_id_rule(vocab_size))
     return [int(token_id) for token_id in ids]

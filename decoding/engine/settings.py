@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from decoding.checks import Check, RuleError, boolean, integer, or_none
+from decoding.domains import Boolean, Domain, Integer, OrNone
 from decoding.errors import ParameterError, Problem, shown
 from decoding.sampling.stages import PROFILES, Profile
+from decoding.validation import RuleError
 
 DEFAULT_CACHE_BYTES = 2**31
 
@@ -34,7 +35,7 @@ class EngineSettings:
         for field in fields(self):
             value = getattr(self, field.name)
             try:
-                object.__setattr__(self, field.name, _CHECKS[field.name](value))
+                object.__setattr__(self, field.name, _DOMAINS[field.name](value))
             except RuleError as error:
                 problems.append(Problem(field.name, shown(value), str(error)))
         if problems:
@@ -61,10 +62,10 @@ def checked_profile(profile: str | Profile) -> Profile:
     return PROFILES[profile]
 
 
-_CHECKS: dict[str, Check] = {
-    "max_num_seqs": integer(1),
-    "max_batched_tokens": integer(1),
-    "kv_cache_bytes": or_none(integer(1, 2**63 - 1)),
-    "prefix_cache": boolean,
-    "num_draft_tokens": integer(1),
+_DOMAINS: dict[str, Domain] = {
+    "max_num_seqs": Integer(1),
+    "max_batched_tokens": Integer(1),
+    "kv_cache_bytes": OrNone(Integer(1, 2**63 - 1)),
+    "prefix_cache": Boolean(),
+    "num_draft_tokens": Integer(1),
 }

@@ -321,6 +321,21 @@ def _gpt_neox(file: _File, sizes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _starcoder2(file: _File, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """StarCoder 2; converters do not write its window, which some of its networks have."""
+    keys = file.keys
+    rope = read_rope(keys, file.factors, sizes["head_dim"])
+    window = keys.integer(_WINDOW, 0, least=0) or None
+    return {
+        "model_type": "starcoder2",
+        "max_position_embeddings": rope.context(keys.integer("context_length")),
+        "layers": _layers(file, rope, sizes["head_dim"] ** -0.5, [window] * _num_layers(keys)),
+        "norm_eps": keys.positive_real(_LAYER_EPS),
+        "hidden_act": "gelu_pytorch_tanh",
+        "gated_mlp": False,
+    }
+
+
 _READERS: dict[str, Callable[[_File, Mapping[str, Any]], dict[str, Any]]] = {
     "llama": _llama_like("llama"),
     "qwen2": _llama_like("qwen2"),
@@ -334,5 +349,6 @@ _READERS: dict[str, Callable[[_File, Mapping[str, Any]], dict[str, Any]]] = {
     "gemma3": _gemma("gemma3_text"),
     "gpt2": _gpt2,
     "gptneox": _gpt_neox,
+    "starcoder2": _starcoder2,
 }
 """By `general.architecture`."""

@@ -32,7 +32,7 @@ PAIRS_SIDE_BY_SIDE = frozenset({"llama", "smollm3", "granite"})
 _NORMS_AFTER_ONLY = frozenset({"olmo2"})
 _NORMS_AROUND = frozenset({"gemma2", "gemma3_text"})
 _HEAD_NORMS = frozenset({"qwen3", "gemma3_text"})
-_LAYER_NORMS = frozenset({"gpt2", "gpt_neox"})
+_LAYER_NORMS = frozenset({"gpt2", "gpt_neox", "starcoder2"})
 _FUSED_GATE = frozenset({"phi3"})
 """Families by model_type of ModelConfig."""
 

@@ -53,6 +53,11 @@ class NativeModel(ModelBase):
         self._plan = build_plan(config, pack_weights(weights, self.num_threads, progress), self._rotary)
         self._forward = Forward(self._plan, ThreadPool(self.num_threads))
 
+    @property
+    def num_weight_bytes(self) -> int:
+        """The bytes of packed weights, all of which a step of a single token reads."""
+        return self._plan.num_weight_bytes
+
     def new_cache(self, num_blocks: int) -> KVPool:
         """Return an empty cache; ParameterError if the system refuses the address space."""
         check_num_blocks(num_blocks)

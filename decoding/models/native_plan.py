@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.errors import KernelError, ParameterError
+from decoding.models.native_names import ACTIVATION_NUMBERS, BLOCKS, NORM_KINDS, WEIGHT_TYPES
 from decoding.sampling.kernel.library import ffi, lib, status_message
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -21,60 +22,6 @@ Integers: TypeAlias = NDArray[np.int32]
 
 KV_BLOCK: int = lib.DECODING_KV_BLOCK
 """Tokens per block of the KV cache."""
-
-WEIGHT_TYPES: dict[str, int] = {
-    "float32": lib.DECODING_FLOAT32,
-    "float16": lib.DECODING_FLOAT16,
-    "bfloat16": lib.DECODING_BFLOAT16,
-    "q8_0": lib.DECODING_Q8_0,
-    "q4_0": lib.DECODING_Q4_0,
-    "q4_1": lib.DECODING_Q4_1,
-    "q5_0": lib.DECODING_Q5_0,
-    "q5_1": lib.DECODING_Q5_1,
-    "q4_k": lib.DECODING_Q4_K,
-    "q5_k": lib.DECODING_Q5_K,
-    "q6_k": lib.DECODING_Q6_K,
-}
-"""Storage types of weights, by name."""
-
-BLOCKS: dict[str, tuple[int, int]] = {
-    "q8_0": (32, 34),
-    "q4_0": (32, 18),
-    "q4_1": (32, 20),
-    "q5_0": (32, 22),
-    "q5_1": (32, 24),
-    "q4_k": (256, 144),
-    "q5_k": (256, 176),
-    "q6_k": (256, 210),
-}
-"""Weights per block and bytes per block of the quantised types, by name."""
-
-NORM_KINDS: dict[str, int] = {"rms": lib.DECODING_NORM_RMS, "layer": lib.DECODING_NORM_LAYER}
-"""Norms, by name."""
-
-ACTIVATION_NUMBERS: dict[str, int] = {
-    "gelu": lib.DECODING_ACT_GELU,
-    "gelu_10": lib.DECODING_ACT_GELU_10,
-    "gelu_accurate": lib.DECODING_ACT_GELU_TANH,
-    "gelu_fast": lib.DECODING_ACT_GELU_TANH,
-    "gelu_new": lib.DECODING_ACT_GELU_TANH,
-    "gelu_python": lib.DECODING_ACT_GELU,
-    "gelu_python_tanh": lib.DECODING_ACT_GELU_TANH,
-    "gelu_pytorch_tanh": lib.DECODING_ACT_GELU_TANH,
-    "hardswish": lib.DECODING_ACT_HARDSWISH,
-    "leaky_relu": lib.DECODING_ACT_LEAKY_RELU,
-    "linear": lib.DECODING_ACT_LINEAR,
-    "mish": lib.DECODING_ACT_MISH,
-    "quick_gelu": lib.DECODING_ACT_QUICK_GELU,
-    "relu": lib.DECODING_ACT_RELU,
-    "relu2": lib.DECODING_ACT_RELU2,
-    "relu6": lib.DECODING_ACT_RELU6,
-    "sigmoid": lib.DECODING_ACT_SIGMOID,
-    "silu": lib.DECODING_ACT_SILU,
-    "swish": lib.DECODING_ACT_SILU,
-    "tanh": lib.DECODING_ACT_TANH,
-}
-"""The activations of `decoding.reference.activations`, by the same names."""
 
 _ALIGNMENT = 64
 
@@ -119,7 +66,7 @@ class PackedMatrix:
         weight_type: a key of WEIGHT_TYPES.
         bias: float32 [num_outputs].
         panels: at least `packed_size` bytes.
-        rest: further outputs, whose weights have another type; for `qkv` of a layer alone.
+        rest: further outputs, whose weights have another type; for `qkv` and `up` of a layer alone.
         """
         self.rest = rest
         self._rest_struct = None if rest is None else ffi.new("decoding_matrix *")
@@ -172,6 +119,12 @@ class PackedMatrix:
             block_size, block_bytes = BLOCKS[self.weight_type]
             return self.num_inputs // block_size * block_bytes, 1
         return self.num_inputs, 4 if self.weight_type == "float32" else 2
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes of the panels, with those of `rest`."""
+        own = packed_size(self.weight_type, self.num_outputs, self.num_inputs)
+        return own if self.rest is None else own + self.rest.num_bytes
 
     def fill(self, struct: Any) -> None:
         """Write the matrix to a decoding_matrix."""
@@ -263,6 +216,8 @@ class Plan:
         self.num_ropes, self.vocab_size = len(rope_pairs), vocab_size
         self._pairs = np.array(rope_pairs, np.int32)
         self._kept = (embedding, positions, norm, head, tuple(layers))
+        matrices = [matrix for layer in layers for matrix in (layer.qkv, layer.output, layer.up, layer.down)]
+        self.num_weight_bytes = sum(matrix.num_bytes for matrix in (*matrices, head))
         self._layers = ffi.new("decoding_layer[]", len(layers))
         for struct, layer in zip(self._layers, layers, strict=True):
             layer.fill(struct)

@@ -1,8 +1,8 @@
 """Packing: stored matrices into the panels that the native forward pass reads, by several threads.
 
 Weights stay in their storage type. Queries, keys and values may have different ones, as in the k-quant mixes of
-llama.cpp: they become a chain of matrices. A matrix whose parts cannot be chained, or whose type the kernel does not
-know, is converted to float32: that has every number of every type, and mixed gates do not occur in the usual mixes.
+llama.cpp, and so may gate and up: they become a chain of matrices. A matrix whose parts cannot be chained, or whose
+type the kernel does not know, is converted to float32, which has every number of every type.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.errors import CheckpointError, UnsupportedModelError
-from decoding.models.native_plan import BLOCKS, PackedMatrix, packed_size
+from decoding.models.native_names import BLOCKS
+from decoding.models.native_plan import PackedMatrix, packed_size
 from decoding.models.tensors import physical_memory, require_memory
 from decoding.models.weights import Block, Norms, StoredMatrix, StoredPart, Weights
 
@@ -59,9 +60,11 @@ def pack_weights(
 
 
 def _chains(block: Block[StoredMatrix]) -> Iterator[list[StoredMatrix]]:
-    """Yield the matrices of a layer; the first of them as one matrix for each storage type, if that is possible."""
+    """Yield the matrices of a layer; qkv and up as one matrix for each storage type, if that is possible."""
     yield _split(block.qkv)
-    yield from ([matrix] for matrix in (block.output, block.up, block.down))
+    yield [block.output]
+    yield _split(block.up)
+    yield [block.down]
 
 
 def _split(matrix: StoredMatrix) -> list[StoredMatrix]:

@@ -14,7 +14,7 @@ from decoding.models import gguf
 from decoding.models.checkpoint import Checkpoint
 from decoding.models.config import ModelConfig
 from decoding.models.config_reader import ConfigFile
-from decoding.models.families import gemma, gpt2, gpt_neox, llama
+from decoding.models.families import gemma, gpt2, gpt_neox, llama, starcoder2
 from decoding.models.model_files import ModelFiles, existing, is_gguf
 from decoding.models.native import NativeModel
 from decoding.models.numpy_backend import NumpyModel, network
@@ -37,6 +37,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text"), Architecture(gemma.read_config, gemma.layout)),
     "gpt2": Architecture(gpt2.read_config, gpt2.layout),
     "gpt_neox": Architecture(gpt_neox.read_config, gpt_neox.layout),
+    "starcoder2": Architecture(starcoder2.read_config, starcoder2.layout),
 }
 """By model_type."""
 

@@ -14,7 +14,7 @@ Thirteen families of models are settings of this one network:
 * OLMo 2: norms after each half, and of the queries and keys of all heads together.
 * Gemma 1; Gemma 2 and 3, which have norms before and after each half, soft caps, and norms of heads.
 * GPT-2: learned positions, LayerNorm, an MLP without a gate.
-* GPT-NeoX: LayerNorm, both halves of a layer side by side (`parallel_residual`).
+* GPT-NeoX: LayerNorm, both halves of a layer side by side (`parallel_residual`). StarCoder 2: LayerNorm alone.
 
 Letters of shapes: T new tokens, S tokens with the past, H hidden size, I size inside the MLP, D numbers of a head.
 """

@@ -54,7 +54,12 @@ PIPELINE: tuple[Stage, ...] = (
     Stage(100, "cut"),
     Stage(110, "draw"),
 )
-"""Number 60 is kept free for custom processors, which run between bias and masks on a dense copy of the row."""
+
+RAW_SNAPSHOT, PROCESSORS = 10, 60
+"""Numbers of the snapshot and of custom processors, which run between bias and masks on a dense copy of the row.
+
+The stages between the two edit the logits of single tokens.
+"""
 
 STAGE_NAMES: dict[int, str] = {stage.number: stage.name for stage in PIPELINE}
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 LAYERS = (
-    ("version", "errors", "types", "json_file", "validation", "domains", "checks", "parameters", "params"),
+    ("version", "errors", "types", "json_file", "validation", "domains", "parameters", "params"),
     ("sampling", "reference"),
     ("text", "models", "backends"),
     ("engine", "async_engine", "llm"),

@@ -21,7 +21,7 @@ Encode = Callable[[str, NDArray[np.float32]], "tuple[NDArray[Any], gguf.GGMLQuan
 
 ARCHITECTURES = {"mistral": "llama", "gemma3_text": "gemma3", "gpt_neox": "gptneox"}
 PERMUTED = ("llama", "mistral", "granite", "smollm3")
-LAYER_NORMS = ("gpt2", "gpt_neox")
+LAYER_NORMS = ("gpt2", "gpt_neox", "starcoder2")
 RMS_EPS = {"olmo2": 1e-5, "phi3": 1e-5}
 GEMMA_LAST_CAP = {"gemma2": 30.0}
 
@@ -78,10 +78,11 @@ def add_config(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> None:
     writer.add_embedding_length(hidden)
     writer.add_feed_forward_length(config.get("intermediate_size") or config.get("n_inner") or 4 * hidden)
     writer.add_head_count(heads)
+    if "num_key_value_heads" in config:
+        writer.add_head_count_kv(config["num_key_value_heads"])
     if kind in LAYER_NORMS:
         writer.add_layer_norm_eps(1e-5)
     else:
-        writer.add_head_count_kv(config["num_key_value_heads"])
         writer.add_layer_norm_rms_eps(config.get("rms_norm_eps", RMS_EPS.get(kind, 1e-6)))
     head_dim = config.get("head_dim", 256 if kind.startswith("gemma") else None)
     if head_dim is not None:

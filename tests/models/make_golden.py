@@ -178,6 +178,8 @@ def _gpt() -> Iterator[Recipe]:
     one_after_the_other = {"use_parallel_residual": False, "attention_bias": False, "tie_word_embeddings": True}
     yield Recipe("gpt_neox", {"model_type": "gpt_neox", **neox, **_new(partial_rotary_factor=0.5)})
     yield Recipe("gpt_neox old", {"model_type": "gpt_neox", **neox, "rotary_pct": 0.75, "rotary_emb_base": 500})
+    yield _recipe("starcoder2", _new(), tie_word_embeddings=True)
+    yield _recipe("starcoder2 old", _old(), use_bias=False, sliding_window=7, tie_word_embeddings=False)
     yield Recipe("gpt_neox sequential", {"model_type": "gpt_neox", **neox, **one_after_the_other})
 
 

@@ -79,7 +79,7 @@ def quantised_reference(path: Path) -> Callable[[Sequence[int]], NDArray[np.floa
         layer._replace(
             qkv=_quantised(block.qkv, layer.qkv, may_mix=True),
             output=_quantised(block.output, layer.output),
-            up=_quantised(block.up, layer.up),
+            up=_quantised(block.up, layer.up, may_mix=True),
             down=_quantised(block.down, layer.down),
         )
         for block, layer in zip(weights.blocks, whole.layers, strict=True)

@@ -45,6 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
     "gpt2": {},
     "gpt_neox": {},
     "gpt_neox old": {"rotary_emb_base": 10000},
+    "starcoder2": {},
 }
 """Recipes of make_golden.py that a GGUF file can express, with what has to change for that."""
 

@@ -151,7 +151,7 @@ MIXES: dict[str, tuple[dict[str, str], dict[str, Any], list[list[str]]]] = {
         {},
         [["float32"], ["q8_0"], ["float32"], ["q8_0"], ["q8_0"]],
     ),
-    "gate and up": ({"ffn_gate": "Q5_K", "": "Q4_K"}, {}, [["q4_k"], ["q4_k"], ["float32"], ["q4_k"], ["q4_k"]]),
+    "gate and up": ({"ffn_gate": "Q5_K", "": "Q4_K"}, {}, [["q4_k"], ["q4_k"], ["q5_k", "q4_k"], ["q4_k"], ["q4_k"]]),
     "no whole panels": (
         {"attn_v": "Q8_0", "": "Q4_0"},
         {"num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 40, "hidden_size": 320},

@@ -34,7 +34,7 @@ def test_quantised_weights_are_refused(quantization: dict[str, Any], tmp_path: P
         load_config(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["starcoder2", "mixtral", "falcon", "t5"])
+@pytest.mark.parametrize("kind", ["cohere", "mixtral", "falcon", "t5"])
 def test_other_architectures_are_refused(kind: str, tmp_path: Path) -> None:
     """The error lists those that are known."""
     (tmp_path / "config.json").write_text(json.dumps(PUBLISHED["TinyLlama"] | {"model_type": kind}))

@@ -54,29 +54,30 @@ def _options(**changes: Any) -> argparse.Namespace:
 def test_the_command_measures_prints_and_writes(
     modules: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With our own engine alone, in its own process: a rate for every job and round, in the file and in the table."""
+    """With our own engines, each in its own process: a rate for every job and round, in the file and in the table."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(modules.decode, "installed", lambda: ["decoding"])
+    ours = ["decoding", "LLM", "read pass"]
+    monkeypatch.setattr(modules.decode, "installed", lambda: ours)
+    monkeypatch.setitem(modules.shapes.NETWORKS, "15M", modules.shapes.Network(16, 2, 2, 1, 24, 4096))
     arguments = ["--rounds", "2", "--seconds", "0", "--folder", str(tmp_path), "--json", str(tmp_path / "found.json")]
-    monkeypatch.setattr(modules.decode, "write_checkpoint", _tiny(modules))
-    assert modules.decode.main([*arguments, "--size", "15M"]) == 0
+    assert modules.decode.main([*arguments, "--size", "15M", "--type", "bfloat16"]) == 0
     figures = json.loads((tmp_path / "found.json").read_text())["figures"]
-    assert [figure["job"] for figure in figures] == ["prefill", "decode 1", "decode 8", "decode 32"]
-    assert all(len(figure["rates"]["decoding"]) == len(figure["others"]) == 2 for figure in figures)
-    assert all(rate > 0 for figure in figures for rate in figure["rates"]["decoding"])
-    assert "  decode 32" in capsys.readouterr().out
-
-
-def _tiny(modules: Any) -> Any:
-    """write_checkpoint, but of the tiny network, whichever is asked for."""
-    tiny, write = modules.shapes.NETWORKS["tiny"], modules.shapes.write_checkpoint
-    return lambda folder, network: write(folder, tiny)
+    assert [figure["job"] for figure in figures] == ["prefill 512", "decode 1", "decode 8", "decode 32"]
+    for figure in figures:
+        assert list(figure["rates"]) == ours
+        assert len(figure["others"]) == 2
+        for engine, rates in figure["rates"].items():
+            assert len(rates) == 2
+            assert all(rate > 0 for rate in rates) == (engine != "read pass" or figure["job"] == "decode 1")
+    printed = capsys.readouterr().out
+    assert "15M bfloat16" in printed
+    assert "  decode 32" in printed
 
 
 def test_rounds_go_round(modules: Any) -> None:
     """Every engine has every job in every round, after one round to warm up, which does not count."""
     workers = [Fake("decoding", 6.0), Fake("peer", 3.0)]
-    figures = modules.decode.measure("tiny", workers, _options())
+    figures = modules.decode.measure(modules.decode.Case("tiny", "float32", {}), workers, _options())
     assert [figure["job"] for figure in figures] == list(modules.decode.jobs(0.1))
     assert all(figure["rates"] == {"decoding": [6.0] * 3, "peer": [3.0] * 3} for figure in figures)
     assert [len(worker.jobs) for worker in workers] == [16, 16]
@@ -89,36 +90,38 @@ def test_noisy_rounds_are_repeated(modules: Any, monkeypatch: pytest.MonkeyPatch
     others = SimpleNamespace(begin=lambda: None, taken=lambda: next(taken))
     monkeypatch.setattr(modules.decode, "Others", lambda workers: others)
     worker = Fake("decoding", 1.0)
-    figures = modules.decode.measure("tiny", [worker], _options(rounds=1, quiet=0.5))
+    figures = modules.decode.measure(modules.decode.Case("tiny", "q8_0", {}), [worker], _options(rounds=1, quiet=0.5))
     assert [figure["others"] for figure in figures] == [[0.3], [0.4], [0.1], [0.2]]
     assert len(worker.jobs) == 4 + 7
 
 
-def test_the_table_holds_ratios_against_targets(modules: Any) -> None:
-    """The ratio is the median of the rounds' ratios, not the ratio of medians; targets are met or missed."""
+def test_the_table_holds_ratios_against_bounds(modules: Any) -> None:
+    """The ratio is the median of the rounds' ratios, not the ratio of medians; bounds are met or missed."""
     figures = [
-        {"network": "15M", "job": job, "rates": rates, "others": [0.25, 0.35]}
+        {"network": "15M", "type": "float32", "job": job, "rates": rates, "others": [0.25, 0.35]}
         for job, rates in (
-            (
-                "decode 1",
-                {"decoding": [10.0, 900.0, 30.0], "llama.cpp": [5.0, 1000.0, 10.0], "transformers": [1.0] * 3},
-            ),
-            ("decode 32", {"decoding": [14.0] * 3, "llama.cpp": [10.0] * 3, "transformers": [10.0] * 3}),
+            ("decode 1", {"LLM": [10.0, 900.0, 30.0], "llama.cpp": [5.0, 1000.0, 10.0], "transformers": [1.0] * 3}),
+            ("decode 32", {"LLM": [14.0] * 3, "llama.cpp": [10.0] * 3, "transformers": [7.0] * 3}),
         )
     ]
-    engines = dict.fromkeys(("decoding", "llama.cpp", "transformers"), "1.0")
-    found = {"machine": modules.decode.machine(), "engines": engines, "figures": figures}
-    *_, one, many = modules.decode_tables.lines(found)
-    assert " ".join(one.split()[2:]).startswith("30.0 (0.33..30.00) 10.0 (0.50..100.00) 1.0 (1.00..1.00) 2.00x met 1x")
-    assert "1.40x MISSED 1.5x" in many
+    *_, one, many = modules.decode_tables.case_lines(figures)
+    assert " ".join(one.split()[2:]).startswith(
+        "30.0 (0.33..30.00) 10.0 (0.50..100.00) 1.0 (1.00..1.00) 2.00x met 1.3x"
+    )
+    assert "1.40x MISSED 2x" in many
+    assert "2.00x met 2x" in many
+    lines = list(modules.decode_tables.tail({"engines": {"LLM": "1.0"}, "figures": figures}))
+    assert lines[2:] == ["bounds: 2 met, 1 missed", "  15M float32, decode 32: LLM 1.40x llama.cpp instead of 2x"]
 
 
 def test_the_plot(modules: Any, tmp_path: Path) -> None:
     """A file with a picture in it."""
     pytest.importorskip("matplotlib")
-    figures = [{"network": "15M", "job": "prefill", "rates": {"decoding": [2.0], "peer": [1.0]}, "others": [0.0]}]
-    found = {"engines": {"decoding": "1", "peer": "2"}, "figures": figures}
-    modules.decode_tables.plot(found, str(tmp_path / "plot.png"))
+    rates = {"decoding": [2.0], "peer": [1.0]}
+    figures = [{"network": "15M", "type": "q8_0", "job": "prefill 512", "rates": rates, "others": [0.0]}]
+    modules.decode_tables.plot(
+        {"engines": {"decoding": "1", "peer": "2"}, "figures": figures}, str(tmp_path / "plot.png")
+    )
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -151,7 +154,7 @@ def test_a_rate_counts_at_least_two_calls(modules: Any, monkeypatch: pytest.Monk
     clock = iter(range(100))
     monkeypatch.setattr(modules.engines, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     calls = list[int]()
-    assert modules.engines._per_second(lambda: calls.append(1), 0.0, 10) == pytest.approx(1.0)
+    assert modules.engines.per_second(lambda: calls.append(1), 0.0, 10) == pytest.approx(1.0)
     assert len(calls) == 2
-    modules.engines._per_second(lambda: calls.append(1), 1e9, 7)
+    modules.engines.per_second(lambda: calls.append(1), 1e9, 7)
     assert len(calls) == 9

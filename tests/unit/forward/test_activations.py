@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from decoding.models.native_plan import ACTIVATION_NUMBERS
+from decoding.models.native_names import ACTIVATION_NUMBERS
 from decoding.reference.activations import ACTIVATIONS as REFERENCE_ACTIVATIONS
 from decoding.sampling.kernel.library import ffi, lib
 

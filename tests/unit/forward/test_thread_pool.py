@@ -150,18 +150,16 @@ def test_the_interpreter_ends_in_the_middle():
     """A process ends at once while a daemon thread computes, and while other pools sleep."""
     program = """
 import threading, time
-from decoding.models.native_plan import ThreadPool
-from decoding.sampling.kernel.library import ffi, lib
-idle, busy = ThreadPool(3), ThreadPool(3)
-@ffi.callback("void(void *, int32_t, int32_t)")
-def task(argument, index, worker):
-    time.sleep(0.01)
-lib.dk_thread_pool_run(idle.pool, 5, task, ffi.NULL)
+from decoding import LLM, SamplingParams
+idle, busy = LLM(num_threads=3), LLM(num_threads=3)
+idle.complete("def", SamplingParams(max_tokens=1))
+computes = threading.Event()
 def work():
     while True:
-        lib.dk_thread_pool_run(busy.pool, 5, task, ffi.NULL)
+        busy.complete("def", SamplingParams(max_tokens=8))
+        computes.set()
 threading.Thread(target=work, daemon=True).start()
-time.sleep(0.1)
+assert computes.wait(60)
 print("done")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)

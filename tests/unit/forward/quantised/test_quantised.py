@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from decoding.errors import KernelError, ParameterError
-from decoding.models.native_plan import BLOCKS, PackedMatrix, PlanLayer
+from decoding.models.native_names import BLOCKS
+from decoding.models.native_plan import PackedMatrix, PlanLayer
 from decoding.reference.quantised import matmul, quantise_inputs
 
 SIZES = [(1, 1), (15, 2), (16, 3), (17, 1), (49, 5)]
@@ -138,13 +139,14 @@ def test_embedding(kit, blocks, weight_type):
     assert (kit.alone(network, [1, 5, 30]) == logits).all()
 
 
-def mixed(network, blocks, *, at=(256,), kinds=("q4_k", "q4_k")):
-    """The network's first matrix of queries, keys and values in parts that end at the outputs `at`."""
-    rows, bias = network.layers[0].qkv.blocks, network.layers[0].qkv.bias
+def mixed(network, blocks, *, at=(256,), kinds=("q4_k", "q4_k"), name="qkv"):
+    """A matrix of the network's first layer in parts that end at the outputs `at`."""
+    matrix = getattr(network.layers[0], name)
+    rows, bias = matrix.blocks, matrix.bias
     bounds, rest = [0, *at, len(rows)], None
     for begin, end, kind in reversed(list(zip(bounds, bounds[1:], kinds, strict=False))):
         part = rows[begin:end] if kind == "q4_k" else blocks.random_blocks(kind, end - begin, 256)
-        rest = blocks.packed(kind, part, bias[begin:end].copy(), rest)
+        rest = blocks.packed(kind, part, None if bias is None else bias[begin:end].copy(), rest)
     return rest
 
 
@@ -165,13 +167,16 @@ def replan(network, kit, **matrices):
     )
 
 
-@pytest.mark.parametrize("at", [(256,), (16,), (256, 320), (304,)])
-def test_a_matrix_of_several_parts(kit, blocks, at):
-    """Queries, keys and values in parts have the bits of one matrix."""
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [("qkv", (256,)), ("qkv", (16,)), ("qkv", (256, 320)), ("qkv", (304,)), ("up", (512,)), ("up", (48, 512))],
+)
+def test_a_matrix_of_several_parts(kit, blocks, name, at):
+    """Queries, keys and values in parts, or gate and up, have the bits of one matrix."""
     network = blocks.quantised_network(kit, "q4_k")
     tokens = list(range(20))
     expected = kit.alone(network, tokens)
-    network.plan = replan(network, kit, qkv=mixed(network, blocks, at=at, kinds=("q4_k",) * 3))
+    network.plan = replan(network, kit, **{name: mixed(network, blocks, at=at, kinds=("q4_k",) * 3, name=name)})
     for wanted in (None, [19]):
         runner = kit.Runner(network, num_blocks=2)
         runner.add(0, [1, 0])
@@ -190,13 +195,13 @@ def test_a_matrix_of_several_types(kit, blocks):
 
 
 def test_refused_parts(kit, blocks):
-    """Parts must end at multiples of 16 outputs, be quantised all or none, and belong to queries, keys and values."""
+    """Parts must end at multiples of 16 outputs, be quantised all or none, and belong to qkv or up."""
     network = blocks.quantised_network(kit, "q4_k")
-    up = network.layers[0].up.blocks
+    down = network.layers[0].down.blocks
     wrong = [
         {"qkv": mixed(network, blocks, at=(250,))},
         {"qkv": blocks.packed("q4_k", network.layers[0].qkv.blocks[:320], rest=blocks.zeros(64, 256))},
-        {"up": blocks.packed("q4_k", up[:512], rest=blocks.packed("q4_k", up[512:]))},
+        {"down": blocks.packed("q4_k", down[:128], rest=blocks.packed("q4_k", down[128:]))},
         {"qkv": mixed(network, blocks, at=(256, 304), kinds=("q4_k", "q4_k"))},
     ]
     for matrices in wrong:

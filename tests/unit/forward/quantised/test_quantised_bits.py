@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decoding.models.native_plan import BLOCKS
+from decoding.models.native_names import BLOCKS
 from decoding.sampling.kernel import active_isa, available_isas, forced_isa
 
 HERE = Path(__file__).parent
