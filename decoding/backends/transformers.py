@@ -80,10 +80,12 @@ class TransformersBackend:
 
     def truncate(self, sequence: int, num_tokens: int) -> None:
         """Keep the first tokens of a sequence."""
-        if num_tokens:
-            self._caches[sequence].crop(num_tokens)
-        else:
+        if not num_tokens:
             self._caches[sequence] = self._empty()
+            return
+        excess = self._caches[sequence].get_seq_length() - num_tokens
+        if excess > 0:
+            self._caches[sequence].crop(-excess)  # positive lengths are refused from version 5 on
 
     def fork(self, source: int, target: int, num_tokens: int) -> None:
         """Replace the target by a copy of the beginning of the source."""
