@@ -101,6 +101,7 @@ def llama_cpp_pairs(num_tokens: int, folder: Path) -> Iterator[Pair]:
     prompt = llama.tokenize(PROMPT.encode())
 
     def theirs() -> None:
+        llama.reset()  # or the prompt would be cached from the last run, on this side only
         tokens = llama.generate(prompt, temp=0.8, top_k=40, top_p=0.95, min_p=0.05, repeat_penalty=1.0, reset=True)
         for _ in zip(range(num_tokens), tokens, strict=False):
             pass

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
+from weakref import WeakKeyDictionary
 
 import llama_cpp
 import numpy as np
@@ -79,6 +80,11 @@ class SamplerProcessor:
 
 
 def eos_token_ids(llama: llama_cpp.Llama) -> tuple[int, ...]:
-    """Return the tokens that llama.cpp takes for the end of a text."""
-    vocabulary = llama_cpp.llama_model_get_vocab(llama.model)
-    return tuple(i for i in range(llama.n_vocab()) if llama_cpp.llama_vocab_is_eog(vocabulary, i))
+    """Return the tokens that llama.cpp takes for the end of a text; looked up once per model."""
+    if llama not in _ends:
+        vocabulary = llama_cpp.llama_model_get_vocab(llama.model)
+        _ends[llama] = tuple(i for i in range(llama.n_vocab()) if llama_cpp.llama_vocab_is_eog(vocabulary, i))
+    return _ends[llama]
+
+
+_ends: WeakKeyDictionary[llama_cpp.Llama, tuple[int, ...]] = WeakKeyDictionary()
