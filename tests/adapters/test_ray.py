@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import threading
 import time
 import urllib.request
@@ -122,10 +123,12 @@ def test_replicas_behind_one_endpoint(cluster):
 
     from decoding.adapters.ray.serve import application
 
-    serve.start(http_options={"host": "127.0.0.1", "port": 0})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(application({}, num_replicas=2, cpus_per_replica=1))
     try:
-        port = 8000
         body = {"model": "bundled", "prompt": "Once", "max_tokens": 8, "seed": 3, "temperature": 1}
         texts = {post(port, body)["choices"][0]["text"] for _ in range(12)}
         assert texts == {LLM().complete("Once", _params()).choices[0].text}
