@@ -3,8 +3,9 @@
     bash tests/adapters/run --collect-only    # makes the environment
     .venv-adapters/bin/python -m benchmarks.scaling
 
-Each worker is a process with one thread. The start is measured by a batch of one request per worker,
-and taken off, because it does not grow with the work. The answers of all runs must have the same bytes.
+Each worker is a process with one thread. Work lasts from the first task's begin to the last one's end; the start of Ray's
+pipeline and of the workers, which does not grow with the work, is the rest of the time. The answers of all runs must have
+the same bytes.
 """
 
 from __future__ import annotations
@@ -14,13 +15,34 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import ray
 
-from decoding.adapters.ray.data import run_batch
+from decoding.adapters.ray.data import Worker, answered, read_requests
 from decoding.cli.measure import machine, machine_lines
 
 WORKERS = (1, 2)
+
+
+class Timed(Worker):
+    """A worker that tells when its tasks began and ended."""
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the batch with answers and times."""
+        begin = time.time()
+        result = super().__call__(batch)
+        count = len(result["answer"])
+        return result | {"begin": np.full(count, begin), "end": np.full(count, time.time())}
+
+
+class Measurement(NamedTuple):
+    """Seconds of a run, and its answers."""
+
+    start: float
+    work: float
+    answers: tuple[str, ...]
 
 
 def main() -> None:
@@ -33,43 +55,32 @@ def main() -> None:
     ray.init(num_cpus=max(WORKERS), include_dashboard=False, logging_level="error", log_to_driver=False)
     print("\n".join(machine_lines(machine())))
     print(f"        Ray {ray.__version__}, {options.requests} requests of {options.tokens} tokens, bundled model")
+    runs: dict[int, list[Measurement]] = {number: [] for number in WORKERS}
     with tempfile.TemporaryDirectory() as folder:
-        start, whole, written = measured(Path(folder), options.requests, options.tokens, options.repeats)
-    for number in WORKERS:
-        work = whole[number] - start[number]
-        one = whole[WORKERS[0]] - start[WORKERS[0]]
-        rate = options.requests * options.tokens / work
+        source = Path(folder) / "requests.jsonl"
+        source.write_text("".join(line(number, options.tokens) for number in range(options.requests)))
+        for _ in range(options.repeats):
+            for number in WORKERS:
+                runs[number].append(measured(source, number))
+    best = {number: min(runs[number], key=lambda run: run.work) for number in WORKERS}
+    for number, run in best.items():
+        rate, efficiency = options.requests * options.tokens / run.work, best[1].work / run.work / number
         print(
-            f"{number} worker{'s' if number > 1 else ' '}  start {start[number]:5.1f} s  work {work:6.1f} s"
-            f"  {rate:8.0f} tok/s  efficiency {one / work / number:.2f}"
+            f"{number} worker{'s' if number > 1 else ' '}  start {run.start:5.1f} s  work {run.work:6.1f} s"
+            f"  {rate:8.0f} tok/s  efficiency {efficiency:.2f}"
         )
-    print(f"answers of all runs are {'equal' if written == 1 else 'DIFFERENT'}")
+    outputs = {run.answers for each in runs.values() for run in each}
+    print(f"answers of all runs are {'equal' if len(outputs) == 1 else 'DIFFERENT'}")
 
 
-def measured(
-    folder: Path, num_requests: int, num_tokens: int, repeats: int
-) -> tuple[dict[int, float], dict[int, float], int]:
-    """Return the least seconds to start, those of the whole batch, by workers; and the number of different outputs."""
-    start, whole = dict.fromkeys(WORKERS, float("inf")), dict.fromkeys(WORKERS, float("inf"))
-    outputs = set()
-    for repeat in range(repeats):
-        for number in WORKERS:
-            target = folder / f"{repeat}-{number}"
-            start[number] = min(start[number], seconds(target / "start", number, number, 1))
-            whole[number] = min(whole[number], seconds(target / "whole", number, num_requests, num_tokens))
-            files = (target / "whole").glob("*.jsonl")
-            outputs.add(tuple(sorted(line for file in files for line in file.read_text().splitlines())))
-    return start, whole, len(outputs)
-
-
-def seconds(target: Path, num_workers: int, num_requests: int, num_tokens: int) -> float:
-    """Run a batch; return how long it took."""
-    target.parent.mkdir(exist_ok=True)
-    source = target.with_suffix(".requests.jsonl")
-    source.write_text("".join(line(number, num_tokens) for number in range(num_requests)))
-    begin = time.perf_counter()
-    run_batch(source, target, num_workers=num_workers, batch_size=max(1, min(32, num_requests // num_workers)))
-    return time.perf_counter() - begin
+def measured(source: Path, num_workers: int) -> Measurement:
+    """Answer all requests with so many workers."""
+    begin = time.time()
+    dataset = answered(read_requests(source), num_workers=num_workers, batch_size=32, worker=Timed)
+    rows = dataset.take_all()
+    whole = time.time() - begin
+    work = max(row["end"] for row in rows) - min(row["begin"] for row in rows)
+    return Measurement(whole - work, work, tuple(sorted(row["answer"] for row in rows)))
 
 
 def line(number: int, num_tokens: int) -> str:

@@ -79,9 +79,7 @@ def test_a_batch_survives_its_worker(cluster, lines, single, tmp_path):
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("decoding.adapters.ray.data.Worker", Tracked)
-        run_batch(source, tmp_path / "out", num_workers=2, batch_size=4)
+    run_batch(source, tmp_path / "out", num_workers=2, batch_size=4, worker=Tracked)
     thread.join(timeout=5)
     assert killed.exists()
     assert len(list((tmp_path / "pids").iterdir())) >= 2

@@ -46,6 +46,7 @@ def answered(
     num_workers: int,
     cpus_per_worker: int = 1,
     batch_size: int = 64,
+    worker: type[Worker] = Worker,
     **llm: Any,
 ) -> ray.data.Dataset:
     """Return the dataset with a column `answer`; lazily, as Ray Data works.
@@ -53,13 +54,14 @@ def answered(
     requests: has a column `request` of batch lines (`read_requests`).
     num_workers, cpus_per_worker: processes with an engine each; threads of each engine.
     batch_size: requests that are in an engine at the same time, and what is done again if a worker dies.
+    worker: Worker, or a subclass that adds to it.
     llm: arguments of LLM; num_threads is cpus_per_worker.
     """
     for name, value in (("num_workers", num_workers), ("cpus_per_worker", cpus_per_worker), ("batch_size", batch_size)):
         if type(value) is not int or value < 1:
             raise ParameterError.single(name, value, "must be an integer >= 1")
     return requests.map_batches(
-        Worker,
+        worker,
         fn_constructor_args=[{"num_threads": cpus_per_worker} | llm],
         batch_size=batch_size,
         num_cpus=cpus_per_worker,
