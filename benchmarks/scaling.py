@@ -3,9 +3,9 @@
     bash tests/adapters/run --collect-only    # makes the environment
     .venv-adapters/bin/python -m benchmarks.scaling
 
-Each worker is a process with one thread. Work lasts from the first task's begin to the last one's end; the start of Ray's
-pipeline and of the workers, which does not grow with the work, is the rest of the time. The answers of all runs must have
-the same bytes.
+Each worker is a process with one thread. Work lasts from the first task's begin to the last one's end. The rest of the
+time is the start of Ray's pipeline and of the workers, which does not grow with the work. The answers of all runs must
+have the same bytes.
 """
 
 from __future__ import annotations
