@@ -11,6 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
+from decoding.backends.limits import DEFAULT_CACHE_BYTES, Limits
+from decoding.backends.model import Batching
+from decoding.backends.registry import BACKENDS, open_backend
 from decoding.chat.format import ChatFormat, ChatPrompt
 from decoding.engine.beam_params import BeamSearchParams
 from decoding.engine.beam_search import BeamSearch
@@ -48,7 +51,7 @@ from decoding.version import __version__
 
 OnError: TypeAlias = Literal["raise", "status"]
 Speculation: TypeAlias = 'Literal["prompt_lookup"] | LLM | None'
-Backend: TypeAlias = Literal["native", "numpy"]
+Backend: TypeAlias = Literal["native", "numpy", "llama-cpp", "transformers", "onnxruntime"]
 Quantization: TypeAlias = Literal["q8_0", "q4_0"]
 
 BUNDLED_NAME = "bundled"
@@ -72,6 +75,7 @@ class LLM:
         *,
         num_threads: int | None = None,
         backend: Backend = "native",
+        batching: Batching = "exact",
         quantization: Quantization | None = None,
         fim_template: str | None = None,
         profile: str | Profile = "openai",
@@ -87,7 +91,9 @@ class LLM:
         """Load a checkpoint folder in Hugging Face's layout, or a .gguf file; None is the bundled model.
 
         num_threads: threads of the forward pass; None: all CPUs that this process may use. Texts do not depend on it.
-        backend: "native" runs the network in C; "numpy" in the readable reference, which is slow.
+        backend: "native" runs the network in C; "numpy" in the readable reference, which is slow; "llama-cpp",
+            "transformers" and "onnxruntime" run it in these libraries (docs/backends.md).
+        batching: with such a library, "exact" computes a token alike in any company; "shared" is faster.
         quantization: "q8_0" or "q4_0" quantises a checkpoint as it is loaded; None keeps the types of the file.
         fim_template: how a prompt and its suffix are put together to fill in the middle, such as
             "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>". None looks for the tokens of the known
@@ -118,13 +124,35 @@ class LLM:
             prefix_cache=prefix_cache,
             num_draft_tokens=num_draft_tokens,
         )
-        files = open_model(bundled_model_folder() if model is None else _path(model))
-        loaded = load_files(files, backend, num_threads=num_threads, quantization=quantization, progress=progress)
-        self._files: ModelFiles | None = files
         self._backend: str = backend
         self._quantization: str | None = quantization
-        name = BUNDLED_NAME if model is None else files.name
-        self._open(loaded, files.tokenizer(), name, fim_template, speculation, profile, settings)
+        source = bundled_model_folder() if model is None else _path(model)
+        loaded, tokenizer, name = self._load(source, batching, num_threads, settings, progress)
+        self._open(
+            loaded, tokenizer, BUNDLED_NAME if model is None else name, fim_template, speculation, profile, settings
+        )
+
+    def _load(
+        self,
+        source: Path,
+        batching: Batching,
+        num_threads: int | None,
+        settings: EngineSettings,
+        progress: Progress | None,
+    ) -> tuple[Model, Tokenizer | None, str]:
+        """Load a model, ours or that of another library, with its tokenizer and its name."""
+        backend, quantization = self._backend, self._quantization
+        self._files: ModelFiles | None = None
+        if backend in BACKENDS:
+            if quantization is not None:
+                raise ParameterError.single("quantization", quantization, f"must be None with the backend {backend!r}")
+            limits = Limits(settings.max_num_seqs, settings.kv_cache_bytes or DEFAULT_CACHE_BYTES, num_threads)
+            return open_backend(backend, source, limits, batching=batching)
+        if batching != "exact":
+            raise ParameterError.single("batching", batching, f"must be 'exact' with the backend {backend!r}")
+        self._files = open_model(source)
+        loaded = load_files(self._files, backend, num_threads=num_threads, quantization=quantization, progress=progress)
+        return loaded, self._files.tokenizer(), self._files.name
 
     @classmethod
     def from_parts(

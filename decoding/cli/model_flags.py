@@ -15,13 +15,15 @@ from decoding.cli.flags import integer
 if TYPE_CHECKING:
     from decoding.llm import LLM
 
-BACKENDS = ("native", "numpy")
+BACKENDS = ("native", "numpy", "llama-cpp", "transformers", "onnxruntime")
+BATCHINGS = ("exact", "shared")
 QUANTIZATIONS = ("q8_0", "q4_0")
 MODEL_HELP = "a .gguf file, or the folder of a Hugging Face checkpoint (default: bundled)"
 
 _ARGUMENTS = {
     "num_threads": "num_threads",
     "backend": "backend",
+    "batching": "batching",
     "quantization": "quantization",
     "max_num_seqs": "max_num_seqs",
     "max_num_seqs_per_request": "max_num_seqs_per_request",
@@ -66,7 +68,14 @@ def add_compute(group: Any) -> None:
         "--backend",
         choices=BACKENDS,
         default=argparse.SUPPRESS,
-        help="native is the compiled forward pass, numpy the readable reference (default: native)",
+        help="native is the compiled forward pass, numpy the readable reference; the others are libraries that run it"
+        " (default: native)",
+    )
+    group.add_argument(
+        "--batching",
+        choices=BATCHINGS,
+        default=argparse.SUPPRESS,
+        help="with another library: exact computes a token alike in any company, shared is faster (default: exact)",
     )
     group.add_argument(
         "--quantization",
@@ -193,7 +202,7 @@ def _loaded(path: str | None, options: argparse.Namespace) -> LLM:
     if speculation == "prompt_lookup":
         given["speculation"] = speculation
     elif speculation is not None:
-        compute = {name: given[name] for name in ("num_threads", "backend") if name in given}
+        compute = {name: given[name] for name in ("num_threads", "backend", "batching") if name in given}
         given["speculation"] = LLM(speculation, **compute)
     if (progress := progress_line()) is not None:
         given["progress"] = progress

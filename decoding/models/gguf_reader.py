@@ -116,6 +116,13 @@ class GGUFFile:
         return stored.reshape(-1, info.kind.row_bytes(info.shape[-1]))
 
 
+def read_metadata(path: Path) -> Metadata:
+    """Return the metadata of a file, whatever its tensors are; CheckpointError if they cannot be read."""
+    cursor = _Cursor(_opened(path))
+    _, num_keys = _read_header(cursor)
+    return Metadata(path, _read_metadata(cursor, num_keys))
+
+
 class _Cursor:
     """A position in the file that never leaves it, or the part that metadata may take.
 

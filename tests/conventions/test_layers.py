@@ -24,10 +24,10 @@ LAYERS = (
         "params",
     ),
     ("sampling", "reference"),
-    ("text", "chat", "models"),
+    ("text", "chat", "models", "backends"),
     ("engine", "async_engine", "llm"),
     ("completions_api", "testing", "conformance"),
-    ("server",),
+    ("server", "adapters"),
     ("__init__", "cli", "__main__"),
 )
 """Top-level modules and packages, bottom to top, as in docs/architecture.md; a package may import itself."""
@@ -35,6 +35,9 @@ LAYERS = (
 RANK = {name: rank for rank, name in enumerate(name for layer in LAYERS for name in layer)}
 
 WEB = ("fastapi", "fastapi_offline", "starlette", "uvicorn", "h11", "pydantic", "prometheus_client")
+
+OTHERS = ("torch", "transformers", "llama_cpp", "onnxruntime", "onnxruntime_genai", "vllm", "ray", "pyarrow")
+"""Libraries of other engines, and what they bring: optional."""
 
 ONLY_IN = {
     "tokenizers": ("text/tokenizer", "text/private_tokens.py"),
@@ -47,12 +50,14 @@ ONLY_IN = {
     "llguidance": ("engine/grammar.py",),
     "argparse": ("cli/",),
     **dict.fromkeys(WEB, ("server/",)),
+    **dict.fromkeys(OTHERS, ("backends/", "adapters/")),
     "pytest": ("conformance/pytest_plugin.py",),
     "asyncio": ("server/", "async_engine/"),
 }
 """Modules that only these files, or files of these folders, may import."""
 
-THIRD_PARTY = {"llguidance", "numpy", "minijinja", "tokenizers", "safetensors", "hypothesis", "scipy", "pytest", *WEB}
+THIRD_PARTY = {"llguidance", "numpy", "minijinja", "tokenizers", "safetensors", "hypothesis", "scipy", "pytest"}
+THIRD_PARTY |= {*WEB, *OTHERS}
 
 
 def imports_of(tree):
@@ -142,12 +147,12 @@ def test_import_is_light():
         "hypothesis",
         "scipy",
         "pytest",
-        "torch",
-        "transformers",
+        *OTHERS,
         "asyncio",
         "argparse",
         *WEB,
         "decoding.testing",
+        "decoding.adapters",
         "decoding.cli",
     )
     program = f"import sys, decoding; print([name for name in {heavy!r} if name in sys.modules])"

@@ -1,0 +1,92 @@
+"""Rows of another engine's batch, drawn by our sampler."""
+
+import numpy as np
+import pytest
+
+from decoding import LLM, SamplingParams
+from decoding.adapters.rows import OF_OUR_LOOP, RowSampler, check_params
+from decoding.errors import EngineError, ParameterError
+from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
+
+VOCAB_SIZE = 256
+SCRIPT = hashed_logits(4)
+PAD = 255
+
+
+def host(rows, prompts, steps):
+    """Run a loop as another library has it: prompts padded on the left, rows in step."""
+    width = max(map(len, prompts))
+    tokens = [[PAD] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+    for _ in range(steps):
+        logits = np.stack([SCRIPT([token for token in ids if token != PAD], VOCAB_SIZE) for ids in tokens])
+        drawn = rows.draw(tokens, logits)
+        tokens = [[*ids, PAD if token is None else token] for ids, token in zip(tokens, drawn, strict=True)]
+    return [ids[width:] for ids in tokens]
+
+
+def alone(prompt, params):
+    llm = LLM.from_parts(ScriptedModel(SCRIPT, VOCAB_SIZE), byte_tokenizer())
+    return [choice.token_ids for choice in llm.complete(prompt, params).choices]
+
+
+def test_rows_are_the_choices_of_our_engine():
+    """Equal prompts are the choices of one request; others are requests of their own, wherever they stand."""
+    params = SamplingParams(seed=5, temperature=0.9, top_p=0.8, frequency_penalty=0.4, banned_token_ids=(PAD,))
+    rows = RowSampler(VOCAB_SIZE, params, pad_token_id=PAD)
+    texts = host(rows, [[7, 8, 9], [1, 2], [7, 8, 9]], 6)
+    settings = {name: getattr(params, name) for name in ("seed", "temperature", "top_p", "frequency_penalty")}
+    settings |= {"max_tokens": 6, "banned_token_ids": (PAD,)}
+    assert [texts[0], texts[2]] == alone([7, 8, 9], SamplingParams(n=2, **settings))
+    assert [texts[1]] == alone([1, 2], SamplingParams(**settings))
+
+
+def test_finished_rows_draw_nothing():
+    """Behind an end token a row is padded, and the other one goes on as if it were alone."""
+    first, second = (SamplingParams(seed=seed, banned_token_ids=(PAD,)) for seed in (1, 2))
+    (expected,) = host(RowSampler(VOCAB_SIZE, [second], pad_token_id=PAD), [[3]], 5)
+    (text,) = host(RowSampler(VOCAB_SIZE, [first], pad_token_id=PAD), [[3]], 5)
+    rows = RowSampler(VOCAB_SIZE, [first, second], eos_token_ids=[text[1]], pad_token_id=PAD)
+    ended, other = host(rows, [[3], [3]], 5)
+    assert ended == [*text[:2], PAD, PAD, PAD]
+    assert other[: other.index(text[1]) if text[1] in other else 5] == expected[: len(other)]
+
+
+def test_tokens_must_be_the_drawn_ones():
+    """A host that reorders rows, as beam search does, or reuses the sampler is told so."""
+    rows = RowSampler(VOCAB_SIZE, SamplingParams(seed=1))
+    logits = np.stack([SCRIPT([3], VOCAB_SIZE)])
+    (token,) = rows.draw([[3]], logits)
+    with pytest.raises(EngineError, match=f"row 0 has token {(token + 1) % 256} where {token} was drawn"):
+        rows.draw([[3, (token + 1) % 256]], logits)
+    with pytest.raises(EngineError, match="one sampler serves one call"):
+        rows.draw([[3]], logits)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("stop", ["x"]), ("n", 2), ("echo", True), ("logprobs", 1), ("stop_token_ids", [5])]
+)
+def test_parameters_of_a_loop_are_refused(name, value):
+    """What only the engine that ends the text can do is an error, not ignored."""
+    with pytest.raises(ParameterError, match=f"{name}=.*only the engine that ends the text can do this"):
+        RowSampler(VOCAB_SIZE, SamplingParams(**{name: value}))
+
+
+def test_max_tokens_belongs_to_the_host():
+    """A length given to our parameters is refused, except None, which lets min_tokens be of any size."""
+    with pytest.raises(ParameterError, match="max_tokens=7: must be None"):
+        RowSampler(VOCAB_SIZE, SamplingParams(max_tokens=7))
+    RowSampler(VOCAB_SIZE, SamplingParams(max_tokens=None, min_tokens=40))
+
+
+def test_one_params_per_row():
+    """The number of parameters must be that of the rows."""
+    rows = RowSampler(VOCAB_SIZE, [SamplingParams(seed=1)] * 2)
+    with pytest.raises(ParameterError, match=r"params=.*must be one per row"):
+        rows.draw([[3]], np.zeros((1, VOCAB_SIZE), np.float32))
+
+
+def test_all_problems_at_once():
+    """Every parameter that is refused is named."""
+    with pytest.raises(ParameterError) as caught:
+        check_params(SamplingParams(n=2, echo=True), OF_OUR_LOOP)
+    assert [problem.parameter for problem in caught.value.problems] == ["n", "echo"]
