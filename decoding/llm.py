@@ -104,9 +104,8 @@ class LLM:
         max_num_seqs_per_request: those of one call, all of its prompts and candidates together, >= 1; None is all.
         max_batched_tokens: tokens to compute per step, >= 1; a longer prompt takes several steps. No more sequences
             than that run at the same time.
-        kv_cache_bytes: memory for keys and values; at least one block of 16 tokens, never exceeded. None is enough for
-            max_num_seqs sequences of full length, and at most 2 GiB. If it holds less than the model's context, that
-            is the context.
+        kv_cache_bytes: memory for keys and values, at least one block of 16 tokens; the context is no more than it
+            holds. None is enough for max_num_seqs sequences of full length, and at most 2 GiB.
         prefix_cache: keep what prompts and outputs leave in that memory, for prompts that begin alike.
         speculation: None; "prompt_lookup", which proposes that a text goes on as it did before; or an LLM of the same
             vocabulary, smaller, that proposes what it would say itself. It changes how fast a text comes, not the text.
@@ -128,9 +127,8 @@ class LLM:
         self._quantization: str | None = quantization
         source = bundled_model_folder() if model is None else _path(model)
         loaded, tokenizer, name = self._load(source, batching, num_threads, settings, progress)
-        self._open(
-            loaded, tokenizer, BUNDLED_NAME if model is None else name, fim_template, speculation, profile, settings
-        )
+        name = BUNDLED_NAME if model is None else name
+        self._open(loaded, tokenizer, name, fim_template, speculation, profile, settings)
 
     def _load(
         self,

@@ -66,7 +66,7 @@ class _Warnings(logging.Handler):
 def show_warnings() -> None:
     """Show the library's warnings from now on, such as a disagreement between a model's files."""
     logger = logging.getLogger("decoding")
-    if not any(isinstance(handler, _Warnings) for handler in logger.handlers):
+    if not logger.handlers:  # a server has a log of its own
         logger.addHandler(_Warnings(logging.WARNING))
 
 

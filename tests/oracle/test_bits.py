@@ -127,7 +127,8 @@ def test_what_is_reported_does_not_change_what_is_drawn():
     drawn = set()
     final = {"logprobs": 3, "logprobs_mode": "final"}
     for report in ({}, {"logprobs": 0}, {"logprobs": 9}, final, {"best_of": 3}, {"n": 8}):
-        states = [SamplingState(SamplingParams(seed=seed, top_p=0.9, **report)) for seed in range(64)]
+        asked = [SamplingParams(seed=seed, top_p=0.9, **report) for seed in range(64)]
+        states = [SamplingState(params, host_parameters=True) for params in asked]
         drawn.add(Sampler(300).sample(np.repeat(logits, 64, axis=0), states).token_ids.tobytes())
     assert len(drawn) == 1
 

@@ -14,7 +14,9 @@ SECOND = np.array([[[0.0], [4e-6]]], np.float32)  # added to a report [rows, mod
 
 
 class Wrong(Sampler):
-    """A sampler whose results a test can falsify."""
+    """A sampler whose results, and whose profile, a test can falsify."""
+
+    profile = PROFILES["openai"]
 
     def __init__(self, vocab_size, *, output=lambda output: {}, probabilities=lambda p: p):
         super().__init__(vocab_size)

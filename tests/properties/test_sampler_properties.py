@@ -142,10 +142,10 @@ def test_a_state_can_be_taken_back_and_replayed(data):
     params = data.draw(sampling_params(vocab_size))
     prompt, output = data.draw(token_ids(vocab_size)), data.draw(token_ids(vocab_size))
     keep = data.draw(st.integers(0, len(output)))
-    used, fresh = SamplingState(params, prompt), SamplingState(params, prompt)
+    used, fresh = (SamplingState(params, prompt, host_parameters=True) for _ in range(2))
     for state, ids in ((used, output), (fresh, output[:keep])):
         for token_id in ids:
-            state.append(token_id, None if params.mirostat_tau is None else token_id / 4)
+            state.append(token_id, token_id / 4 if state.needs_surprise else None)
     used.truncate(keep)
     assert used.output_token_ids == fresh.output_token_ids == output[:keep]
     results = [Sampler(vocab_size).sample(logits, [state], on_error="status") for state in (used, fresh)]
@@ -233,11 +233,10 @@ def test_a_signed_bitmask_is_the_same_mask():
         np.zeros(4, np.float64),
         np.zeros(4, np.int32),
         np.zeros(4, ">f4"),
-        np.zeros((1, 8), np.float32)[:, ::2],
         np.zeros((4, 1), np.float32).T.astype("O"),
         np.float32(0),
     ],
-    ids=["list", "short", "long", "3-d", "float64", "int32", "big-endian", "strided", "object", "scalar"],
+    ids=["list", "short", "long", "3-d", "float64", "int32", "big-endian", "object", "scalar"],
 )
 def test_logits_of_a_wrong_kind_are_refused(logits):
     """Shape, dtype, byte order and layout are checked before C sees an address, and the message says what it got."""

@@ -473,7 +473,7 @@ def test_a_tokenizer_that_is_a_link_to_nowhere(shared, tmp_path):
         LLM(folder)
 
 
-@pytest.mark.parametrize("prompt", [np.array(5), [np.array(5)], None, 5, b"abc", {"a": 1}])
+@pytest.mark.parametrize("prompt", [np.array(5), [np.array([[5]])], None, 5, b"abc", {"a": 1}])
 def test_what_is_no_prompt(prompt):
     """A PromptError, whatever it is."""
     with pytest.raises(PromptError):

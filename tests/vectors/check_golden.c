@@ -81,6 +81,7 @@ static int differs(void) {
   take("duuuufffffdfffffffffdgffffffddddDDDDDFDddDDddDDddddDDXdddddd", &row.flags);
   if (sequence >= FIRST_SEQUENCES)
     take("ffffg", &row.top_h);
+  row.flags |= DECODING_ALLOW_ZEROS; /* top_p 0 and the like are meant */
   take("ddddddxxxxxx", &expected);
   take("D", &expected_ids);
   take("X", &expected_logprobs);

@@ -32,7 +32,7 @@ def test_the_table(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "ids.json").write_text(json.dumps([1, 5, 3, 9, 4]))
     report(tmp_path / "tiny.gguf", 4, tmp_path / "ids.json")
     head, _, *lines = capsys.readouterr().out.splitlines()
-    assert head.startswith("tiny: 4 tokens, ")
+    assert head.startswith("tiny: 4 tokens; ")
     numbers = {line[2:24].strip(): [float(word) for word in line[24:].split()] for line in lines}
     assert list(numbers)[:2] == ["native", "numpy, dequantised"]
     assert all(len(columns) == 3 and max(columns) < 1e-4 for columns in numbers.values())
