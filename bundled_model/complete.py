@@ -6,10 +6,11 @@ This is a look at the model, not an engine: it runs the whole text again for eac
 from __future__ import annotations
 
 import torch
-from examples import fill_in_the_middle, tokenizer
 from export import load
 from model import Llama
 from train_tokenizer import END_OF_TEXT
+
+from examples import fill_in_the_middle, tokenizer
 
 PROMPTS = (
     "def fibonacci(n):\n",

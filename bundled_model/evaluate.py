@@ -14,11 +14,12 @@ from pathlib import Path
 
 import corpus
 import torch
-from examples import tokenizer
 from export import HERE, load
 from model import Llama
 from torch.nn.functional import cross_entropy
 from train_tokenizer import END_OF_TEXT
+
+from examples import tokenizer
 
 
 @torch.inference_mode()

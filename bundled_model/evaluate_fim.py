@@ -13,11 +13,12 @@ from typing import NamedTuple
 import corpus
 import torch
 from evaluate import bits, print_model
-from examples import fill_in_the_middle, gap, line_gap, tokenizer
 from export import load
 from model import Llama
 from torch.nn.functional import cross_entropy
 from train_tokenizer import END_OF_TEXT
+
+from examples import fill_in_the_middle, gap, line_gap, tokenizer
 
 SEED = 7
 GAPS_PER_FILE = 10

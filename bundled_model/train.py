@@ -19,13 +19,14 @@ from typing import Any
 import corpus
 import torch
 from evaluate import bits, score
-from examples import windows
 from export import CHECKPOINT, export
 from model import Config, Llama
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm  # type: ignore[import-untyped]
 from train_tokenizer import END_OF_TEXT, FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
+
+from examples import windows
 
 
 @dataclass(frozen=True)
