@@ -45,8 +45,7 @@ async def read_json(request: Request, service: Service, parse: Callable[[dict[st
 
         if len(body.data) <= _SMALL:
             return parsed()
-        # one at a time: json.loads keeps the GIL, and the event loop gets it only when no other thread does
-        return await asyncio.get_running_loop().run_in_executor(service.parser, parsed)
+        return await service.parsed(parsed)
 
 
 class _Body:

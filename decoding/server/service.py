@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from decoding.async_engine import AsyncEngine
 from decoding.completions_api.errors import ApiError, api_error, unknown_model
@@ -16,6 +16,8 @@ from decoding.server.budget import Budget
 from decoding.server.log import LOGGER
 from decoding.server.metrics import Metrics
 from decoding.server.settings import ServerSettings
+
+_T = TypeVar("_T")
 
 _MEMORY_SECONDS = 10
 
@@ -44,7 +46,8 @@ class Service:
         self.num_open = 0
         self.unread = Budget(settings.max_total_unread_bytes)
         self.bodies = Budget(settings.total_body_bytes)
-        self.parser = ThreadPoolExecutor(1, "decoding parser")
+        self._parser = ThreadPoolExecutor(1, "decoding parser")
+        self._has_ended = False
         self.is_loading = True
         self.is_draining = False
         self._hinted: set[str] = set()
@@ -94,9 +97,19 @@ class Service:
         grace = self.settings.shutdown_grace
         await asyncio.gather(*(model.engine.close(grace=grace) for model in self.models.values()))
 
+    async def parsed(self, work: Callable[[], _T]) -> _T:
+        """Run the parsing of a long body in the one thread for it. Raise EngineClosedError once the server has ended.
+
+        One at a time: json.loads keeps the GIL, and the event loop gets it only when no other thread does.
+        """
+        if self._has_ended:
+            raise EngineClosedError("the server is shutting down")
+        return await asyncio.get_running_loop().run_in_executor(self._parser, work)
+
     async def end(self) -> None:
         """End all running requests with an error."""
-        self.parser.shutdown(wait=False, cancel_futures=True)
+        self._has_ended = True
+        self._parser.shutdown(wait=False, cancel_futures=True)
         await asyncio.gather(*(model.engine.close() for model in self.models.values()))
 
 

@@ -169,7 +169,7 @@ class SeedLostInCompany(MockServer):
 
     def params(self, body):
         """Waits until somebody is, a while at most: those who ask at once may come one after another."""
-        patience = time.monotonic() + 0.1
+        patience = time.monotonic() + 0.3
         while self.at_once == 1 and time.monotonic() < patience:
             time.sleep(0.002)
         alone = self.at_once == 1
