@@ -32,12 +32,10 @@ def blocks(section: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", SECTIONS[section], flags=re.M | re.S)
 
 
-def run_python(code: str, *arguments: str | Path) -> str:
-    """Run an example in a process of its own and return its output."""
+def run_python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run an example in a process of its own."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def onnx_model(path: Path) -> Path:
@@ -78,12 +76,14 @@ def test_python_examples_run(section: str, tmp_path: Path) -> None:
         arguments = [os.environ["DECODING_TEST_GGUF"]]
     if section == "ONNX":
         arguments = [onnx_model(tmp_path / "model.onnx")]
-    run_python(blocks(section, "python")[0], *arguments)
+    done = run_python(blocks(section, "python")[0], *arguments)
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_error_in_a_callback_is_kept() -> None:
     """The example of callbacks raises the error after the call, and Python prints nothing by itself."""
-    assert run_python(blocks("llama.cpp", "python")[1]) == "the callback failed\n"
+    done = run_python(blocks("llama.cpp", "python")[1])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the callback failed\n", "")
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")

@@ -22,7 +22,7 @@ def logits(kit, network, tokens):
     return kit.alone(network, tokens)
 
 
-def same(actual, expected):
+def assert_same_bits(actual, expected):
     """Assert equal bits."""
     assert actual.shape == expected.shape
     assert (actual.view(np.uint32) == expected.view(np.uint32)).all()
@@ -33,13 +33,13 @@ def test_instruction_sets(kit, network, tokens, logits, isa):
     """Every instruction set computes the bits of the widest."""
     with forced_isa(isa):
         assert active_isa() == isa
-        same(kit.alone(network, tokens), logits)
+        assert_same_bits(kit.alone(network, tokens), logits)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 def test_threads(kit, network, tokens, logits, threads):
     """A pool of threads computes the bits of the calling thread alone."""
-    same(kit.alone(network, tokens, threads=threads), logits)
+    assert_same_bits(kit.alone(network, tokens, threads=threads), logits)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 16, 64])
@@ -48,7 +48,7 @@ def test_chunks(kit, network, tokens, logits, chunk):
     runner = kit.Runner(network, num_blocks=9)
     runner.add(0, [8, 3, 5, 0, 1])
     parts = [runner.step({0: tokens[i : i + chunk]}) for i in range(0, LENGTH, chunk)]
-    same(np.concatenate(parts), logits)
+    assert_same_bits(np.concatenate(parts), logits)
 
 
 def test_wanted_rows(kit, network, tokens, logits):
@@ -56,7 +56,7 @@ def test_wanted_rows(kit, network, tokens, logits):
     for wanted in ([], [0], [LENGTH - 1], [0, 16, 17, 50], list(range(1, LENGTH))):
         runner = kit.Runner(network, num_blocks=5)
         runner.add(0, range(5))
-        same(runner.step({0: tokens}, wanted), logits[wanted])
+        assert_same_bits(runner.step({0: tokens}, wanted), logits[wanted])
 
 
 def test_batches(kit, network, tokens, logits):
@@ -68,10 +68,10 @@ def test_batches(kit, network, tokens, logits):
         others = {s: tokens[: 1 + (11 * s) % 30] for s in range(1, size)}
         first = runner.step({**others, 0: tokens[:20]})[-20:]
         rest = [runner.step({0: [tokens[i]], **{s: [tokens[s % LENGTH]] for s in others}})[:1] for i in range(20, 30)]
-        same(np.concatenate([first, *rest]), logits[:30])
+        assert_same_bits(np.concatenate([first, *rest]), logits[:30])
 
 
 def test_stray_memory(kit, network, tokens, logits):
     """Whatever memory of the cache holds before: NaN, infinities, huge numbers."""
     for fill in (np.inf, -np.inf, 3e38, 0.0):
-        same(kit.alone(network, tokens, fill=fill), logits)
+        assert_same_bits(kit.alone(network, tokens, fill=fill), logits)
