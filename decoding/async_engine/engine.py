@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from decoding.async_engine.handle import News, RequestHandle
+from decoding.async_engine.listener import Listener
 from decoding.async_engine.loop_calls import call_in_loop
 from decoding.async_engine.text_work import num_characters, num_characters_in_params, start_text_work
 from decoding.async_engine.worker_threads import Check
@@ -260,6 +261,8 @@ class AsyncEngine:
             self._caught_up.wait(_PATIENCE)
             self._caught_up.clear()
         self._outbox.append(news)
+        if news.result is not None:
+            self._ends.append(time.monotonic())
         self._call_flush()
 
     def _call_flush(self) -> None:
@@ -359,7 +362,8 @@ class AsyncEngine:
             self._on_failure(self._failure)
 
     def _add(self, handle: RequestHandle) -> None:
-        handle.tasks = self._engine.add(handle.requests, _Listener(self, handle).listen)
+        listener = Listener(handle, self._engine.name, self._post, self._break)
+        handle.tasks = self._engine.add(handle.requests, listener.listen)
 
     def _abort(self, handle: RequestHandle) -> None:
         self._open.discard(handle)
@@ -379,31 +383,3 @@ class AsyncEngine:
             candidate.release()
             deltas += task.deltas(candidate, first_index[task]) if handle.is_streamed else []
         self._post(News(handle, deltas=deltas, error=error))
-
-
-class _Listener:
-    """Turns what happens to the tasks of a request into news for its handle, in the engine's thread."""
-
-    def __init__(self, engine: AsyncEngine, handle: RequestHandle) -> None:
-        self._engine = engine
-        self._handle = handle
-        self._indices = {request: index for index, request in enumerate(handle.requests)}
-        self._started: set[Request] = set()
-
-    def listen(self, task: CompletionTask, candidate: Candidate) -> None:
-        """Post the news of a candidate; if that fails, the request fails and the step goes on."""
-        try:
-            self._post(task, candidate)
-        except Exception as error:
-            self._engine._break(self._handle, error)
-
-    def _post(self, task: CompletionTask, candidate: Candidate) -> None:
-        engine, handle = self._engine, self._handle
-        index, is_first = self._indices[task.request], task.request not in self._started
-        self._started.add(task.request)
-        deltas = task.deltas(candidate, handle.first_index[index]) if handle.is_streamed else []
-        result = task.result(engine._engine.name) if task.is_done else None
-        if deltas or result is not None or is_first:
-            engine._post(News(handle, index, deltas, result, is_first))
-        if result is not None:
-            engine._ends.append(time.monotonic())
