@@ -32,7 +32,7 @@ def _status(path: str | os.PathLike[str]) -> os.stat_result | None:
 
 
 def _replace(target: Path, text: str, found: os.stat_result | None) -> None:
-    """Write a file of a name that nobody else has, beside the target, and give it the target's name."""
+    """Write a temporary file in the target's folder, then rename it to the target."""
     beside = target.parent / f".decoding-{secrets.token_hex(8)}.tmp"
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:

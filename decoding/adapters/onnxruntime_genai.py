@@ -63,6 +63,7 @@ class _Row:
         self.profile = profile
 
     def run(self, generator: onnxruntime_genai.Generator, room: int) -> Iterator[int]:
+        """Yield the drawn token ids until one ends the sequence, or `room` or max_tokens of them are there."""
         limit = self.state.params.max_tokens
         num_tokens = room if limit is None else min(room, limit)
         new = np.array(self.state.prompt_token_ids, np.int32)

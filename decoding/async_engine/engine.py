@@ -20,13 +20,11 @@ from decoding.async_engine.listener import Listener
 from decoding.async_engine.loop_calls import call_in_loop
 from decoding.async_engine.text_work import num_characters, num_characters_in_params, start_text_work
 from decoding.async_engine.worker_threads import Check
-from decoding.engine.candidate import Candidate
 from decoding.engine.logits_processors import Processor
 from decoding.engine.outputs import CompletionResult
 from decoding.engine.request import Request
 from decoding.engine.shared_engine import SharedEngine, check_streamable
 from decoding.engine.stats import EngineStats
-from decoding.engine.tasks.completion import CompletionTask
 from decoding.errors import (
     DecodingError,
     EngineClosedError,

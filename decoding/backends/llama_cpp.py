@@ -42,7 +42,7 @@ _messages: deque[str] = deque(maxlen=8)
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
 def _on_log(level: int, text: bytes, _: object) -> None:
-    """Keep error messages, to be told with the exception; nothing is printed."""
+    """Record error messages for the exception that follows. Print nothing."""
     if level == _ERROR:
         _messages.append(text.decode("utf-8", "replace").strip())
 

@@ -175,6 +175,7 @@ def _logit_bias(number: Number, limits: Limits) -> Check:
     numbers = number.rule.removeprefix("must be a number ")
 
     def check(value: Any) -> object:
+        """Return the biases by token id."""
         if not isinstance(value, Mapping):
             raise RuleError(f"must be an object of token ids and numbers {numbers}")
         if len(value) > limits.max_list_entries:

@@ -236,6 +236,7 @@ def _gemma(model_type: str) -> Callable[[_File, Mapping[str, Any]], dict[str, An
     """Return the reader of a generation of Gemma."""
 
     def read(file: _File, sizes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of ModelConfig that are not sizes."""
         keys, head_dim = file.keys, sizes["head_dim"]
         far = near = read_rope(keys, file.factors, head_dim)
         windows: list[int | None] = [None] * _num_layers(keys)

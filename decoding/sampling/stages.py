@@ -40,7 +40,7 @@ class Stage:
 
     @property
     def is_truncation(self) -> bool:
-        """Return True if the stage drops tokens and mirostat stands in its place."""
+        """Return True if the stage drops tokens. Such stages are skipped with mirostat."""
         return 80 < self.number < 99
 
     @property
@@ -160,7 +160,7 @@ class Profile:
 
     @property
     def temperature_last(self) -> Profile:
-        """The same profile with the stage temperature after all truncations, as many front ends offer it."""
+        """This profile with the stage temperature moved behind all truncations, an option of many front ends."""
         names = [stage.name for stage in self.stages if 20 <= stage.number < 100 and stage.name != "temperature"]
         place = names.index("mirostat")  # which comes after temperature in every profile
         order = " ".join([*names[:place], "temperature", *names[place:]])

@@ -63,7 +63,7 @@ class _Turnstile:
 
 
 class Edge:
-    """Request ids, API keys, limits, logs and metrics around an ASGI application.
+    """ASGI middleware that adds request ids, API keys, limits, logs and metrics to an application.
 
     app: the application, once the models are loaded; until then health is told, and everything else is refused.
     """

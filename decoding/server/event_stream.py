@@ -80,7 +80,7 @@ class Outbox:
         self._news.set()
 
     def discard(self) -> None:
-        """Forget what waits, because nobody will take it."""
+        """Drop the waiting events, because the client is gone, and end the iteration."""
         self._waiting.clear()
         self._count(-self._num_bytes)
         self.close()

@@ -75,7 +75,7 @@ class LogWriter(logging.Handler):
         try:
             while data:
                 data = data[os.write(self._descriptor, data) :]
-        except OSError:  # there is nobody to tell
+        except OSError:  # stderr cannot take the line, and there is no other log
             pass
 
 
