@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from decoding import LLM, SamplingParams
 from decoding.cli.measure import machine, machine_lines
-from decoding.llm import bundled_model_folder
+from decoding.model_loading import bundled_model_folder
 
 PROMPT = "Once upon a time, there was a little girl who"
 TRUNCATIONS = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}

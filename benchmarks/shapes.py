@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decoding.llm import bundled_model_folder
+from decoding.model_loading import bundled_model_folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,9 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
 
-from decoding.backends.limits import DEFAULT_CACHE_BYTES, Limits
 from decoding.backends.model import Batching
-from decoding.backends.registry import BACKENDS, open_backend
 from decoding.chat.format import ChatFormat, ChatPrompt
 from decoding.engine.beam_params import BeamSearchParams
 from decoding.engine.beam_search import BeamSearch
@@ -30,17 +27,15 @@ from decoding.engine.stats import EngineStats
 from decoding.engine.tasks.completion import CompletionTask
 from decoding.errors import (
     ContextLengthError,
-    ModelNotFoundError,
     ParameterError,
     PromptError,
     TokenizerError,
     raisable,
     shown,
 )
+from decoding.model_loading import Backend, Quantization, load
 from decoding.models.batch import Logits, Model
-from decoding.models.model_files import ModelFiles
 from decoding.models.packing import Progress
-from decoding.models.registry import load_files, open_model
 from decoding.params import SamplingParams
 from decoding.sampling.kernel import STREAM_VERSION
 from decoding.sampling.stages import Profile
@@ -51,10 +46,6 @@ from decoding.version import __version__
 
 OnError: TypeAlias = Literal["raise", "status"]
 Speculation: TypeAlias = 'Literal["prompt_lookup"] | LLM | None'
-Backend: TypeAlias = Literal["native", "numpy", "llama-cpp", "transformers", "onnxruntime"]
-Quantization: TypeAlias = Literal["q8_0", "q4_0"]
-
-BUNDLED_NAME = "bundled"
 
 
 class LLM:
@@ -123,34 +114,11 @@ class LLM:
             prefix_cache=prefix_cache,
             num_draft_tokens=num_draft_tokens,
         )
+        loaded = load(model, backend, batching, quantization, num_threads, settings, progress)
         self._backend: str = backend
         self._quantization: str | None = quantization
-        source = bundled_model_folder() if model is None else _path(model)
-        loaded, tokenizer, name = self._load(source, batching, num_threads, settings, progress)
-        name = BUNDLED_NAME if model is None else name
-        self._open(loaded, tokenizer, name, fim_template, speculation, profile, settings)
-
-    def _load(
-        self,
-        source: Path,
-        batching: Batching,
-        num_threads: int | None,
-        settings: EngineSettings,
-        progress: Progress | None,
-    ) -> tuple[Model, Tokenizer | None, str]:
-        """Load a model, ours or that of another library, with its tokenizer and its name."""
-        backend, quantization = self._backend, self._quantization
-        self._files: ModelFiles | None = None
-        if backend in BACKENDS:
-            if quantization is not None:
-                raise ParameterError.single("quantization", quantization, f"must be None with the backend {backend!r}")
-            limits = Limits(settings.max_num_seqs, settings.kv_cache_bytes or DEFAULT_CACHE_BYTES, num_threads)
-            return open_backend(backend, source, limits, batching=batching)
-        if batching != "exact":
-            raise ParameterError.single("batching", batching, f"must be 'exact' with the backend {backend!r}")
-        self._files = open_model(source)
-        loaded = load_files(self._files, backend, num_threads=num_threads, quantization=quantization, progress=progress)
-        return loaded, self._files.tokenizer(), self._files.name
+        self._files = loaded.files
+        self._open(loaded.model, loaded.tokenizer, loaded.name, fim_template, speculation, profile, settings)
 
     @classmethod
     def from_parts(
@@ -461,26 +429,6 @@ class LLM:
                 self.engine.step()
         finally:
             self.engine.abort(tasks)
-
-
-def bundled_model_folder() -> Path:
-    """Return the bundled model's folder: package data, or in a development checkout the folder beside the package."""
-    package = Path(__file__).parent
-    checkout = package.parent
-    folders = [package / "bundled_model"]
-    if (checkout / "pyproject.toml").is_file():
-        folders.append(checkout / "bundled_model")
-    for folder in folders:
-        if (folder / "model.safetensors").is_file():
-            return folder
-    raise ModelNotFoundError(f"{folders[0]}: the bundled model is missing from this installation")
-
-
-def _path(model: str | os.PathLike[str]) -> Path:
-    try:
-        return Path(model)
-    except TypeError:
-        raise ParameterError.single("model", model, "must be a path (a string or PathLike), or None") from None
 
 
 def _drafter(speculation: Speculation, vocab_size: int, max_num_seqs: int, profile: Profile) -> Drafter | None:

@@ -94,7 +94,7 @@ def api_settings(options: argparse.Namespace) -> ApiSettings:
 
 def model_folders(options: argparse.Namespace) -> dict[str, str | None]:
     """Return the models to run, name to path; the bundled one has None."""
-    from decoding.llm import BUNDLED_NAME
+    from decoding.model_loading import BUNDLED_NAME
     from decoding.models.model_files import model_name
 
     folders: dict[str, str | None] = {}

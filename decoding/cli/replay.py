@@ -29,7 +29,7 @@ def add_replay(commands: Any) -> None:
 
 def _replay(options: argparse.Namespace, _: list[str]) -> int:
     from decoding.engine.replay import Capsule
-    from decoding.llm import BUNDLED_NAME
+    from decoding.model_loading import BUNDLED_NAME
 
     capsule = Capsule.load(options.file)
     if options.model is None and capsule.model != BUNDLED_NAME:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from decoding.llm import bundled_model_folder
+from decoding.model_loading import bundled_model_folder
 from decoding.models.registry import open_model
 
 PACKAGES = {"llama-cpp": "llama_cpp", "transformers": "transformers", "onnxruntime": "onnxruntime"}

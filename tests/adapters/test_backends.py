@@ -12,7 +12,7 @@ import pytest
 from decoding import LLM, SamplingParams
 from decoding.conformance import run_conformance
 from decoding.errors import ModelError, ParameterError
-from decoding.llm import bundled_model_folder
+from decoding.model_loading import bundled_model_folder
 
 BACKENDS = ("llama-cpp", "transformers", "onnxruntime")
 PROMPTS = ["Once upon a time, there was a little girl who", "def add(a, b):", "The sun", "Once upon a time, there"]

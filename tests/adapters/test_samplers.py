@@ -8,7 +8,7 @@ import pytest
 from decoding import LLM, SamplingParams
 from decoding.adapters.rows import new_state
 from decoding.errors import ParameterError
-from decoding.llm import bundled_model_folder
+from decoding.model_loading import bundled_model_folder
 from decoding.sampling.sampler import Sampler
 
 PARAMS = SamplingParams(

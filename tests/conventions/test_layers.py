@@ -25,7 +25,7 @@ LAYERS = (
     ),
     ("sampling", "reference"),
     ("text", "chat", "models", "backends"),
-    ("engine", "async_engine", "llm"),
+    ("engine", "async_engine", "model_loading", "llm"),
     ("completions_api", "testing", "conformance"),
     ("server", "adapters"),
     ("__init__", "cli", "__main__"),

@@ -13,7 +13,7 @@ import pytest
 
 from decoding.engine.model_runner import all_logits
 from decoding.errors import CheckpointError
-from decoding.llm import bundled_model_folder
+from decoding.model_loading import bundled_model_folder
 from decoding.models.registry import load_files, load_model, open_model
 
 GGUF = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "gguf_container.py")))

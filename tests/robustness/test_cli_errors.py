@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from decoding import cli
-from decoding.llm import bundled_model_folder
+from decoding.model_loading import bundled_model_folder
 
 BUNDLED = str(bundled_model_folder())
 BUNDLED_WEIGHTS = f"{BUNDLED}/model.safetensors"

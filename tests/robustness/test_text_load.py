@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer as Library
 
-from decoding.llm import LLM, bundled_model_folder
+from decoding.llm import LLM
+from decoding.model_loading import bundled_model_folder
 from decoding.params import SamplingParams
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
 from decoding.text.tokenizer import Tokenizer

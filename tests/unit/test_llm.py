@@ -286,7 +286,7 @@ def test_threads_and_backend_go_to_the_model(monkeypatch, shared):
         calls.append({"num_threads": settings["num_threads"], "backend": backend})
         return ScriptedModel(hashed_logits(), 512)
 
-    monkeypatch.setattr("decoding.llm.load_files", load_files)
+    monkeypatch.setattr("decoding.model_loading.load_files", load_files)
     folder = shared / "models" / "stories260K"
     numpy = LLM(folder, num_threads=3, backend="numpy")
     native = LLM(folder)

@@ -11,7 +11,7 @@ from decoding.backends.model import BATCHINGS, Batching
 from decoding.backends.registry import BACKENDS
 from decoding.cli import model_flags
 from decoding.errors import ModelNotFoundError, ParameterError
-from decoding.llm import Backend
+from decoding.model_loading import Backend
 from decoding.models.registry import BACKENDS as OURS
 
 

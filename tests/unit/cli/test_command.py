@@ -10,6 +10,7 @@ import pytest
 from decoding import cli, llm
 from decoding.cli import command
 from decoding.cli.complete import DEFAULT_MAX_TOKENS
+from decoding.model_loading import BUNDLED_NAME
 from decoding.params import PARAMETERS, SamplingParams
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
 
@@ -24,7 +25,7 @@ def scripted(monkeypatch):
     def make(path=None, fim_template=None, profile="openai"):
         model = ScriptedModel(hashed_logits(), 260, eos_token_ids=(256,))
         tokenizer = byte_tokenizer(special=["<eos>", *FIM])
-        name = llm.BUNDLED_NAME if path is None else path.rpartition("/")[2]
+        name = BUNDLED_NAME if path is None else path.rpartition("/")[2]
         return real.from_parts(model, tokenizer, name=name, fim_template=fim_template, profile=profile)
 
     real = llm.LLM
