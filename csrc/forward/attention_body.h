@@ -3,10 +3,10 @@
  * Positions are seen in pieces of DK_PIECE, counted from 0. Per piece: scores, a vector of sixteen keys at a time, each
  * a chain along head_dim; the largest score so far; what was summed before, scaled to it; then exp of the scores and
  * the weighted values, along ascending positions. So the order follows from positions alone: neither the first and the
- * last position that a query sees, nor other queries of its tile, nor the numbers of the blocks move a border. What a
- * query does not see is never read into it: such lanes of scores are replaced, such values skipped.
+ * last position that a query sees, nor other queries of its tile, nor the numbers of the blocks move a border.
+ * Positions that a query does not see never enter its result: such lanes of scores are replaced, such values skipped.
  *
- * All tiles of queries pass over one block of keys, later over one column of values, while it is in the first cache. */
+ * All tiles of queries pass over one block of keys, later over one column of values, while it is in the L1 cache. */
 #ifndef DK_ATTENTION_BODY_H
 #define DK_ATTENTION_BODY_H
 
@@ -18,7 +18,7 @@
 
 #define DK_PIECE_BLOCKS (DK_PIECE / 16)
 
-/* What all rows share, cut from the scratch, and the piece of positions that they are at. */
+/* State shared by all rows, carved out of the scratch, and the piece of positions being processed. */
 typedef struct attention_state {
   const dk_attention *call;
   int32_t padded; /* head_dim in whole vectors */
@@ -28,7 +28,7 @@ typedef struct attention_state {
   float *sums;    /* [num_rows][16] of the weights, lane by lane */
   float *maxima;  /* [num_rows] */
   float *scores;  /* [num_rows][DK_PIECE], later the weights */
-  /* Within the piece: what each row sees, and the blocks that any row sees. */
+  /* Within the piece: the positions that each row sees, and the blocks that at least one row sees. */
   int32_t first[DK_ATTENTION_ROWS];
   int32_t end[DK_ATTENTION_ROWS];
   int32_t first_block;
@@ -95,7 +95,7 @@ DK_INLINE dk_f seen_scores(const attention_state *state, const float *scores, in
   return s;
 }
 
-/* What a row has summed up so far, scaled to a new maximum. */
+/* Scales the sums of a row so far to a new maximum. */
 DK_INLINE void rescale(const attention_state *state, int32_t row, float highest) {
   float *values = state->values + row * state->padded, *sums = state->sums + row * 16;
   dk_f factor = f_exp(f_set(state->maxima[row] - highest));
@@ -105,8 +105,8 @@ DK_INLINE void rescale(const attention_state *state, int32_t row, float highest)
   state->maxima[row] = highest;
 }
 
-/* Scores of blocks [first, end) as they are weighed, and what was summed so far scaled to their maximum. A NaN makes
- * the sum NaN, and so all of the result. */
+/* Scales, caps and masks the scores of blocks [first, end), and scales the sums so far to their maximum. A NaN score
+ * makes the sum NaN, and so the whole result. */
 DK_INLINE void prepare_weights(const attention_state *state, int32_t row, int32_t first, int32_t end) {
   float *scores = state->scores + row * DK_PIECE;
   dk_f top = f_set(-INFINITY);
@@ -135,7 +135,8 @@ DK_INLINE void weigh(const attention_state *state, int32_t row, int32_t first, i
   f_store(sums, sum);
 }
 
-/* All rows that see any of the piece: first their maxima, then their weights, so that rows overlap in the processor. */
+/* Weighs all rows that see a part of the piece: first all maxima, then all weights, so that the processor overlaps
+ * rows. */
 DK_INLINE void weigh_rows(const attention_state *state) {
   for (int32_t row = 0; row < state->call->num_rows; row++)
     if (state->first[row] < state->end[row])
@@ -191,7 +192,8 @@ DK_INLINE void add_vectors(const attention_state *state, int32_t row, int rows, 
     add_values(state, row, rows, vector, 1, first, end);
 }
 
-/* Row by row the positions that not all rows of the tile see, together those that all see, in ascending order. */
+/* Adds positions in ascending order: row by row where only some rows of the tile see them, otherwise all rows at once.
+ */
 DK_INLINE void value_tile(const attention_state *state, int32_t row, int rows, int32_t vector, int32_t end_vector) {
   const int32_t *first = state->first + row, *end = state->end + row;
   int32_t shared_first = 0, shared_end = DK_PIECE;
@@ -200,7 +202,7 @@ DK_INLINE void value_tile(const attention_state *state, int32_t row, int rows, i
     shared_end = smaller(shared_end, end[t]);
   }
   if (shared_first >= shared_end)
-    shared_first = shared_end = DK_PIECE; /* each row all by itself */
+    shared_first = shared_end = DK_PIECE; /* nothing is shared: each row by itself */
   for (int t = 0; t < rows; t++)
     add_vectors(state, row + t, 1, vector, end_vector, first[t], smaller(end[t], shared_first));
   add_vectors(state, row, rows, vector, end_vector, shared_first, shared_end);
@@ -260,7 +262,7 @@ static void attend_tile(const attention_state *state, attention_half half, int32
   }
 }
 
-/* One half for all tiles, a few blocks or vectors at a time; a tile alone takes all of them. */
+/* Computes one half for all tiles, a few blocks or vectors at a time; a single tile takes all of them at once. */
 static void attend_half(const attention_state *state, attention_half half, int32_t first, int32_t end) {
   const int32_t num_rows = state->call->num_rows;
   const int32_t group = state->height == num_rows ? end - first : DK_WIDE(DK_TILE);
@@ -271,7 +273,8 @@ static void attend_half(const attention_state *state, attention_half half, int32
 
 /* ---- pieces ---- */
 
-/* What each row sees of the piece that begins at `base`, and where its blocks lie. Returns 0 if no row sees any. */
+/* Finds the positions that each row sees in the piece beginning at `base`, and the addresses of its blocks. Returns 0
+ * if no row sees any. */
 DK_INLINE int32_t find_piece(attention_state *state, int32_t base) {
   const dk_attention *call = state->call;
   int32_t first = DK_PIECE, end = 0;
@@ -299,7 +302,7 @@ static void attend_piece(const attention_state *state) {
   attend_half(state, VALUES, 0, state->padded / 16);
 }
 
-/* Queries tile by tile as [head_dim][rows], nothing summed so far. */
+/* Packs queries tile by tile as [head_dim][rows], and clears the sums. */
 DK_INLINE void begin_rows(attention_state *state) {
   const int32_t num_rows = state->call->num_rows, dim = state->call->head_dim;
   memset(state->values, 0, (size_t)num_rows * (size_t)(state->padded + 16) * sizeof(float));

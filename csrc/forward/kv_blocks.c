@@ -20,8 +20,8 @@ size_t dk_values_offset(const decoding_plan *plan, int32_t layer, int32_t kv_hea
   return dk_keys_offset(plan, layer, kv_head) + keys_size(plan) * sizeof(float);
 }
 
-/* An odd number of KiB: the same part of neighbouring blocks then lies in different sets of the first cache, so that a
- * column of values of a whole piece has room there. */
+/* An odd number of KiB, so that the same part of neighbouring blocks maps to different sets of the L1 cache and a
+ * column of values of a whole piece fits there. */
 size_t dk_kv_block_bytes(const decoding_plan *plan) {
   size_t kibibytes = (dk_keys_offset(plan, plan->num_layers, 0) + 1023) / 1024;
   return (kibibytes | 1) * 1024;

@@ -1,6 +1,6 @@
 /* Matmul with panels of 16 outputs: y = W x in chains of DK_CHAIN inputs.
  *
- * A panel's chain (16 KiB of float32) stays in the first cache while all tiles of tokens pass over it; with one tile
+ * A panel's chain (16 KiB of float32) stays in the L1 cache while all tiles of tokens pass over it; with one tile
  * it is read once, from memory, several panels at a time. */
 #ifndef DK_MATMUL_BODY_H
 #define DK_MATMUL_BODY_H

@@ -1,4 +1,4 @@
-/* One forward pass: what all of its parts share. */
+/* State shared by all parts of a forward pass. */
 #ifndef DK_PASS_H
 #define DK_PASS_H
 

@@ -49,7 +49,7 @@ extern const dk_quantised_kernel dk_quantised_neon;
 extern const dk_quantised_kernel dk_quantised_neon_dot;
 #endif
 
-/* That of the set in use, with the products of bytes that this CPU has. */
+/* The table of the active instruction set, with the byte dot products that this CPU has. */
 const dk_quantised_kernel *dk_active_quantised_kernel(void);
 
 #endif

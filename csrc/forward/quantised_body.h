@@ -39,7 +39,7 @@
 static void quantise_group(const float *inputs, dk_input_group *group) {
   const dk_u magnitude = u_set(0x7FFFFFFFu);
   dk_f x[2] = {f_load(inputs), f_load(inputs + 16)};
-  /* As integers, infinity and NaN are above all numbers. */
+  /* Compared as integers, infinity and NaN are above all finite numbers. */
   uint32_t top = u_fold_max(u_max(u_and(f_bits(x[0]), magnitude), u_and(f_bits(x[1]), magnitude)));
   float largest;
   memcpy(&largest, &top, sizeof largest);
@@ -70,7 +70,7 @@ static void quantise(const float *inputs, int32_t num_inputs, dk_input_group *gr
 
 /* ---- integer sums: vectors of weights times some rows, dots[row] = 16 int32 ---- */
 
-/* The same group of some rows. */
+/* The same group of several rows. */
 typedef struct tile {
   const dk_input_group *first;
   size_t stride; /* groups from row to row */

@@ -186,7 +186,7 @@ void dk_quantised_pack_row(int32_t type, const uint8_t *blocks, int32_t num_inpu
   }
 }
 
-/* ---- the numbers that a block stands for ---- */
+/* ---- dequantisation ---- */
 
 static float read_f16(const uint8_t *bytes) { return dk_float_of_f16((uint32_t)(bytes[0] | bytes[1] << 8)); }
 

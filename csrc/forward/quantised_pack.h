@@ -59,7 +59,7 @@ static inline size_t dk_quantised_panel_bytes(int32_t type, int32_t num_inputs) 
 /* Writes one row of blocks to output `lane` of a panel; zeros if blocks is null. Other lanes keep their bytes. */
 void dk_quantised_pack_row(int32_t type, const uint8_t *blocks, int32_t num_inputs, uint8_t *panel, int32_t lane);
 
-/* Writes the numbers that a row of blocks stands for: scale * (q - offset), or scale * q + minimum, each operation
+/* Dequantises a row of blocks: scale * (q - offset), or scale * q + minimum, each operation
  * rounded to float32. */
 void dk_dequantise_row(int32_t type, const uint8_t *blocks, int32_t num_inputs, float *out);
 

@@ -1,4 +1,4 @@
-/* What decoding_forward refuses. */
+/* Validation of the arguments of decoding_forward. */
 #ifndef DK_FORWARD_VALIDATE_H
 #define DK_FORWARD_VALIDATE_H
 

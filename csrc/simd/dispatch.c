@@ -1,4 +1,4 @@
-/* Which instruction sets this build has and this CPU runs, and which one is in use: the library's only state. */
+/* The instruction sets that this build has and this CPU runs, and the active one: the library's only state. */
 #include "simd/dispatch.h"
 
 #include <stdatomic.h>
