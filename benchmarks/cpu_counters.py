@@ -1,4 +1,4 @@
-"""How busy the CPUs are, other programs included, by Linux's /proc/stat."""
+"""Measure how busy the CPUs are, other programs included, by Linux's /proc/stat."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _MOST_BYTES = 1 << 17  # a line per CPU, of some hundred bytes
 
 
 def available_cpus() -> set[int]:
-    """Return the CPUs that this process may use; none if the system does not say."""
+    """Return the CPUs that this process may use; empty if the system does not report them."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
 class CpuCounters:
-    """How long CPUs have been busy, by /proc/stat; always 0 if there is no such file."""
+    """Busy time of CPUs by /proc/stat; always 0 if there is no such file."""
 
     def __init__(self, stat: Path = STAT) -> None:
         self._stat = stat
@@ -35,7 +35,7 @@ class CpuCounters:
         return file
 
     def busy_seconds(self, cpus: set[int]) -> float:
-        """Return the seconds of these CPUs together since some time in the past."""
+        """Return the busy seconds of these CPUs together, counted from an arbitrary time in the past."""
         if self._file is None:
             return 0.0
         names, busy = {b"cpu%d" % number for number in cpus}, 0

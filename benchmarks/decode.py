@@ -1,9 +1,9 @@
-"""The forward pass and `LLM.complete` beside others: `python -m benchmarks.decode`.
+"""Measure the forward pass and `LLM.complete` beside other engines: `python -m benchmarks.decode`.
 
-Prefill and decoding in tokens per second, with two threads, for Llama networks of three sizes with random weights, and
-for GGUF files (`--file`); by us and by what is installed of transformers and llama.cpp (llama-cpp-python and gguf).
-Quantised networks are converted by llama.cpp, and both engines read the same file. Every engine has a process of its
-own, and each job goes round among the engines, so that a busy machine is busy for all.
+Prints tokens per second of prefill and decoding with two threads, for Llama networks of three sizes with random
+weights and for GGUF files (`--file`), by us and by transformers and llama.cpp if they are installed (llama-cpp-python
+and gguf). llama.cpp converts the quantised networks, and both engines read the same file. Every engine runs in its own
+process. Each job is run by all engines in turn, so that load on the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SIZES, TYPES = ("15M", "110M", "500M"), ("float32", "bfloat16", "q8_0", "q4_0", 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A network whose weights have one type. paths: the model of each engine that can run it."""
+    """A network with weights of one type. paths: the model file or folder of each engine that can run it."""
 
     network: str
     weight_type: str
@@ -42,7 +42,7 @@ class Case:
 
 
 def random_case(size: str, weight_type: str, engines: Sequence[str], folder: Path) -> Case:
-    """Write a network of this size in the formats that the engines read."""
+    """Write a network of this size, with random weights, in the formats that the engines read."""
     checkpoint = folder / size / "float32"
     write_checkpoint(checkpoint, NETWORKS[size])
     paths: dict[str, Path] = {}
@@ -62,7 +62,7 @@ def file_case(path: Path, engines: Sequence[str]) -> Case:
 
 
 def jobs(seconds: float) -> dict[str, dict[str, Any]]:
-    """Return the jobs by name."""
+    """Return the jobs, keyed by name."""
     decode = {f"decode {b}": {"phase": "decode", "batch": b, "seconds": seconds} for b in BATCHES}
     return {f"prefill {PREFILL}": {"phase": "prefill", "tokens": PREFILL, "seconds": seconds}, **decode}
 
@@ -100,7 +100,7 @@ class Worker:
 
 
 class Others:
-    """The CPUs that other programs take; 0 where the system does not say."""
+    """CPU time used by other programs; 0 if the system does not report it."""
 
     def __init__(self, workers: Sequence[Worker]) -> None:
         self._pids = [worker.pid for worker in workers]
@@ -108,11 +108,11 @@ class Others:
         self.begin()
 
     def begin(self) -> None:
-        """Count from now on."""
+        """Start a measurement."""
         self._begin = time.monotonic(), self._seconds()
 
     def taken(self) -> float:
-        """Return the CPUs, on average since `begin`."""
+        """Return the number of CPUs that other programs used since `begin`, on average."""
         return (self._seconds() - self._begin[1]) / (time.monotonic() - self._begin[0])
 
     def _seconds(self) -> float:
@@ -127,7 +127,7 @@ class Others:
 
 
 def measure(case: Case, workers: Sequence[Worker], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Run every job by every engine, round by round; return rates in tokens per second, and how busy others were."""
+    """Run every job by every engine, round by round. Return rates in tokens per second, and the CPUs used by others."""
     others, progress = Others(workers), Progress()
     found: dict[str, list[tuple[dict[str, float], float]]] = {}
     try:
@@ -160,12 +160,12 @@ def _one_round(job: Mapping[str, Any], workers: Sequence[Worker], others: Others
 
 
 def installed() -> list[str]:
-    """Engines that can run here; ours first."""
+    """Return the engines that can run here, ours first."""
     return [name for name in ENGINES if all(importlib.util.find_spec(need) for need in NEEDS.get(name, ()))]
 
 
 def cases(options: argparse.Namespace, engines: Sequence[str], folder: Path) -> Iterable[Case]:
-    """Write the models that the command line asks for, each when its turn has come."""
+    """Yield the cases of the command line; each model is written when its turn comes."""
     for size in options.size or ([] if options.file else SIZES):
         for weight_type in options.type or TYPES:
             yield random_case(size, weight_type, engines, folder)
@@ -174,7 +174,7 @@ def cases(options: argparse.Namespace, engines: Sequence[str], folder: Path) -> 
 
 
 def report(found: Iterable[Case], options: argparse.Namespace) -> dict[str, Any]:
-    """Measure all cases; return what --json writes and the table is made of."""
+    """Measure all cases. Return the figures that --json writes and that the table shows."""
     figures, versions = [], dict[str, str]()
     for case in found:
         workers = []
@@ -190,7 +190,7 @@ def report(found: Iterable[Case], options: argparse.Namespace) -> dict[str, Any]
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's options."""
+    """Return the parser of the command line."""
     result = argparse.ArgumentParser(prog="python -m benchmarks.decode", description="The forward pass beside others.")
     result.add_argument("--size", choices=NETWORKS, action="append", help="only this network; may be repeated")
     result.add_argument(
@@ -208,7 +208,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, write."""
+    """Measure, print and write the report."""
     options = parser().parse_args(arguments)
     engines = [name for name in installed() if name not in NEEDS or name in (options.engine or NEEDS)]
     print("\n".join(decode_tables.head()))

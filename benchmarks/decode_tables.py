@@ -1,4 +1,4 @@
-"""The report of benchmarks/decode.py as text, and as a plot."""
+"""Format the report of benchmarks/decode.py as text and as a plot."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Bound(NamedTuple):
     networks: Sequence[str] = ()
 
     def covers(self, figure: Mapping[str, Any]) -> bool:
-        """Return True if a figure must keep this bound."""
+        """Return True if the bound applies to this figure."""
         inside = figure["network"] in self.networks if self.networks else figure["network"] != "15M"
         return inside and figure["job"] == self.job and figure["type"] in self.types
 
@@ -51,7 +51,7 @@ RATIOS = (("LLM", "llama.cpp"), ("LLM", "transformers"), ("decoding", "read pass
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the median over rounds of our rate over theirs."""
+    """Return the ratio of our rate to theirs, the median over rounds."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
@@ -113,7 +113,7 @@ def _ratio(figure: Mapping[str, Any], ours: str, peer: str) -> str:
 
 
 def plot(found: Mapping[str, Any], path: str) -> None:
-    """Draw the rates over ours, a panel for each network and type."""
+    """Draw rates relative to ours, one panel per network and type."""
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys((figure["network"], figure["type"]) for figure in found["figures"]))

@@ -1,8 +1,8 @@
-"""What a host pays around the kernel: `python -m benchmarks.embedding`.
+"""Measure the cost of a host around the kernel: `python -m benchmarks.embedding`.
 
-Logits from numpy and from torch (in place, and by DLPack as other libraries export them), states of long prompts, and
-steps of many sequences with short rows, by single states and by BatchSampler. A time is the minimum over several
-repeats: whatever else runs on the machine can only add to it. Ratios are of this run.
+Covers logits from numpy and from torch (in place, and by DLPack as other libraries export them), states of long
+prompts, and steps of many sequences with short rows, by single states and by BatchSampler. A time is the minimum over
+several repeats: other load on the machine can only add to it. Ratios are of this run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Line = tuple[str, float, float]
 
 
 def seconds(task: Callable[[], object]) -> float:
-    """Return the time of one call: the minimum over repeats of so many calls that each repeat can be timed."""
+    """Return the time of one call: the minimum over repeats, each of as many calls as can be timed reliably."""
     task()
     begin = time.process_time()
     task()
@@ -46,7 +46,7 @@ def _repeat(task: Callable[[], object], calls: int) -> float:
 
 
 def logits_lines() -> Iterable[Line]:
-    """Arrays over logits, as every call makes them; 1x is numpy's `asarray` of a memoryview."""
+    """Measure arrays over logits, as every call makes them; 1x is numpy's `asarray` of a memoryview."""
     matrix = np.zeros((1, VOCAB_SIZE), np.float32)
     one = seconds(lambda: matrix_of(memoryview(matrix), VOCAB_SIZE))
     yield "logits, a buffer", one, one
@@ -62,7 +62,7 @@ def logits_lines() -> Iterable[Line]:
 
 
 def prompt_lines() -> Iterable[Line]:
-    """States with penalties after a long prompt; 1x is a copy of the prompt as a numpy array."""
+    """Measure states with penalties after a long prompt; 1x is a copy of the prompt as a numpy array."""
     array = np.random.default_rng(0).integers(0, VOCAB_SIZE, PROMPT_SIZE)
     prompt = array.tolist()
     one = seconds(lambda: np.array(prompt))
@@ -74,7 +74,7 @@ def prompt_lines() -> Iterable[Line]:
 
 
 def step_lines() -> Iterable[Line]:
-    """Steps of many sequences with short rows, where the time is that of the host; 1x is the step of single states."""
+    """Measure steps of many sequences with short rows, where the host dominates; 1x is the step of single states."""
     rng = np.random.default_rng(0)
     logits = rng.standard_normal((NUM_ROWS, SMALL_VOCAB_SIZE)).astype(np.float32)
     for title, params in (("greedy", SamplingParams(temperature=0.0)), ("penalties", PENALISED)):

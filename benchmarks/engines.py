@@ -1,14 +1,13 @@
-"""Forward passes of one network by us and by others, each in a process of its own: `python -m benchmarks.engines`.
+"""Measure forward passes of one network by us and by other engines, each in its own process.
 
-The process is told an engine, a model, a context and a number of sequences, and then measures what it reads from its
-standard input, a JSON object to a line:
+`python -m benchmarks.engines ENGINE MODEL CONTEXT SEQUENCES` reads jobs from standard input, one JSON object per line:
 
-    {"phase": "prefill", "tokens": 512, "seconds": 1}   one sequence, logits of its last token; again and again
-    {"phase": "decode", "batch": 8, "seconds": 1}       so many sequences, PROMPT tokens each, then a token at a time
+    {"phase": "prefill", "tokens": 512, "seconds": 1}   one sequence, logits of its last token; repeated
+    {"phase": "decode", "batch": 8, "seconds": 1}       8 sequences, PROMPT tokens each, then one token per step
 
-It answers with tokens per second after about that many seconds. "decoding", llama.cpp and transformers are given random
-tokens: nothing is sampled. "LLM" is `LLM.complete` with everything that it does: sampling, stop conditions, text. "read
-pass" reads as many bytes as the weights have, once per step: no step of one token can be faster.
+The answer to each is tokens per second, after about that many seconds. "decoding", llama.cpp and transformers get
+random tokens: nothing is sampled. "LLM" is `LLM.complete` with sampling, stop conditions and text. "read pass" reads
+as many bytes as the weights have, once per step: no step of one token can be faster.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ Ids = np.ndarray[Any, Any]
 
 
 class Stepping:
-    """An engine that is told each token: `start` and `step` are its own, the measurement is shared."""
+    """An engine that gets its tokens from the benchmark. Subclasses define `start` and `step`; `rate` is shared."""
 
     name: ClassVar[str]
     distribution: ClassVar[str]
@@ -38,11 +37,11 @@ class Stepping:
     context: int
 
     def start(self, token_ids: Ids) -> None:
-        """Feed prompts, [sequences, tokens], and make the logits of each one's last token; forget the past."""
+        """Discard all sequences, prefill prompts [sequences, tokens], and compute the logits of each last token."""
         raise NotImplementedError
 
     def step(self, token_ids: Ids) -> None:
-        """Feed one token of each sequence and make its logits, [sequences]."""
+        """Compute one token of each sequence and its logits; token_ids: [sequences]."""
         raise NotImplementedError
 
     def rate(self, job: dict[str, Any]) -> float:
@@ -57,7 +56,7 @@ class Stepping:
 
 
 class Ours(Stepping):
-    """The forward pass of this checkout, by itself."""
+    """The forward pass of this checkout, without the engine around it."""
 
     name = "decoding"
     distribution = "decoding-engine"
@@ -72,12 +71,12 @@ class Ours(Stepping):
         self._tables = np.arange(sequences * blocks, dtype=np.int32).reshape(sequences, blocks)
 
     def start(self, token_ids: Ids) -> None:
-        """As the class says."""
+        """Implement Stepping.start."""
         self._length = 0
         self._feed(token_ids)
 
     def step(self, token_ids: Ids) -> None:
-        """As the class says."""
+        """Implement Stepping.step."""
         self._feed(token_ids[:, None])
 
     def _feed(self, token_ids: Ids) -> None:
@@ -110,7 +109,7 @@ class Complete:
         self._context, self._seconds = context, dict[int, float]()
 
     def rate(self, job: dict[str, Any]) -> float:
-        """Return the tokens per second of a job: after the first token of each sequence, where it decodes."""
+        """Return the tokens per second of a job; a decode job is timed from the first token of each sequence on."""
         from decoding import SamplingParams
 
         rng = np.random.default_rng(0)
@@ -128,7 +127,7 @@ class Complete:
 
 
 class ReadPass:
-    """As many bytes as the weights have, read by as many threads; a "token" is one pass. Nothing is prefilled."""
+    """A pass over as many bytes as the weights have, by as many threads. A "token" is one pass; there is no prefill."""
 
     name = "read pass"
     distribution = "decoding-engine"
@@ -141,12 +140,12 @@ class ReadPass:
         self._pass = reader(num_bytes, THREADS)
 
     def rate(self, job: dict[str, Any]) -> float:
-        """Return the passes per second; 0 for a job that does more than read."""
+        """Return the passes per second; 0 for a job that is not decoding of one sequence."""
         return per_second(self._pass, job["seconds"], MOST) if job.get("batch") == 1 else 0.0
 
 
 class Transformers(Stepping):
-    """Hugging Face's, with its own key-value cache."""
+    """Hugging Face transformers, with its own key-value cache."""
 
     name = "transformers"
     distribution = "transformers"
@@ -161,12 +160,12 @@ class Transformers(Stepping):
         self.vocab_size, self.context = self._model.config.vocab_size, context
 
     def start(self, token_ids: Ids) -> None:
-        """As the class says."""
+        """Implement Stepping.start."""
         self._past = None
         self._feed(token_ids)
 
     def step(self, token_ids: Ids) -> None:
-        """As the class says."""
+        """Implement Stepping.step."""
         self._feed(token_ids[:, None])
 
     def _feed(self, token_ids: Ids) -> None:
@@ -178,9 +177,9 @@ class Transformers(Stepping):
 
 
 class LlamaCpp(Stepping):
-    """llama.cpp, through llama-cpp-python's bindings of its C interface; its cache has the type that it has by default.
+    """llama.cpp, through llama-cpp-python's bindings of its C interface, with its default cache type.
 
-    For float32 weights the cache is float32, too, as is ours.
+    If the weights are float32, the cache is float32 too, as ours is.
     """
 
     name = "llama.cpp"
@@ -202,13 +201,13 @@ class LlamaCpp(Stepping):
         self.context = context
 
     def start(self, token_ids: Ids) -> None:
-        """As the class says."""
+        """Implement Stepping.start."""
         self._api.llama_memory_clear(self._api.llama_get_memory(self._context), True)
         self._length = 0
         self._feed(token_ids)
 
     def step(self, token_ids: Ids) -> None:
-        """As the class says."""
+        """Implement Stepping.step."""
         self._feed(token_ids[:, None])
 
     def _feed(self, token_ids: Ids) -> None:
@@ -231,7 +230,7 @@ ENGINES: dict[str, type[Any]] = {engine.name: engine for engine in (Ours, Comple
 
 
 def per_second(call: Callable[[], object], seconds: float, most: int) -> float:
-    """Return how often a call can be made in a second; at least two calls and at most `most` are timed."""
+    """Return how often a call can be made per second. Times at least two calls and at most `most`."""
     begin, count = time.perf_counter(), 0
     while count < min(2, most) or (count < most and time.perf_counter() - begin < seconds):
         call()
@@ -240,7 +239,7 @@ def per_second(call: Callable[[], object], seconds: float, most: int) -> float:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure for a parent; arguments: name, model, context, sequences."""
+    """Run the jobs of a parent process. Arguments: name, model, context, sequences."""
     name, path, context, sequences = arguments
     engine = ENGINES[name](Path(path), int(context), int(sequences))
     print(json.dumps({"version": version(ENGINES[name].distribution)}), flush=True)

@@ -1,8 +1,8 @@
-"""The native forward pass by itself: `python -m benchmarks.forward [--networks 110M] [--threads 2]`.
+"""Measure the native forward pass without peers: `python -m benchmarks.forward [--networks 110M] [--threads 2]`.
 
 Times one token of one sequence, a step of 32 sequences, and prefills, for Llama networks with random weights, and a
-plain read of as many bytes as the weights have, which no step of one token can beat. All jobs of a network go round in
-turn, so that a busy machine is busy for all; of each the fastest time counts.
+plain read of as many bytes as the weights have, which no step of one token can beat. The jobs of a network take turns,
+so that load on the machine affects all of them; the fastest time of each counts.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CONTEXT = 64
 
 
 def random_matrix(weight_type: str, num_outputs: int, num_inputs: int, generator: np.random.Generator) -> PackedMatrix:
-    """Weights of about the size that training leaves them with."""
+    """Return weights of about the scale that trained weights have."""
     matrix = PackedMatrix(weight_type, num_outputs, num_inputs)
     if weight_type in BLOCKS:
         matrix.put(0, random_blocks(weight_type, num_outputs, num_inputs, generator))
@@ -58,7 +58,7 @@ def random_matrix(weight_type: str, num_outputs: int, num_inputs: int, generator
 def random_blocks(
     weight_type: str, num_rows: int, num_inputs: int, generator: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Rows of blocks of a quantised type: random integers, and one small scale for all."""
+    """Return rows of blocks of a quantised type: random integers, and one small scale for all."""
     size, num_bytes = BLOCKS[weight_type]
     blocks = generator.integers(0, 256, (num_rows, num_inputs // size, num_bytes), np.uint8)
     begin = num_bytes - 2 if weight_type == "q6_k" else 0
@@ -68,7 +68,7 @@ def random_blocks(
 
 
 class Engine:
-    """A network, its cache and threads."""
+    """A network with its cache and threads."""
 
     def __init__(self, network: Network, weight_type: str, threads: int, num_tokens: int) -> None:
         head_dim = network.hidden // network.heads
@@ -120,7 +120,7 @@ class Engine:
         return self._matrices[-1]
 
     def step(self, sequences: int, new: int, start: int) -> None:
-        """One step of as many sequences with so many new tokens each, and one row of logits each."""
+        """Run one step of several sequences with `num_tokens` new tokens each, and one row of logits per sequence."""
         blocks = -(-(start + new) // KV_BLOCK)
         positions = np.tile(np.arange(start, start + new), sequences)
         rotary = (self._table.ctypes.data + positions * self._table.strides[0]).astype(np.uintp)
@@ -135,7 +135,7 @@ class Engine:
         self._forward(step, self._cache)
 
     def prefill(self, num_tokens: int, chunk: int = 512) -> None:
-        """A prompt, in chunks."""
+        """Prefill a prompt in chunks."""
         for start in range(0, num_tokens, chunk):
             self.step(1, min(chunk, num_tokens - start), start)
 
@@ -143,7 +143,7 @@ class Engine:
 def fastest(
     jobs: dict[str, Callable[[], object]], seconds: float, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
-    """The least time of each job, all taking turns for so many seconds in all, three times at least."""
+    """Return the fastest time of each job. Jobs take turns for `seconds` in total, at least three times each."""
     best = dict.fromkeys(jobs, float("inf"))
     end, rounds = time.perf_counter() + seconds, 0
     while rounds < 3 or time.perf_counter() < end:
@@ -157,7 +157,7 @@ def fastest(
 
 @contextmanager
 def busy_cores(count: int) -> Iterator[None]:
-    """Have other processes compute all the while."""
+    """Keep other processes computing for as long as the context lasts."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -168,7 +168,7 @@ def busy_cores(count: int) -> Iterator[None]:
 
 
 def average(job: Callable[[], object], seconds: float) -> float:
-    """The average time of a job that runs for so many seconds."""
+    """Return the average time of a job that is repeated for `seconds`."""
     begin, count = time.perf_counter(), 0
     while time.perf_counter() - begin < seconds:
         job()
@@ -177,7 +177,7 @@ def average(job: Callable[[], object], seconds: float) -> float:
 
 
 def report_busy(name: str, options: argparse.Namespace) -> None:
-    """Print what busy processes cost a stream on average, with each number of threads."""
+    """Print the average cost of busy processes to one stream, for each number of threads."""
     for threads in range(1, options.threads + 1):
         engine = Engine(NETWORKS[name], options.types[0], threads, 1024)
 

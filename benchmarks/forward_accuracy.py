@@ -1,10 +1,10 @@
-"""Errors of logits against float64: ours, transformers' on a checkpoint folder, llama.cpp's on a GGUF file.
+"""Measure errors of logits against float64: ours, transformers' on a checkpoint folder, llama.cpp's on a GGUF file.
 
     python -m benchmarks.accuracy --model PATH [--quantization TYPE] [--tokens N] [--ids FILE]
 
-The truth is decoding.reference.forward with all weights (dequantised) and activations in float64. Errors are those of
-every logit of every token, relative to the size of the logits, their root mean square. KL is the divergence
-KL(truth || engine) of the next token's distribution in nats, mean over the tokens.
+The truth is decoding.reference.forward with all weights (dequantised) and activations in float64. Errors are over
+every logit of every token, relative to the root mean square of the logits. KL is the divergence KL(truth || engine)
+of the next token's distribution in nats, the mean over the tokens.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Errors(NamedTuple):
 
 
 def token_ids(opened: ModelFiles, num_tokens: int, file: Path | None) -> NDArray[np.int32]:
-    """Return ids from a JSON file, otherwise of our README if the model has a tokenizer, otherwise random ones."""
+    """Return ids from a JSON file; without one, of README.md if the model has a tokenizer, otherwise random ids."""
     if file is not None:
         ids = json.loads(file.read_text())
     elif (tokenizer := opened.tokenizer()) is not None:
@@ -51,7 +51,7 @@ def token_ids(opened: ModelFiles, num_tokens: int, file: Path | None) -> NDArray
 
 
 def _batch(ids: NDArray[np.int32]) -> ForwardBatch:
-    """Return a whole sequence, with logits of every token."""
+    """Return a batch of one whole sequence, with logits of every token."""
     count = np.array([len(ids)], np.int32)
     table = np.arange(-(-len(ids) // BLOCK_SIZE), dtype=np.int32)
     return ForwardBatch(ids, count, 0 * count, [table], count, np.arange(len(ids), dtype=np.int32))

@@ -1,9 +1,8 @@
-"""How near the profile llama_cpp is to llama.cpp itself: `python -m benchmarks.llama_cpp_truncations`.
+"""Compare the profile llama_cpp with llama.cpp itself: `python -m benchmarks.llama_cpp_truncations`.
 
 Needs llama-cpp-python. Each line asks both for the tokens that truncations keep of rows of normal logits, and counts
-the rows whose sets differ. llama.cpp sums and divides in float32. `mass` says how far the cumulative mass at its last
-token is from where the threshold lies in float64: over all rows the largest distance by which it stops too early or
-too late.
+the rows whose sets differ. llama.cpp sums and divides in float32. `mass` is the largest distance, over all rows,
+between the cumulative mass at llama.cpp's last token and the threshold in float64.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ ASKED: tuple[dict[str, Any], ...] = (
 
 
 class Difference(NamedTuple):
-    """Rows that were asked, rows of which another set is kept, rows where llama.cpp keeps NaN; `mass`, or None."""
+    """The rows compared, the rows with another set, the rows where llama.cpp returns NaN; and `mass`, or None."""
 
     num_rows: int
     num_different: int
@@ -50,7 +49,7 @@ class LlamaCpp:
         self.version: str = self._lib.__version__
 
     def kept(self, row: Row, params: dict[str, Any]) -> tuple[NDArray[np.int64], bool]:
-        """Return the ids that are kept, ascending, and True if a probability of the result is NaN."""
+        """Return the kept ids in ascending order, and True if a probability of the result is NaN."""
         lib = self._lib
         array = (lib.llama_token_data * len(row))(*((index, logit, 0.0) for index, logit in enumerate(row.tolist())))
         candidates = lib.llama_token_data_array(array, len(row), -1, False)
@@ -73,19 +72,19 @@ class LlamaCpp:
 
 
 def rows(vocab_size: int, num_rows: int) -> list[Row]:
-    """Return rows of normal logits, of several scales in turn."""
+    """Return rows of normal logits; scales take turns."""
     rng = np.random.Generator(np.random.Philox(key=4))
     scales = [SCALES[index % len(SCALES)] for index in range(num_rows)]
     return [(rng.standard_normal(vocab_size) * scale).astype(np.float32) for scale in scales]
 
 
 def ours(sampler: Sampler, row: Row, params: dict[str, Any]) -> NDArray[np.int64]:
-    """Return the ids that our sampler keeps, ascending."""
+    """Return the ids that our sampler keeps, in ascending order."""
     return np.flatnonzero(sampler.probabilities(row, [SamplingState(SamplingParams(seed=0, **params))])[0])
 
 
 def compare(peer: LlamaCpp, asked: Sequence[Row], params: dict[str, Any]) -> Difference:
-    """Ask both about all rows."""
+    """Return the differences over all rows."""
     sampler = Sampler(len(asked[0]), profile="llama_cpp")
     num_different = num_nan = 0
     distances = []
@@ -100,7 +99,7 @@ def compare(peer: LlamaCpp, asked: Sequence[Row], params: dict[str, Any]) -> Dif
 
 
 def _distance(row: Row, num_kept: int, top_p: float) -> float:
-    """Return how far p is from the range of masses that keep so many tokens, in float64."""
+    """Return how far p is from the interval of thresholds that keep exactly so many tokens, in float64."""
     exact = np.sort(row.astype(np.float64))[::-1]
     mass = np.cumsum(np.exp(exact - exact[0]))
     mass /= mass[-1]

@@ -1,7 +1,7 @@
-"""Others that do the same work, where they are installed: one class each, the same logits, the same parameters.
+"""Define peers that do the same work, if they are installed: one class each, the same logits, the same parameters.
 
-`prepare(work, row)` returns a call that samples one token from the row, or None for a work that the peer lacks.
-What a server would keep between tokens (a sampler chain, a list of processors) is made in `prepare`.
+`prepare(work, row)` returns a call that samples one token from the row, or None if the peer lacks that work.
+`prepare` makes everything that a server would keep between tokens (a sampler chain, a list of processors).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Call = Callable[[], object]
 
 
 class Peer(Protocol):
-    """What stands in a column of its own."""
+    """A sampler with its own column in the tables."""
 
     name: ClassVar[str]
 
     def prepare(self, work: Work, row: NDArray[np.float32]) -> Call | None:
-        """A call that draws one token, or None."""
+        """Return a call that draws one token, or None."""
         ...
 
 
@@ -38,7 +38,7 @@ class Numpy:
         self.version = np.__version__
 
     def prepare(self, work: Work, row: NDArray[np.float32]) -> Call | None:
-        """Everything but penalties, biases and log-probabilities."""
+        """Return a call, or None for works with penalties, biases or log-probabilities."""
         if work.has_edits:
             return None
         params, rng = SamplingParams(**work.settings), np.random.default_rng(0)
@@ -61,7 +61,7 @@ class Numpy:
 
 
 class LlamaCpp:
-    """llama.cpp's sampler chain, by llama-cpp-python; temperature first, as here. It reports no log-probabilities."""
+    """llama.cpp's sampler chain, by llama-cpp-python; temperature first, as here. It has no log-probabilities."""
 
     name = "llama.cpp"
 
@@ -70,7 +70,7 @@ class LlamaCpp:
         self.version = self._lib.__version__
 
     def prepare(self, work: Work, row: NDArray[np.float32]) -> Call | None:
-        """The candidates are filled in anew for each token, as llama.cpp's own loop does."""
+        """Return a call that fills in the candidates anew for each token, as llama.cpp's own loop does."""
         chain = self._chain(work, len(row))
         ids = np.arange(len(row), dtype=np.int32)
         candidates = np.empty(len(row), [("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
@@ -117,7 +117,7 @@ class LlamaCpp:
 
 
 class Transformers:
-    """The logits processors of transformers.generate, then softmax and multinomial; torch on one thread."""
+    """The logits processors of transformers.generate, then softmax and multinomial, with torch on one thread."""
 
     name = "transformers"
 
@@ -128,7 +128,7 @@ class Transformers:
         self.version = f"{importlib.import_module('transformers').__version__}, torch {self._torch.__version__}"
 
     def prepare(self, work: Work, row: NDArray[np.float32]) -> Call | None:
-        """It has the repetition penalty and biases; of frequency and presence it knows nothing."""
+        """Return a call with the repetition penalty and biases; transformers has no frequency or presence penalty."""
         torch = self._torch
         params, scores = SamplingParams(**work.settings), torch.from_numpy(row)[None]  # [1, vocab]
         if params.temperature == 0:
@@ -164,7 +164,7 @@ class Transformers:
 
 
 def installed_peers() -> tuple[list[Any], list[str]]:
-    """The peers that can be imported, and a line for each one that cannot."""
+    """Return the peers that can be imported, and a line for each that cannot."""
     peers: list[Any] = []
     notes: list[str] = []
     for peer in (Numpy, LlamaCpp, Transformers):

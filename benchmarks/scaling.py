@@ -1,11 +1,11 @@
-"""Batch inference over Ray Data with 1 and with 2 workers on this machine: tokens per second, and efficiency.
+"""Measure batch inference over Ray Data with 1 and with 2 workers on this machine: tokens per second, and efficiency.
 
     bash tests/adapters/run --collect-only    # makes the environment
     .venv-adapters/bin/python -m benchmarks.scaling
 
-Each worker is a process with one thread. Work lasts from the first task's begin to the last one's end. The rest of the
-time is the start of Ray's pipeline and of the workers, which does not grow with the work. The answers of all runs must
-have the same bytes.
+Each worker is a process with one thread. Working time lasts from the start of the first task to the end of the last.
+The rest is the start of Ray's pipeline and of the workers, which does not grow with the work. The answers of all runs
+must have the same bytes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WORKERS = (1, 2)
 
 
 class Timed(Worker):
-    """A worker that tells when its tasks began and ended."""
+    """A worker that reports when its tasks began and ended."""
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the batch with answers and times."""
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def measured(source: Path, num_workers: int) -> Measurement:
-    """Answer all requests with so many workers."""
+    """Answer all requests with this number of workers."""
     begin = time.time()
     dataset = answered(read_requests(source), num_workers=num_workers, batch_size=32, worker=Timed)
     rows = dataset.take_all()

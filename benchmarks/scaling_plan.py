@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class Plan:
-    """A batch. Assumptions, in the units of their names."""
+    """A batch on many machines. Every field is an assumption, in the unit of its name."""
 
     machines: int = 1000
     workers_per_machine: int = 16
@@ -52,7 +52,7 @@ class Plan:
         yield from self._failures(hours, workers)
 
     def _failures(self, hours: float, workers: int) -> Iterator[str]:
-        """Yield what failures cost: the tasks under way on a machine that dies are done again."""
+        """Yield the cost of failures: the tasks running on a failed machine are repeated."""
         failures = self.machines * hours / self.failure_hours
         task = self.batch_size * self.tokens_per_request / self.rate
         lost = failures * self.workers_per_machine * (task / 2 + self.load_seconds)

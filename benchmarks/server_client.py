@@ -1,8 +1,8 @@
-"""A small asyncio client for streams of completions: it notes when each event arrives, and nothing else.
+"""Stream completions with a small asyncio client that notes when each event arrives.
 
-Reading HTTP by hand keeps it cheap: on two cores, what the client costs is taken from the server. As a program,
-`python -m benchmarks.server_client PORT`, it asks for a server's health fifty times a second and prints how long each
-answer took, in seconds.
+HTTP is read by hand because the client shares two cores with the server. As a program,
+`python -m benchmarks.server_client PORT`, it asks for the server's health fifty times per second and prints the
+seconds that each answer took.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HEAD = (
 
 @dataclass
 class Arrivals:
-    """One answer: its status, when its events arrived (seconds after the request was sent), when it ended."""
+    """An answer: its status, the times of its events (seconds since the request was sent), and the time of its end."""
 
     status: int = 0
     times: list[float] = field(default_factory=list)
@@ -32,12 +32,12 @@ class Arrivals:
 
     @property
     def gaps(self) -> list[float]:
-        """Seconds between one event with text and the next."""
+        """Return the seconds between each event with text and the next."""
         return [after - before for before, after in pairwise(self.times)]
 
 
 async def stream(port: int, body: dict[str, Any], path: str = "/v1/completions") -> Arrivals:
-    """One streamed completion."""
+    """Request one streamed completion."""
     data = json.dumps({**body, "stream": True}).encode()
     arrivals = Arrivals()
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
@@ -57,13 +57,13 @@ async def stream(port: int, body: dict[str, Any], path: str = "/v1/completions")
 
 
 async def seconds_of(port: int, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, float]:
-    """Status and duration of one request on a connection of its own."""
+    """Return status and duration of one request on its own connection."""
     status, seconds, _ = await answer(port, method, path, body)
     return status, seconds
 
 
 async def answer(port: int, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, float, bytes]:
-    """Status, duration and body of one request on a connection of its own."""
+    """Return status, duration and body of one request on its own connection."""
     data = b"" if body is None else json.dumps(body).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     start = time.perf_counter()

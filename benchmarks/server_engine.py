@@ -1,8 +1,8 @@
-"""The engine without a server, in a process of its own.
+"""Measure the engine without a server, in a process of its own.
 
-`python -m benchmarks.server_engine MODEL STREAMS TOKENS ROUNDS` prints one JSON object: CPU seconds and tokens of so
-many streams at once, round after round, the gaps between their deltas in each round, and how long the first token of
-a stream takes when it is alone. What the server costs is the difference.
+`python -m benchmarks.server_engine MODEL STREAMS TOKENS ROUNDS` prints one JSON object: CPU seconds and tokens of
+STREAMS concurrent streams per round, the gaps between their deltas, and the time to the first token of a single
+stream. The cost of the server is the difference to its own figures.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Llama networks with random weights, in the sizes that benchmarks/decode.py measures."""
+"""Define Llama networks with random weights, in the sizes that benchmarks/decode.py measures."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Network:
 
     @property
     def num_weights(self) -> int:
-        """How many there are."""
+        """Return the number of weights."""
         return sum(int(np.prod(shape)) for _, shape in self.tensors())
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Names and shapes, as Hugging Face stores them."""
+        """Return names and shapes, as Hugging Face stores them."""
         hidden, inner, kv = self.hidden, self.inner, self.kv_heads * (self.hidden // self.heads)
         yield "model.embed_tokens.weight", (self.vocab, hidden)
         yield "model.norm.weight", (hidden,)
@@ -53,7 +53,7 @@ class Network:
                 yield f"{prefix}.mlp.{name}_proj.weight", shape
 
     def config(self) -> dict[str, Any]:
-        """config.json."""
+        """Return the content of config.json."""
         return {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",

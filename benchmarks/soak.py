@@ -1,6 +1,6 @@
-"""A soak of the server: mixed requests for as long as one likes, and what the server's process holds meanwhile.
+"""Soak the server with mixed requests and record the resources of its process.
 
-`python -m benchmarks.server --soak 3600 --json soak.json --plot soak.svg`. Every figure is the server's own (/proc).
+`python -m benchmarks.server --soak 3600 --json soak.json --plot soak.svg`. All figures come from /proc.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Client = Callable[[int, str, random.Random], Awaitable[bool]]
 
 
 def words(chance: random.Random, num_words: int) -> str:
-    """Text that has not been seen before: caches of words gain nothing from it."""
+    """Return random text, so that caches of words do not help."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     return " ".join("".join(chance.choices(letters, k=chance.randint(1, 9))) for _ in range(num_words))
 
 
 def body(name: str, chance: random.Random, **fields: Any) -> dict[str, Any]:
-    """A completion of a few tokens."""
+    """Return the body of a completion of a few tokens."""
     return {"model": name, "prompt": words(chance, 5), "max_tokens": chance.randint(1, 40), "seed": 1, **fields}
 
 
@@ -88,13 +88,13 @@ CLIENTS_BY_KIND: dict[str, Client] = {
 
 
 def held(pid: int) -> dict[str, float]:
-    """A process's memory in MiB, its threads and open files."""
+    """Return a process's memory in MiB, and the numbers of its threads and open files."""
     found = re.findall(r"^(?:VmRSS|Threads):\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), flags=re.M)
     return {"rss": int(found[0]) / 1024, "threads": int(found[1]), "files": len(os.listdir(f"/proc/{pid}/fd"))}
 
 
 def growth(samples: list[dict[str, float]]) -> float:
-    """MiB per hour after the warm-up: the slope of a straight line through the samples (least squares)."""
+    """Return the growth after the warm-up in MiB per hour: the slope of the least-squares line through the samples."""
     end = samples[-1]["seconds"]
     late = [one for one in samples if one["seconds"] >= WARM_UP * end]
     if len(late) < 2:
@@ -104,7 +104,7 @@ def growth(samples: list[dict[str, float]]) -> float:
 
 
 async def soak(port: int, pid: int, name: str, seconds: float) -> dict[str, Any]:
-    """Load the server; the samples, the number of requests of each kind, and of those with a wrong answer."""
+    """Load the server. Return the samples, the number of requests of each kind, and the number of wrong answers."""
     start = time.monotonic()
     counts, bad = Counter[str](), Counter[str]()
     samples: list[dict[str, float]] = []
@@ -135,13 +135,13 @@ async def soak(port: int, pid: int, name: str, seconds: float) -> dict[str, Any]
 
 
 def line(one: dict[str, float]) -> str:
-    """A sample in a line."""
+    """Return a sample as a line of text."""
     kept = f"{one['rss']:.1f} MiB, {one['threads']:.0f} threads, {one['files']:.0f} files"
     return f"{one['seconds']:7.0f} s  {one['requests']:.0f} requests, {one['bad']:.0f} bad; {kept}"
 
 
 def report(found: dict[str, Any]) -> str:
-    """The end of a soak: requests by kind, wrong answers, growth."""
+    """Return the summary of a soak: requests by kind, wrong answers, growth."""
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(found["counts"].items()))
     wrong = {kind: count for kind, count in found["bad"].items() if count}
     last, rate = line(found["samples"][-1]), found["MiB per hour"]

@@ -1,8 +1,8 @@
-"""What it costs to look for stop strings: `python -m benchmarks.stops`.
+"""Measure the cost of looking for stop strings: `python -m benchmarks.stops`.
 
-10^5 characters against 16 stop strings of 1 kB, random and made to almost match everywhere; given whole, in pieces of
-4 bytes, as tokens are, and byte by byte. A time is the minimum over several repeats: whatever else runs on the machine
-can only add to it.
+Matches 10^5 characters against 16 stop strings of 1 kB, some random and some made to almost match everywhere; given
+whole, in pieces of 4 bytes, as tokens are, and byte by byte. A time is the minimum over several repeats: other load on
+the machine can only add to it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REPEATS = 7
 
 
 def cases() -> dict[str, tuple[list[str], str]]:
-    """Stop strings and a text that none of them is in, by name."""
+    """Return stop strings and a text that contains none of them, by name."""
     chance = random.Random(7)
     words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz ", k=SIZE - 1)) + "!" for _ in range(NUM_STOPS)]
     wide = ["".join(chance.choices("\u4e00\u4e01\u4e02\u4e03", k=SIZE // 3)) + "!" for _ in range(NUM_STOPS)]
@@ -48,7 +48,7 @@ def _repeated(text: str) -> str:
 
 
 def seconds(automaton: StopAutomaton, data: bytes, size: int) -> float:
-    """Feed a text in pieces of `size` bytes."""
+    """Return the time to match a text in pieces of `size` bytes."""
     pieces = [data[start : start + size] for start in range(0, len(data), size)]
     times = []
     for _ in range(REPEATS):
@@ -63,7 +63,7 @@ def seconds(automaton: StopAutomaton, data: bytes, size: int) -> float:
 
 
 def report(progress: Callable[[str], None]) -> list[str]:
-    """A line for each case: milliseconds for each size of the pieces, and to build the automaton."""
+    """Return one line per case: milliseconds for each piece size, and to build the automaton."""
     lines = [f"{'ms for 10^5 characters':<28} {'whole':>8} {'4 bytes':>8} {'1 byte':>8} {'to build':>10}"]
     for name, (stops, text) in cases().items():
         progress(name)
