@@ -1,4 +1,4 @@
-"""Banned strings: the texts are those of the masked process, and nothing banned is ever shown."""
+"""Banned strings: texts follow the masked process, and no banned string ever appears in the output."""
 
 import heapq
 import itertools
@@ -22,7 +22,7 @@ LETTERS = (A, B, C, AB, BC, CA)
 
 
 def few_letters(seed, ids=LETTERS, scale=2.0):
-    """Logits of a few tokens, which depend on all tokens so far."""
+    """Return a script whose logits allow a few tokens only and depend on all tokens so far."""
     hashed = hashed_logits(seed, scale)
 
     def script(token_ids, vocab_size):
@@ -34,17 +34,17 @@ def few_letters(seed, ids=LETTERS, scale=2.0):
 
 
 def make_llm(script, **settings):
-    """A model of that script."""
+    """Return an LLM around a scripted model."""
     return LLM.from_parts(ScriptedModel(script, VOCAB, eos_token_ids=(EOS,)), TOKENIZER, **settings)
 
 
 def text_of(tokens):
-    """The bytes of tokens."""
+    """Return the bytes that the tokens spell."""
     return b"".join(map(TOKENIZER.token_bytes, tokens))
 
 
 def began(tokens, banned):
-    """The index of the token with which a banned string began that the last token completes; None if there is none."""
+    """Return the index of the token in which the banned string completed by the last token begins, or None."""
     text, before = text_of(tokens), text_of(tokens[:-1])
     ends = [(text.find(one) + len(one), text.find(one)) for one in banned if one in text and one not in before]
     if not ends:
@@ -54,7 +54,7 @@ def began(tokens, banned):
 
 
 def enumerated(script, prompt, banned, num_tokens):
-    """Probabilities of the texts of the masked process.
+    """Return the probability of each text under the masked process, by enumeration.
 
     Every draw makes the sizes of the masks, position by position, a later tuple: so each state is visited once.
     """
@@ -86,7 +86,7 @@ def enumerated(script, prompt, banned, num_tokens):
 
 @pytest.mark.parametrize(("banned", "seed"), [(["abc", "cc"], 1), (["bca", "aa", "c"], 4)])
 def test_the_draws_follow_the_enumeration(banned, seed):
-    """Chi-squared over 1,024 texts of three tokens."""
+    """The distribution of 1,024 drawn texts of three tokens passes a chi-squared test against the enumeration."""
     script = few_letters(seed, (A, B, C, AB))
     right = enumerated(script, [C], [one.encode() for one in banned], 3)
     assert sum(right.values()) == pytest.approx(1)
@@ -101,8 +101,8 @@ def test_the_draws_follow_the_enumeration(banned, seed):
     assert set(counts) <= set(right)
 
 
-def test_a_text_without_a_banned_string_is_what_it_was():
-    """Nothing is drawn differently before the first redraw."""
+def test_a_text_without_a_banned_string_does_not_change():
+    """A text that contains no banned string is the same as without banned_strings."""
     script = few_letters(5)
     plain = make_llm(script).complete([C], SamplingParams(max_tokens=6, n=64, seed=1)).choices
     banned = make_llm(script).complete([C], SamplingParams(max_tokens=6, n=64, seed=1, banned_strings="bcb")).choices
@@ -125,7 +125,7 @@ STRINGS = st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=
     st.booleans(),
 )
 def test_whole_streamed_speculated_and_crowded(banned, seed, stop, keeps_stop, logprobs, temperature, echo):
-    """The same results by every way; no piece has a banned string, and the pieces add up."""
+    """Results are the same whole, streamed, speculated or in a crowded batch, and contain no banned string."""
     params = SamplingParams(
         banned_strings=banned,
         max_tokens=12,
@@ -159,12 +159,12 @@ def test_whole_streamed_speculated_and_crowded(banned, seed, stop, keeps_stop, l
 
 
 def shown(choice):
-    """All of a choice but its error, which is another object in each run."""
+    """Return all fields of a choice except its error, which is a new object in each run."""
     return (choice.text, choice.token_ids, choice.finish_reason, choice.stop_reason, choice.logprobs)
 
 
 def test_with_a_grammar_and_healing():
-    """The grammar is taken back with the tokens; a healed prompt is healed again."""
+    """A redraw also takes back the state of a grammar and of token healing."""
     pytest.importorskip("llguidance")
     script = few_letters(1)
     params = SamplingParams(structured={"regex": "[abc]{5,6}"}, banned_strings=["ab", "ca"], n=32, seed=1, max_tokens=9)
@@ -181,7 +181,7 @@ def test_with_a_grammar_and_healing():
 
 
 def test_best_of_ranks_by_the_tokens_that_stayed():
-    """The mean is over the tokens of the text, as their log-probabilities say."""
+    """best_of ranks by the mean log-probability of the tokens that stayed in the text."""
     script = few_letters(2)
     params = SamplingParams(banned_strings=["ab", "c"], n=3, best_of=8, seed=1, max_tokens=6, logprobs=0)
     for choice in make_llm(script).complete([C], params).choices:
@@ -189,7 +189,7 @@ def test_best_of_ranks_by_the_tokens_that_stayed():
 
 
 def test_processors_see_the_tokens_that_stayed():
-    """Their own state is taken back, too."""
+    """A logits processor never sees token ids that contain a banned string."""
     seen = []
 
     def watch(token_ids, logits):
@@ -202,8 +202,8 @@ def test_processors_see_the_tokens_that_stayed():
     assert not any(b"ab" in text for text in seen)
 
 
-def test_nothing_left_is_an_error_and_so_is_too_much_work(monkeypatch):
-    """All tokens banned; more redraws than the limit."""
+def test_empty_support_and_too_many_redraws_are_errors(monkeypatch):
+    """Banning every token raises EmptySupportError; exceeding MAX_REDRAWS raises ParameterError."""
     params = SamplingParams(banned_strings=["a", "b", "c"], seed=1, max_tokens=3)
     with pytest.raises(EmptySupportError, match="hard_masks"):
         make_llm(few_letters(1)).complete([C], params)
@@ -214,7 +214,7 @@ def test_nothing_left_is_an_error_and_so_is_too_much_work(monkeypatch):
 
 @pytest.mark.parametrize("force", [False, True])
 def test_replay(tmp_path, force):
-    """The redraws are those of the request; forced tokens are not drawn again."""
+    """A capsule with banned strings replays to the same result; force=True is refused with mode "final"."""
     llm = make_llm(few_letters(1))
     params = SamplingParams(banned_strings=["ab"], max_tokens=9, n=3, seed=1, logprobs=1)
     llm.capsule(llm.complete([C], params)).save(tmp_path / "capsule.json")
@@ -227,7 +227,7 @@ def test_replay(tmp_path, force):
 
 
 def test_real_text(shared):
-    """A SentencePiece model at the start of a text, where the first token's bytes are its own."""
+    """A SentencePiece model produces none of the banned words, and the token texts join to the text."""
     llm = LLM(shared / "models" / "stories260K")
     banned = ["Once", "there", "girl", "Lily"]
     params = SamplingParams(banned_strings=banned, max_tokens=60, n=4, seed=1, temperature=0.8, logprobs=0)

@@ -1,4 +1,4 @@
-"""Beam search on shared blocks finds what its definition in plain Python finds."""
+"""Beam search on shared KV cache blocks agrees with the reference in plain Python."""
 
 import pytest
 from hypothesis import given
@@ -15,14 +15,14 @@ VOCAB = 40
 
 
 def make_llm(script=None, **options):
-    """Return an LLM around a scripted model whose cache is read as a real one's is."""
+    """Return an LLM around a scripted model that reads its KV cache as a real model does."""
     settings = {name: options.pop(name) for name in ("kv_cache_bytes", "max_batched_tokens") if name in options}
     model = ScriptedModel(script or hashed_logits(seed=2, scale=2.0), VOCAB, eos_token_ids=(7,), **options)
     return LLM.from_parts(model, **settings)
 
 
 def expected(prompt, params, script=None, ends=(7,)):
-    """Return the reference's hypotheses."""
+    """Return the hypotheses of the reference beam search."""
     script = script or hashed_logits(seed=2, scale=2.0)
     return beam_search(
         lambda token_ids: script(token_ids, VOCAB),
@@ -39,7 +39,7 @@ def expected(prompt, params, script=None, ends=(7,)):
 
 @st.composite
 def arguments(draw):
-    """Draw arguments of a beam search, with groups and without."""
+    """Draw arguments of a beam search, with or without groups."""
     groups = draw(st.integers(1, 3))
     return BeamSearchParams(
         beam_width=groups * draw(st.integers(1, 3)),
@@ -55,15 +55,15 @@ def arguments(draw):
 
 @given(arguments(), st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=40))
 def test_the_definition(params, prompt):
-    """Property: hypotheses and scores are those of the reference, for all arguments and prompts."""
+    """Hypotheses and scores equal those of the reference, for all arguments and prompts."""
     choices = make_llm().beam_search(prompt, params).choices
     wanted = expected(prompt, params)[: params.num_returned]
     assert [choice.token_ids for choice in choices] == [one.token_ids for one in wanted]
     assert [choice.beam_score for choice in choices] == pytest.approx([one.score for one in wanted], rel=1e-5)
 
 
-def test_ties_go_to_the_better_beam_and_the_lower_token():
-    """Where all tokens are equally likely, the order is that of beams, then of token ids."""
+def test_ties_are_ordered_by_beam_then_token_id():
+    """Equally likely tokens are ordered by beam, then by token id."""
 
     def script(token_ids, vocab_size):
         return hashed_logits()(token_ids, vocab_size) * 0
@@ -75,7 +75,7 @@ def test_ties_go_to_the_better_beam_and_the_lower_token():
 
 
 def test_blocks_are_shared_and_freed():
-    """Beams share the blocks of their common beginning, which is computed once; at the end all are free."""
+    """Beams share the blocks of their common prefix, which is computed once; all blocks are free at the end."""
     llm = make_llm()
     prompt = list(range(40)) * 3
     search = llm.start_beam_search(prompt, BeamSearchParams(beam_width=8, max_tokens=12, ignore_eos=True))
@@ -89,15 +89,15 @@ def test_blocks_are_shared_and_freed():
 
 
 def test_chunks_of_the_prompt():
-    """A long prompt is computed in chunks of max_batched_tokens, with equal hypotheses."""
+    """A long prompt is computed in chunks of max_batched_tokens, and the hypotheses are the same."""
     params, prompt = BeamSearchParams(beam_width=3, max_tokens=5), list(range(35))
     llm = make_llm(max_batched_tokens=4)
     assert llm.beam_search(prompt, params).choices == make_llm().beam_search(prompt, params).choices
     assert llm.engine.model.num_forwards >= 9
 
 
-def test_other_rotary_factors_behind_a_border():
-    """Where a model has other rotary factors for long texts, the beams are computed again when they outgrow it."""
+def test_beams_are_recomputed_beyond_the_rotary_boundary():
+    """If long texts have other rotary factors, the beams are recomputed when they outgrow the boundary."""
 
     def regime(length):
         return int(length > 20)
@@ -113,8 +113,8 @@ def test_other_rotary_factors_behind_a_border():
     assert [choice.token_ids for choice in choices] == [one.token_ids for one in wanted]
 
 
-def test_texts_reasons_and_log_probabilities():
-    """Choices are those of a completion: text without the end token, reasons, log-probabilities of the score."""
+def test_texts_stop_reasons_and_logprobs():
+    """A choice has its text without the end token, its stop reason and log-probabilities that match its score."""
     model = ScriptedModel(hashed_logits(seed=5), 257, eos_token_ids=(256,))
     llm = LLM.from_parts(model, byte_tokenizer(special=["<eos>"]))
     params = BeamSearchParams(beam_width=4, n=3, max_tokens=6, stop_token_ids=range(128), logprobs=2)
@@ -132,7 +132,7 @@ def test_texts_reasons_and_log_probabilities():
 
 
 def test_requests_run_between_the_steps():
-    """A completion between two steps of a search changes neither."""
+    """A completion that runs between two steps of a beam search changes neither result."""
     llm = make_llm()
     params, sampling = BeamSearchParams(beam_width=3, max_tokens=6), SamplingParams(max_tokens=4, seed=1)
     alone, completion = llm.beam_search([1, 2], params), llm.complete([1, 2], sampling)
@@ -156,14 +156,14 @@ def test_requests_run_between_the_steps():
     ],
 )
 def test_wrong_arguments(given, told):
-    """Every rule that is broken is told, with the argument and its value."""
+    """A wrong argument raises an error with the argument's name, its value and the rule."""
     with pytest.raises(ParameterError) as caught:
         BeamSearchParams(**given)
     assert told in str(caught.value)
 
 
 def test_sampling_parameters_of_a_beam_search():
-    """Parameters that only a draw has are refused; the others, and the width from best_of or n, are taken over."""
+    """Sampling-only parameters are refused; the others are taken over, and best_of or n gives the width."""
     beams = beams_of(SamplingParams(n=2, best_of=5, temperature=0, max_tokens=9, logprobs=1), {"length_penalty": 2})
     assert beams == BeamSearchParams(beam_width=5, n=2, max_tokens=9, logprobs=1, length_penalty=2)
     assert beams_of(SamplingParams(), {"beam_width": 3}).num_returned == 3
@@ -173,8 +173,8 @@ def test_sampling_parameters_of_a_beam_search():
     assert names == ["seed", "top_p", "temperature", "num_beam_groups"]
 
 
-def test_what_cannot_be_searched():
-    """Too little memory, too long a prompt, several prompts and logits that are not finite are errors."""
+def test_invalid_searches_are_refused():
+    """Too little memory, a too long prompt, two prompts, wrong parameters and non-finite logits are errors."""
     with pytest.raises(ParameterError, match=r"beam_width=64: needs [\d,]+ bytes for keys and values"):
         make_llm(kv_cache_bytes=2**14).beam_search([1], BeamSearchParams(beam_width=64, max_tokens=None))
     with pytest.raises(ContextLengthError):

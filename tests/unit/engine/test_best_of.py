@@ -1,21 +1,21 @@
-"""best_of: the order of candidates."""
+"""Tests of best_of: the order of candidates."""
 
 from decoding.engine.best_of import Ranking
 from decoding.engine.outputs import Choice
 
 
 def candidate(index, mean, reason="stop"):
-    """A finished candidate with nothing but what ranking looks at."""
+    """Return a finished candidate with the fields that ranking reads."""
     return Choice(index, f"text {index}", [], reason, None, None, 0, mean_logprob=mean)
 
 
 def texts(ranking):
-    """The kept candidates, in order."""
+    """Return the texts of the kept candidates, in order."""
     return [choice.text for choice in ranking.best()]
 
 
 def test_best_mean_first_ties_to_the_lower_index_failed_last():
-    """The rule of docs/semantics.md, section 7, in whatever order candidates finish."""
+    """Candidates rank by mean log-probability, then index; failed ones are last (docs/semantics.md, section 7)."""
     ranking = Ranking(5, ranked=True)
     for one in (
         candidate(4, -0.1, "error"),
@@ -30,7 +30,7 @@ def test_best_mean_first_ties_to_the_lower_index_failed_last():
 
 
 def test_keeps_only_the_best_n():
-    """However many come, n stay, and they are the best n."""
+    """A ranking holds n candidates at most, and they are the n best of all that were added."""
     ranking = Ranking(2, ranked=True)
     for index in range(1000):
         ranking.add(candidate(index, -abs(index - 500.0)))
@@ -39,7 +39,7 @@ def test_keeps_only_the_best_n():
 
 
 def test_minus_infinity_is_a_mean_like_any_other():
-    """A sequence with an impossible token ranks last among those that did not fail."""
+    """A candidate whose mean is -inf ranks below other candidates, but above failed ones."""
     ranking = Ranking(3, ranked=True)
     for one in (candidate(0, 0.0, "error"), candidate(1, float("-inf")), candidate(2, -9.0)):
         ranking.add(one)
@@ -47,7 +47,7 @@ def test_minus_infinity_is_a_mean_like_any_other():
 
 
 def test_without_ranking_the_candidates_keep_their_order():
-    """best_of = n ranks nothing."""
+    """If best_of equals n, the candidates are ordered by index."""
     ranking = Ranking(3, ranked=False)
     for index in (2, 0, 1):
         ranking.add(candidate(index, None))

@@ -1,4 +1,4 @@
-"""BlockManager: references, copy on write, the prefix cache and its eviction; integers only."""
+"""Tests of BlockManager: reference counts, copy on write, the prefix cache and its eviction, on integers only."""
 
 import pytest
 
@@ -8,21 +8,21 @@ SIZE = 4
 
 
 class Blocks(BlockManager):
-    """A manager of blocks of four tokens that notes which blocks were copied."""
+    """A manager of blocks of four tokens that records which blocks it copied."""
 
     def __init__(self, num_blocks, **settings):
         self.copies = []
         super().__init__(num_blocks, SIZE, lambda source, target: self.copies.append((source, target)), **settings)
 
     def opened(self, num_tokens):
-        """A table with room for so many tokens."""
+        """Return a block table with room for `num_tokens` tokens."""
         table = self.share(())
         assert self.reserve(table, 0, num_tokens)
         return table
 
 
 def digests(token_ids, regime=0, salt=b""):
-    """The digests of the full blocks of a sequence."""
+    """Return the digests of the full blocks of a sequence."""
     chain = [salt]
     for start in range(0, len(token_ids) - SIZE + 1, SIZE):
         chain.append(block_digest(chain[-1], token_ids[start : start + SIZE], regime))
@@ -30,7 +30,7 @@ def digests(token_ids, regime=0, salt=b""):
 
 
 def test_blocks_are_allocated_as_tokens_need_them():
-    """One block per four tokens, low numbers first; what does not fit changes nothing."""
+    """One block per four tokens is allocated, low numbers first; a reservation that does not fit changes nothing."""
     blocks = Blocks(3)
     table = blocks.opened(5)
     assert (table.blocks, table.array.tolist(), blocks.num_free) == ([0, 1], [0, 1], 1)
@@ -44,7 +44,7 @@ def test_blocks_are_allocated_as_tokens_need_them():
 
 
 def test_a_fork_shares_and_a_write_copies():
-    """A full block stays shared; the one that both write to is copied for the first writer, once."""
+    """A fork shares the full blocks; the partly filled block is copied once, for the first table that writes to it."""
     blocks = Blocks(6)
     table = blocks.opened(6)
     fork = blocks.fork(table, 6)
@@ -61,7 +61,7 @@ def test_a_fork_shares_and_a_write_copies():
 
 
 def test_a_copy_that_does_not_fit_changes_nothing():
-    """Without a free block a shared one cannot be written; both tables stay as they are."""
+    """If no block is free for the copy, the write is refused and both tables stay unchanged."""
     blocks = Blocks(2)
     table = blocks.opened(7)
     fork = blocks.fork(table, 7)
@@ -72,8 +72,8 @@ def test_a_copy_that_does_not_fit_changes_nothing():
     assert blocks.copies == []
 
 
-def test_truncate_releases_what_drafts_had():
-    """Blocks behind the kept tokens are free again, and the table's array follows."""
+def test_truncate_releases_blocks_of_drafts():
+    """Truncating a table frees the blocks behind its last token and shortens its array."""
     blocks = Blocks(4)
     table = blocks.opened(13)
     assert table.array.tolist() == [0, 1, 2, 3]
@@ -82,7 +82,7 @@ def test_truncate_releases_what_drafts_had():
 
 
 def test_full_blocks_are_found_again():
-    """The longest prefix whose blocks are cached, whether their sequence still runs or has ended."""
+    """The longest cached prefix is found while its sequence runs and after it has ended."""
     blocks = Blocks(4)
     token_ids = [1, 2, 3, 4, 5, 6, 7, 8, 9]
     table = blocks.opened(9)
@@ -101,7 +101,7 @@ def test_full_blocks_are_found_again():
 
 
 def test_eviction_takes_the_least_recently_used_end_first():
-    """Unused blocks go first, then cached ones: of the oldest sequence, its end before its beginning."""
+    """Unused blocks are taken first, then cached ones: the least recently used sequence's, last block first."""
     blocks = Blocks(4)
     old, new = [1] * 8, [2] * 4
     for token_ids in (old, new):
@@ -116,8 +116,8 @@ def test_eviction_takes_the_least_recently_used_end_first():
     assert (len(blocks.find(digests(old))), len(blocks.find(digests(new)))) == (0, 1)
 
 
-def test_what_is_used_again_is_evicted_later():
-    """Sharing a cached block makes it the most recently used one once it is free again."""
+def test_a_block_shared_again_is_evicted_later():
+    """A cached block that was shared again becomes the most recently used one when it is freed."""
     blocks = Blocks(2)
     for token_ids in ([1] * 4, [2] * 4):
         table = blocks.opened(4)
@@ -129,7 +129,7 @@ def test_what_is_used_again_is_evicted_later():
 
 
 def test_forgotten_blocks_are_not_found():
-    """What a failed sequence computed may be wrong: nothing of it stays in the cache."""
+    """Blocks freed with forget=True, as after a failed sequence, leave the cache."""
     blocks = Blocks(3)
     table = blocks.opened(9)
     blocks.register(table, digests([1] * 9), 0)
@@ -138,7 +138,7 @@ def test_forgotten_blocks_are_not_found():
 
 
 def test_without_a_prefix_cache_nothing_is_found():
-    """Blocks without references are unused at once."""
+    """Without a prefix cache no block is found again, and freed blocks are unused at once."""
     blocks = Blocks(3, prefix_cache=False)
     table = blocks.opened(8)
     blocks.register(table, digests([1] * 8), 0)
@@ -148,7 +148,7 @@ def test_without_a_prefix_cache_nothing_is_found():
 
 
 def test_equal_blocks_of_two_sequences_are_cached_once():
-    """The second one to register a content keeps its block for itself, and gives it up at its end."""
+    """If two sequences register equal blocks, only the first one's blocks are cached."""
     blocks = Blocks(4)
     tables = [blocks.opened(4) for _ in range(2)]
     for table in tables:
@@ -158,7 +158,7 @@ def test_equal_blocks_of_two_sequences_are_cached_once():
 
 
 @pytest.mark.parametrize("other", [{"regime": 1}, {"salt": b"tenant"}])
-def test_a_digest_knows_rotary_factors_and_salt(other):
+def test_digests_depend_on_rotary_factors_and_salt(other):
     """Equal tokens under other rotary factors, or another salt, have other digests in every block."""
     plain, changed = digests([1] * 12), digests([1] * 12, **other)
     assert len(plain) == 3

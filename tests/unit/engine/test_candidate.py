@@ -1,4 +1,4 @@
-"""One candidate: how it ends, what is shown when."""
+"""Tests of Candidate: how a text ends, and which part of it is released when."""
 
 import pytest
 
@@ -18,13 +18,13 @@ SCORE = TokenScore(-1.0, 1, [])
 
 
 def candidate(**params):
-    """A candidate after the prompt "a"."""
+    """Return a candidate after the prompt "a"."""
     request = make_request("a", SamplingParams(**params), SHAPE, TOKENIZER)
     return Candidate(request, 0, TOKENIZER, Prefix(b"a", [97], []))
 
 
 def feed(one, *tokens):
-    """Append tokens (ids, or text as single bytes) until it ends; returns the pieces of text shown after each."""
+    """Append tokens (ids, or text as single bytes) until the candidate ends. Return the text released after each."""
     shown = []
     for token_id in [i for token in tokens for i in (token.encode() if isinstance(token, str) else [token])]:
         if one.is_finished:
@@ -34,21 +34,21 @@ def feed(one, *tokens):
     return shown
 
 
-def test_half_a_character_waits_for_the_other_half():
-    """Nothing of a character is shown before it is complete; an unfinished one at the end becomes U+FFFD."""
+def test_an_incomplete_character_is_held():
+    """A character is released when it is complete; an incomplete one at the end becomes U+FFFD."""
     one = candidate(max_tokens=3)
     assert feed(one, LEFT_QUOTE, RIGHT_QUOTE, LEFT_QUOTE) == ["", "\u2019s", "\ufffd"]
     assert one.finish_reason == "length"
 
 
-def test_what_may_become_a_stop_string_waits():
-    """Exactly the longest suffix that may be a stop string's beginning is held, and shown when it is not."""
+def test_a_possible_stop_string_is_held():
+    """The longest suffix that may begin a stop string is held, and is released once it does not."""
     one = candidate(stop="END")
     assert feed(one, "xE", "Ey") == ["x", "", "E", "Ey"]
 
 
 def test_a_stop_string_across_tokens_cuts_text_and_tokens():
-    """The token in which the match starts stays, as its first byte is before the cut; later ones go."""
+    """The token in which a stop string begins stays if its first byte is before the cut; later tokens are removed."""
     one = candidate(stop="END", logprobs=0)
     assert feed(one, "a", X_E, ND_OF) == ["a", "x", ""]
     choice = one.finished_choice()
@@ -58,15 +58,15 @@ def test_a_stop_string_across_tokens_cuts_text_and_tokens():
     assert one.num_tokens == 3  # usage counts every sampled token
 
 
-def test_a_token_that_begins_with_the_stop_string_goes():
-    """Its first byte is the cut itself."""
+def test_a_token_that_begins_with_the_stop_string_is_removed():
+    """A token whose first byte begins the stop string is removed."""
     one = candidate(stop="END")
     feed(one, "a", END)
     assert one.finished_choice().token_ids == [97]
 
 
 def test_a_held_token_is_not_streamed_before_it_is_safe():
-    """A stream never shows a token that a stop string then drops."""
+    """A stream never releases a token that a stop string may still remove."""
     one = candidate(stop="END")
     one.append(ord("E"), None, 0.0)
     assert one.delta(0).token_ids == []
@@ -75,14 +75,14 @@ def test_a_held_token_is_not_streamed_before_it_is_safe():
 
 
 def test_include_stop_str_in_output_keeps_the_stop_string_and_holds_nothing():
-    """The text ends with the stop string; what follows it in the same token goes."""
+    """With include_stop_str_in_output the text ends with the stop string, cut inside its last token."""
     one = candidate(stop="END", include_stop_str_in_output=True)
     assert feed(one, X_E, ND_OF) == ["xE", "ND"]
     assert one.finished_choice().token_ids == [X_E, ND_OF]
 
 
 def test_eos_ends_without_text():
-    """It is a token of the choice, not of the text; what was held is shown."""
+    """EOS is a token of the choice but not of its text, and it releases the held text."""
     one = candidate(stop="END", logprobs=0)
     assert feed(one, "xE", EOS) == ["x", "", "E"]
     choice = one.finished_choice()
@@ -92,14 +92,14 @@ def test_eos_ends_without_text():
 
 
 def test_eos_has_no_text_even_when_special_tokens_are_shown():
-    """skip_special_tokens=False shows special tokens inside the text, not the one that ends it."""
+    """With skip_special_tokens=False, special tokens have text, except the EOS that ends the text."""
     one = candidate(skip_special_tokens=False)
     assert feed(one, EOS) == [""]
     ignored = candidate(skip_special_tokens=False, ignore_eos=True)
     assert feed(ignored, EOS) == ["<eos>"]
 
 
-def test_ignore_eos_goes_on_and_stop_token_ids_still_stop():
+def test_ignore_eos_keeps_stop_token_ids():
     """ignore_eos affects EOS only; an EOS that is also a stop id ends the text."""
     one = candidate(ignore_eos=True, stop_token_ids=[98])
     feed(one, EOS, "ab")
@@ -111,14 +111,14 @@ def test_ignore_eos_goes_on_and_stop_token_ids_still_stop():
 
 @pytest.mark.parametrize("params", [{"stop": "ab"}, {"stop_token_ids": [98]}])
 def test_stop_wins_over_length_on_the_same_token(params):
-    """max_tokens is reached by the token that also stops: the reason is "stop"."""
+    """If one token both reaches max_tokens and stops the text, the finish reason is "stop"."""
     one = candidate(max_tokens=2, **params)
     feed(one, "ab")
     assert one.finish_reason == "stop"
 
 
 def test_stop_strings_before_min_tokens_are_ignored():
-    """A stop string that ends before min_tokens is text; the one that ends with that token counts."""
+    """A stop string completed before token min_tokens stays in the text; one completed by that token ends it."""
     one = candidate(stop="ab", min_tokens=4, max_tokens=9)
     feed(one, "ababab")
     choice = one.finished_choice()
@@ -126,13 +126,13 @@ def test_stop_strings_before_min_tokens_are_ignored():
 
 
 def test_a_stop_string_never_matches_the_prompt():
-    """The prompt ends with "a": "ab" must not match with it."""
+    """A stop string does not match across the prompt and the output: "ab" after the prompt "a"."""
     one = candidate(stop="ab")
     assert feed(one, "b") == ["b"]
 
 
 def test_mean_logprob_counts_the_ending_token():
-    """The mean is over all sampled tokens; it is there only where best_of ranks."""
+    """The mean log-probability counts the end token, and exists only if best_of ranks."""
     one = candidate(best_of=2)
     one.append(97, None, -1.0)
     one.append(EOS, None, -2.0)
@@ -142,8 +142,8 @@ def test_mean_logprob_counts_the_ending_token():
     assert plain.finished_choice().mean_logprob is None
 
 
-def test_a_failed_candidate_keeps_what_it_has():
-    """The error ends it; text that was held is no longer in danger."""
+def test_a_failed_candidate_keeps_its_text():
+    """An error ends the candidate and releases its held text."""
     one = candidate(stop="END")
     feed(one, "xE")
     error = ValueError("no")
@@ -153,7 +153,7 @@ def test_a_failed_candidate_keeps_what_it_has():
 
 
 def test_skipped_special_tokens_have_entries_with_their_own_text():
-    """An ignored EOS has an entry, at the offset where the next character comes, as it has as an alternative."""
+    """A skipped special token has a log-probability entry, at the offset of the next character."""
     one = candidate(ignore_eos=True, logprobs=0, max_tokens=3)
     feed(one, "a", EOS, "b")
     logprobs = one.finished_choice().logprobs
@@ -162,7 +162,7 @@ def test_skipped_special_tokens_have_entries_with_their_own_text():
 
 @pytest.mark.parametrize("skips", [True, False])
 def test_a_stop_string_that_is_a_special_token(skips):
-    """Stop strings match on what was generated, so one matches a special token also where the text does not show it."""
+    """A stop string matches a special token, even if special tokens are skipped in the text."""
     one = candidate(stop="<|turn|>", skip_special_tokens=skips, logprobs=0)
     assert feed(one, "ok", TURN, "more") == ["o", "k", ""]
     choice = one.finished_choice()
@@ -173,7 +173,7 @@ def test_a_stop_string_that_is_a_special_token(skips):
 
 @pytest.mark.parametrize("skips", [True, False])
 def test_a_stop_string_of_a_special_token_and_text(skips):
-    """It is held from the special token on, and shown where the text behind it is another one."""
+    """A stop string that begins with a special token holds the text from it on, and releases it without a match."""
     one = candidate(stop="<|turn|>END", skip_special_tokens=skips)
     shown = "" if skips else "<|turn|>"
     assert feed(one, "x", TURN, "EN", "x", TURN, END) == ["x", "", "", "", f"{shown}ENx", "", ""]
@@ -183,7 +183,7 @@ def test_a_stop_string_of_a_special_token_and_text(skips):
 
 
 def test_a_stop_string_that_begins_before_a_special_token():
-    """The text that it begins with is cut, and the special token in it goes."""
+    """A stop string that begins before a special token cuts its text and removes the token."""
     one = candidate(stop="D<|turn|>")
     assert feed(one, "EN", "D", TURN) == ["E", "N", "", ""]
     choice = one.finished_choice()
@@ -191,7 +191,7 @@ def test_a_stop_string_that_begins_before_a_special_token():
 
 
 def test_a_special_token_is_held_as_long_as_its_text_may_begin_a_stop_string():
-    """Held tokens are not streamed; released ones come in their order, hidden text or not."""
+    """A special token that may begin a stop string is held, and held tokens are released in order."""
     one = candidate(stop="<|turn|>END", max_tokens=4)
     one.append(TURN, None, 0.0)
     assert one.delta(0).token_ids == []
@@ -203,7 +203,7 @@ def test_a_special_token_is_held_as_long_as_its_text_may_begin_a_stop_string():
 
 
 def test_a_hidden_stop_string_in_the_output():
-    """include_stop_str_in_output keeps the token of the match; a skipped special token still has no text."""
+    """include_stop_str_in_output keeps the matched special token; it has text only if special tokens are shown."""
     one = candidate(stop="<|turn|>", include_stop_str_in_output=True)
     assert feed(one, "ok", TURN) == ["o", "k", ""]
     assert one.finished_choice().token_ids == [111, 107, TURN]
@@ -211,8 +211,8 @@ def test_a_hidden_stop_string_in_the_output():
     assert feed(shown, "ok", TURN) == ["o", "k", "<|turn|>"]
 
 
-def test_the_id_that_ends_a_text_is_no_stop_string():
-    """A stop token ends a text before its text could: the reason is the id. With ignore_eos the string matches."""
+def test_eos_does_not_match_a_stop_string():
+    """EOS ends a text before its own text can match a stop string, unless ignore_eos is set."""
     one = candidate(stop="<eos>")
     feed(one, "a", EOS)
     assert one.stop_reason == EOS

@@ -1,4 +1,4 @@
-"""Log-probabilities of chosen token ids: those of a float64 softmax, in output and prompt, by every way."""
+"""Log-probabilities of chosen token ids equal a float64 log-softmax, in output and prompt, in every mode of use."""
 
 import json
 
@@ -15,23 +15,23 @@ TOKENIZER = byte_tokenizer([], ["<eos>"])
 
 
 def make_llm(**settings):
-    """Hashed logits over bytes and an end."""
+    """Return an LLM around hashed logits over all bytes and an EOS."""
     return LLM.from_parts(ScriptedModel(hashed_logits(1), 257, eos_token_ids=(256,)), TOKENIZER, **settings)
 
 
 def log_softmax(token_ids):
-    """The definition, in float64, behind these tokens."""
+    """Return the float64 log-softmax of the model's logits after these tokens."""
     logits = hashed_logits(1)(token_ids, 257).astype(np.float64)
     return logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
 
 
 def params(**others):
-    """Parameters with the ids."""
+    """Return SamplingParams that ask for the log-probabilities of IDS."""
     return SamplingParams(**{"logprobs": 0, "logprob_token_ids": IDS, "max_tokens": 5, "seed": 1, **others})
 
 
 def test_raw_values_in_output_and_prompt():
-    """With echo, each entry but the first has them; they are the float64 values to 1e-6."""
+    """With echo, every entry but the first has the values of the float64 log-softmax, to 2e-6."""
     choice = make_llm().complete([7, 8, 9], params(echo=True)).choices[0]
     assert choice.logprobs.by_token_id[0] == {}
     for end in range(1, len(choice.token_ids)):
@@ -44,7 +44,7 @@ def test_raw_values_in_output_and_prompt():
 
 @pytest.mark.parametrize("mode", ["penalized", "scaled", "final", ("final", "raw")])
 def test_the_first_mode_decides(mode):
-    """A token that is drawn has the value that is reported of it; the others those of the sampler's own modes."""
+    """Chosen ids have the log-probabilities of the first mode, as the top entries have; a banned id has -inf."""
     others = {"temperature": 0.7, "top_k": 90, "frequency_penalty": 1.0, "banned_token_ids": [5], "logprobs_mode": mode}
     choice = make_llm().complete([7, 8, 9], params(logprobs=257, **others)).choices[0]
     for values, top in zip(choice.logprobs.by_token_id, choice.logprobs.top_logprobs, strict=True):
@@ -53,7 +53,7 @@ def test_the_first_mode_decides(mode):
 
 
 def test_asking_changes_nothing_else():
-    """Tokens and all other log-probabilities are the same bits; so are speculation, streams, n and best_of."""
+    """logprob_token_ids changes neither tokens nor other log-probabilities, also with speculation and streams."""
     asked, plain = params(n=2, best_of=3), params(n=2, best_of=3, logprob_token_ids=())
     with_ids, without = make_llm().complete("ab", asked), make_llm().complete("ab", plain)
     for one, other in zip(with_ids.choices, without.choices, strict=True):
@@ -66,7 +66,7 @@ def test_asking_changes_nothing_else():
 
 
 def test_with_processors_and_healing():
-    """Raw is the row before the processors; a healed prompt's row is the conditioned one."""
+    """Mode "raw" reads the logits before a processor changes them, mode "final" after."""
 
     def only_b(token_ids, logits):
         logits[:] = np.where(np.arange(257) == 98, 0.0, -np.inf)
@@ -78,7 +78,7 @@ def test_with_processors_and_healing():
 
 
 def test_on_the_wire():
-    """Ids as keys, -inf as -9999.0; absent where nothing was asked for."""
+    """The JSON object has ids as keys and -9999.0 for -inf, and no field if none was requested."""
     llm = make_llm()
     result = llm.complete("ab", params(logprobs_mode="final", top_k=1))
     wire = completion_object([result], system_fingerprint="x")
@@ -91,7 +91,7 @@ def test_on_the_wire():
 
 
 def test_replay(tmp_path):
-    """The capsule asks for them again."""
+    """A capsule contains logprob_token_ids, and its replay returns the same values."""
     llm = make_llm()
     llm.capsule(llm.complete("ab", params())).save(tmp_path / "capsule.json")
     replay = llm.replay(tmp_path / "capsule.json")
@@ -100,7 +100,7 @@ def test_replay(tmp_path):
 
 
 def test_what_is_wrong_is_refused():
-    """Without logprobs, with too many, and with ids that the model does not have."""
+    """Ids without logprobs, too many ids and ids outside the vocabulary are refused."""
     with pytest.raises(ParameterError, match=r"logprob_token_ids=.*must come with logprobs"):
         SamplingParams(logprob_token_ids=[1])
     with pytest.raises(ParameterError, match=r"logprob_token_ids=129 ids: must be at most 128"):
@@ -112,7 +112,7 @@ def test_what_is_wrong_is_refused():
 
 
 def test_a_real_model(shared):
-    """Against the logits of the whole text in one pass."""
+    """Chosen values of a real model equal the log-softmax of one forward pass over the whole text, to 5e-6."""
     llm = LLM(shared / "models" / "stories260K")
     choice = llm.complete("Once upon", params(echo=True, logprob_token_ids=[3, 400])).choices[0]
     logits = all_logits(llm.engine.model, choice.token_ids).astype(np.float64)

@@ -1,4 +1,4 @@
-"""The decoding loop: seats, shared prefill, lazily made candidates, faults, ends."""
+"""The decoding loop: max_num_seqs, shared prefill, lazily created candidates, errors, ends of texts."""
 
 import numpy as np
 import pytest
@@ -15,17 +15,17 @@ TOKENIZER = byte_tokenizer(special=["<eos>"])
 
 
 def scripted(script=None, **config):
-    """A model of bytes and an EOS that the script may draw."""
+    """Return a scripted model over all bytes and an EOS that may be drawn."""
     return ScriptedModel(script or hashed_logits(), 257, eos_token_ids=(256,), **config)
 
 
 def make_engine(model, max_num_seqs=4, **settings):
-    """An engine for a few sequences."""
+    """Return an engine that runs a few sequences at once."""
     return Engine(model, TOKENIZER, EngineSettings(max_num_seqs=max_num_seqs, **settings))
 
 
 def run(model, requests, max_num_seqs=4, **settings):
-    """The results of (prompt, parameters) pairs, and the largest number of sequences in a step."""
+    """Return the results of (prompt, parameters) pairs, and the largest number of sequences in a step."""
     engine = make_engine(model, max_num_seqs, **settings)
     tasks = [engine.add_request(make_request(p, SamplingParams(**kw), model.config, TOKENIZER)) for p, kw in requests]
     most = 0
@@ -35,12 +35,12 @@ def run(model, requests, max_num_seqs=4, **settings):
 
 
 def choices(result):
-    """What must be equal when two results are."""
+    """Return the fields of the choices that must agree between two results."""
     return [(c.token_ids, c.text, c.logprobs, c.finish_reason) for c in result.choices]
 
 
 def nan_after(trigger):
-    """Logits that are NaN once token `trigger` is the newest."""
+    """Return a script whose logits are NaN when token `trigger` is the newest."""
     plain = hashed_logits()
 
     def script(token_ids, vocab_size):
@@ -51,7 +51,7 @@ def nan_after(trigger):
 
 
 @pytest.mark.parametrize("max_num_seqs", [1, 2, 3, 5, 64])
-def test_the_number_of_seats_changes_nothing_but_the_pace(max_num_seqs):
+def test_results_do_not_depend_on_max_num_seqs(max_num_seqs):
     """Never more than max_num_seqs sequences run, and results do not depend on it."""
     requests = [(f"prompt {i}", {"n": i, "seed": i, "logprobs": 1, "max_tokens": 3 * i}) for i in range(1, 6)]
     expected = [run(scripted(), [request])[0][0] for request in requests]
@@ -61,7 +61,7 @@ def test_the_number_of_seats_changes_nothing_but_the_pace(max_num_seqs):
 
 
 def test_candidates_share_one_prefill():
-    """The prompt's tokens are computed once for n candidates, also for those that start later."""
+    """The prompt is computed once for all n candidates, also for those that start later."""
     model = scripted()
     (result,), _ = run(model, [("x" * 100, {"n": 7, "seed": 1, "max_tokens": 2, "ignore_eos": True})], max_num_seqs=2)
     assert model.num_tokens == 100 + 7  # each candidate computes its first token to get the second
@@ -69,7 +69,7 @@ def test_candidates_share_one_prefill():
 
 
 def test_a_late_candidate_survives_the_end_of_the_first():
-    """The last candidate of one prompt and the first of the next start in the same step, in seats just freed."""
+    """Results are the same if one prompt's last candidates and the next prompt's first start in the same step."""
     requests = [("a", {"n": 3, "max_tokens": 2, "seed": 1}), ("b", {"n": 3, "max_tokens": 3, "seed": 2})] * 3
     expected = [run(scripted(), [request])[0][0] for request in requests]
     for max_num_seqs in (2, 4, 5):
@@ -78,7 +78,7 @@ def test_a_late_candidate_survives_the_end_of_the_first():
 
 
 def test_a_million_candidates_are_made_one_by_one():
-    """best_of = 10**6 starts at once and holds only as many sequences as can run."""
+    """A request with best_of = 10**6 starts at once and creates only as many sequences as can run."""
     model = scripted()
     engine = make_engine(model, max_num_seqs=3)
     params = SamplingParams(best_of=10**6, seed=1, max_tokens=1)
@@ -90,7 +90,7 @@ def test_a_million_candidates_are_made_one_by_one():
 
 
 def test_greedy_is_computed_once_and_counted_for_every_candidate():
-    """Equal choices from one run; usage is that of candidates that were each computed."""
+    """Greedy candidates are computed once; usage counts every candidate."""
     model = scripted()
     params = {"n": 3, "best_of": 5, "temperature": 0.0, "max_tokens": 4, "ignore_eos": True}
     (result,), most = run(model, [("abc", params)])
@@ -102,7 +102,7 @@ def test_greedy_is_computed_once_and_counted_for_every_candidate():
 
 @pytest.mark.parametrize(("length", "expected"), [(8, 1), (7, 2), (1, 8)])
 def test_the_context_end(length, expected):
-    """The last sampled token need not fit: a prompt that fills the context still gets one."""
+    """The last sampled token need not fit: a prompt that fills the context still gets one token."""
     model = scripted(max_position_embeddings=8)
     (result,), _ = run(model, [([97] * length, {"max_tokens": None, "ignore_eos": True, "seed": 0})])
     assert len(result.choices[0].token_ids) == expected
@@ -110,18 +110,18 @@ def test_the_context_end(length, expected):
 
 
 def test_max_tokens_zero_computes_nothing():
-    """No token, no forward pass; with echo and logprobs the prompt is scored and nothing else."""
+    """max_tokens=0 runs no forward pass; with echo and logprobs the prompt is scored and nothing else."""
     model = scripted()
     (result,), _ = run(model, [("abc", {"max_tokens": 0, "n": 2})])
     assert [(c.text, c.token_ids, c.finish_reason) for c in result.choices] == [("", [], "length")] * 2
     assert model.num_forwards == 0
     (scored,), _ = run(model, [("abc", {"max_tokens": 0, "echo": True, "logprobs": 0})])
     assert (scored.choices[0].text, scored.usage.completion_tokens) == ("abc", 0)
-    assert model.num_tokens == 2  # nothing is predicted by the last token that anyone asked for
+    assert model.num_tokens == 2  # the logits of the last token are not needed
 
 
 def test_prompt_logprobs_are_those_of_the_bare_logits(monkeypatch):
-    """Echoed entries: null first, then each token's log-softmax, whatever the size of the chunks."""
+    """Prompt log-probabilities equal the log-softmax of the model's logits, whatever the size of the chunks."""
     script, ids = hashed_logits(), [5, 6, 7, 8, 9, 5]
     expected = []
     for end in range(1, len(ids)):
@@ -138,7 +138,7 @@ def test_prompt_logprobs_are_those_of_the_bare_logits(monkeypatch):
 
 
 def test_long_prompts_are_computed_in_chunks():
-    """The budget of a step changes nothing but the number of forward passes."""
+    """Results do not depend on max_batched_tokens."""
     requests = [("x" * 50, {"seed": 1}), ("y" * 33, {"seed": 2, "n": 2}), ("z", {"seed": 3})]
     expected, _ = run(scripted(), requests)
     results, _ = run(scripted(), requests, max_batched_tokens=16)
@@ -146,7 +146,7 @@ def test_long_prompts_are_computed_in_chunks():
 
 
 def test_a_nan_row_fails_its_own_choice_only():
-    """Batch-mates get bit for bit what they get without it; the failed choice has its error and its tokens."""
+    """Choices with NaN logits fail; the other requests of the batch get exactly their usual results."""
     requests = [(f"p{i}", {"seed": i, "logprobs": 1, "banned_token_ids": [ord("!")]}) for i in range(5)]
     expected, _ = run(scripted(), requests)
     bad = (b"bad!".decode(), {"seed": 9, "n": 2})
@@ -159,7 +159,7 @@ def test_a_nan_row_fails_its_own_choice_only():
 
 
 def test_a_nan_in_a_scored_prompt_fails_the_prompt():
-    """The scoring pass fails; every choice has the error, and the prompt's entries are null."""
+    """If scoring the prompt meets NaN, every choice of the prompt fails and the prompt's entries are None."""
     params = {"echo": True, "logprobs": 1, "n": 2}
     (result, other), _ = run(scripted(nan_after(ord("!"))), [("a!b", params), ("ab", {"seed": 1})])
     assert [c.finish_reason for c in result.choices] == ["error", "error"]
@@ -167,8 +167,8 @@ def test_a_nan_in_a_scored_prompt_fails_the_prompt():
     assert other.choices[0].finish_reason == "length"
 
 
-def test_best_of_leaves_failed_candidates_behind():
-    """A candidate that fails ranks last: with enough others nobody sees it."""
+def test_best_of_ranks_failed_candidates_last():
+    """Failed candidates rank last, so they are not returned if n others succeed."""
     allowed = [65, 66]  # half of the candidates draw B first and then fail
     params = {"n": 2, "best_of": 40, "seed": 0, "max_tokens": 3, "allowed_token_ids": allowed, "temperature": 50.0}
     (result,), _ = run(scripted(nan_after(66)), [("x", params)], max_num_seqs=16)
@@ -177,7 +177,7 @@ def test_best_of_leaves_failed_candidates_behind():
 
 
 def test_no_token_left():
-    """Banning everything that is allowed is the row's error, not the batch's."""
+    """A request whose parameters ban every token fails alone, not with its batch."""
     params = {"allowed_token_ids": [5], "banned_token_ids": [5]}
     (bad, good), _ = run(scripted(), [("x", params), ("y", {"seed": 1})])
     assert isinstance(bad.choices[0].error, EmptySupportError)
@@ -185,7 +185,7 @@ def test_no_token_left():
 
 
 def test_best_of_ranks_by_the_mean_raw_logprob():
-    """The order is that of the means recomputed from all candidates' own log-probabilities, EOS included."""
+    """best_of ranks by the mean of each candidate's own log-probabilities, EOS included."""
     params = {"seed": 3, "max_tokens": 6, "temperature": 1.5}
     (every,), _ = run(scripted(), [("x", {**params, "n": 8, "logprobs": 0})])
     means = [sum(c.logprobs.token_logprobs) / len(c.token_ids) for c in every.choices]
@@ -196,8 +196,8 @@ def test_best_of_ranks_by_the_mean_raw_logprob():
     assert best.usage.completion_tokens == sum(len(c.token_ids) for c in every.choices)
 
 
-def test_min_tokens_keeps_eos_away():
-    """EOS is nearly certain, yet not drawn before min_tokens other tokens are there."""
+def test_min_tokens_bans_eos():
+    """EOS is not drawn before min_tokens other tokens, even if it is nearly certain."""
 
     def eager(token_ids, vocab_size):
         logits = np.zeros(vocab_size, np.float32)
@@ -211,8 +211,8 @@ def test_min_tokens_keeps_eos_away():
 
 @pytest.mark.parametrize("victims", ["own", "other", "both"])
 @pytest.mark.parametrize("speculates", [False, True])
-def test_a_listener_may_abort_whatever_it_likes_at_any_call(victims, speculates):
-    """Of two requests with listeners, one or both are aborted at call 1, 2, 3 ...; the third is untouched."""
+def test_a_listener_may_abort_any_request_at_any_call(victims, speculates):
+    """A listener may abort its own request, another one or both at any call; a third request is unaffected."""
     params = SamplingParams(n=2, max_tokens=5, seed=1, ignore_eos=True)
     model = scripted()
     requests = [make_request(prompt, params, model.config, TOKENIZER) for prompt in ("hello", "hellp", "x")]
@@ -237,16 +237,16 @@ def test_a_listener_may_abort_whatever_it_likes_at_any_call(victims, speculates)
 
 
 class FixedDrafts:
-    """Proposes always the same tokens."""
+    """A draft source that always proposes the same tokens."""
 
     def propose(self, sequences):
-        """Propose as many as there is room for."""
+        """Propose as many of the fixed tokens as fit."""
         for sequence, room in sequences:
             sequence.draft = [157, 69, 165][:room]
 
 
 def test_a_listener_that_raises_fails_the_step_and_no_later_one():
-    """All requests of the step get the error, except the listener that raised; nothing is left half done."""
+    """An exception in a listener fails all requests of the step, frees their blocks, and later requests succeed."""
     model = scripted()
     engine = make_engine(model)
     params = SamplingParams(n=2, max_tokens=3, seed=1, ignore_eos=True)

@@ -1,4 +1,4 @@
-"""A large request beside small ones: seats are shared by request, and prompts are computed in turn."""
+"""A large request beside small ones: sequences are shared fairly between requests, and prompts take turns."""
 
 import pytest
 
@@ -15,12 +15,12 @@ MODEL = ScriptedModel(hashed_logits(), 257, max_position_embeddings=4096)
 
 
 def engine_with(**settings):
-    """Four seats, 64 tokens per step."""
+    """Return an engine that runs four sequences and 64 tokens per step, unless settings differ."""
     return Engine(MODEL, TOKENIZER, EngineSettings(**{"max_num_seqs": 4, "max_batched_tokens": 64, **settings}))
 
 
 def add(engine, prompts, **params):
-    """Queue the prompts as one request; its share and tasks."""
+    """Add the prompts as one request. Return its share and its tasks."""
     share = Share()
     params = SamplingParams(**{"seed": 1, "ignore_eos": True, **params})
     requests = [make_request(prompt, params, MODEL.config, TOKENIZER) for prompt in prompts]
@@ -28,7 +28,7 @@ def add(engine, prompts, **params):
 
 
 def steps_until(engine, condition):
-    """The number of steps until it holds."""
+    """Run steps until the condition holds. Return their number."""
     for number in range(5000):
         if condition():
             return number
@@ -37,8 +37,8 @@ def steps_until(engine, condition):
 
 
 @pytest.mark.parametrize("prompts", [["ab"], [f"prompt {i}" for i in range(20)]])
-def test_a_request_has_no_more_seats_than_its_share(prompts):
-    """However many prompts and candidates it has; another one has its first token after two steps."""
+def test_a_request_runs_no_more_sequences_than_its_share(prompts):
+    """A request never runs more than max_num_seqs_per_request sequences, so a new one is done in two steps."""
     engine = engine_with(max_num_seqs_per_request=3)
     big, tasks = add(engine, prompts, n=80 // len(prompts), max_tokens=10)
     steps_until(engine, lambda: big.num_running == 3)
@@ -51,8 +51,8 @@ def test_a_request_has_no_more_seats_than_its_share(prompts):
     assert (big.num_running, small.num_running) == (0, 0)
 
 
-def test_a_free_seat_goes_to_the_request_that_has_fewest():
-    """Without a bound the large request takes all seats; of those that become free, the small one gets the first."""
+def test_a_free_slot_goes_to_the_request_with_fewest_sequences():
+    """Without a limit, a free sequence slot goes to the request that runs the fewest sequences."""
     engine = engine_with()
     big, _ = add(engine, [f"prompt {i}" for i in range(30)], n=8, max_tokens=20)
     steps_until(engine, lambda: big.num_running == 4)
@@ -63,8 +63,8 @@ def test_a_free_seat_goes_to_the_request_that_has_fewest():
     steps_until(engine, lambda: task.is_done)
 
 
-def test_equal_requests_are_served_in_the_order_in_which_they_came():
-    """Each waits for those before it, as one after another they get the only seat."""
+def test_equal_requests_are_served_in_order_of_arrival():
+    """Equal requests that share one sequence slot finish in the order of arrival."""
     engine = engine_with(max_num_seqs=1)
     ends, tasks = [], []
     for i in range(5):
@@ -76,7 +76,7 @@ def test_equal_requests_are_served_in_the_order_in_which_they_came():
 
 
 def test_prompts_are_computed_in_turn():
-    """Long prompts take the whole budget of 40 steps; a short one that comes behind them has its token after four."""
+    """A short prompt that arrives behind long ones has its token after four steps, because prompts take turns."""
     engine = engine_with(max_num_seqs=8, max_num_seqs_per_request=4)
     _, long = add(engine, ["x" * 64 * 10 + str(i) for i in range(4)], max_tokens=1)
     for _ in range(3):
@@ -90,7 +90,7 @@ def test_prompts_are_computed_in_turn():
 
 
 def test_many_small_requests_do_not_starve_a_large_one():
-    """One new request per step, of a prompt that takes the whole budget: the old one goes on in every other step."""
+    """A long prompt is finished although a new prompt that fills the token budget arrives in every step."""
     engine = engine_with(max_num_seqs=8)
     _, (old,) = add(engine, ["x" * 64 * 10], max_tokens=1)
     engine.step()
@@ -101,6 +101,6 @@ def test_many_small_requests_do_not_starve_a_large_one():
 
 
 def test_a_share_is_at_least_one_sequence():
-    """0 is refused by name."""
+    """max_num_seqs_per_request=0 raises a ParameterError."""
     with pytest.raises(ParameterError, match="max_num_seqs_per_request=0"):
         EngineSettings(max_num_seqs_per_request=0)

@@ -1,4 +1,4 @@
-"""Token healing: the draws are those of the model's own distribution, given the prompt's bytes."""
+"""Token healing: draws follow the model's own distribution, conditioned on the prompt's bytes."""
 
 from collections import Counter
 
@@ -20,7 +20,7 @@ LETTERS = (A, B, C, AB, ABC, BC, CAB, BB, CABC)
 
 
 def few_letters(seed, scale=2.0):
-    """Logits of nine tokens and an end; they depend on all tokens so far."""
+    """Return a script whose logits allow nine tokens and EOS and depend on all tokens so far."""
     hashed = hashed_logits(seed, scale)
 
     def script(token_ids, vocab_size):
@@ -32,19 +32,19 @@ def few_letters(seed, scale=2.0):
 
 
 def make_llm(script, **settings):
-    """A model of that script."""
+    """Return an LLM around a scripted model."""
     return LLM.from_parts(ScriptedModel(script, VOCAB, eos_token_ids=(EOS,)), TOKENIZER, **settings)
 
 
 def probabilities(script, token_ids):
-    """The model's distribution of the next token, in float64."""
+    """Return the model's distribution of the next token, in float64."""
     logits = script(token_ids, VOCAB).astype(np.float64)
     weights = np.exp(logits - logits.max())
     return weights / weights.sum()
 
 
 def enumerated(script, kept, remainder):
-    """P(path of tokens up to the one that covers the remainder | the text begins with it), by trying all paths."""
+    """Return P(path of tokens that covers the remainder | the text begins with it), by enumeration of all paths."""
     joint = {}
     paths = [((), b"", 1.0)]
     while paths:
@@ -61,7 +61,7 @@ def enumerated(script, kept, remainder):
 
 
 def drawn(llm, prompt, num_tokens, **params):
-    """The healed paths of many choices."""
+    """Return a healed completion with 128 choices."""
     sampling = SamplingParams(token_healing=True, max_tokens=num_tokens, n=128, logprobs=0, **params)
     return llm.complete(prompt, sampling)
 
@@ -69,7 +69,7 @@ def drawn(llm, prompt, num_tokens, **params):
 @pytest.mark.parametrize(("prompt", "kept", "remainder"), [([C, A], [C], b"a"), ([C, C, AB], [C], b"cab")])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_log_probabilities_are_those_of_the_enumeration(prompt, kept, remainder, seed):
-    """The sum of the log-probabilities of the tokens up to the covering one is ln P(path | remainder)."""
+    """The log-probabilities of the tokens that cover the remainder sum to ln P(path | remainder)."""
     script = few_letters(seed)
     right = enumerated(script, kept, remainder)
     seen = set()
@@ -88,7 +88,7 @@ def test_log_probabilities_are_those_of_the_enumeration(prompt, kept, remainder,
 
 
 def test_the_draws_follow_the_enumeration():
-    """Chi-squared over 1,280 draws of the first tokens."""
+    """The distribution of 1,280 healed draws passes a chi-squared test against the enumeration."""
     script = few_letters(3)
     right = enumerated(script, [C], b"cab")
     counts = Counter()
@@ -103,7 +103,7 @@ def test_the_draws_follow_the_enumeration():
 
 
 def test_covering_with_one_token_or_a_mask_alone_is_wrong():
-    """A model that never goes on with b after a: a mask on the first token draws a, the model's own never does."""
+    """Healing conditions on the whole remainder; a mask on the first token, or one covering token, is not enough."""
 
     def script(token_ids, vocab_size):
         logits = np.full(vocab_size, -np.inf, np.float32)
@@ -122,7 +122,7 @@ def test_covering_with_one_token_or_a_mask_alone_is_wrong():
     assert greedy.choices[0].token_ids == [AB]
 
     def spelled(token_ids, vocab_size):
-        """Tokens a and bc are likely, ab and abc are not: one token alone never draws them."""
+        """Return logits that make the path a, bc likely and the single tokens ab and abc unlikely."""
         logits = np.full(vocab_size, -np.inf, np.float32)
         logits[[A, AB, ABC]] = [5.0, -3.0, -3.0]
         if token_ids[-1] == A:
@@ -134,7 +134,7 @@ def test_covering_with_one_token_or_a_mask_alone_is_wrong():
 
 
 def test_text_echo_offsets_and_usage():
-    """The text goes on behind the prompt; echo has the prompt once; tokens say where they begin."""
+    """A healed text continues the prompt, echo contains the prompt once, and offsets and usage count kept tokens."""
     script = few_letters(4)
     plain = SamplingParams(token_healing=True, max_tokens=6, seed=2, logprobs=1)
     result = make_llm(script).complete("ccab", plain)
@@ -154,7 +154,7 @@ def test_text_echo_offsets_and_usage():
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("other", [{"speculation": "prompt_lookup"}, {"kv_cache_bytes": 48}, {"max_num_seqs": 1}])
 def test_engine_settings_change_nothing(other, seed):
-    """Speculation, a cache so small that sequences are preempted, and company: the same bits."""
+    """Speculation, preemption in a small cache and max_num_seqs=1 do not change a bit of the results."""
     script = few_letters(seed)
     params = SamplingParams(token_healing=True, max_tokens=8, n=3, best_of=4, seed=seed, logprobs=1, stop="bb")
     prompts = [[C, A, B, C, C, AB], [C, A], [B, B, C, A]]
@@ -164,7 +164,7 @@ def test_engine_settings_change_nothing(other, seed):
 
 @pytest.mark.parametrize("force", [False, True])
 def test_replay(tmp_path, force):
-    """The capsule has the whole prompt."""
+    """A capsule of a healed completion replays to the same result, sampled or forced."""
     llm = make_llm(few_letters(1))
     params = SamplingParams(token_healing=True, max_tokens=5, n=2, seed=1, logprobs=1, echo=True)
     llm.capsule(llm.complete([C, C, AB], params)).save(tmp_path / "capsule.json")
@@ -184,14 +184,14 @@ def test_replay(tmp_path, force):
         ([C, A, B], 2),
     ],
 )
-def test_as_many_tokens_are_taken_back_as_a_token_could_reach_over(token_ids, expected):
-    """A token that is no text, and the first token, stay."""
+def test_number_of_tokens_taken_back(token_ids, expected):
+    """Healing takes back as many tokens as one longer token could cover, but not the first or a special token."""
     index = TokenIndex(TOKENIZER, VOCAB)
     assert num_taken_back(token_ids, [TOKENIZER.token_bytes(one) for one in token_ids], index) == expected
 
 
-def test_the_index_finds_what_a_search_through_all_tokens_finds():
-    """For bytes of all kinds, 0xff at the end included."""
+def test_the_index_agrees_with_a_linear_search():
+    """TokenIndex finds the same tokens as a linear search, for bytes of all kinds including 0xff."""
     tokenizer = byte_tokenizer([*EXTRA, b"\xff\xff", b"a\xff", b"a\xff\x00"])
     index = TokenIndex(tokenizer, tokenizer.vocab_size)
     pieces = {token_id: tokenizer.token_bytes(token_id) for token_id in range(tokenizer.vocab_size)}
@@ -203,7 +203,7 @@ def test_the_index_finds_what_a_search_through_all_tokens_finds():
 
 
 def test_what_does_not_go_together_is_refused():
-    """With a suffix or a grammar, and without a tokenizer."""
+    """Token healing is refused with a suffix, with a grammar and without a tokenizer."""
     with pytest.raises(ParameterError, match="token_healing=True: must be False with suffix"):
         SamplingParams(token_healing=True, suffix="x")
     with pytest.raises(ParameterError, match="token_healing=True: must be False with structured"):
@@ -214,7 +214,7 @@ def test_what_does_not_go_together_is_refused():
 
 
 def test_a_prompt_that_the_model_cannot_spell_has_no_next_token():
-    """All logits of the tokens that continue it are -inf."""
+    """If all tokens that continue the prompt have -inf logits, an EmptySupportError is raised."""
 
     def script(token_ids, vocab_size):
         logits = np.full(vocab_size, -np.inf, np.float32)
@@ -226,15 +226,15 @@ def test_a_prompt_that_the_model_cannot_spell_has_no_next_token():
 
 
 def test_a_real_model(shared):
-    """stories260K goes on with "time", although the prompt's own tokens end in the middle of the word."""
+    """stories260K completes "ti" to "time", although the prompt's last token ends inside the word."""
     llm = LLM(shared / "models" / "stories260K")
     result = llm.complete("Once upon a ti", SamplingParams(token_healing=True, max_tokens=8, temperature=0, logprobs=0))
     assert ("Once upon a ti" + result.choices[0].text).startswith("Once upon a time")
 
 
 @pytest.mark.parametrize("length", range(5, 12))
-def test_near_the_border_of_rotary_factors(length):
-    """A prompt whose remainder may cross the border is computed with the factors beyond it; nothing mixes them."""
+def test_healing_near_the_boundary_of_rotary_factors(length):
+    """A healed prompt near the boundary of rotary factors never mixes keys that were rotated by different ones."""
     script, seen = few_letters(1), []
 
     def regime_script(token_ids, vocab_size):

@@ -1,4 +1,4 @@
-"""Custom logits processors: where they stand in the pipeline, what they may return, and whose error it is."""
+"""Custom logits processors: their position in the pipeline, valid return values, and errors per request."""
 
 import numpy as np
 import pytest
@@ -10,13 +10,13 @@ from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logi
 
 
 def make_llm(script=None):
-    """Bytes and an EOS."""
+    """Return an LLM around a scripted model over all bytes and an EOS."""
     model = ScriptedModel(script or hashed_logits(), 257, eos_token_ids=(256,))
     return LLM.from_parts(model, byte_tokenizer(special=["<eos>"]))
 
 
 def keep(token_ids, logits):
-    """A processor that changes nothing."""
+    """Change nothing."""
 
 
 EVERYTHING = {
@@ -39,13 +39,13 @@ EVERYTHING = {
 @pytest.mark.parametrize("mode", ["raw", "penalized", "scaled", "final", ("final", "raw"), ("raw", "scaled", "final")])
 @pytest.mark.parametrize("more", [{}, {"mirostat_tau": 3.0}, {"n": 2, "best_of": 4}, {"temperature": 0.0}])
 def test_a_processor_that_changes_nothing_changes_nothing(mode, more):
-    """With every stage before and after: tokens and log-probability bits are those without it."""
+    """A processor that changes nothing changes no bit of the result, with every stage before and after it active."""
     params = SamplingParams(**{**EVERYTHING, "logprobs": 2, "logprobs_mode": mode, **more})
     assert make_llm().complete("ababab", params, processors=[keep]) == make_llm().complete("ababab", params)
 
 
-def test_they_run_after_biases_and_before_masks_in_order():
-    """Each gets the row of the one before; what they raise to the skies is still banned if it is banned."""
+def test_processors_run_in_order_between_biases_and_masks():
+    """Processors run in order, after logit_bias and before the masks; a banned token stays banned."""
     seen = []
 
     def first(token_ids, logits):
@@ -67,7 +67,7 @@ def test_they_run_after_biases_and_before_masks_in_order():
 
 
 def test_bans_by_minus_infinity():
-    """A row of -inf but for one token draws that token; all of -inf is an EmptySupportError of the request."""
+    """A processor bans tokens by -inf; banning all of them raises an EmptySupportError."""
 
     def only_x(token_ids, logits):
         logits[:] = -np.inf
@@ -79,7 +79,7 @@ def test_bans_by_minus_infinity():
 
 
 def raises(token_ids, logits):
-    """A processor with a bug that shows at the third token."""
+    """Raise an IndexError at the third drawn token."""
     return logits if len(token_ids) < 4 else [][0]
 
 
@@ -95,7 +95,7 @@ def raises(token_ids, logits):
     ],
 )
 def test_a_processor_that_fails_fails_its_own_request(processor, match):
-    """The error names it; a request in the same batch gets what it gets alone."""
+    """A failing processor is named in the error; another request of the batch gets its usual text."""
     llm, params = make_llm(), SamplingParams(seed=1, max_tokens=10, ignore_eos=True)
     good = llm.stream("good", params)
     texts = [next(good).text]
@@ -109,14 +109,14 @@ def test_a_processor_that_fails_fails_its_own_request(processor, match):
 
 
 @pytest.mark.parametrize("value", [keep, "abc", [1], {keep}])
-def test_what_is_no_list_of_processors(value):
-    """A ParameterError before anything is computed."""
+def test_an_invalid_list_of_processors_is_refused(value):
+    """An argument that is no list of callables raises a ParameterError."""
     with pytest.raises(ParameterError, match="processors="):
         make_llm().complete("ab", processors=value)
 
 
 def test_a_processor_that_bans_everything_is_named_as_the_stage():
-    """The error has the stage, and the number of the token, alone and in a batch."""
+    """If a processor bans every token, the error names the stage "processors" and the token's number."""
 
     def ban(token_ids, logits):
         return logits if len(token_ids) < 5 else np.full_like(logits, -np.inf)
@@ -129,8 +129,8 @@ def test_a_processor_that_bans_everything_is_named_as_the_stage():
     ]
 
 
-def test_a_step_within_a_step_is_its_own_error():
-    """A processor that asks the engine that runs it: its request fails, nobody else's, and nothing is left behind."""
+def test_a_nested_step_fails_its_own_request():
+    """A processor that calls its own engine fails its request only, and no sequence or block is left behind."""
     llm = make_llm()
 
     def ask(token_ids, logits):
@@ -148,7 +148,7 @@ def test_a_step_within_a_step_is_its_own_error():
 
 
 def test_a_processor_that_exits_ends_its_own_request():
-    """`sys.exit` in a processor does not end the thread that everybody's engine runs in; Ctrl-C goes through."""
+    """`sys.exit` in a processor fails its request only; KeyboardInterrupt is passed on."""
 
     def leave(token_ids, logits):
         raise SystemExit(3)
@@ -164,8 +164,8 @@ def test_a_processor_that_exits_ends_its_own_request():
     assert (llm.stats.num_running, llm.stats.num_waiting, llm.stats.num_blocks_live) == (0, 0, 0)
 
 
-def test_a_watcher_that_raises_fails_its_own_request():
-    """`on_sample` is the caller's, too: the others in the step go on."""
+def test_on_sample_that_raises_fails_its_own_request():
+    """An exception in `on_sample` fails its own request; other requests of the step continue."""
 
     def watch(sampler, logits, states):
         raise KeyError("gone")

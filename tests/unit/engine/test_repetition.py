@@ -1,4 +1,4 @@
-"""Loop detection: what counts as a repetition, and how it ends a text."""
+"""Repetition detection: the definition of a repetition, and the end of a text."""
 
 import pytest
 from hypothesis import example, given
@@ -13,7 +13,7 @@ EOS = 256
 
 
 def is_repetition(tokens, largest, smallest, count):
-    """The definition: for some size, the last size * count tokens are `count` equal pieces."""
+    """Return True if, for some size, the last size * count tokens are `count` equal pieces."""
     return any(
         len(tokens) >= size * count and tokens[-size * count :] == tokens[-size:] * count
         for size in range(smallest, largest + 1)
@@ -27,8 +27,8 @@ def is_repetition(tokens, largest, smallest, count):
     st.integers(0, 80),
 )
 @example([1] * 70, (1, 1), 70, 65)
-def test_the_detector_is_the_definition(tokens, sizes, count, kept):
-    """After every token, and after some were taken back."""
+def test_the_detector_agrees_with_the_definition(tokens, sizes, count, kept):
+    """The detector agrees with the definition after every token, also after tokens were taken back."""
     detector = RepetitionDetector(*sizes, count)
     for end, token_id in enumerate(tokens, 1):
         assert detector.append(token_id) == is_repetition(tokens[:end], *sizes, count)
@@ -39,7 +39,7 @@ def test_the_detector_is_the_definition(tokens, sizes, count, kept):
 
 
 def make_llm(reply, **settings):
-    """A model that says one thing again and again."""
+    """Return an LLM that repeats one reply endlessly."""
     model = ScriptedModel(fixed_reply(list(reply), 1), 257, eos_token_ids=(EOS,))
     return LLM.from_parts(model, TOKENIZER, **settings)
 
@@ -49,14 +49,14 @@ LOOP = {"max_pattern_size": 4, "min_pattern_size": 2, "min_count": 3}
 
 @pytest.mark.parametrize("speculation", [None, "prompt_lookup"])
 def test_a_loop_ends_the_text(speculation):
-    """With the token that completes the repetition, which stays in the text; the reasons say so."""
+    """A repetition ends the text; its last token stays, and the stop reason is "repetition_detected"."""
     params = SamplingParams(repetition_detection=LOOP, temperature=0, max_tokens=50, logprobs=0)
     choice = make_llm(b"abc", speculation=speculation).complete("x", params).choices[0]
     assert (choice.text, choice.finish_reason, choice.stop_reason) == ("abcabcabc", "stop", "repetition_detected")
 
 
-def test_sizes_count_and_minimum():
-    """A pattern below the smallest size repeats as a longer one; min_tokens puts the end off."""
+def test_pattern_sizes_count_and_min_tokens():
+    """A pattern shorter than min_pattern_size counts as a longer one; min_tokens delays the end."""
     params = SamplingParams(repetition_detection=LOOP, temperature=0, max_tokens=50)
     assert make_llm(b"a").complete("x", params).choices[0].text == "aaaaaa"
     late = SamplingParams(repetition_detection=LOOP, temperature=0, max_tokens=50, min_tokens=11)
@@ -67,8 +67,8 @@ def test_sizes_count_and_minimum():
     assert make_llm(b"abc").complete("x", exact).choices[0].finish_reason == "stop"
 
 
-def test_other_ends_come_first():
-    """A stop string and EOS by the same token give their own reasons; the prompt does not count."""
+def test_a_stop_string_precedes_a_repetition():
+    """A stop string completed by the same token gives the stop reason, and the prompt is not counted."""
     params = SamplingParams(repetition_detection=LOOP, temperature=0, max_tokens=50, stop="cabcabc")
     assert make_llm(b"abc").complete("x", params).choices[0].stop_reason == "cabcabc"
     model = ScriptedModel(fixed_reply(b"ab", 7), 257)
@@ -79,7 +79,7 @@ def test_other_ends_come_first():
 
 
 def test_with_banned_strings_streams_and_replays(tmp_path):
-    """Taken back tokens do not count; a stream has the same end, and so has a replay."""
+    """Tokens taken back by banned strings do not count; streams and replays end alike."""
     model = ScriptedModel(hashed_logits(1), 257, eos_token_ids=(EOS,))
     llm = LLM.from_parts(model, TOKENIZER)
     loop = {"max_pattern_size": 2, "min_count": 2}
@@ -105,7 +105,7 @@ def test_with_banned_strings_streams_and_replays(tmp_path):
 
 
 def test_bad_values_are_refused():
-    """All three numbers have ranges; unknown names are errors."""
+    """Missing or out-of-range values of repetition_detection raise a ParameterError."""
     for wrong in ({"max_pattern_size": 3}, {"max_pattern_size": 3, "min_count": 1}, {**LOOP, "min_pattern_size": 5}):
         with pytest.raises(ParameterError, match=r"repetition_detection=.*must be an object with max_pattern_size"):
             SamplingParams(repetition_detection=wrong)

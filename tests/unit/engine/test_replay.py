@@ -1,4 +1,4 @@
-"""Replay capsules: saved, loaded, run again, compared to the bit, forced."""
+"""Replay capsules: saving, loading, replaying to the bit, and forcing the recorded tokens."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ TOKENIZER = byte_tokenizer([b"ab"], ["<eos>", "<fim_prefix>", "<fim_suffix>", "<
 
 
 def make_llm(seed=0, **config):
-    """Bytes, an EOS, and fill-in-the-middle markers."""
+    """Return an LLM over all bytes, an EOS and fill-in-the-middle markers."""
     model = ScriptedModel(hashed_logits(seed), TOKENIZER.vocab_size, eos_token_ids=(257,), **config)
     return LLM.from_parts(model, TOKENIZER)
 
@@ -47,7 +47,7 @@ PARAMS = st.builds(
 @settings(max_examples=60)
 @given(st.text("ab", min_size=1, max_size=5), PARAMS)
 def test_a_capsule_replays_to_the_bit(tmp_path_factory, prompt, params):
-    """Also without a seed given, through the file, and by force: then the log-probabilities are those of the draw."""
+    """A saved capsule replays to the same bits, with or without a given seed; a forced replay gives the same tokens."""
     path = tmp_path_factory.getbasetemp() / "capsule.json"
     llm = make_llm()
     result = llm.complete(prompt, params)
@@ -60,8 +60,8 @@ def test_a_capsule_replays_to_the_bit(tmp_path_factory, prompt, params):
     assert [choice.token_ids for choice in forced.result.choices] == [choice.token_ids for choice in result.choices]
 
 
-def test_the_first_difference_is_told():
-    """Another model: which choice, which token, what was and what is; and that the system is another one."""
+def test_the_first_difference_is_reported():
+    """A replay by another model reports the first choice and token that differ; a forced one keeps the tokens."""
     params = SamplingParams(seed=1, logprobs=0, max_tokens=5)
     capsule = make_llm().capsule(make_llm().complete("ab", params))
     replay = make_llm(seed=7).replay(capsule)
@@ -72,7 +72,7 @@ def test_the_first_difference_is_told():
 
 
 def test_forced_tokens_get_the_logprobs_of_this_model():
-    """Those that the bare logits give, for tokens that it might never have drawn."""
+    """Forced tokens get the log-probabilities of the replaying model, by its log-softmax."""
     script = hashed_logits(7)
     capsule = make_llm().capsule(make_llm().complete("ab", SamplingParams(seed=1, max_tokens=4, ignore_eos=True)))
     forced = make_llm(seed=7).replay(capsule, force=True)
@@ -84,8 +84,8 @@ def test_forced_tokens_get_the_logprobs_of_this_model():
         ids.append(token_id)
 
 
-def test_a_capsule_knows_its_profile(tmp_path):
-    """It is replayed under the profile that it names, whatever the LLM's own; older capsules are of "openai"."""
+def test_a_capsule_names_its_profile(tmp_path):
+    """A capsule replays under the profile that it names; a capsule without a profile is of "openai"."""
     model = ScriptedModel(hashed_logits(), TOKENIZER.vocab_size)
     llm = LLM.from_parts(model, TOKENIZER, profile="vllm")
     llm.capsule(llm.complete("ab", SamplingParams(seed=1))).save(tmp_path / "capsule.json")
@@ -105,8 +105,8 @@ def test_a_capsule_knows_its_profile(tmp_path):
     assert Capsule.load(tmp_path / "old.json").profile == "openai"
 
 
-def test_processors_cannot_be_written_down():
-    """A capsule without them would replay something else."""
+def test_a_capsule_with_processors_is_refused():
+    """A capsule of a result with logits processors is refused, because they cannot be saved."""
     llm = make_llm()
     result = llm.complete("ab", processors=[lambda token_ids, logits: None])
     with pytest.raises(ParameterError, match="processors"):
@@ -134,8 +134,8 @@ def _changed(capsule, **changes):
         {"more": 1},
     ],
 )
-def test_what_is_no_capsule(tmp_path, change):
-    """A ParameterError that names file or field, whatever is wrong with it."""
+def test_an_invalid_capsule_is_refused(tmp_path, change):
+    """A file with a wrong, missing or unknown field raises a ParameterError."""
     path = tmp_path / "capsule.json"
     make_llm().capsule(make_llm().complete("ab", SamplingParams(seed=1))).save(path)
     path.write_text(json.dumps(_changed(path.read_text(), **change)))
@@ -144,8 +144,8 @@ def test_what_is_no_capsule(tmp_path, change):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 10**5, "\x00"])
-def test_what_is_no_json(tmp_path, text):
-    """The same for a file that is something else, or not there."""
+def test_a_capsule_that_is_not_json_is_refused(tmp_path, text):
+    """A file that is missing or no JSON object raises a ParameterError that names the capsule."""
     path = tmp_path / "capsule.json"
     with pytest.raises(ParameterError, match="capsule="):
         make_llm().replay(path)
@@ -154,8 +154,8 @@ def test_what_is_no_json(tmp_path, text):
         make_llm().replay(path)
 
 
-def test_a_model_that_cannot_run_it():
-    """Token ids outside of its vocabulary, or a context that is too short, are errors of the prompt."""
+def test_a_model_too_small_for_the_capsule():
+    """A model with too small a vocabulary or context raises a PromptError or ContextLengthError."""
     capsule = make_llm().capsule(make_llm().complete([256] * 9, SamplingParams(seed=1)))
     with pytest.raises(PromptError, match="256"):
         LLM.from_parts(ScriptedModel(hashed_logits(), 100)).replay(capsule)

@@ -1,6 +1,6 @@
-"""Rotary factors that depend on the length: what a request gets is what plain decoding, or one pass, has.
+"""Rotary factors that depend on the length: results equal those of plain decoding, or of one forward pass.
 
-The scripted model's logits depend on the length by which each key in the cache was turned.
+The scripted model's logits depend on the length by which each key in the cache was rotated.
 """
 
 import pytest
@@ -17,35 +17,35 @@ TOKENIZER = byte_tokenizer()
 
 
 def dynamic(length):
-    """Dynamic NTK: every length beyond the border has factors of its own."""
+    """Return the regime of Dynamic NTK: beyond the boundary, every length has factors of its own."""
     return length if length > BORDER else 0
 
 
 def long_rope(length):
-    """LongRoPE: two sets of factors."""
+    """Return the regime of LongRoPE: one set of factors below the boundary, another beyond it."""
     return int(length > BORDER)
 
 
 def logits_of(lengths, token_ids, regime, script):
-    """Logits behind `token_ids`, of which key i was turned by lengths[i]."""
+    """Return the logits after `token_ids`, of which key i was rotated for lengths[i]."""
     return script([t + VOCAB_SIZE * regime(n) for t, n in zip(token_ids, lengths, strict=True)], VOCAB_SIZE)
 
 
 class Plain:
-    """One request, decoded token by token without an engine: greedy."""
+    """Greedy decoding of one request, token by token, without an engine."""
 
     def __init__(self, kind, script):
         self.kind, self.script = kind, script
         self.regime = dynamic if kind == "dynamic" else long_rope
 
     def lengths(self, num_prompt, num_tokens):
-        """The lengths that turn the keys: those of plain decoding; LongRoPE turns them again beyond the border."""
+        """Return the length for which each key is rotated. Beyond the boundary LongRoPE rotates all keys again."""
         if self.kind == "long" and num_tokens > BORDER:
             return [num_tokens] * num_tokens
         return [max(num_prompt, position + 1) for position in range(num_tokens)]
 
     def text(self, prompt, num_tokens):
-        """The most likely tokens."""
+        """Return the greedily decoded tokens."""
         token_ids = list(prompt)
         for _ in range(num_tokens):
             lengths = self.lengths(len(prompt), len(token_ids))
@@ -53,7 +53,7 @@ class Plain:
         return token_ids[len(prompt) :]
 
     def one_pass(self, token_ids):
-        """Ranks of all tokens but the first, in one pass over the whole text."""
+        """Return the ranks of all tokens but the first, from one forward pass over the whole text."""
         ranks = []
         for end in range(1, len(token_ids)):
             row = logits_of([len(token_ids)] * end, token_ids[:end], self.regime, self.script)
@@ -65,19 +65,19 @@ SCRIPT = hashed_logits(seed=5)
 
 
 def repetitive(token_ids, vocab_size):
-    """Logits of few different texts, so that drafts are often right; they depend on the rotary factors, too."""
+    """Return logits of a few different texts, which depend on the rotary factors, so that drafts are often right."""
     return SCRIPT([token_ids[-1] % VOCAB_SIZE % 3, token_ids[-1] // VOCAB_SIZE > 0], vocab_size)
 
 
 def make_llm(kind, script=SCRIPT, **settings):
-    """A scripted model with one of the two kinds of factors."""
+    """Return an LLM around a scripted model with rotary factors of this kind."""
     regime, border = (dynamic, None) if kind == "dynamic" else (long_rope, BORDER)
     model = ScriptedModel(script, VOCAB_SIZE, max_position_embeddings=128, rope_regime=regime, rope_border=border)
     return LLM.from_parts(model, TOKENIZER, **settings)
 
 
 def greedy(num_tokens):
-    """Parameters for so many tokens."""
+    """Return greedy sampling parameters for `num_tokens` tokens."""
     return SamplingParams(temperature=0.0, max_tokens=num_tokens, seed=1)
 
 
@@ -101,8 +101,8 @@ PROMPTS = st.lists(
 @KINDS
 @settings(max_examples=40)
 @given(PROMPTS, st.integers(1, 40), SETTINGS, st.booleans())
-def test_a_request_gets_what_plain_decoding_has(kind, prompts, num_tokens, given_settings, is_repetitive):
-    """Batches, chunks, prefix cache, preemptions and drafts near the border change no token."""
+def test_a_request_equals_plain_decoding(kind, prompts, num_tokens, given_settings, is_repetitive):
+    """Batches, chunks, prefix cache, preemptions and drafts near the boundary change no token."""
     script = repetitive if is_repetitive else SCRIPT
     plain = Plain(kind, script)
     llm = make_llm(kind, script, **given_settings)
@@ -115,7 +115,7 @@ def test_a_request_gets_what_plain_decoding_has(kind, prompts, num_tokens, given
 
 @KINDS
 def test_a_longer_prompt_does_not_change_a_shorter_one(kind):
-    """The prefix cache keys blocks by the factors that turned them: the shorter prompt does not take the longer's."""
+    """A prompt does not share cached blocks whose keys were rotated by other factors."""
     llm = make_llm(kind)
     llm.complete([7] * 48, greedy(2))
     expected = make_llm(kind).complete([7] * 20, greedy(20))
@@ -124,7 +124,7 @@ def test_a_longer_prompt_does_not_change_a_shorter_one(kind):
 
 
 def test_equal_factors_share_blocks_whatever_the_length():
-    """Below the border, and on LongRoPE's side beyond it, prompts of different lengths share their blocks."""
+    """Prompts of different lengths share cached blocks if their rotary factors are equal."""
     for kind, shorter, longer in (("dynamic", 20, 31), ("long", 20, 31), ("long", 40, 60)):
         llm = make_llm(kind)
         llm.complete([7] * shorter, greedy(1))
@@ -135,7 +135,7 @@ def test_equal_factors_share_blocks_whatever_the_length():
 @pytest.mark.parametrize("budget", [3, 16, 512])
 @pytest.mark.parametrize("length", [31, 32, 33, 48])
 def test_scores_are_those_of_one_pass(kind, budget, length):
-    """Echo (max_tokens 0 and 1) and score have the ranks of one pass over the text, whatever the chunks."""
+    """Echo and score give the ranks of one forward pass over the text, whatever the chunks."""
     text = [(7 * i * i + 3) % 250 for i in range(length)]
     expected = Plain(kind, SCRIPT).one_pass(text)
     llm = make_llm(kind, max_batched_tokens=budget)
@@ -149,7 +149,7 @@ def test_scores_are_those_of_one_pass(kind, budget, length):
 
 @KINDS
 def test_continuations_of_several_lengths(kind):
-    """Each continuation is scored as one pass over its own text; those with equal factors share the prompt."""
+    """Each continuation is scored as in one forward pass over its text; equal factors share the prompt."""
     prompt = [(5 * i + 1) % 250 for i in range(28)]
     continuations = [[9] * count for count in (2, 20, 4, 12, 20, 1)]
     plain = Plain(kind, SCRIPT)
@@ -161,8 +161,8 @@ def test_continuations_of_several_lengths(kind):
     assert llm.stats.num_prompt_tokens == 27 * num_prompts + sum(map(len, continuations))
 
 
-def test_a_sequence_that_outgrows_the_border_is_computed_again_once():
-    """LongRoPE: 32 tokens are computed twice, also with a draft model whose drafts are never right."""
+def test_a_sequence_beyond_the_boundary_is_recomputed_once():
+    """A LongRoPE sequence that crosses the boundary is recomputed once, also with a draft model."""
     for speculation in (None, make_llm("dynamic", hashed_logits(seed=77))):
         model = ScriptedModel(SCRIPT, VOCAB_SIZE, rope_regime=long_rope, rope_border=BORDER)
         llm = LLM.from_parts(model, TOKENIZER, speculation=speculation)
@@ -171,8 +171,8 @@ def test_a_sequence_that_outgrows_the_border_is_computed_again_once():
         assert result == make_llm("long").complete([7] * 25, greedy(30))
 
 
-def test_drafts_do_not_cross_the_border():
-    """Right drafts save steps up to the border and beyond, but none reaches over it."""
+def test_drafts_do_not_cross_the_boundary():
+    """Drafts are accepted below and beyond the boundary, but no draft crosses it."""
 
     def constant(token_ids, vocab_size):
         return hashed_logits(seed=1)([0], vocab_size)
@@ -185,8 +185,8 @@ def test_drafts_do_not_cross_the_border():
 
 
 @KINDS
-def test_candidates_cross_the_border_together(kind):
-    """N candidates share the prompt below the border, and each is what it is alone."""
+def test_candidates_cross_the_boundary_together(kind):
+    """Each of n candidates that cross the boundary is the same as if computed alone."""
     params = SamplingParams(n=4, seed=3, max_tokens=30)
     llm = make_llm(kind, max_num_seqs=3, max_batched_tokens=20)
     result = llm.complete([7] * 20, params)

@@ -1,4 +1,4 @@
-"""llm.score and llm.perplexity: the log-softmax of the bare logits, one prefill for all continuations."""
+"""Tests of llm.score and llm.perplexity: log-softmax of the model's logits, one prefill for all continuations."""
 
 import math
 
@@ -17,13 +17,13 @@ SCRIPT = hashed_logits()
 
 
 def make_llm(script=SCRIPT, **settings):
-    """A context of 100 tokens."""
+    """Return an LLM with a context of 100 tokens."""
     model = ScriptedModel(script, 257, max_position_embeddings=100, eos_token_ids=(256,))
     return LLM.from_parts(model, byte_tokenizer(special=["<eos>"]), **settings)
 
 
 def expected(prompt, continuation):
-    """Log-probabilities and ranks by the definition."""
+    """Return log-probabilities and ranks by definition, in float64."""
     logprobs, ranks, ids = [], [], list(prompt)
     for token_id in continuation:
         row = SCRIPT(ids, 257).astype(np.float64)
@@ -38,8 +38,8 @@ TOKENS = st.lists(st.integers(0, 255), min_size=1, max_size=30)
 
 @settings(max_examples=40)
 @given(TOKENS, st.lists(TOKENS, min_size=1, max_size=5), st.integers(1, 5), st.integers(8, 20), st.integers(1, 40))
-def test_scores_are_those_of_the_bare_logits(prompt, continuations, max_num_seqs, blocks, budget):
-    """In any batch, in chunks, in short memory, twice: within float32 of float64, and bit for bit the same."""
+def test_scores_equal_the_log_softmax(prompt, continuations, max_num_seqs, blocks, budget):
+    """Scores equal the float64 log-softmax to 1e-6, and repeat to the bit, for all batch and cache sizes."""
     llm = make_llm(max_num_seqs=max_num_seqs, kv_cache_bytes=16 * blocks, max_batched_tokens=budget)
     scores = llm.score(prompt, continuations)
     assert llm.score(prompt, continuations) == scores
@@ -52,7 +52,7 @@ def test_scores_are_those_of_the_bare_logits(prompt, continuations, max_num_seqs
 
 
 def test_the_prompt_is_computed_once():
-    """Forty continuations of 50 tokens of prompt: these once, and each continuation but its last token."""
+    """The prompt of forty continuations is computed once."""
     model = ScriptedModel(SCRIPT, 257)
     llm = LLM.from_parts(model, prefix_cache=False, max_num_seqs=4)
     llm.score([1] * 50, [[2, 3, 4]] * 40)
@@ -60,14 +60,14 @@ def test_the_prompt_is_computed_once():
 
 
 def test_long_continuations_are_scored_in_chunks(monkeypatch):
-    """The logits that are held at once are bounded, and nothing else changes."""
+    """Scoring in chunks of few logits gives the same result as scoring at once."""
     whole = make_llm().score("a", "x" * 60)
     monkeypatch.setattr(scores_module, "_MAX_ELEMENTS", 7 * 257)
     assert make_llm().score("a", "x" * 60) == whole
 
 
 def test_scores_are_those_of_echo():
-    """The same numbers as a scored prompt has in a completion."""
+    """llm.score gives the same numbers as the echoed prompt of a completion."""
     echoed = make_llm().complete("abcd", SamplingParams(echo=True, logprobs=0, max_tokens=0)).choices[0].logprobs
     (score,) = make_llm().score("a", "bcd")
     assert score.logprobs == echoed.token_logprobs[1:]
@@ -75,15 +75,15 @@ def test_scores_are_those_of_echo():
 
 
 def test_perplexity():
-    """Exp of the mean surprise; one token has none."""
+    """Perplexity is exp of the mean negative log-probability; a text of one token raises an error."""
     logprobs, _ = expected([97], [98, 99, 100])
     assert make_llm().perplexity("abcd") == pytest.approx(math.exp(-sum(logprobs) / 3), rel=1e-6)
     with pytest.raises(PromptError, match="two tokens"):
         make_llm().perplexity("a")
 
 
-def test_what_cannot_be_scored():
-    """Empty, too long, unknown: errors that name the argument; the last token need not fit."""
+def test_invalid_continuations_are_refused():
+    """Empty, too long or unknown continuations raise an error that names the argument."""
     llm = make_llm()
     assert len(llm.score([1] * 60, [2] * 41)[0].logprobs) == 41
     with pytest.raises(ContextLengthError, match="102 tokens"):
@@ -95,8 +95,8 @@ def test_what_cannot_be_scored():
         LLM.from_parts(ScriptedModel(SCRIPT, 257)).score([1], "abc")
 
 
-def test_a_nan_is_an_error_of_its_call():
-    """Nothing is left behind, and a stream that runs meanwhile goes on."""
+def test_a_nan_fails_its_own_call():
+    """A NaN logit raises in its own call to score, frees all blocks, and a running stream continues."""
 
     def script(token_ids, vocab_size):
         return SCRIPT(token_ids, vocab_size) * (np.nan if token_ids[-1] == 33 else 1.0)

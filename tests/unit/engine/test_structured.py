@@ -1,4 +1,4 @@
-"""Structured output: the masks are those of the language, and every finished text is a sentence of it."""
+"""Structured output: masks follow the grammar, and every finished text is a sentence of it."""
 
 import json
 import re
@@ -32,13 +32,13 @@ KINDS = {
 
 
 def make_llm(seed=1, **settings):
-    """A model whose logits follow from the tokens alone, over bytes and a few longer tokens."""
+    """Return an LLM over all bytes and a few longer tokens, with hashed logits."""
     model = ScriptedModel(hashed_logits(seed), VOCAB, eos_token_ids=(EOS,), max_position_embeddings=400)
     return LLM.from_parts(model, TOKENIZER, **settings)
 
 
 def allowed(grammar, text_tokens):
-    """The ids that a grammar allows after these tokens."""
+    """Return the token ids that a grammar allows after these tokens."""
     matcher, words = grammar.matcher(), np.zeros(num_words(VOCAB), np.uint32)
     for token_id in text_tokens:
         matcher.append(token_id)
@@ -48,7 +48,7 @@ def allowed(grammar, text_tokens):
 
 @pytest.mark.parametrize("language", [("ab", "abc", "b12", "é!", "é"), ("12", "1", "121212", '{"": ')])
 def test_masks_are_those_of_a_finite_language(language):
-    """After every beginning: exactly the tokens with which it goes on being one, and the end after a whole word."""
+    """After every prefix exactly the tokens that lead to a choice are allowed, and EOS after a complete one."""
     grammar = Grammar("choice", language, VOCAB, TOKENIZER)
     words = [word.encode() for word in language]
     beginnings = {(): b""}
@@ -68,7 +68,7 @@ def test_masks_are_those_of_a_finite_language(language):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_every_text_is_a_sentence(kind, temperature):
-    """With n, best_of, log-probabilities and echo: each choice that was not cut is a sentence."""
+    """Every choice that max_tokens does not cut is a sentence, with n, best_of, log-probabilities and echo."""
     structured, is_sentence = KINDS[kind]
     params = SamplingParams(
         structured=structured, n=2, best_of=4, max_tokens=150, seed=3, temperature=temperature, logprobs=1, echo=True
@@ -84,8 +84,8 @@ def test_every_text_is_a_sentence(kind, temperature):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_text_that_max_tokens_cuts_says_length(kind):
-    """One token of a longer sentence."""
+def test_a_text_cut_by_max_tokens_has_reason_length(kind):
+    """A text that max_tokens cuts before the end of a sentence has the finish reason "length"."""
     choice = make_llm().complete("q", SamplingParams(structured=KINDS[kind][0], max_tokens=1, seed=1)).choices[0]
     assert choice.finish_reason == "length" or KINDS[kind][1](choice.text)
 
@@ -93,7 +93,7 @@ def test_a_text_that_max_tokens_cuts_says_length(kind):
 @pytest.mark.parametrize("speculation", ["prompt_lookup", "model"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_speculation_changes_nothing(kind, speculation):
-    """Draft tokens are checked under the masks of their positions: the result is that of plain decoding."""
+    """Speculation gives the result of plain decoding: draft tokens are checked under the masks."""
     draft = make_llm(seed=2) if speculation == "model" else speculation
     params = SamplingParams(structured=KINDS[kind][0], n=3, max_tokens=60, seed=5, logprobs=2, logprobs_mode="final")
     plain, fast = make_llm(), make_llm(speculation=draft)
@@ -101,7 +101,7 @@ def test_speculation_changes_nothing(kind, speculation):
 
 
 def test_a_sentence_that_nothing_can_follow_ends_without_an_end_token():
-    """The sequence ends with the token that completes it; with EOS it ends where the grammar allows more."""
+    """A sentence that cannot continue ends without EOS; one that can continue ends with EOS."""
     done = make_llm().complete("q", SamplingParams(structured={"choice": ["b12"]}, seed=1)).choices[0]
     assert (done.text, done.finish_reason, done.stop_reason) == ("b12", "stop", None)
     assert EOS not in done.token_ids
@@ -112,7 +112,7 @@ def test_a_sentence_that_nothing_can_follow_ends_without_an_end_token():
 
 
 def test_a_stop_token_is_an_end_token():
-    """A stop id ends the text where it is a sentence, and nowhere else, whatever the token spells."""
+    """A stop id is drawn only at the end of a sentence, whatever text its token has."""
     a = ord("a")
     params = SamplingParams(structured={"regex": "(b|a)b+"}, stop_token_ids=[a], max_tokens=300, n=20, seed=2)
     for choice in make_llm().complete("q", params).choices:
@@ -122,21 +122,21 @@ def test_a_stop_token_is_an_end_token():
 
 
 def test_min_tokens_beyond_the_end_of_the_grammar_is_an_error():
-    """The text can neither go on nor end: nothing is left to draw."""
+    """If min_tokens exceeds the longest sentence, an EmptySupportError is raised."""
     params = SamplingParams(structured={"choice": ["ab"]}, min_tokens=5, max_tokens=8, seed=1)
     with pytest.raises(EmptySupportError, match="hard_masks"):
         make_llm().complete("q", params)
 
 
-def test_a_stop_string_cuts_the_sentence_and_says_so():
-    """stop_reason names it."""
+def test_a_stop_string_cuts_the_sentence():
+    """A stop string cuts the sentence and is reported as the stop reason."""
     params = SamplingParams(structured={"choice": ["ab12"]}, stop="1", seed=1)
     choice = make_llm().complete("q", params).choices[0]
     assert (choice.text, choice.finish_reason, choice.stop_reason) == ("ab", "stop", "1")
 
 
 def test_processors_and_bans_work_beside_the_grammar():
-    """The mask is set on the state that draws: a banned token stays banned, a processor is heard."""
+    """Banned tokens and logits processors have their effect together with a grammar."""
     params = SamplingParams(structured={"regex": "[ab]{4}"}, banned_token_ids=[ord("a"), 256, 257], seed=1)
     assert make_llm().complete("q", params).choices[0].text == "bbbb"
 
@@ -149,7 +149,7 @@ def test_processors_and_bans_work_beside_the_grammar():
 
 @pytest.mark.parametrize("force", [False, True])
 def test_replay(tmp_path, force):
-    """A capsule has the grammar; the replay has the same bits, sampled or forced."""
+    """A capsule contains the grammar, and its replay gives the same bits, sampled or forced."""
     llm = make_llm()
     params = SamplingParams(structured=KINDS["json"][0], n=2, max_tokens=40, logprobs=1, seed=4)
     llm.capsule(llm.complete("q", params)).save(tmp_path / "capsule.json")
@@ -157,7 +157,7 @@ def test_replay(tmp_path, force):
 
 
 def test_choices_of_all_characters():
-    """Quotes, backslashes, control characters, characters beyond the basic plane: each choice is a sentence."""
+    """Choices with quotes, backslashes, control characters or characters beyond the BMP are accepted."""
     choices = ['a"b', "a\\b", "\n\t\0\x7f", "\U0001f600\u2028", "/(x|y)*/", "<eos>", "%json {}", "\u00e9"]
     grammar = Grammar("choice", tuple(choices), VOCAB, TOKENIZER)
     for choice in choices:
@@ -168,7 +168,7 @@ def test_choices_of_all_characters():
 
 
 def test_streams_add_up():
-    """The pieces of a stream are the choice."""
+    """The pieces of a stream join to the text of the completion."""
     params = SamplingParams(structured=KINDS["grammar"][0], max_tokens=50, seed=6)
     llm = make_llm()
     assert "".join(delta.text for delta in llm.stream("q", params)) == llm.complete("q", params).choices[0].text
@@ -190,7 +190,7 @@ def test_streams_add_up():
     ],
 )
 def test_a_bad_grammar_is_an_error_of_its_own_request(structured, message):
-    """Compilation fails with a ParameterError that names the parameter; the engine goes on."""
+    """A grammar that does not compile raises a ParameterError for "structured"; later requests succeed."""
     llm = make_llm()
     with pytest.raises(ParameterError, match=message) as caught:
         llm.complete("q", SamplingParams(structured=structured))
@@ -199,7 +199,7 @@ def test_a_bad_grammar_is_an_error_of_its_own_request(structured, message):
 
 
 def test_a_grammar_that_takes_too_much_work_later_fails_its_own_choice():
-    """The limit is met while decoding; another request of the same steps gets its text."""
+    """A grammar that exceeds the work limit while decoding fails its own choice only."""
     llm = make_llm()
     slow = SamplingParams(
         structured={"grammar": 'start: e\ne: e e | "x" | "x" e | e "x"'}, max_tokens=150, ignore_eos=True, seed=1
@@ -213,14 +213,14 @@ def test_a_grammar_that_takes_too_much_work_later_fails_its_own_choice():
 
 
 def test_text_needs_a_tokenizer():
-    """Without one there is nothing to spell the text with."""
+    """Structured output without a tokenizer raises an error that names the parameter."""
     llm = LLM.from_parts(ScriptedModel(hashed_logits(1), VOCAB))
     with pytest.raises(Exception, match=r"structured=.*tokenizer"):
         llm.complete([1, 2], SamplingParams(structured={"regex": "a"}))
 
 
 def test_real_tokenizers_spell_a_schema(shared):
-    """SentencePiece's and GPT-2's tokens with real logits: the text is JSON of the schema."""
+    """A SentencePiece model writes JSON of the schema; at the very start of a text it is refused."""
     llm = LLM(shared / "models" / "stories260K")
     params = SamplingParams(structured={"json": SCHEMA}, max_tokens=80, n=3, seed=1, temperature=0.7)
     for choice in llm.complete("Once upon a time", params).choices:

@@ -1,4 +1,4 @@
-"""Bad words and breakers that are text: which token ids they become, and that they then do what they say."""
+"""Text in bad_words and dry_sequence_breakers: its token ids and its effect."""
 
 import pytest
 
@@ -13,24 +13,24 @@ TOKENIZER = byte_tokenizer(EXTRA, ["<eos>"])
 
 
 def make_llm():
-    """Letters, some longer tokens, an EOS."""
+    """Return an LLM over all bytes, some longer tokens and an EOS."""
     return LLM.from_parts(ScriptedModel(hashed_logits(), TOKENIZER.vocab_size, eos_token_ids=(260,)), TOKENIZER)
 
 
 def test_a_bad_word_is_banned_with_and_without_its_space():
-    """Both ways of writing it, once each; token ids are taken as they are."""
+    """A bad word is banned with and without a leading space; token ids are used unchanged."""
     assert list(bad_word_sequences(TOKENIZER, ["ab", (5, 6)])) == [(97, 98), (32, 97, 98), (5, 6)]
 
 
 def test_a_breaker_is_every_token_that_contains_it():
-    """Longer tokens too, and its own spelling where it takes several tokens."""
+    """A breaker becomes every token that contains it, and its own tokens if it takes more than one."""
     assert list(breaker_sequences(TOKENIZER, ["\n"])) == [(10,), (257,), (258,)]
     assert list(breaker_sequences(TOKENIZER, ["ab", (7,)])) == [(256,), (97, 98), (7,)]
     assert list(breaker_sequences(TOKENIZER, ["\n", (257,), (257, 10)])) == [(10,), (257,), (258,), (257, 10)]
 
 
-def test_bad_words_never_come():
-    """Of texts over two letters and their pairs, none has the word; without the ban, some have."""
+def test_bad_words_are_never_drawn():
+    """No text contains the bad word, while some do without the ban."""
     params = {"n": 20, "seed": 1, "max_tokens": 20, "allowed_token_ids": [97, 98]}
     banned = make_llm().complete("x", SamplingParams(**params, bad_words="aba"))
     free = make_llm().complete("x", SamplingParams(**params))
@@ -39,7 +39,7 @@ def test_bad_words_never_come():
 
 
 def test_a_breaker_ends_the_repetition():
-    """DRY forbids to go on repeating; across a breaker there is nothing to repeat."""
+    """DRY penalises the continuation of a repetition, but not across a sequence breaker."""
     params = {"temperature": 0.0, "max_tokens": 1, "dry_multiplier": 100.0, "allowed_token_ids": [97, 98, 99]}
     prompt = "xyza xyz"
     strong = {"logit_bias": {97: 50.0}}
@@ -49,7 +49,7 @@ def test_a_breaker_ends_the_repetition():
 
 
 def test_words_need_a_tokenizer():
-    """Without one they are refused by name, not ignored."""
+    """Text in bad_words or dry_sequence_breakers without a tokenizer raises a TokenizerError."""
     llm = LLM.from_parts(ScriptedModel(hashed_logits(), 50))
     for name in ("bad_words", "dry_sequence_breakers"):
         with pytest.raises(TokenizerError, match=name):
@@ -57,6 +57,6 @@ def test_words_need_a_tokenizer():
 
 
 def test_a_dynamic_temperature_around_zero_is_not_greedy():
-    """Then candidates are computed one by one, and differ."""
+    """With a dynamic temperature around 0, candidates are drawn separately and differ."""
     params = SamplingParams(temperature=0.0, dynatemp_range=3.0, n=8, seed=1, max_tokens=6, ignore_eos=True)
     assert len({choice.text for choice in make_llm().complete("ab", params).choices}) > 1
