@@ -1,4 +1,4 @@
-"""BatchSampler: the tokens of single states, whatever sequences come, go and fork, and no loop over rows."""
+"""BatchSampler: it draws the same tokens as single states, while sequences are added, removed and forked."""
 
 import json
 import pickle
@@ -26,12 +26,12 @@ PROMPT = [4, 5, 4, 6]
 
 
 def logits_of(num_rows):
-    """Random logits."""
+    """Return random logits."""
     return RNG.standard_normal((num_rows, VOCAB_SIZE)).astype(np.float32) * 2
 
 
 def filled():
-    """A batch with a sequence of each kind, and single states with the same arguments."""
+    """Return a batch with one sequence of each kind, its sequence ids, and single states with the same arguments."""
     batch = BatchSampler(VOCAB_SIZE)
     names = [batch.add(params, PROMPT, stream=9, eos_token_ids=[0]) for params in PARAMS]
     states = [SamplingState(params, PROMPT, stream=9, eos_token_ids=[0]) for params in PARAMS]
@@ -39,7 +39,7 @@ def filled():
 
 
 def assert_same(batch, names, states, num_steps):
-    """Steps of the batch are calls of a sampler, with all they report."""
+    """Assert that steps of the batch report the same bits as calls of a sampler with the single states."""
     sampler = Sampler(VOCAB_SIZE)
     for _ in range(num_steps):
         logits = logits_of(len(names))
@@ -49,8 +49,8 @@ def assert_same(batch, names, states, num_steps):
         assert output.all_top_logprobs.tobytes() == expected.all_top_logprobs.tobytes()
 
 
-def test_steps_are_those_of_single_states():
-    """Every kind of parameter that changes from token to token is taken forward in C, beyond the first memory."""
+def test_steps_agree_with_single_states():
+    """A batch draws as single states do, for all kinds of parameters and beyond its initial memory."""
     batch, names, states = filled()
     assert_same(batch, names, states, 150)
     for name, state in zip(names, states, strict=True):
@@ -58,15 +58,15 @@ def test_steps_are_those_of_single_states():
 
 
 def test_any_rows_in_any_order():
-    """A step may name some of the sequences, in any order; the others stay as they are."""
+    """A step may name a subset of the sequences in any order; the others stay unchanged."""
     batch, names, states = filled()
     for chosen in ([2, 0], [5, 4, 3, 2, 1, 0], [1]):
         assert_same(batch, [names[i] for i in chosen], [states[i] for i in chosen], 3)
     assert [batch.state(name).position for name in names] == [6, 6, 6, 3, 3, 3, 0, 0]
 
 
-def test_sequences_come_and_go():
-    """The default rows are the sequences that are there; a removed state goes on elsewhere, also after a pickle."""
+def test_sequences_are_added_and_removed():
+    """By default a step covers all sequences; a removed state can be pickled and added again."""
     batch, names, states = filled()
     assert_same(batch, names, states, 5)
     removed = pickle.loads(pickle.dumps(batch.remove(names[2])))
@@ -80,7 +80,7 @@ def test_sequences_come_and_go():
 
 @pytest.mark.parametrize("index", range(len(PARAMS)))
 def test_fork(index):
-    """A fork has the tokens so far and another choice; neither sees the other."""
+    """A fork starts with the tokens so far and another choice; the fork and its origin are independent."""
     batch, names, states = filled()
     assert_same(batch, names, states, 4)
     fork = batch.fork(names[index], choice=3)
@@ -90,7 +90,7 @@ def test_fork(index):
 
 
 def test_truncate_and_append():
-    """Tokens can be undone, mirostat's bound with them, and tokens from elsewhere recorded."""
+    """A sequence can be truncated, with its mirostat bound, and extended by tokens from elsewhere."""
     batch, names, states = filled()
     assert_same(batch, names, states, 6)
     for name, state in zip(names, states, strict=True):
@@ -103,7 +103,7 @@ def test_truncate_and_append():
 
 
 def test_masks_of_a_step():
-    """Each row has its own mask, for one step; a row of words may lie anywhere."""
+    """Each row has its own mask for one step, and the rows of the masks may have any stride."""
     batch = BatchSampler(VOCAB_SIZE)
     names = [batch.add(SamplingParams(seed=1)) for _ in range(3)]
     masks = np.zeros((3, 4), np.uint32)
@@ -123,7 +123,7 @@ def test_masks_of_a_step():
 
 
 def test_a_failed_row():
-    """By default a failed row leaves all sequences as they were; with "status" the others are recorded."""
+    """By default a failed row leaves all sequences unchanged; with "status" the other rows are recorded."""
     batch, names, _ = filled()
     logits = logits_of(len(names))
     logits[1, 3] = np.nan
@@ -137,7 +137,7 @@ def test_a_failed_row():
 
 
 def test_wrong_arguments():
-    """Unknown and removed sequences, repeated ones, and a wrong number of rows are named."""
+    """Unknown, removed or repeated sequences and wrong arguments raise an error that names the parameter."""
     batch, names, _ = filled()
     batch.remove(names[0])
     rows = logits_of(2)
@@ -159,8 +159,8 @@ def test_wrong_arguments():
 
 
 @pytest.mark.parametrize("params", PARAMS)
-def test_a_state_restores_on_another_machine(params):
-    """A state that went through JSON draws what the state itself draws, by a sampler and in a batch."""
+def test_a_state_restored_from_json_draws_the_same(params):
+    """A state restored from JSON draws the same tokens in a batch as the original with a sampler."""
     sampler, state = Sampler(VOCAB_SIZE), SamplingState(params, PROMPT, choice=2, stream=3)
     for _ in range(5):
         sampler.sample(logits_of(1), [state])

@@ -1,4 +1,4 @@
-"""`Sampler.explain`: what each stage keeps, removes and prefers, and why a token could not be drawn."""
+"""`Sampler.explain`: the tokens that each stage keeps and removes, and the reason why a token cannot be drawn."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ LOGITS = np.log(P).astype(np.float32)
 
 
 def explain(logits=LOGITS, prompt=(), output=(), profile="openai", bitmask=None, num_valid=None, **params):
-    """The explanation of one row."""
+    """Return the explanation of one row."""
     state = SamplingState(SamplingParams(seed=1, **params), prompt)
     for token_id in output:
         state.append(token_id)
@@ -21,12 +21,12 @@ def explain(logits=LOGITS, prompt=(), output=(), profile="openai", bitmask=None,
 
 
 def names(explanation):
-    """The stages that are shown."""
+    """Return the names of the stages in an explanation."""
     return [step.name for step in explanation.steps]
 
 
 def test_each_stage_by_hand():
-    """Counts, mass removed, entropy and the most likely tokens of three truncations in a row."""
+    """Counts, removed mass, entropy and top tokens of three truncations equal values computed by hand."""
     found = explain(top_k=4, top_p=0.8, min_p=0.5)
     assert names(found) == ["logits", "top_k", "top_p", "min_p"]
     assert [step.num_kept for step in found.steps] == [5, 4, 3, 2]
@@ -43,8 +43,8 @@ def test_each_stage_by_hand():
     assert last.settings == {"min_p": 0.5}
 
 
-def test_the_end_is_what_is_drawn_from():
-    """The last distribution is that of `probabilities`, the token that of `sample`; nothing is recorded."""
+def test_the_last_distribution_is_the_one_drawn_from():
+    """The final distribution is that of `probabilities`, the token is that of `sample`, and nothing is recorded."""
     state = SamplingState(SamplingParams(seed=3, temperature=1.7, top_p=0.9, presence_penalty=0.4))
     state.append(1)
     sampler = Sampler(5)
@@ -55,8 +55,8 @@ def test_the_end_is_what_is_drawn_from():
     assert found.error is None
 
 
-def test_only_what_was_asked_for_is_shown():
-    """Without parameters there is the row alone; a stage that was asked for is shown though it changes nothing."""
+def test_only_stages_with_parameters_are_shown():
+    """An explanation contains the stages with parameters only, even if they change nothing."""
     assert names(explain()) == ["logits"]
     unchanged = explain(top_k=5, frequency_penalty=1.0)
     assert names(unchanged) == ["logits", "frequency_presence", "top_k"]
@@ -64,8 +64,8 @@ def test_only_what_was_asked_for_is_shown():
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_the_order_is_the_profiles(profile):
-    """Stages are shown in the order in which that profile runs them."""
+def test_stages_are_shown_in_the_profiles_order(profile):
+    """Stages are listed in the order of the profile."""
     found = explain(profile=profile, top_k=3, min_p=0.1, temperature=0.5, logit_bias={1: 0.5}, repetition_penalty=1.1)
     order = [stage.name for stage in PROFILES[profile].stages]
     places = [order.index(name) for name in names(found)[1:]]
@@ -74,7 +74,7 @@ def test_the_order_is_the_profiles(profile):
 
 
 def test_edits_and_masks():
-    """A bias makes a token likelier, a mask takes its mass away."""
+    """The explanation shows the effect of a bias, and the mass that a mask removes."""
     found = explain(logit_bias={4: 3.0}, banned_token_ids=[0])
     assert names(found) == ["logits", "logit_bias", "hard_masks"]
     biased = found.steps[1]
@@ -84,7 +84,7 @@ def test_edits_and_masks():
 
 
 def test_greedy_is_a_point():
-    """Temperature 0 removes all but the first; the rest is said to be dropped by it."""
+    """Temperature 0 keeps the first token only, and is the reason for all others."""
     found = explain(temperature=0.0)
     assert [step.num_kept for step in found.steps] == [5, 1]
     assert found.token_id == 0
@@ -124,29 +124,29 @@ def test_greedy_is_a_point():
     ],
 )
 def test_why_not(token_id, params, reason):
-    """The stage that dropped the token and what it went by; all masks that ban it; the cut where no stage did."""
+    """`why_not` names the stage that dropped a token, all masks that ban it, or the cut of small weights."""
     found = explain(**params).why_not(token_id)
     assert found is not None
     assert found.startswith(reason)
 
 
 def test_why_not_by_the_logits():
-    """A token that the model itself bans, and one that is far below the rest from the beginning."""
+    """`why_not` reports a token that the logits ban, and one whose weight is too small from the beginning."""
     found = explain(np.array([0, -np.inf, -100], np.float32))
     assert found.why_not(1) == "banned by the logits"
     assert found.why_not(2) == "its weight is below 2**-40 of the largest after logits"
 
 
 @pytest.mark.parametrize("params", [{}, {"top_p": 0.6}, {"allowed_token_ids": [1, 4]}, {"temperature": 0.05}])
-def test_a_reason_for_all_and_only_those_that_cannot_be_drawn(params):
-    """There is a reason exactly where the probability is 0."""
+def test_why_not_exactly_for_probability_0(params):
+    """`why_not` returns a reason exactly if the token's probability is 0."""
     found = explain(**params)
     for token_id in range(5):
         assert (found.why_not(token_id) is None) == (found.probabilities[token_id] > 0)
 
 
-def test_a_low_token_may_come_back():
-    """What is below the cut at temperature 1 can be drawn at a higher one, and then there is no reason."""
+def test_a_token_below_the_cut_at_a_higher_temperature():
+    """A token below the cut at temperature 1 may be drawn at a higher temperature, and then has no reason."""
     logits = np.array([0, -30], np.float32)
     found = explain(logits, temperature=3.0)
     assert [step.num_kept for step in found.steps] == [1, 2]
@@ -154,7 +154,7 @@ def test_a_low_token_may_come_back():
 
 
 def test_a_row_that_fails_at_a_stage():
-    """It is explained up to there, and every token's ban is known."""
+    """A row that fails is explained up to the failing stage, and `why_not` still names the masks."""
     found = explain(top_k=3, banned_token_ids=[0, 1], allowed_token_ids=[0, 1])
     assert names(found) == ["logits"]
     assert found.token_id is None
@@ -165,7 +165,7 @@ def test_a_row_that_fails_at_a_stage():
 
 
 def test_rows_that_cannot_be_explained():
-    """More than one, one that is not finite, and no state."""
+    """Two rows, non-finite logits, a missing state and bad token ids raise errors."""
     state = SamplingState(SamplingParams())
     with pytest.raises(LogitsError, match="one row"):
         Sampler(5).explain(np.stack([LOGITS, LOGITS]), state)
@@ -179,7 +179,7 @@ def test_rows_that_cannot_be_explained():
 
 
 def test_the_table():
-    """A line a stage, in columns, then the token; texts as the caller writes them."""
+    """The table has one line per stage, in columns, then the drawn token, with texts from the caller's function."""
     found = explain(top_k=2)
     lines = found.table(lambda token_id: "abcde"[token_id], num_top=2).splitlines()
     assert lines == [
@@ -192,13 +192,13 @@ def test_the_table():
 
 
 def test_long_settings_are_cut():
-    """The column of stages stays readable."""
+    """Long settings are cut, so that the column of stages has at most 48 characters."""
     found = explain(logit_bias=dict.fromkeys(range(5), 0.125), allowed_token_ids=range(5), min_tokens=1)
     assert max(len(line.split("  ")[0]) for line in str(found).splitlines()) <= 48
 
 
 def test_half_precision():
-    """bfloat16 rows are explained as they are drawn from."""
+    """bfloat16 rows can be explained."""
     bits = (np.array([1, -np.inf, 0.5], np.float32).view(np.uint32) >> 16).astype(np.uint16)
     found = explain(bits)
     assert found.why_not(1) == "banned by the logits"
@@ -206,7 +206,7 @@ def test_half_precision():
 
 
 def test_reshaping_is_shown_as_a_step():
-    """adaptive_p and skew have steps of their own, after the truncations, that drop nothing and change the weights."""
+    """adaptive_p and skew are steps after the truncations that drop no token and change the weights."""
     explanation = explain(top_k=4, adaptive_p_target=0.15, skew=0.5)
     assert [step.name for step in explanation.steps] == ["logits", "top_k", "adaptive_p", "skew"]
     _, truncated, adapted, skewed = explanation.steps

@@ -1,4 +1,4 @@
-"""The kernel as Python sees it, below Sampler: rows, calls, and what C refuses."""
+"""The kernel's Python binding below Sampler: rows, calls, and arguments that C refuses."""
 
 import gc
 import weakref
@@ -13,21 +13,21 @@ LOGITS = np.arange(6, dtype=np.float32)[np.newaxis]
 
 
 def greedy_row():
-    """A row that draws the largest logit."""
+    """Return a row that draws the largest logit."""
     row = KernelRow()
     row.set(temperature=0.0)
     return row
 
 
-def test_a_new_row_asks_for_nothing():
-    """Everything is off: the distribution is that of the row."""
+def test_a_new_row_leaves_every_stage_off():
+    """A new row leaves every stage off: the distribution is the softmax of its logits."""
     (p,), _ = Kernel(6, 6).probabilities(LOGITS, [KernelRow()])
     expected = np.exp(LOGITS[0].astype(np.float64))
     np.testing.assert_allclose(p, expected / expected.sum(), rtol=1e-6)
 
 
 def test_a_copy_is_a_row_of_its_own():
-    """It asks for the same, points to the same arrays, and keeps them alive by itself."""
+    """A copied row has the same settings, points to the same arrays, and keeps them alive."""
     row = greedy_row()
     banned = np.array([5, 4], np.int32)
     row.point("banned_token_ids", banned)
@@ -49,8 +49,8 @@ def test_a_copy_is_a_row_of_its_own():
     assert Kernel(6, 6).sample(LOGITS, [copy]).token_ids.tolist() == [5]
 
 
-def test_what_c_refuses_is_an_error_of_ours():
-    """A field outside its range, in C's own words: the states never send one."""
+def test_a_refused_row_is_a_kernel_error():
+    """A field outside its range raises a KernelError."""
     row = greedy_row()
     row.set(top_p=1.5)
     with pytest.raises(KernelError, match="refused the call: an argument is null or outside its documented range"):
@@ -59,8 +59,8 @@ def test_what_c_refuses_is_an_error_of_ours():
         Kernel(6, 6).probabilities(LOGITS, [row])
 
 
-def test_an_id_that_no_check_has_seen():
-    """It fails in C, which names row, stage and id; a mistake of ours, not of the logits."""
+def test_an_unchecked_token_id_fails_in_c():
+    """An unchecked token id fails in C, and the error names row, stage and id."""
     row = greedy_row()
     row.set_ids("banned", [6])
     with pytest.raises(KernelError, match=r"row 1, stage hard_masks: a token id lies outside .*: 6"):
@@ -68,7 +68,7 @@ def test_an_id_that_no_check_has_seen():
 
 
 def test_room_for_any_number_of_edits():
-    """A call that turns out to need more scratch memory than the one before it gets it."""
+    """A call that needs more scratch memory than the call before gets it."""
     vocab_size = 5000
     kernel, flat = Kernel(vocab_size, vocab_size), np.zeros((1, vocab_size), np.float32)
     for num_biases in (0, 10, 4000, 10, 4999):
@@ -80,7 +80,7 @@ def test_room_for_any_number_of_edits():
 
 
 def test_rows_may_change_from_call_to_call():
-    """More, fewer, none, others in other places: each call is about its own rows."""
+    """Each call may have any number of rows in any order."""
     kernel, rows = Kernel(6, 6), [greedy_row() for _ in range(3)]
     for token_id, row in enumerate(rows):
         row.set_ids("banned", range(token_id + 1, 6))
@@ -90,7 +90,7 @@ def test_rows_may_change_from_call_to_call():
 
 
 def test_a_prepared_call_can_be_repeated():
-    """For benchmarks: always the same rows and logits, into the same output."""
+    """A prepared call can run again on changed logits, into the same output."""
     logits = LOGITS.copy()
     call = Kernel(6, 6).prepare(logits, [greedy_row()])
     assert call.sample()

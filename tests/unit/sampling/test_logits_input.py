@@ -1,4 +1,4 @@
-"""Every way in which logits may come: the same bits, no copy, and an error before any memory is touched."""
+"""Logits from every supported source: the same bits, no copy, and an error before any memory is read."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ BY_DTYPE = {"float32": FLOAT32, "float16": FLOAT32.astype(np.float16), "bfloat16
 
 
 def drawn(logits, num_rows=ROWS):
-    """Everything that a call reports, as bytes."""
+    """Return all that a call reports, as bytes."""
     states = [SamplingState(SamplingParams(seed=seed, top_p=0.9, logprobs=3)) for seed in range(num_rows)]
     output = Sampler(VOCAB_SIZE).sample(logits, states)
     return output.words.tobytes() + output.top_token_ids.tobytes() + output.top_logprobs.tobytes()
 
 
 class Capsule:
-    """A DLPack producer over a numpy array: any type code, any device, either version, and it counts its deletions."""
+    """A DLPack producer over a numpy array, with any type code, device and version."""
 
     def __init__(self, matrix, *, code=None, device=(1, 0), versioned=True, knows_versions=True):
         self.matrix = matrix
@@ -49,7 +49,7 @@ class Capsule:
         return capsule
 
     def address_of_code(self, capsule):
-        """The byte of the type code, after data, device type, device id and the number of dimensions."""
+        """Return the byte of the type code, after data, device type, device id and number of dimensions."""
         pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
             ("PyCapsule_GetPointer", ctypes.pythonapi)
         )
@@ -58,7 +58,7 @@ class Capsule:
 
 
 class Interface:
-    """An object that has nothing but numpy's array interface."""
+    """An object that offers numpy's array interface only."""
 
     def __init__(self, matrix):
         self.__array_interface__ = matrix.__array_interface__
@@ -80,14 +80,14 @@ class Interface:
     ],
     ids=["buffer", "interface", "dlpack 1", "dlpack 0", "old dlpack", "strided dlpack", "pinned dlpack", "subclass"],
 )
-def test_the_same_bits_by_every_way(dtype, convert):
-    """What is reported does not depend on the protocol by which logits come."""
+def test_the_same_bits_by_every_protocol(dtype, convert):
+    """The result does not depend on the protocol that passes the logits."""
     matrix = BY_DTYPE[dtype]
     assert drawn(convert(matrix)) == drawn(matrix)
 
 
 def code_of(matrix):
-    """DLPack's code of bfloat16 where numpy says uint16; None leaves numpy's own."""
+    """Return DLPack's code of bfloat16 for a uint16 matrix; otherwise None, which leaves numpy's code."""
     return 4 if matrix.dtype == np.uint16 else None
 
 
@@ -102,7 +102,7 @@ def test_one_row_from_the_standard_library(buffer):
 
 
 def strides(matrix):
-    """The matrix in memory of other shapes: padded rows, backwards, every other row; and one row for all."""
+    """Return the matrix with padded rows and with rows in reverse order in memory."""
     wide = np.zeros((2 * ROWS, VOCAB_SIZE + 5), matrix.dtype)
     wide[::2, 2:-3] = matrix
     return {"padded": wide[::2, 2:-3], "backwards": matrix[::-1].copy()[::-1]}
@@ -111,7 +111,7 @@ def strides(matrix):
 @pytest.mark.parametrize("kind", ["padded", "backwards"])
 @pytest.mark.parametrize("dtype", BY_DTYPE)
 def test_any_row_stride(dtype, kind):
-    """Rows may lie apart, in either direction."""
+    """Rows may have any stride, also a negative one."""
     matrix = BY_DTYPE[dtype]
     made = strides(matrix)[kind]
     assert made.strides != matrix.strides
@@ -119,7 +119,7 @@ def test_any_row_stride(dtype, kind):
 
 
 def apart(dtype, matrix):
-    """The matrix as columns, as every other element, backwards, and as a field of records."""
+    """Return the matrix in column order, as every other element, in reverse, and as a field of records."""
     wide = np.zeros((ROWS, 2 * VOCAB_SIZE), matrix.dtype)
     wide[:, ::2] = matrix
     records = np.zeros((ROWS, VOCAB_SIZE), [("id", "<i4"), ("logit", matrix.dtype), ("p", "<f4")])
@@ -134,8 +134,8 @@ def apart(dtype, matrix):
 
 @pytest.mark.parametrize("kind", ["columns", "every other", "backwards", "records"])
 @pytest.mark.parametrize("dtype", BY_DTYPE)
-def test_elements_that_lie_apart(dtype, kind):
-    """The elements of a row may have any stride; llama.cpp's token arrays are such records."""
+def test_any_element_stride(dtype, kind):
+    """The elements of a row may have any stride, as in llama.cpp's token arrays."""
     made = apart(dtype, BY_DTYPE[dtype])[kind]
     assert made.strides[1] != made.itemsize
     assert drawn(made) == drawn(BY_DTYPE[dtype])
@@ -143,7 +143,7 @@ def test_elements_that_lie_apart(dtype, kind):
 
 
 class OrtLike:
-    """An OrtValue of onnxruntime, as far as its memory goes."""
+    """A stand-in for an OrtValue of onnxruntime."""
 
     def __init__(self, array, element_type, device="cpu"):
         self._array, self._element_type, self._device = array, element_type, device
@@ -165,7 +165,7 @@ class OrtLike:
 
 
 def test_an_ort_value():
-    """Tensors of onnxruntime are read in place, bfloat16 too; other types and devices are named."""
+    """Tensors of onnxruntime are read in place, also bfloat16; other types and devices raise an error."""
     for name, element_type in (("float32", 1), ("float16", 10), ("bfloat16", 16)):
         matrix = BY_DTYPE[name]
         assert drawn(OrtLike(matrix, element_type)) == drawn(matrix)
@@ -176,14 +176,14 @@ def test_an_ort_value():
 
 
 def test_a_stride_of_zero():
-    """One row in memory for every row of the call."""
+    """One row in memory may serve as every row of the call."""
     same = np.broadcast_to(FLOAT32[0], (ROWS, VOCAB_SIZE))
     assert same.strides[0] == 0
     assert drawn(same) == drawn(same.copy())
 
 
 def test_nothing_is_copied():
-    """Every kind of logits becomes an array over its own memory, and read-only memory is fine."""
+    """Every kind of logits becomes an array over the same memory, even if it is read-only."""
     frozen = FLOAT32.copy()
     frozen.flags.writeable = False
     for logits in (frozen, memoryview(frozen), Interface(frozen), Capsule(FLOAT32)):
@@ -192,8 +192,8 @@ def test_nothing_is_copied():
     assert drawn(frozen) == drawn(FLOAT32)
 
 
-def test_exported_memory_is_kept_and_let_go():
-    """A capsule lives as long as the array made of it, and is then freed by its own destructor: once, not consumed."""
+def test_exported_memory_is_kept_and_freed():
+    """An exported capsule lives as long as the array made from it, and then frees its memory."""
     matrix = FLOAT32.copy()
     alive = weakref.ref(matrix)
     logits = matrix_of(Capsule(matrix), VOCAB_SIZE)
@@ -206,8 +206,8 @@ def test_exported_memory_is_kept_and_let_go():
     assert alive() is None
 
 
-def test_a_call_keeps_nothing():
-    """After the call the logits are the caller's alone: an array.array may grow again."""
+def test_a_call_keeps_no_reference():
+    """After a call no reference to the logits remains: an array.array can grow again."""
     row = array.array("f", FLOAT32[0].tolist())
     states = [SamplingState(SamplingParams(seed=0))]
     sampler = Sampler(VOCAB_SIZE)
@@ -218,7 +218,7 @@ def test_a_call_keeps_nothing():
 
 
 class Refusing:
-    """A tensor that does not want to be exported."""
+    """A tensor that refuses to be exported."""
 
     def __dlpack_device__(self):
         return (1, 0)
@@ -228,14 +228,14 @@ class Refusing:
 
 
 class Nothing(Refusing):
-    """A tensor whose capsule is none."""
+    """A tensor whose export returns no capsule."""
 
     def __dlpack__(self, **_):
         return object()
 
 
 class Elsewhere(Refusing):
-    """A tensor on a device; to export it would be a mistake."""
+    """A tensor on a GPU, which must not be exported."""
 
     device = "cuda:1"
 
@@ -270,8 +270,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_what_is_wrong_is_named(kind):
-    """A wrong type, shape, layout, byte order or device is a LogitsError that says what was given and what must be."""
+def test_invalid_logits_are_refused(kind):
+    """A wrong type, shape, layout, byte order or device raises a LogitsError with the value and the rule."""
     logits, message = WRONG[kind]
     with pytest.raises(LogitsError, match=message) as caught:
         Sampler(VOCAB_SIZE).sample(logits, [SamplingState(SamplingParams())])
@@ -279,7 +279,7 @@ def test_what_is_wrong_is_named(kind):
 
 
 class Held(Elsewhere):
-    """A producer that hands out one capsule for ever."""
+    """A producer that returns the same capsule every time."""
 
     def __init__(self, capsule):
         self._capsule = capsule
@@ -292,7 +292,7 @@ class Held(Elsewhere):
 
 
 def test_a_consumed_capsule_is_refused():
-    """Somebody else owns its memory then, and may have freed it."""
+    """A consumed capsule is refused, because its consumer may have freed the memory."""
     producer = Held(FLOAT32.__dlpack__(max_version=(1, 0)))
     assert matrix_of(producer, VOCAB_SIZE).shape == FLOAT32.shape
     np.from_dlpack(producer)
@@ -301,7 +301,7 @@ def test_a_consumed_capsule_is_refused():
 
 
 def test_another_version_of_dlpack_is_refused():
-    """Version 2 may lay out its structure in another way."""
+    """A capsule of DLPack version 2 is refused, because its layout may differ."""
 
     class Later(Capsule):
         def __dlpack__(self, **options):
@@ -315,7 +315,7 @@ def test_another_version_of_dlpack_is_refused():
 
 
 def test_by_value():
-    """Half precision is widened exactly, and does not copy what is float32 already."""
+    """Half precision is widened exactly, and float32 is not copied."""
     assert as_float32(FLOAT32) is FLOAT32
     np.testing.assert_array_equal(as_float32(BFLOAT16), (BFLOAT16.astype(np.uint32) << 16).view(np.float32))
     np.testing.assert_array_equal(as_float32(BY_DTYPE["float16"]), BY_DTYPE["float16"].astype(np.float32))
@@ -323,7 +323,7 @@ def test_by_value():
 
 @pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
 def test_torch(name):
-    """Tensors on the CPU, in place, transposed views refused; those that need a gradient or lie elsewhere are named."""
+    """Tensors on the CPU are read in place; transposed, float64, gradient and other-device tensors are refused."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     tensor = torch.from_numpy(FLOAT32.copy()).to(getattr(torch, name))
     bits = tensor.view(torch.uint16).numpy() if name == "bfloat16" else tensor.numpy()
@@ -342,7 +342,7 @@ def test_torch(name):
 
 
 def test_ml_dtypes():
-    """Arrays of ml_dtypes.bfloat16 are read as they are, whatever their row stride."""
+    """Arrays of ml_dtypes.bfloat16 are read in place, with any row stride."""
     ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
     matrix = FLOAT32.astype(ml_dtypes.bfloat16)
     assert drawn(matrix) == drawn(matrix.view(np.uint16))
@@ -354,7 +354,7 @@ def test_ml_dtypes():
 
 @pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
 def test_jax(name):
-    """Arrays on the CPU."""
+    """Jax arrays on the CPU give the same bits as numpy arrays."""
     jax = pytest.importorskip("jax", reason="jax is not installed")
     matrix = jax.numpy.asarray(FLOAT32).astype(name)
     bits = np.asarray(matrix)

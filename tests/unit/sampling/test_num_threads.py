@@ -1,4 +1,4 @@
-"""One call on several threads: the same bits for any number of them, also in a forked child."""
+"""A call on more than one thread: the same bits for any number of threads, also in a forked child."""
 
 import subprocess
 import sys
@@ -18,12 +18,12 @@ LOGITS = (np.random.default_rng(1).standard_normal((NUM_ROWS, VOCAB_SIZE)) * 3).
 
 @pytest.fixture(autouse=True)
 def few_logits_are_enough(monkeypatch):
-    """Rows of a real vocabulary are not needed to see threads at work."""
+    """Allow threads for few logits, so that small rows suffice."""
     monkeypatch.setattr(call, "MIN_LOGITS_A_THREAD", 1)
 
 
 def states():
-    """Every row with parameters of its own, some with log-probabilities in several modes."""
+    """Return states with different parameters per row, some with log-probabilities in two modes."""
     params = [
         SamplingParams(
             seed=row,
@@ -39,7 +39,7 @@ def states():
 
 
 def results(sampler, logits=LOGITS):
-    """Everything that two calls report and what they record, as comparable values; NaN included."""
+    """Return all that two calls report and record, as comparable values."""
     rows = states()
     found = []
     for _ in range(2):
@@ -51,7 +51,7 @@ def results(sampler, logits=LOGITS):
 
 @pytest.mark.parametrize("num_threads", range(1, 9))
 def test_the_bits_do_not_depend_on_the_number_of_threads(num_threads):
-    """Tokens, log-probabilities, top-N and probabilities of one thread and of 1 to 8."""
+    """One to eight threads give the same tokens, log-probabilities and probabilities."""
     one, several = Sampler(VOCAB_SIZE), Sampler(VOCAB_SIZE, num_threads=num_threads)
     assert results(several) == results(one)
     probabilities = [sampler.probabilities(LOGITS[::-1], states()).tobytes() for sampler in (one, several)]
@@ -59,8 +59,8 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(num_threads):
 
 
 @pytest.mark.parametrize("num_threads", [2, 5])
-def test_errors_do_not_depend_on_it_either(num_threads):
-    """A row fails under its own number, whichever thread had it; with "raise" the first is raised, nothing recorded."""
+def test_errors_do_not_depend_on_the_number_of_threads(num_threads):
+    """Errors do not depend on the number of threads: the first failed row is raised, and nothing is recorded."""
     logits = LOGITS.copy()
     logits[9, 7] = np.nan
     logits[11, 5] = np.inf
@@ -76,7 +76,7 @@ def test_errors_do_not_depend_on_it_either(num_threads):
 
 
 def test_other_threads_take_part(monkeypatch):
-    """With two threads, the halves of a call are worked off in two different ones."""
+    """With two threads, the halves of a call run on two different threads."""
     seen, both = [], threading.Barrier(2, timeout=30)
     sample = call.Call.sample
 
@@ -91,8 +91,8 @@ def test_other_threads_take_part(monkeypatch):
     assert threading.current_thread() in seen
 
 
-def test_what_no_thread_has_begun_with_is_done_here():
-    """While the only helper is busy with something else, its part is the caller's."""
+def test_the_caller_does_the_work_of_a_busy_helper():
+    """If the only helper thread is busy, the calling thread computes the helper's part too."""
     sampler, release = Sampler(VOCAB_SIZE, num_threads=2), threading.Event()
     busy = sampler._kernel._threads._helpers().submit(release.wait)
     try:
@@ -103,7 +103,7 @@ def test_what_no_thread_has_begun_with_is_done_here():
 
 
 def test_an_error_of_a_helper_is_raised(monkeypatch):
-    """It is not lost with its thread."""
+    """An exception in a helper thread is raised in the calling thread."""
     caller, both = threading.current_thread(), threading.Barrier(2, timeout=30)
 
     def failing(self):
@@ -118,7 +118,7 @@ def test_an_error_of_a_helper_is_raised(monkeypatch):
 
 
 def test_few_logits_stay_on_the_callers_thread(monkeypatch):
-    """No thread is started for what is done before it has woken up, or before the first call."""
+    """No thread is started for a call that is too small, nor before the first large call."""
     monkeypatch.setattr(call, "MIN_LOGITS_A_THREAD", LOGITS.size)
     sampler = Sampler(VOCAB_SIZE, num_threads=8)
     sampler.sample(LOGITS, states())
@@ -129,14 +129,14 @@ def test_few_logits_stay_on_the_callers_thread(monkeypatch):
 
 
 def test_many_callers_share_the_threads():
-    """One sampler with three threads in eight threads at once gives the results of one."""
+    """A sampler with three threads gives the same results when eight threads call it at once."""
     sampler, expected = Sampler(VOCAB_SIZE, num_threads=3), results(Sampler(VOCAB_SIZE))
     with ThreadPoolExecutor(8) as pool:
         assert all(found == expected for found in pool.map(lambda _: results(sampler), range(16)))
 
 
 def test_a_forked_child_has_threads_of_its_own():
-    """A child of a process whose threads have run goes on sampling, and both end."""
+    """After a fork both processes continue to sample with the same results."""
     program = """if True:
         import os, sys, warnings
         import numpy as np
@@ -160,6 +160,6 @@ def test_a_forked_child_has_threads_of_its_own():
 
 @pytest.mark.parametrize("num_threads", [0, -1, 65, 1.0, True, None, "2"])
 def test_num_threads_is_checked(num_threads):
-    """1 to 64, an integer."""
+    """num_threads must be an integer from 1 to 64."""
     with pytest.raises(ValueError, match="num_threads"):
         Sampler(4, num_threads=num_threads)

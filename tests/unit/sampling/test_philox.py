@@ -1,4 +1,4 @@
-"""Philox4x64-10, ours in Python and ours in C, against published vectors and against numpy's."""
+"""Philox4x64-10 in Python and in C, against published vectors and against numpy's generator."""
 
 import csv
 import re
@@ -17,7 +17,7 @@ BOTH = pytest.mark.parametrize("philox", [philox4x64, kernel.philox], ids=["refe
 
 
 def numpy_philox(counter, key):
-    """The block of numpy's generator for this counter: it steps once before it begins, so start one earlier."""
+    """Return numpy's block for this counter. Numpy increments the counter first, so start one earlier."""
     before = (sum(word << 64 * i for i, word in enumerate(counter)) - 1) % 2**256
     words = [before >> 64 * i & 2**64 - 1 for i in range(4)]
     generator = np.random.Philox(counter=np.array(words, np.uint64), key=np.array(key, np.uint64))
@@ -26,7 +26,7 @@ def numpy_philox(counter, key):
 
 @BOTH
 def test_known_answers_of_random123(philox, shared):
-    """The three 10-round vectors that the authors of Philox publish come out word for word."""
+    """The three published 10-round vectors of the Philox authors are reproduced."""
     text = (shared / "vectors" / "random123_kat_vectors.txt").read_text()
     lines = re.findall(r"^philox4x64\s+10\s+(.*)$", text, flags=re.MULTILINE)
     assert len(lines) == 3
@@ -38,7 +38,7 @@ def test_known_answers_of_random123(philox, shared):
 @BOTH
 @pytest.mark.parametrize("number", [1, 2])
 def test_numpys_published_stream(philox, number, shared):
-    """All 1,000 words that numpy publishes for a seed: block i of the stream is counter i + 1."""
+    """All 1,000 values that numpy publishes for a seed are reproduced: block i is counter i + 1."""
     with (shared / "vectors" / "numpy_random" / f"philox-testset-{number}.csv").open() as file:
         (_, seed), *rows = csv.reader(file)
     key = np.random.SeedSequence(int(seed, 16)).generate_state(2, np.uint64).tolist()
@@ -49,11 +49,11 @@ def test_numpys_published_stream(philox, number, shared):
 @BOTH
 @given(counter=COUNTER, key=KEY)
 def test_numpys_generator(philox, counter, key):
-    """Any counter and key give the block that the generator shipped with numpy gives."""
+    """Any counter and key give the same block as numpy's generator."""
     assert philox(counter, key) == numpy_philox(counter, key)
 
 
 def test_a_negative_seed_is_its_twos_complement():
-    """Seeds are signed in the API, and words in the key."""
+    """A negative seed becomes its two's complement in the key."""
     assert random_words(-1, 0, 5, 6) == philox4x64((5, 6, 0, 0), (2**64 - 1, 0))
     assert random_words(-(2**63), 9, 0, 0, 2) == philox4x64((0, 0, 0, 2), (2**63, 9))

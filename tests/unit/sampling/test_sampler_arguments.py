@@ -1,4 +1,4 @@
-"""Bad arguments of Sampler and SamplingState: an error of our tree that names the parameter."""
+"""Invalid arguments of Sampler and SamplingState raise one of the package's errors, which names the parameter."""
 
 import copy
 import pickle
@@ -14,7 +14,7 @@ FLAT = np.zeros((1, 4), np.float32)
 
 
 def problem_of(function):
-    """Name of the one parameter that the call is refused for."""
+    """Return the name of the one parameter that the call is refused for."""
     with pytest.raises(ParameterError) as caught:
         function()
     (problem,) = caught.value.problems
@@ -24,18 +24,18 @@ def problem_of(function):
 
 @pytest.mark.parametrize("vocab_size", [0, -1, 2**20 + 1, 2**40, 1.0, True, "4", None])
 def test_vocab_size(vocab_size):
-    """1 .. 1,048,576, an integer."""
+    """vocab_size must be an integer from 1 to 1,048,576."""
     assert problem_of(lambda: Sampler(vocab_size)) == "vocab_size"
 
 
 @pytest.mark.parametrize("valid", [0, 5, -1, 1.0, True, "3"])
 def test_num_valid_tokens(valid):
-    """1 .. vocab_size."""
+    """num_valid_tokens must be an integer from 1 to vocab_size."""
     assert problem_of(lambda: Sampler(4, num_valid_tokens=valid)) == "num_valid_tokens"
 
 
-def test_words():
-    """Policies are one of their words."""
+def test_policy_values():
+    """on_nonfinite and on_error accept only their documented values."""
     assert problem_of(lambda: Sampler(4, on_nonfinite="ignore")) == "on_nonfinite"
     state = SamplingState(SamplingParams())
     assert problem_of(lambda: Sampler(4).sample(FLAT, [state], on_error="skip")) == "on_error"
@@ -58,7 +58,7 @@ def test_words():
     ],
 )
 def test_state_arguments(name, arguments):
-    """Each argument of a state is checked when it is made."""
+    """Each argument of a state is checked when the state is created."""
     assert problem_of(lambda: SamplingState(**({"params": SamplingParams()} | arguments))) == name
 
 
@@ -75,14 +75,14 @@ def test_state_arguments(name, arguments):
     ],
 )
 def test_ids_outside_the_vocabulary(name, params, rest):
-    """An id that the vocabulary does not have is an error that names the parameter, never a silent skip."""
+    """An id outside the vocabulary raises an error that names the parameter, and is never skipped."""
     state = SamplingState(SamplingParams(**params), **rest)
     assert problem_of(lambda: Sampler(4).sample(FLAT, [state])) == name
     assert problem_of(lambda: Sampler(4).probabilities(FLAT, [state])) == name
 
 
 def test_output_ids_outside_the_vocabulary():
-    """An appended id is checked against the vocabulary of the next call; taking it back heals the state."""
+    """An appended id outside the vocabulary is refused by the next call until it is truncated."""
     state = SamplingState(SamplingParams(presence_penalty=1.0))
     state.append(9)
     assert problem_of(lambda: Sampler(4).sample(FLAT, [state])) == "output_token_ids"
@@ -92,7 +92,7 @@ def test_output_ids_outside_the_vocabulary():
 
 @pytest.mark.parametrize("token_id", [-1, 2**31, 1.0, True, "1", None])
 def test_append(token_id):
-    """Only a token id can be appended; a refused one leaves the state as it was."""
+    """Only a token id can be appended; a refused value leaves the state unchanged."""
     state = SamplingState(SamplingParams())
     assert problem_of(lambda: state.append(token_id)) == "token_id"
     assert state.output_token_ids == []
@@ -100,7 +100,7 @@ def test_append(token_id):
 
 @pytest.mark.parametrize("num_tokens", [-1, 3, 1.0, True, None])
 def test_truncate(num_tokens):
-    """Only 0 .. the number of generated tokens."""
+    """A state can be truncated to 0 up to its number of generated tokens only."""
     state = SamplingState(SamplingParams())
     state.append(1)
     state.append(2)
@@ -114,7 +114,7 @@ def test_truncate(num_tokens):
     ids=["list", "int64", "2-d", "strided", "bool"],
 )
 def test_bitmask_kind(mask):
-    """A mask is a contiguous vector of 32-bit words."""
+    """A bitmask must be a contiguous vector of 32-bit words."""
     state = SamplingState(SamplingParams())
     with pytest.raises(ParameterError, match="bitmask"):
         state.bitmask = mask
@@ -122,14 +122,14 @@ def test_bitmask_kind(mask):
 
 @pytest.mark.parametrize("num_words", [0, 2])
 def test_bitmask_length(num_words):
-    """As many words as the vocabulary needs, no more and no fewer."""
+    """A bitmask must have exactly as many words as the vocabulary needs."""
     state = SamplingState(SamplingParams())
     state.bitmask = np.full(num_words, 2**32 - 1, np.uint32)
     assert problem_of(lambda: Sampler(4).sample(FLAT, [state])) == "bitmask"
 
 
 def test_rows_and_states_match():
-    """One state a row, and with commit each state once."""
+    """There must be one state per row, and with commit each state may occur once only."""
     state = SamplingState(SamplingParams())
     sampler = Sampler(4)
     assert problem_of(lambda: sampler.sample(FLAT, [])) == "states"
@@ -138,8 +138,8 @@ def test_rows_and_states_match():
     assert len(sampler.sample(np.zeros((2, 4), np.float32), [state, state], commit=False).token_ids) == 2
 
 
-def test_no_rows_are_no_tokens():
-    """An empty batch is a batch."""
+def test_an_empty_batch():
+    """An empty batch gives an empty output."""
     output = Sampler(4).sample(np.zeros((0, 4), np.float32), [])
     assert output.token_ids.shape == (0,)
     assert Sampler(4).probabilities(np.zeros((3, 4), np.float32)[[]], []).shape == (0, 4)
@@ -159,25 +159,25 @@ def test_no_rows_are_no_tokens():
     ],
 )
 def test_score_arguments(name, arguments):
-    """`score` wants one id of the vocabulary a row."""
+    """`score` needs one id of the vocabulary per row, and num_top from 0 to the vocabulary size."""
     assert problem_of(lambda: Sampler(4).score(FLAT, **arguments)) == name
 
 
 @pytest.mark.parametrize("states", [None, [1], [SamplingParams()], SamplingState(SamplingParams()), iter(())])
 def test_states(states):
-    """A list of states, and nothing that only looks like one."""
+    """`states` must be a list of SamplingState."""
     assert problem_of(lambda: Sampler(4).sample(FLAT, states)) == "states"
 
 
 def test_masked_arrays_are_refused():
-    """Their mask would be ignored."""
+    """Masked arrays are refused, because their mask would be ignored."""
     with pytest.raises(LogitsError, match="MaskedArray"):
         Sampler(4).sample(np.ma.masked_array(FLAT, FLAT == 0), [SamplingState(SamplingParams())])
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda state: pickle.loads(pickle.dumps(state))])
-def test_a_copied_state_goes_on_alone(duplicate):
-    """Same seed, history and mask, nothing shared: both draw what the one would have drawn."""
+def test_a_copied_state_is_independent(duplicate):
+    """A copied state draws the same tokens as the original, and shares nothing with it."""
     logits = np.random.default_rng(0).standard_normal((1, 40), np.float32)
     params = SamplingParams(presence_penalty=0.5, repetition_penalty=1.2, repetition_penalty_scope=3)
     state, sampler = SamplingState(params, [1, 2, 3], stream=5, choice=2), Sampler(40)
@@ -193,7 +193,7 @@ def test_a_copied_state_goes_on_alone(duplicate):
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda sampler: pickle.loads(pickle.dumps(sampler))])
 def test_a_sampler_copies_and_pickles(duplicate):
-    """A copy has the same arguments and draws the same tokens."""
+    """A copied or pickled sampler has the same arguments and draws the same tokens."""
     sampler = Sampler(4, profile="vllm", num_valid_tokens=3, on_nonfinite="mask", num_threads=2)
     other = duplicate(sampler)
     assert repr(other) == repr(sampler)
@@ -203,7 +203,7 @@ def test_a_sampler_copies_and_pickles(duplicate):
 
 
 def test_reprs_help():
-    """They show arguments and results, and no addresses."""
+    """The reprs show arguments and results, and no memory addresses."""
     state = SamplingState(SamplingParams(seed=3), [1])
     output = Sampler(4).sample(FLAT, [state])
     assert repr(Sampler(4, num_valid_tokens=3)) == "Sampler(4, num_valid_tokens=3)"
@@ -214,15 +214,15 @@ def test_reprs_help():
 
 
 @pytest.mark.parametrize("name", ["vocab_size", "profile", "num_threads", "num_valid_tokens", "on_nonfinite"])
-def test_a_sampler_s_attributes_cannot_be_set(name):
-    """An assignment would have no effect."""
+def test_sampler_attributes_are_read_only(name):
+    """Attributes of a sampler are read-only."""
     with pytest.raises(AttributeError):
         setattr(Sampler(4), name, 2)
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.uint8, np.array])
 def test_ids_of_numpy(kind):
-    """Integer scalars and arrays of one integer are token ids; an array of ids is a prompt."""
+    """Integer scalars and arrays of numpy are accepted as token ids and prompts."""
     state = SamplingState(SamplingParams(presence_penalty=1.0), np.array([1, 2], np.uint16))
     state.append(kind(3))
     assert (state.prompt_token_ids, state.output_token_ids) == ((1, 2), [3])
@@ -232,13 +232,13 @@ def test_ids_of_numpy(kind):
 @pytest.mark.parametrize(
     "wrong", [np.array([1, -1]), np.array([2**31]), np.array([[1]]), np.array([1.0]), np.array([True])]
 )
-def test_arrays_that_are_no_ids(wrong):
-    """Negative, too large, of two axes, real, boolean."""
+def test_arrays_that_are_no_token_ids(wrong):
+    """Negative, too large, two-dimensional, real and boolean arrays are refused as prompts."""
     assert problem_of(lambda: SamplingState(SamplingParams(), wrong)) == "prompt_token_ids"
 
 
 def test_torch_ids_and_masks():
-    """Tensors of ids, scalars of them, and masks as xgrammar makes them."""
+    """Torch tensors are accepted as token ids, prompts and bitmasks."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     state = SamplingState(SamplingParams(presence_penalty=1.0), torch.tensor([1, 2]))
     state.append(torch.tensor(3))

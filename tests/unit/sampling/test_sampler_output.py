@@ -1,4 +1,4 @@
-"""SamplerOutput: shapes, several modes at once, arrays of its own; profiles, and what `score` reports."""
+"""SamplerOutput: shapes, modes and ownership of its arrays; the profiles of a sampler, and `score`."""
 
 import copy
 import pickle
@@ -20,13 +20,13 @@ NAMES = (
 
 
 def sample(*params, sampler=None):
-    """One row for each of the parameters."""
+    """Return the output of one row per SamplingParams."""
     states = [SamplingState(one) for one in params]
     return (sampler or Sampler(50)).sample(LOGITS[: len(params)], states, commit=False)
 
 
-def test_the_record_is_that_of_the_header():
-    """decoding_result, field by field, without a gap."""
+def test_the_record_agrees_with_the_header():
+    """The numpy record has the fields, offsets and size of C's decoding_result."""
     layout = ffi.typeof("decoding_result").fields
     assert {name: field.offset for name, field in layout} == {name: RECORD.fields[name][1] for name in RECORD.names}
     assert ffi.sizeof("decoding_result") == RECORD.itemsize
@@ -36,7 +36,7 @@ def test_the_record_is_that_of_the_header():
 @pytest.mark.parametrize("logprobs", [None, 0, 1, 4])
 @pytest.mark.parametrize("modes", ["raw", ("final",), MODES[:2], MODES])
 def test_shapes_and_types(logprobs, modes):
-    """[rows], [rows, M], [rows, N], [rows, M, N]; M is at least 1."""
+    """The arrays have the shapes [rows], [rows, M], [rows, N] and [rows, M, N], where M is at least 1."""
     output = sample(SamplingParams(seed=0, logprobs=logprobs, logprobs_mode=modes), SamplingParams(seed=1))
     num_modes = 1 if logprobs is None or modes == "raw" else len(modes)
     shapes = [(2,), (2,), (2, num_modes), (2,), (2,), (2,)]
@@ -49,8 +49,8 @@ def test_shapes_and_types(logprobs, modes):
     assert output.errors == (None, None)
 
 
-def test_several_modes_are_those_asked_for_alone():
-    """Each mode's numbers are those of a call that asks for it alone; the first one orders the top-N and ranks."""
+def test_modes_together_agree_with_each_alone():
+    """Each mode gives the same numbers as alone; the first mode orders the top-N and the ranks."""
     several = sample(SamplingParams(seed=5, temperature=0.7, top_k=9, logprobs=6, logprobs_mode=MODES))
     first = sample(SamplingParams(seed=5, temperature=0.7, top_k=9, logprobs=6, logprobs_mode=MODES[0]))
     assert several.ranks.tolist() == first.ranks.tolist()
@@ -66,23 +66,23 @@ def test_several_modes_are_those_asked_for_alone():
         assert all(of_alone.get(token_id, logprob) == logprob for token_id, logprob in of_several)
 
 
-def test_rows_that_ask_for_less():
-    """A row with fewer modes or entries than another is filled up: NaN, -inf, -1."""
+def test_rows_with_fewer_modes_are_padded():
+    """A row with fewer modes or entries than another is padded with NaN, -inf and -1."""
     output = sample(SamplingParams(logprobs=3, logprobs_mode=MODES[:3]), SamplingParams(logprobs=1), SamplingParams())
     assert np.isnan(output.all_logprobs).tolist() == [[False] * 3, [False, True, True], [True] * 3]
     assert (output.top_token_ids[1:] >= 0).tolist() == [[True, False, False], [False] * 3]
     assert (output.all_top_logprobs[1:] > -np.inf).sum() == 1
 
 
-def test_surprises_are_mirostats():
-    """-log2 of the probability of the draw; NaN for rows without mirostat."""
+def test_surprises_of_mirostat():
+    """A row with mirostat reports -log2 of the drawn probability; other rows report NaN."""
     output = sample(SamplingParams(seed=1, mirostat_tau=3.0, logprobs=0, logprobs_mode="final"), SamplingParams())
     assert output.surprises[0] == pytest.approx(-output.logprobs[0] / np.log(2), rel=1e-6)
     assert np.isnan(output.surprises[1])
 
 
-def test_an_output_is_never_written_to_again():
-    """Whatever is called later, with the same sampler and the same states, an output stays as it was."""
+def test_later_calls_do_not_change_an_output():
+    """Later calls of the sampler do not change an output."""
     sampler, params = Sampler(50), SamplingParams(seed=0, logprobs=2, logprobs_mode=MODES)
     states = [SamplingState(params, stream=row) for row in range(3)]
     first = sampler.sample(LOGITS, states)
@@ -94,7 +94,7 @@ def test_an_output_is_never_written_to_again():
 
 
 def test_an_output_can_be_saved():
-    """By pickle, whether its arrays have been looked at or not."""
+    """An output can be pickled."""
     output = sample(SamplingParams(seed=3, logprobs=2))
     ids = output.token_ids.tolist()
     restored = pickle.loads(pickle.dumps(output))
@@ -103,7 +103,7 @@ def test_an_output_can_be_saved():
 
 
 def test_parts_and_joined():
-    """Some rows of an output, and several outputs as one."""
+    """The parts of an output joined again equal the output."""
     output = sample(*[SamplingParams(seed=seed, logprobs=2, logprobs_mode=MODES[:2]) for seed in range(3)])
     joined = SamplerOutput.joined([output.part(slice(0, 1)), output.part(slice(1, 3))])
     for name in NAMES:
@@ -113,7 +113,7 @@ def test_parts_and_joined():
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_profile_by_name_or_by_itself(name):
-    """Both are the same sampler; its profile is the Profile."""
+    """A profile given by name or as a Profile makes the same sampler."""
     by_name, by_itself = Sampler(50, profile=name), Sampler(50, profile=PROFILES[name])
     assert by_name.profile is by_itself.profile is PROFILES[name]
     params = SamplingParams(seed=2, temperature=0.6, top_p=0.7, top_k=5, typical_p=0.8, min_p=0.05)
@@ -121,7 +121,7 @@ def test_a_profile_by_name_or_by_itself(name):
 
 
 def test_the_order_of_a_profile_is_the_order_that_runs():
-    """top_k before or after top_p: not the same distribution."""
+    """The order of top_k and top_p in a profile changes the distribution."""
     stages = {stage.name: stage for stage in PROFILES["openai"].stages}
     orders = (("temperature", "top_p", "top_k"), ("temperature", "top_k", "top_p"))
     p = np.array([0.3, 0.3, 0.25, 0.15])
@@ -137,13 +137,13 @@ def test_the_order_of_a_profile_is_the_order_that_runs():
 
 @pytest.mark.parametrize("profile", ["OpenAI", "", None, 1, ("openai",)])
 def test_profiles_are_checked(profile):
-    """A name of PROFILES, or a Profile; the message lists the names."""
+    """A wrong profile raises an error that lists the names of the profiles."""
     with pytest.raises(ValueError, match=r"profile=.*'openai', 'transformers', 'llama_cpp', 'vllm'"):
         Sampler(4, profile=profile)
 
 
-def test_score_does_not_care_for_profile_or_padding():
-    """Raw log-probabilities are those of the row as it came."""
+def test_score_ignores_profile_and_num_valid_tokens():
+    """`score` reports raw log-probabilities, whatever the profile and num_valid_tokens."""
     plain, other = Sampler(50), Sampler(50, profile="llama_cpp", num_valid_tokens=10)
     for sampler in (plain, other):
         output = sampler.score(LOGITS, [49, 0, 7], num_top=2)

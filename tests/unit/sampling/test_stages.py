@@ -22,26 +22,26 @@ RESHAPING = "adaptive_p skew"
 
 
 def names(profile):
-    """Names of the stages whose place a profile decides."""
+    """Return the names of the stages that a profile orders."""
     return [STAGE_NAMES[number] for number in profile.order]
 
 
 def test_the_order_of_the_stages():
-    """The order is the contract: moving a stage must fail a test."""
+    """The default order is a contract: a moved stage fails this test."""
     order = [stage.name for stage in PIPELINE]
     assert order == ["finite_check", "raw_snapshot", *ORDER.split(), "cut", *RESHAPING.split(), "draw"]
     assert PROFILES["openai"] == Profile("openai", PIPELINE, Rule(0))
 
 
 def test_numbers_ascend_and_names_are_unique():
-    """Numbers are shared with C, and 60 is free for custom processors."""
+    """Stage numbers are shared with C, and 60 is reserved for custom processors."""
     numbers = [stage.number for stage in PIPELINE]
     assert numbers == [0, 10, 20, 30, 35, 40, 50, 70, *range(80, 85), *range(90, 103), 110]
     assert len(STAGE_NAMES) == len(PIPELINE) == len({stage.name for stage in PIPELINE})
 
 
 def test_every_profile_has_every_stage_once():
-    """A profile is another order of the same stages: the checks first, the draw last, no edit after the masks."""
+    """A profile reorders the same stages: checks first, the draw last, no edit after the masks."""
     for name, profile in PROFILES.items():
         assert profile.name == name
         assert sorted(profile.stages, key=lambda stage: stage.number) == list(PIPELINE)
@@ -52,7 +52,7 @@ def test_every_profile_has_every_stage_once():
 
 
 def test_the_peers_orders():
-    """What the peers' own code does, in its order."""
+    """Each profile has the stage order of the library that it is named after."""
     common = "logit_bias repetition_penalty"
     peers = {
         "transformers": f"{common} hard_masks temperature top_k top_p min_p typical_p epsilon_cutoff eta_cutoff",
@@ -68,7 +68,7 @@ def test_the_peers_orders():
 
 
 def test_the_peers_rules():
-    """Which boundary rules each peer has."""
+    """Each profile has the boundary rules of the library that it is named after."""
     assert {name: profile.rules for name, profile in PROFILES.items() if "+" not in name} == {
         "openai": Rule(0),
         "transformers": Rule.KEEP_TIES,
@@ -81,7 +81,7 @@ def test_the_peers_rules():
 
 
 def test_temperature_last_moves_one_stage():
-    """Every profile whose temperature comes first has a twin in which it follows all truncations."""
+    """Each profile with an early temperature has a variant in which it follows all truncations."""
     twins = {name for name in PROFILES if "+" in name}
     assert twins == {f"{name}+temperature_last" for name in ("openai", "transformers", "vllm", "sglang", "exllamav2")}
     for twin in twins:
@@ -102,7 +102,7 @@ def test_rules_are_those_of_the_header():
 
 
 def test_profiles_are_those_of_the_documentation():
-    """The table in docs/semantics.md has every profile, in order, with its rules."""
+    """The table in docs/semantics.md lists every profile with its rules."""
     text = (Path(__file__).resolve().parents[3] / "docs" / "semantics.md").read_text()
     table = re.findall(r"^\| (\w+) \| [^|]+ \| ([A-Z_, ]*)\|$", text[text.index("## 9.") :], flags=re.MULTILINE)
     rules = {name: {rule.name for rule in profile.rules} for name, profile in PROFILES.items() if "+" not in name}
@@ -110,18 +110,18 @@ def test_profiles_are_those_of_the_documentation():
 
 
 def test_parameters_of_the_stages_exist():
-    """A stage names only fields of SamplingParams."""
+    """The parameters of the stages are fields of SamplingParams."""
     fields = {field.name for field in dataclasses.fields(SamplingParams)}
     assert {name for stage in PIPELINE for name in stage.parameters} <= fields
 
 
 def test_the_reference_applies_exactly_these_stages():
-    """`apply_<stage>` exists for every stage and for nothing else."""
+    """The reference has one `apply_<stage>` per stage and no other."""
     assert set(APPLY) == {stage.name for stage in PIPELINE}
 
 
 def test_the_two_constants():
-    """Greedy below 2**-20, weights cut below 2**-40: both are part of the determinism contract."""
+    """The greedy threshold is 2**-20 and the cut 2**-40; both are part of the determinism contract."""
     assert (GREEDY_TEMPERATURE, CUT_LOG2) == (9.5367431640625e-07, -40)
 
 
@@ -129,7 +129,7 @@ BY_NAME = {stage.name: stage for stage in PIPELINE}
 
 
 def profile_of(*names):
-    """A profile of these stages between the checks and the draw; those that reshape a distribution follow the cut."""
+    """Return a profile of these stages between the checks and the draw; reshaping stages follow the cut."""
     reshaping = [name for name in names if BY_NAME[name].number > BY_NAME["cut"].number]
     others = [name for name in names if name not in reshaping]
     order = ("finite_check", "raw_snapshot", *others, "cut", *reshaping, "draw")
@@ -152,7 +152,7 @@ def profile_of(*names):
     ],
 )
 def test_a_wrong_order_is_named_at_construction(stages, message):
-    """A stage twice, a missing end, an edit after the distribution has begun."""
+    """A repeated stage, a missing end or an edit after a truncation raises a ParameterError."""
     with pytest.raises(ParameterError, match=message):
         Profile("mine", stages)
 
@@ -170,7 +170,7 @@ IGNORED = {
 
 @pytest.mark.parametrize("name", IGNORED)
 def test_a_parameter_without_its_stage_is_refused(name):
-    """A parameter that only a stage reads which the profile leaves out is an error unless it is at its default."""
+    """A parameter whose stage is not in the profile is refused unless it has its default."""
     lacking = PARAMETERS[name].stage
     profile = profile_of(*(stage.name for stage in PIPELINE[2:-1] if stage.name not in (lacking, "cut")))
     sampler, logits = Sampler(4, profile=profile), np.zeros(4, np.float32)
@@ -180,7 +180,7 @@ def test_a_parameter_without_its_stage_is_refused(name):
 
 
 def test_masks_without_their_stage_are_refused():
-    """Grammar masks and padding are the work of hard_masks."""
+    """A bitmask and num_valid_tokens are refused if the profile lacks the stage hard_masks."""
     profile = profile_of("temperature", "top_k")
     state = SamplingState(SamplingParams())
     state.bitmask = np.array([3], np.uint32)

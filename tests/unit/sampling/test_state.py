@@ -1,4 +1,4 @@
-"""SamplingState: what of it reaches the kernel, and that all of it can be saved and taken back."""
+"""SamplingState: the values that reach the kernel, saving and restoring."""
 
 import copy
 import json
@@ -29,17 +29,17 @@ MIROSTAT = SamplingParams(mirostat_tau=3.0, mirostat_eta=0.2, seed=1)
 
 
 def fields(state):
-    """The kernel's row of a state."""
+    """Return the kernel's row of a state."""
     return state.kernel_row.struct
 
 
 def int32s(pointer, length):
-    """So many elements behind a pointer."""
+    """Return `length` integers from a pointer."""
     return [pointer[index] for index in range(length)]
 
 
 def same_draws(one, other, num_tokens=4):
-    """Both states draw the same tokens from now on, and log the same."""
+    """Return True if both states draw the same tokens from now on, with the same log-probabilities."""
     logits = np.random.default_rng(3).standard_normal((num_tokens, 40)).astype(np.float32)
     sampler = Sampler(40)
     return all(
@@ -47,8 +47,8 @@ def same_draws(one, other, num_tokens=4):
     )
 
 
-def test_every_parameter_of_the_stages_is_looked_at():
-    """Every parameter of the stages from the first penalty to mirostat is a number for C, or has a test of its own."""
+def test_every_parameter_of_the_stages_is_tested():
+    """Every parameter of a stage is a number for C or has a test of its own."""
     asked = {name for stage in PIPELINE if stage.has_place for name in stage.parameters}
     elsewhere = {"repetition_penalty_scope", "logit_bias", "min_tokens", "allowed_token_ids", "banned_token_ids"}
     followed = {"mirostat_tau", "mirostat_eta", "mirostat_version", "adaptive_p_target", "adaptive_p_decay", "p_less"}
@@ -58,7 +58,7 @@ def test_every_parameter_of_the_stages_is_looked_at():
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_numbers_reach_the_kernel(name):
-    """Each under its own name, rounded to float32; off is what C calls off, and nothing else changes with it."""
+    """Each number reaches the kernel under its name, rounded to float32, and changes no other field."""
     given, neutral = SamplingState(SamplingParams(seed=0, **{name: NUMBERS[name]})), SamplingState(SamplingParams())
     assert getattr(fields(given), name) == to_float32(NUMBERS[name])
     assert getattr(fields(neutral), name) != to_float32(NUMBERS[name])
@@ -67,15 +67,15 @@ def test_numbers_reach_the_kernel(name):
             assert getattr(fields(given), other) == getattr(fields(neutral), other)
 
 
-def test_off_is_neutral():
-    """None becomes C's own word for it."""
+def test_none_is_the_neutral_value():
+    """A parameter that is None becomes C's neutral value."""
     row = fields(SamplingState(SamplingParams(dry_range=None)))
     assert (row.top_k, row.dry_range, row.no_repeat_ngram_size) == (2**31 - 1, 2**31 - 1, 0)
     assert (row.top_n_sigma, row.typical_p, row.mirostat_mu) == (math.inf, 1.0, 0.0)
 
 
 def test_sequences_reach_the_kernel():
-    """Token ids one after another, and the length of each sequence."""
+    """Sequences reach the kernel as concatenated token ids and their lengths."""
     state = SamplingState(SamplingParams(**SEQUENCES))  # keeps the arrays alive
     row = fields(state)
     for struct, sequences in ((row.bad_words, [[1], [2, 3]]), (row.dry_breakers, [[4, 5, 6], [7]])):
@@ -84,16 +84,16 @@ def test_sequences_reach_the_kernel():
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_text_has_no_place_here(name):
-    """A sampler has no tokenizer: breakers and bad words as strings are refused, and the message says what to give."""
+def test_text_in_sequences_is_refused(name):
+    """Strings in breakers and bad words are refused, because a sampler has no tokenizer."""
     with pytest.raises(ParameterError, match=rf"{name}='\.'.*token ids") as caught:
         SamplingState(SamplingParams(**{name: [[1], "."]}))
     assert [problem.parameter for problem in caught.value.problems] == [name]
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_ids_of_sequences_are_of_the_vocabulary(name):
-    """An id that the vocabulary does not have is named, with its parameter."""
+def test_ids_of_sequences_must_be_in_the_vocabulary(name):
+    """A token id outside the vocabulary in a sequence raises an error that names the parameter."""
     state = SamplingState(SamplingParams(**{name: [[1, 4]]}))
     with pytest.raises(ParameterError, match=f"{name}=4"):
         Sampler(4).sample(np.zeros(4, np.float32), [state])
@@ -101,7 +101,7 @@ def test_ids_of_sequences_are_of_the_vocabulary(name):
 
 @pytest.mark.parametrize("params", [{"dry_multiplier": 1.0}, {"no_repeat_ngram_size": 2}, {"bad_words": [[1]]}])
 def test_the_context_grows_in_place_and_shrinks(params):
-    """Prompt and output in order, whatever was appended or taken back, also where the array has to move."""
+    """The context holds prompt and output in order, after any appends and truncations."""
     state = SamplingState(SamplingParams(**params), [5, 6])
     for count in (0, 1, 300, 300, 5):
         state.truncate(min(count, state.position))
@@ -112,15 +112,15 @@ def test_the_context_grows_in_place_and_shrinks(params):
         assert row.position == count
 
 
-def test_nothing_is_kept_that_nobody_asks_for():
-    """Without penalties, DRY, n-grams and bad words the kernel gets no history, so the call needs no room for it."""
+def test_no_history_without_a_stage_that_reads_it():
+    """Without penalties, DRY, n-grams and bad words the kernel gets no history."""
     state = SamplingState(SamplingParams(), [1, 2, 3])
     state.append(4)
     assert (fields(state).num_history, fields(state).num_context) == (0, 0)
 
 
 def test_mirostat_follows_the_surprise():
-    """The bound begins at 2 tau and moves by eta times the excess, in float64, from float32 parameters."""
+    """Mirostat's bound starts at 2 tau and moves by eta times the excess surprise, in float64."""
     state = SamplingState(MIROSTAT)
     eta, expected = to_float32(0.2), 6.0
     assert state.mirostat_mu == fields(state).mirostat_mu == expected
@@ -131,7 +131,7 @@ def test_mirostat_follows_the_surprise():
 
 
 def test_a_negative_bound_recovers():
-    """Below 0 the kernel is given 0, which keeps one token just as well, and mu goes on from where it is."""
+    """A negative mirostat bound reaches the kernel as 0, which keeps one token, and can rise again."""
     state = SamplingState(MIROSTAT)
     state.append(1, 100.0)
     assert state.mirostat_mu == 6.0 - to_float32(0.2) * 97.0 < 0.0
@@ -141,7 +141,7 @@ def test_a_negative_bound_recovers():
 
 
 def test_sample_records_the_surprise():
-    """`sample` does what `append` with the reported surprise does."""
+    """`sample` updates the bound as `append` with the reported surprise does."""
     logits = np.random.default_rng(0).standard_normal(40).astype(np.float32)
     sampled, appended, sampler = SamplingState(MIROSTAT), SamplingState(MIROSTAT), Sampler(40)
     for _ in range(5):
@@ -152,8 +152,8 @@ def test_sample_records_the_surprise():
         assert sampled.mirostat_mu == appended.mirostat_mu != 6.0
 
 
-def test_the_bound_can_be_taken_back():
-    """The bound belongs to a position: truncate restores it."""
+def test_truncate_restores_the_bound():
+    """Truncation restores the mirostat bound of the position."""
     state, bounds = SamplingState(MIROSTAT), []
     for surprise in range(6):
         bounds.append(state.mirostat_mu)
@@ -164,7 +164,7 @@ def test_the_bound_can_be_taken_back():
 
 
 def test_the_bound_can_be_set():
-    """To go on from elsewhere; None is the bound of the start."""
+    """The mirostat bound can be assigned; None resets it to the initial bound."""
     state = SamplingState(MIROSTAT)
     state.append(1, 4.0)
     state.mirostat_mu = 2.5
@@ -178,7 +178,7 @@ def test_the_bound_can_be_set():
 
 @pytest.mark.parametrize("mu", [math.nan, math.inf, "1", True])
 def test_a_bound_is_a_number(mu):
-    """A finite one, and only with mirostat."""
+    """The mirostat bound must be a finite number, and needs mirostat_tau."""
     with pytest.raises(ParameterError, match="mirostat_mu"):
         SamplingState(MIROSTAT).mirostat_mu = mu
     with pytest.raises(ParameterError, match="mirostat_mu"):
@@ -189,7 +189,7 @@ ADAPTIVE = SamplingParams(adaptive_p_target=0.4, adaptive_p_decay=0.75, seed=1)
 
 
 def test_adaptive_p_follows_the_drawn_probabilities():
-    """The center is 2 * target - average; the average begins at the target, and a token moves it by a quarter."""
+    """The center of adaptive-p is 2 * target - average, a decaying average of drawn probabilities."""
     state = SamplingState(ADAPTIVE)
     target = average = to_float32(0.4)
     assert state.needs_surprise
@@ -205,8 +205,8 @@ def test_adaptive_p_follows_the_drawn_probabilities():
     assert SamplingState(SamplingParams()).adaptive_p_center is None
 
 
-def test_adaptive_ps_center_is_a_probability():
-    """After certain tokens it would be below 0, after impossible ones above 1."""
+def test_the_center_of_adaptive_p_is_clipped():
+    """The center of adaptive-p is clipped to the range from 0 to 1."""
     state = SamplingState(SamplingParams(adaptive_p_target=0.2, adaptive_p_decay=0.0))
     state.append(1, 0.0)
     assert state.adaptive_p_center == fields(state).adaptive_p_center == 0.0
@@ -220,14 +220,14 @@ def test_adaptive_ps_center_is_a_probability():
 
 @pytest.mark.parametrize("surprise", [0.0, 0.1, 1.0, 2.5, 20.75, 149.3, 999.0])
 def test_the_power_of_half_is_exact_enough(surprise):
-    """2**-surprise to one part in 10**15, without the C library's pow."""
+    """2**-surprise is exact to one part in 10**15, without the C library's pow."""
     state = SamplingState(SamplingParams(adaptive_p_target=0.5, adaptive_p_decay=0.0))
     state.append(1, surprise)
     assert state._averages[-1].weighted_sum == pytest.approx(2.0**-surprise, rel=1e-15)
 
 
 def test_flags_of_the_kernel():
-    """Bits for what is no number: p-less, mirostat's first version, adaptive-p."""
+    """p-less, mirostat's first version and adaptive-p reach the kernel as flag bits."""
     asked = (
         {"p_less": "plain"},
         {"p_less": "norm"},
@@ -241,7 +241,7 @@ def test_flags_of_the_kernel():
 
 @pytest.mark.parametrize("surprise", [None, math.nan, math.inf, -1.0, "1", True, np.float32(-0.5)])
 def test_a_surprise_is_needed_with_mirostat(surprise):
-    """A finite number >= 0; a refused one leaves the state as it was."""
+    """With mirostat, append needs a finite surprise >= 0; a refused value leaves the state unchanged."""
     state = SamplingState(MIROSTAT)
     with pytest.raises(ParameterError, match="surprise"):
         state.append(1, surprise)
@@ -249,7 +249,7 @@ def test_a_surprise_is_needed_with_mirostat(surprise):
 
 
 def test_a_surprise_is_refused_without_mirostat():
-    """It would be ignored."""
+    """Without mirostat, append refuses a surprise, because it would be ignored."""
     state = SamplingState(SamplingParams())
     with pytest.raises(ParameterError, match="surprise"):
         state.append(1, 0.5)
@@ -274,7 +274,7 @@ EVERYTHING = SamplingParams(
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda state: pickle.loads(pickle.dumps(state))])
 def test_everything_is_saved(duplicate):
-    """A copy has tokens, histories, bound, mask and seed, goes on as the original does, and neither sees the other."""
+    """A copied state draws as the original does, also after truncation, and shares nothing with it."""
     state = SamplingState(EVERYTHING, [1, 2, 3, 1], stream=3, choice=4, eos_token_ids=[9])
     state.bitmask = np.array([0xFFFF_FFF7, 0xFF], np.uint32)
     for token_id in (1, 2, 3, 1, 2):
@@ -290,7 +290,7 @@ def test_everything_is_saved(duplicate):
 
 
 def test_other_parameters_for_the_same_tokens():
-    """`with_params` keeps tokens and place in the random stream."""
+    """`with_params` keeps the tokens, the seed and the random stream."""
     state = SamplingState(SamplingParams(presence_penalty=1.0), [1, 2], stream=5)
     state.append(7)
     other = state.with_params(SamplingParams(temperature=0.0))
@@ -299,8 +299,8 @@ def test_other_parameters_for_the_same_tokens():
 
 
 @pytest.mark.parametrize("params", [EVERYTHING, SamplingParams(logit_bias={3: -1.5, 2: 0.1}, seed=-(2**63))])
-def test_json_and_back(params):
-    """What `to_dict` gives is JSON, and restores a state that draws the same."""
+def test_a_state_through_json(params):
+    """`to_dict` returns JSON that restores a state with the same draws."""
     state = SamplingState(params, [1, 2, 3, 1], stream=2**64 - 1, choice=4, eos_token_ids=[9])
     state.bitmask = np.array([0xFFFF_FFF7, 0xFF], np.uint32)
     for token_id in (1, 2, 3):
@@ -311,8 +311,8 @@ def test_json_and_back(params):
     assert same_draws(twin, state)
 
 
-def test_a_state_of_other_random_streams_is_refused():
-    """A state from a library that draws other tokens, or one with a field too few, is not gone on with."""
+def test_a_state_of_another_stream_version_is_refused():
+    """A saved state of another stream version, or without a field, is refused."""
     values = SamplingState(SamplingParams(seed=1)).to_dict()
     with pytest.raises(ParameterError, match="stream_version=0: must be 1"):
         SamplingState.from_dict(values | {"stream_version": 0})
@@ -321,7 +321,7 @@ def test_a_state_of_other_random_streams_is_refused():
 
 
 def test_fork():
-    """A fork draws what a state of that choice draws after these tokens, and shares nothing with the first."""
+    """A fork has the seed and the tokens so far under another choice, and shares nothing with its origin."""
     state = SamplingState(EVERYTHING, [1, 2], choice=1)
     other = SamplingState(EVERYTHING, [1, 2], choice=7).with_params(EVERYTHING)
     for token_id in (4, 5):
@@ -334,8 +334,8 @@ def test_fork():
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_p", "choice", "stream", "seed", "params", "prompt_token_ids"])
-def test_attributes_cannot_be_set(name):
-    """An attribute that would have no effect on the next draw cannot be assigned."""
+def test_state_attributes_are_read_only(name):
+    """Attributes that do not affect the next draw are read-only."""
     with pytest.raises(AttributeError):
         setattr(SamplingState(SamplingParams()), name, 1)
 
@@ -344,8 +344,8 @@ HOST = {"max_tokens": 3, "stop": "x", "n": 2, "echo": True, "suffix": "y", "stop
 
 
 @pytest.mark.parametrize("name", HOST)
-def test_parameters_of_the_host_are_refused(name):
-    """A parameter that a sampler would ignore is an error, unless the host says that it acts on it."""
+def test_host_parameters_are_refused(name):
+    """Parameters that a sampler would ignore are refused, unless host_parameters=True."""
     params = SamplingParams(**{name: HOST[name]})
     with pytest.raises(ParameterError, match=f"{name}=.*host_parameters=True"):
         SamplingState(params)
@@ -354,7 +354,7 @@ def test_parameters_of_the_host_are_refused(name):
 
 
 def test_all_ignored_parameters_are_named_at_once():
-    """The error lists every one of them; with min_tokens the ids that end a sequence have an effect."""
+    """The error lists all ignored parameters; with min_tokens the stop ids are not ignored."""
     with pytest.raises(ParameterError) as caught:
         SamplingState(SamplingParams(**HOST))
     assert {problem.parameter for problem in caught.value.problems} == set(HOST)
@@ -362,8 +362,8 @@ def test_all_ignored_parameters_are_named_at_once():
 
 
 @pytest.mark.parametrize("scope", ["prompt+output", "output", 1, 3, 100])
-def test_counts_follow_a_random_walk(scope):
-    """The counts are those of the tokens, however often the sequence grew and was cut."""
+def test_counts_after_random_appends_and_truncations(scope):
+    """The token counts stay right through random appends and truncations."""
     rng = np.random.default_rng(1)
     prompt = [7, 7, 2**31 - 1, 0]
     state = SamplingState(SamplingParams(presence_penalty=1.0, repetition_penalty_scope=scope), prompt)
@@ -383,8 +383,8 @@ def test_counts_follow_a_random_walk(scope):
 
 
 @pytest.mark.parametrize("params", [{"frequency_penalty": 1.0}, {"dry_multiplier": 1.0}, {"no_repeat_ngram_size": 2}])
-def test_ids_without_a_logit_matter_to_penalties_alone(params):
-    """A prompt with ids beyond the logits' width is sampled as any other; a penalty refuses it and says what to do."""
+def test_ids_beyond_the_logits_are_refused_by_penalties_only(params):
+    """Prompt ids beyond the vocabulary are refused by penalties and n-gram stages only."""
     sampler, logits, prompt = Sampler(8), np.arange(8, dtype=np.float32), [1, 9, 2]
     plain = SamplingState(SamplingParams(seed=1, top_k=3), prompt)
     assert (

@@ -1,4 +1,4 @@
-"""`Sampler.verify`: which tokens of a draft are accepted, what is recorded, and what is refused."""
+"""`Sampler.verify`: accepted draft tokens, recorded tokens and refused arguments."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ GREEDY = SamplingParams(temperature=0, logprobs=1, logprobs_mode=("raw", "final"
     ],
 )
 def test_accepted_up_to_the_first_disagreement(draft, num_rows, drawn, num_accepted):
-    """The draft's tokens as long as they are those drawn, then the one that was drawn instead, or after them all."""
+    """Draft tokens are accepted up to the first one that differs from the drawn token, which is recorded instead."""
     state = SamplingState(GREEDY)
     state.append(7)
     verification = Sampler(VOCAB_SIZE).verify(LOGITS[:num_rows], state, draft)
@@ -33,8 +33,8 @@ def test_accepted_up_to_the_first_disagreement(draft, num_rows, drawn, num_accep
     assert state.output_token_ids == [7, *drawn]
 
 
-def test_what_is_reported_is_that_of_sample():
-    """Log-probabilities in every mode, ranks and top-N of the recorded tokens, row by row."""
+def test_verify_reports_what_sample_reports():
+    """`verify` reports the same bits as `sample`, row by row, for the recorded tokens."""
     sampler, state = Sampler(VOCAB_SIZE), SamplingState(GREEDY)
     output = sampler.verify(LOGITS, SamplingState(GREEDY), [3, 1, 0]).output
     assert len(output) == 3
@@ -46,8 +46,8 @@ def test_what_is_reported_is_that_of_sample():
     assert output.all_logprobs.shape == (3, 2)
 
 
-def test_a_row_that_fails_takes_everything_back():
-    """Its error names its row of the call; the state is as before, mirostat's bound and the mask included."""
+def test_a_failed_row_restores_the_state():
+    """A failed row is named by its index and restores the state, mirostat's bound and mask included."""
     logits = LOGITS.copy()
     logits[2, 6] = np.nan
     state = SamplingState(SamplingParams(temperature=0, mirostat_tau=2.0))
@@ -62,7 +62,7 @@ def test_a_row_that_fails_takes_everything_back():
 
 
 def test_each_row_has_its_mask():
-    """A grammar's masks for the draft: row i by mask i; the state's own mask is left as it was."""
+    """Row i is drawn under mask i, and the state's own mask is left unchanged."""
     masks = np.full((4, 1), 0xFF, np.uint32)
     masks[1] = 1 << 6
     for given in (masks, masks.view(np.int32)):
@@ -73,8 +73,8 @@ def test_each_row_has_its_mask():
         assert state.bitmask.tolist() == own.tolist()
 
 
-def test_a_mask_that_leaves_nothing():
-    """It fails its row like any other."""
+def test_a_mask_that_bans_every_token():
+    """A mask that bans every token raises an EmptySupportError for its row."""
     state = SamplingState(GREEDY)
     masks = np.array([[0xFF], [0]], np.uint32)
     with pytest.raises(EmptySupportError) as caught:
@@ -98,7 +98,7 @@ def test_a_mask_that_leaves_nothing():
     ],
 )
 def test_arguments(name, arguments):
-    """Each is checked, and nothing is recorded where one is wrong."""
+    """A wrong argument raises an error that names it, and nothing is recorded."""
     state = SamplingState(SamplingParams())
     good = {"logits": LOGITS, "state": state, "draft_token_ids": [3, 1, 4]}
     with pytest.raises(ParameterError) as caught:
@@ -108,6 +108,6 @@ def test_arguments(name, arguments):
 
 
 def test_logits_are_checked():
-    """As everywhere."""
+    """Logits of a wrong dtype raise a LogitsError."""
     with pytest.raises(LogitsError, match="float64"):
         Sampler(VOCAB_SIZE).verify(LOGITS.astype(np.float64), SamplingState(SamplingParams()), [3, 1, 4])
