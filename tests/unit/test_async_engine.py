@@ -1,4 +1,4 @@
-"""AsyncEngine: what an event loop gets is what LLM gives; leaving, flooding and closing."""
+"""AsyncEngine: its results equal those of LLM; cancellation, overload and shutdown."""
 
 import asyncio
 import threading
@@ -24,13 +24,13 @@ ENDLESS = SamplingParams(max_tokens=None, ignore_eos=True, seed=1)
 
 
 def make_llm(script=None, **settings):
-    """Bytes, a context of 1,024 tokens, 64 blocks of which 4 sequences may have all."""
+    """Return an LLM over all bytes, with a context of 1,024 tokens and four sequences at a time."""
     model = ScriptedModel(script or hashed_logits(), 257, eos_token_ids=(256,))
     return LLM.from_parts(model, byte_tokenizer(special=["<eos>"]), **{"max_num_seqs": 4, **settings})
 
 
 def run(scenario, llm=None, **settings):
-    """A scenario with an engine that is closed in the end; its thread is gone then."""
+    """Run a scenario with an engine, close the engine, and assert that its thread has ended."""
 
     async def main():
         engine = AsyncEngine(llm or make_llm(), **settings)
@@ -45,15 +45,15 @@ def run(scenario, llm=None, **settings):
 
 
 async def until(condition):
-    """Wait for something that the engine's thread will do soon, however busy the machine is."""
+    """Wait until the condition holds, up to 60 seconds, however busy the machine is."""
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         await asyncio.sleep(0.001)
 
 
-def test_many_at_once_get_what_each_gets_alone():
-    """Results and the sums of deltas are those of LLM.complete, for 30 requests at once."""
+def test_concurrent_requests_get_the_results_of_llm():
+    """Thirty requests at once get the results and the streamed texts of LLM.complete."""
     requests = [(f"prompt {i}", SamplingParams(seed=i, n=1 + i % 3, logprobs=1, max_tokens=i)) for i in range(30)]
 
     async def scenario(engine):
@@ -73,7 +73,7 @@ def test_many_at_once_get_what_each_gets_alone():
 
 
 def test_several_prompts_are_one_request():
-    """Results in the order of the prompts, choices of a stream numbered prompt by prompt."""
+    """Results are in the order of the prompts, and a stream numbers the choices across all prompts."""
 
     async def scenario(engine):
         params = [SamplingParams(n=2, seed=1), SamplingParams(seed=2)]
@@ -87,8 +87,8 @@ def test_several_prompts_are_one_request():
 
 
 @pytest.mark.parametrize("how", ["break", "cancel", "abort"])
-def test_whoever_goes_away_frees_everything(how):
-    """After one more step at most nothing runs, waits, or holds memory, whatever the way of leaving."""
+def test_leaving_early_frees_everything(how):
+    """A request that is left by break, cancel or abort leaves no running or waiting sequence and no block."""
 
     async def scenario(engine):
         handle = await engine.submit(["a", "b"], SamplingParams(n=40, max_tokens=500, ignore_eos=True), stream=True)
@@ -114,7 +114,7 @@ def test_whoever_goes_away_frees_everything(how):
 
 
 def test_a_cancelled_wait_for_results_aborts():
-    """asyncio.wait_for on `complete` leaves nothing behind."""
+    """A timeout of asyncio.wait_for on `complete` aborts the request."""
 
     async def scenario(engine):
         with pytest.raises(asyncio.TimeoutError):
@@ -126,8 +126,8 @@ def test_a_cancelled_wait_for_results_aborts():
     assert result == make_llm().complete("ab", SamplingParams(seed=1))
 
 
-def test_what_is_wrong_is_said_at_once():
-    """Before anything is queued, by the errors of LLM.complete."""
+def test_bad_arguments_raise_in_submit():
+    """Bad prompts and parameters raise in submit, with the errors of LLM.complete."""
 
     async def scenario(engine):
         for prompt, params, error in (
@@ -147,8 +147,8 @@ def test_what_is_wrong_is_said_at_once():
         AsyncEngine(make_llm(), max_waiting=0)
 
 
-def test_the_line_is_bounded():
-    """What does not fit is refused with a time to wait, and those that were accepted are all served."""
+def test_the_waiting_queue_is_bounded():
+    """Requests beyond max_waiting are refused with a retry_after, and all accepted ones are served."""
     go_on, refused = threading.Event(), []
 
     def patient(token_ids, vocab_size):
@@ -174,8 +174,8 @@ def test_the_line_is_bounded():
     assert all(result == later for result in accepted)
 
 
-def test_more_prompts_than_may_wait_are_taken_where_none_waits():
-    """No time to wait would help such a request; behind another one that waits it is refused."""
+def test_more_prompts_than_max_waiting_if_none_waits():
+    """A request of more than max_waiting prompts is accepted only if no other request waits."""
     go_on = threading.Event()
 
     def patient(token_ids, vocab_size):
@@ -195,7 +195,7 @@ def test_more_prompts_than_may_wait_are_taken_where_none_waits():
 
 
 def test_closing_waits_and_then_ends_the_rest():
-    """A short request gets its time, an endless one an EngineClosedError, a new one is refused."""
+    """Closing lets a short request finish, ends an endless one with an EngineClosedError and refuses new ones."""
 
     def slow(token_ids, vocab_size):
         threading.Event().wait(0.002)
@@ -208,7 +208,7 @@ def test_closing_waits_and_then_ends_the_rest():
         assert len((await short.results())[0].choices[0].token_ids) == 3
         with pytest.raises(EngineClosedError):
             await engine.submit("c")
-        await engine.close()  # the grace is over
+        await engine.close()  # ends the grace period
         with pytest.raises(EngineClosedError):
             await endless.results()
         await closing
@@ -217,7 +217,7 @@ def test_closing_waits_and_then_ends_the_rest():
 
 
 def test_errors_of_a_choice():
-    """Raised by default; with "status" they are in the result, and in the last delta."""
+    """The error of a choice is raised by default; with "status" it is in the result and in the last delta."""
 
     def bad(token_ids, vocab_size):
         logits = hashed_logits()(token_ids, vocab_size)
@@ -238,7 +238,7 @@ def test_errors_of_a_choice():
 
 
 def test_a_model_that_raises_fails_the_step_and_not_the_engine():
-    """Everybody in the step gets an EngineError with the cause; the next request is served."""
+    """If the model raises, the step's requests get an EngineError with the cause, and later requests succeed."""
     broken = threading.Event()
 
     def script(token_ids, vocab_size):
@@ -264,7 +264,7 @@ def test_a_model_that_raises_fails_the_step_and_not_the_engine():
 
 
 def test_llm_and_async_engine_share_one_model():
-    """A blocking call from another thread, in the middle of streams, changes nothing for either."""
+    """Blocking calls from other threads and concurrent streams on one LLM do not affect each other."""
     llm = make_llm()
     params = SamplingParams(seed=3, max_tokens=50, ignore_eos=True)
 
@@ -280,7 +280,7 @@ def test_llm_and_async_engine_share_one_model():
 
 
 def test_held_text_comes_before_the_error_that_ends_a_request():
-    """Text that waits for the rest of a stop string is delivered when the request, or the engine, is ended."""
+    """Text that is held for a stop string is delivered if the request is ended or the engine closed."""
     waits = threading.Event()
 
     def script(token_ids, vocab_size):

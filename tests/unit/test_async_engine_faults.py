@@ -1,4 +1,4 @@
-"""AsyncEngine under faults: memory that runs out, an engine that dies, work on text that nobody waits for any more."""
+"""AsyncEngine under faults: lack of memory, a failing engine, and tokenisation whose request was cancelled."""
 
 import asyncio
 import threading
@@ -14,16 +14,16 @@ from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logi
 
 PARAMS = SamplingParams(seed=1, max_tokens=5, ignore_eos=True)
 SECONDS = 30
-"""For what comes at once, however busy the machine is."""
+"""Timeout of events that come at once, however busy the machine is."""
 
 
 def make_llm(script=None):
-    """Bytes."""
+    """Return an LLM over all bytes."""
     return LLM.from_parts(ScriptedModel(script or hashed_logits(), 257), byte_tokenizer(special=["<eos>"]))
 
 
 def run(scenario, llm=None, **settings):
-    """Run a scenario with an engine that is closed in the end, all within `SECONDS`."""
+    """Run a scenario with an engine that is closed at the end, within `SECONDS`."""
 
     async def main():
         engine = AsyncEngine(llm or make_llm(), **settings)
@@ -36,12 +36,12 @@ def run(scenario, llm=None, **settings):
 
 
 def expected():
-    """What a request gets from a healthy engine."""
+    """Return the result of a request to a healthy engine."""
     return [make_llm().complete("ab", PARAMS)]
 
 
 def gated():
-    """A model that computes nothing until the event is set, and the event: a test may prepare a fault meanwhile."""
+    """Return a model that waits for an event before it computes, and the event, so that a test can prepare a fault."""
     gate = threading.Event()
 
     def script(token_ids, vocab_size):
@@ -52,7 +52,7 @@ def gated():
 
 
 async def everything(handle):
-    """Read a stream, and wait for the results."""
+    """Read the stream to its end, if there is one, and return the results."""
     if handle.is_streamed:
         async for _ in handle:
             pass
@@ -60,7 +60,7 @@ async def everything(handle):
 
 
 def raising(error, times=1):
-    """A function that raises so many times, and then calls another; given as a patch for it."""
+    """Return a decorator whose function raises the error on its first `times` calls."""
     left = [times]
 
     def patch(real):
@@ -76,7 +76,7 @@ def raising(error, times=1):
 
 
 def test_a_step_without_memory_fails_its_requests_alone():
-    """They get an EngineMemoryError with the MemoryError as its cause; the next request is served."""
+    """A MemoryError in a step becomes an EngineMemoryError of its requests; the next request is served."""
 
     def script(token_ids, vocab_size):
         if token_ids[0] == ord("M"):
@@ -94,8 +94,8 @@ def test_a_step_without_memory_fails_its_requests_alone():
 
 @pytest.mark.parametrize(("fault", "kind"), [(MemoryError(), EngineMemoryError), (OSError(), EngineError)])
 @pytest.mark.parametrize("stream", [False, True])
-def test_news_that_cannot_be_made_fail_their_request_alone(monkeypatch, fault, kind, stream):
-    """Another request in the same steps gets all of its text."""
+def test_a_failing_delta_fails_its_request_alone(monkeypatch, fault, kind, stream):
+    """If a result or delta cannot be built, only its own request fails."""
     llm, gate = gated()
 
     async def scenario(engine):
@@ -119,7 +119,7 @@ def test_news_that_cannot_be_made_fail_their_request_alone(monkeypatch, fault, k
 
 
 def test_a_command_without_memory_fails_its_request_alone():
-    """A request that cannot be queued gets its error; the engine goes on."""
+    """A request that cannot be queued gets an EngineMemoryError; the engine continues."""
 
     async def scenario(engine):
         engine._engine.add = raising(MemoryError())(engine._engine.add)
@@ -130,8 +130,8 @@ def test_a_command_without_memory_fails_its_request_alone():
     assert run(scenario) == expected()
 
 
-def test_news_that_cannot_be_posted_are_posted_later():
-    """The event loop could not be called for want of memory, three times: the result comes all the same."""
+def test_results_that_cannot_be_posted_are_posted_later():
+    """The result still arrives if the event loop could not be called three times for lack of memory."""
     llm, gate = gated()
 
     async def scenario(engine):
@@ -144,8 +144,8 @@ def test_news_that_cannot_be_posted_are_posted_later():
     assert run(scenario, llm) == expected()
 
 
-def test_an_engine_that_dies_tells_everybody_and_then_says_so():
-    """Requests that run and that wait get an EngineError with the cause; then `on_failure` is called, once."""
+def test_an_engine_failure_ends_all_requests():
+    """If the engine fails, all requests get an EngineError with the cause, and `on_failure` is called once."""
     deaths = []
     llm, gate = gated()
 
@@ -171,7 +171,7 @@ def test_an_engine_that_dies_tells_everybody_and_then_says_so():
 
 
 def blocked(llm, going_on):
-    """Make the tokeniser wait; the event that it waits."""
+    """Make the tokenizer wait for `going_on`. Return the event that it sets when it begins to wait."""
     begun, real = threading.Event(), llm.tokenizer.encode
 
     def encode(*args, **kwargs):
@@ -183,8 +183,8 @@ def blocked(llm, going_on):
     return begun
 
 
-def test_closing_does_not_wait_for_the_tokeniser():
-    """The engine is closed, and the loop ends, while a text is still being tokenised; its request is told."""
+def test_closing_does_not_wait_for_the_tokenizer():
+    """The engine closes while a text is being tokenised, and the request gets an EngineClosedError."""
     going_on, llm = threading.Event(), make_llm()
     begun = blocked(llm, going_on)
 
@@ -200,8 +200,8 @@ def test_closing_does_not_wait_for_the_tokeniser():
     going_on.set()
 
 
-def test_a_request_that_is_cancelled_is_tokenised_no_further():
-    """Of 50 prompts, one has been tokenised when the call is cancelled; no other is."""
+def test_a_cancelled_request_is_tokenised_no_further():
+    """A cancelled request of 50 prompts is tokenised no further than its current prompt."""
     going_on, llm = threading.Event(), make_llm()
     begun = blocked(llm, going_on)
     ended, real = threading.Event(), llm.engine.requests
@@ -233,7 +233,7 @@ def test_a_request_that_is_cancelled_is_tokenised_no_further():
 
 
 def test_work_that_cannot_be_reported_is_reported_later():
-    """The event loop could not be called for want of memory, twice; then it is, and the threads go on."""
+    """The result of text work still arrives if the event loop could not be called twice for lack of memory."""
 
     async def scenario():
         loop = asyncio.get_running_loop()
@@ -243,8 +243,8 @@ def test_work_that_cannot_be_reported_is_reported_later():
     assert asyncio.run(asyncio.wait_for(scenario(), SECONDS)) == [0, 1, 2]
 
 
-def test_two_long_texts_at_once_at_most():
-    """Of six pieces of long work two run at a time, while short work is done beside them."""
+def test_at_most_two_long_texts_at_once():
+    """At most two long texts are processed at once, and short texts do not wait for them."""
     running, most, going_on = [], [], threading.Semaphore(0)
 
     def long_work(check):

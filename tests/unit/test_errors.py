@@ -1,4 +1,4 @@
-"""The error tree: its shape, its texts, and `shown`, which must cope with any value."""
+"""The error classes: their hierarchy, their messages, and `shown`, which must accept any value."""
 
 import pickle
 import re
@@ -42,13 +42,13 @@ class Hostile:
     ids=["float", "quote", "newline", "huge int", "hostile", "long string", "long list"],
 )
 def test_shown_is_a_short_line_for_any_value(value, text):
-    """A repr that is long, refused or raising still becomes one line of at most 80 characters."""
+    """Any value becomes one line of at most 80 characters, even if its repr is long or raises."""
     assert shown(value) == text
     assert len(shown(value)) <= 80
 
 
-def test_the_docstring_draws_the_tree_that_is_there():
-    """Every error class is in the drawing, at its depth and in order, and nothing else is drawn."""
+def test_the_docstring_draws_the_error_tree():
+    """The tree in the docstring has exactly the error classes, in order and at their depths."""
     drawn = re.findall(r"^    ([ |`-]*)(\w+Error)\b", errors.__doc__, flags=re.MULTILINE)
     there = [(cls.__name__, sum(issubclass(base, DecodingError) for base in cls.__mro__) - 1) for cls in CLASSES]
     assert [(name, len(branch) // 4) for branch, name in drawn] == there
@@ -79,7 +79,7 @@ def test_the_docstring_draws_the_tree_that_is_there():
     ids=lambda value: type(value).__name__,
 )
 def test_the_text_and_the_pickle_of_each_error(error, text):
-    """The text is one line for people, and an error survives the way between processes."""
+    """The message of an error is one line, and an error survives pickling."""
     assert str(error) == text
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
@@ -88,7 +88,7 @@ def test_the_text_and_the_pickle_of_each_error(error, text):
 
 
 def test_bad_values_are_value_errors_too():
-    """Callers who know nothing of our tree still catch what Python itself would raise in such a case."""
+    """The errors derive from the built-in exceptions that Python would raise in the same case."""
     assert issubclass(ParameterError, ValueError)
     assert issubclass(NonFiniteLogitsError, ValueError)
     assert issubclass(ModelNotFoundError, FileNotFoundError)

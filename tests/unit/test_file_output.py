@@ -1,4 +1,4 @@
-"""write_whole: what a user has at the path is kept as a kind of thing, and never half of a file."""
+"""Tests of write_whole: the kind and mode of an existing file are kept, and a file is never half written."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from decoding.file_output import write_whole
 
 
 def mode_of(path):
-    """The permissions of a file."""
+    """Return the permissions of a file."""
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_file_keeps_its_mode_and_a_new_one_gets_the_usual(tmp_path):
-    """0600 stays 0600; a file that is not there yet is as the umask says."""
+def test_a_file_keeps_its_mode(tmp_path):
+    """An existing file keeps its mode, and a new file gets the mode of the umask."""
     private, new = tmp_path / "private", tmp_path / "new"
     private.write_text("old and longer")
     private.chmod(0o600)
@@ -31,7 +31,7 @@ def test_a_file_keeps_its_mode_and_a_new_one_gets_the_usual(tmp_path):
 
 
 def test_a_link_stays_a_link(tmp_path):
-    """The file that it names is written, whether it is there already or not."""
+    """A symbolic link stays one, and its target is written, whether it exists or not."""
     for name in ("there", "missing"):
         link, target = tmp_path / f"to-{name}", tmp_path / name
         link.symlink_to(target)
@@ -43,7 +43,7 @@ def test_a_link_stays_a_link(tmp_path):
 
 
 def test_a_pipe_is_written_to(tmp_path):
-    """A FIFO stays one, and its reader gets the text; so would a device."""
+    """A FIFO or a device is written to and stays what it is."""
     fifo, read = tmp_path / "fifo", []
     os.mkfifo(fifo)
     reader = threading.Thread(target=lambda: read.append(fifo.read_text()))
@@ -57,7 +57,7 @@ def test_a_pipe_is_written_to(tmp_path):
 
 
 def test_other_files_are_left_alone(tmp_path):
-    """A user's file beside the target is never overwritten, and a failure leaves nothing behind."""
+    """A user's file beside the target is never overwritten, and a failed write leaves no file behind."""
     (tmp_path / "capsule.partial").write_text("the user's")
     target = tmp_path / "capsule"
     target.write_text("old")

@@ -1,4 +1,4 @@
-"""read_json_object: an object, or a ValueError whose text is the rule."""
+"""Tests of read_json_object: it returns an object, or raises a ValueError whose text is the broken rule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from decoding.json_file import read_json_object
 
 
 def test_an_object_is_returned(tmp_path: Path) -> None:
-    """Valid JSON with an object at its top is what it is."""
+    """Valid JSON with an object at the top is returned."""
     path = tmp_path / "a.json"
     path.write_text('{"a": [1, {"b": null}]}')
     assert read_json_object(path) == {"a": [1, {"b": None}]}
@@ -31,8 +31,8 @@ def test_an_object_is_returned(tmp_path: Path) -> None:
         (b'{"a": [' + b"{}," * 300_000 + b"{}]}", "must have at most 524,288 values"),
     ],
 )
-def test_anything_else_is_a_rule(tmp_path: Path, content: bytes, rule: str) -> None:
-    """Broken, deep, enormous: always ValueError, never another exception."""
+def test_invalid_json_is_a_value_error(tmp_path: Path, content: bytes, rule: str) -> None:
+    """Broken, deeply nested and enormous JSON raises ValueError, never another exception."""
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rule):
@@ -40,7 +40,7 @@ def test_anything_else_is_a_rule(tmp_path: Path, content: bytes, rule: str) -> N
 
 
 def test_special_files_are_not_opened(tmp_path: Path) -> None:
-    """A folder or a named pipe (reading one would wait for ever) is refused, and so is a file of a gigabyte."""
+    """A folder, a named pipe (which would block) and a file of a gigabyte are refused."""
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", tmp_path / "absent"):
         with pytest.raises(ValueError, match="must be a regular file"):
@@ -52,7 +52,7 @@ def test_special_files_are_not_opened(tmp_path: Path) -> None:
 
 
 def test_published_json_suite(shared: Path) -> None:
-    """JSONTestSuite: no n_ file reads, every y_ file with an object does, unless it repeats a name; i_ never crash."""
+    """JSONTestSuite: invalid files are refused, and valid files are read if they hold an object of unique names."""
     for path in sorted((shared / "vectors" / "json_test_suite").glob("*.json")):
         try:
             read_json_object(path)

@@ -1,4 +1,4 @@
-"""LLM: the front door, with scripted models and the real ones in shared/."""
+"""Tests of LLM, with scripted models and with the real ones in shared/."""
 
 import json
 import shutil
@@ -24,13 +24,13 @@ GREEDY = SamplingParams(temperature=0.0, max_tokens=5, seed=0)
 
 
 def make_llm(script=None, special=("<eos>", *FIM), **config):
-    """An LLM of bytes; its EOS is token 256."""
+    """Return an LLM over all bytes and special tokens, whose EOS is token 256."""
     model = ScriptedModel(script or hashed_logits(), 256 + len(special), eos_token_ids=(256,), **config)
     return LLM.from_parts(model, byte_tokenizer(special=special))
 
 
 def nan_at(length):
-    """Logits that are NaN for sequences of this many tokens."""
+    """Return a script whose logits are NaN for sequences of this length."""
 
     def script(token_ids, vocab_size):
         return np.full(vocab_size, np.nan if len(token_ids) == length else 0.0, np.float32)
@@ -40,24 +40,24 @@ def nan_at(length):
 
 @pytest.fixture(scope="module")
 def stories(shared):
-    """Karpathy's stories260K."""
+    """Return an LLM of Karpathy's stories260K."""
     return LLM(shared / "models" / "stories260K")
 
 
 def test_the_published_text(shared, stories):
-    """At temperature 0 stories260K writes what its author published, from its start token."""
+    """At temperature 0 stories260K generates the text that its author published."""
     published = (shared / "models" / "stories260K" / "PUBLISHED_GREEDY.txt").read_text()
     text = stories.complete("", SamplingParams(temperature=0.0, max_tokens=200)).choices[0].text
     assert text.startswith(published.rstrip("\n"))
 
 
 def test_the_path_may_be_a_string(shared):
-    """As in the README: LLM("path/to/checkpoint"), named after its folder."""
+    """The path may be a string, and the model is named after its folder."""
     assert LLM(str(shared / "models" / "babyllama-105")).complete("Once", GREEDY).model == "babyllama-105"
 
 
-def test_a_real_model_streams_what_it_completes(stories):
-    """With one request there is one batch shape, so even numpy's rounding is the same."""
+def test_a_stream_joins_to_the_completion(stories):
+    """A stream of a real model joins to the text of `complete`."""
     params = SamplingParams(seed=5, max_tokens=60, stop="\n", n=2)
     texts = ["", ""]
     for delta in stories.stream("Once upon a time", params):
@@ -65,15 +65,15 @@ def test_a_real_model_streams_what_it_completes(stories):
     assert texts == [choice.text for choice in stories.complete("Once upon a time", params).choices]
 
 
-def test_the_text_of_prompt_and_completion_is_the_text_of_all_tokens(stories):
-    """SentencePiece's leading space is right: echo is prompt + completion is the tokenizer's own decoding."""
+def test_echo_is_the_decoding_of_all_tokens(stories):
+    """The echoed text is prompt + completion, and equals the tokenizer's decoding of all tokens."""
     plain = stories.complete("Lily saw a", GREEDY).choices[0]
     echoed = stories.complete("Lily saw a", SamplingParams(temperature=0.0, max_tokens=5, echo=True)).choices[0]
     assert echoed.text == "Lily saw a" + plain.text == stories.tokenizer.decode(echoed.token_ids)
 
 
 def test_one_prompt_or_a_list_of_them():
-    """A list in, a list out; a list of ids is one prompt; parameters for all or for each."""
+    """A list of prompts gives a list of results, a list of ids is one prompt, and each prompt may have parameters."""
     llm = make_llm()
     one = llm.complete("ab", GREEDY)
     assert llm.complete([97, 98], GREEDY) == one
@@ -85,7 +85,7 @@ def test_one_prompt_or_a_list_of_them():
 
 
 def test_default_parameters():
-    """Without parameters: 16 tokens at most, a seed from the system, which replays the text."""
+    """By default at most 16 tokens are drawn, with a random seed that replays the result."""
     llm = make_llm()
     result = llm.complete("ab")
     assert result.usage.prompt_tokens == 2
@@ -103,14 +103,14 @@ def test_default_parameters():
     ],
 )
 def test_bad_parameter_lists(prompt, params, match):
-    """Each is a ParameterError that says what was expected."""
+    """A wrong number or type of parameters raises a ParameterError with the expected form."""
     for method in (make_llm().complete, make_llm().stream):
         with pytest.raises(ParameterError, match=match):
             method(prompt, params)
 
 
 def test_errors_of_one_prompt_in_a_list_name_it():
-    """The position in the list is in the message, and nothing is computed."""
+    """The error of a prompt in a list names its position."""
     llm = make_llm()
     with pytest.raises(PromptError, match=r"prompt\[1\]\[0\]=999"):
         llm.complete(["a", [999]])
@@ -118,21 +118,21 @@ def test_errors_of_one_prompt_in_a_list_name_it():
         llm.complete(["a", 3])
 
 
-def test_streaming_refuses_a_ranking():
-    """What ranks cannot be streamed; the error comes at once, not with the first piece."""
+def test_streaming_refuses_best_of():
+    """Streaming with best_of above n raises at the call, not with the first piece."""
     with pytest.raises(ParameterError, match=r"best_of=3.*n=2"):
         make_llm().stream("a", SamplingParams(n=2, best_of=3))
 
 
 def test_stream_numbers_choices_prompt_by_prompt():
-    """Prompts with different n: the numbers go on where the prompt before ends."""
+    """A stream numbers the choices across prompts: each prompt continues the numbers of the one before."""
     params = [SamplingParams(n=2, seed=1), SamplingParams(n=1, seed=1), SamplingParams(n=2, temperature=0.0)]
     deltas = list(make_llm().stream(["a", "b", "c"], params))
     assert sorted(d.index for d in deltas if d.finish_reason) == [0, 1, 2, 3, 4]
 
 
 def test_fill_in_the_middle():
-    """The model is fed markers and suffix; echo shows the prefix alone, with null for its first token."""
+    """The model computes markers and suffix; echo shows the prefix only, with None for its first token."""
     params = SamplingParams(suffix="yz", echo=True, logprobs=1, max_tokens=2, seed=1, ignore_eos=True)
     result = make_llm().complete("ab", params)
     assert result.prompt_token_ids == [257, 97, 98, 258, 121, 122, 259]
@@ -149,7 +149,7 @@ def test_fill_in_the_middle():
 
 
 def test_a_failed_choice_raises_unless_asked_not_to():
-    """The error is raised when all is done; with on_error="status" the other results are there."""
+    """The error of a choice is raised by default; on_error="status" returns the other results too."""
     llm = make_llm(nan_at(4))
     prompts = ["abc", "abcde"]
     with pytest.raises(NonFiniteLogitsError):
@@ -162,7 +162,7 @@ def test_a_failed_choice_raises_unless_asked_not_to():
 
 
 def test_a_failed_choice_in_a_stream():
-    """What was generated comes first, then the error, raised or as the last piece."""
+    """A failed stream delivers its tokens first, then raises the error or ends with it."""
     llm = make_llm(nan_at(4))
     stream = llm.stream("abc")
     assert len(next(stream).token_ids) == 1
@@ -174,7 +174,7 @@ def test_a_failed_choice_in_a_stream():
 
 
 def test_a_stream_can_be_left_at_any_time():
-    """Closing stops the model at once, and the next request is not affected."""
+    """Closing a stream stops the model at once and does not affect the next request."""
     model = ScriptedModel(hashed_logits(), 256)
     llm = LLM.from_parts(model, byte_tokenizer())
     expected = llm.complete("ab", GREEDY)
@@ -189,7 +189,7 @@ def test_a_stream_can_be_left_at_any_time():
 
 
 def test_two_streams_at_once():
-    """Interleaved, they give what they give one after the other."""
+    """Two interleaved streams give the same pieces as one after the other."""
     llm = make_llm()
     params = SamplingParams(seed=3, max_tokens=8, ignore_eos=True)
     expected = [list(llm.stream(prompt, params)) for prompt in ("ab", "cd")]
@@ -198,7 +198,7 @@ def test_two_streams_at_once():
 
 
 def test_without_a_tokenizer():
-    """Token ids in and out; text is empty; what needs text is refused by name."""
+    """Without a tokenizer, ids are accepted and returned with empty text, and text raises a TokenizerError."""
     llm = LLM.from_parts(ScriptedModel(hashed_logits(), 50))
     result = llm.complete([1, 2], SamplingParams(seed=1, max_tokens=3, logprobs=1, echo=True))
     (choice,) = result.choices
@@ -211,7 +211,7 @@ def test_without_a_tokenizer():
 
 
 def test_a_folder_without_a_tokenizer(shared, tmp_path):
-    """A real checkpoint whose tokenizer is not there takes ids and gives the same ids."""
+    """A real checkpoint without its tokenizer file returns the same ids."""
     source = shared / "models" / "stories260K"
     for name in ("config.json", "model.safetensors"):
         shutil.copy(source / name, tmp_path / name)
@@ -222,7 +222,7 @@ def test_a_folder_without_a_tokenizer(shared, tmp_path):
 
 
 def test_logits_are_the_bare_forward_pass():
-    """Float32 [num_tokens, vocab]; row i is what the model says after token i."""
+    """`logits` returns float32 [num_tokens, vocab], where row i is the model's output after token i."""
     script = hashed_logits()
     logits = make_llm().logits([97, 98, 99])
     assert logits.dtype == np.float32
@@ -234,20 +234,20 @@ def test_logits_are_the_bare_forward_pass():
     [([], PromptError), ("ab", PromptError), ([260], PromptError), ([1] * 9, ContextLengthError)],
 )
 def test_logits_of_bad_token_ids(token_ids, error):
-    """The errors are those of prompts."""
+    """`logits` raises the errors of prompts for bad token ids."""
     with pytest.raises(error):
         make_llm(max_position_embeddings=8).logits(token_ids)
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.0, None, "4"])
 def test_max_num_seqs(value):
-    """At least one sequence must be able to run."""
+    """max_num_seqs must be an integer of at least 1."""
     with pytest.raises(ParameterError, match="max_num_seqs="):
         LLM.from_parts(ScriptedModel(hashed_logits(), 4), max_num_seqs=value)
 
 
 def test_no_such_model(tmp_path):
-    """A folder that is not there, or no path at all, is an error of ours."""
+    """A missing folder raises a ModelNotFoundError, and an argument that is no path a ParameterError."""
     with pytest.raises(ModelNotFoundError, match="nowhere"):
         LLM(tmp_path / "nowhere")
     with pytest.raises(ParameterError, match="model=5"):
@@ -255,7 +255,7 @@ def test_no_such_model(tmp_path):
 
 
 def test_the_fingerprint_names_model_and_tokenizer(stories, shared):
-    """Equal for the same files, different for others."""
+    """The fingerprint is equal for the same files, and differs for another model or tokenizer."""
     fingerprint = stories.system_fingerprint
     assert fingerprint == LLM(shared / "models" / "stories260K").system_fingerprint
     assert fingerprint != LLM(shared / "models" / "babyllama-105").system_fingerprint
@@ -263,7 +263,7 @@ def test_the_fingerprint_names_model_and_tokenizer(stories, shared):
 
 
 def test_the_fingerprint_does_not_depend_on_the_engine():
-    """Settings and speculation change no bit of the output, so they are no part of it; a profile is."""
+    """The fingerprint depends on the profile, but not on engine settings and speculation."""
 
     def make(**settings):
         return LLM.from_parts(ScriptedModel(hashed_logits(), 260), byte_tokenizer(), **settings)
@@ -279,7 +279,7 @@ def test_the_fingerprint_does_not_depend_on_the_engine():
 
 
 def test_threads_and_backend_go_to_the_model(monkeypatch, shared):
-    """LLM(path, num_threads=..., backend=...) passes both on as they are, and the backend is in the fingerprint."""
+    """LLM passes num_threads and backend to the loader, and the backend is part of the fingerprint."""
     calls = []
 
     def load_files(files, backend, **settings):
@@ -295,8 +295,8 @@ def test_threads_and_backend_go_to_the_model(monkeypatch, shared):
 
 
 @pytest.mark.parametrize("processors", [[], [lambda token_ids, logits: None]])
-def test_a_profile_is_that_of_the_sampler(processors):
-    """With profile="transformers", top_k keeps ties, and the bias comes before the penalty, with processors too."""
+def test_a_profile_decides_ties_and_order(processors):
+    """With profile="transformers", top_k keeps ties and the bias comes before the penalty, also with processors."""
 
     def script(token_ids, vocab_size):
         logits = np.zeros(vocab_size, np.float32)
@@ -320,7 +320,7 @@ def test_a_profile_is_that_of_the_sampler(processors):
 
 
 def test_a_call_has_a_profile_of_its_own():
-    """Requests of several profiles that share steps get what each gets alone, with drafts too."""
+    """Requests of different profiles in one batch get the same results as alone, also with drafts."""
     names = ("openai", "transformers", "llama_cpp", "vllm", None)
     params = SamplingParams(n=2, max_tokens=9, seed=3, temperature=1.5, top_k=9, typical_p=0.6, frequency_penalty=1.0)
     for speculation in (None, "prompt_lookup"):
@@ -345,8 +345,8 @@ def test_a_call_has_a_profile_of_its_own():
             llm.complete([97], profile=3)
 
 
-def test_seeds_that_the_engine_chooses_survive_json():
-    """They are below 2**53, so that JavaScript and jq do not round them; given ones may have 64 bits."""
+def test_chosen_seeds_survive_json():
+    """Chosen seeds are below 2**53, which JSON readers do not round; given seeds may have 64 bits."""
     seeds = [make_llm().complete("a", SamplingParams(max_tokens=1)).choices[0].seed for _ in range(50)]
     assert all(0 <= seed < 2**53 for seed in seeds)
     assert max(seeds) > 2**50
@@ -354,7 +354,7 @@ def test_seeds_that_the_engine_chooses_survive_json():
 
 
 def test_held_text_comes_before_the_error_of_a_choice():
-    """What waits for the rest of a stop string is shown, in a piece without the error."""
+    """Text held for a stop string is delivered before the error, in a piece without the error."""
 
     def script(token_ids, vocab_size):
         logits = np.full(vocab_size, np.nan if len(token_ids) == 5 else 0.0, np.float32)
@@ -374,7 +374,7 @@ def test_held_text_comes_before_the_error_of_a_choice():
 
 
 def test_all_known_end_tokens_end_a_text(caplog):
-    """The ids of the model's configs and the tokenizer's eos_token, where they disagree; it is logged."""
+    """If the model's config and the tokenizer disagree about EOS, both tokens end a text, and a warning is logged."""
     tokenizer = byte_tokenizer(special=["<eos>", "<end>"])
     model = ScriptedModel(hashed_logits(), 258, eos_token_ids=(257,))
     llm = LLM.from_parts(model, tokenizer)
@@ -410,14 +410,14 @@ os._exit(0)
 
 
 def test_a_fork_in_the_middle_of_a_step():
-    """A child that is forked while another thread decodes has a free engine of its own, with the same results."""
+    """A child forked while another thread decodes can use its copy of the LLM, with the same results."""
     command = [sys.executable, "-W", "ignore", "-c", FORKING]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "0\n"
 
 
 def test_the_bundled_model():
-    """LLM() completes Python and fills in the middle, out of the box, with a replayable seed."""
+    """LLM() completes Python code and fills in the middle, and a seed replays its result."""
     llm = LLM()
     params = SamplingParams(max_tokens=24, temperature=0.8, top_p=0.95, seed=7, n=2, best_of=4, logprobs=5)
     result = llm.complete("def add(a, b):", params)
@@ -428,14 +428,14 @@ def test_the_bundled_model():
 
 
 def test_scripted_replies():
-    """A reply scripted token by token comes out as text, and a stop string ends it."""
+    """A scripted reply becomes text token by token, and a stop string ends it."""
     llm = make_llm(fixed_reply(b"hello world", prompt_length=2))
     choice = llm.complete("ab", SamplingParams(temperature=0.0, stop=" wor")).choices[0]
     assert (choice.text, choice.stop_reason) == ("hello", " wor")
 
 
 def test_results_share_nothing():
-    """Lists in a result belong to the caller, also where choices came of one computation or echo one prompt."""
+    """Changing the lists of a choice does not change another choice of the same result."""
     llm = make_llm()
     for params in (
         SamplingParams(n=2, temperature=0.0, logprobs=1, max_tokens=3),
@@ -451,8 +451,8 @@ def test_results_share_nothing():
         assert all(entry for entry in second.logprobs.top_logprobs[1:])
 
 
-def test_the_tokenizer_names_the_end_where_the_config_does_not(shared, tmp_path):
-    """Without eos_token_id in either config, tokenizer_config.json's eos_token ends a sequence."""
+def test_eos_of_the_tokenizer_config(shared, tmp_path):
+    """If no config has eos_token_id, the eos_token of tokenizer_config.json ends a sequence."""
     folder = tmp_path / "stories"
     shutil.copytree(shared / "models" / "stories260K", folder)
     (folder / "generation_config.json").unlink()
@@ -463,8 +463,8 @@ def test_the_tokenizer_names_the_end_where_the_config_does_not(shared, tmp_path)
     assert (choice.finish_reason, choice.stop_reason) == ("stop", 2)
 
 
-def test_a_tokenizer_that_is_a_link_to_nowhere(shared, tmp_path):
-    """It is broken, not missing."""
+def test_a_tokenizer_that_is_a_broken_link(shared, tmp_path):
+    """A tokenizer.json that is a broken link raises a TokenizerError instead of counting as missing."""
     folder = tmp_path / "stories"
     shutil.copytree(shared / "models" / "stories260K", folder)
     (folder / "tokenizer.json").unlink()
@@ -474,15 +474,15 @@ def test_a_tokenizer_that_is_a_link_to_nowhere(shared, tmp_path):
 
 
 @pytest.mark.parametrize("prompt", [np.array(5), [np.array([[5]])], None, 5, b"abc", {"a": 1}])
-def test_what_is_no_prompt(prompt):
-    """A PromptError, whatever it is."""
+def test_invalid_prompts_are_refused(prompt):
+    """A prompt of a wrong type raises a PromptError."""
     with pytest.raises(PromptError):
         make_llm().complete(prompt)
 
 
 @pytest.mark.parametrize("token_ids", [np.array(5), "abc", None])
-def test_what_is_no_list_of_token_ids(token_ids):
-    """`logits` takes token ids only."""
+def test_invalid_token_ids_are_refused(token_ids):
+    """`logits` and `decode` accept token ids only."""
     with pytest.raises(PromptError, match="must be a sequence of token ids"):
         make_llm().logits(token_ids)
     if token_ids != "abc":
@@ -491,7 +491,7 @@ def test_what_is_no_list_of_token_ids(token_ids):
 
 
 def test_a_character_split_between_prompt_and_output():
-    """With echo it is one character; without, its last bytes are no character; its offset is its start either way."""
+    """A character split between prompt and output is whole with echo and U+FFFD without; its offset is its start."""
     llm = make_llm()
     prompt = list("aé".encode())
     params = {"allowed_token_ids": [prompt[-1]], "max_tokens": 1, "logprobs": 0, "seed": 0}

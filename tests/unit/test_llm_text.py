@@ -1,4 +1,4 @@
-"""What LLM reads beside the weights: tokenizers, fill-in-the-middle formats, generation_config.json."""
+"""Files that LLM reads beside the weights: tokenizers, fill-in-the-middle formats, generation_config.json."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ TEMPLATE = "<suf>{suffix}<pre>{prefix}<mid>"
 
 
 def _scripted(reply: list[int], prompt_length: int, fim_template: str | None = None) -> LLM:
-    """Byte 0 .. 255, the markers from 256 on; writes `reply`, whatever it is asked."""
+    """Return an LLM of bytes 0 to 255 and the markers from 256 on, which always generates `reply`."""
     model = ScriptedModel(fixed_reply(reply, prompt_length), 260)
     return LLM.from_parts(model, byte_tokenizer(special=MARKERS), fim_template=fim_template)
 
 
-def test_a_template_decides_how_a_suffix_is_asked_for() -> None:
-    """The prompt is the template's; the middle ends at any of its markers, which is not in the text."""
+def test_a_prompt_follows_the_fim_template() -> None:
+    """The prompt follows fim_template, and the text ends before any marker of it."""
     llm = _scripted([*b"xy", 256, *b"z"], prompt_length=6, fim_template=TEMPLATE)
     result = llm.complete("a", SamplingParams(suffix="bc", temperature=0.0, echo=True))
     assert result.prompt_token_ids == [257, *b"bc", 256, *b"a", 258]
@@ -35,7 +35,7 @@ def test_a_template_decides_how_a_suffix_is_asked_for() -> None:
 
 
 def test_without_markers_the_error_names_the_template() -> None:
-    """A model without known markers is a PromptError that says what to do; a wrong template fails at once."""
+    """A suffix without known markers raises a PromptError that names fim_template; a wrong template fails at once."""
     llm = _scripted([65], prompt_length=1)
     with pytest.raises(PromptError, match=r"suffix='x'.*no fill-in-the-middle tokens.*fim_template"):
         llm.complete("a", SamplingParams(suffix="x"))
@@ -51,7 +51,7 @@ def _copy_of_stories(shared: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("prompt", "suffix"), [("", ""), ("One", ""), ("", "."), ("One", ".")])
 def test_a_middle_keeps_its_leading_space(shared: Path, prompt: str, suffix: str) -> None:
-    """A SentencePiece tokenizer with markers: " day" stays " day" also where the gap is all there is."""
+    """A generated middle keeps its leading space with a SentencePiece tokenizer, also without prefix and suffix."""
     raw = json.loads((shared / "models/stories260K/tokenizer.json").read_text())
     for index, name in enumerate(("▁<PRE>", "▁<SUF>", "▁<MID>")):
         raw["added_tokens"].append({**raw["added_tokens"][0], "id": 512 + index, "content": name, "special": True})
@@ -66,15 +66,15 @@ def test_a_middle_keeps_its_leading_space(shared: Path, prompt: str, suffix: str
 
 
 def test_a_prompt_that_cannot_fit_is_not_tokenised(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten million characters for 512 tokens of context: ContextLengthError at once, not 10 s and 3 GB later."""
+    """A prompt far longer than the context raises a ContextLengthError without being tokenised."""
     llm = LLM(shared / "models" / "stories260K")
     monkeypatch.setattr(llm.tokenizer, "_library", None)
     with pytest.raises(ContextLengthError, match=r"at least .* tokens: must fit the model's context of 512 tokens"):
         llm.complete("once " * 2_000_000)
 
 
-def test_generation_defaults_are_advice(shared: Path, tmp_path: Path) -> None:
-    """The file's temperature and top_p can be read and are not applied: SamplingParams() is the same everywhere."""
+def test_generation_defaults_are_not_applied(shared: Path, tmp_path: Path) -> None:
+    """The values of generation_config.json are readable as generation_defaults, and are not applied."""
     folder = _copy_of_stories(shared, tmp_path)
     plain = LLM(folder).complete("Once", SamplingParams(seed=1)).choices[0].token_ids
     (folder / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.01, "eos_token_id": [2, 3]}')
@@ -87,8 +87,8 @@ def test_generation_defaults_are_advice(shared: Path, tmp_path: Path) -> None:
     assert LLM.from_parts(ScriptedModel(fixed_reply([0], 1), 3)).generation_defaults == {}
 
 
-def test_the_config_decides_on_the_start_token(shared: Path, tmp_path: Path) -> None:
-    """add_bos_token in tokenizer_config.json wins over tokenizer.json's post-processor, and changes the fingerprint."""
+def test_add_bos_token_overrides_the_post_processor(shared: Path, tmp_path: Path) -> None:
+    """add_bos_token in tokenizer_config.json overrides the post-processor, and changes the fingerprint."""
     folder = _copy_of_stories(shared, tmp_path)
     config = json.loads((folder / "tokenizer_config.json").read_text())
     with_bos = LLM(folder)
@@ -101,7 +101,7 @@ def test_the_config_decides_on_the_start_token(shared: Path, tmp_path: Path) -> 
 
 
 def test_the_command_line_without_a_tokenizer(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line that says what is missing and what works instead."""
+    """Without a tokenizer the command prints one line on stderr that names the missing file."""
     folder = _copy_of_stories(shared, tmp_path)
     (folder / "tokenizer.json").unlink()
     assert main(["complete", "Once", "--model", str(folder)]) == 2
@@ -112,7 +112,7 @@ def test_the_command_line_without_a_tokenizer(shared: Path, tmp_path: Path, caps
 
 
 def test_sizes_may_be_numpy_integers(shared: Path) -> None:
-    """max_num_seqs from an array's shape or a config is an integer like any other; a float or a bool is not."""
+    """max_num_seqs may be a numpy integer, but not a float or a bool."""
     llm = LLM(shared / "models" / "stories260K", max_num_seqs=np.int64(2))
     assert len(llm.complete(["a", "b", "c"], SamplingParams(max_tokens=1))) == 3
     for refused in (np.int64(0), np.float64(2), np.bool_(True), True):

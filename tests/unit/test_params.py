@@ -1,4 +1,4 @@
-"""SamplingParams: what is accepted, in which form it is kept, and how all problems are told of at once."""
+"""Tests of SamplingParams: accepted values, their stored form, and the report of all problems at once."""
 
 import dataclasses
 import json
@@ -20,13 +20,13 @@ PAIRS = [(name, value) for name, values in INVALID_VALUES.items() for value in v
 
 
 def test_the_table_of_invalid_values_has_every_field():
-    """A parameter that is added without a test of its rule fails here."""
+    """INVALID_VALUES has an entry for every field, so that no new parameter is left untested."""
     assert list(INVALID_VALUES) == list(PARAMETERS) == [field.name for field in dataclasses.fields(SamplingParams)]
 
 
 @pytest.mark.parametrize(("name", "value"), PAIRS, ids=[f"{name}-{i}" for i, (name, _) in enumerate(PAIRS)])
 def test_a_bad_value_is_an_error_with_parameter_value_and_rule(name, value):
-    """Each bad value by itself raises ParameterError, whose only problem names the parameter and has a rule."""
+    """A bad value raises one problem with the parameter, the value and a rule."""
     with pytest.raises(ParameterError) as caught:
         SamplingParams(**{name: value})
     (problem,) = caught.value.problems
@@ -38,7 +38,7 @@ def test_a_bad_value_is_an_error_with_parameter_value_and_rule(name, value):
 
 @given(invalid_sampling_params())
 def test_all_problems_are_reported_together(invalid):
-    """With any number of bad values, every one of them is named, in the order of the fields."""
+    """All bad values are reported together, in the order of the fields."""
     with pytest.raises(ParameterError) as caught:
         SamplingParams(**invalid.arguments)
     in_order = [field.name for field in dataclasses.fields(SamplingParams) if field.name in invalid.reasons]
@@ -79,15 +79,15 @@ def test_all_problems_are_reported_together(invalid):
         ),
     ],
 )
-def test_messages_are_written_for_people(arguments, message):
-    """The text of an error is the parameter, the value and the rule, word for word."""
+def test_error_messages(arguments, message):
+    """An error message consists of the parameter, the value and the rule, word for word."""
     with pytest.raises(ParameterError) as caught:
         SamplingParams(**arguments)
     assert str(caught.value) == message
 
 
 def test_a_bias_error_names_the_key():
-    """Of many biases, the message tells which token id has the bad one."""
+    """The error of a bad bias names its token id."""
     with pytest.raises(ParameterError, match=r"key 7 has nan"):
         SamplingParams(logit_bias={3: 1.0, 7: float("nan")})
     with pytest.raises(ParameterError, match=r"key -1 is none"):
@@ -131,14 +131,14 @@ def test_a_bias_error_names_the_key():
     ],
 )
 def test_good_values_are_kept_in_one_form(name, value, kept):
-    """Whatever container or number type came in, the same plain type is kept."""
+    """A value is stored as one plain type, whatever container or number type was given."""
     stored = getattr(SamplingParams(**{name: value}), name)
     assert stored == kept
     assert type(stored) is type(kept)
 
 
 def test_instances_are_values():
-    """Equal, hashable and picklable by value; frozen; keyword-only."""
+    """Instances are compared, hashed and pickled by value, frozen, and keyword-only."""
     one = SamplingParams(top_p=0.5, logit_bias={1: 2.0}, stop="x")
     other = SamplingParams(top_p=0.5, logit_bias=[(1, 2)], stop=["x"])
     assert one == other
@@ -152,19 +152,19 @@ def test_instances_are_values():
 
 
 def test_candidates_follow_best_of():
-    """None and 0 mean n; only a best_of above n ranks anything."""
+    """best_of=None and 0 mean n; only a best_of above n ranks candidates."""
     assert [SamplingParams(n=2, best_of=b).num_candidates for b in (None, 0, 2, 5)] == [2, 2, 2, 5]
     assert [SamplingParams(n=2, best_of=b).ranks_candidates for b in (None, 0, 2, 5)] == [False] * 3 + [True]
 
 
 def test_modes_are_always_a_tuple():
-    """`logprobs_modes` is one shape for one mode and for several, in the order given."""
+    """`logprobs_modes` is a tuple in the given order, for one mode as for two."""
     assert SamplingParams(logprobs_mode="scaled").logprobs_modes == ("scaled",)
     assert SamplingParams(logprobs_mode=("final", "raw")).logprobs_modes == ("final", "raw")
 
 
 def test_neutral_values_are_the_defaults():
-    """Nothing shapes or truncates unless it is asked for."""
+    """By default no parameter shapes or truncates the distribution."""
     params = SamplingParams()
     off = dict.fromkeys(("dry_multiplier", "dynatemp_range", "smoothing_factor", "min_p", "epsilon_cutoff"), 0.0)
     off |= dict.fromkeys(("eta_cutoff", "top_a", "xtc_probability", "skew"), 0.0)
@@ -175,19 +175,19 @@ def test_neutral_values_are_the_defaults():
 
 
 def test_to_float32_rounds_to_nearest_and_refuses_overflow():
-    """The one rounding of parameters is that of numpy, and never yields an infinity."""
+    """to_float32 rounds as numpy does, and raises OverflowError instead of returning infinity."""
     assert to_float32(0.1) == float(np.float32(0.1))
     with pytest.raises(OverflowError):
         to_float32(3.5e38)
 
 
 def test_every_stage_of_the_table_is_one_of_the_pipeline():
-    """A row of the table names a stage that there is, or none."""
+    """Every stage in the table of parameters exists in the pipeline."""
     assert {row.stage for row in PARAMETERS.values()} <= {"", *(stage.name for stage in PIPELINE)}
 
 
-def test_the_table_is_the_class():
-    """Names, defaults and domains of the table are those of the dataclass; help texts are one line without a stop."""
+def test_the_table_agrees_with_the_class():
+    """The table has the names and defaults of SamplingParams, and help texts of one line without a full stop."""
     assert {name: row.default for name, row in PARAMETERS.items()} == {
         field.name: field.default for field in dataclasses.fields(SamplingParams)
     }
@@ -201,7 +201,7 @@ def test_the_table_is_the_class():
 
 
 def test_a_narrower_range_of_the_api_is_within_the_domain():
-    """Both ends of the API's range are values of SamplingParams, too."""
+    """Both ends of a parameter's range in the API are valid in SamplingParams."""
     for name, row in PARAMETERS.items():
         if isinstance(row.api, Number | Integer):
             for value in (row.api.low, row.api.high):
@@ -210,7 +210,7 @@ def test_a_narrower_range_of_the_api_is_within_the_domain():
 
 
 def test_parameters_as_json_and_back():
-    """to_dict holds what differs from the defaults, as JSON; from_dict restores it, whatever the parameter."""
+    """to_dict returns the values that differ from the defaults, as JSON; from_dict restores them."""
     params = SamplingParams(
         logit_bias={50256: -100.0, 3: 0.5},
         stop=["a", "b"],
@@ -230,6 +230,6 @@ def test_parameters_as_json_and_back():
 
 @pytest.mark.parametrize("values", [{"topp": 1}, {"top_p": 2}, {"logit_bias": {"x": 1}}, {3: 4}])
 def test_bad_json_parameters_are_named(values):
-    """Unknown names and bad values are errors of the tree."""
+    """Unknown names and bad values in from_dict raise a ParameterError."""
     with pytest.raises(ParameterError):
         SamplingParams.from_dict(values)

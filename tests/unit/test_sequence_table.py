@@ -1,4 +1,4 @@
-"""SequenceTable: sequences of token ids behave as a tuple of tuples does."""
+"""Tests of SequenceTable: it behaves as a tuple of tuples of token ids."""
 
 import copy
 import pickle
@@ -14,7 +14,7 @@ TABLE = SequenceTable([(4, 5), (6,)], [1, 2])
 
 
 def test_a_table_is_a_sequence_of_tuples():
-    """Single ids come first; length, iteration, indexing and slices are those of the tuple."""
+    """Length, iteration, indexing and slices are those of the tuple, with single ids first."""
     expected = ((1,), (2,), (4, 5), (6,))
     assert tuple(TABLE) == expected
     assert (len(TABLE), TABLE[2], TABLE[-1], TABLE[1:3], (4, 5) in TABLE) == (4, (4, 5), (6,), expected[1:3], True)
@@ -23,14 +23,14 @@ def test_a_table_is_a_sequence_of_tuples():
 
 
 def test_equal_tables_are_equal_and_hash_alike():
-    """Also after copying and pickling; the same ids cut otherwise are another table."""
+    """Equal tables hash alike, also after copying and pickling; another partition of the ids is not equal."""
     for other in (SequenceTable([(1,), (2,), (4, 5), (6,)]), copy.copy(TABLE), pickle.loads(pickle.dumps(TABLE))):
         assert (other, hash(other)) == (TABLE, hash(TABLE))
     assert SequenceTable([(1, 2), (4, 5), (6,)]) != TABLE
 
 
 def test_parameters_with_a_table_draw_as_with_tuples():
-    """The kernel reads the table's arrays and bans the same tokens."""
+    """A SequenceTable bans the same tokens as a tuple of tuples."""
     logits = np.zeros((1, 10), np.float32)
     drawn = []
     for words in (TABLE, tuple(TABLE)):
@@ -41,8 +41,8 @@ def test_parameters_with_a_table_draw_as_with_tuples():
     assert [token_id for token_id, share in enumerate(drawn[0][0]) if share == 0] == [1, 2, 5, 6]
 
 
-def test_a_seed_is_the_only_difference():
-    """`with_seed` leaves every other parameter as it was, the very same objects."""
+def test_with_seed_changes_the_seed_only():
+    """`with_seed` changes the seed only, and keeps the same objects as the other parameters."""
     params = SamplingParams(bad_words=TABLE, logit_bias={1: 2.0}, temperature=0.5)
     seeded = with_seed(params, 7)
     assert (seeded.seed, params.seed) == (7, None)
