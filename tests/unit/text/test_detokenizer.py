@@ -1,4 +1,4 @@
-"""From tokens to bytes to characters: the pieces must add up, however a text is cut."""
+"""Decoding from tokens to bytes to characters: the pieces add up, wherever a text is cut."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _bytes(tokenizer: Tokenizer, prompt: Iterable[int], output: list[int], skip:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_real_tokenizers(shared: Path, folder: str) -> None:
-    """Sixty languages and random ids: bytes of prompt + output less those of the prompt; the library's text.
+    """The bytes of prompt and output add up, for sixty languages and random ids, and agree with the library.
 
     The library's text is compared wherever the bytes are valid UTF-8, with and without special tokens.
     """
@@ -58,8 +58,8 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def test_the_leading_space_belongs_to_the_start_of_the_whole(shared: Path) -> None:
-    """SentencePiece's first space is dropped after nothing or BOS alone, and kept after text or a shown BOS."""
+def test_the_leading_space_at_the_start_of_a_text(shared: Path) -> None:
+    """SentencePiece's leading space is dropped after nothing or BOS only, and kept after text or a visible BOS."""
     tokenizer = Tokenizer.from_folder(shared / "models/stories260K")
     once = tokenizer.encode("Once", add_special_tokens=False)
     assert _bytes(tokenizer, [], once) == b"Once"
@@ -70,15 +70,15 @@ def test_the_leading_space_belongs_to_the_start_of_the_whole(shared: Path) -> No
 
 
 def test_byte_tokens_are_bytes(shared: Path) -> None:
-    """A character spelled in byte tokens arrives byte by byte; the library itself gives U+FFFD for each part."""
+    """A character spelled in byte tokens is decoded byte by byte, while the library gives U+FFFD per byte."""
     tokenizer = Tokenizer.from_folder(shared / "models/stories260K")
     ids = [tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in "é".encode()]
     detokenizer = Detokenizer(tokenizer)
     assert [detokenizer.append(token_id) for token_id in ids if token_id] == [b"\xc3", b"\xa9"]
 
 
-def test_a_long_prompt_costs_nothing(shared: Path) -> None:
-    """Only the start of a prompt can matter to what follows: the rest of it is not even looked at."""
+def test_only_the_start_of_a_prompt_is_read(shared: Path) -> None:
+    """A Detokenizer reads the start of a prompt only: an endless prompt is accepted."""
 
     def prompt() -> itertools.chain[int]:
         return itertools.chain([1, 403, 407], itertools.repeat(261))  # endless
@@ -88,7 +88,7 @@ def test_a_long_prompt_costs_nothing(shared: Path) -> None:
 
 
 def test_utf8_decoder_equals_decoding_at_once() -> None:
-    """All strings of up to four bytes around UTF-8's boundaries, cut in every way: as bytes.decode with "replace"."""
+    """Utf8Decoder equals bytes.decode with "replace", for all byte strings up to four bytes and all cuts."""
     edges = [0x41, 0x80, 0x9F, 0xA0, 0xBF, 0xC1, 0xC2, 0xE0, 0xED, 0xF0, 0xF4, 0xF5]
     for size in (1, 2, 3, 4):
         for data in map(bytes, itertools.product(edges, repeat=size)):
@@ -108,7 +108,7 @@ def _decoded(data: bytes, cuts: tuple[bool, ...]) -> str:
 
 @pytest.mark.parametrize("char", ["é", "€", "🦙"])
 def test_utf8_decoder_holds_an_unfinished_character_back(char: str) -> None:
-    """Nothing is shown of a character until its last byte; at the end, or at a wrong byte, it is U+FFFD."""
+    """A character is decoded with its last byte; an incomplete one becomes U+FFFD at the end or a wrong byte."""
     data = char.encode()
     for size in range(1, len(data)):
         decoder = Utf8Decoder()

@@ -1,4 +1,4 @@
-"""Fill-in-the-middle prompts: every convention's own tokens and order, templates, and SentencePiece's leading space."""
+"""Fill-in-the-middle prompts: tokens and order of every convention, templates, and SentencePiece's leading space."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PSM, SPM = ["before", "ab", "between", "c", "after"], ["before", "c", "between",
     ids=lambda value: value[0],
 )
 def test_every_convention_in_its_own_order(markers: list[str], order: list[str]) -> None:
-    """The markers of each family, as its authors publish them, around prefix and suffix in its order."""
+    """A prompt has the markers that the model's authors publish, around prefix and suffix in their order."""
     found = FimFormat.find(byte_tokenizer(special=markers))
     assert found
     prompt = found.prompt("ab", "c")
@@ -47,21 +47,21 @@ def test_every_convention_in_its_own_order(markers: list[str], order: list[str])
 
 
 def test_every_convention_is_tested() -> None:
-    """A new line in CONVENTIONS needs one above."""
+    """The number of conventions is fixed here, so that a new one gets a case above."""
     assert len(CONVENTIONS) == 8
 
 
 @pytest.mark.parametrize(("template", "ends"), CONVENTIONS, ids=lambda value: str(value)[:8])
 def test_markers_and_known_ends_end_a_middle(template: str, ends: tuple[str, ...]) -> None:
-    """What the family writes behind a middle ends it, where the tokenizer has it; so does any marker."""
+    """Any marker ends a middle, and so does any end token of the convention."""
     markers = [text for text in template.replace("{suffix}", "{prefix}").split("{prefix}") if text]
     found = FimFormat.find(byte_tokenizer(special=[*markers, *ends]))
     assert found
     assert found.end_token_ids == tuple(range(256, 256 + len(markers) + len(ends)))
 
 
-def test_token_ids_are_taken_as_they_are() -> None:
-    """A prefix of token ids goes between the markers unchanged, without a start token."""
+def test_a_prefix_of_token_ids_is_unchanged() -> None:
+    """A prefix of token ids is placed between the markers unchanged, without a start token."""
     found = FimFormat.find(byte_tokenizer(special=["<fim_prefix>", "<fim_suffix>", "<fim_middle>", "<bos>"]))
     assert found
     prompt = found.prompt([7, 8], "")
@@ -71,7 +71,7 @@ def test_token_ids_are_taken_as_they_are() -> None:
 
 @pytest.mark.parametrize("special", [[], ["<fim_prefix>", "<fim_suffix>"], ["[PREFIX]", "[MIDDLE]"]])
 def test_without_markers_there_is_no_format(special: list[str]) -> None:
-    """None of the markers, or not all, is no convention."""
+    """A tokenizer without all markers of a convention has no format."""
     assert FimFormat.find(byte_tokenizer(special=special)) is None
 
 
@@ -79,7 +79,7 @@ def test_without_markers_there_is_no_format(special: list[str]) -> None:
 
 
 def test_a_template_names_markers_order_and_text() -> None:
-    """Markers that no convention has, text between them, the suffix first: as the template says."""
+    """A template may have markers of its own, text between them, and the suffix first."""
     tokenizer = byte_tokenizer(special=["<file>", "<post>", "<pre>", "<mid>"])
     found = FimFormat.from_template(tokenizer, "<file>x\n<post>{suffix}<pre>{prefix}<mid>")
     prompt = found.prompt("ab", "c")
@@ -88,8 +88,8 @@ def test_a_template_names_markers_order_and_text() -> None:
     assert prompt.end_token_ids == (256, 257, 258, 259)
 
 
-def test_a_template_wins_over_the_conventions() -> None:
-    """Mellum's markers are StarCoder's, in another order: only a template can say so."""
+def test_a_template_overrides_the_conventions() -> None:
+    """A template overrides the conventions, as Mellum needs: StarCoder's markers in another order."""
     tokenizer = byte_tokenizer(special=["<fim_prefix>", "<fim_suffix>", "<fim_middle>"])
     found = FimFormat.from_template(tokenizer, "<fim_suffix>{suffix}<fim_prefix>{prefix}<fim_middle>")
     assert found.prompt("a", "b").token_ids == [257, 98, 256, 97, 258]
@@ -99,8 +99,8 @@ def test_a_template_wins_over_the_conventions() -> None:
     "template",
     ["", "<fim>{prefix}", "{prefix}<fim>{suffix}{prefix}", "<fmi>{prefix}{suffix}", "{prefix}{suffix}", 3, b"x"],
 )
-def test_a_template_that_cannot_be_right(template: Any) -> None:
-    """A gap that is missing or there twice, or no marker that the tokenizer has: ParameterError naming the template."""
+def test_invalid_templates_are_refused(template: Any) -> None:
+    """A template with a missing or repeated placeholder, or without a known marker, raises a ParameterError."""
     with pytest.raises(ParameterError, match="fim_template"):
         FimFormat.from_template(byte_tokenizer(special=["<fim>"]), template)
 
@@ -110,7 +110,7 @@ def test_a_template_that_cannot_be_right(template: Any) -> None:
 
 @functools.cache
 def _code_llama(shared: Path) -> Tokenizer:
-    """A Llama 2 tokenizer (phi-3's) with Code Llama's markers."""
+    """Return a Llama 2 tokenizer (phi-3's) with Code Llama's markers."""
     values = json.loads((shared / "tokenizers/phi-3/tokenizer.json").read_text())
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     for token_id, name in enumerate(("▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>"), 32045):
@@ -120,7 +120,7 @@ def _code_llama(shared: Path) -> Tokenizer:
 
 @pytest.mark.parametrize("suffix", ["return x", " return x", "\n    return x", "  x", "é", "", "☺", "."])
 def test_a_suffix_has_no_leading_space_of_its_own(shared: Path, suffix: str) -> None:
-    """Code Llama's published format: BOS, marker, the prefix as a text, marker, the suffix without a dummy space."""
+    """A prompt in Code Llama's format has no dummy space before its suffix, as in the published code."""
     tokenizer = _code_llama(shared)
     found = FimFormat.find(tokenizer)
     assert found
@@ -135,7 +135,7 @@ def test_a_suffix_has_no_leading_space_of_its_own(shared: Path, suffix: str) -> 
 
 @pytest.mark.parametrize(("prefix", "suffix"), [("", ""), ("", "x"), ("x", ""), ("x", "y")])
 def test_a_middle_keeps_its_leading_space(shared: Path, prefix: str, suffix: str) -> None:
-    """A middle never begins a text: its first space is the model's own, whatever stands around the gap."""
+    """The first space of a middle is part of it, also if prefix or suffix is empty."""
     tokenizer = _code_llama(shared)
     found = FimFormat.find(tokenizer)
     assert found
@@ -146,7 +146,7 @@ def test_a_middle_keeps_its_leading_space(shared: Path, prefix: str, suffix: str
 
 
 def test_a_start_token_comes_first_and_once(shared: Path) -> None:
-    """The start token that the tokenizer puts before every text stands before the markers, whoever says it."""
+    """The start token is placed once, before the markers, whether the template contains it or not."""
     tokenizer = _code_llama(shared)
     pre, mid = tokenizer.token_to_id("▁<PRE>"), tokenizer.token_to_id("▁<MID>")
     for start in ("", "<s>"):
@@ -158,7 +158,7 @@ def test_a_start_token_comes_first_and_once(shared: Path) -> None:
 
 
 def test_texts_must_fit_and_be_unicode() -> None:
-    """A prefix or suffix far beyond the context is refused untokenised; one that is no text is a PromptError."""
+    """A prefix or suffix far beyond the context is refused before it is tokenised; invalid Unicode is refused."""
     found = FimFormat.find(byte_tokenizer(special=["[SUFFIX]", "[PREFIX]"]))
     assert found
     huge: Sequence[tuple[str, str]] = (("a" * 1000, "b"), ("a", "b" * 1000))
@@ -170,7 +170,7 @@ def test_texts_must_fit_and_be_unicode() -> None:
 
 
 def test_the_documentation_has_every_convention() -> None:
-    """docs/text.md lists the templates and further ends of CONVENTIONS, in their order."""
+    """docs/text.md lists the templates and end tokens of CONVENTIONS, in order."""
     rows = re.findall(
         r"^\|.*\{prefix\}.*$", (Path(__file__).parents[3] / "docs/text.md").read_text(), flags=re.MULTILINE
     )

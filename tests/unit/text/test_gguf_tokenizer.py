@@ -1,4 +1,4 @@
-"""Tokenizers from GGUF metadata: published ids, all scripts, kinds of tokens, and what begins and ends a text."""
+"""Tokenizers from GGUF metadata: published ids, all scripts, kinds of tokens, start and end tokens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SEPARATOR = "\n__ggml_vocab_test__\n"
 
 
 def metadata(model: str = "llama", **values: Any) -> dict[str, Any]:
-    """Metadata of a vocabulary; lists of numbers become arrays, None takes a key out."""
+    """Return metadata of a vocabulary: lists of numbers become arrays, and None removes a key."""
     named = {f"tokenizer.ggml.{key}": value for key, value in {"model": model, **values}.items() if value is not None}
     return {
         key: np.array(value) if isinstance(value, list) and value and not isinstance(value[0], str) else value
@@ -37,14 +37,17 @@ def metadata(model: str = "llama", **values: Any) -> dict[str, Any]:
 
 
 def tokenizer(*arguments: Any, **values: Any) -> Tokenizer:
-    """The tokenizer of such metadata."""
+    """Return the tokenizer of such metadata."""
     found = read_tokenizer(metadata(*arguments, **values))
     assert found is not None
     return found
 
 
 def converted(folder: Path, pre: str | None, **more: Any) -> dict[str, Any]:
-    """The metadata that a converter makes of a tokenizer.json; without `pre`, SentencePiece's, scored by its merges."""
+    """Return the metadata that a converter makes from a tokenizer.json.
+
+    If `pre` is None, it is SentencePiece's, with scores from the order of the merges.
+    """
     document = json.loads((folder / "tokenizer.json").read_text())
     vocab, added = document["model"]["vocab"], {token["id"]: token for token in document["added_tokens"]}
     texts = {token_id: text for text, token_id in vocab.items()} | {
@@ -69,7 +72,7 @@ def converted(folder: Path, pre: str | None, **more: Any) -> dict[str, Any]:
 
 
 def texts_of(shared: Path) -> list[str]:
-    """A piece of the Declaration of Human Rights in each language, and strings that break programs."""
+    """Return a piece of the Declaration of Human Rights per language, and strings that often break programs."""
     corpus = [path.read_text()[:1000] for path in sorted((shared / "corpus" / "udhr").glob("*.txt"))]
     naughty = json.loads((shared / "vectors" / "naughty_strings" / "blns.json").read_text())
     return [
@@ -85,7 +88,7 @@ def texts_of(shared: Path) -> list[str]:
 
 
 def published(shared: Path, name: str) -> list[tuple[str, list[int]]]:
-    """llama.cpp's own strings and ids."""
+    """Return llama.cpp's published strings and ids."""
     folder = shared / "vectors" / "llama_cpp_vocab"
     texts = (folder / f"{name}.inp").read_bytes().decode().split(SEPARATOR)[:-1]
     lines = (folder / f"{name}.out").read_text().splitlines()
@@ -96,7 +99,7 @@ def published(shared: Path, name: str) -> list[tuple[str, list[int]]]:
     ("name", "pre", "vectors"), [("gpt2", "gpt-2", "gpt-2"), ("phi-3", None, "phi-3"), ("phi-3", None, "llama-spm")]
 )
 def test_published_ids(shared: Path, name: str, pre: str | None, vectors: str) -> None:
-    """46 hard strings of llama.cpp: ids, and the way back, also token by token."""
+    """46 hard strings of llama.cpp get the published ids, and decode back at once and token by token."""
     found = read_tokenizer(converted(shared / "tokenizers" / name, pre))
     assert found is not None
     pairs = published(shared, vectors)
@@ -113,13 +116,13 @@ def test_published_ids(shared: Path, name: str, pre: str | None, vectors: str) -
     ("name", "pre"),
     [("gpt2", "gpt-2"), ("codegen", "gpt-2"), ("gpt-neox-20b", "olmo"), ("dolma2", "dbrx"), ("phi-3", None)],
 )
-def test_ids_are_those_of_tokenizer_json(shared: Path, name: str, pre: str | None) -> None:
-    """In all scripts, the ids are those of the tokenizer.json that the metadata were made from, and so is the text."""
+def test_ids_agree_with_tokenizer_json(shared: Path, name: str, pre: str | None) -> None:
+    """In all scripts the ids equal those of the tokenizer.json that the metadata were made from."""
     folder = shared / "tokenizers" / name
     ours, theirs = read_tokenizer(converted(folder, pre)), Tokenizer.from_folder(folder)
     assert ours is not None
     for text in texts_of(shared):
-        text = unicodedata.normalize("NFC", text)  # which only tokenizer.json does, and not in every model
+        text = unicodedata.normalize("NFC", text)  # tokenizer.json normalises, and only for some models
         ids = ours.encode(text, add_special_tokens=False)
         assert ids == theirs.encode(text, add_special_tokens=False), text[:40]
         assert ours.decode(ids) == text
@@ -135,7 +138,7 @@ needs_vocabularies = pytest.mark.skipif(
 @needs_vocabularies
 @pytest.mark.parametrize("path", VOCABULARIES, ids=lambda path: path.stem)
 def test_vocabularies_of_llama_cpp(path: Path, shared: Path) -> None:
-    """Each vocabulary of llama.cpp's tests has the published ids, and where it is installed its ids in all scripts."""
+    """Each vocabulary of llama.cpp's tests gives the published ids, and llama.cpp's own ids in all scripts."""
     values = GGUFFile(path).metadata
     if values["tokenizer.ggml.model"] not in ("gpt2", "llama"):
         pytest.skip("is of a kind that no architecture of ours has")
@@ -182,13 +185,13 @@ def test_vocabularies_of_llama_cpp(path: Path, shared: Path) -> None:
     ],
 )
 def test_splits(name: str, text: str, pieces: list[str]) -> None:
-    """A name of each family cuts texts as its rules say."""
+    """A pre-tokenizer of each family splits texts by its rules."""
     characters = sorted(set(text))
     alphabet = {byte: char for char, byte in _alphabet().items()}
     bytes_of = sorted({alphabet[byte] for char in characters for byte in char.encode()})
     whole = ["".join(alphabet[byte] for byte in piece.encode()) for piece in pieces]
     vocabulary, merges = dict.fromkeys(bytes_of), []
-    for word in whole:  # merges that make each piece, and its beginnings, tokens
+    for word in whole:  # merges that make tokens of each piece and its prefixes
         for end in range(2, len(word) + 1):
             vocabulary[word[:end]] = None
             merges.append(f"{word[: end - 1]} {word[end - 1]}")
@@ -205,8 +208,8 @@ def _alphabet() -> Mapping[str, int]:
     return _BYTE_OF
 
 
-def test_unknown_pre_tokenizers_are_listed_against_the_known() -> None:
-    """An unknown name is an error that lists those that are known."""
+def test_unknown_pre_tokenizers_are_refused() -> None:
+    """An unknown pre-tokenizer raises an error that lists the known ones."""
     with pytest.raises(TokenizerError, match=r"tokenizer\.ggml\.pre='mystery': must be one of .*llama-bpe.*qwen2"):
         pre_tokenizer("mystery")
     names = {"gpt-2", "llama-bpe", "qwen2", "smollm", "deepseek-coder", "deepseek-llm", "starcoder", "refact"}
@@ -214,7 +217,7 @@ def test_unknown_pre_tokenizers_are_listed_against_the_known() -> None:
 
 
 def test_whole_words_win_where_merges_are_ignored() -> None:
-    """With llama-bpe's rules a word that is a token becomes it, though no merge makes it."""
+    """With llama-bpe a word that is a token becomes that token, even if no merge makes it."""
     values = {"tokens": ["a", "b", "c", "abc", "<s>", "ab"], "merges": ["a b"], "bos_token_id": 4}
     assert tokenizer("gpt2", pre="gpt-2", **values).encode("abc") == [5, 2]
     assert tokenizer("gpt2", pre="llama-bpe", **values).encode("abc") == [4, 3]
@@ -232,7 +235,7 @@ SPM = {
 
 
 def test_sentencepiece() -> None:
-    """A text begins with BOS and a space; characters that are no token become bytes, or the unknown token."""
+    """A text gets BOS and a leading space; unknown characters become byte tokens or the unknown token."""
     found = tokenizer(**SPM)
     assert found.encode("ab a") == [1, 11, 10]
     assert found.encode("") == [1]
@@ -244,14 +247,14 @@ def test_sentencepiece() -> None:
 
 
 def test_no_space_before_a_text() -> None:
-    """add_space_prefix=False, as in Gemma, leaves the beginning alone, and the way back, too."""
+    """With add_space_prefix=False, as in Gemma, no leading space is added or removed."""
     found = tokenizer(**SPM, add_space_prefix=False)
     assert found.encode("a a", add_special_tokens=False) == [8, 10]
     assert found.decode([10, 8]) == " aa"
 
 
 def test_kinds_of_tokens() -> None:
-    """Control and user-defined tokens are found in a text, unused ones are not; only user-defined ones are text."""
+    """Control and user-defined tokens are found in a text, unused ones are not; only user-defined ones have text."""
     found = tokenizer(**SPM)
     assert found.encode("<ctl>b<user>b", add_special_tokens=False) == [14, 7, 9, 12, 7, 9]
     assert 13 not in found.encode("<gone>")
@@ -262,14 +265,14 @@ def test_kinds_of_tokens() -> None:
 
 
 def test_user_defined_tokens_are_not_spelled_in_bytes() -> None:
-    """A user-defined é is the letter, where the same character in a merged token stands for a byte."""
+    """A user-defined token is its literal text, while a normal token is in byte-level letters."""
     found = tokenizer("gpt2", tokens=["a", "é", "Ã", "©"], token_type=[NORMAL, USER_DEFINED, NORMAL, NORMAL], merges=[])
     assert found.encode("é") == [1]
     assert found.decode([1, 2, 3]) == "éé"
 
 
 def test_empty_tokens_have_names() -> None:
-    """An empty token takes part in nothing."""
+    """An empty token is named [EMPTY_<id>] and never used."""
     found = tokenizer(tokens=["<unk>", "<s>", "</s>", "", "▁", "a"], token_type=[2, 3, 3, 1, 1, 1])
     assert found.token_text(3) == "[EMPTY_3]"
     assert found.encode("a", add_special_tokens=False) == [4, 5]
@@ -277,7 +280,7 @@ def test_empty_tokens_have_names() -> None:
 
 @pytest.mark.parametrize(("name", "ids"), [("Phi-3 mini", [14, 10, 1, 7, 10]), ("other", [14, 7, 10, 1, 7, 10])])
 def test_phi_3_strips_blanks_after_its_markers(name: str, ids: list[int]) -> None:
-    """A model called Phi-3 loses the blanks after markers, but for the usual ones; others keep them."""
+    """A model named Phi-3 drops blanks after its markers, except the common ones; other models keep them."""
     found = read_tokenizer(metadata(**SPM) | {"general.name": name})
     assert found is not None
     assert found.encode("<ctl> a<s> a", add_special_tokens=False) == ids
@@ -287,7 +290,7 @@ def test_phi_3_strips_blanks_after_its_markers(name: str, ids: list[int]) -> Non
 
 
 def test_start_and_end_tokens() -> None:
-    """BOS and EOS are added as the metadata say; if they do not, as the kind and the pre-tokenizer do."""
+    """BOS and EOS are added as the metadata state, otherwise by the defaults of the kind and the pre-tokenizer."""
     assert tokenizer(**SPM, add_bos_token=False, add_eos_token=True).encode("a") == [10, 2]
     bpe = {"tokens": ["a", "<|endoftext|>"], "merges": [], "bos_token_id": 1, "eos_token_id": 1}
     assert tokenizer("gpt2", pre="gpt-2", **bpe).encode("a") == [0]
@@ -296,8 +299,8 @@ def test_start_and_end_tokens() -> None:
     assert tokenizer("gpt2", pre="tekken", tokens=["a"], merges=[]).encode("a") == [0]  # there is no BOS
 
 
-def test_tokens_that_are_not_there() -> None:
-    """The id 2^32 - 1 says that there is no such token."""
+def test_absent_tokens() -> None:
+    """The id 2^32 - 1 means that the token does not exist."""
     found = GGUFVocabulary.read(metadata(**SPM, eos_token_id=2**32 - 1, eot_token_id=2**32 - 1))
     assert found is not None
     assert found.special_ids == {"unknown": 0, "bos": 1}
@@ -305,28 +308,28 @@ def test_tokens_that_are_not_there() -> None:
 
 
 def vocabulary(tokens: list[str], **values: Any) -> GGUFVocabulary:
-    """A byte-level vocabulary."""
+    """Return a byte-level vocabulary."""
     found = GGUFVocabulary.read(metadata("gpt2", tokens=tokens, **values))
     assert found is not None
     return found
 
 
 def test_all_tokens_that_end_a_text() -> None:
-    """EOS, EOT and EOM end a text, and so do markers of chat templates by their texts."""
+    """EOS, EOT and EOM end a text, and so do known markers of chat templates."""
     tokens = ["a", "b", "c", "<|im_end|>", "<|endoftext|>", "<|im_start|>", "<|file_sep|>"]
     assert vocabulary(tokens).end_token_ids == (3, 4, 6)
     assert vocabulary(tokens, eos_token_id=0, eot_token_id=1, eom_token_id=2).end_token_ids == (0, 1, 2, 3, 4, 6)
 
 
 def test_markers_become_special() -> None:
-    """A marker that the file calls a normal token has no text."""
+    """A known marker is special, even if the file declares it a normal token."""
     found = tokenizer("gpt2", tokens=["a", "<|im_end|>", "<|im_start|>"], merges=[])
     assert found.encode("a<|im_end|>") == [0, 1]
     assert [found.is_special(token_id) for token_id in (0, 1, 2)] == [False, True, False]
 
 
 def test_markers_inside_an_answer_do_not_end_it() -> None:
-    """<|end|> goes on where <|return|> and <|call|> are there to end a text."""
+    """<|end|> does not end a text if the vocabulary has <|return|> and <|call|>."""
     assert vocabulary(["<|end|>"]).end_token_ids == (0,)
     several = vocabulary(["<|end|>", "<|return|>", "<|call|>", "<|channel|>"])
     assert several.end_token_ids == (1, 2)
@@ -342,7 +345,7 @@ def test_markers_inside_an_answer_do_not_end_it() -> None:
     ],
 )
 def test_fill_in_the_middle(keys: dict[str, int]) -> None:
-    """The ids come from keys, new or old, or from the tokens' texts; the text layer finds the convention."""
+    """Marker ids come from new keys, old keys or the tokens' texts, and give the convention of the prompt."""
     tokens = ["a", "<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>"]
     found = vocabulary(tokens, **keys)
     assert [found.special_ids[role] for role in ("fim_pre", "fim_suf", "fim_mid", "fim_pad")] == [1, 2, 3, 4]
@@ -353,7 +356,7 @@ def test_fill_in_the_middle(keys: dict[str, int]) -> None:
 
 
 def test_chat_templates_are_text() -> None:
-    """Templates are read under their names, and never run."""
+    """Chat templates are read under their names, as text."""
     named = {"tokenizer.chat_template": "{{ 1 }}", "tokenizer.chat_template.tool_use": "{{ 2 }}"}
     found = read_tokenizer(metadata(**SPM) | named)
     assert found is not None
@@ -367,15 +370,15 @@ def test_no_vocabulary() -> None:
     assert read_tokenizer({"tokenizer.ggml.model": "no_vocab"}) is None
 
 
-def test_digest_tells_scores_apart() -> None:
-    """Other scores are another tokenizer."""
+def test_digest_depends_on_scores() -> None:
+    """Tokenizers with different scores have different digests."""
     other = [*SPM["scores"][:-4], 7.0, *SPM["scores"][-3:]]
     assert tokenizer(**SPM).digest == tokenizer(**SPM).digest
     assert tokenizer(**SPM).digest != tokenizer(**SPM | {"scores": other}).digest
 
 
 def test_types_of_values(tmp_path: Path) -> None:
-    """Metadata read from a file work as those of the other tests do."""
+    """Metadata read from a file give the same tokenizer as metadata built in memory."""
     container = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[2] / "gguf_container.py")))
     path = tmp_path / "vocab.gguf"
     values = {key: value.astype("<i4") if key.endswith("type") else value for key, value in metadata(**SPM).items()}

@@ -1,4 +1,4 @@
-"""PieceIndex finds what a scan of the vocabulary finds."""
+"""Tests of PieceIndex against a scan of the vocabulary."""
 
 import pytest
 from hypothesis import given, settings
@@ -12,15 +12,15 @@ BYTES = st.binary(max_size=6) | st.text("ab\n", max_size=6).map(str.encode)
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(BYTES, max_size=30), BYTES.filter(len))
-def test_a_search_finds_what_a_scan_finds(pieces, data):
-    """Pieces that are empty, equal, or begin and end alike are told apart at their borders."""
+def test_a_search_agrees_with_a_scan(pieces, data):
+    """A search returns the same token ids as a scan, also for empty and equal pieces."""
     expected = [token_id for token_id, piece in enumerate(pieces) if data in piece]
     assert PieceIndex(pieces).find(data).tolist() == expected
 
 
 @pytest.mark.parametrize("text", ["\n", "a", "ab", "é", "never there"])
 def test_a_tokenizer_searches_its_tokens(text):
-    """Ids are those of the tokens whose bytes contain the text; special tokens have no bytes."""
+    """tokens_containing returns the ids of the tokens whose bytes contain the text; special tokens have none."""
     tokenizer = byte_tokenizer([b"ab", b"a\n", "né".encode(), b"\n\n"], ["<ab>"])
     scanned = [i for i in range(tokenizer.vocab_size) if text.encode() in tokenizer.token_bytes(i)]
     assert tokenizer.tokens_containing(text).tolist() == scanned

@@ -1,4 +1,4 @@
-"""SentencePiece's merging against its definition, on vocabularies made to be awkward."""
+"""SentencePiece's merging against its definition, on adversarial vocabularies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCORES = st.sampled_from([-3.0, -2.0, -1.0, 0.0, 1.5])
 
 
 def defined(text: str, scores: Mapping[str, float]) -> list[str]:
-    """The definition: again and again, of all neighbours that make a token, merge the best, and of those the first."""
+    """Return the pieces by definition: repeatedly merge the pair that makes the best token, the leftmost of equals."""
     parts = list(text)
     while True:
         pairs = [(scores[both], -i) for i in range(len(parts) - 1) if (both := parts[i] + parts[i + 1]) in scores]
@@ -27,15 +27,15 @@ def defined(text: str, scores: Mapping[str, float]) -> list[str]:
 
 @given(text=st.text(ALPHABET, max_size=40), scores=st.dictionaries(TOKENS, SCORES, max_size=25))
 def test_merging_is_as_defined(text: str, scores: dict[str, float]) -> None:
-    """Any text, with any tokens and many equal scores, is cut as the definition cuts it, in words and as a whole."""
+    """Any text is split as by the definition, by `merged` and by ScoreMerger, also with many equal scores."""
     expected = defined(text, scores)
     assert merged(text, scores) == expected
     assert ScoreMerger(scores).pieces(text) == expected
 
 
 @given(scores=st.dictionaries(TOKENS, SCORES, max_size=25), texts=st.lists(st.text(ALPHABET, max_size=12), max_size=6))
-def test_words_are_kept(scores: dict[str, float], texts: list[str]) -> None:
-    """A merger that has seen other texts cuts as a new one, and pieces put together are the text."""
+def test_words_are_cached(scores: dict[str, float], texts: list[str]) -> None:
+    """A ScoreMerger with cached words splits as a new one, and the pieces join to the text."""
     merger = ScoreMerger(scores)
     for text in [*texts, *texts]:
         pieces = merger.pieces(text)
@@ -44,26 +44,26 @@ def test_words_are_kept(scores: dict[str, float], texts: list[str]) -> None:
 
 
 def test_ties_go_to_the_left() -> None:
-    """Of equal scores the leftmost pair is merged first, whichever tokens it is made of."""
+    """The leftmost pair of equal scores is merged first, whichever tokens it consists of."""
     scores = {"aa": 0.0, "aaa": 1.0, "aaaa": 1.0}
     assert merged("aaa", scores) == ["aaa"]
     assert merged("aaaaa", scores) == ["aaaa", "a"]
     assert merged("aaaaaaa", scores) == ["aaaa", "aaa"]
 
 
-def test_long_runs_take_time_in_proportion() -> None:
-    """A word of 100,000 characters is merged in one go (quadratic time would not end)."""
+def test_long_runs_take_less_than_quadratic_time() -> None:
+    """A run of 100,000 characters is merged in less than quadratic time."""
     scores = {"a" * 2**power: -float(power) for power in range(1, 12)}
     assert merged("a" * 100_000, scores) == ["a" * 2048] * 48 + ["a" * 2**power for power in (10, 9, 7, 5)]
 
 
 def test_tokens_across_words() -> None:
-    """A token with a mark for a space inside it is found, though words are cut at such marks."""
+    """A token with a space mark inside is found, although words are split at space marks."""
     assert ScoreMerger({"b▁": -1.0, "b▁c": 0.0}).pieces("ab▁cd▁c") == ["a", "b▁c", "d", "▁", "c"]
     assert ScoreMerger({"▁c": 0.0}).pieces("ab▁cd▁c") == ["a", "b", "▁c", "d", "▁c"]
 
 
-def test_state_tells_scores_apart() -> None:
-    """The state is that of the scores, to the bit."""
+def test_state_depends_on_scores() -> None:
+    """The state depends on the scores, to the bit, and not on the tokens."""
     assert ScoreMerger({"a": 1.0}).state == ScoreMerger({"b": 1.0}).state
     assert ScoreMerger({"a": 1.0}).state != ScoreMerger({"a": 1.0000000001}).state

@@ -1,4 +1,4 @@
-"""StopMatcher: where a text ends, and how much of it must wait."""
+"""Tests of StopMatcher: the end of a text, and the number of bytes to hold back."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from decoding.text.stop_strings import StopAutomaton, StopMatch, StopMatcher
 
 
 def test_finds_the_stop_string_across_pieces():
-    """A stop string cut by the pieces is found where it stands in the whole."""
+    """A stop string that is split between pieces is found at its offset in the whole text."""
     matcher = StopMatcher("END")
     assert matcher.feed(b"the E") is None
     assert matcher.feed(b"N") is None
@@ -27,8 +27,8 @@ def test_finds_the_stop_string_across_pieces():
         (["a", "a"], b"ba", StopMatch(1, 2, "a")),
     ],
 )
-def test_the_winner(stops, text, expected):
-    """Earliest end, then earliest start."""
+def test_earliest_end_then_earliest_start_wins(stops, text, expected):
+    """The match with the earliest end wins, then the one with the earliest start."""
     assert StopMatcher(stops).feed(text) == expected
 
 
@@ -45,14 +45,14 @@ def test_the_winner(stops, text, expected):
     ],
 )
 def test_holds_back_what_may_become_a_match(stops, text, held):
-    """Held is the longest suffix of the text that is a proper prefix of some stop string, no more."""
+    """The longest suffix that is a proper prefix of a stop string is held back, and no more."""
     matcher = StopMatcher(stops)
     assert matcher.feed(text) is None
     assert matcher.held == held
 
 
 def test_an_ignored_match_does_not_count_but_a_later_one_may_overlap_it():
-    """`ignore` looks away from matches that end in the piece; one that only begins there still counts."""
+    """`ignore` skips matches that end in the piece, but not a later match that begins there."""
     matcher = StopMatcher(["aba", "abac"])
     assert matcher.feed(b"aba", ignore=True) is None
     assert matcher.held == 3  # abac may follow, and so may aba from the last a
@@ -64,7 +64,7 @@ def test_an_ignored_match_does_not_count_but_a_later_one_may_overlap_it():
 
 
 def test_nothing_changes_after_a_match():
-    """The text is over: later bytes are neither counted nor looked at."""
+    """After a match the matcher ignores further bytes."""
     matcher = StopMatcher("x")
     first = matcher.feed(b"ax")
     assert matcher.feed(b"more x") == first == matcher.match
@@ -72,28 +72,28 @@ def test_nothing_changes_after_a_match():
 
 
 def test_an_empty_stop_string_is_an_error():
-    """It would match before the first byte of every text."""
+    """An empty stop string raises a ParameterError, because it would match at once."""
     with pytest.raises(ParameterError, match=r"stop=\['a', ''\]: must be a string or a list of strings"):
         StopMatcher(["a", ""])
 
 
 @pytest.mark.parametrize("stops", [[1], b"a", ["a", None], 3, ["\ud800"]])
 def test_a_stop_that_is_no_text_is_an_error(stops):
-    """Numbers, bytes, lone surrogates: one error that names the parameter."""
+    """Numbers, bytes and lone surrogates as stop strings raise an error that names the parameter."""
     with pytest.raises(ParameterError, match="stop="):
         StopMatcher(stops)
 
 
 @pytest.mark.parametrize("data", ["text", [1], None])
-def test_what_is_fed_must_be_bytes(data):
-    """Text would be counted in characters, so it is refused, also where there are no stop strings."""
+def test_data_must_be_bytes(data):
+    """Data other than bytes raises a ParameterError, also without stop strings."""
     for stops in ([], ["a"]):
         with pytest.raises(ParameterError, match="data="):
             StopMatcher(stops).feed(data)
 
 
 def test_matchers_can_share_an_automaton():
-    """The automaton holds no state of any text."""
+    """Matchers that share an automaton do not affect each other."""
     automaton = StopAutomaton(["ab"])
     one, two = StopMatcher(automaton), StopMatcher(automaton)
     one.feed(b"a")
@@ -102,7 +102,7 @@ def test_matchers_can_share_an_automaton():
 
 
 class CountingList(list):
-    """Counts how often an element is read."""
+    """A list that counts how often an element is read."""
 
     num_reads = 0
 
@@ -113,7 +113,7 @@ class CountingList(list):
 
 @pytest.mark.parametrize("text", [b"a" * 100_000, (b"a" * 990 + b"c") * 101, b"ab" * 50_000])
 def test_time_is_linear(text):
-    """16 stop strings of 1 kB that almost match everywhere: no more failure links are followed than there are bytes."""
+    """Near matches of 16 stop strings of 1 kB follow no more failure links than the text has bytes."""
     automaton = StopAutomaton(["a" * (999 - i) + "b" * (i + 1) + "!" for i in range(16)])
     automaton.fail = links = CountingList(automaton.fail)
     assert StopMatcher(automaton).feed(text) is None

@@ -1,4 +1,4 @@
-"""Bytes of tokens, for every kind of `decoder` section, against the `tokenizers` library's own decoding."""
+"""Bytes of tokens for every kind of `decoder` section, against the `tokenizers` library's own decoding."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _joined(section: Any, texts: list[str]) -> bytes:
     ids=lambda decoder: "none" if decoder is None else decoder["type"],
 )
 def test_pieces_add_up_to_the_librarys_text(decoder: Any) -> None:
-    """All lists of up to three tokens: where the bytes are UTF-8, they are the library's text."""
+    """For all lists of up to three tokens, bytes that are valid UTF-8 equal the library's text."""
     library = _library(decoder)
     compared = 0
     lists = itertools.chain.from_iterable(itertools.product(range(len(VOCABULARY)), repeat=size) for size in (0, 1, 2))
@@ -128,7 +128,7 @@ def test_pieces_add_up_to_the_librarys_text(decoder: Any) -> None:
 
 
 def test_stripping_is_linear_in_the_text() -> None:
-    """A token of a million spaces, all of which are to go (with a copy of the rest for each, it would take seconds)."""
+    """A token of a million stripped spaces is decoded in linear time."""
     many = _sequence(SPACES, FUSE, STRIP | {"start": 2**62})
     assert _joined(many, ["\u2581" * 1_000_000, "\u2581", "\u2581a"]) == b"a"
 
@@ -161,8 +161,8 @@ def test_stripping_is_linear_in_the_text() -> None:
     ],
     ids=lambda decoder: decoder["type"],
 )
-def test_what_cannot_be_done_token_by_token_is_said(decoder: Any) -> None:
-    """A decoder that looks at other tokens, or one that is unknown, is a TokenizerError and not a wrong text."""
+def test_decoders_that_depend_on_other_tokens_are_refused(decoder: Any) -> None:
+    """A decoder that is unknown, or depends on other tokens, raises a TokenizerError."""
     with pytest.raises(TokenizerError, match="cannot be applied token by token"):
         PieceRules(decoder)
 
@@ -191,19 +191,19 @@ def test_what_cannot_be_done_token_by_token_is_said(decoder: Any) -> None:
     ],
 )
 def test_patterns_that_may_backtrack_for_ever_are_refused(pattern: str) -> None:
-    """Nested and several repeats, many choices, references: an error that shows the decoder."""
+    """Patterns with nested or repeated repeats, many alternatives or references are refused."""
     with pytest.raises(TokenizerError, match=r"decoder .*the regular expression"):
         PieceRules(_regex(pattern))
 
 
 @pytest.mark.parametrize("pattern", ["a*(b|c|d|e)", "(a|a|a|a)a*b", "[^b]*?b", "(?:a|[a-c])a?a+b", "a{0,999}b", ".*b$"])
 def test_accepted_patterns_take_bounded_time(pattern: str) -> None:
-    """The hardest accepted shapes on the longest accepted text: the library answers, far from its limit of steps."""
+    """The hardest accepted patterns handle the longest accepted text within the library's step limit."""
     assert _joined(_regex(pattern, ""), ["a" * MAX_TEXT]) == b"a" * MAX_TEXT
 
 
 def test_long_tokens_beside_a_regular_expression_are_refused() -> None:
-    """Time is quadratic in a token's length at worst, so that is bounded when the model is loaded."""
+    """With a regular expression, tokens of more than 512 characters are refused at load time."""
     tokenizer = json.loads(_library(_regex("a+", "xy")).to_str())
     for length, is_accepted in ((512, True), (513, False)):
         tokenizer["model"]["vocab"] = {"a" * length: 0}
@@ -217,7 +217,7 @@ def test_long_tokens_beside_a_regular_expression_are_refused() -> None:
 
 
 def test_every_byte_has_its_letter_in_the_byte_level_alphabet() -> None:
-    """The alphabet of GPT-2: 256 letters, one for each byte, the space written as U+0120."""
+    """The 256 letters of GPT-2's byte-level alphabet decode to the 256 bytes."""
     rules = PieceRules(BYTE_LEVEL)
     singles = {rules.piece(letter, first=False) for letter in ByteLevel.alphabet()}
     assert singles == {bytes([byte]) for byte in range(256)}

@@ -1,4 +1,4 @@
-"""Tokenizer: real tokenizers against published ids, and broken files against their errors."""
+"""Tests of Tokenizer: real tokenizers against published ids, and errors for broken files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORDS = {"hello": 0, "world": 1, "</s>": 2, "<s>": 3, "[UNK]": 4}
 
 
 def _write(folder: Path, config: Any = None, **changes: Any) -> Path:
-    """A word-level tokenizer with a BOS, in `folder`."""
+    """Write the files of a word-level tokenizer with a BOS to `folder`, and return it."""
     special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     values = {
         "version": "1.0",
@@ -41,7 +41,7 @@ def _write(folder: Path, config: Any = None, **changes: Any) -> Path:
 
 
 def test_encode_decode_and_lookups(tmp_path: Path) -> None:
-    """Ids, text, special tokens and names of a small tokenizer, each as its file says."""
+    """Encoding, decoding and token lookups of a small tokenizer follow its file."""
     tokenizer = Tokenizer.from_folder(_write(tmp_path))
     assert tokenizer.vocab_size == 5
     assert tokenizer.encode("hello world") == [3, 0, 1]
@@ -62,15 +62,15 @@ def test_encode_decode_and_lookups(tmp_path: Path) -> None:
 
 
 def test_ids_beyond_the_vocabulary_have_no_text(tmp_path: Path) -> None:
-    """Models pad their vocabulary: such ids decode to nothing, like in the library."""
+    """Ids beyond the vocabulary, which padded models may draw, decode to nothing."""
     tokenizer = Tokenizer.from_folder(_write(tmp_path))
     assert tokenizer.decode([0, 7, 2**31 - 1, 1]) == "hello world"
     assert tokenizer.token_bytes(7) == b""
 
 
 @pytest.mark.parametrize("token_id", [-1, 2**31, "0", 1.0, None])
-def test_what_is_no_id_is_refused(tmp_path: Path, token_id: Any) -> None:
-    """Negative, huge and other-typed ids are a ParameterError."""
+def test_invalid_ids_are_refused(tmp_path: Path, token_id: Any) -> None:
+    """Negative and huge ids, and ids of other types, raise a ParameterError."""
     tokenizer = Tokenizer.from_folder(_write(tmp_path))
     with pytest.raises(ParameterError, match="token_ids"):
         tokenizer.decode([0, token_id])
@@ -78,13 +78,13 @@ def test_what_is_no_id_is_refused(tmp_path: Path, token_id: Any) -> None:
 
 @pytest.mark.parametrize("text", ["\ud800", "ok \udfff", None, 3, b"bytes", ["a"]])
 def test_only_unicode_text_can_be_encoded(tmp_path: Path, text: Any) -> None:
-    """Lone surrogates and other types are a PromptError, not the library's TypeError."""
+    """Lone surrogates and other types raise a PromptError instead of the library's TypeError."""
     with pytest.raises(PromptError, match="valid Unicode"):
         Tokenizer.from_folder(_write(tmp_path)).encode(text)
 
 
 def test_a_prompt_is_never_cut_or_padded(tmp_path: Path) -> None:
-    """Truncation and padding that a tokenizer.json carries are for training, and are switched off."""
+    """Truncation and padding in tokenizer.json are disabled."""
     truncation = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
     padding = {
         "strategy": {"Fixed": 8},
@@ -99,7 +99,7 @@ def test_a_prompt_is_never_cut_or_padded(tmp_path: Path) -> None:
 
 
 def test_a_text_has_the_same_ids_each_time(tmp_path: Path) -> None:
-    """A tokenizer may have been saved with the dropout of its training, which would leave out merges at random."""
+    """A BPE dropout in tokenizer.json is disabled, so that encoding is deterministic."""
     vocab = {text: index for index, text in enumerate(["a", "b", "ab", "<s>"])}
     model = {"type": "BPE", "dropout": 1.0, "vocab": vocab, "merges": [["a", "b"]], "unk_token": None}
     tokenizer = Tokenizer.from_folder(_write(tmp_path, model=model, added_tokens=[], post_processor=None))
@@ -119,16 +119,16 @@ def test_a_text_has_the_same_ids_each_time(tmp_path: Path) -> None:
         ({"add_bos_token": None, "bos_token": "<s>"}, [3], []),
     ],
 )
-def test_what_stands_around_a_text(tmp_path: Path, config: Any, before: list[int], after: list[int]) -> None:
-    """tokenizer.json's post-processor, unless tokenizer_config.json says add_bos_token or add_eos_token."""
+def test_special_tokens_around_a_text(tmp_path: Path, config: Any, before: list[int], after: list[int]) -> None:
+    """add_bos_token and add_eos_token in tokenizer_config.json override tokenizer.json's post-processor."""
     tokenizer = Tokenizer.from_folder(_write(tmp_path, config))
     assert tokenizer.encode("hello") == [*before, 0, *after]
     assert tokenizer.encode("") == [*before, *after]
     assert tokenizer.encode("hello", add_special_tokens=False) == [0]
 
 
-def test_a_start_token_that_only_the_config_asks_for(tmp_path: Path) -> None:
-    """DeepSeek's case: tokenizer.json adds nothing, add_bos_token says that every text begins with BOS."""
+def test_add_bos_token_without_a_post_processor(tmp_path: Path) -> None:
+    """add_bos_token adds a BOS even without a post-processor, as in DeepSeek's files."""
     folder = _write(tmp_path, {"bos_token": "<s>", "add_bos_token": True}, post_processor=None)
     with_bos = Tokenizer.from_folder(folder)
     assert with_bos.encode("hello") == [3, 0]
@@ -140,7 +140,7 @@ def test_a_start_token_that_only_the_config_asks_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["tokenizers/phi-3", "models/stories260K", "tokenizers/gpt2", "tokenizers/dolma2"])
 def test_encoding_in_the_middle_of_a_text(shared: Path, name: str) -> None:
-    """With at_start=False the ids spell the text itself: no leading space is put before it."""
+    """With at_start=False the ids decode to the text itself, without a leading space."""
     tokenizer = Tokenizer.from_folder(shared / name)
     for text in ("Once upon", " Once", "  Once", "\nOnce", "é", "☺", ".", "1", "", "Once\n"):
         ids = tokenizer.encode(text, add_special_tokens=False, at_start=False)
@@ -148,7 +148,7 @@ def test_encoding_in_the_middle_of_a_text(shared: Path, name: str) -> None:
 
 
 def test_a_text_that_cannot_fit_is_refused_by_its_length(tmp_path: Path) -> None:
-    """The longest token has 5 characters, so 11 tokens hold at most 55, whatever they are."""
+    """A text with more characters than max_tokens of the longest token could hold is refused."""
     tokenizer = Tokenizer.from_folder(_write(tmp_path))
     assert len(tokenizer.encode("hello" * 11, max_tokens=11)) == 2
     with pytest.raises(ContextLengthError, match="at least 12 tokens: must fit the model's context of 11 tokens"):
@@ -168,7 +168,7 @@ def test_a_text_that_cannot_fit_is_refused_by_its_length(tmp_path: Path) -> None
     ],
 )
 def test_tokenizer_config(tmp_path: Path, config: Any, expected: tuple[Any, ...]) -> None:
-    """Start token and end token as tokenizer_config.json has them, as text or as an object."""
+    """Start and end tokens are read from tokenizer_config.json, as text or as an object."""
     tokenizer = Tokenizer.from_folder(_write(tmp_path, config))
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == expected
 
@@ -183,14 +183,14 @@ def test_tokenizer_config(tmp_path: Path, config: Any, expected: tuple[Any, ...]
     ],
 )
 def test_chat_templates_in_the_config(tmp_path: Path, template: Any, expected: dict[str, str]) -> None:
-    """One template, or named ones: all of them by name, and the default one by itself."""
+    """One template or named templates are read; the one called "default" is chat_template."""
     tokenizer = Tokenizer.from_folder(_write(tmp_path, {"chat_template": template}))
     assert tokenizer.chat_templates == expected
     assert tokenizer.chat_template == expected.get("default")
 
 
 def test_chat_templates_in_files_take_their_place(tmp_path: Path) -> None:
-    """chat_template.jinja is the default, additional_chat_templates/*.jinja are named after their files."""
+    """Template files replace the templates of the config, and are named after their files."""
     folder = _write(tmp_path, {"chat_template": "old"})
     (folder / "chat_template.jinja").write_text("{{ bos_token }} café")
     assert Tokenizer.from_folder(folder).chat_templates == {"default": "{{ bos_token }} café"}
@@ -216,7 +216,7 @@ def test_chat_templates_in_files_take_their_place(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_tokenizer_config(tmp_path: Path, config: Any) -> None:
-    """Values of a wrong type are a TokenizerError that names the file."""
+    """Values of a wrong type raise a TokenizerError that names the file."""
     with pytest.raises(TokenizerError, match=r"tokenizer_config\.json"):
         Tokenizer.from_folder(_write(tmp_path, config))
 
@@ -225,7 +225,7 @@ def test_a_broken_tokenizer_config(tmp_path: Path, config: Any) -> None:
 
 
 def test_no_tokenizer(tmp_path: Path) -> None:
-    """A folder without tokenizer.json is a TokenizerError that names it, and a format that is there and not read."""
+    """A folder without tokenizer.json raises a TokenizerError that names it, and an unsupported format beside."""
     with pytest.raises(TokenizerError, match=rf"{tmp_path}: no tokenizer\.json in this folder$"):
         Tokenizer.from_folder(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes(b"x")
@@ -235,14 +235,14 @@ def test_no_tokenizer(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b"[" * 100_000, b'{"model": 1}'])
 def test_a_broken_tokenizer(tmp_path: Path, content: bytes) -> None:
-    """A file that the library cannot read is a TokenizerError that names the folder."""
+    """A file that the library cannot read raises a TokenizerError."""
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(TokenizerError, match=r"tokenizer\.json is not valid"):
         Tokenizer.from_folder(tmp_path)
 
 
 def test_a_panic_of_the_library_is_an_error(tmp_path: Path) -> None:
-    """A template that names a special token which is not listed makes Rust code panic; ours is a TokenizerError."""
+    """A panic of the Rust library becomes a TokenizerError."""
     processor = json.loads((_write(tmp_path) / "tokenizer.json").read_text())["post_processor"]
     folder = _write(tmp_path, post_processor=processor | {"special_tokens": {}})
     with pytest.raises(TokenizerError):
@@ -250,15 +250,15 @@ def test_a_panic_of_the_library_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_post_processor_with_ids_of_its_own(tmp_path: Path) -> None:
-    """A start token whose id the model does not have is found while loading, not in a prompt's ids."""
+    """A start token whose id exceeds the vocabulary is refused at load time."""
     processor = json.loads((_write(tmp_path) / "tokenizer.json").read_text())["post_processor"]
     processor["special_tokens"]["<s>"]["ids"] = [999_999]
     with pytest.raises(TokenizerError, match="largest token id 999999: must be below the model's vocab_size=5"):
         Tokenizer.from_folder(_write(tmp_path, post_processor=processor), vocab_size=5)
 
 
-def test_a_text_that_the_library_gives_up_on(tmp_path: Path) -> None:
-    """A regular expression that backtracks without end: the library panics after a while, we raise TokenizerError."""
+def test_endless_backtracking_is_an_error(tmp_path: Path) -> None:
+    """A pattern that backtracks without end becomes a TokenizerError when the library gives up."""
     splitter = {"type": "Split", "pattern": {"Regex": "(\\w+\\s?)*$"}, "behavior": "Isolated", "invert": False}
     tokenizer = Tokenizer.from_folder(_write(tmp_path, pre_tokenizer=splitter))
     with pytest.raises(TokenizerError, match=r"tokenizer\.json cannot encode text='aaa"):
@@ -266,14 +266,14 @@ def test_a_text_that_the_library_gives_up_on(tmp_path: Path) -> None:
 
 
 def test_a_vocabulary_without_tokens(tmp_path: Path) -> None:
-    """There must be something to write with."""
+    """An empty vocabulary raises a TokenizerError."""
     model = {"type": "WordLevel", "vocab": {}, "unk_token": "x"}
     with pytest.raises(TokenizerError, match="must have token ids"):
         Tokenizer.from_folder(_write(tmp_path, model=model, added_tokens=[], post_processor=None))
 
 
 def test_a_tokenizer_must_fit_its_model(tmp_path: Path) -> None:
-    """Ids that the model has no row for are an error when the model's size is given; spare rows are not."""
+    """A token id beyond the model's vocab_size is an error; a larger vocab_size is not."""
     folder = _write(tmp_path)
     assert Tokenizer.from_folder(folder, vocab_size=64).vocab_size == 5
     with pytest.raises(TokenizerError, match="largest token id 4: must be below the model's vocab_size=4"):
@@ -281,7 +281,7 @@ def test_a_tokenizer_must_fit_its_model(tmp_path: Path) -> None:
 
 
 def test_a_token_for_images_need_not_fit_a_model_of_text(tmp_path: Path) -> None:
-    """Gemma 3's tokenizer has one more token than its models without eyes have rows; of any other that is an error."""
+    """Gemma 3's image token may exceed the vocab_size of a text-only model; any other token may not."""
     token = {"id": 5, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     added = [token | {"content": "<image_soft_token>"}]
     tokenizer = Tokenizer.from_folder(_write(tmp_path, added_tokens=added), vocab_size=5)
@@ -293,8 +293,8 @@ def test_a_token_for_images_need_not_fit_a_model_of_text(tmp_path: Path) -> None
         Tokenizer.from_folder(_write(tmp_path, added_tokens=added), vocab_size=5)
 
 
-def test_digest_is_that_of_the_file(tmp_path: Path) -> None:
-    """Equal files, equal digests; another vocabulary, another digest."""
+def test_digest_depends_on_the_file(tmp_path: Path) -> None:
+    """Equal files have equal digests, and other files have others."""
     first = Tokenizer.from_folder(_write(tmp_path)).digest
     assert Tokenizer.from_folder(_write(tmp_path)).digest == first
     assert Tokenizer.from_folder(_write(tmp_path, normalizer={"type": "NFC"})).digest != first
@@ -302,7 +302,7 @@ def test_digest_is_that_of_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "vectors"), [("gpt2", "gpt-2"), ("phi-3", "phi-3"), ("phi-3", "llama-spm")])
 def test_published_ids(shared: Path, name: str, vectors: str) -> None:
-    """46 hard strings of llama.cpp (ggml-vocab-*.inp and .out): ids, and the way back, also token by token."""
+    """46 hard strings of llama.cpp (ggml-vocab-*.inp and .out) get the published ids and decode back."""
     folder = shared / "vectors" / "llama_cpp_vocab"
     texts = (folder / f"{vectors}.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")[:-1]
     lines = (folder / f"{vectors}.out").read_text().split("\n")
@@ -319,7 +319,7 @@ def test_published_ids(shared: Path, name: str, vectors: str) -> None:
 
 @pytest.mark.parametrize("name", ["dolma2", "gpt-neox-20b", "phi-3"])
 def test_plain_text_has_no_added_token(shared: Path, name: str) -> None:
-    """Untrusted text that spells every added token gives none of them, comes back as it was, and is else as usual."""
+    """With parse_special=False, text that spells added tokens is encoded as plain text and decodes back."""
     tokenizer = Tokenizer.from_folder(shared / "tokenizers" / name)
     added = [token.content for token in tokenizer._added.values() if not token.content.isspace()]
     usual, hostile = "Hello  world    and\n\n        more", "Hello " + " ".join(added)
@@ -333,8 +333,8 @@ def test_plain_text_has_no_added_token(shared: Path, name: str) -> None:
     assert whole == [*start, *tokenizer.encode(hostile, False, parse_special=False)]
 
 
-def test_plain_text_that_the_model_makes_a_special_token_of_is_refused(tmp_path: Path) -> None:
-    """A vocabulary of whole words has no other way to write `</s>`: an error instead of the token."""
+def test_plain_text_that_must_become_a_special_token_is_refused(tmp_path: Path) -> None:
+    """With parse_special=False, text that can only be encoded as a special token raises a PromptError."""
     tokenizer = Tokenizer.from_folder(_write(tmp_path))
     assert tokenizer.encode("hello </s>") == [3, 0, 2]
     assert tokenizer.encode("hello world", parse_special=False) == [3, 0, 1]
