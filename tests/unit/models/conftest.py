@@ -54,14 +54,14 @@ def _safetensors(tensors: Mapping[str, NDArray[Any]], dtype: str = "F32") -> byt
 
 
 class Workshop:
-    """Makes checkpoints in folders of their own: a tiny config with changes, and random tensors to match."""
+    """A factory of checkpoints in separate folders: a tiny config with changes, and random tensors to match."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._count = 0
 
     def config(self, **changes: Any) -> Path:
-        """A folder with the tiny config.json, changed; None removes a key."""
+        """Return a new folder with the tiny config.json and changes; None removes a key."""
         self._count += 1
         folder = self._root / f"checkpoint-{self._count}"
         folder.mkdir()
@@ -70,7 +70,7 @@ class Workshop:
         return folder
 
     def tensors(self, folder: Path, seed: int = 0) -> Tensors:
-        """Random tensors, large enough that every part of the network matters to the logits."""
+        """Return random tensors, large enough that every part of the network affects the logits."""
         rng = np.random.default_rng(seed)
         return {
             name: (rng.normal(1.0, 0.2, shape) if "norm" in name else rng.normal(0.0, 0.3, shape))
@@ -78,30 +78,30 @@ class Workshop:
         }
 
     def checkpoint(self, *, dtype: str = "F32", tensors: Tensors | None = None, **changes: Any) -> Path:
-        """A whole checkpoint of the changed config."""
+        """Return the folder of a complete checkpoint of the changed config."""
         folder = self.config(**changes)
         tensors = self.tensors(folder) if tensors is None else tensors
         (folder / "model.safetensors").write_bytes(_safetensors(tensors, dtype))
         return folder
 
     def safetensors(self, tensors: Tensors, dtype: str = "F32") -> bytes:
-        """A safetensors file's bytes."""
+        """Return the bytes of a safetensors file."""
         return _safetensors(tensors, dtype)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for a backend runs with both."""
+    """Run every test that takes a backend with both backends."""
     if "backend" in metafunc.fixturenames:
         metafunc.parametrize("backend", ["native", "numpy"])
 
 
 @pytest.fixture(scope="session")
 def runs() -> SimpleNamespace:
-    """The functions of tests/models/runs.py."""
+    """Return the functions of tests/models/runs.py."""
     return RUNS
 
 
 @pytest.fixture
 def workshop(tmp_path: Path) -> Workshop:
-    """A maker of tiny checkpoints."""
+    """Return a factory of tiny checkpoints."""
     return Workshop(tmp_path)

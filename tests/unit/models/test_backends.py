@@ -32,7 +32,7 @@ def _rotated(x: NDArray[Any], position: int, theta: float) -> NDArray[Any]:
 
 
 class SlowLlama:
-    """Llama by definition; `tensors` as in the checkpoint, `config` a model's."""
+    """Llama by definition, in float64: `tensors` as in the checkpoint, `config` as a model's."""
 
     def __init__(self, config: Any, tensors: dict[str, NDArray[Any]]) -> None:
         self.config = config
@@ -57,7 +57,7 @@ class SlowLlama:
         return self._linear(f"{prefix}.o_proj", np.concatenate(out))
 
     def logits(self, token_ids: list[int]) -> NDArray[Any]:
-        """Logits of every token, [tokens, vocab]."""
+        """Return the logits of every token, [tokens, vocab]."""
         eps = self.config.norm_eps
         pasts: list[list[Any]] = [[] for _ in range(self.config.num_hidden_layers)]
         rows = []
@@ -91,8 +91,10 @@ class SlowLlama:
         {"hidden_size": 320, "intermediate_size": 600, "vocab_size": 48, "num_hidden_layers": 1},
     ],
 )
-def test_forward_equals_its_slow_definition(workshop: Any, runs: Any, backend: str, changes: dict[str, Any]) -> None:
-    """Grouped heads, biases, tied and untied heads, sizes that fill no vector: those of the float64 per-token loops."""
+def test_forward_agrees_with_its_slow_definition(
+    workshop: Any, runs: Any, backend: str, changes: dict[str, Any]
+) -> None:
+    """Both backends agree with float64 loops, for grouped heads, biases, tied heads and odd sizes."""
     folder = workshop.config(**changes)
     tensors = {name: array * 0.5 if array.ndim == 2 else array for name, array in workshop.tensors(folder).items()}
     (folder / "model.safetensors").write_bytes(workshop.safetensors(tensors))
@@ -105,7 +107,7 @@ def test_forward_equals_its_slow_definition(workshop: Any, runs: Any, backend: s
 def test_half_precision_weights_are_read_exactly(
     workshop: Any, runs: Any, backend: str, dtype: str, mantissa_bits: int
 ) -> None:
-    """Weights that float16 or bfloat16 hold exactly give the very logits of the same weights in float32."""
+    """Weights that are exact in half precision give the same logits to the bit as in float32."""
     folder = workshop.config()
     tensors = {}
     for name, array in workshop.tensors(folder).items():
@@ -117,7 +119,7 @@ def test_half_precision_weights_are_read_exactly(
 
 
 def test_files_written_by_the_library_are_read(workshop: Any, runs: Any) -> None:
-    """A checkpoint saved by safetensors itself (its order, its padding) gives the same logits."""
+    """A checkpoint saved by the safetensors library gives the same logits."""
     from safetensors.numpy import save_file
 
     folder = workshop.config()
@@ -127,8 +129,8 @@ def test_files_written_by_the_library_are_read(workshop: Any, runs: Any) -> None
     np.testing.assert_array_equal(runs.logits(load_model(folder), PROMPT), runs.logits(expected, PROMPT))
 
 
-def test_logits_are_those_that_were_asked_for(workshop: Any, runs: Any, backend: str) -> None:
-    """Any tokens of a batch, in order, each with the logits that it has when all are asked for; none is possible."""
+def test_logits_of_any_subset_of_tokens(workshop: Any, runs: Any, backend: str) -> None:
+    """Any subset of a batch's tokens, also an empty one, gets the same logits as all tokens together."""
     model = load_model(workshop.checkpoint(), backend=backend)
     rows = [runs.Row(PROMPT, 0, [1]), runs.Row(PROMPT[:4], 0, [0])]
     whole = model.forward(runs.make_batch(*rows, all_logits=True), model.new_cache(2))
@@ -140,7 +142,7 @@ def test_logits_are_those_that_were_asked_for(workshop: Any, runs: Any, backend:
 
 
 def test_a_copied_block_holds_the_same_tokens(workshop: Any, runs: Any, backend: str) -> None:
-    """Two sequences with a shared block and a copied one go their own ways, each as if it were alone."""
+    """Sequences that share one block and use a copy of it are computed as if each were alone."""
     model = load_model(workshop.checkpoint(), backend=backend)
     prompt, cache = PROMPT * 2, model.new_cache(4)  # 20 tokens: a full block and a part of another
     model.forward(runs.make_batch(runs.Row(prompt, 0, [3, 0])), cache)
@@ -151,8 +153,8 @@ def test_a_copied_block_holds_the_same_tokens(workshop: Any, runs: Any, backend:
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
 
 
-def test_what_a_block_held_before_reaches_no_result(workshop: Any, runs: Any, backend: str) -> None:
-    """NaN and infinity in the rest of a sequence's blocks, from an earlier one or fresh memory, are never read."""
+def test_old_content_of_a_block_is_not_read(workshop: Any, runs: Any, backend: str) -> None:
+    """NaN and infinity in unused positions of a block do not affect the logits."""
     model = load_model(workshop.checkpoint(), backend=backend)
     expected = runs.logits(model, PROMPT)[-1]
     for garbage in (np.nan, np.inf, -np.inf):
@@ -164,8 +166,8 @@ def test_what_a_block_held_before_reaches_no_result(workshop: Any, runs: Any, ba
         np.testing.assert_allclose(found[0], expected, atol=1e-5, rtol=0)
 
 
-def test_a_cache_takes_memory_where_it_is_used(workshop: Any, runs: Any, backend: str) -> None:
-    """A block holds keys and values of 16 tokens in all layers, perhaps with padding; a large cache costs no time."""
+def test_the_size_of_a_cache(workshop: Any, runs: Any, backend: str) -> None:
+    """A block has the size of 16 tokens' keys and values in all layers, and a cache of 2^20 blocks is usable."""
     model = load_model(workshop.checkpoint(head_dim=16), backend=backend)
     cache = model.new_cache(1 << 20)
     assert cache.num_blocks == 1 << 20
@@ -175,8 +177,8 @@ def test_a_cache_takes_memory_where_it_is_used(workshop: Any, runs: Any, backend
     np.testing.assert_allclose(found[0], runs.logits(model, PROMPT)[-1], atol=1e-5, rtol=0)
 
 
-def test_overflow_shows_in_the_logits_and_nowhere_else(workshop: Any, runs: Any, backend: str) -> None:
-    """Weights that overflow float32 on the way give non-finite logits, no warning (which would fail this test)."""
+def test_overflow_gives_non_finite_logits(workshop: Any, runs: Any, backend: str) -> None:
+    """Weights that overflow float32 give non-finite logits and no warning."""
     folder = workshop.config()
     factors = {"up_proj": 1e20, "down_proj": 1e30}
     tensors = {name: array * factors.get(name.split(".")[-2], 1.0) for name, array in workshop.tensors(folder).items()}
@@ -185,7 +187,7 @@ def test_overflow_shows_in_the_logits_and_nowhere_else(workshop: Any, runs: Any,
 
 
 def test_digest_follows_weights_and_config(workshop: Any) -> None:
-    """The digest is the same for equal files, another for one changed weight or config value."""
+    """The digest is equal for equal files, and changes with one weight or one config value."""
     folder = workshop.config()
     tensors = workshop.tensors(folder)
     first = load_model(workshop.checkpoint(tensors=tensors)).digest
@@ -197,9 +199,9 @@ def test_digest_follows_weights_and_config(workshop: Any) -> None:
 
 @pytest.mark.parametrize("name", ["stories260K", "babyllama-105"])
 def test_real_models_give_the_logits_of_transformers(shared: Any, runs: Any, backend: str, name: str) -> None:
-    """Logits within 5e-5 of transformers with float64 weights, and its greedy continuation, id by id.
+    """Logits agree with transformers on float64 weights to 5e-5, and the greedy continuations are equal.
 
-    Goldens: transformers 5.23, torch 2.13, eager attention; shared/models/README.md says how.
+    Goldens: transformers 5.23, torch 2.13, eager attention; see shared/models/README.md.
     """
     model = load_model(shared / "models" / name, backend=backend)
     golden = np.load(shared / "models" / name / "golden.npz")

@@ -1,4 +1,4 @@
-"""What a batch says of its tokens, and which batches are refused."""
+"""The properties of a batch's tokens, and batches that are refused."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ def _ints(*values: int) -> Any:
     return np.array(values, np.int32)
 
 
-def test_blocks_are_those_of_the_c_library() -> None:
-    """Engine, reference and kernel divide sequences at the same tokens."""
+def test_block_size_agrees_with_the_c_library() -> None:
+    """Engine, reference and C kernel have the same block size."""
     assert BLOCK_SIZE == KV_BLOCK
 
 
 @pytest.fixture
 def batch(runs: Any) -> Any:
-    """A prompt of 20 tokens, a chunk of 3 after 14, and a decoding token."""
+    """Return a batch of a prompt of 20 tokens, a chunk of 3 after 14, and a decoding token."""
     return runs.make_batch(
         runs.Row([1] * 20, 0, [4, 2], 20), runs.Row([2, 3, 4], 14, [0, 1], 30), runs.Row([5], 40, [3, 5, 6, 7])
     )
 
 
 def test_positions_and_lengths(batch: Any) -> None:
-    """Positions go on from `start`; a token's length is its prompt's, or its own position + 1 if that is more."""
+    """Positions continue from `start`; a token's length is rope_length or its position + 1, whichever is larger."""
     assert batch.positions.tolist() == [*range(20), 14, 15, 16, 40]
     assert batch.token_lengths.tolist() == [20] * 20 + [30] * 3 + [41]
     assert batch.ends == [20, 17, 41]
 
 
 def test_positions_of_decoding_tokens(runs: Any) -> None:
-    """With one token per sequence they are the starts."""
+    """With one token per sequence the positions are the starts."""
     batch = runs.make_batch(*(runs.Row([1], start, range(9), 7) for start in (3, 99, 0)))
     assert batch.positions.tolist() == [3, 99, 0]
     assert batch.token_lengths.tolist() == [7, 100, 7]
@@ -73,7 +73,7 @@ def test_positions_of_decoding_tokens(runs: Any) -> None:
 def test_a_batch_that_does_not_fit_is_refused(
     workshop: Any, backend: str, batch: Any, parameter: str, changes: dict[str, Any]
 ) -> None:
-    """Ids, blocks and lengths out of range are a ParameterError that names the array; nothing is computed."""
+    """Ids, blocks and lengths out of range raise a ParameterError that names the array."""
     model = load_model(workshop.checkpoint(), backend=backend)
     cache = model.new_cache(8)
     assert model.forward(batch, cache).shape == (3, 19)
@@ -83,7 +83,7 @@ def test_a_batch_that_does_not_fit_is_refused(
 
 
 def test_the_context_is_a_hard_limit(workshop: Any, backend: str, runs: Any) -> None:
-    """A sequence may fill the context to its last position, and not one token more."""
+    """A sequence may fill the context to its last position; one more token raises a ContextLengthError."""
     model = load_model(workshop.checkpoint(), backend=backend)
     cache, table = model.new_cache(11), range(11)
     assert model.forward(runs.make_batch(runs.Row([3] * 160, 0, table)), cache).shape == (1, 19)
@@ -93,21 +93,21 @@ def test_the_context_is_a_hard_limit(workshop: Any, backend: str, runs: Any) -> 
 
 @pytest.mark.parametrize("num_blocks", [0, -1, 1.0, True, None, 2**31])
 def test_a_cache_has_at_least_one_block(workshop: Any, backend: str, num_blocks: Any) -> None:
-    """num_blocks must be a positive integer of 32 bits."""
+    """num_blocks must be a positive 32-bit integer."""
     model = load_model(workshop.checkpoint(), backend=backend)
     with pytest.raises(ParameterError, match="num_blocks"):
         model.new_cache(num_blocks)
 
 
 def test_a_cache_that_the_system_refuses(workshop: Any) -> None:
-    """More address space than there is: an error that says how many bytes were asked for."""
+    """A cache larger than the address space raises an error with the number of bytes."""
     model = load_model(workshop.checkpoint())
     with pytest.raises(ParameterError, match="bytes, which the system refuses"):
         model.new_cache(2**31 - 1).copy_block(0, 1)
 
 
 def test_a_cache_of_another_model_is_refused(workshop: Any, runs: Any) -> None:
-    """Its blocks have another size."""
+    """A cache of another model, whose blocks have another size, is refused."""
     model, other = load_model(workshop.checkpoint()), load_model(workshop.checkpoint(num_hidden_layers=3))
     with pytest.raises(ParameterError, match="must be a cache of this model"):
         model.forward(runs.make_batch(runs.Row([1])), other.new_cache(1))
@@ -115,13 +115,13 @@ def test_a_cache_of_another_model_is_refused(workshop: Any, runs: Any) -> None:
 
 @pytest.mark.parametrize("name", ["Native", "", None, 3])
 def test_an_unknown_backend(workshop: Any, name: Any) -> None:
-    """The error lists those that there are."""
+    """An unknown backend raises an error that lists the known ones."""
     with pytest.raises(ParameterError, match=r"backend=.*: must be one of 'native', 'numpy'"):
         load_model(workshop.checkpoint(), backend=name)
 
 
 @pytest.mark.parametrize("num_threads", [0, -1, 1.0, True, "2", 1025])
 def test_num_threads_out_of_range(workshop: Any, num_threads: Any) -> None:
-    """It must be a positive integer, at most 1,024."""
+    """num_threads must be an integer from 1 to 1,024."""
     with pytest.raises(ParameterError, match=r"num_threads=.*: must be an integer from 1 to 1024"):
         load_model(workshop.checkpoint(), num_threads=num_threads)

@@ -1,4 +1,4 @@
-"""Broken and hostile checkpoints: each is refused at once, naming file, tensor and rule."""
+"""Broken and hostile checkpoints: each raises an error with the file, the tensor and the rule."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _ONE = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
     ],
 )
 def test_a_file_that_is_no_safetensors_file(workshop: Any, content: bytes) -> None:
-    """Cut-off files, length bombs, overlapping, overflowing and repeated tensors: CheckpointError, at once."""
+    """Truncated files, huge lengths, overlapping, overflowing and repeated tensors raise a CheckpointError."""
     folder = workshop.config()
     (folder / "model.safetensors").write_bytes(content)
     with pytest.raises(CheckpointError, match="is not a valid safetensors file") as caught:
@@ -74,8 +74,8 @@ def test_a_file_that_is_no_safetensors_file(workshop: Any, content: bytes) -> No
         (_raw(b"[" * 100_000), "is nested too deeply"),
     ],
 )
-def test_the_error_says_what_is_wrong(workshop: Any, content: bytes, rule: str) -> None:
-    """The rule that the file breaks, in words that are true of this file."""
+def test_the_error_contains_the_broken_rule(workshop: Any, content: bytes, rule: str) -> None:
+    """The error of an invalid safetensors file contains the broken rule."""
     folder = workshop.config()
     (folder / "model.safetensors").write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
@@ -85,7 +85,7 @@ def test_the_error_says_what_is_wrong(workshop: Any, content: bytes, rule: str) 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.onnx", "consolidated.00.pth"])
 def test_other_formats_are_named_and_not_read(workshop: Any, name: str) -> None:
-    """A folder with pickled or other weights says so; the file is not opened."""
+    """A folder with weights in another format raises an error that names the file, which is not opened."""
     folder = workshop.config()
     (folder / name).mkdir()  # to read it would be another error
     with pytest.raises(ModelNotFoundError, match=rf"neither .* \({name} is not read: convert it to safetensors\)"):
@@ -93,7 +93,7 @@ def test_other_formats_are_named_and_not_read(workshop: Any, name: str) -> None:
 
 
 def test_a_header_bomb_is_not_read(workshop: Any) -> None:
-    """A header beyond 16 MB (the library takes 100) is refused by its length alone."""
+    """A header beyond 16 MB is refused by its length, without being read."""
     folder = workshop.config()
     with (folder / "model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", 90_000_000))
@@ -144,7 +144,7 @@ def _without(name: str) -> Any:
     ],
 )
 def test_tensors_must_be_those_of_the_config(workshop: Any, change: Any, tensor: str, rule: str) -> None:
-    """Missing, extra and misshapen tensors are named, with the rule that they break."""
+    """Missing, extra and misshapen tensors raise an error with the tensor and the rule."""
     tensors = workshop.tensors(workshop.config())
     change(tensors)
     with pytest.raises(CheckpointError, match=rule) as caught:
@@ -153,7 +153,7 @@ def test_tensors_must_be_those_of_the_config(workshop: Any, change: Any, tensor:
 
 
 def test_a_wrong_dtype(workshop: Any) -> None:
-    """Integer weights are refused; the error says which dtypes are read."""
+    """Integer weights are refused, and the error lists the supported dtypes."""
     with pytest.raises(CheckpointError, match="has dtype I64; must be one of F32, F16, BF16"):
         load_model(workshop.checkpoint(dtype="I64"))
 
@@ -164,7 +164,7 @@ def test_a_wrong_dtype(workshop: Any) -> None:
     "name", [EMBEDDING, "lm_head.weight", "model.layers.1.self_attn.k_proj.weight", "model.norm.weight"]
 )
 def test_weights_must_be_finite(workshop: Any, backend: str, name: str, dtype: str, value: float) -> None:
-    """One NaN or infinity anywhere is found while loading."""
+    """A single NaN or infinity in the weights is found at load time."""
     tensors = workshop.tensors(workshop.config())
     tensors[name][-1, ...] = value
     with pytest.raises(CheckpointError, match=f"{name}: has values that are NaN or infinite"):
@@ -172,7 +172,7 @@ def test_weights_must_be_finite(workshop: Any, backend: str, name: str, dtype: s
 
 
 def test_stored_rotary_constants_are_harmless(workshop: Any, runs: Any) -> None:
-    """Old exports carry rotary_emb.inv_freq, which follows from the config."""
+    """A rotary_emb.inv_freq in old checkpoints is ignored."""
     tensors = workshop.tensors(workshop.config())
     found = []
     for inv_freq in ({}, {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2)}):
@@ -182,7 +182,7 @@ def test_stored_rotary_constants_are_harmless(workshop: Any, runs: Any) -> None:
 
 
 def test_what_a_tied_model_may_store(workshop: Any, runs: Any, caplog: Any, backend: str) -> None:
-    """Embedding, head, or both are one model; a head that differs is a head of its own, with a warning."""
+    """A tied model may store embedding, head or both; a head that differs is used, with a warning."""
 
     def logits(tied: bool, **heads: Any) -> Any:
         folder = workshop.checkpoint(tensors={**others, **heads}, tie_word_embeddings=tied)
@@ -203,7 +203,7 @@ def test_what_a_tied_model_may_store(workshop: Any, runs: Any, caplog: Any, back
 
 
 def test_wrong_heads_of_tied_models(workshop: Any) -> None:
-    """A head of another shape is refused, alone or beside the embedding; so is a model that has neither."""
+    """A head of a wrong shape is refused, and so is a tied model without embedding and head."""
     tensors = workshop.tensors(workshop.config(tie_word_embeddings=True))
     embedding = tensors[EMBEDDING]
     tensors["lm_head.weight"] = embedding[1:]
@@ -229,7 +229,7 @@ def test_wrong_heads_of_tied_models(workshop: Any) -> None:
     ],
 )
 def test_a_huge_config_is_refused_before_anything_is_allocated(workshop: Any, changes: dict[str, Any]) -> None:
-    """Sizes are held against the file's header, so a lie costs neither time nor memory."""
+    """Huge sizes in a config are refused against the file's header, before any allocation."""
     folder = workshop.checkpoint()
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(values | changes))
@@ -242,8 +242,8 @@ def test_a_huge_config_is_refused_before_anything_is_allocated(workshop: Any, ch
     assert time.process_time() - started < 1.0
 
 
-def test_a_huge_context_costs_nothing_until_it_is_used(workshop: Any) -> None:
-    """max_position_embeddings alone allocates nothing: rotary tables grow by need."""
+def test_a_huge_context_allocates_nothing(workshop: Any) -> None:
+    """A huge max_position_embeddings allocates no memory at load time."""
     tracemalloc.start()
     model = load_model(workshop.checkpoint(max_position_embeddings=2**31 - 1))
     model.new_cache(4)
@@ -272,8 +272,8 @@ def _write_index(folder: Path, index: Any) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def test_shards_make_the_same_model_as_one_file(workshop: Any, runs: Any) -> None:
-    """Tensors may lie in any of the files that the index names."""
+def test_a_sharded_checkpoint_gives_the_same_logits(workshop: Any, runs: Any) -> None:
+    """A sharded checkpoint gives the same logits as a single file."""
     sharded, single = load_model(_sharded(workshop)), load_model(workshop.checkpoint())
     logits = [runs.logits(model, list(range(9))) for model in (sharded, single)]
     np.testing.assert_array_equal(*logits)
@@ -284,20 +284,20 @@ def test_shards_make_the_same_model_as_one_file(workshop: Any, runs: Any) -> Non
     ["../other/model.safetensors", "/etc/passwd", "a/b.safetensors", "..", "", "x.bin", 3, "a\0.safetensors"],
 )
 def test_the_index_cannot_point_out_of_the_folder(workshop: Any, shard: Any) -> None:
-    """A shard is a file name beside the index, not a path."""
+    """A shard must be a file name beside the index, not a path."""
     with pytest.raises(CheckpointError, match=r"must be the name of a \.safetensors file beside the index"):
         load_model(_sharded(workshop, {EMBEDDING: shard}))
 
 
 @pytest.mark.parametrize("weight_map", [[], "x", {}, 3])
 def test_a_malformed_index(workshop: Any, weight_map: Any) -> None:
-    """weight_map must be an object with at least one tensor in it."""
+    """weight_map must be an object with at least one tensor."""
     with pytest.raises(CheckpointError, match="weight_map"):
         load_model(_sharded(workshop, weight_map))
 
 
 def test_a_missing_shard(workshop: Any) -> None:
-    """A shard that the index names and the folder lacks is named."""
+    """A missing shard raises an error that names it."""
     folder = _sharded(workshop)
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors: is missing"):
@@ -305,7 +305,7 @@ def test_a_missing_shard(workshop: Any) -> None:
 
 
 def test_index_and_shards_must_agree(workshop: Any) -> None:
-    """A tensor in a shard that the index does not list there, or the reverse, is an error and not a choice."""
+    """A tensor that only the index or only the shard lists raises a CheckpointError."""
     folder = _sharded(workshop)
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     moved = index["weight_map"].pop("model.norm.weight")
@@ -320,8 +320,8 @@ def test_index_and_shards_must_agree(workshop: Any) -> None:
 # Folders
 
 
-def test_folders_that_are_none(workshop: Any, tmp_path: Path) -> None:
-    """A missing folder, a file in its place, a folder without weights: ModelNotFoundError naming the path."""
+def test_missing_folders_and_weights(workshop: Any, tmp_path: Path) -> None:
+    """A missing folder, a file in its place and a folder without weights raise a ModelNotFoundError."""
     with pytest.raises(ModelNotFoundError, match="no such folder"):
         load_model(tmp_path / "absent")
     (tmp_path / "file").write_text("x")
@@ -335,13 +335,13 @@ def test_folders_that_are_none(workshop: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", [None, 3, b"bytes", ["x"]])
 def test_a_path_is_a_string_or_a_path(path: Any) -> None:
-    """Anything else is a ParameterError."""
+    """A path that is neither a string nor a Path raises a ParameterError."""
     with pytest.raises(ParameterError, match="path"):
         load_model(path)
 
 
 def test_a_folder_in_the_place_of_a_file(workshop: Any) -> None:
-    """config.json or model.safetensors being a folder is an error of the checkpoint, not of Python."""
+    """A folder named config.json or model.safetensors raises a CheckpointError."""
     folder = workshop.config()
     (folder / "model.safetensors").mkdir()
     with pytest.raises(CheckpointError, match=r"model\.safetensors: must be a regular file"):
@@ -353,7 +353,7 @@ def test_a_folder_in_the_place_of_a_file(workshop: Any) -> None:
 
 
 def test_an_unknown_architecture_lists_the_known_ones(workshop: Any) -> None:
-    """model_type picks the class; one that we have not is an UnsupportedModelError."""
+    """An unknown model_type raises an UnsupportedModelError that lists the known ones."""
     with pytest.raises(
         UnsupportedModelError, match=r"model_type='mamba': must be one of 'gemma', .*'llama', .*'smollm3'"
     ):

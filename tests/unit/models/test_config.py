@@ -1,4 +1,4 @@
-"""config.json: both spellings that transformers writes, and every value that must be refused."""
+"""Tests of config.json: both spellings that transformers writes, and every value that must be refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_defaults_are_those_of_transformers(workshop: Any) -> None:
     ],
 )
 def test_both_styles_of_rotary_settings(workshop: Any, changes: dict[str, Any], theta: float) -> None:
-    """rope_theta beside the sizes (transformers 4) or under rope_parameters (5)."""
+    """rope_theta is read at the top level (transformers 4) or under rope_parameters (5)."""
     assert load_config(workshop.config(**changes)).layers[1].rope == Rope(theta=theta, dim=4)
 
 
@@ -53,10 +53,10 @@ def test_both_styles_of_rotary_settings(workshop: Any, changes: dict[str, Any], 
         ({}, {"bos_token_id": 0, "eos_token_id": None}, 0, (2,)),
     ],
 )
-def test_start_is_the_first_named_and_ends_are_all_that_are_named(
+def test_start_and_end_tokens_of_both_files(
     workshop: Any, changes: dict[str, Any], generation: Any, bos: int | None, eos: tuple[int, ...]
 ) -> None:
-    """End tokens may be one or many, those of both files count; the start is generation_config.json's if it has one."""
+    """End tokens of both files count; the start token of generation_config.json has precedence."""
     folder = workshop.config(**changes)
     if generation is not None:
         (folder / "generation_config.json").write_text(json.dumps(generation))
@@ -65,7 +65,7 @@ def test_start_is_the_first_named_and_ends_are_all_that_are_named(
 
 
 def test_a_disagreement_about_the_end_is_logged_once(workshop: Any, caplog: Any) -> None:
-    """Two files with other end tokens are a warning, the first time; the same ids in another order are none."""
+    """Different end tokens in the two files are logged once; another order of the same ids is not."""
     folder = workshop.config(eos_token_id=[2, 3])
     for ids in ([3, 2], [4], [4]):
         (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
@@ -79,8 +79,8 @@ def test_a_disagreement_about_the_end_is_logged_once(workshop: Any, caplog: Any)
     ("kind", "bos", "eos"),
     [("gpt2", 50256, 50256), ("olmo2", None, 50279), ("phi3", 1, 32000), ("smollm3", 128000, 128001)],
 )
-def test_ids_that_nobody_asked_for_are_none(workshop: Any, kind: str, bos: int | None, eos: int) -> None:
-    """Transformers writes them into tiny networks, too; one that the vocabulary reaches, or another one, is an id."""
+def test_default_ids_beyond_the_vocabulary_are_ignored(workshop: Any, kind: str, bos: int | None, eos: int) -> None:
+    """Default token ids beyond a tiny vocabulary are ignored; other ids beyond it are refused."""
     unread = {"num_key_value_heads": None, "rope_theta": None} if kind == "gpt2" else {}
     folder = workshop.config(model_type=kind, bos_token_id=bos, eos_token_id=eos, **unread)
     (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": bos, "eos_token_id": eos}))
@@ -96,8 +96,8 @@ def test_ids_that_nobody_asked_for_are_none(workshop: Any, kind: str, bos: int |
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "smollm3"])
-def test_no_number_of_key_heads_is_that_of_all_heads(workshop: Any, kind: str) -> None:
-    """Null says so, also where an absent key would mean another number."""
+def test_null_key_heads_means_all_heads(workshop: Any, kind: str) -> None:
+    """num_key_value_heads=null means num_attention_heads, even if an absent key has another default."""
     folder = workshop.config(model_type=kind)
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(values | {"num_key_value_heads": None}))
@@ -146,7 +146,7 @@ def test_no_number_of_key_heads_is_that_of_all_heads(workshop: Any, kind: str) -
     ],
 )
 def test_a_bad_value_is_named_with_its_rule(workshop: Any, key: str, value: Any, rule: str) -> None:
-    """Wrong types, signs and sizes are a CheckpointError with file, key and rule, before anything is allocated."""
+    """Wrong types, signs and sizes raise a CheckpointError with the file and the rule."""
     with pytest.raises(CheckpointError, match=rule) as caught:
         load_config(workshop.config(**{key: value}))
     assert caught.value.path.endswith("config.json")
@@ -157,7 +157,7 @@ def test_a_bad_value_is_named_with_its_rule(workshop: Any, key: str, value: Any,
     ["model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"],
 )
 def test_the_sizes_of_the_network_must_be_given(workshop: Any, key: str) -> None:
-    """A config without one of its sizes is refused; nothing is guessed."""
+    """A config without one of the sizes is refused."""
     with pytest.raises(CheckpointError, match=f"{key}: is missing"):
         load_config(workshop.config(**{key: None}))
 
@@ -186,8 +186,8 @@ def test_the_sizes_of_the_network_must_be_given(workshop: Any, key: str) -> None
         ("is_encoder_decoder", True),
     ],
 )
-def test_what_is_not_implemented_is_said(workshop: Any, key: str, value: Any) -> None:
-    """A well-formed config that asks for more than we have is an UnsupportedModelError, not a wrong result."""
+def test_unsupported_features_are_refused(workshop: Any, key: str, value: Any) -> None:
+    """A valid config that needs an unsupported feature raises an UnsupportedModelError."""
     with pytest.raises(UnsupportedModelError):
         load_config(workshop.config(**{key: value}))
 
@@ -195,7 +195,7 @@ def test_what_is_not_implemented_is_said(workshop: Any, key: str, value: Any) ->
 @pytest.mark.parametrize("content", [b"", b"[]", b"3", b'{"a":', b"\xff\xfe{}", b"[" * 200_000, b'{"a": 1}]'])
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
 def test_a_file_that_is_no_json_object(workshop: Any, name: str, content: bytes) -> None:
-    """Broken JSON of every kind is a CheckpointError that names the file."""
+    """Invalid JSON raises a CheckpointError that names the file."""
     folder = workshop.config()
     (folder / name).write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
@@ -204,7 +204,7 @@ def test_a_file_that_is_no_json_object(workshop: Any, name: str, content: bytes)
 
 
 def test_a_missing_config(workshop: Any) -> None:
-    """No config.json: ModelNotFoundError naming the folder."""
+    """A missing config.json raises a ModelNotFoundError."""
     folder = workshop.config()
     (folder / "config.json").unlink()
     with pytest.raises(ModelNotFoundError, match=r"no config\.json"):
@@ -212,7 +212,7 @@ def test_a_missing_config(workshop: Any) -> None:
 
 
 def test_two_names_of_the_rotary_settings_that_disagree(workshop: Any) -> None:
-    """Neither is silently ignored; where both say the same, both are right."""
+    """rope_parameters and rope_scaling must not disagree; equal values are accepted."""
     same = {"rope_type": "default", "rope_theta": 77.0}
     folder = workshop.config(rope_parameters=same, rope_scaling=same)
     assert load_config(folder).layers[0].rope == Rope(theta=77.0, dim=4)
@@ -220,8 +220,8 @@ def test_two_names_of_the_rotary_settings_that_disagree(workshop: Any) -> None:
         load_config(workshop.config(rope_parameters=same, rope_scaling={"type": "linear", "factor": 2.0}))
 
 
-def test_values_that_change_nothing_are_no_hindrance(workshop: Any) -> None:
-    """Keys of other architectures are accepted where they say that there is nothing special."""
+def test_values_without_effect_are_accepted(workshop: Any) -> None:
+    """Keys of other architectures are accepted if their values have no effect."""
     harmless = {
         "layer_types": ["full_attention", "full_attention"],
         "use_sliding_window": False,
@@ -266,12 +266,12 @@ def _windows(config: Any) -> list[int | None]:
     ],
 )
 def test_windows(workshop: Any, model_type: str, changes: dict[str, Any], windows: list[int | None]) -> None:
-    """Which layers have a sliding window follows from different keys in different architectures."""
+    """The sliding windows of the layers follow from each architecture's own keys."""
     assert _windows(_family(workshop, model_type, **changes)) == windows
 
 
-def test_null_says_none_where_a_default_would_not(workshop: Any) -> None:
-    """Mistral's window and Gemma 2's caps have defaults; null switches them off, absence does not."""
+def test_null_disables_a_default(workshop: Any) -> None:
+    """Null disables Mistral's window and Gemma 2's caps, while an absent key means their default."""
     folder = workshop.config(model_type="mistral")
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(values | {"sliding_window": None}))
@@ -299,8 +299,10 @@ def test_null_says_none_where_a_default_would_not(workshop: Any) -> None:
         ("gpt_neox", {"num_key_value_heads": 2}, "num_key_value_heads"),
     ],
 )
-def test_what_an_architecture_does_not_have(workshop: Any, model_type: str, changes: dict[str, Any], key: str) -> None:
-    """A setting of another architecture is refused, by name, and never ignored."""
+def test_settings_of_other_architectures_are_refused(
+    workshop: Any, model_type: str, changes: dict[str, Any], key: str
+) -> None:
+    """A setting of another architecture is refused by name."""
     with pytest.raises(UnsupportedModelError, match=key):
         _family(workshop, model_type, **changes)
 
@@ -328,13 +330,13 @@ def test_what_an_architecture_does_not_have(workshop: Any, model_type: str, chan
     ],
 )
 def test_a_bad_setting_of_an_architecture(workshop: Any, model_type: str, changes: dict[str, Any], rule: str) -> None:
-    """Settings that contradict each other or cannot be are a CheckpointError with key and rule."""
+    """Contradictory or impossible settings raise a CheckpointError with the rule."""
     with pytest.raises(CheckpointError, match=rule):
         _family(workshop, model_type, **changes)
 
 
 def test_the_context_grows_with_the_embeddings(workshop: Any) -> None:
-    """Dynamic and yarn scaling give more positions than max_position_embeddings, as far as their formula goes."""
+    """Dynamic and yarn scaling extend the context beyond max_position_embeddings by their factor."""
     dynamic = {"rope_scaling": {"type": "dynamic", "factor": 4.0}}
     yarn = {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 100}}
     huge = {"rope_scaling": {"type": "dynamic", "factor": 1e30}}
@@ -345,7 +347,7 @@ def test_the_context_grows_with_the_embeddings(workshop: Any) -> None:
 
 
 def test_the_trained_length_is_found_in_three_places(workshop: Any) -> None:
-    """Beside the sizes, else among the settings, else max_position_embeddings, as transformers has it."""
+    """The trained length is read at the top level, then from the scaling, then from max_position_embeddings."""
     scaling = {"type": "yarn", "factor": 2.0}
     inside = {"rope_scaling": scaling | {"original_max_position_embeddings": 40}}
     for changes, trained in (
@@ -359,7 +361,7 @@ def test_the_trained_length_is_found_in_three_places(workshop: Any) -> None:
 
 
 def test_gemma3_has_two_embeddings_in_either_style(workshop: Any) -> None:
-    """The layers with a window have their own base; scaling is for the others."""
+    """Gemma 3's windowed layers have their own rotary base without scaling, in both styles of config."""
     new = {
         "rope_parameters": {
             "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 500.0},
@@ -383,7 +385,7 @@ def test_gemma3_has_two_embeddings_in_either_style(workshop: Any) -> None:
 
 
 def test_a_multimodal_gemma3_is_read_by_its_text_part(workshop: Any) -> None:
-    """text_config may name only what differs from the published sizes; tying and end tokens stand outside."""
+    """A multimodal Gemma 3 takes sizes from text_config, and tying and end tokens from the top level."""
     config = _family(
         workshop,
         "gemma3",
@@ -400,8 +402,8 @@ def test_a_multimodal_gemma3_is_read_by_its_text_part(workshop: Any) -> None:
     assert (config.bos_token_id, config.eos_token_ids) == (2, (1, 106))
 
 
-def test_phi3_calls_longrope_by_older_names(workshop: Any) -> None:
-    """The types "su" and "yarn" of early checkpoints are longrope."""
+def test_phi3s_older_names_of_longrope(workshop: Any) -> None:
+    """The types "su" and "yarn" of early Phi-3 checkpoints mean longrope."""
     factors = {"short_factor": [1.0, 1.0], "long_factor": [2.0, 3.0]}
     for name in ("su", "yarn", "longrope"):
         config = _family(workshop, "phi3", rope_scaling={"type": name, **factors}, original_max_position_embeddings=40)
@@ -411,8 +413,8 @@ def test_phi3_calls_longrope_by_older_names(workshop: Any) -> None:
         assert rope.attention_factor == pytest.approx(math.sqrt(1 + math.log(4) / math.log(40)))
 
 
-def test_gpt2_has_names_of_its_own(workshop: Any) -> None:
-    """n_embd, n_head and their like; the general names are understood too."""
+def test_gpt2s_names_of_sizes(workshop: Any) -> None:
+    """GPT-2's sizes are read from n_embd, n_head, n_layer and n_positions."""
     general = (
         "hidden_size",
         "num_hidden_layers",

@@ -1,4 +1,4 @@
-"""generation_config.json as advice: fields of SamplingParams, checked like any others."""
+"""Defaults from generation_config.json: fields of SamplingParams, checked as usual."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def _defaults(folder: Path, values: Any) -> dict[str, Any]:
         ({"max_new_tokens": 2048, "min_new_tokens": 1}, {"max_tokens": 2048, "min_tokens": 1}),
     ],
 )
-def test_what_the_file_says_in_our_words(tmp_path: Path, values: Any, expected: dict[str, Any]) -> None:
-    """Sampling keys become fields of SamplingParams; everything else is left alone, nothing is added."""
+def test_sampling_keys_become_sampling_parameters(tmp_path: Path, values: Any, expected: dict[str, Any]) -> None:
+    """Sampling keys become fields of SamplingParams; other keys are ignored."""
     assert _defaults(tmp_path, values) == expected
     SamplingParams(**expected)
 
 
-def test_no_file_recommends_nothing(tmp_path: Path) -> None:
-    """The file may be missing."""
+def test_no_file_gives_no_defaults(tmp_path: Path) -> None:
+    """Without the file there are no defaults."""
     assert generation_defaults(tmp_path) == {}
 
 
@@ -53,7 +53,7 @@ def test_no_file_recommends_nothing(tmp_path: Path) -> None:
         [],
     ],
 )
-def test_advice_that_breaks_a_rule(tmp_path: Path, values: Any) -> None:
-    """A value out of range, or a file that is no object, is a CheckpointError that names the file."""
+def test_invalid_defaults_are_refused(tmp_path: Path, values: Any) -> None:
+    """A value out of range, or a file that is no object, raises a CheckpointError that names the file."""
     with pytest.raises(CheckpointError, match=r"generation_config\.json"):
         _defaults(tmp_path, values)

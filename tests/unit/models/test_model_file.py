@@ -1,4 +1,4 @@
-"""ModelFile: rows and columns of a table are those of the bytes in the file."""
+"""Tests of ModelFile: rows and columns of a table equal the bytes in the file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROWS, ROW_BYTES, BEGIN = 50, 6, 7
 
 @pytest.fixture
 def table(tmp_path):
-    """A file with a table behind a few other bytes, and the table."""
+    """Return a file with a table behind a few other bytes, and the table as an array."""
     data = np.random.default_rng(1).integers(0, 256, BEGIN + ROWS * ROW_BYTES + 3, np.uint8)
     path = tmp_path / "file"
     path.write_bytes(data.tobytes())
@@ -31,26 +31,26 @@ def table(tmp_path):
     ids=str,
 )
 def test_rows(table, index):
-    """Any slice and any numbers, near each other or far apart, negative ones too, as numpy reads them."""
+    """Slices and index arrays, also unordered and negative ones, select the same rows as in numpy."""
     file, expected = table
     np.testing.assert_array_equal(file.rows(BEGIN, ROW_BYTES, ROWS, index), expected[index])
 
 
 @pytest.mark.parametrize("number", [ROWS, -ROWS - 1])
 def test_rows_beyond_the_table(table, number):
-    """An error, not the bytes of the next tensor."""
+    """An index beyond the table raises an IndexError."""
     with pytest.raises(IndexError, match="table"):
         table[0].rows(BEGIN, ROW_BYTES, ROWS, np.array([0, number]))
 
 
 def test_columns(table):
-    """The same bytes of each row."""
+    """A slice of columns selects the same bytes of each row as in numpy."""
     file, expected = table
     np.testing.assert_array_equal(file.columns(BEGIN, ROW_BYTES, ROWS, slice(2, 5)), expected[:, 2:5])
 
 
-def test_a_file_that_has_become_shorter(table):
-    """A read that finds less than was there is an error that names the file, whatever reads."""
+def test_a_truncated_file(table):
+    """A read from a file that was truncated raises a CheckpointError."""
     file, _ = table
     os.truncate(file.path, BEGIN + 100)
     assert len(file.read(0, BEGIN + 100)) == BEGIN + 100

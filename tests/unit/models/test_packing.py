@@ -1,4 +1,4 @@
-"""Packing weights for the native forward pass: types, progress, and tensors that lie at odd places."""
+"""Packing of weights for the native forward pass: types, progress, and unaligned tensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROMPT = [1, 7, 3, 18, 0, 5]
 
 
 def _mixed(workshop: Any, dtypes: dict[str, str], **changes: Any) -> Any:
-    """A checkpoint whose tensors have the storage type of the first ending of their name in `dtypes`, else F32."""
+    """Return a checkpoint in which `dtypes` gives the storage type by the ending of a tensor's name, by default F32."""
     folder = workshop.config(**changes)
     header, body = {}, b""
     for name, values in workshop.tensors(folder).items():
@@ -40,7 +40,7 @@ def _stored(folder: Any) -> Any:
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
 def test_weights_stay_in_their_storage_type(workshop: Any, dtype: str) -> None:
-    """All matrices and the head have it; 16-bit weights take half the memory of float32 ones."""
+    """Packed matrices keep their storage type, so 16-bit weights take half the memory of float32 ones."""
     packed = pack_weights(_stored(workshop.checkpoint(dtype=dtype)), 2)
     matrices = [packed.head, *(m for block in packed.blocks for m in (block.qkv, block.output, block.up, block.down))]
     assert {matrix.weight_type for matrix in matrices} == {TYPES[dtype]}
@@ -49,7 +49,7 @@ def test_weights_stay_in_their_storage_type(workshop: Any, dtype: str) -> None:
 
 
 def test_parts_of_different_types_become_float32(workshop: Any, runs: Any) -> None:
-    """Queries in bfloat16 and keys in float16 make one matrix, exactly; matrices of one type keep it."""
+    """Parts of different types are packed as one float32 matrix, with the logits of the numpy backend."""
     folder = _mixed(workshop, {"q_proj.weight": "BF16", "k_proj.weight": "F16", "up_proj.weight": "F16"})
     packed = pack_weights(_stored(folder), 2)
     block = packed.blocks[0]
@@ -61,7 +61,7 @@ def test_parts_of_different_types_become_float32(workshop: Any, runs: Any) -> No
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
 @pytest.mark.parametrize("kind", ["gpt2", "gpt_neox", "llama"])
 def test_tensors_at_odd_addresses(workshop: Any, runs: Any, kind: str, dtype: str) -> None:
-    """A header of any length and one-byte shifts in the file: transposed, reordered and plain matrices are read."""
+    """Tensors at any byte offset in the file give the same logits."""
     sizes = {
         "gpt2": {"n_embd": 16, "n_head": 4, "n_layer": 2, "num_key_value_heads": None, "rope_theta": None},
         "gpt_neox": {"num_key_value_heads": None, "rotary_pct": 0.5},
@@ -81,7 +81,7 @@ def test_tensors_at_odd_addresses(workshop: Any, runs: Any, kind: str, dtype: st
 
 
 def test_progress_counts_to_the_end(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Large matrices are packed in chunks of whole panels; each is reported once, in order."""
+    """Matrices are packed in chunks of whole panels, and each chunk is reported once, in order."""
     monkeypatch.setattr(packing, "_CHUNK_BYTES", 16 * 16 * 4)  # one panel
     reports: list[tuple[int, int]] = []
     load_model(workshop.checkpoint(), num_threads=3, progress=lambda done, total: reports.append((done, total)))
@@ -90,7 +90,7 @@ def test_progress_counts_to_the_end(workshop: Any, monkeypatch: pytest.MonkeyPat
 
 
 def test_chunks_do_not_change_the_panels(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One chunk per panel by four threads, or one per matrix by one thread: the same bytes."""
+    """The packed bytes do not depend on the chunk size and the number of threads."""
     stored = _stored(workshop.checkpoint(model_type="gpt_neox", num_key_value_heads=None, vocab_size=333))
     whole = pack_weights(stored, 1)
     monkeypatch.setattr(packing, "_CHUNK_BYTES", 1)

@@ -1,4 +1,4 @@
-"""Quantisation at load: the bytes of the gguf package, and what is refused."""
+"""Quantisation at load time: the same bytes as the gguf package, and refused rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from decoding.models.quantise import QUANTIZERS, quantize_rows
 @pytest.mark.parametrize("kind", list(QUANTIZERS))
 @pytest.mark.parametrize("scale", [1e-9, 1e-3, 1.0, 1e3])
 def test_bytes_of_gguf(kind, scale):
-    """Blocks equal those of the gguf package: random weights, zeros, ties of the largest magnitude, halves."""
+    """Quantised blocks equal those of the gguf package, for random weights, zeros, ties and halves."""
     gguf = pytest.importorskip("gguf")
     rows = (np.random.default_rng(2).standard_normal((60, 256)) * scale).astype(np.float32)
     rows[0], rows[1, ::2] = 0, 0
@@ -25,7 +25,7 @@ def test_bytes_of_gguf(kind, scale):
 
 @pytest.mark.parametrize("kind", list(QUANTIZERS))
 def test_small_weights(kind):
-    """Weights too small for a float16 scale become zeros, whatever they are."""
+    """Weights too small for a float16 scale become zeros."""
     rows = np.full((1, 64), 1e-39, np.float32)
     blocks = quantize_rows(kind, rows).reshape(2, -1)
     assert (blocks[:, :2].copy().view("<f2") == 0).all()
@@ -44,12 +44,12 @@ def test_small_weights(kind):
     ],
 )
 def test_refused_rows(kind, rows, rule):
-    """Another shape or type, weights that are not finite, and too large ones are named."""
+    """Rows of a wrong shape or type, non-finite or too large, raise a ParameterError."""
     with pytest.raises(ParameterError, match=rule):
         quantize_rows(kind, rows)
 
 
 def test_refused_kind():
-    """Another kind is named, with those that there are."""
+    """An unknown kind raises an error that lists the known ones."""
     with pytest.raises(ParameterError, match="kind='q4_k': must be one of 'q8_0', 'q4_0'"):
         quantize_rows("q4_k", np.zeros((1, 256), np.float32))

@@ -1,4 +1,4 @@
-"""Rotary frequencies by their formulas."""
+"""Rotary frequencies against their formulas."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ YARN = {"factor": 4.0, "trained": 40, "beta_fast": 4.0, "beta_slow": 1.0}
 
 
 def test_default_frequencies() -> None:
-    """theta^(-2j/dim)."""
+    """The default frequencies are theta^(-2j/dim)."""
     np.testing.assert_allclose(Rope(theta=100.0, dim=8).frequencies(0), PLAIN, rtol=1e-6)
 
 
-def test_an_odd_number_of_rotated_numbers_is_rounded_up_to_pairs() -> None:
-    """With 3 of a head's numbers to turn there are two pairs, and 3 in the exponents."""
+def test_an_odd_dim_is_rounded_up_to_pairs() -> None:
+    """With dim=3 there are two pairs, and 3 in the exponents."""
     rope = Rope(theta=100.0, dim=3)
     assert rope.num_pairs == 2
     np.testing.assert_allclose(rope.frequencies(0), [1.0, 100 ** (-2 / 3)], rtol=1e-6)
 
 
 def test_linear_divides_all_by_the_factor() -> None:
-    """Positions are squeezed."""
+    """Linear scaling divides every frequency by the factor."""
     np.testing.assert_allclose(LinearRope(theta=100.0, dim=8, factor=4.0).frequencies(0), PLAIN / 4, rtol=1e-6)
 
 
 def test_dynamic_grows_with_the_length() -> None:
-    """As default up to the trained length, then with theta * (factor * length / trained - factor + 1)^(d / (d - 2))."""
+    """Beyond the trained length theta is multiplied by (factor * length / trained - factor + 1)^(d / (d - 2))."""
     rope = DynamicRope(theta=100.0, dim=8, factor=3.0, trained=10)
     assert [rope.regime(length) for length in (1, 10, 11, 20)] == [0, 0, 11, 20]
     np.testing.assert_allclose(rope.frequencies(0), PLAIN, rtol=1e-6)
@@ -40,8 +40,8 @@ def test_dynamic_grows_with_the_length() -> None:
     np.testing.assert_allclose(rope.frequencies(20), theta ** -(np.arange(4) / 4), rtol=1e-5)
 
 
-def test_yarn_keeps_fast_pairs_and_squeezes_slow_ones() -> None:
-    """The bounds lie where a pair turns beta times within the trained length; a straight line in between."""
+def test_yarn_keeps_fast_pairs_and_scales_slow_ones() -> None:
+    """YaRN keeps fast pairs, divides slow ones by the factor and interpolates linearly between the bounds."""
     exact = YarnRope(theta=100.0, dim=8, **YARN, truncate=False)
     low, high = (8 * math.log(40 / (beta * 2 * math.pi)) / (2 * math.log(100)) for beta in (4, 1))
     squeeze = np.clip((np.arange(4) - low) / (high - low), 0, 1)
@@ -51,8 +51,8 @@ def test_yarn_keeps_fast_pairs_and_squeezes_slow_ones() -> None:
     np.testing.assert_allclose(whole.frequencies(0), PLAIN * (1 - squeeze) + PLAIN / 4 * squeeze, rtol=1e-5)
 
 
-def test_llama3_goes_by_wavelengths() -> None:
-    """Waves shorter than trained / high stay, longer than trained / low are divided, others are mixed."""
+def test_llama3_scales_by_wavelength() -> None:
+    """Llama 3 keeps short wavelengths, divides the frequencies of long ones and interpolates between."""
     rope = Llama3Rope(theta=100.0, dim=8, factor=8.0, trained=40, low_freq_factor=1.0, high_freq_factor=4.0)
     waves = 2 * np.pi / PLAIN  # 6.3, 19.9, 62.8, 198.7
     smooth = (40 / waves[1] - 1) / 3
@@ -61,7 +61,7 @@ def test_llama3_goes_by_wavelengths() -> None:
 
 
 def test_longrope_has_two_sets_of_factors() -> None:
-    """One up to the trained length, one beyond."""
+    """LongRoPE uses the short factors up to the trained length and the long factors beyond it."""
     rope = LongRope(theta=100.0, dim=8, trained=10, short_factor=(1.0, 2.0, 3.0, 4.0), long_factor=(5.0,) * 4)
     assert [rope.regime(length) for length in (1, 10, 11, 20)] == [0, 0, 1, 1]
     np.testing.assert_allclose(rope.frequencies(0), PLAIN / [1, 2, 3, 4], rtol=1e-6)
@@ -91,6 +91,6 @@ BITS = {
 
 @pytest.mark.parametrize("kind", ROPES)
 def test_bits_do_not_depend_on_the_machine(kind: str) -> None:
-    """Powers and logarithms are our own, as those of numpy and the C library differ between machines."""
+    """The frequencies have the same bits on every machine."""
     bits = b"".join(ROPES[kind].frequencies(regime).astype("<f4").tobytes() for regime in (0, 1000))
     assert zlib.crc32(bits) == BITS[kind]

@@ -27,7 +27,7 @@ def _tables(*ropes: Rope | None) -> RotaryTables:
 
 
 def _rows(tables: RotaryTables, batch: Any) -> list[NDArray[np.float32]]:
-    """For each rope the row of each token."""
+    """Return, per rope, the row of each token."""
     found = []
     for pieces in tables.rows(batch):
         rows = np.full((len(batch.token_ids), pieces[0].table.shape[1]), np.nan, np.float32)
@@ -43,7 +43,7 @@ def _row(rope: Rope, position: int, length: int) -> NDArray[np.float32]:
 
 
 def test_tokens_get_the_rows_of_their_positions(runs: Any) -> None:
-    """Each rope of the layers has its rows, in the order in which the layers first name them."""
+    """Each rope has one row per token, by its position; ropes are numbered in the order of the layers."""
     other = Rope(theta=7.0, dim=4, attention_factor=1.5)
     tables = _tables(PLAIN, None, other, PLAIN)
     assert [tables.index(rope) for rope in (PLAIN, None, other)] == [0, None, 1]
@@ -56,9 +56,9 @@ def test_tokens_get_the_rows_of_their_positions(runs: Any) -> None:
 
 @pytest.mark.parametrize("rope", [DYNAMIC, LONG])
 def test_lengths_choose_the_frequencies(rope: Rope, runs: Any) -> None:
-    """A token has the factors of its prompt's length, or of its own position + 1 if that is more.
+    """A token has the factors of its prompt's length, or of its own position + 1 if that is larger.
 
-    Prompts, chunks of prompts and decoding tokens of sequences on both sides of the border are in one batch.
+    The batch has prompts, chunks and decoding tokens on both sides of the boundary.
     """
     rows = [(0, 4, 20), (8, 4, 9), (15, 1, 12), (3, 2, 0), (30, 1, 12)]  # start, new tokens, rope_length
     batch = runs.make_batch(*(runs.Row([1] * new, start, [0] * 3, length) for start, new, length in rows))
@@ -70,8 +70,8 @@ def test_lengths_choose_the_frequencies(rope: Rope, runs: Any) -> None:
     np.testing.assert_array_equal(_rows(_tables(rope), batch)[0], expected)
 
 
-def test_regime_tells_lengths_with_different_factors_apart() -> None:
-    """0 is for short sequences; longrope has one more number, dynamic one for each length."""
+def test_regime_depends_on_the_length() -> None:
+    """The regime is 0 for short sequences; beyond, longrope has one regime and dynamic one per length."""
     lengths = [1, 10, 11, 12, 500]
     assert [_tables(PLAIN).regime(length) for length in lengths] == [0, 0, 0, 0, 0]
     assert [_tables(PLAIN, LONG).regime(length) for length in lengths] == [0, 0, 1, 1, 1]
@@ -79,13 +79,13 @@ def test_regime_tells_lengths_with_different_factors_apart() -> None:
     assert [_tables(None).regime(length) for length in lengths] == [0, 0, 0, 0, 0]
 
 
-def test_border_is_where_the_past_must_be_computed_again() -> None:
-    """Longrope has one; the keys of dynamic stay as they were turned."""
+def test_only_longrope_has_a_border() -> None:
+    """Only longrope has a border, beyond which cached keys must be recomputed."""
     assert [_tables(rope).border for rope in (None, PLAIN, DYNAMIC, LONG)] == [None, None, None, 10]
 
 
 def test_two_borders_are_refused() -> None:
-    """A model whose layers change their factors at different lengths is not supported."""
+    """Layers whose factors change at different lengths raise an UnsupportedModelError."""
     other = LongRope(theta=100.0, dim=8, trained=11, short_factor=(1.0,) * 4, long_factor=(5.0,) * 4)
     with pytest.raises(UnsupportedModelError, match="different lengths: 10, 11"):
         _tables(LONG, other)

@@ -1,4 +1,4 @@
-"""Names and layouts: the same network under every name that its tensors have in the wild."""
+"""Names and layouts of tensors: the same network under every name that published files use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Rename = Callable[[str], str]
 
 
 def _logits(workshop: Any, runs: Any, kind: str, rename: Rename = str, extra: Any = None, **changes: Any) -> Any:
-    """Logits of the network with its tensors renamed, and more tensors beside them."""
+    """Return the logits of the network with its tensors renamed and extra tensors added."""
     sizes = {"model_type": kind.split()[0]} | SIZES[kind]
     tensors = workshop.tensors(workshop.config(**sizes))
     stored = {rename(name): values for name, values in tensors.items()} | (extra or {})
@@ -50,7 +50,7 @@ def _without(prefix: str) -> Rename:
     ],
 )
 def test_other_names_of_the_same_tensors(workshop: Any, runs: Any, kind: str, rename: Rename) -> None:
-    """With or without the prefix of the inner model, and with the older names of the head: the same logits."""
+    """Tensors without the inner model's prefix, or with older names, give the same logits."""
     np.testing.assert_array_equal(_logits(workshop, runs, kind, rename), _logits(workshop, runs, kind))
 
 
@@ -65,32 +65,32 @@ def test_other_names_of_the_same_tensors(workshop: Any, runs: Any, kind: str, re
     ],
 )
 def test_constants_and_other_towers_are_harmless(workshop: Any, runs: Any, kind: str, names: list[str]) -> None:
-    """Masks, frequencies and vision towers that files carry along change nothing."""
+    """Masks, rotary frequencies and vision towers in a file are ignored."""
     extra = {name: np.ones((1, 2, 3)) for name in names}
     np.testing.assert_array_equal(_logits(workshop, runs, kind, extra=extra), _logits(workshop, runs, kind))
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_what_is_not_harmless(workshop: Any, runs: Any, kind: str) -> None:
-    """A tensor that would matter, under a name that is only similar, is refused."""
+def test_an_unknown_tensor_is_refused(workshop: Any, runs: Any, kind: str) -> None:
+    """An unknown tensor with a similar name is refused."""
     with pytest.raises(CheckpointError, match="is no tensor of this architecture"):
         _logits(workshop, runs, kind, extra={"model.layers.0.self_attn.bias": np.ones(3)})
 
 
-def test_gpt2s_context_is_that_of_its_positions(workshop: Any, runs: Any) -> None:
-    """n_positions must be the number of learned positions."""
+def test_gpt2s_context_must_equal_its_positions(workshop: Any, runs: Any) -> None:
+    """GPT-2's context must equal the number of learned positions."""
     with pytest.raises(CheckpointError, match=r"wpe\.weight: has shape \[160, 16\]; the config asks for \[161, 16\]"):
         _logits(workshop, runs, "gpt2", max_position_embeddings=161)
 
 
 def test_heads_that_are_stored_together_are_split() -> None:
-    """GPT-NeoX keeps q, k and v of a head together; the network wants all queries, then keys, then values."""
+    """GPT-NeoX's rows of q, k and v per head are reordered to all queries, then keys, then values."""
     order = split_heads(num_heads=2, head_dim=2)  # stored: q0 k0 v0 q1 k1 v1, two rows each
     assert order.tolist() == [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]
 
 
-def test_memory_that_is_not_there(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that is larger than the memory is a CheckpointError that says how much it needs."""
+def test_a_model_larger_than_the_memory(workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model larger than the physical memory raises a CheckpointError with the size it needs."""
     folder = workshop.checkpoint()
     monkeypatch.setattr("decoding.models.packing.physical_memory", lambda: 10_000)
     with pytest.raises(CheckpointError, match="needs 17,408 bytes of memory for its weights"):
