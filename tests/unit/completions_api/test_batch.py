@@ -1,4 +1,4 @@
-"""The lines of an OpenAI batch file."""
+"""Tests of the lines of an OpenAI batch file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LINE = {"custom_id": "a-1", "method": "POST", "url": "/v1/completions", "body": 
 
 
 def line(**changes):
-    """A line of the file."""
+    """Return a line of a batch file."""
     return json.dumps({**LINE, **changes}).encode()
 
 
 def test_a_line_is_a_request():
-    """Its id, and the body as the HTTP API reads it."""
+    """A line is parsed to its id and the request in its body."""
     read = parse_line(line() + b"\n")
     assert (read.custom_id, read.refusal) == ("a-1", None)
     assert (read.request.prompts, read.request.params.n) == (["x"], 2)
@@ -32,7 +32,7 @@ def test_a_line_is_a_request():
     "body", [{"model": "m"}, {"model": "m", "prompt": "x", "n": 0}, {**LINE["body"], "stream": True}]
 )
 def test_a_body_that_is_refused(body):
-    """The line has its id, so the answer can be put beside it."""
+    """A line with a bad body keeps its id, so that its answer is the API's 400."""
     read = parse_line(line(body=body))
     assert (read.custom_id, read.request) == ("a-1", None)
     assert output_line("a-1", read.refusal)["response"]["status_code"] == 400
@@ -49,8 +49,8 @@ def test_a_body_that_is_refused(body):
         ({"extra": 1}, "extra"),
     ],
 )
-def test_a_line_that_is_none(wrong, param):
-    """An ApiError that names the field."""
+def test_a_line_with_a_wrong_field(wrong, param):
+    """A line with a wrong or unknown field raises an ApiError that names the field."""
     with pytest.raises(ApiError) as caught:
         parse_line(line(**wrong))
     assert caught.value.param == param
@@ -58,13 +58,13 @@ def test_a_line_that_is_none(wrong, param):
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff"])
 def test_a_line_that_is_no_json(data):
-    """An ApiError, whatever it is."""
+    """A line that is no JSON object raises an ApiError."""
     with pytest.raises(ApiError, match="body: "):
         parse_line(data)
 
 
 def test_the_lines_of_the_output():
-    """An answer, a refusal, and a line that was no request, each as the API's batch output has it."""
+    """Answers, refusals and errors of lines have the form of the API's batch output."""
     llm = LLM.from_parts(ScriptedModel(hashed_logits(), 256), byte_tokenizer())
     answer = completion_object([llm.complete("x")], system_fingerprint="fp")
     good = json.loads(json.dumps(output_line("a", answer)))

@@ -1,4 +1,4 @@
-"""Batch files: every line answered once, in whatever state an earlier run left the output."""
+"""Runs over batch files: every line is answered once, whatever an earlier run left in the output."""
 
 import json
 import signal
@@ -20,27 +20,27 @@ from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logi
 
 
 def make_llm(script=None):
-    """Bytes and an EOS."""
+    """Return an LLM over all bytes and an EOS."""
     model = ScriptedModel(script or hashed_logits(), 257, eos_token_ids=(256,))
     return LLM.from_parts(model, byte_tokenizer(special=["<eos>"]), max_num_seqs=4)
 
 
 def line(custom_id, model="custom", **body):
-    """One line of an input file."""
+    """Return one line of an input file."""
     body = {"model": model, "prompt": f"prompt {custom_id}", "max_tokens": 5, "seed": 1, **body}
     return json.dumps({"custom_id": custom_id, "method": "POST", "url": "/v1/completions", "body": body}) + "\n"
 
 
 def run(tmp_path, text, llm=None):
-    """The counts, and the output's lines."""
+    """Run a batch. Return its counts and the lines of the output."""
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text(text)
     counts = BatchRun(llm or make_llm(), source, target).run(lambda counts: None)
     return counts, [json.loads(one) for one in target.read_text().splitlines()]
 
 
-def test_every_request_gets_what_it_gets_alone(tmp_path):
-    """300 requests of all sizes, more than are open at once; answers are matched by custom_id."""
+def test_every_request_gets_the_same_answer_as_alone(tmp_path):
+    """Each of 300 requests gets the same answer as alone, matched by custom_id."""
     counts, answers = run(tmp_path, "".join(line(f"r{i}", max_tokens=i % 7, n=1 + i % 3) for i in range(300)))
     assert (counts.num_lines, counts.num_answered, counts.num_failed) == (300, 300, 0)
     assert {answer["custom_id"] for answer in answers} == {f"r{i}" for i in range(300)}
@@ -55,8 +55,8 @@ def test_every_request_gets_what_it_gets_alone(tmp_path):
         assert [choice["text"] for choice in choices] == [choice.text for choice in expected.choices]
 
 
-def test_what_is_wrong_is_answered_and_the_rest_goes_on(tmp_path):
-    """Lines that are no request have an error; requests that are refused have the API's answer."""
+def test_bad_lines_get_an_error_and_others_are_computed(tmp_path):
+    """Bad lines get an error, refused requests get the API's answer, and the other lines are computed."""
 
     def script(token_ids, vocab_size):
         return hashed_logits()(token_ids, vocab_size) * (float("nan") if token_ids[:3] == [110, 97, 110] else 1)
@@ -71,7 +71,7 @@ def test_what_is_wrong_is_answered_and_the_rest_goes_on(tmp_path):
 
 
 def test_a_resumed_run_remembers_failures(tmp_path):
-    """Lines that failed in an earlier run count as failed, and lines that are not in this input do not."""
+    """Lines that failed in an earlier run count as failed, unless they are no longer in the input."""
     text = line("a") + "nonsense\n" + line("b", n=0) + line("c", model="gpt")
     counts, _ = run(tmp_path, text)
     assert (counts.num_answered, counts.num_skipped, counts.num_failed) == (4, 0, 3)
@@ -82,14 +82,14 @@ def test_a_resumed_run_remembers_failures(tmp_path):
 
 
 def test_a_byte_order_mark_is_left_out(tmp_path):
-    """Editors put one before the first line, which is a request all the same."""
+    """A byte order mark before the first line is ignored."""
     counts, answers = run(tmp_path, "\ufeff" + line("a") + line("b"))
     assert (counts.num_answered, counts.num_failed) == (2, 0)
     assert {answer["custom_id"] for answer in answers} == {"a", "b"}
 
 
 def test_several_models_settings_and_hints(tmp_path):
-    """Each request runs on the model that it names, under the given settings, with a hint told once."""
+    """Each request uses the model that it names and the given settings, and a hint is reported once."""
     source, target, hints = tmp_path / "in.jsonl", tmp_path / "out.jsonl", []
     models = {"one": make_llm(), "two": make_llm(hashed_logits(5))}
     rows = [line(f"{name}-{i}", model=name, repetition_penalty=1.1) for i in range(3) for name in models]
@@ -113,7 +113,7 @@ def test_several_models_settings_and_hints(tmp_path):
 
 
 def test_a_second_run_answers_what_is_missing(tmp_path):
-    """An output that ends anywhere, within a line too, is completed; one that is complete stays as it is."""
+    """A second run completes an output that was cut anywhere, and leaves a complete one unchanged."""
     text = "".join(line(f"r{i}") for i in range(5)) + "nonsense\n" + line("r0")
     _, whole = run(tmp_path, text)
     target = tmp_path / "out.jsonl"
@@ -128,8 +128,8 @@ def test_a_second_run_answers_what_is_missing(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["dear diary", '{"id": "mine"}', "\n", " "])
-def test_a_line_without_an_end_that_is_not_ours(tmp_path, text):
-    """A file of one line, with no line break at its end, is refused and keeps its text."""
+def test_a_line_without_a_line_break(tmp_path, text):
+    """An existing file without a line break, which is no batch output, is refused and keeps its text."""
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text(line("a"))
     target.write_text(text)
@@ -139,7 +139,7 @@ def test_a_line_without_an_end_that_is_not_ours(tmp_path, text):
 
 
 def test_leaving_frees_the_engine(tmp_path):
-    """An exception from anywhere (Ctrl-C, a full disk) leaves nothing in the engine, and whole lines in the output."""
+    """An exception during the run frees the engine and leaves whole lines in the output."""
     llm = make_llm()
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(line(f"r{i}", max_tokens=50) for i in range(20)))
@@ -154,8 +154,8 @@ def test_leaving_frees_the_engine(tmp_path):
     assert all(json.loads(one)["response"] for one in target.read_text().splitlines())
 
 
-def test_what_is_no_batch(tmp_path):
-    """No input, the input as output, an output that is something else: nothing is overwritten."""
+def test_invalid_inputs_and_outputs_are_refused(tmp_path):
+    """A missing input, the input as output, or an output of another kind is refused and not overwritten."""
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text(line("a"))
     target.write_text("dear diary\n")
@@ -171,12 +171,12 @@ def test_what_is_no_batch(tmp_path):
 
 
 def test_the_command_survives_ctrl_c(tmp_path):
-    """`decoding batch` with the bundled model: interrupted by a real signal, started again, complete."""
+    """`decoding batch` interrupted by SIGINT exits with 130, and a second run completes the output."""
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     text = "".join(line(f"r{i}", model="bundled", max_tokens=2 if i < 4 else 400, ignore_eos=True) for i in range(24))
     source.write_text(text)
     command = [sys.executable, "-m", "decoding", "batch", str(source), str(target)]
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs begin by ignoring Ctrl-C
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore SIGINT
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     for _ in range(2400):
         if target.exists() and target.stat().st_size:
@@ -186,7 +186,7 @@ def test_the_command_survives_ctrl_c(tmp_path):
     try:
         _, stderr = process.communicate(timeout=60)
     finally:
-        process.kill()  # where it did not end by itself
+        process.kill()  # if it has not ended by itself
     assert process.returncode == 130
     assert "Traceback" not in stderr
     assert 0 < len(target.read_text().splitlines()) < 24
@@ -198,7 +198,7 @@ def test_the_command_survives_ctrl_c(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_an_output_that_is_no_file_is_not_read(tmp_path):
-    """What a device has is no output of a batch, nor does it end; a full disk is said, and leaves nothing running."""
+    """A device may be the output; a full disk raises OSError and leaves nothing running."""
     (tmp_path / "in.jsonl").write_text(line("a"))
     llm = make_llm()
     with pytest.raises(OSError, match="No space left"):
@@ -208,7 +208,7 @@ def test_an_output_that_is_no_file_is_not_read(tmp_path):
 
 
 def test_two_runs_never_write_one_output(tmp_path):
-    """The second is refused, and changes nothing, as long as the first is there; after that it goes on."""
+    """A second run on the same output is refused until the first has ended."""
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text(line("a") + line("b"))
     first = BatchRun(make_llm(), source, target)
@@ -221,7 +221,7 @@ def test_two_runs_never_write_one_output(tmp_path):
 
 
 def test_chat_requests(tmp_path):
-    """Lines for the chat API are answered in its shape, beside the others; wrong messages are that line's error."""
+    """Lines for the chat API get chat answers beside other lines, and bad ones get their own errors."""
     template = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
     llm = make_llm()
     llm.chat_format = ChatFormat(llm.tokenizer, chat_template=template)
@@ -251,7 +251,7 @@ def test_chat_requests(tmp_path):
 
 
 def test_grammars_in_a_batch(tmp_path):
-    """A line may have a grammar; one with a bad grammar gets its own 400."""
+    """A line may have a grammar, and a line with a bad grammar gets its own 400."""
     pytest.importorskip("llguidance")
     good = line("good", structured_outputs={"regex": "[ab]{3}"}, max_tokens=9)
     _, answers = run(tmp_path, good + line("bad", structured_outputs={"regex": "("}) + line("plain"))

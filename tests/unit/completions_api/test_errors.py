@@ -1,4 +1,4 @@
-"""The library's errors as the API writes them."""
+"""The library's errors as answers of the API."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from decoding.errors import (
     ],
 )
 def test_by_type(error, status, param, code):
-    """Status, parameter and code follow from the type; what is not ours tells nothing."""
+    """Status, parameter and code follow from the type of the error; an unknown error reveals nothing."""
     made = api_error(error, {"bad_words", "repetition_penalty"})
     assert (made.status, made.param, made.code) == (status, param, code)
     assert "secret" not in made.message

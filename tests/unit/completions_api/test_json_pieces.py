@@ -1,4 +1,4 @@
-"""json_pieces: the text of json.dumps, in pieces whose work is bounded."""
+"""Tests of json_pieces: the text of json.dumps, in pieces of bounded size."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.
 
 @given(VALUES)
 def test_the_pieces_are_the_text(value):
-    """Whatever the value, together they are what json.dumps writes."""
+    """For any value, the pieces join to the text of json.dumps."""
     assert "".join(json_pieces(value)) == json.dumps(value)
 
 
 @pytest.mark.parametrize("length", [0, 1, 255, 256, 257, 1000])
 def test_long_lists_are_cut(length):
-    """No piece has more than 256 entries, in the columns of a choice as in a list of ids."""
+    """No piece has more than 256 entries of a list or of a column of log-probabilities."""
     columns = {"tokens": ["a"] * length, "top_logprobs": [{"a": -1.5}] * length}
     value = {"choices": [{"token_ids": list(range(length)), "logprobs": columns}, {"token_ids": []}]}
     pieces = list(json_pieces(value))
@@ -30,8 +30,8 @@ def test_long_lists_are_cut(length):
     assert max(map(len, pieces)) < 256 * len('{"a": -1.5}, ') + 2
 
 
-def test_what_json_does_not_have_is_refused():
-    """NaN and infinities raise, wherever they are."""
+def test_nan_and_infinity_are_refused():
+    """NaN and infinities raise a ValueError at any depth."""
     for value in (float("nan"), [float("inf")], {"a": [{"b": [float("nan")]}]}):
         with pytest.raises(ValueError, match="JSON"):
             list(json_pieces(value))

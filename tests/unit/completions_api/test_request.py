@@ -1,4 +1,4 @@
-"""From a request's JSON to SamplingParams: every field, its range, and what is said where it is broken."""
+"""From a request's JSON to SamplingParams: every field, its range, and the errors."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MULTIPLICATIVE = ApiSettings(repetition_penalty_mode="multiplicative")
 
 
 def parse(settings=None, **fields):
-    """The parsed request with these fields beside model and prompt."""
+    """Return the parsed request with these fields in addition to model and prompt."""
     return parse_completion({"model": "m", "prompt": "p", **fields}, ApiSettings() if settings is None else settings)
 
 
 def refusal(settings=None, **fields):
-    """The ApiError of such a request."""
+    """Return the ApiError of such a request."""
     with pytest.raises(ApiError) as caught:
         parse(settings, **fields)
     assert caught.value.status == 400
@@ -42,7 +42,7 @@ def test_a_bare_request():
     [("a", ["a"]), ("", [""]), (["a", ""], ["a", ""]), ([1, 2], [[1, 2]]), ([[1], [2, 3]], [[1], [2, 3]])],
 )
 def test_the_shapes_of_a_prompt(prompt, expected):
-    """A list of prompts in each case; what the model makes of them is not this module's business."""
+    """Every form of a prompt becomes a list of prompts."""
     assert parse(prompt=prompt).prompts == expected
 
 
@@ -62,7 +62,7 @@ def test_the_shapes_of_a_prompt(prompt, expected):
     ],
 )
 def test_the_reference_ranges(name, low, high, below, above):
-    """Both ends are in, what is beyond is out and named; a boolean and a string are never numbers."""
+    """Both ends of a field's range are accepted; values beyond, booleans and strings are refused."""
     attribute = "context_frequency_penalty" if name == "repetition_penalty" else name
     for value in (low, high):
         assert getattr(parse(**{name: value}).params, attribute) == value
@@ -72,8 +72,8 @@ def test_the_reference_ranges(name, low, high, below, above):
         assert refusal(**{name: 1.0}).param == name
 
 
-def test_every_field_with_its_default_is_nothing():
-    """What the schema calls a default changes no parameter."""
+def test_a_field_with_its_default_changes_nothing():
+    """A field that has its schema's default changes no parameter."""
     for field in FIELDS:
         if "default" in field.schema:
             request = parse(**{field.name: field.schema["default"]})
@@ -81,13 +81,13 @@ def test_every_field_with_its_default_is_nothing():
 
 
 def test_every_parameter_of_the_library_has_a_field():
-    """By its own name, except the multiplicative repetition penalty, which is a setting's business."""
+    """Every parameter of SamplingParams has a field of the same name."""
     assert set(SamplingParams.__slots__) <= set(BY_NAME)
 
 
 @pytest.mark.parametrize("name", ["top_k", "no_repeat_ngram_size", "dry_range"])
-def test_zero_and_minus_one_are_off(name):
-    """As other servers have it; the library's own word is None."""
+def test_zero_and_minus_one_disable(name):
+    """0 and -1 disable these fields, as in other servers, and become None."""
     for value in (0, -1):
         assert getattr(parse(**{name: value}).params, name) is None
     assert getattr(parse(**{name: 3}).params, name) == 3
@@ -95,7 +95,7 @@ def test_zero_and_minus_one_are_off(name):
 
 
 def test_both_meanings_of_repetition_penalty():
-    """Additive by default, with a hint where the value looks multiplicative; the other mode has the other range."""
+    """repetition_penalty is additive by default, with a hint from 1.0 on, and multiplicative by setting."""
     assert parse(repetition_penalty=-1.5).params.context_frequency_penalty == -1.5
     assert parse(repetition_penalty=1.0).hints
     assert not parse(repetition_penalty=0.9).hints
@@ -110,19 +110,19 @@ def test_both_meanings_of_repetition_penalty():
     "key", ["01", "+1", "-1", " 1", "1 ", "1.0", "1e3", "", "a", "\u0663", "1_0", str(2**31), "9" * 5000]
 )
 def test_keys_of_a_bias(key):
-    """A token id has one spelling, so no two keys can mean the same."""
+    """A key of logit_bias must be the canonical decimal of a token id, so that no two keys are equal."""
     assert refusal(logit_bias={key: 1}).param == "logit_bias"
 
 
 def test_a_bias():
-    """Numbers from -100 to 100, by token id."""
+    """logit_bias takes numbers from -100 to 100 by token id; other values raise an error with the key."""
     assert parse(logit_bias={"7": -100, "0": 100}).params.logit_bias == ((0, 100.0), (7, -100.0))
     for bias in (100.5, -101, None, "1", True):
         assert "key '7'" in refusal(logit_bias={"7": bias}).message
 
 
-def test_what_stream_options_ask_for():
-    """Only with stream, only these, only booleans or null."""
+def test_stream_options():
+    """stream_options needs stream, and accepts only its two fields, as booleans or null."""
     request = parse(stream=True, stream_options={"include_usage": True, "continuous_usage_stats": None})
     assert (request.include_usage, request.continuous_usage) == (True, False)
     for fields in (
@@ -138,20 +138,20 @@ def test_what_stream_options_ask_for():
     ("name", "meant"),
     [("max_completion_tokens", "max_tokens"), ("stop_sequences", "stop"), ("temprature", "temperature")],
 )
-def test_an_unknown_field_is_told_which_one_was_meant(name, meant):
-    """By what other APIs call it, or by its spelling."""
+def test_an_unknown_field_suggests_a_known_one(name, meant):
+    """The error of an unknown field suggests the field of a similar name or meaning."""
     assert f"did you mean {meant}?" in refusal(**{name: 1}).message
 
 
 def test_problems_are_bounded():
-    """A request with a thousand unknown fields gets an answer of a few lines."""
+    """The error of a request with 1,000 unknown fields stays below 2,500 characters."""
     error = refusal(**{f"field{i}" * 50: "x" * 10_000 for i in range(1000)})
     assert len(error.message) < 2500
     assert "more" in error.message
 
 
 def test_settings_are_checked():
-    """A limit of zero, or a mode that there is none of, is the operator's mistake and says so."""
+    """A limit of zero or an unknown mode in the settings raises a ParameterError."""
     with pytest.raises(ParameterError, match="max_n=0") as caught:
         Limits(max_n=0, max_stop=-1)
     assert len(caught.value.problems) == 2
@@ -160,8 +160,8 @@ def test_settings_are_checked():
 
 
 @pytest.mark.parametrize("name", ["NaN", "Infinity", "-Infinity"])
-def test_what_json_does_not_have(name):
-    """It parses, so that the field can be named; in a field that nobody reads it is an error all the same."""
+def test_nan_and_infinity_name_their_field(name):
+    """NaN and infinity raise an error that names the field, or invalid JSON in an ignored field."""
     body = parse_object(f'{{"model": "m", "prompt": "p", "top_p": {name}}}'.encode())
     with pytest.raises(ApiError, match=f"top_p={name}") as caught:
         parse_completion(body)
@@ -171,7 +171,7 @@ def test_what_json_does_not_have(name):
 
 
 def test_integers_that_are_too_long_to_read():
-    """Only the field that has one is refused: others in the same body are read as ever."""
+    """An integer of 5,000 digits is an error of its own field only."""
     body = parse_object(('{"model": "m", "prompt": [1, 2], "seed": 7, "n": ' + "9" * 5000 + "}").encode())
     with pytest.raises(ApiError, match="n=<an integer of 5000 digits>") as caught:
         parse_completion(body)
@@ -179,7 +179,7 @@ def test_integers_that_are_too_long_to_read():
 
 
 def test_parsed_bodies_are_json():
-    """For an ordinary body the parser is json.loads."""
+    """parse_object agrees with json.loads."""
     fields = {"model": "m", "prompt": "\u00e9\U0001f600", "logit_bias": {"1": 0.5}, "stop": ["a"], "n": 2, "seed": None}
     assert parse_object(json.dumps(fields).encode()) == fields
     assert parse_object(json.dumps(fields, ensure_ascii=False).encode()) == fields

@@ -1,4 +1,4 @@
-"""Results as the Completions API's JSON."""
+"""Results in the JSON of the Completions API."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from decoding.testing.scripted import ScriptedModel, byte_tokenizer, fixed_reply
 
 
 def choice(index, **changes):
-    """A choice with two tokens, the second of which ended it when stop_reason is an id."""
+    """Return a choice with two tokens; if stop_reason is an id, the second token ended it."""
     logprobs = Logprobs(
         ["a", "é"],
         [97, 256],
@@ -29,12 +29,12 @@ def choice(index, **changes):
 
 
 def result(*choices):
-    """A result around some choices."""
+    """Return a result with these choices."""
     return CompletionResult(list(choices), Usage(3, 4), [1, 2, 3], "tiny")
 
 
 def test_the_whole_object():
-    """Every field of the contract, in JSON's own types; -inf is -9999.0."""
+    """The JSON object has every field of the API in JSON's own types, with -9999.0 for -inf."""
     made = completion_object([result(choice(0))], system_fingerprint="fp", completion_id="cmpl-1", created=5)
     assert json.loads(json.dumps(made, allow_nan=False)) == {
         "id": "cmpl-1",
@@ -65,7 +65,7 @@ def test_the_whole_object():
 
 
 def test_the_token_that_ended_the_sequence_has_no_entry():
-    """It stays in token_ids; with a stop string nothing is dropped, as the cut has done that."""
+    """The end token has no log-probability entry but stays in token_ids; a stop string drops no entry."""
     ended, cut = completion_object(
         [result(choice(0, stop_reason=256), choice(1, stop_reason="x"))], system_fingerprint="fp"
     )["choices"]
@@ -76,7 +76,7 @@ def test_the_token_that_ended_the_sequence_has_no_entry():
 
 
 def test_with_echo_the_token_that_ended_the_sequence_keeps_its_entry():
-    """Whole or streamed: harnesses that score by echo count on one entry a token."""
+    """With echo the end token keeps its entry, whole or streamed, because scoring needs one entry per token."""
     ended = choice(0, stop_reason=256)
     (whole,) = completion_object([result(ended)], system_fingerprint="fp", echo=True)["choices"]
     assert whole["logprobs"]["tokens"] == ["a", "é"]
@@ -86,8 +86,8 @@ def test_with_echo_the_token_that_ended_the_sequence_keeps_its_entry():
         assert writer.chunk(delta)["choices"][0]["logprobs"]["tokens"] == tokens
 
 
-def test_several_modes_are_all_told():
-    """Where logprobs_mode names several, each token has its log-probability in every one of them."""
+def test_two_modes_are_both_reported():
+    """With two values of logprobs_mode, each token has its log-probability in both."""
     llm = LLM.from_parts(ScriptedModel(hashed_logits(), 256), byte_tokenizer())
     params = SamplingParams(logprobs=1, logprobs_mode=("scaled", "raw"), temperature=0.5, seed=1, max_tokens=2)
     (told,) = completion_object([llm.complete("x", params)], system_fingerprint="fp")["choices"]
@@ -97,7 +97,7 @@ def test_several_modes_are_all_told():
 
 
 def test_choices_are_ordered_prompt_by_prompt():
-    """Choice j of prompt i has index i * n + j; usage is that of all prompts."""
+    """Choice j of prompt i has index i * n + j, and usage is the sum over all prompts."""
     results = [result(choice(0, text="00"), choice(1, text="01")), result(choice(0, text="10"), choice(1, text="11"))]
     made = completion_object(results, system_fingerprint="fp")
     assert [(c["index"], c["text"]) for c in made["choices"]] == [(0, "00"), (1, "01"), (2, "10"), (3, "11")]
@@ -106,14 +106,14 @@ def test_choices_are_ordered_prompt_by_prompt():
     assert made["id"] != completion_object(results, system_fingerprint="fp")["id"]
 
 
-def test_there_must_be_a_result():
-    """An answer to nothing is a ParameterError, not an IndexError."""
+def test_no_results_are_refused():
+    """An empty list of results raises a ParameterError."""
     with pytest.raises(ParameterError, match="results"):
         completion_object([], system_fingerprint="fp")
 
 
 def test_an_eos_that_the_model_drew():
-    """From the engine to the wire: EOS is counted, and has neither text nor an entry."""
+    """A drawn EOS counts in usage, and has neither text nor an entry."""
     model = ScriptedModel(fixed_reply([104, 105, 256], prompt_length=1), 257, eos_token_ids=(256,))
     llm = LLM.from_parts(model, byte_tokenizer(special=["<eos>"]))
     made = completion_object(
@@ -124,8 +124,8 @@ def test_an_eos_that_the_model_drew():
     assert made["usage"]["completion_tokens"] == 3
 
 
-def test_a_banned_rival_is_finite_on_the_wire():
-    """Log-probabilities of -inf, as the final mode reports for what was not kept, survive strict JSON."""
+def test_minus_infinity_is_finite_in_json():
+    """A log-probability of -inf, as of a dropped alternative, is -9999.0 in strict JSON."""
     llm = LLM.from_parts(ScriptedModel(hashed_logits(), 256), byte_tokenizer())
     params = SamplingParams(top_k=1, logprobs=3, logprobs_mode="final", seed=1, max_tokens=2)
     made = completion_object([llm.complete("x", params)], system_fingerprint="fp")

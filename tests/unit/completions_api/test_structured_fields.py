@@ -1,4 +1,4 @@
-"""The three spellings of a grammar on HTTP."""
+"""The three fields of the API that take a grammar."""
 
 import pytest
 
@@ -10,7 +10,7 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
 
 def parse(**body):
-    """The parameters of a request."""
+    """Return the sampling parameters of a request."""
     return parse_completion({"model": "m", "prompt": "p", **body}).params
 
 
@@ -28,12 +28,12 @@ def parse(**body):
     ],
 )
 def test_spellings(field, value, same):
-    """Each becomes the parameter `structured`."""
+    """Each of the three fields becomes the parameter `structured`."""
     assert parse(**{field: value}) == parse(structured=same)
 
 
 def test_text_is_no_grammar():
-    """The type text, and null, are the default."""
+    """The type "text" and null mean that there is no grammar."""
     assert parse(response_format={"type": "text"}).structured is None
     assert parse(response_format=None, structured_outputs=None).structured is None
 
@@ -54,28 +54,28 @@ def test_text_is_no_grammar():
         ("response_format", {"type": "json_schema", "json_schema": {"schema": SCHEMA}}, "json_schema.name"),
     ],
 )
-def test_what_is_wrong_is_refused_by_its_field(field, value, message):
-    """A 400 that names the field."""
+def test_a_wrong_grammar_names_its_field(field, value, message):
+    """A wrong grammar is a 400 that names the field."""
     with pytest.raises(ApiError, match=message) as caught:
         parse(**{field: value})
     assert (caught.value.status, caught.value.param) == (400, field)
 
 
 def test_two_spellings_at_once_are_refused():
-    """Even where they say the same."""
+    """Two of the fields in one request are refused, even if they agree."""
     with pytest.raises(ApiError, match="must not come with structured_outputs"):
         parse(structured_outputs={"json_object": True}, response_format={"type": "json_object"})
 
 
-def test_an_error_of_the_compiler_names_the_field_that_was_given():
-    """The engine says `structured`."""
+def test_an_error_of_the_compiler_names_the_given_field():
+    """An error for `structured` is reported under the field that the request used."""
     error = ParameterError.single("structured", {"regex": "("}, "cannot be followed")
     assert api_error(error, {"response_format"}).param == "response_format"
     assert api_error(error, {"structured"}).param == "structured"
 
 
 @pytest.mark.parametrize("field", ["structured", "structured_outputs", "response_format", "banned_strings"])
-def test_nothing_left_to_draw_names_the_field_that_forbade(field):
-    """A 400 of the request, if it has no other mask."""
+def test_empty_support_names_the_field_that_banned(field):
+    """EmptySupportError is a 400 that names the field which banned the tokens."""
     error = api_error(EmptySupportError(0, "hard_masks"), {field, "prompt", "model"})
     assert (error.status, error.param) == (400, field)
