@@ -1,4 +1,4 @@
-"""A small tokenizer with control tokens of every kind, and a format for it."""
+"""Fixtures of the chat tests: a small tokenizer with control tokens of every kind, and a chat format for it."""
 
 import json
 
@@ -18,7 +18,7 @@ ADDED = {"<|im_start|>": True, "<|im_end|>": True, "<think>": False, "</think>":
 
 
 def make_tokenizer(template=CHATML, added=ADDED, normalizer=None, normalized=False, **config):
-    """Return a tokenizer of bytes with added tokens and a chat template."""
+    """Return a tokenizer over all bytes with added tokens and a chat template."""
     alphabet = [chr(code) for code in (*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324))]
     vocabulary = {text: index for index, text in enumerate([*alphabet, *added])}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -47,17 +47,17 @@ def make_tokenizer(template=CHATML, added=ADDED, normalizer=None, normalized=Fal
 
 @pytest.fixture(scope="session", name="make_tokenizer")
 def _make_tokenizer():
-    """The maker of tokenizers."""
+    """Return the function make_tokenizer."""
     return make_tokenizer
 
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    """The tokenizer with the ChatML template."""
+    """Return the tokenizer with the ChatML template."""
     return make_tokenizer()
 
 
 @pytest.fixture(scope="session")
 def chat(tokenizer):
-    """The format of that tokenizer; its renderer runs as long as the tests do."""
+    """Return the format of that tokenizer, whose renderer runs for the whole session."""
     return ChatFormat(tokenizer)

@@ -1,4 +1,4 @@
-"""Chat templates written for the tests, each with the devices of a published family, and conversations for them."""
+"""Chat templates in the style of published model families, and conversations for them."""
 
 SYSTEM = {"role": "system", "content": "Answer briefly.\n"}
 HELLO = {"role": "user", "content": "  Hello, {{ world }} é😀 <b>&amp;</b>\n\nsecond line  "}

