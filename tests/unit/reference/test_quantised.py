@@ -1,4 +1,4 @@
-"""The quantised arithmetic in numpy: what int8 groups of inputs are."""
+"""The reference of quantised arithmetic: inputs in int8 groups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FLOATS = st.floats(-(2.0**100), 2.0**100, width=32)
 
 @given(hnp.arrays(np.float32, (2, 3 * GROUP_SIZE), elements=FLOATS))
 def test_groups(inputs):
-    """Each group's largest magnitude becomes 127, and no number moves by more than half a step."""
+    """Each group's largest magnitude becomes 127, and rounding moves no number by more than half a step."""
     quantised = quantise_inputs(inputs)
     groups = inputs.reshape(2, 3, GROUP_SIZE)
     largest = np.abs(groups).max(axis=2)
@@ -25,8 +25,8 @@ def test_groups(inputs):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_no_numbers(bad):
-    """A NaN or an infinity makes its group's scale NaN, and all outputs of its row; other rows stay."""
+def test_nan_and_infinity_in_a_group(bad):
+    """A NaN or an infinity makes its group's scale and its row's outputs NaN; other rows are unaffected."""
     inputs = np.ones((2, 2 * GROUP_SIZE), np.float32)
     inputs[1, 40] = bad
     quantised = quantise_inputs(inputs)
@@ -38,7 +38,7 @@ def test_no_numbers(bad):
 
 
 def test_exact_integers():
-    """Integers up to 127 are exact if the largest of each group is 127, and halves round to even."""
+    """Integers up to 127 are exact if the largest of the group is 127, and halves round to even."""
     inputs = np.zeros((1, GROUP_SIZE), np.float32)
     inputs[0, :6] = [127, 0.5, 1.5, 2.5, -0.5, -1.5]
     assert quantise_inputs(inputs).q[0, 0, :7].tolist() == [127, 0, 2, 2, 0, -2, 0]

@@ -13,7 +13,7 @@ A, B, C, D, E = range(5)
 
 
 def edited(prompt, output, **params):
-    """A flat row of five tokens as the hard masks leave it."""
+    """Return a flat row of five tokens after the hard masks."""
     row = Row(logits=np.zeros(5, np.float32), params=SamplingParams(**params), seed=0)
     row.prompt_token_ids, row.output_token_ids = prompt, output
     return sample_row(row).stage_rows["hard_masks"].tolist()
@@ -35,12 +35,12 @@ def edited(prompt, output, **params):
     ],
 )
 def test_lengths_of_repetitions(context, breakers, expected):
-    """For each token the longest end of the context that stands before it, back to the last breaker."""
+    """Each token has the length of the longest repeated suffix that it would continue, back to the last breaker."""
     assert continued_lengths(context, breakers) == expected
 
 
-def test_lengths_are_those_of_the_naive_definition():
-    """On 200 random contexts over three tokens: the longest common suffix, found by comparing slices."""
+def test_lengths_agree_with_the_naive_definition():
+    """Lengths equal a naive comparison of slices, on 200 random contexts."""
     rng = np.random.default_rng(0)
     for _ in range(200):
         context = rng.integers(0, 3, rng.integers(1, 20)).tolist()
@@ -52,14 +52,14 @@ def test_lengths_are_those_of_the_naive_definition():
 
 
 def test_the_last_breaker_counts():
-    """Tokens since the end of the breaker that ended last; all tokens where there is none."""
+    """since_breaker returns the number of tokens after the last breaker, or of all tokens without one."""
     assert since_breaker([A, B, C, A, D], [[B], [C]]) == 2
     assert since_breaker([A, B, C], [[B, C]]) == 0
     assert since_breaker([A, B], [[A, B, C], [D]]) == 2
 
 
 def test_dry_penalties():
-    """Multiplier * base**(n - allowed): 0.5 * 2**(2 - 1) for the one that continues "A B"."""
+    """The DRY penalty is multiplier * base**(n - allowed_length)."""
     params = SamplingParams(dry_multiplier=0.5, dry_base=2, dry_allowed_length=1)
     assert dry_penalties(params, [A, B, C, A, B]) == {C: 1.0}
     assert edited([A, B, C], [A, B], dry_multiplier=0.5, dry_base=2, dry_allowed_length=1) == [0, 0, -1, 0, 0]
@@ -68,22 +68,22 @@ def test_dry_penalties():
 
 
 def test_a_breaker_is_never_penalised():
-    """C continues "A B", but C is a breaker by itself; of a longer one it is not."""
+    """A token that is a breaker by itself is not penalised; the first token of a longer breaker is."""
     options = {"dry_multiplier": 1.0, "dry_allowed_length": 1, "dry_base": 1}
     assert edited([A, B, C], [D, A, B], dry_sequence_breakers=[[C]], **options) == [0] * 5
     assert edited([A, B, C], [D, A, B], dry_sequence_breakers=[[C, C]], **options) == [0, 0, -1, 0, 0]
 
 
 def test_dry_looks_at_the_last_tokens_only():
-    """With a range of 4 the A that came before C is out of sight: "B" alone stands before it."""
+    """dry_range limits the tokens in which repetitions are searched."""
     options = {"dry_multiplier": 1.0, "dry_allowed_length": 1, "dry_base": 2}
     assert edited([A, B, C], [A, B], **options)[C] == -2
     assert edited([A, B, C], [A, B], dry_range=4, **options)[C] == -1
     assert edited([A, B, C], [A, B], dry_range=2, **options)[C] == 0
 
 
-def test_a_penalty_has_an_end():
-    """2**300 is more than float32 holds: the largest float32 is taken off, which a finite logit survives or not."""
+def test_a_penalty_is_limited_to_float32():
+    """A penalty that overflows becomes the largest float32; a logit that then overflows raises an error."""
     options = {"dry_multiplier": 1e30, "dry_base": 1e38, "dry_allowed_length": 1}
     assert edited([A, A, A], [A], **options)[A] == -np.finfo(np.float32).max
     with pytest.raises(NonFiniteLogitsError, match=r"token id 0 \(stage dry"):
@@ -91,7 +91,7 @@ def test_a_penalty_has_an_end():
 
 
 def test_power_is_repeated_squaring():
-    """b**11 = b * b**2 * b**8, rounded in that order."""
+    """`power` is repeated squaring, rounded in a fixed order: b**11 = b * b**2 * b**8."""
     b = 1.1
     b2 = b * b
     b8 = (b2 * b2) * (b2 * b2)
@@ -113,7 +113,7 @@ def test_power_is_repeated_squaring():
     ],
 )
 def test_ngrams(context, size, expected):
-    """Tokens that would complete an n-gram that is already there."""
+    """Tokens that would complete an n-gram of the context are banned."""
     assert completed_ngrams(context, size) == expected
 
 
@@ -129,12 +129,12 @@ def test_ngrams(context, size, expected):
     ],
 )
 def test_bad_words(context, words, expected):
-    """The last token of each word whose beginning is the end of the context."""
+    """The last token of a bad word is banned if the context ends with the tokens before it."""
     assert completed_words(context, words) == expected
 
 
-def test_both_are_masks():
-    """Prompt and output count as one; a bias cannot lift the ban; nothing left is an error."""
+def test_ngrams_and_bad_words_are_masks():
+    """N-grams and bad words are hard masks over prompt and output; banning all tokens raises an error."""
     inf = float("inf")
     assert edited([A], [B, A], no_repeat_ngram_size=2, bad_words=[[C], [A, E]], logit_bias={B: 9.0}) == [
         0, -inf, -inf, 0, -inf

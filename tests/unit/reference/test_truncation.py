@@ -1,4 +1,4 @@
-"""Truncations beyond top_k, top_p and min_p, on rows small enough to work out by hand; and the profiles' rules."""
+"""Truncations other than top_k, top_p and min_p, on rows computed by hand; and the profiles' rules."""
 
 import math
 
@@ -16,7 +16,7 @@ ENTROPY = -sum(p * math.log(p) for p in P)
 
 
 def run(p, *rules, seed=0, mu=None, prompt=(), output=(), profile=None, **params):
-    """A row with these probabilities through the whole pipeline, in the default order unless a profile is given."""
+    """Run a row with these probabilities through the whole pipeline, in the default order unless a profile is given."""
     profile = PROFILES[profile] if profile else Profile("test", PIPELINE, Rule(sum(rules)))
     with np.errstate(divide="ignore"):
         logits = np.log(np.array(p, np.float64)).astype(np.float32)
@@ -26,7 +26,7 @@ def run(p, *rules, seed=0, mu=None, prompt=(), output=(), profile=None, **params
 
 
 def kept(*args, **kwargs):
-    """Ids of the tokens that can be drawn."""
+    """Return the ids of the tokens that can be drawn."""
     return np.flatnonzero(run(*args, **kwargs).probabilities).tolist()
 
 
@@ -79,40 +79,40 @@ def kept(*args, **kwargs):
     ],
 )
 def test_truncation(params, expected):
-    """What each stage keeps of probabilities 0.1, 0.4, 0.1, 0.25, 0.15."""
+    """Each truncation keeps the expected tokens of the probabilities 0.1, 0.4, 0.1, 0.25, 0.15."""
     assert kept(P, **params) == expected
 
 
-def test_the_cliff_may_lie_anywhere():
-    """min_k: the third fall is the steepest for its place, so three tokens stay; of equal falls the first counts."""
+def test_min_k_cuts_at_the_steepest_fall():
+    """min_k cuts at the steepest relative fall of the logits; of equal falls the first counts."""
     assert kept([0.05, 0.3, 0.3, 0.3, 0.05], min_k=0.0) == [1, 2, 3]
     assert kept([0.5, 0.25, 0.0625], min_k=0.0) == [0]  # ln 2 / 1 = ln 4 / 2
     assert kept([0.2] * 5, min_k=0.0) == [0, 1, 2, 3, 4]
 
 
 def test_p_less_of_flat_and_of_peaked_rows():
-    """All of a flat row is as likely as a collision; nothing but the peak of a point is."""
+    """p_less keeps all of a flat row, and only the peak of a peaked row."""
     for rule in ("plain", "norm"):
         assert kept([0.25] * 4, p_less=rule) == [0, 1, 2, 3]
         assert kept([0.97, 0.01, 0.01, 0.01], p_less=rule) == [0]
         assert kept([1.0, 0.0], p_less=rule) == [0]
 
 
-def test_tails_without_a_shape():
-    """Without curvature, and with fewer than three tokens, tfs keeps all."""
+def test_tfs_without_curvature():
+    """Tail-free sampling keeps all tokens of a row without curvature, or with fewer than three tokens."""
     assert kept([0.5, 0.5], tfs=0.1) == [0, 1]
     assert kept([0.9, 0.1], tfs=0.0) == [0, 1]
     assert kept([0.25] * 4, tfs=0.0) == [0, 1, 2, 3]
 
 
 def test_tfs_cuts_ties_by_id():
-    """Slopes 0.1, 0, 0, 0: the one change of slope is the first, and what z allows it is not there."""
+    """Tail-free sampling may cut between tokens of equal probability, in the order of their ids."""
     assert kept([0.28, 0.18, 0.18, 0.18, 0.18], tfs=0.5) == [0]
     assert kept([0.3, 0.3, 0.3, 0.05, 0.05], tfs=0.4) == [0, 1]  # changes 0, 0.25, 0.25
 
 
 def test_eta_cutoff():
-    """min(eta, sqrt(eta) * exp(-H)): eta itself where it is small, the entropy's bound where it is not."""
+    """The threshold of eta_cutoff is min(eta, sqrt(eta) * exp(-H))."""
     assert math.exp(-ENTROPY) == pytest.approx(0.233, abs=1e-3)
     assert kept(P, eta_cutoff=0.04) == [0, 1, 2, 3, 4]  # sqrt: 0.0466
     assert kept(P, eta_cutoff=0.2) == [1, 3, 4]  # 0.104
@@ -122,15 +122,15 @@ def test_eta_cutoff():
 
 
 def test_sigma_is_that_of_the_whole_row():
-    """Banned tokens do not count, dropped ones do."""
+    """top_n_sigma's deviation includes tokens that truncation dropped, but not banned ones."""
     assert kept([*P, 0.0], top_n_sigma=1.0) == [1, 3]
     assert kept(P, top_n_sigma=1.0, top_k=4) == [1, 3]
     assert kept([*P, 1e-9], top_n_sigma=1.0, banned_token_ids=[5]) == [1, 3]
     assert kept([*P, 1e-9], top_n_sigma=1.0, top_k=5) == [0, 1, 2, 3, 4]  # the outlier widens it
 
 
-def test_every_stage_keeps_the_first_of_what_it_was_given():
-    """typical_p may leave nothing that a later stage wants."""
+def test_every_truncation_keeps_its_first_token():
+    """Every truncation keeps at least its first token, also after typical_p has dropped the most likely one."""
     p = [0.9, 0.04, 0.03, 0.03]
     assert kept(p, typical_p=0.5, top_n_sigma=0.1) == [0]
     p = [0.4, *[0.6 / 64] * 64]  # entropy 3.17; surprises 0.92 and 4.67: the many are nearer
@@ -139,8 +139,8 @@ def test_every_stage_keeps_the_first_of_what_it_was_given():
 
 
 @pytest.mark.parametrize("order", [["typical_p", "min_p"], ["min_p", "typical_p"]])
-def test_min_p_speaks_of_the_largest_that_is_left(order):
-    """After typical_p has dropped the most likely token, its successor is the measure; before, it is not."""
+def test_min_p_is_relative_to_the_largest_left(order):
+    """min_p is relative to the most likely token that earlier stages left."""
     p = [0.3, 0.12, 0.12, 0.12, 0.12, 0.12, 0.1]
     others = [stage for stage in PIPELINE if stage.name not in order]
     stages = (*others[:8], *(stage for name in order for stage in PIPELINE if stage.name == name), *others[8:])
@@ -174,34 +174,34 @@ def test_min_p_speaks_of_the_largest_that_is_left(order):
     ],
 )
 def test_keep_ties(rules, params, expected):
-    """What shares its logit with the last one kept stays, where the rule says so."""
+    """Under KEEP_TIES and TOP_P_TIES, tokens with the logit of the last kept one are kept."""
     p = [0.24, 0.06, 0.24, 0.46] if "typical_p" in params else [0.1, 0.4, 0.1, 0.4]  # 0.24 is the nearest to exp(-H)
     assert kept(p, *rules, **params) == expected
 
 
 def test_typical_exceeds():
-    """A mass of exactly p is enough by default, and not under llama.cpp's rule."""
+    """A mass of exactly typical_p is enough by default, but not under llama.cpp's rule."""
     assert kept([0.25] * 4, typical_p=0.5) == [0, 1]
     assert kept([0.25] * 4, Rule.TYPICAL_EXCEEDS, typical_p=0.5) == [0, 1, 2]
     assert kept([0.25] * 4, Rule.TYPICAL_EXCEEDS, typical_p=0.0) == [0]
 
 
 def test_top_p_exceeds():
-    """A mass of exactly p is enough by default, and not under SGLang's rule."""
+    """A mass of exactly top_p is enough by default, but not under SGLang's rule."""
     assert kept([0.25] * 4, top_p=0.5) == [0, 1]
     assert kept([0.25] * 4, Rule.TOP_P_EXCEEDS, top_p=0.5) == [0, 1, 2]
     assert kept([0.25] * 4, Rule.TOP_P_EXCEEDS, top_p=0.0) == [0]
 
 
 def test_xtc_ties():
-    """Of equal top choices all that are the least likely stay under mlx-lm's rule."""
+    """Under mlx-lm's rule, XTC keeps all of the least likely top choices if they are equal."""
     params = {"xtc_probability": 1.0, "xtc_threshold": 0.125}
     assert kept([0.4, 0.2, 0.2, 0.2], **params) == [3]
     assert kept([0.4, 0.2, 0.2, 0.2], Rule.XTC_TIES, **params) == [1, 2, 3]
 
 
 def test_penalties_in_scope():
-    """llama.cpp counts for frequency and presence what the repetition penalty's window holds, prompt included."""
+    """Under llama.cpp's rule frequency and presence count the tokens in the repetition penalty's window."""
     options = {"frequency_penalty": 1.0, "repetition_penalty_scope": 3, "prompt": [0, 0, 1], "output": [1, 2]}
     assert run([1.0, 1, 1, 1], **options).stage_rows["hard_masks"].tolist() == [0, -1, -1, 0]
     in_scope = run([1.0, 1, 1, 1], Rule.PENALTIES_IN_SCOPE, **options)
@@ -223,17 +223,17 @@ XTC = {"xtc_probability": 1.0, "xtc_threshold": 0.125}
     ],
 )
 def test_xtc(params, expected):
-    """Where the coin falls, all top choices but the last are dropped."""
+    """If its coin falls, XTC drops all top choices except the least likely."""
     assert kept(P, **params) == expected
 
 
 def test_xtc_keeps_one_of_equals():
-    """Of equal top choices the highest id comes last in the total order, and stays."""
+    """Of equal top choices XTC keeps the one with the highest id."""
     assert kept([0.3, 0.3, 0.3, 0.1], **XTC) == [2, 3]
 
 
 def test_the_coin():
-    """It has draw id 1, falls as often as asked, and is another one for each position and choice."""
+    """XTC's coin uses draw id 1, falls with the given probability, and depends on seed and choice."""
     row = Row(logits=np.zeros(1, np.float32), params=SamplingParams(xtc_probability=0.25), seed=0)
     falls = []
     for row.seed in range(400):
@@ -248,8 +248,8 @@ def test_the_coin():
     assert falls == {True, False}
 
 
-def test_mirostat_stands_in_place_of_truncation():
-    """Surprises in bits: 3.3, 1.3, 3.3, 2, 2.7. Nothing else truncates; the coin is not thrown."""
+def test_mirostat_replaces_truncation():
+    """Mirostat keeps tokens by their surprise in bits and disables all other truncations."""
     off = {"top_k": 1, "top_p": 0.0, "min_p": 1.0, "typical_p": 0.0, "epsilon_cutoff": 1.0, "xtc_probability": 1.0}
     assert kept(P, mirostat_tau=5.0, **off) == [0, 1, 2, 3, 4]
     assert kept(P, mirostat_tau=1.4) == [1, 3, 4]  # mu = 2 * tau = 2.8
@@ -259,13 +259,13 @@ def test_mirostat_stands_in_place_of_truncation():
 
 
 def test_mirostat_runs_after_temperature_in_every_profile():
-    """At T = 2 the surprises are 2.8, 1.8, 2.8, 2.2, 2.5."""
+    """Mirostat measures surprises after the temperature in every profile."""
     for profile in PROFILES:
         assert kept(P, mirostat_tau=1.0, mu=2.3, temperature=2.0, profile=profile) == [1, 3]
 
 
 def test_mirostat_1_keeps_a_number():
-    """Zipf's exponent of p = 1/i is 1, of which k = 2**mu / ln N is the limit; the number is rounded down."""
+    """Mirostat 1 keeps a number of tokens that follows from mu and Zipf's exponent, rounded down."""
     zipf = 1.0 / np.arange(1, 65)
     for mu, number in ((2.0, 1), (3.1, 2), (5.0, 7), (20.0, 64)):
         assert kept(zipf, mirostat_tau=1.0, mirostat_version=1, mu=mu) == list(range(number))
@@ -275,8 +275,8 @@ def test_mirostat_1_keeps_a_number():
     assert kept([1.0], mirostat_tau=1.0, mirostat_version=1, mu=0.0) == [0]
 
 
-def test_adaptive_p_prefers_what_is_near_its_target():
-    """-10 d**2 / (1 + d), d = |p - target| / 0.3, of all that is left."""
+def test_adaptive_p_weights():
+    """Adaptive-p weighs the tokens left by exp(-10 d**2 / (1 + d)), d = |p - target| / 0.3."""
     row = run(P, adaptive_p_target=0.25)
     d = abs(np.array(P) - 0.25) / 0.3
     weights = np.exp(-10 * d**2 / (1 + d))
@@ -287,18 +287,18 @@ def test_adaptive_p_prefers_what_is_near_its_target():
 
 
 def score(p, target=0.9):
-    """The exponent that adaptive-p gives a probability."""
+    """Return the exponent that adaptive-p gives a probability."""
     d = abs(p - target) / 0.3
     return -10 * d * d / (1 + d)
 
 
 def row_of(row, token_id):
-    """The probability of a token."""
+    """Return the probability of a token."""
     return row.probabilities[token_id]
 
 
 def test_skew_squares_the_cumulative_probability():
-    """exp(ln 2) = 2: of 0.4, 0.65, 0.8, 0.9, 1 in the total order the squares; and the roots the other way."""
+    """Skew raises cumulative probabilities to the power exp(skew), in the total order."""
     order = [1, 3, 4, 0, 2]
     for power in (2.0, 0.5):
         expected = np.diff(np.array([0.0, 0.4, 0.65, 0.8, 0.9, 1.0]) ** power)
@@ -307,14 +307,14 @@ def test_skew_squares_the_cumulative_probability():
     assert math.isnan(row.surprise)
 
 
-def test_skew_and_mirostat_learn_from_the_plain_distribution():
-    """The surprise is that of the probability before the skew."""
+def test_the_surprise_is_measured_before_the_skew():
+    """With skew, the surprise is that of the probability before the skew."""
     row = run(P, mirostat_tau=5.0, skew=1.0, seed=2)
     assert row.surprise == pytest.approx(-math.log2(P[row.token_id]), rel=1e-5)
 
 
 def test_the_surprise_is_that_of_the_draw():
-    """-log2 of the renormalised probability; it moves the bound towards the target; none without mirostat."""
+    """Mirostat reports -log2 of the renormalised probability, and next_mu moves mu towards tau."""
     row = run(P, mirostat_tau=1.4, mu=2.1, seed=3)
     assert row.surprise == -np.log2(row.probabilities[row.token_id])
     assert row.probabilities[row.token_id] == pytest.approx(P[row.token_id] / 0.65, rel=1e-6)
@@ -323,14 +323,14 @@ def test_the_surprise_is_that_of_the_draw():
 
 
 def test_the_cut_is_relative_to_the_largest_kept():
-    """With the top choice excluded, what is 2**-39 of the next one can be drawn, what is 2**-41 cannot."""
+    """The cut at 2**-40 is relative to the largest weight that is kept."""
     p = np.array([2.0**20, 1.0, 2.0**-39, 2.0**-41])
     assert kept(p) == [0, 1]
     assert kept(p, xtc_probability=1.0, xtc_threshold=2.0**-21) == [1, 2]
 
 
 def test_which_rows_are_weighed():
-    """A row is drawn by rejection if only temperature and min_p shape it."""
+    """A row is drawn by rejection if it is shaped by temperature and min_p only."""
     plain = SamplingParams(min_p=0.1, dynatemp_range=1, smoothing_factor=1, temperature=2)
     assert not is_weighed(plain)
     truncations = {"top_k": 9, "top_p": 0.9, "typical_p": 0.9, "top_n_sigma": 1, "epsilon_cutoff": 0.1}
