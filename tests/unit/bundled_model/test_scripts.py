@@ -1,4 +1,4 @@
-"""The scripts that made the bundled model: files never mix, gaps come whole, every epoch can be made again."""
+"""The scripts that trained the bundled model: split of files, gaps, and reproducible epochs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 WEIGHTS = Path(__file__).resolve().parents[3] / "bundled_model"
-NAMES = ("corpus", "examples", "train_tokenizer")  # what needs no torch
+NAMES = ("corpus", "examples", "train_tokenizer")  # the scripts that need no torch
 
 
 @pytest.fixture(scope="module")
 def scripts() -> dict[str, ModuleType]:
-    """The modules by their names, imported as the scripts import each other."""
+    """Return the modules by name, imported as the scripts import each other."""
     sys.path.insert(0, str(WEIGHTS))
     try:
         return {name: __import__(name) for name in NAMES}
@@ -28,8 +28,8 @@ def scripts() -> dict[str, ModuleType]:
             sys.modules.pop(name, None)
 
 
-def test_what_is_held_out_is_never_read(scripts: dict[str, ModuleType]) -> None:
-    """Neither the files themselves nor the tests that quote them."""
+def test_held_out_files_are_never_read(scripts: dict[str, ModuleType]) -> None:
+    """The training files include neither the held-out files nor the tests of these."""
     corpus = scripts["corpus"]
     names, tests = corpus.training_names(), corpus.test_names()
     assert len(set(names)) == len(names) > 100
@@ -40,7 +40,7 @@ def test_what_is_held_out_is_never_read(scripts: dict[str, ModuleType]) -> None:
 
 @given(text=st.text("ab (\n", min_size=1, max_size=60), seed=st.integers(0, 999))
 def test_a_gap_is_cut_out_of_its_text(scripts: dict[str, ModuleType], text: str, seed: int) -> None:
-    """The three parts are the text, whichever way it is cut; a gap of lines ends where a line does."""
+    """The three parts of a gap join to the text, and a gap of lines ends at a line end."""
     examples = scripts["examples"]
     assert "".join(examples.gap(text, random.Random(seed))) == text
     before, middle, after = examples.line_gap(text, random.Random(seed))
@@ -50,7 +50,7 @@ def test_a_gap_is_cut_out_of_its_text(scripts: dict[str, ModuleType], text: str,
 
 @given(length=st.integers(1, 3000), longest=st.integers(200, 2000), seed=st.integers(0, 99))
 def test_pieces_are_all_of_a_text(scripts: dict[str, ModuleType], length: int, longest: int, seed: int) -> None:
-    """One after another, none but the last shorter than the shortest, none longer than the longest."""
+    """Pieces join to the text, and all but the last are within the bounds of length."""
     examples = scripts["examples"]
     text = "".join(chr(97 + number % 26) for number in range(length))
     found = examples.pieces(text, longest, random.Random(seed))
@@ -58,10 +58,8 @@ def test_pieces_are_all_of_a_text(scripts: dict[str, ModuleType], length: int, l
     assert all(examples.SHORTEST_EXAMPLE <= len(piece) <= longest for piece in found[:-1])
 
 
-def test_windows_have_whole_examples_and_know_their_texts(
-    scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each example once, in one window, under a number of its own; the same windows from the same seed."""
+def test_windows_have_whole_examples(scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each example lies whole in one window under a number of its own, and a seed gives the same windows."""
     examples = scripts["examples"]
     texts = {f"{number}.py": f"def f{number}(x):\n    return x + {number}\n\n" * 40 for number in range(30)}
     monkeypatch.setattr(examples, "training_names", lambda: list(texts)[:20])
@@ -88,7 +86,7 @@ def test_windows_have_whole_examples_and_know_their_texts(
 
 
 def test_the_tokenizer_is_the_shipped_one(scripts: dict[str, ModuleType]) -> None:
-    """Its special tokens have the numbers that the scripts give them."""
+    """The special tokens of the shipped tokenizer have the ids that the scripts give them."""
     examples, names = scripts["examples"], scripts["train_tokenizer"].SPECIAL_TOKENS
     tokenizer = examples.tokenizer()
     assert [tokenizer.token_to_id(name) for name in names] == list(range(len(names)))

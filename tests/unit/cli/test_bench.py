@@ -1,4 +1,4 @@
-"""`decoding bench`: what it measures, and the shape of what it prints. No time is asserted."""
+"""Tests of `decoding bench`: its measurements and its output. No time is asserted."""
 
 import argparse
 import json
@@ -15,26 +15,26 @@ VOCAB_SIZE = measure.MIN_VOCAB_SIZE
 
 
 class FakeUsage:
-    """Counts of a completion."""
+    """The usage of a completion."""
 
     completion_tokens = 5
 
 
 class FakeLLM:
-    """Completes at once, and remembers what it was asked."""
+    """A stand-in for LLM that completes at once and records its calls."""
 
     def __init__(self):
         self.calls = []
 
     def complete(self, prompts, params):
-        """A result a prompt."""
+        """Return one result per prompt."""
         self.calls.append((prompts, params))
         return [argparse.Namespace(usage=FakeUsage()) for _ in prompts]
 
 
 @pytest.fixture(scope="module")
 def quick():
-    """A report in a moment: two rows, no model."""
+    """Return a small report: two rows, no model."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "NUM_ROWS", 2)
         patch.setattr(measure, "LLM", FakeLLM)
@@ -42,7 +42,7 @@ def quick():
 
 
 def test_report_has_every_work_on_every_set(quick):
-    """Two passes of numpy, then each work once for each instruction set of this CPU, each with a positive time."""
+    """The report has numpy's two passes and every work on each instruction set, with positive times."""
     entries = [(one["work"], one["engine"]) for one in quick["sampler"]]
     works = [(work.title, isa) for isa in available_isas() for work in measure.WORKS]
     assert entries == [("numpy.max", "numpy"), ("numpy.argmax", "numpy"), *works]
@@ -51,7 +51,7 @@ def test_report_has_every_work_on_every_set(quick):
 
 
 def test_table_shows_the_machine_and_every_work(quick):
-    """The table names the CPU, the versions and the unit, and has a line of figures for each work."""
+    """The table names the CPU and the unit, and has a line of figures for each work."""
     text = measure.table(quick)
     assert quick["machine"]["cpu"] in text
     assert "times numpy.max of the row" in text
@@ -61,7 +61,7 @@ def test_table_shows_the_machine_and_every_work(quick):
 
 
 def test_run_prints_and_writes(monkeypatch, tmp_path, capsys):
-    """The command prints the table, writes the same report as JSON, and is silent on a stderr that is no terminal."""
+    """The command prints the table, writes the report as JSON, and prints nothing on stderr if it is no terminal."""
     found = {"vocab_size": VOCAB_SIZE}
     monkeypatch.setattr(measure, "report", lambda vocab_size: {**found, "asked": vocab_size})
     monkeypatch.setattr(measure, "table", lambda report: f"table of {report['vocab_size']}")
@@ -71,13 +71,13 @@ def test_run_prints_and_writes(monkeypatch, tmp_path, capsys):
 
 
 def test_a_vocabulary_too_small_for_the_works():
-    """Fewer logits than the history needs is an error that says so."""
+    """A vocabulary smaller than the history needs raises a ParameterError."""
     with pytest.raises(ParameterError, match="must be at least 2,000"):
         measure.report(VOCAB_SIZE - 1)
 
 
-def test_prepared_call_is_the_sampler():
-    """The bare call draws, for each work, the tokens that Sampler.sample draws: it is the same work."""
+def test_the_prepared_call_draws_as_the_sampler():
+    """The prepared call draws the same tokens as Sampler.sample, for each work."""
     sampler = Sampler(VOCAB_SIZE)
     for work in measure.WORKS:
         logits = measure.repeated(measure.make_row(work.row, VOCAB_SIZE))
@@ -87,8 +87,8 @@ def test_prepared_call_is_the_sampler():
         assert call.output.token_ids.tolist() == expected.token_ids.tolist()
 
 
-def test_everything_is_everything():
-    """The heaviest work has the history, the biases and the log-probabilities that its description promises."""
+def test_the_heaviest_work():
+    """The heaviest work has the history, the biases and the log-probabilities that it describes."""
     work = next(work for work in measure.WORKS if work.has_edits)
     (state,) = measure.make_states(work, VOCAB_SIZE, 1)
     assert len(state.prompt_token_ids) + len(state.output_token_ids) == measure.HISTORY
@@ -97,7 +97,7 @@ def test_everything_is_everything():
 
 
 def test_aligned_memory():
-    """Rows lie where the measurement says that they lie, and hold what they held."""
+    """An aligned copy has the given offset from a multiple of 64 bytes and the same values."""
     row = np.arange(5, dtype=np.float32)
     for offset in (0, 4):
         copy = measure.aligned(row, offset)
@@ -106,7 +106,7 @@ def test_aligned_memory():
 
 
 def test_decoding_speed_counts_all_streams():
-    """All streams are asked for at once, to their full length, and their tokens are added up."""
+    """The decoding speed is measured over all streams at once, each of full length."""
     llm = FakeLLM()
     assert measure.decoding_speed(llm, 3, 5, repeats=2) > 0
     prompts, params = llm.calls[0]

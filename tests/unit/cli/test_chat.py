@@ -1,4 +1,4 @@
-"""`decoding chat`: a conversation on pipes and on a terminal."""
+"""Tests of `decoding chat`: a conversation on pipes and on a terminal."""
 
 import io
 import os
@@ -23,7 +23,7 @@ PARAMS = {"max_tokens": 6, "allowed_token_ids": [97, 98, 99, 100]}
 
 @pytest.fixture
 def make(monkeypatch):
-    """LLM(path) is a scripted model with a chat template."""
+    """Replace LLM(path) by a scripted model with a chat template."""
 
     def made(path=None):
         one = real.from_parts(
@@ -39,7 +39,7 @@ def make(monkeypatch):
 
 @pytest.fixture
 def run(capsys, monkeypatch):
-    """Run `decoding chat` with text as standard input; returns (exit code, stdout, stderr)."""
+    """Return a function that runs `decoding chat` on a text as stdin and returns (exit code, stdout, stderr)."""
 
     def call(text, *arguments):
         stdin = SimpleNamespace(buffer=io.BytesIO(text), isatty=lambda: False)
@@ -51,7 +51,7 @@ def run(capsys, monkeypatch):
 
 
 def replies(model, texts, system=None, **params):
-    """Return the replies of the library to messages, each with those before it."""
+    """Yield the library's replies to the messages, each after the conversation so far."""
     messages = [] if system is None else [{"role": "system", "content": system}]
     for text in texts:
         messages.append({"role": "user", "content": text})
@@ -61,7 +61,7 @@ def replies(model, texts, system=None, **params):
 
 
 def test_every_line_is_a_message(make, run):
-    """Replies see the conversation so far, and the seed in the message at the end replays all of it."""
+    """Each line gets a reply that sees the conversation, and the printed seed replays all replies."""
     code, out, err = run(b"Hello\n\nAnd now?\n", "--system=Be nice.")
     assert code == 0
     seed = int(err.removeprefix("seed: "))
@@ -70,7 +70,7 @@ def test_every_line_is_a_message(make, run):
 
 
 def test_commands_of_a_conversation(make, run):
-    """/reset forgets everything but the system message; nothing is read after /exit."""
+    """/reset removes all messages but the system message, and /exit ends the conversation."""
     _, out, _ = run(b"Hello\n/reset\nHello\n /exit \nHello\n", "--seed=3")
     (reply,) = replies(make(), ["Hello"], seed=3)
     assert out.splitlines() == [reply, reply]
@@ -95,7 +95,7 @@ def test_errors(make, run, text, flags, told):
 
 
 def test_a_model_without_a_template(monkeypatch, run):
-    """The error comes before the first message is read."""
+    """A model without a chat template is an error before the first message is read."""
     monkeypatch.setattr(
         llm, "LLM", lambda path=None: real.from_parts(ScriptedModel(hashed_logits(), 260), byte_tokenizer())
     )
@@ -108,7 +108,7 @@ real = llm.LLM
 
 
 def test_on_a_terminal(tmp_path):
-    """Ctrl-C ends a reply and not the conversation; an error leaves it as it was; Ctrl-D ends it."""
+    """On a terminal Ctrl-C ends the reply only, and an error leaves the conversation unchanged."""
     template = tmp_path / "template.jinja"
     template.write_text(TEMPLATE)
     ours, theirs = pty.openpty()

@@ -1,4 +1,4 @@
-"""The command line, around a scripted model."""
+"""Tests of the command line with a scripted model."""
 
 import io
 import json
@@ -20,7 +20,7 @@ LETTERS = ",".join(str(byte) for byte in b"abcdefgh \n")
 
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch):
-    """LLM(path) is a scripted model that is named after the path."""
+    """Replace LLM(path) by a scripted model that is named after the path."""
 
     def make(path=None, fim_template=None, profile="openai"):
         model = ScriptedModel(hashed_logits(), 260, eos_token_ids=(256,))
@@ -35,7 +35,7 @@ def scripted(monkeypatch):
 
 @pytest.fixture
 def run(capsys):
-    """Run `decoding complete ...` drawing letters only; returns (exit code, stdout, stderr)."""
+    """Return a function that runs `decoding complete` on letters only and returns (exit code, stdout, stderr)."""
 
     def call(*arguments):
         code = cli.main(["complete", *arguments, f"--allowed-token-ids={LETTERS}"])
@@ -45,13 +45,13 @@ def run(capsys):
 
 
 def expected(scripted, **params):
-    """What the library says."""
+    """Return the library's result."""
     allowed = [int(token_id) for token_id in LETTERS.split(",")]
     return scripted().complete("ab", SamplingParams(allowed_token_ids=allowed, **params))
 
 
 def test_the_text_goes_to_stdout_and_the_seed_to_stderr(run, scripted):
-    """The text without the prompt, one newline at its end; the seed, and the command that replays it."""
+    """The text and a newline go to stdout, the seed to stderr."""
     code, out, err = run("ab", "--max-tokens=9")
     assert code == 0
     seed = int(err.splitlines()[0].removeprefix("seed: "))
@@ -59,7 +59,7 @@ def test_the_text_goes_to_stdout_and_the_seed_to_stderr(run, scripted):
 
 
 def test_the_replay_command_replays(run, capsys):
-    """Running the printed command gives the same text and asks for the same again."""
+    """The printed replay command gives the same text and prints the same command again."""
     _, out, err = run("ab", "--temperature", "1.5")
     command = shlex.split(err.split("replay: ")[1])
     assert command[0] == "decoding"
@@ -70,7 +70,7 @@ def test_the_replay_command_replays(run, capsys):
 
 
 def test_128_tokens_by_default(run, scripted):
-    """More than the API's 16, as --help says."""
+    """The default of --max-tokens is 128."""
     _, out, _ = run("ab", "--seed", "1")
     assert out == expected(scripted, seed=1, max_tokens=128).choices[0].text + "\n"
     assert DEFAULT_MAX_TOKENS == 128
@@ -78,7 +78,7 @@ def test_128_tokens_by_default(run, scripted):
 
 @pytest.mark.parametrize("command", ["complete", "explain"])
 def test_every_sampling_parameter_has_a_flag(capsys, command):
-    """Each field of SamplingParams can be set under its own name, and --help shows it."""
+    """Every field of SamplingParams has a flag of its name in --help."""
     with pytest.raises(SystemExit) as caught:
         cli.main([command, "--help"])
     assert caught.value.code == 0
@@ -88,7 +88,7 @@ def test_every_sampling_parameter_has_a_flag(capsys, command):
 
 
 def test_flags_become_parameters():
-    """Every way of writing a value."""
+    """Every flag, in every way of writing its value, becomes its parameter."""
     arguments = """--max-tokens none --min-tokens 1 --n 2 --best-of 3 --seed -5 --repetition-penalty 1.5
         --repetition-penalty-scope 64 --frequency-penalty -.5 --presence-penalty 1e-1 --context-frequency-penalty 1
         --logit-bias 5=-1.5 --logit-bias {"7":2} --allowed-token-ids 1,2 --allowed-token-ids 3 --banned-token-ids 4
@@ -170,7 +170,7 @@ def test_flags_become_parameters():
 
 
 def test_json_is_the_completion_object(run, scripted):
-    """All choices, log-probabilities and usage, as one JSON object; nothing else on stdout."""
+    """--json prints the completion object with all choices, and nothing else, on stdout."""
     code, out, err = run("ab", "--json", "--n=2", "--best-of=3", "--logprobs=1", "--seed=4", "--max-tokens=5")
     made = json.loads(out)
     result = expected(scripted, n=2, best_of=3, logprobs=1, seed=4, max_tokens=5)
@@ -182,21 +182,21 @@ def test_json_is_the_completion_object(run, scripted):
     assert err.startswith("seed: 4\n")
 
 
-def test_several_choices_are_headed(run, scripted):
-    """Without --json, each choice comes under a line that says which it is."""
+def test_two_choices_have_headings(run, scripted):
+    """Without --json, each of two choices has a heading with its index and finish reason."""
     _, out, _ = run("ab", "--n=2", "--seed=4", "--max-tokens=5")
     first, second = expected(scripted, n=2, seed=4, max_tokens=5).choices
     assert out == f"--- choice 0: length ---\n{first.text}\n--- choice 1: length ---\n{second.text}\n"
 
 
 def test_best_of_alone_prints_the_best(run, scripted):
-    """One choice needs no heading."""
+    """--best-of without --n prints one text without a heading."""
     _, out, _ = run("ab", "--best-of=5", "--seed=4", "--max-tokens=5")
     assert out == expected(scripted, best_of=5, seed=4, max_tokens=5).choices[0].text + "\n"
 
 
 def test_logprobs_are_a_table_on_stderr(run, scripted):
-    """One line a token: log-probability, rank, token, rivals; the text on stdout stays as it is."""
+    """--logprobs prints one line per token on stderr: log-probability, rank, token and alternatives."""
     _, out, err = run("ab", "--logprobs=1", "--seed=4", "--max-tokens=3", "--echo")
     logprobs = expected(scripted, logprobs=1, seed=4, max_tokens=3, echo=True).choices[0].logprobs
     lines = err.splitlines()[2:7]  # behind the seed and the command
@@ -207,7 +207,7 @@ def test_logprobs_are_a_table_on_stderr(run, scripted):
 
 
 def test_the_prompt_from_stdin_or_a_file(run, scripted, monkeypatch, tmp_path):
-    """It is taken byte by byte: a newline at its end belongs to it."""
+    """A prompt from stdin or a file keeps its final newline and drops a byte order mark; UTF-16 is refused."""
     (tmp_path / "prompt").write_bytes("ab\u2019\n".encode())
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("ab\u2019\n".encode())))
     _, from_stdin, _ = run("-", "--echo", "--seed=1")
@@ -221,21 +221,21 @@ def test_the_prompt_from_stdin_or_a_file(run, scripted, monkeypatch, tmp_path):
     assert from_file.startswith("ab\u2019\n")
 
 
-def test_the_model_is_the_folder_that_was_named(run):
-    """--model PATH reaches LLM; its name is in the JSON."""
+def test_the_model_flag(run):
+    """--model is passed to LLM, and its name is in the JSON."""
     _, out, _ = run("ab", "--json", "--model", "some/folder")
     assert json.loads(out)["model"] == "folder"
 
 
 def test_suffix(run):
-    """Fill in the middle."""
+    """--suffix fills in the middle."""
     code, out, _ = run("ab", "--suffix", "yz", "--echo", "--max-tokens=1", "--ignore-eos")
     assert code == 0
     assert out.startswith("ab")
 
 
 def test_fim_template(run):
-    """--fim-template says how the suffix is put into the prompt; a wrong one is refused."""
+    """--fim-template sets the form of the prompt with a suffix; a wrong template is refused."""
     template = "<|fim_prefix|>{prefix}<|fim_middle|>{suffix}"
     _, out, _ = run("ab", "--suffix", "yz", "--fim-template", template, "--json", "--max-tokens=1", "--seed=1")
     assert json.loads(out)["usage"]["prompt_tokens"] == 6
@@ -245,7 +245,7 @@ def test_fim_template(run):
 
 
 def test_a_capsule_is_saved_and_replayed(run, capsys, tmp_path):
-    """--capsule writes what `decoding replay` runs again; a difference is told, and is exit code 1."""
+    """`decoding replay` replays a saved capsule, and reports a difference with exit code 1."""
     path = tmp_path / "capsule.json"
     code, out, _ = run("ab", "--max-tokens=4", "--seed=3", "--logprobs=0", "--capsule", str(path))
     assert code == 0
@@ -262,7 +262,7 @@ def test_a_capsule_is_saved_and_replayed(run, capsys, tmp_path):
 
 
 def test_another_models_capsule_needs_its_model(run, capsys, tmp_path):
-    """A capsule names its model: without --model it is not run on the bundled one, and the error has both names."""
+    """A capsule of another model needs --model, and the error names both models."""
     path = tmp_path / "capsule.json"
     run("ab", "--max-tokens=4", "--seed=3", "--capsule", str(path), "--model=other")
     assert cli.main(["replay", str(path)]) == 2
@@ -271,7 +271,7 @@ def test_another_models_capsule_needs_its_model(run, capsys, tmp_path):
 
 
 def test_the_seed_comes_before_the_text(run, monkeypatch):
-    """An interrupted completion can be replayed: seed and command are on stderr before anything is computed."""
+    """Seed and replay command are printed before the first step, so an interrupted run can be replayed."""
 
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
@@ -283,8 +283,8 @@ def test_the_seed_comes_before_the_text(run, monkeypatch):
     assert err.splitlines()[1].startswith("replay: decoding complete --seed=")
 
 
-def test_escapes_are_read_when_asked_for(run):
-    """A backslash stays one, unless --escape reads it, in the prompt, the suffix and the stop strings."""
+def test_escapes(run):
+    """--escape interprets backslashes in the prompt, the suffix and the stop strings."""
     _, out, _ = run(r"a\nb\u0041\\", "--echo", "--max-tokens=0")
     assert out == "a\\nb\\u0041\\\\\n"
     _, out, _ = run(r"a\nb\u0041\\\x42\t", "--echo", "--max-tokens=0", "--escape")
@@ -296,8 +296,8 @@ def test_escapes_are_read_when_asked_for(run):
         assert (code, "is not an escape" in err) == (2, True), wrong
 
 
-def test_characters_that_stdout_lacks_are_named_once(run, monkeypatch):
-    """They are written as escapes, with one warning for all of them; where stdout has all characters there is none."""
+def test_characters_that_stdout_cannot_encode(run, monkeypatch):
+    """Characters that stdout cannot encode are written as escapes, with one warning."""
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr("sys.stdout", stdout)
     _, _, err = run("\u6f22\u5b57", "--echo", "--max-tokens=0")
@@ -306,7 +306,7 @@ def test_characters_that_stdout_lacks_are_named_once(run, monkeypatch):
 
 
 def test_a_profile_and_plain_text(run, scripted):
-    """--profile is the order of the sampler's stages, --no-parse-special makes special tokens plain text."""
+    """--profile sets the sampler's profile, and --no-parse-special makes special tokens plain text."""
     _, out, _ = run("<eos>b", "--json", "--max-tokens=0")
     assert json.loads(out)["usage"]["prompt_tokens"] == 2
     _, out, _ = run("<eos>b", "--json", "--max-tokens=0", "--no-parse-special")
@@ -321,7 +321,7 @@ def test_a_profile_and_plain_text(run, scripted):
 
 
 def test_a_missing_template_names_the_flag(run, monkeypatch):
-    """The error for a suffix without markers says what this command's user can give."""
+    """The error of a suffix without markers names --fim-template."""
     monkeypatch.setattr("decoding.text.fim.CONVENTIONS", ())
     code, _, err = run("ab", "--suffix=x")
     assert code == 2
@@ -331,7 +331,7 @@ def test_a_missing_template_names_the_flag(run, monkeypatch):
 
 
 def test_a_batch_with_failures_is_exit_code_1(capsys, tmp_path):
-    """Lines that failed are counted in the last line, in a run that finds them answered already, too."""
+    """`decoding batch` exits with 1 if a line failed, in this run or in an earlier one."""
     body = {"model": "m", "prompt": "ab", "max_tokens": 2, "logprobs": 7, "repetition_penalty": 1.2}
     lines = [
         {"custom_id": name, "method": "POST", "url": "/v1/completions", "body": {**body, **changes}}
@@ -351,14 +351,14 @@ def test_a_batch_with_failures_is_exit_code_1(capsys, tmp_path):
 
 
 def test_version(capsys):
-    """The version of the distribution."""
+    """--version prints the version of the distribution."""
     with pytest.raises(SystemExit):
         cli.main(["--version"])
     assert capsys.readouterr().out == "decoding 0.1.0\n"
 
 
 def test_constraints_of_the_text_by_flags(run, scripted):
-    """Grammar, banned strings, loop stop, healing and chosen ids: the text is the library's, and the ids are shown."""
+    """Flags for grammars, banned strings, repetitions, healing and chosen ids give the library's text."""
     pytest.importorskip("llguidance")
     grammar = {"regex": "[abc]{6,8}"}
     code, out, err = run(

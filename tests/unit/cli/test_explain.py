@@ -1,4 +1,4 @@
-"""`decoding explain`, around a scripted model."""
+"""Tests of `decoding explain` with a scripted model."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logi
 
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch):
-    """LLM(path) is a scripted model; a path of "ids" has no tokenizer."""
+    """Replace LLM(path) by a scripted model, without a tokenizer if the path is "ids"."""
 
     def make(path=None):
         tokenizer = None if path == "ids" else byte_tokenizer(special=["<eos>"])
@@ -22,7 +22,7 @@ def scripted(monkeypatch):
 
 @pytest.fixture
 def run(capsys):
-    """Run `decoding explain ...`; returns (exit code, stdout, stderr)."""
+    """Return a function that runs `decoding explain` and returns (exit code, stdout, stderr)."""
 
     def call(*arguments):
         code = cli.main(["explain", *arguments])
@@ -32,12 +32,12 @@ def run(capsys):
 
 
 def sections(out):
-    """The lines of each token's table."""
+    """Return the lines of each token's table."""
     return [section.splitlines() for section in out.split("--- token ")[1:]]
 
 
 def test_a_table_for_each_token(run, scripted):
-    """The tokens are those that `complete` draws, and each has its stages above it."""
+    """Each token that `complete` draws has a table of its stages."""
     code, out, err = run("ab", "--seed=3", "--top-k=20", "--top-p=.9", "--temperature=.7", "--max-tokens=4")
     params = SamplingParams(seed=3, top_k=20, top_p=0.9, temperature=0.7, max_tokens=4)
     choice = scripted().complete("ab", params).choices[0]
@@ -57,13 +57,13 @@ def test_a_table_for_each_token(run, scripted):
 
 
 def test_eight_tokens_by_default(run):
-    """As --help says."""
+    """By default eight tokens are explained."""
     _, out, _ = run("ab", "--ignore-eos", "--seed=1")
     assert len(sections(out)) == 8
 
 
 def test_why_not(run):
-    """--why-not names tokens; each gets its reason, or is said to be possible."""
+    """--why-not prints for each token the reason why it cannot be drawn, or that it can."""
     _, out, _ = run(
         "ab", "--max-tokens=1", "--seed=0", "--banned-token-ids=65", "--allowed-token-ids=65,66", "--why-not=65,66,67"
     )
@@ -74,21 +74,21 @@ def test_why_not(run):
     ]
 
 
-def test_how_many_are_shown(run):
-    """--top."""
+def test_number_of_shown_tokens(run):
+    """--top sets the number of tokens shown per stage."""
     _, out, _ = run("ab", "--max-tokens=1", "--seed=0", "--top=2", "--allowed-token-ids=97,98,99")
     assert out.splitlines()[-2].count("'") == 4
 
 
 def test_ids_without_a_tokenizer(run):
-    """A model without a tokenizer takes no text."""
+    """A text prompt for a model without a tokenizer is an error."""
     code, _, err = run("ab", "--model=ids")
     assert code == 2
     assert "tokenizer" in err
 
 
-def test_a_stop_string_ends_it(run, scripted):
-    """Stopping works as in `complete`: every sampled token has its table, also those that are held back."""
+def test_a_stop_string_ends_the_text(run, scripted):
+    """A stop string ends the text as in `complete`, and every sampled token has a table."""
     params = SamplingParams(seed=5, allowed_token_ids=[97, 98], max_tokens=30, stop="ab")
     result = scripted().complete("x", params)
     _, out, _ = run("x", "--seed=5", "--allowed-token-ids=97,98", "--max-tokens=30", "--stop=ab")
@@ -97,14 +97,14 @@ def test_a_stop_string_ends_it(run, scripted):
 
 @pytest.mark.parametrize("flag", ["--n=2", "--best-of=2"])
 def test_one_text_is_explained(run, flag):
-    """Several candidates would be several tables a step."""
+    """--n and --best-of above 1 are refused."""
     code, _, err = run("ab", flag)
     assert code == 2
     assert "must be 1" in err
 
 
 def test_a_row_that_fails(run):
-    """What there is to see is shown, then the error."""
+    """A failing row is explained up to its error, which is then printed on stderr."""
     code, out, err = run("ab", "--allowed-token-ids=65", "--banned-token-ids=65", "--why-not=65")
     assert code == 2
     assert "fails: logits[0]: no token is left" in out

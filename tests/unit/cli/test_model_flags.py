@@ -1,4 +1,4 @@
-"""Flags for the model and its engine: what reaches LLM, and nothing that was not given."""
+"""Flags for the model and its engine: the given ones reach LLM, and no others."""
 
 import subprocess
 import sys
@@ -13,11 +13,11 @@ from decoding.cli.model_flags import load_llm, share_seats
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Every LLM that is made: its folder and its arguments."""
+    """Return a list of the folder and the arguments of every LLM that is created."""
     made = []
 
     class Stub:
-        """Remembers its arguments."""
+        """A stand-in for LLM that records its arguments."""
 
         def __init__(self, folder, **arguments):
             made.append((folder, arguments))
@@ -35,7 +35,7 @@ def loaded(calls, command, *flags):
 
 @pytest.mark.parametrize("command", ["complete x", "explain x", "replay capsule", "batch in out", "serve"])
 def test_flags_of_the_forward_pass_reach_every_command(calls, command):
-    """Threads, backend and quantization are arguments of LLM; without a flag LLM's own default holds."""
+    """Threads, backend and quantization reach LLM from every command, only if they are given."""
     assert loaded(calls, command) == ("folder", {})
     assert loaded(calls, command, "--num-threads=3", "--backend=numpy", "--quantization=q4_0") == (
         "folder",
@@ -43,8 +43,8 @@ def test_flags_of_the_forward_pass_reach_every_command(calls, command):
     )
 
 
-def test_progress_is_for_terminals(calls, monkeypatch, capsys):
-    """On a terminal a line shows how far loading is, and goes away; in a pipe LLM is told nothing of it."""
+def test_progress_on_a_terminal_only(calls, monkeypatch, capsys):
+    """The progress of loading is shown on a terminal only, and erased at the end."""
     assert loaded(calls, "complete x") == ("folder", {})
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     _, arguments = loaded(calls, "complete x")
@@ -56,7 +56,7 @@ def test_progress_is_for_terminals(calls, monkeypatch, capsys):
 
 @pytest.mark.parametrize("command", ["batch in out", "serve"])
 def test_the_engine_of_many_requests(calls, command):
-    """Each setting by its name, and two of them by their older name, too."""
+    """Each engine setting has a flag of its name, and two have an older name as well."""
     flags = "--max-num-seqs=4 --max-num-batched-tokens=64 --kv-cache-bytes=1000 --no-prefix-cache --num-draft-tokens=7"
     expected = {
         "max_num_seqs": 4,
@@ -71,7 +71,7 @@ def test_the_engine_of_many_requests(calls, command):
 
 
 def test_speculation(calls):
-    """prompt_lookup is a word; anything else is the folder of a model, which is loaded with the same threads."""
+    """--speculation takes prompt_lookup or the folder of a draft model, loaded with the same threads."""
     assert loaded(calls, "serve", "--speculation=prompt_lookup") == ("folder", {"speculation": "prompt_lookup"})
     _, arguments = loaded(calls, "serve", "--speculation=small", "--num-threads=2", "--max-num-seqs=9")
     assert calls[-2] == ("small", {"num_threads": 2})
@@ -81,7 +81,7 @@ def test_speculation(calls):
 
 @pytest.mark.parametrize(("flags", "share"), [("", 16), ("--max-num-seqs=1", 1), ("--max-num-seqs-per-request=32", 32)])
 def test_the_share_of_one_request(calls, flags, share):
-    """A server gives one request half of its sequences, at least one, unless it is told otherwise."""
+    """By default a server gives one request half of its sequences, at least one."""
     options = make_parser().parse_args(["serve", *flags.split()])
     share_seats(options)
     load_llm("folder", options)
@@ -89,7 +89,7 @@ def test_the_share_of_one_request(calls, flags, share):
 
 
 def test_older_flags_are_hidden(capsys):
-    """--help shows one name for one setting."""
+    """--help shows one name per setting."""
     with pytest.raises(SystemExit):
         make_parser().parse_args(["serve", "--help"])
     shown = capsys.readouterr().out
@@ -99,7 +99,7 @@ def test_older_flags_are_hidden(capsys):
 
 
 def test_the_parser_needs_no_heavy_module():
-    """Flags and help of every command come without numpy, the kernel, or a web framework."""
+    """The flags and help of every command load neither numpy nor the kernel nor a web framework."""
     heavy = ("numpy", "decoding._kernel", "fastapi", "uvicorn", "tokenizers", "hypothesis")
     program = (
         "import sys; from decoding.cli.command import make_parser; make_parser().format_help();"
@@ -110,7 +110,7 @@ def test_the_parser_needs_no_heavy_module():
 
 
 def test_served_names_of_files():
-    """A GGUF file is served by its name without the ending, shards by the name that they share, a folder by its own."""
+    """A GGUF file is served under its name without ending or shard number, a folder under its name."""
     paths = {
         "models/tiny.Q4_1.gguf": "tiny.Q4_1",
         "models/tiny-00002-of-00003.gguf": "tiny",
