@@ -1,4 +1,4 @@
-"""Tiny networks with weights from Philox: for the native forward pass, and computed in float64 by numpy."""
+"""Tiny networks with Philox weights, computed by the native forward pass and in float64 by numpy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Shape:
-    """A network's sizes and what is special about it."""
+    """The sizes and special features of a network."""
 
     vocab_size: int = 37
     hidden_size: int = 24
@@ -48,7 +48,7 @@ class Shape:
     norms: tuple[str, ...] = ("attention_norm", "mlp_norm")
     whole_head_norms: bool = False
     rope_pairs: tuple[int, ...] = (3,)
-    ropes: tuple[int, ...] = (0, 0)  # of the layers
+    ropes: tuple[int, ...] = (0, 0)  # index into rope_pairs per layer
     windows: tuple[int, ...] = (0, 0)
     attention_cap: float = 0.0
     logits_cap: float = 0.0
@@ -60,7 +60,7 @@ class Shape:
 
 
 class Numbers:
-    """Reproducible numbers in [-1, 1): 24 bits of each word of a Philox sequence, exact in float32."""
+    """A source of reproducible numbers in [-1, 1): 24 bits of each Philox word, exact in float32."""
 
     def __init__(self, seed: int) -> None:
         self._bits = np.random.Philox(key=seed)
@@ -71,21 +71,21 @@ class Numbers:
 
 
 def stored(values: Array, weight_type: str) -> Array:
-    """float32 values in a storage type; bfloat16 as uint16, cut off."""
+    """Return float32 values in a storage type; bfloat16 as truncated uint16."""
     if weight_type == "bfloat16":
         return (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
     return values.astype(np.float16 if weight_type == "float16" else np.float32)
 
 
 def widened(values: Array, weight_type: str) -> Array:
-    """The stored values in float64."""
+    """Return stored values in float64."""
     if weight_type == "bfloat16":
         values = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return values.astype(np.float64)
 
 
 class Network:
-    """The weights of a shape, as arrays in storage types, and the plan made of them."""
+    """The weights of a shape as arrays in their storage types, and the plan of them."""
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
@@ -158,7 +158,7 @@ class Network:
 
 @dataclass
 class Runner:
-    """Computes sequences of a network by the native pass, with blocks of the cache in any order."""
+    """Computes sequences of a network by the native forward pass, with cache blocks in any order."""
 
     network: Network
     num_blocks: int = 64
@@ -179,7 +179,7 @@ class Runner:
         self.tables[sequence], self.lengths[sequence] = np.array(blocks, np.int32), 0
 
     def step(self, tokens: dict[int, Sequence[int]], wanted: Sequence[int] | None = None) -> Array:
-        """Run the next tokens of each sequence; logits of all of them, or of the wanted ones."""
+        """Run the next tokens of each sequence. Return the logits of all tokens, or of the wanted ones."""
         num_new = np.array([len(new) for new in tokens.values()], np.int32)
         start = np.array([self.lengths[sequence] for sequence in tokens], np.int32)
         token_ids = np.array([token for new in tokens.values() for token in new], np.int32)
@@ -194,7 +194,7 @@ class Runner:
 
 
 def alone(network: Network, tokens: Sequence[int], **options: Any) -> Array:
-    """Logits of all tokens of one sequence, by one call."""
+    """Return the logits of all tokens of one sequence, computed in one call."""
     num_blocks = max(1, -(-len(tokens) // KV_BLOCK))
     runner = Runner(network, num_blocks=num_blocks, **options)
     runner.add(0, range(num_blocks))
@@ -227,13 +227,13 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class Float64Network:
-    """A network computed in float64: the formulas of decoding.h, whole sequences, no cache."""
+    """A network computed in float64 by the formulas of decoding.h, on whole sequences, without a cache."""
 
     def __init__(self, network: Network) -> None:
         self._network, self._shape = network, network.shape
 
     def __call__(self, tokens: Sequence[int]) -> Array:
-        """[tokens] -> logits [tokens, vocab]."""
+        """Return the logits of the tokens, [tokens, vocab]."""
         shape, network = self._shape, self._network
         hidden = widened(network.embedding, shape.weight_type)[list(tokens)] * shape.embedding_scale
         if network.positions is not None:
@@ -354,11 +354,11 @@ SHAPES: dict[str, Shape] = {
 
 @pytest.fixture(params=list(SHAPES))
 def network(request: pytest.FixtureRequest) -> Network:
-    """A network of every shape."""
+    """Return a network, once per shape."""
     return Network(SHAPES[request.param])
 
 
 @pytest.fixture
 def kit() -> SimpleNamespace:
-    """The classes and functions of this file."""
+    """Return the classes and functions of this file."""
     return SimpleNamespace(**globals())

@@ -1,4 +1,4 @@
-"""exp, tanh, erf and the activations on lanes, through networks of one hidden number, against float64."""
+"""Activations in C, through networks of one hidden number, against float64."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POINTS = np.concatenate([np.linspace(-30, 30, 4001), np.linspace(-0.5, 0.5, 1001
 
 @pytest.fixture
 def apply(kit):
-    """Compute an activation of float32 numbers: a network whose MLP is that activation, one token per number."""
+    """Return a function that computes an activation by a network whose MLP is that activation, per token."""
 
     def apply(name, x):
         shape = replace(
@@ -41,14 +41,14 @@ def apply(kit):
     return apply
 
 
-def test_the_names_are_those_of_the_reference():
-    """Each activation of the reference has its number, and no other has."""
+def test_activations_of_the_reference_have_numbers():
+    """C has a number for exactly the activations of the reference."""
     assert set(ACTIVATION_NUMBERS) == set(REFERENCE_ACTIVATIONS)
 
 
 @pytest.mark.parametrize("name", sorted({number: name for name, number in ACTIVATION_NUMBERS.items()}.values()))
 def test_against_float64(kit, apply, name):
-    """Each activation is within a few units of the exact one, where it is added to its argument."""
+    """Each activation is close to its float64 value, relative to the sum with its argument."""
     exact = next(kit.ACTIVATIONS[n] for n in kit.ACTIVATIONS if ACTIVATION_NUMBERS[n] == ACTIVATION_NUMBERS[name])
     x = POINTS.astype(np.float32)
     with np.errstate(over="ignore"):

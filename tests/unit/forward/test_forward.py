@@ -1,4 +1,4 @@
-"""The native forward pass against float64: every shape of network, every activation, sizes around the vectors'."""
+"""The native forward pass against float64: all shapes of networks, and sizes around those of vectors."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 
 
 def tokens_for(vocab_size, count):
-    """Token ids that use the whole vocabulary."""
+    """Return token ids that cover the vocabulary."""
     return [(7 * i + i * i) % vocab_size for i in range(count)]
 
 
 def test_every_shape(kit, network):
-    """Logits of a sequence of several blocks agree with float64 for each kind of network."""
+    """The logits of a sequence of five blocks agree with float64 for each shape of network."""
     tokens = tokens_for(network.shape.vocab_size, 75)
     expected = kit.Float64Network(network)(tokens)
     assert np.abs(kit.alone(network, tokens) - expected).max() < 2e-5 * max(1.0, np.abs(expected).max())
@@ -26,7 +26,7 @@ SIZES = [1, 2, 15, 16, 17, 31, 32, 33, 255, 256, 257, 513]
 @pytest.mark.parametrize("weight_type", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("size", SIZES)
 def test_sizes(kit, size, weight_type):
-    """Hidden, inner and vocabulary sizes around vectors, chains and their multiples."""
+    """Logits agree with float64 for hidden, inner and vocabulary sizes around vectors and their multiples."""
     shape = replace(kit.BASE, hidden_size=size, intermediate_size=size, vocab_size=size, weight_type=weight_type)
     network, tokens = kit.Network(shape), tokens_for(size, 20)
     expected = kit.Float64Network(network)(tokens)
@@ -36,7 +36,7 @@ def test_sizes(kit, size, weight_type):
 @pytest.mark.parametrize("head_dim", [1, 2, 3, 15, 16, 17, 31, 33, 48, 64, 65, 127, 128, 129, 257])
 @pytest.mark.parametrize("group", [1, 2, 3, 5, 8])
 def test_heads(kit, head_dim, group):
-    """Heads of any size, in groups of any number per key-value head."""
+    """Logits agree with float64 for heads of any size and any number of heads per key-value head."""
     pairs = (head_dim // 2,) if head_dim > 1 else ()
     shape = replace(
         kit.BASE, head_dim=head_dim, num_heads=2 * group, rope_pairs=pairs, ropes=(0, 0) if pairs else (-1, -1)
@@ -48,7 +48,7 @@ def test_heads(kit, head_dim, group):
 
 @pytest.mark.parametrize("window", [1, 2, 15, 16, 17, 100, 127, 128, 129, 300])
 def test_windows(kit, window):
-    """Windows around blocks and pieces of attention, over sequences of several pieces."""
+    """Logits agree with float64 for windows around blocks and pieces of attention, and chunks keep the bits."""
     network = kit.Network(replace(kit.BASE, windows=(window, 0)))
     tokens = tokens_for(network.shape.vocab_size, 300)
     expected = kit.Float64Network(network)(tokens)
@@ -61,7 +61,7 @@ def test_windows(kit, window):
 
 
 def test_long_sequences(kit):
-    """A thousand tokens in chunks that do not fit pieces, and one after another, have the bits of one call."""
+    """A thousand tokens in chunks and one by one have the same bits as in one call."""
     network = kit.Network(kit.SHAPES["group of 8"])
     tokens = tokens_for(network.shape.vocab_size, 1000)
     logits = kit.alone(network, tokens, threads=2)
@@ -75,7 +75,7 @@ def test_long_sequences(kit):
 
 
 def test_future_tokens_are_not_seen(kit):
-    """A token whose embedding is NaN changes no row before it, in whatever tile they are computed together."""
+    """A NaN in the embedding of a token changes no row before it."""
     network = kit.Network(kit.BASE)
     tokens = [i % 36 for i in range(60)]
     expected = kit.alone(network, tokens)
@@ -87,7 +87,7 @@ def test_future_tokens_are_not_seen(kit):
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, 3e38])
 def test_overflow_shows(kit, value):
-    """Infinities and numbers that overflow show in the logits, with the same bits for every way to compute them."""
+    """Infinities in the embedding show in the logits, with the same bits together and token by token."""
     network = kit.Network(kit.BASE)
     network.embedding[5] = value
     tokens = [1, 2, 3, 5, 4, 6, 7, 8]
@@ -96,13 +96,13 @@ def test_overflow_shows(kit, value):
     runner.add(0, range(1))
     apart = np.concatenate([runner.step({0: [token]}) for token in tokens])
     assert np.isfinite(together[:3]).all()
-    if np.isinf(value):  # the norm of huge numbers is 0, in float32 everywhere
+    if np.isinf(value):  # the mean square of 3e38 overflows, so its norm is 0
         assert not np.isfinite(together[3:]).any()
     assert (together.view(np.uint32) == apart.view(np.uint32)).all()
 
 
 def test_the_blocks_of_a_cache(kit):
-    """A copied block serves like its original, and the copy is independent."""
+    """A copied block gives the same logits as its original and is independent of it."""
     network = kit.Network(kit.BASE)
     tokens = tokens_for(37, 30)
     runner = kit.Runner(network)

@@ -1,4 +1,4 @@
-"""Packed weights: the layout, padding, orders, parts, refusals."""
+"""Packed weights: layout, padding, orders, parts and errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 
 
 def expected_panels(weights):
-    """[panel of 16 outputs][input][16], zeros behind the last output."""
+    """Return the layout [panel of 16 outputs][input][16], with zeros after the last output."""
     outputs, inputs = weights.shape
     padded = np.zeros((-(-outputs // 16) * 16, inputs), weights.dtype)
     padded[:outputs] = weights
@@ -25,13 +25,13 @@ def expected_panels(weights):
 
 
 def numbers(weight_type, outputs, inputs):
-    """Distinct weights, as far as the type has them."""
+    """Return distinct weights, as far as the type allows."""
     return (np.arange(outputs * inputs).reshape(outputs, inputs) % 60000).astype(DTYPES[weight_type])
 
 
 @given(st.sampled_from(list(DTYPES)), st.integers(1, 70), st.integers(1, 40), st.data())
 def test_any_parts_in_any_order(weight_type, outputs, inputs, data):
-    """Rows that are packed in parts, each in its own order, land where the layout has them."""
+    """Rows packed in parts, each in its own order, get the positions of the layout."""
     weights = numbers(weight_type, outputs, inputs)
     matrix = PackedMatrix(weight_type, outputs, inputs)
     matrix.panels[:] = 0xAB
@@ -47,7 +47,7 @@ def test_any_parts_in_any_order(weight_type, outputs, inputs, data):
 
 
 def test_rows_of_any_stride():
-    """Rows may be a part of wider ones, or columns of a transposed matrix."""
+    """Rows may be part of a wider matrix, reversed, or columns of a transposed matrix."""
     wide = numbers("float32", 33, 50)
     for rows in (wide[:, 10:40], wide[::2, :30], wide[::-1, :30], wide[:30].T):
         matrix = PackedMatrix("float32", *rows.shape)
@@ -57,13 +57,13 @@ def test_rows_of_any_stride():
 
 @pytest.mark.parametrize("rows", [np.zeros((3, 5), np.float32), np.zeros(4, np.float32), np.zeros((3, 4), np.float16)])
 def test_rows_of_another_shape(rows):
-    """Rows that are not [n, num_inputs] of the type's size are refused by name."""
+    """Rows that are not [n, num_inputs] of the type's size raise a ParameterError."""
     with pytest.raises(ParameterError, match="rows"):
         PackedMatrix("float32", 8, 4).put(0, rows)
 
 
 def test_rows_that_do_not_fit():
-    """Outputs behind the last, an order outside the rows."""
+    """Rows beyond the last output, or an order outside the rows, raise a KernelError."""
     matrix, rows = PackedMatrix("float32", 8, 4), np.zeros((3, 4), np.float32)
     for first, order in ((6, None), (-1, None), (0, [0, 1, 3]), (0, [0, -1, 2])):
         with pytest.raises(KernelError, match="outside its documented range"):
@@ -71,7 +71,7 @@ def test_rows_that_do_not_fit():
 
 
 def test_sizes():
-    """A matrix has outputs and inputs, and a bias has the outputs' number."""
+    """A matrix needs at least one output and one input, and a bias as long as the outputs."""
     for outputs, inputs in ((0, 4), (4, 0), (-1, 4)):
         with pytest.raises(ParameterError, match="num_outputs"):
             PackedMatrix("float32", outputs, inputs)
@@ -80,7 +80,7 @@ def test_sizes():
 
 
 def test_null_and_unknown():
-    """decoding_packed_size and decoding_pack refuse what they do not know."""
+    """decoding_packed_size and decoding_pack refuse unknown types, null pointers and zero rows."""
     assert lib.decoding_packed_size(99, 4, 4) == 0
     memory, rows = ffi.new("float[64]"), ffi.new("float[4]")
     for panels, source, count in ((ffi.NULL, rows, 1), (memory, ffi.NULL, 1), (memory, rows, 0)):

@@ -1,4 +1,4 @@
-"""What decoding_forward and its size queries refuse, field by field, before anything is written."""
+"""Arguments that decoding_forward and its size queries refuse, field by field, before anything is written."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TOKENS = [1, 2, 3, 4, 5]
 
 @pytest.fixture
 def runner(kit):
-    """Runs a small network of two layers with one rotary table."""
+    """Return a runner of a small network of two layers with one rotary table."""
     runner = kit.Runner(kit.Network(kit.Shape()), num_blocks=4)
     runner.add(0, range(4))
     return runner
 
 
 def status_of(runner, change):
-    """The status of a step after a change to its structs, whose logits must stay as they were if it is refused."""
+    """Return the status of a step after a change to its structs. Assert that a refused step writes no logits."""
     plan, batch = runner.network.plan.struct, runner.forward._batch
     runner.step({0: TOKENS})  # fills the batch with valid arguments
     tokens = np.array(TOKENS, np.int32)
@@ -58,7 +58,7 @@ def status_of(runner, change):
 
 
 def put(field, value):
-    """A change of one field: plan.x, batch.x, layer.x.y or an array of the batch."""
+    """Return a change of one field: plan.x, batch.x, layer.x.y or an array of the batch."""
 
     def change(plan, batch, kept):
         names = field.split(".")
@@ -154,12 +154,12 @@ def test_bad_batches(runner, field, value):
 
 @pytest.mark.parametrize("value", [-1, 37, 2**31 - 1])
 def test_bad_token_ids(runner, value):
-    """A token outside the vocabulary has a status of its own."""
+    """A token id outside the vocabulary has a status of its own."""
     assert status_of(runner, put("tokens", value)) == lib.DECODING_BAD_TOKEN_ID
 
 
 def test_bad_sizes(runner):
-    """Structs of another version, and too little workspace."""
+    """Structs of another size and too small a workspace have statuses of their own."""
     assert status_of(runner, put("batch.workspace_size", 100)) == lib.DECODING_SMALL_WORKSPACE
     assert status_of(runner, put("batch.struct_size", 8)) == lib.DECODING_BAD_SIZE
     runner.forward._batch.struct_size = ffi.sizeof("decoding_forward_batch")
@@ -167,7 +167,7 @@ def test_bad_sizes(runner):
 
 
 def test_null(runner):
-    """No plan, no batch."""
+    """A null plan or batch is refused."""
     plan, batch = runner.network.plan.struct, runner.forward._batch
     assert lib.decoding_forward(ffi.NULL, batch) == lib.DECODING_BAD_ARGUMENT
     assert lib.decoding_forward(plan, ffi.NULL) == lib.DECODING_BAD_ARGUMENT
@@ -175,14 +175,14 @@ def test_null(runner):
 
 
 def test_workspace_of_strange_batches(runner):
-    """The size query refuses numbers out of range, and what memory cannot hold."""
+    """The workspace query returns 0 for numbers out of range or beyond memory."""
     plan = runner.network.plan.struct
     for tokens, logits, workers in ((0, 0, 1), (-1, 0, 1), (5, 6, 1), (5, -1, 1), (5, 1, 0), (2**30, 0, 1)):
         assert lib.decoding_forward_workspace_size(plan, tokens, logits, workers) == 0
 
 
 def test_positions_end(kit):
-    """Learned positions limit a sequence."""
+    """A sequence cannot be longer than the learned positions."""
     runner = kit.Runner(kit.Network(kit.replace(kit.SHAPES["gpt2"], num_positions=20)))
     runner.add(0, range(4))
     runner.step({0: [1] * 20})
@@ -190,8 +190,8 @@ def test_positions_end(kit):
         runner.step({0: [1]})
 
 
-def test_the_binding_says_why(runner):
-    """From Python a refusal is an error in words."""
+def test_the_binding_explains_a_refusal(runner):
+    """The Python binding raises a KernelError that explains the refusal."""
     step = Step(*(np.array(a, np.int32) for a in ([99], [1], [0])), [np.arange(4, dtype=np.int32)],
                 np.array([0], np.int32), np.array([np.ones(6, np.float32).ctypes.data], np.uintp))  # fmt: skip
     with pytest.raises(KernelError, match="a token id lies outside"):
@@ -199,7 +199,7 @@ def test_the_binding_says_why(runner):
 
 
 def test_a_plan_that_does_not_fit(kit):
-    """Pieces of different sizes make no plan."""
+    """A plan with layers of other sizes raises a KernelError."""
     one, other = kit.Network(kit.BASE), kit.Network(kit.SHAPES["odd sizes"])
     layer = next(iter(other.plan._kept[-1]))
     with pytest.raises(KernelError, match="do not fit"):

@@ -1,4 +1,4 @@
-"""Rotary tables: sine and cosine of our own against numpy's in float64, from small angles to 2^31."""
+"""Rotary tables: sine and cosine in C against numpy's in float64, for angles up to 2^31."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from decoding.models.native_plan import rotary_table
 
 
 def expected(frequencies, factor, first, count):
-    """Cos and sin of float32 angles, computed in float64, rounded, then scaled in float32."""
+    """Return cos and sin of float32 angles, computed in float64, rounded, then scaled in float32."""
     angles = (np.arange(first, first + count).astype(np.float32)[:, None] * frequencies).astype(np.float64)
     both = np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     return both * np.float32(factor)
@@ -18,7 +18,7 @@ def expected(frequencies, factor, first, count):
 
 @pytest.mark.parametrize("first", [0, 1000, 100_000, 1_000_000, 2**31 - 600])
 def test_against_float64(first):
-    """All but a few of 32,000 values are the correctly rounded ones, and those differ by one unit."""
+    """All but four of 32,000 values are correctly rounded, and the others differ by one unit."""
     frequencies = (10000.0 ** (-np.arange(32) / 32)).astype(np.float32)
     table, wanted = rotary_table(frequencies, 1.0, first, 500), expected(frequencies, 1.0, first, 500)
     different = table != wanted
@@ -27,7 +27,7 @@ def test_against_float64(first):
 
 
 def test_quarters_and_signs():
-    """Negative frequencies, exact zeros, all quarters of the circle."""
+    """Negative frequencies, exact zeros and all quarters of the circle agree with float64."""
     frequencies = np.array([0.0, -0.5, 1.5707964, 3.1415927, -7.0], np.float32)
     table = rotary_table(frequencies, 1.0, 0, 12)
     assert np.abs(table - expected(frequencies, 1.0, 0, 12)).max() < 1e-7
@@ -36,25 +36,25 @@ def test_quarters_and_signs():
 
 
 def test_attention_factor():
-    """The factor multiplies the rounded values."""
+    """The attention factor multiplies the rounded values."""
     frequencies = np.array([0.3, 0.01], np.float32)
     assert (rotary_table(frequencies, 1.25, 3, 9) == expected(frequencies, 1.25, 3, 9)).all()
 
 
 def test_rows_do_not_depend_on_the_first():
-    """A position has one row, whichever call computes it."""
+    """The row of a position does not depend on the first position of the call."""
     frequencies = (500000.0 ** (-np.arange(16) / 16)).astype(np.float32)
     assert (rotary_table(frequencies, 1.0, 0, 300)[250:] == rotary_table(frequencies, 1.0, 250, 50)).all()
 
 
 def test_absurd_frequencies():
-    """Angles that are not below 2^31 are NaN, not undefined."""
+    """Angles that are not below 2^31 give NaN."""
     frequencies = np.array([np.inf, np.nan, 3e38, -np.inf], np.float32)
     assert np.isnan(rotary_table(frequencies, 1.0, 1, 3)).all()
 
 
 def test_refusals():
-    """No pairs, and positions outside 0 .. 2^31 - 1."""
+    """A table without pairs, or with positions outside 0 .. 2^31 - 1, is refused."""
     for size, first, count in ((0, 0, 1), (1, -1, 1), (1, 0, -1), (1, 2**31 - 1, 1)):
         with pytest.raises((KernelError, ValueError)):
             rotary_table(np.ones(size, np.float32), 1.0, first, count)

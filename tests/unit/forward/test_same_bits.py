@@ -1,4 +1,4 @@
-"""The same bits of logits, whatever the instruction set, threads, batch, chunks, order of blocks and stray memory."""
+"""The same logits to the bit for all instruction sets, threads, batches, chunks, block orders and old memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ LENGTH = 75
 
 @pytest.fixture
 def tokens(network):
-    """A sequence of five blocks."""
+    """Return a sequence of five blocks."""
     return [(5 * i + i * i) % network.shape.vocab_size for i in range(LENGTH)]
 
 
 @pytest.fixture
 def logits(kit, network, tokens):
-    """What the widest set computes for it in one call."""
+    """Return the logits computed in one call with the widest instruction set."""
     return kit.alone(network, tokens)
 
 
@@ -30,7 +30,7 @@ def assert_same_bits(actual, expected):
 
 @pytest.mark.parametrize("isa", available_isas())
 def test_instruction_sets(kit, network, tokens, logits, isa):
-    """Every instruction set computes the bits of the widest."""
+    """Every instruction set computes the same bits as the widest."""
     with forced_isa(isa):
         assert active_isa() == isa
         assert_same_bits(kit.alone(network, tokens), logits)
@@ -38,13 +38,13 @@ def test_instruction_sets(kit, network, tokens, logits, isa):
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 def test_threads(kit, network, tokens, logits, threads):
-    """A pool of threads computes the bits of the calling thread alone."""
+    """A pool of threads computes the same bits as the calling thread alone."""
     assert_same_bits(kit.alone(network, tokens, threads=threads), logits)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 16, 64])
 def test_chunks(kit, network, tokens, logits, chunk):
-    """A sequence computed in chunks, in blocks of the cache in any order, has the bits of one call."""
+    """A sequence computed in chunks, with cache blocks in any order, has the same bits as in one call."""
     runner = kit.Runner(network, num_blocks=9)
     runner.add(0, [8, 3, 5, 0, 1])
     parts = [runner.step({0: tokens[i : i + chunk]}) for i in range(0, LENGTH, chunk)]
@@ -52,7 +52,7 @@ def test_chunks(kit, network, tokens, logits, chunk):
 
 
 def test_wanted_rows(kit, network, tokens, logits):
-    """Rows of logits that are asked for alone have the bits of all rows; none may be asked for."""
+    """Any subset of the rows of logits, also an empty one, has the same bits as all rows."""
     for wanted in ([], [0], [LENGTH - 1], [0, 16, 17, 50], list(range(1, LENGTH))):
         runner = kit.Runner(network, num_blocks=5)
         runner.add(0, range(5))
@@ -60,7 +60,7 @@ def test_wanted_rows(kit, network, tokens, logits):
 
 
 def test_batches(kit, network, tokens, logits):
-    """A sequence among up to 63 others of other lengths has the bits that it has alone."""
+    """A sequence has the same bits alone and in a batch of up to 64."""
     for size in (2, 5, 64):
         runner = kit.Runner(network, num_blocks=5 * size, threads=2)
         for sequence in range(size):
@@ -71,7 +71,7 @@ def test_batches(kit, network, tokens, logits):
         assert_same_bits(np.concatenate([first, *rest]), logits[:30])
 
 
-def test_stray_memory(kit, network, tokens, logits):
-    """Whatever memory of the cache holds before: NaN, infinities, huge numbers."""
+def test_old_cache_memory_changes_no_bit(kit, network, tokens, logits):
+    """The previous content of the cache memory, NaN and infinities included, does not change a bit."""
     for fill in (np.inf, -np.inf, 3e38, 0.0):
         assert_same_bits(kit.alone(network, tokens, fill=fill), logits)

@@ -1,4 +1,4 @@
-"""The pool of threads of the Python module: every task once, several pools, forks, ends."""
+"""The thread pool of the native module: every task once, several pools, forks, and shutdown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOKENS = [3, 1, 4, 1, 5, 9, 2, 6] * 5
 
 
 def run(pool, num_tasks):
-    """Run tasks that write down (index, worker); Python's lock makes them take turns."""
+    """Run tasks that record (index, worker). The GIL serialises them."""
     done = []
 
     @ffi.callback("void(void *, int32_t, int32_t)")
@@ -33,7 +33,7 @@ def run(pool, num_tasks):
 
 @pytest.mark.parametrize("num_threads", [1, 2, 5])
 def test_every_task_runs_once(num_threads):
-    """Each index once, workers numbered from 0, whatever the number of tasks."""
+    """Each index runs once, on workers numbered from 0, for any number of tasks."""
     pool = ThreadPool(num_threads)
     for num_tasks in (0, 1, 2, 7, 100):
         done = run(pool, num_tasks)
@@ -57,7 +57,7 @@ def test_a_worker_does_one_task_at_a_time():
 
 
 def test_threads_that_sleep_wake_up():
-    """Work that comes after the threads have gone to sleep is shared again."""
+    """Sleeping threads wake up and share later work."""
     pool = ThreadPool(2)
     for _ in range(3):
         assert len(run(pool, 20)) == 20
@@ -71,7 +71,7 @@ def test_threads_that_sleep_wake_up():
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc")
 def test_an_idle_pool_sleeps():
-    """After a while without work all threads of a pool sleep."""
+    """All threads of an idle pool go to sleep."""
     before = set(os.listdir("/proc/self/task"))
     pool = ThreadPool(3)
     run(pool, 10)
@@ -84,13 +84,13 @@ def test_an_idle_pool_sleeps():
 
 
 def state_of(thread):
-    """The letter that Linux has for what a thread does: R runs, S sleeps."""
+    """Return Linux's letter for the state of a thread: R for running, S for sleeping."""
     return Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc")
 def test_threads_end_with_their_pool():
-    """Threads start with the first work and are gone when the pool is."""
+    """Threads start with the first work and end with their pool."""
 
     def count():
         return len(os.listdir("/proc/self/task"))
@@ -105,13 +105,13 @@ def test_threads_end_with_their_pool():
 
 
 def test_a_pool_needs_a_thread():
-    """No threads at all is an error."""
+    """A pool of no threads raises a ParameterError."""
     with pytest.raises(ParameterError, match="num_threads=0"):
         ThreadPool(0)
 
 
 def test_several_models_at_once(kit):
-    """Threads of Python that each run a model of their own get the bits that each gets alone."""
+    """Models that run at the same time in different Python threads give the same bits as alone."""
     networks = [kit.Network(kit.replace(kit.BASE, seed=seed)) for seed in range(3)]
     expected = [kit.alone(network, TOKENS) for network in networks]
     results = {}
@@ -132,7 +132,7 @@ def test_several_models_at_once(kit):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_computes(kit):
-    """After a fork the child starts threads of its own, the parent keeps its own, and the bits stay."""
+    """After a fork, child and parent compute the same bits with their own threads."""
     network = kit.Network(kit.BASE)
     runner = kit.Runner(network, num_blocks=8, threads=3)
     runner.add(0, range(4))
@@ -147,7 +147,7 @@ def test_a_forked_child_computes(kit):
 
 
 def test_the_interpreter_ends_in_the_middle():
-    """A process ends at once while a daemon thread computes, and while other pools sleep."""
+    """A process exits at once while a daemon thread computes and other pools sleep."""
     program = """
 import threading, time
 from decoding import LLM, SamplingParams

@@ -1,4 +1,4 @@
-"""Quantised weights for tests: blocks made of random bytes, matmuls and tiny networks with them."""
+"""Quantised weights for tests: random blocks, and matmuls and tiny networks that use them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TYPICAL = {"q8_0": 74, "q4_0": 5, "q4_1": 9, "q5_0": 9, "q5_1": 18, "q4_k": 320,
 
 
 def random_blocks(weight_type: str, num_rows: int, num_inputs: int, seed: int = 0) -> Array:
-    """Rows of random weights that keep the size of what they are multiplied with, uint8 [num_rows, bytes]."""
+    """Return rows of random weights that keep the size of their inputs, uint8 [num_rows, bytes]."""
     generator = np.random.default_rng(seed)
     size, num_bytes = BLOCKS[weight_type]
     blocks = generator.integers(0, 256, (num_rows, num_inputs // size, num_bytes), np.uint8)
@@ -35,7 +35,10 @@ def random_blocks(weight_type: str, num_rows: int, num_inputs: int, seed: int = 
 
 
 def with_scales(weight_type: str, rows: Array, scales: Array) -> Array:
-    """The rows with other float16 scales: [rows, blocks, 2], or what broadcasts to it; the second may not be used."""
+    """Return the rows with other float16 scales.
+
+    scales: [rows, blocks, 2], or a shape that broadcasts to it; types with one scale ignore the second.
+    """
     blocks = rows.reshape(len(rows), -1, BLOCKS[weight_type][1]).copy()
     every = np.broadcast_to(scales.astype("<f2"), (*blocks.shape[:2], 2))
     for index, start in enumerate(SCALES_AT.get(weight_type, (0,))):
@@ -44,14 +47,14 @@ def with_scales(weight_type: str, rows: Array, scales: Array) -> Array:
 
 
 def dequantised(weight_type: str, rows: Array) -> Array:
-    """The float32 numbers of rows of blocks, as the gguf package reads them."""
+    """Return the float32 numbers of rows of blocks, as the gguf package reads them."""
     gguf = pytest.importorskip("gguf")
     numbers: Array = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType[weight_type.upper()])
     return numbers
 
 
 def packed(weight_type: str, rows: Array, bias: Array | None = None, rest: PackedMatrix | None = None) -> PackedMatrix:
-    """A matrix of rows of blocks."""
+    """Return a matrix of rows of blocks."""
     size, num_bytes = BLOCKS[weight_type]
     matrix = PackedMatrix(weight_type, len(rows), rows.shape[1] // num_bytes * size, bias, rest)
     matrix.put(0, rows)
@@ -59,16 +62,16 @@ def packed(weight_type: str, rows: Array, bias: Array | None = None, rest: Packe
 
 
 def zeros(num_outputs: int, num_inputs: int) -> PackedMatrix:
-    """A matrix of float32 zeros."""
+    """Return a matrix of float32 zeros."""
     matrix = PackedMatrix("float32", num_outputs, num_inputs)
     matrix.put(0, np.zeros((num_outputs, num_inputs), np.float32))
     return matrix
 
 
 def native_matmul(inputs: Array, matrix: PackedMatrix, threads: int | None = None) -> Array:
-    """Multiply rows of inputs by a matrix: the head of a network that does nothing else.
+    """Multiply rows of inputs by a matrix, as the head of a network that does nothing else.
 
-    The rows are its position embeddings; each is a sequence of its own.
+    The rows are the network's position embeddings; each row is a separate sequence.
     """
     num_rows, size = inputs.shape
     layer = PlanLayer(zeros(3, size), zeros(size, 1), zeros(1, size), zeros(size, 1), scale=1.0)
@@ -99,7 +102,7 @@ def native_matmul(inputs: Array, matrix: PackedMatrix, threads: int | None = Non
 
 
 def quantised_network(kit: SimpleNamespace, weight_type: str, **changes: Any) -> Any:
-    """A tiny network all of whose weights are blocks, the embedding's too."""
+    """Return a tiny network whose weights are all blocks, including the embedding."""
 
     class QuantisedNetwork(kit.Network):  # type: ignore[misc, name-defined]
         def _linear(self, numbers: Any, outputs: int, inputs: int) -> SimpleNamespace:
@@ -124,7 +127,7 @@ def quantised_network(kit: SimpleNamespace, weight_type: str, **changes: Any) ->
 
 
 def reference_logits(kit: SimpleNamespace, network: Any, tokens: list[int]) -> Array:
-    """The logits of a network in float64 but for its quantised inputs of matmuls."""
+    """Return a network's logits in float64, with quantised inputs of the matmuls."""
 
     class Reference(kit.Float64Network):  # type: ignore[misc, name-defined]
         def _linear(self, linear: SimpleNamespace, x: Array) -> Array:
@@ -136,11 +139,11 @@ def reference_logits(kit: SimpleNamespace, network: Any, tokens: list[int]) -> A
 
 @pytest.fixture(params=list(BLOCKS))
 def weight_type(request: pytest.FixtureRequest) -> str:
-    """Every quantised type."""
+    """Return a quantised type, once per type."""
     return str(request.param)
 
 
 @pytest.fixture
 def blocks() -> SimpleNamespace:
-    """The functions of this file."""
+    """Return the functions of this file."""
     return SimpleNamespace(**globals())

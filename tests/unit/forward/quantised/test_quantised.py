@@ -1,4 +1,4 @@
-"""Matmuls and networks with quantised weights against the reference of the same arithmetic; corners; packing."""
+"""Quantised matmuls and networks against the reference of the same arithmetic; extreme values; packing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZES = [(1, 1), (15, 2), (16, 3), (17, 1), (49, 5)]
 
 
 def random_inputs(num_rows, num_inputs, seed=0):
-    """Rows of normal numbers, some of whose groups are small."""
+    """Return rows of normal numbers, with some small groups."""
     generator = np.random.default_rng(seed)
     scales = np.repeat(generator.choice([1e-6, 0.1, 1, 30], (num_rows, num_inputs // 32)), 32, axis=1)
     return (generator.standard_normal((num_rows, num_inputs)) * scales).astype(np.float32)
@@ -36,9 +36,9 @@ def test_against_the_reference(blocks, weight_type, num_outputs, num_blocks):
 @pytest.mark.parametrize("scale", [0.0, 2.0**-24, 2.0**-14, 1.0, 65504.0])
 @pytest.mark.parametrize("byte", [0x00, 0xFF, 0x7F, 0x80])
 def test_extreme_weights(blocks, weight_type, byte, scale):
-    """No intermediate sum overflows: every weight the same extreme, all inputs 127 or -127, float16's extreme scales.
+    """Extreme weights, inputs and float16 scales overflow no intermediate sum.
 
-    Exact wherever float32 holds the sums, which it does with a power of two as scale.
+    The result is exact if float32 holds the sums, as with a power of two as scale.
     """
     num_inputs = BLOCKS[weight_type][0]
     rows = blocks.with_scales(
@@ -52,8 +52,8 @@ def test_extreme_weights(blocks, weight_type, byte, scale):
     np.testing.assert_allclose(actual, matmul(inputs, weights), rtol=0, atol=tolerance)
 
 
-def test_inputs_that_are_no_numbers(blocks, weight_type):
-    """A NaN or an infinity in a row makes all of its outputs NaN, and those of no other row."""
+def test_nan_and_infinite_inputs(blocks, weight_type):
+    """A NaN or an infinity makes all outputs of its row NaN, and changes no other row."""
     num_inputs = 2 * BLOCKS[weight_type][0]
     rows, inputs = blocks.random_blocks(weight_type, 20, num_inputs), random_inputs(6, num_inputs)
     matrix = blocks.packed(weight_type, rows)
@@ -65,7 +65,7 @@ def test_inputs_that_are_no_numbers(blocks, weight_type):
 
 
 def test_huge_and_tiny_inputs(blocks, weight_type):
-    """Inputs at the ends of float32: too small ones count as zero, too large ones give infinities or NaN."""
+    """Tiny inputs count as zero, and huge ones give infinities or NaN."""
     num_inputs = BLOCKS[weight_type][0]
     rows = blocks.random_blocks(weight_type, 16, num_inputs)
     inputs = np.zeros((4, num_inputs), np.float32)
@@ -80,13 +80,13 @@ def test_huge_and_tiny_inputs(blocks, weight_type):
 
 
 def largest(blocks, weight_type):
-    """A row of the largest weights that a type has."""
+    """Return a row of the largest weights of a type."""
     rows = np.full((1, BLOCKS[weight_type][1]), 0x7F if weight_type in ("q8_0", "q6_k") else 0xFF, np.uint8)
     return blocks.with_scales(weight_type, rows, np.float16([65504.0, -65504.0 if "k" in weight_type else 65504.0]))
 
 
 def test_rows_in_any_order(blocks, weight_type):
-    """Rows that come in pieces, permuted, and strided, give the panels of the whole."""
+    """Rows packed in permuted and strided pieces give the same panels as the whole."""
     num_inputs, num_bytes = BLOCKS[weight_type]
     rows = blocks.random_blocks(weight_type, 45, num_inputs)
     order = np.random.default_rng(1).permutation(20)
@@ -102,7 +102,7 @@ def test_rows_in_any_order(blocks, weight_type):
 
 
 def test_refused_shapes(weight_type):
-    """Inputs that are no whole blocks, and rows of another length, are named."""
+    """Inputs that are no whole blocks, and rows of another length, raise a ParameterError."""
     size, num_bytes = BLOCKS[weight_type]
     with pytest.raises(ParameterError, match=f"num_inputs a multiple of {size} for {weight_type}"):
         PackedMatrix(weight_type, 16, size + 16)
@@ -122,14 +122,14 @@ def assert_close_rows(actual, expected):
 
 
 def test_networks(kit, blocks, weight_type):
-    """Logits of a network all of whose weights are quantised are those of the reference."""
+    """The logits of a fully quantised network agree with the reference."""
     network = blocks.quantised_network(kit, weight_type)
     tokens = [(7 * i + i * i) % network.shape.vocab_size for i in range(40)]
     assert_close_rows(kit.alone(network, tokens), blocks.reference_logits(kit, network, tokens))
 
 
 def test_embedding(kit, blocks, weight_type):
-    """Rows of a quantised embedding are the numbers that the gguf package reads, times the embedding's scale."""
+    """A quantised embedding gives the same logits as the gguf package's float32 numbers."""
     network = blocks.quantised_network(kit, weight_type, embedding_scale=3.0)
     logits = kit.alone(network, [1, 5, 30])
     floats = np.ascontiguousarray(network.embedding)
@@ -140,7 +140,7 @@ def test_embedding(kit, blocks, weight_type):
 
 
 def mixed(network, blocks, *, at=(256,), kinds=("q4_k", "q4_k"), name="qkv"):
-    """A matrix of the network's first layer in parts that end at the outputs `at`."""
+    """Return a matrix of the network's first layer, in parts that end at the outputs `at`."""
     matrix = getattr(network.layers[0], name)
     rows, bias = matrix.blocks, matrix.bias
     bounds, rest = [0, *at, len(rows)], None
@@ -151,7 +151,7 @@ def mixed(network, blocks, *, at=(256,), kinds=("q4_k", "q4_k"), name="qkv"):
 
 
 def replan(network, kit, **matrices):
-    """The network with other matrices in its first layer."""
+    """Return the network's plan with other matrices in the first layer."""
     packed_layers = list(network.plan._kept[-1])
     packed_layers[0] = packed_layers[0]._replace(**matrices)
     assert isinstance(packed_layers[0], PlanLayer)
@@ -172,7 +172,7 @@ def replan(network, kit, **matrices):
     [("qkv", (256,)), ("qkv", (16,)), ("qkv", (256, 320)), ("qkv", (304,)), ("up", (512,)), ("up", (48, 512))],
 )
 def test_a_matrix_of_several_parts(kit, blocks, name, at):
-    """Queries, keys and values in parts, or gate and up, have the bits of one matrix."""
+    """Queries, keys and values in parts, or gate and up, have the same bits as one matrix."""
     network = blocks.quantised_network(kit, "q4_k")
     tokens = list(range(20))
     expected = kit.alone(network, tokens)
@@ -184,7 +184,7 @@ def test_a_matrix_of_several_parts(kit, blocks, name, at):
 
 
 def test_a_matrix_of_several_types(kit, blocks):
-    """Values may have another type than queries and keys: the logits are the reference's of the mixed weights."""
+    """Values may have another type than queries and keys, with the logits of the reference."""
     network = blocks.quantised_network(kit, "q4_k")
     values = blocks.random_blocks("q6_k", 64, 256)
     qkv = network.layers[0].qkv
@@ -195,7 +195,7 @@ def test_a_matrix_of_several_types(kit, blocks):
 
 
 def test_refused_parts(kit, blocks):
-    """Parts must end at multiples of 16 outputs, be quantised all or none, and belong to qkv or up."""
+    """Parts must end at multiples of 16 outputs, be all quantised or none, and belong to qkv or up."""
     network = blocks.quantised_network(kit, "q4_k")
     down = network.layers[0].down.blocks
     wrong = [

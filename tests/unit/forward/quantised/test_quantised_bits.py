@@ -1,4 +1,4 @@
-"""The same bits of quantised matmuls on every instruction set, in every tile, batch, chunk and number of threads."""
+"""Quantised matmuls have the same bits on every instruction set, in every tile, batch and chunk, on any threads."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ NEON_FLAGS = {"neon": [], "neon_dot": ["-march=armv8.2-a+dotprod"]}
 
 
 def compile_bits(folder, compiler, sets, *options):
-    """Build quantised_bits.c with the files of some sets, by name with their flags; return the program.
+    """Build quantised_bits.c with the files of the given sets and their flags. Return the program.
 
-    Not optimised, which takes a tenth of the time.
+    It is not optimised, which takes a tenth of the time.
     """
     if shutil.which(compiler) is None:
         pytest.skip(f"needs {compiler}")
@@ -58,14 +58,14 @@ def compile_bits(folder, compiler, sets, *options):
 
 
 def hashes(*command):
-    """What the program prints, by type."""
+    """Return the hashes that the program prints, by type."""
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return dict(line.split() for line in done.stdout.splitlines())
 
 
 @pytest.fixture(scope="module")
 def x86_bits(tmp_path_factory):
-    """The program with the sets of x86, AVX-512 emulated."""
+    """Return the program with the x86 instruction sets, with AVX-512 emulated."""
     if platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("needs x86-64")
     sets = {"portable": [], "avx2": FLAGS["avx2"], "avx512": EMULATED, "avx512_vnni": EMULATED}
@@ -75,7 +75,7 @@ def x86_bits(tmp_path_factory):
 @pytest.mark.parametrize("step", ["1", "2", "3", "5", "9", "14"])
 @pytest.mark.parametrize("name", list(FLAGS))
 def test_golden_hashes(x86_bits, name, step):
-    """Portable, AVX2 and emulated AVX-512, with and without VNNI, have the golden bits for every number of rows."""
+    """Portable, AVX2 and emulated AVX-512, with and without VNNI, have the golden bits for any number of rows."""
     assert hashes(x86_bits, name, step) == GOLDEN
 
 
@@ -91,7 +91,7 @@ def test_golden_hashes_on_avx512(tmp_path, name):
 
 @pytest.fixture(scope="module")
 def neon_bits(tmp_path_factory):
-    """The command that runs the program with the sets of ARM, in an emulation where the processor is another."""
+    """Return the command that runs the program with the ARM instruction sets, emulated on other processors."""
     folder, sets = tmp_path_factory.mktemp("neon"), {"portable": [], **NEON_FLAGS}
     if platform.machine() in ("aarch64", "arm64"):
         return [compile_bits(folder, "cc", sets, "-DDK_HAVE_NEON", "-O1")]
@@ -105,12 +105,12 @@ def neon_bits(tmp_path_factory):
 @pytest.mark.parametrize("step", ["1", "2", "14"])
 @pytest.mark.parametrize("name", list(NEON_FLAGS))
 def test_golden_hashes_on_neon(neon_bits, name, step):
-    """NEON, with and without dot products, has the golden bits for every number of rows."""
+    """NEON, with and without dot products, has the golden bits for any number of rows."""
     assert hashes(*neon_bits, name, step) == GOLDEN
 
 
 def inputs_for(weight_type, num_rows):
-    """Rows of inputs of every size, one with a NaN."""
+    """Return rows of inputs of different scales, one of them with a NaN."""
     generator = np.random.default_rng(5)
     inputs = generator.standard_normal((num_rows, 3 * BLOCKS[weight_type][0])) * generator.uniform(0, 4, (num_rows, 1))
     inputs[num_rows // 2, 7] = np.nan
@@ -119,7 +119,7 @@ def inputs_for(weight_type, num_rows):
 
 @pytest.mark.parametrize("isa", available_isas())
 def test_batches(blocks, weight_type, isa):
-    """A row has the same bits alone and among 2 to 64, with 1 to 8 threads, on each instruction set."""
+    """A row has the same bits alone and in batches of 2 to 64, with 1 to 8 threads, on each instruction set."""
     inputs = inputs_for(weight_type, 64)
     matrix = blocks.packed(weight_type, blocks.random_blocks(weight_type, 150, inputs.shape[1]))
     expected = blocks.native_matmul(inputs, matrix).view(np.uint32)
@@ -134,7 +134,7 @@ def test_batches(blocks, weight_type, isa):
 
 @pytest.fixture
 def network(kit, blocks, weight_type):
-    """A network all of whose weights are of one type."""
+    """Return a network whose weights are all of one type."""
     return blocks.quantised_network(kit, weight_type)
 
 
@@ -143,13 +143,13 @@ TOKENS = [(5 * i + i * i) % 37 for i in range(40)]
 
 @pytest.fixture
 def logits(kit, network):
-    """What the widest set computes in one call."""
+    """Return the logits computed in one call with the widest instruction set."""
     return kit.alone(network, TOKENS)
 
 
 @pytest.mark.parametrize("isa", available_isas())
 def test_networks_on_each_set(kit, network, logits, isa):
-    """Every instruction set computes the bits of the widest."""
+    """Every instruction set computes the same bits as the widest."""
     with forced_isa(isa):
         assert active_isa() == isa
         assert (kit.alone(network, TOKENS).view(np.uint32) == logits.view(np.uint32)).all()
@@ -157,7 +157,7 @@ def test_networks_on_each_set(kit, network, logits, isa):
 
 @pytest.mark.parametrize(("threads", "chunk"), [(1, 40), (2, 40), (8, 40), (None, 1), (2, 7), (3, 16)])
 def test_networks_in_chunks(kit, network, logits, threads, chunk):
-    """A sequence in chunks, with any number of threads, has the bits of one call."""
+    """A sequence in chunks, with any number of threads, has the same bits as in one call."""
     runner = kit.Runner(network, num_blocks=4, threads=threads)
     runner.add(0, [2, 0, 3])
     parts = [runner.step({0: TOKENS[i : i + chunk]}) for i in range(0, len(TOKENS), chunk)]
