@@ -1,4 +1,4 @@
-"""What rounding may decide: nothing but comparisons that are very near, whatever the row and the parameters."""
+"""Tests of margins: rounding may decide close comparisons only, whatever the row and the parameters."""
 
 import numpy as np
 import pytest
@@ -16,13 +16,13 @@ from decoding.testing.probe_table import PROBES
 
 
 def row_of(p, profile="openai", **params):
-    """A row with these probabilities through the whole pipeline."""
+    """Run a row with these probabilities through the whole pipeline."""
     logits = np.log(p).astype(np.float32)
     return sample_row(Row(logits=logits, params=SamplingParams(**params), seed=0, profile=PROFILES[profile]))
 
 
 def accepted(row):
-    """Every set of tokens that counts as right, of those with one token more or fewer, and the row's own."""
+    """Return the accepted sets of tokens among the row's own set and those that differ by one token."""
     kept = row.probabilities > 0
     others = [kept ^ (np.arange(len(kept)) == i) for i in range(len(kept))]
     return [np.flatnonzero(k).tolist() for k in (kept, *others) if row_that_keeps(row, k) is not None]
@@ -45,29 +45,29 @@ def accepted(row):
         ({}, [[0, 1, 2, 3]]),
     ],
 )
-def test_only_near_comparisons_may_fall_either_way(params, expected):
-    """Probabilities 0.4, 0.3, 0.2, 0.1, known to float32, and thresholds on one of them or beside it."""
+def test_only_close_comparisons_may_go_either_way(params, expected):
+    """Only a threshold at a probability, to float32, may include or exclude its token."""
     found = accepted(row_of([0.4, 0.3, 0.2, 0.1], **params))
     assert sorted(found) == sorted(expected)
 
 
 def test_either_side_of_the_mean_may_come_first():
-    """Of 1/2, 1/4, 1/4 all are equally typical: the first alone, or the first of the others, and then more."""
+    """Of equally typical tokens above and below the mean, either may be kept first."""
     row = row_of([0.5, 0.25, 0.25], typical_p=0.2)
     sets = [[True, False, False], [False, True, False]]
     assert all(row_that_keeps(row, np.array(kept)) is not None for kept in sets)
-    assert row_that_keeps(row, np.array([False, False, True])) is None  # of equals the lower id comes first
+    assert row_that_keeps(row, np.array([False, False, True])) is None  # the lower id comes first
     assert row_that_keeps(row, np.array([False, False, False])) is None
 
 
 def test_a_range_for_messages():
-    """Fewest and most tokens that may be kept."""
+    """num_kept_range returns the smallest and largest number of tokens that may be kept."""
     assert num_kept_range(row_of([0.4, 0.3, 0.2, 0.1], top_p=0.7)) == (2, 3)
     assert num_kept_range(row_of([0.4, 0.3, 0.2, 0.1], top_p=0.5)) == (2, 2)
 
 
-def test_exponents_are_exact_but_for_dynamic_temperature_and_smoothing():
-    """What a static temperature makes is known to rounding; an entropy adds its own error, times its power."""
+def test_errors_of_exponents():
+    """A static temperature adds no exponent error; a dynamic one adds the entropy's error, times its power."""
     p = [0.4, 0.3, 0.2, 0.1]
     assert exponent_error(row_of(p, temperature=0.7)) == 0.0
     mild = exponent_error(row_of(p, dynatemp_range=0.5))
@@ -78,7 +78,7 @@ def test_exponents_are_exact_but_for_dynamic_temperature_and_smoothing():
 
 @given(st.data())
 def test_noise_of_float32_is_accepted(data):
-    """Exponents moved by one float32 ulp, equal ones alike: what is kept then counts as right."""
+    """A row whose exponents move by one float32 ulp is accepted."""
     vocab_size = data.draw(vocab_sizes())
     row = Row(
         logits=data.draw(logits_rows(vocab_size)),

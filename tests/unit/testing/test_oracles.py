@@ -1,4 +1,4 @@
-"""The oracles' own edges: what they refuse, what they return, and that their p-values mean what they say."""
+"""Tests of the public oracles: refused arguments, return values, and p-values that are valid."""
 
 import numpy as np
 import pytest
@@ -40,15 +40,15 @@ FLAT = np.full(4, 0.25)
         ([0], [0.0, 0.0], "probabilities"),
     ],
 )
-def test_what_is_no_draw_or_no_distribution_is_refused(draws, probabilities, name):
-    """A mistake in the test is an error that names the argument, not a verdict."""
+def test_invalid_draws_and_distributions_are_refused(draws, probabilities, name):
+    """Invalid draws or probabilities raise a ParameterError instead of a verdict."""
     with pytest.raises(ParameterError, match=name):
         assert_distribution(draws, probabilities)
 
 
 @pytest.mark.parametrize("token", [-1, 4])
 def test_a_draw_outside_of_the_vocabulary_is_a_verdict(token):
-    """A sampler that returns such an id is wrong."""
+    """A drawn id outside the vocabulary raises an AssertionError."""
     with pytest.raises(AssertionError, match="not in the vocabulary of 4"):
         assert_distribution([0, token], FLAT)
 
@@ -57,13 +57,13 @@ def test_a_draw_outside_of_the_vocabulary_is_a_verdict(token):
     ("draws", "lags", "name"), [([0, 1], (1,), "draws"), ([[0] * 4] * 100, (4,), "lags"), ([[0, 1]] * 5, (1,), "draws")]
 )
 def test_independence_needs_pairs(draws, lags, name):
-    """Rows, lags that fit in them, and enough pairs."""
+    """assert_independent needs rows, lags that fit in them, and enough pairs."""
     with pytest.raises(ParameterError, match=name):
         assert_independent(draws, FLAT, lags=lags)
 
 
-def test_what_a_sampler_may_return():
-    """A distribution of the row's length, or a token id; anything else is told as what it is."""
+def test_return_values_of_a_sampler():
+    """A sampler must return a token id or a distribution of the row's length; other values raise an AssertionError."""
     logits = np.zeros(3, np.float32)
     for wrong in (np.zeros(2), 0.5, None, "a", [[1.0, 0, 0]]):
         with pytest.raises(AssertionError, match="must return a token id, or a distribution"):
@@ -74,7 +74,7 @@ def test_what_a_sampler_may_return():
 
 
 def test_the_message_names_row_and_parameters():
-    """Of two rows the second is wrong: its number, its parameters, and the ids that differ."""
+    """The message of a mismatch names the row and its parameters."""
     logits = np.array([[0, 0], [0, 5]], np.float32)
 
     def flat(row, params, history, seed):
@@ -86,8 +86,8 @@ def test_the_message_names_row_and_parameters():
         assert_matches_reference(flat, logits, [SamplingParams()] * 3)
 
 
-def test_a_sampler_may_not_change_what_it_is_given():
-    """It gets a copy: what it writes there reaches nobody."""
+def test_a_sampler_cannot_change_the_logits():
+    """A sampler gets a copy of the logits, so that it cannot change the caller's."""
     logits = np.zeros(3, np.float32)
 
     def spoils(row, params, history, seed):
@@ -98,8 +98,8 @@ def test_a_sampler_may_not_change_what_it_is_given():
     assert not logits.any()
 
 
-def test_history_is_what_the_state_has():
-    """Prompt and output, apart."""
+def test_history_of_a_state():
+    """A sampler gets the state's prompt and output tokens separately, and the seed."""
     state = SamplingState(SamplingParams(), [1, 2])
     state.append(0)
     seen = []
@@ -113,25 +113,25 @@ def test_history_is_what_the_state_has():
 
 
 def test_unknown_parameters_are_refused():
-    """A misspelt name would leave out the probes that it was meant for."""
+    """An unknown parameter name in find_faults raises a ParameterError."""
     with pytest.raises(ParameterError, match="temperatur"):
         find_faults(lambda *args: 0, parameters=["temperatur"])
 
 
 def test_too_many_sequences_are_refused():
-    """Before memory is full."""
+    """More sequences than max_sequences raise a ParameterError."""
     with pytest.raises(ParameterError, match="max_sequences=100"):
         sequence_distribution(lambda ids: np.zeros(8), [0], SamplingParams(), num_tokens=9, max_sequences=100)
 
 
 def test_equal_texts_add_up():
-    """Two sequences that are the same text are one outcome."""
+    """The probabilities of sequences with the same text are added."""
     exact = sequence_distribution(lambda ids: np.zeros(2), [0], SamplingParams(), num_tokens=2)
     assert text_distribution(exact, sum) == {0: 0.25, 1: 0.5, 2: 0.25}
 
 
 def test_penalties_and_endings_are_part_of_the_enumeration():
-    """A stop id ends a sequence, min_tokens bans it, and a penalty counts what the sequence has."""
+    """The enumeration applies stop ids, min_tokens and penalties."""
     params = SamplingParams(stop_token_ids=[1], min_tokens=1, presence_penalty=100.0)
     exact = sequence_distribution(lambda ids: np.zeros(3), [0], params, num_tokens=2)
     assert {ids: round(p, 6) for ids, p in exact.items() if p > 1e-9} == {
@@ -142,15 +142,15 @@ def test_penalties_and_endings_are_part_of_the_enumeration():
     }
 
 
-def test_holm_is_a_ladder():
-    """The smallest against alpha / 3, the next against alpha / 2: where one stands, all after it do."""
+def test_holms_method():
+    """Holm's method compares the smallest p with alpha / n, the next with alpha / (n - 1), and stops at a failure."""
     assert holm({"a": 0.01, "b": 0.02, "c": 0.5}, 0.05) == ["a", "b"]
     assert holm({"a": 0.02, "b": 0.02, "c": 0.02}, 0.05) == []
     assert holm({}, 0.05) == []
 
 
 def test_p_values_are_uniform_or_larger():
-    """Over 200 right samples no test gives p < 0.05 more often than in 5 %, within what 200 can tell."""
+    """Over 200 correct samples, p < 0.05 occurs in about 5 % of the cases at most."""
     rng = np.random.default_rng(1)
     p = 1 / np.arange(1, 101)
     p /= p.sum()
@@ -165,7 +165,7 @@ def test_p_values_are_uniform_or_larger():
 
 
 def test_randomised_pit_by_hand():
-    """Each number lies in its token's interval, in either order, for one distribution or one a draw."""
+    """Each PIT value lies in its token's interval, in either order, with one distribution or one per draw."""
     p = np.array([0.5, 0.2, 0.3])
     draws = np.array([0, 1, 2, 1])
     by_id = randomised_pit(draws, p)
@@ -178,8 +178,8 @@ def test_randomised_pit_by_hand():
     np.testing.assert_allclose(randomised_pit(draws, rows, np.tile(order, (4, 1))), by_size)
 
 
-def test_small_samples_say_nothing():
-    """Too few draws for a second cell: p is 1, not a number made of nothing."""
+def test_small_samples_have_p_value_1():
+    """Samples too small for a second cell have p = 1."""
     assert g_test(np.array([3, 1]), np.array([0.5, 0.5])) == 1.0
     assert largest_deviation_test(np.array([3, 1]), np.array([0.5, 0.5])) == 1.0
     assert bins_test(np.array([0.1, 0.2])) == 1.0
@@ -188,7 +188,7 @@ def test_small_samples_say_nothing():
 
 
 def test_a_row_of_the_reference():
-    """What the sampler's own comparison is made of is public, too."""
+    """reference_row returns the reference's row for a sampler and a state."""
     from decoding import Sampler
 
     row = reference_row(Sampler(3), np.array([0, 1, 0], np.float32), SamplingState(SamplingParams(temperature=0)))

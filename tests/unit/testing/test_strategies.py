@@ -1,4 +1,4 @@
-"""The public Hypothesis strategies: what they promise, and that what they make shrinks to something readable."""
+"""Tests of the public Hypothesis strategies: valid values, rare cases, and readable shrunk examples."""
 
 import numpy as np
 from hypothesis import Phase, find, given, settings
@@ -23,7 +23,7 @@ QUICK = settings(derandomize=True, database=None, max_examples=300)
 
 @given(st.data())
 def test_rows_are_legal(data):
-    """float32 [vocab], no NaN or +inf unless asked for, something to draw."""
+    """Rows are float32 [vocab], have at least one finite logit, and no NaN or +inf by default."""
     vocab_size = data.draw(vocab_sizes(large=True))
     row = data.draw(logits_rows(vocab_size))
     assert (row.dtype, row.shape) == (np.float32, (vocab_size,))
@@ -31,8 +31,8 @@ def test_rows_are_legal(data):
     assert np.isfinite(row).any()
 
 
-def test_the_corners_are_reached():
-    """Ties, bans, one survivor, subnormals, huge spreads; NaN and +inf where asked for."""
+def test_rare_rows_are_generated():
+    """Ties, bans, one survivor, subnormals, huge spreads and non-finite values are generated."""
     found = {
         "ties": lambda row: len(np.unique(row)) < len(row),
         "bans": lambda row: (row == -np.inf).sum() > 10,
@@ -48,7 +48,7 @@ def test_the_corners_are_reached():
 
 
 def test_every_kind_of_problem_is_reached():
-    """Among 1,500: each profile, mirostat on its way, several modes, repetitions for DRY, n-grams that are banned."""
+    """Among 1,500 problems are all profiles, mirostat states, two modes, DRY repetitions and banned n-grams."""
     found = set()
 
     @settings(QUICK, phases=[Phase.generate], max_examples=1500)  # what is drawn depends on the modules that are loaded
@@ -66,14 +66,14 @@ def test_every_kind_of_problem_is_reached():
     assert found == {*PROFILES, "mirostat", "modes", "dry", "ngram"}
 
 
-def test_rows_shrink_to_what_matters():
-    """A row that must have one banned token, and only one, shrinks to zeros and that token."""
+def test_rows_shrink_to_the_banned_token():
+    """A row that must have exactly one banned token shrinks to zeros and that token."""
     row = find(logits_rows(64), lambda row: (row == -np.inf).sum() == 1, settings=QUICK)
     assert np.count_nonzero(row) == 1
 
 
 def test_problems_shrink_to_one_token():
-    """The simplest problem is one row of one token, all parameters neutral."""
+    """The simplest problem is one row of one token with neutral parameters."""
     problem = find(sampling_problems(max_rows=1), lambda problem: True, settings=settings(QUICK, max_examples=10))
     assert problem.logits.tolist() == [[0.0]]
     assert "SamplingParams(max_tokens=None, seed=0)" in repr(problem)
@@ -81,7 +81,7 @@ def test_problems_shrink_to_one_token():
 
 @given(st.data())
 def test_ids_and_masks_fit_the_vocabulary(data):
-    """Whatever is made for a vocabulary is accepted for it."""
+    """Values generated for a vocabulary size are valid for it."""
     vocab_size = data.draw(vocab_sizes())
     assert data.draw(bitmasks(vocab_size)).shape == (-(-vocab_size // 32),)
     assert data.draw(sampling_params(vocab_size)).seed is not None
@@ -90,8 +90,8 @@ def test_ids_and_masks_fit_the_vocabulary(data):
 
 
 @given(sampling_problems())
-def test_problems_show_themselves(problem: SamplingProblem):
-    """A failing example prints all that is needed to write it down: logits, parameters, histories, masks."""
+def test_repr_of_a_problem(problem: SamplingProblem):
+    """The repr of a problem contains logits, parameters, histories and masks."""
     text = repr(problem)
     assert text.startswith(f"Sampler({problem.logits.shape[1]}, ")
     assert text.count("\n") >= len(problem.states)
