@@ -1,4 +1,4 @@
-"""Answers of batch lines that depend on nothing but the line."""
+"""Answers of batch lines: each depends on its line only."""
 
 import json
 
@@ -11,7 +11,7 @@ from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logi
 
 @pytest.fixture
 def llm():
-    """A mock model."""
+    """Return an LLM around a scripted model."""
     return LLM.from_parts(ScriptedModel(hashed_logits(1), 256), byte_tokenizer(), name="mock")
 
 
@@ -20,8 +20,8 @@ def line(custom_id, **body):
     return json.dumps({"custom_id": custom_id, "method": "POST", "url": "/v1/completions", "body": request})
 
 
-def test_bytes_do_not_depend_on_company_or_order(llm):
-    """The same lines alone, together and in reverse give the same bytes."""
+def test_bytes_do_not_depend_on_other_lines_or_order(llm):
+    """Lines give the same bytes alone, together and in reverse order."""
     lines = [line("a"), line("b", seed=3), line("c", n=2, temperature=0.5), line("d", prompt=["x", "y"])]
     together = answers(llm, lines)
     assert [answers(llm, [one])[0] for one in lines] == together
@@ -29,7 +29,7 @@ def test_bytes_do_not_depend_on_company_or_order(llm):
 
 
 def test_seeds_follow_from_the_line(llm):
-    """A request without a seed draws as the same request with the seed of its line."""
+    """A request without a seed draws with the seed derived from its line."""
     without = line("a", temperature=1.0)
     fields = json.loads(without)
     fields["body"]["seed"] = seed_of(without.encode())
@@ -39,7 +39,7 @@ def test_seeds_follow_from_the_line(llm):
 
 
 def test_wrong_lines_are_answered(llm):
-    """Every line has its answer: lines that are none, bodies that are refused, other models, too long prompts."""
+    """Every line gets an answer, also invalid JSON, bad bodies, unknown models and too long prompts."""
     lines = ["{", line("a", model="other"), line("b", temperature=-1), line("c", prompt="x" * 2000), line("d")]
     lines.append('{"custom_id": "e", "custom_id": "f", "method": "POST", "url": "/v1/completions", "body": {}}')
     found = [json.loads(answer) for answer in answers(llm, lines)]
@@ -50,7 +50,7 @@ def test_wrong_lines_are_answered(llm):
 
 
 def test_the_engine_is_left_empty(llm):
-    """An engine that fails in the middle frees what was queued, and the lines can be tried again."""
+    """If the engine fails, its requests are removed, and the same lines succeed afterwards."""
     lines = [line("a"), line("b")]
     expected = answers(llm, lines)
     step, llm.engine.step = llm.engine.step, lambda: 1 / 0

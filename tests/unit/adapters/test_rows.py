@@ -1,4 +1,4 @@
-"""Rows of another engine's batch, drawn by our sampler."""
+"""Tests of RowSampler: rows of another engine's batch, drawn by this library's sampler."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ PAD = 255
 
 
 def host(rows, prompts, steps):
-    """Run a loop as another library has it: prompts padded on the left, rows in step."""
+    """Run the loop of a host library: prompts padded on the left, one token per row and step."""
     width = max(map(len, prompts))
     tokens = [[PAD] * (width - len(prompt)) + list(prompt) for prompt in prompts]
     for _ in range(steps):
@@ -29,8 +29,8 @@ def alone(prompt, params):
     return [choice.token_ids for choice in llm.complete(prompt, params).choices]
 
 
-def test_rows_are_the_choices_of_our_engine():
-    """Equal prompts are the choices of one request; others are requests of their own, wherever they stand."""
+def test_rows_agree_with_the_engine():
+    """Rows with equal prompts are the choices of one request; other rows are separate requests."""
     params = SamplingParams(seed=5, temperature=0.9, top_p=0.8, frequency_penalty=0.4, banned_token_ids=(PAD,))
     rows = RowSampler(VOCAB_SIZE, params, pad_token_id=PAD)
     texts = host(rows, [[7, 8, 9], [1, 2], [7, 8, 9]], 6)
@@ -41,7 +41,7 @@ def test_rows_are_the_choices_of_our_engine():
 
 
 def test_finished_rows_draw_nothing():
-    """Behind an end token a row is padded, and the other one goes on as if it were alone."""
+    """A row is padded after its end token, and the other row continues as if it were alone."""
     first, second = (SamplingParams(seed=seed, banned_token_ids=(PAD,)) for seed in (1, 2))
     (expected,) = host(RowSampler(VOCAB_SIZE, [second], pad_token_id=PAD), [[3]], 5)
     (text,) = host(RowSampler(VOCAB_SIZE, [first], pad_token_id=PAD), [[3]], 5)
@@ -52,7 +52,7 @@ def test_finished_rows_draw_nothing():
 
 
 def test_tokens_must_be_the_drawn_ones():
-    """A host that reorders rows, as beam search does, or reuses the sampler is told so."""
+    """A host that changes drawn tokens, as beam search does, or reuses the sampler gets an EngineError."""
     rows = RowSampler(VOCAB_SIZE, SamplingParams(seed=1))
     logits = np.stack([SCRIPT([3], VOCAB_SIZE)])
     (token,) = rows.draw([[3]], logits)
@@ -66,27 +66,27 @@ def test_tokens_must_be_the_drawn_ones():
     ("name", "value"), [("stop", ["x"]), ("n", 2), ("echo", True), ("logprobs", 1), ("stop_token_ids", [5])]
 )
 def test_parameters_of_a_loop_are_refused(name, value):
-    """What only the engine that ends the text can do is an error, not ignored."""
+    """A parameter that only the engine's own loop can apply is refused."""
     with pytest.raises(ParameterError, match=f"{name}=.*only the engine that ends the text can do this"):
         RowSampler(VOCAB_SIZE, SamplingParams(**{name: value}))
 
 
 def test_max_tokens_belongs_to_the_host():
-    """A length given to our parameters is refused, except None, which lets min_tokens be of any size."""
+    """max_tokens must be None, which allows any min_tokens."""
     with pytest.raises(ParameterError, match="max_tokens=7: must be None"):
         RowSampler(VOCAB_SIZE, SamplingParams(max_tokens=7))
     RowSampler(VOCAB_SIZE, SamplingParams(max_tokens=None, min_tokens=40))
 
 
 def test_one_params_per_row():
-    """The number of parameters must be that of the rows."""
+    """The number of parameters must equal the number of rows."""
     rows = RowSampler(VOCAB_SIZE, [SamplingParams(seed=1)] * 2)
     with pytest.raises(ParameterError, match=r"params=.*must be one per row"):
         rows.draw([[3]], np.zeros((1, VOCAB_SIZE), np.float32))
 
 
 def test_all_problems_at_once():
-    """Every parameter that is refused is named."""
+    """The error names every refused parameter."""
     with pytest.raises(ParameterError) as caught:
         check_params(SamplingParams(n=2, echo=True), OF_OUR_LOOP)
     assert [problem.parameter for problem in caught.value.problems] == ["n", "echo"]

@@ -1,4 +1,4 @@
-"""BackendModel: another library's sequences behind our engine's blocks."""
+"""Tests of BackendModel: another library's sequences behind the engine's blocks."""
 
 import numpy as np
 import pytest
@@ -35,8 +35,8 @@ def complete(llm):
 @pytest.mark.parametrize("batching", ["exact", "shared"])
 @pytest.mark.parametrize("can_truncate", [True, False])
 @pytest.mark.parametrize("num_sequences", [1, 3, 32])
-def test_results_are_those_of_a_model_of_ours(batching, can_truncate, num_sequences):
-    """best_of, echo, log-probabilities and drawn tokens over a backend equal those over our own interface."""
+def test_results_agree_with_a_native_model(batching, can_truncate, num_sequences):
+    """A backend gives the same results as a model of the native interface, with best_of, echo and logprobs."""
     backend = ScriptedBackend(hashed_logits(3), VOCAB_SIZE, num_sequences=num_sequences, can_truncate=can_truncate)
     expected = run(ScriptedModel(hashed_logits(3), VOCAB_SIZE))
     assert run(BackendModel(backend, batching=batching)) == expected
@@ -55,7 +55,7 @@ def test_results_are_those_of_a_model_of_ours(batching, can_truncate, num_sequen
 )
 @pytest.mark.parametrize("can_truncate", [True, False])
 def test_exact_batching_hides_the_calls(settings, can_truncate):
-    """A backend whose numbers depend on its calls gives one result under every schedule, preemption and speculation."""
+    """With exact batching, a backend whose numbers depend on its calls gives one result under any schedule."""
 
     def noisy():
         return BackendModel(ScriptedBackend(hashed_logits(3), VOCAB_SIZE, noisy=True, can_truncate=can_truncate))
@@ -64,7 +64,7 @@ def test_exact_batching_hides_the_calls(settings, can_truncate):
 
 
 def test_shared_batching_shows_the_calls():
-    """The same backend in shared calls does depend on the schedule: the test above can fail."""
+    """With shared batching the same backend depends on the schedule, so the test above can fail."""
     backends = [ScriptedBackend(hashed_logits(3), VOCAB_SIZE, noisy=True) for _ in range(2)]
     first, second = (BackendModel(backend, batching="shared") for backend in backends)
     assert run(first) != run(second, max_num_seqs=1)
@@ -72,7 +72,7 @@ def test_shared_batching_shows_the_calls():
 
 
 def test_the_prompt_of_many_candidates_is_computed_once():
-    """best_of forks the backend's sequence: tokens computed are those of the prompt once and of each candidate."""
+    """The prompt is computed once for all candidates, which fork the backend's sequence."""
     backend = ScriptedBackend(hashed_logits(1), VOCAB_SIZE)
     llm = LLM.from_parts(BackendModel(backend, batching="shared"), byte_tokenizer())
     llm.complete("p" * 100, params(n=4, max_tokens=5, seed=1))
@@ -81,7 +81,7 @@ def test_the_prompt_of_many_candidates_is_computed_once():
 
 
 def test_a_cached_prefix_is_not_computed_again():
-    """A second prompt with the same beginning continues a kept sequence."""
+    """A second prompt with the same prefix computes its new tokens only."""
     backend = ScriptedBackend(hashed_logits(1), VOCAB_SIZE)
     llm = LLM.from_parts(BackendModel(backend), byte_tokenizer())
     llm.complete("q" * 64, params(max_tokens=1, seed=1))
@@ -91,7 +91,7 @@ def test_a_cached_prefix_is_not_computed_again():
 
 
 def test_an_error_clears_the_sequences_of_its_step():
-    """After a call that raised, the same request gives what it gives on a fresh backend."""
+    """After a failed call, the same request gives the same result as on a new backend."""
     backend = ScriptedBackend(hashed_logits(2), VOCAB_SIZE)
     model = BackendModel(backend)
     llm = LLM.from_parts(model, byte_tokenizer())
@@ -105,7 +105,7 @@ def test_an_error_clears_the_sequences_of_its_step():
 
 
 def test_bare_logits_are_the_scripts():
-    """LLM.logits gives a row per token, whatever the pieces are."""
+    """LLM.logits returns one row per token, however the tokens are divided into calls."""
     tokens = list(range(37))
     script = hashed_logits(5)
     llm = LLM.from_parts(BackendModel(ScriptedBackend(script, VOCAB_SIZE)), byte_tokenizer())
@@ -113,8 +113,8 @@ def test_bare_logits_are_the_scripts():
     np.testing.assert_array_equal(llm.logits(tokens), expected)
 
 
-def test_a_slot_is_not_continued_in_the_middle_of_a_piece():
-    """Tokens behind the last border were computed with later ones, and are computed again."""
+def test_a_slot_is_reused_up_to_a_piece_boundary():
+    """A slot is reused up to its last piece boundary; later tokens are computed again."""
     backend = ScriptedBackend(hashed_logits(5), VOCAB_SIZE, num_sequences=2)
     slots = Slots(backend, 16)
     (slot,) = slots.assign([np.zeros(0, np.int32)])
@@ -125,12 +125,12 @@ def test_a_slot_is_not_continued_in_the_middle_of_a_piece():
 
 
 def test_unknown_batching():
-    """A batching that does not exist is refused by name."""
+    """An unknown batching raises a ParameterError."""
     with pytest.raises(ParameterError, match="batching='fast': must be 'exact' or 'shared'"):
         BackendModel(ScriptedBackend(hashed_logits(5), VOCAB_SIZE), batching="fast")
 
 
 def test_batching_needs_another_library():
-    """The native forward pass is exact; to ask it for anything else is an error."""
+    """batching="shared" with the native backend raises a ParameterError."""
     with pytest.raises(ParameterError, match="batching='shared': must be 'exact' with the backend 'native'"):
         LLM(batching="shared")

@@ -1,4 +1,4 @@
-"""Backends by name, and their limits."""
+"""The registry of backends and their limits."""
 
 import sys
 from typing import get_args
@@ -16,7 +16,7 @@ from decoding.models.registry import BACKENDS as OURS
 
 
 def test_names_are_the_same_everywhere():
-    """The type of LLM's argument, the flags and the registries have one list."""
+    """The type of LLM's argument, the flags and the registries have the same names."""
     assert (*OURS, *BACKENDS) == get_args(Backend) == model_flags.BACKENDS
     assert get_args(Batching) == BATCHINGS == model_flags.BATCHINGS
 
@@ -25,7 +25,7 @@ def test_names_are_the_same_everywhere():
     ("backend", "package"), [("llama-cpp", "llama_cpp"), ("transformers", "torch"), ("onnxruntime", "onnxruntime")]
 )
 def test_a_missing_library_is_named(monkeypatch, backend, package):
-    """Without the library, the error says which extra brings it."""
+    """Without the library, the error names the extra to install."""
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, f"decoding.backends.{backend.replace('-', '_')}", raising=False)
     with pytest.raises(ParameterError, match=rf"needs the package .*: pip install 'decoding-engine\[{backend}\]'"):
@@ -33,7 +33,7 @@ def test_a_missing_library_is_named(monkeypatch, backend, package):
 
 
 def test_a_missing_model_is_named_before_the_library():
-    """A path that leads nowhere is the same error as with our own forward pass."""
+    """A missing model file raises a ModelNotFoundError, even if the backend's library is missing too."""
     with pytest.raises(ModelNotFoundError, match=r"nowhere\.gguf"):
         LLM("nowhere.gguf", backend="llama-cpp")
 
@@ -42,11 +42,11 @@ def test_a_missing_model_is_named_before_the_library():
     ("kv_cache_bytes", "expected"), [(10**9, 2048), (4 * 8 * 1000, 768), (4 * 8 * 256, 256), (4 * 8 * 2048, 2048)]
 )
 def test_context(kv_cache_bytes, expected):
-    """The model's context, or what is left for each of the sequences, in whole steps."""
+    """The context is the model's, or the share of memory per sequence in whole steps, if that is smaller."""
     assert Limits(4, kv_cache_bytes).context(2048, 8, 256) == expected
 
 
 def test_too_little_memory():
-    """If not even one step fits, the least is named."""
+    """Memory for less than one step raises an error with the minimum."""
     with pytest.raises(ParameterError, match="kv_cache_bytes=8191: must be at least 8,192 for 4 sequences"):
         Limits(4, 4 * 8 * 256 - 1).context(2048, 8, 256)

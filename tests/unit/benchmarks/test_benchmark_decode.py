@@ -1,4 +1,4 @@
-"""`python -m benchmarks.decode` on a network of a few thousand weights: what it measures, and the table."""
+"""Tests of `python -m benchmarks.decode` on a tiny network: its measurements and its table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="module")
 def modules() -> Iterator[SimpleNamespace]:
-    """The benchmark's modules, from the checkout, with a tiny network among the others."""
+    """Return the benchmark's modules from the checkout, with a tiny network added."""
     sys.path.insert(0, str(ROOT))
     try:
         names = ("decode", "decode_tables", "engines", "shapes")
@@ -34,7 +34,7 @@ def modules() -> Iterator[SimpleNamespace]:
 
 
 class Fake:
-    """A worker that answers at once."""
+    """A worker that answers at once with a fixed rate."""
 
     pid = -1
 
@@ -42,7 +42,7 @@ class Fake:
         self.engine, self._rate, self.jobs = engine, rate, list[Any]()
 
     def rate(self, job: Any) -> float:
-        """Always the same."""
+        """Return the fixed rate."""
         self.jobs.append(job)
         return self._rate
 
@@ -54,7 +54,7 @@ def _options(**changes: Any) -> argparse.Namespace:
 def test_the_command_measures_prints_and_writes(
     modules: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With our own engines, each in its own process: a rate for every job and round, in the file and in the table."""
+    """The command measures a rate per engine, job and round, prints the table and writes the JSON."""
     monkeypatch.chdir(ROOT)
     ours = ["decoding", "LLM", "read pass"]
     monkeypatch.setattr(modules.decode, "installed", lambda: ours)
@@ -74,8 +74,8 @@ def test_the_command_measures_prints_and_writes(
     assert "  decode 32" in printed
 
 
-def test_rounds_go_round(modules: Any) -> None:
-    """Every engine has every job in every round, after one round to warm up, which does not count."""
+def test_every_engine_runs_every_job_in_every_round(modules: Any) -> None:
+    """Every engine runs every job in every round, after one warm-up round that is not counted."""
     workers = [Fake("decoding", 6.0), Fake("peer", 3.0)]
     figures = modules.decode.measure(modules.decode.Case("tiny", "float32", {}), workers, _options())
     assert [figure["job"] for figure in figures] == list(modules.decode.jobs(0.1))
@@ -85,7 +85,7 @@ def test_rounds_go_round(modules: Any) -> None:
 
 
 def test_noisy_rounds_are_repeated(modules: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With --quiet a round counts only if others took no more than that; what they took is told."""
+    """With --quiet a round is repeated if other processes took more CPU, and their share is recorded."""
     taken = iter([9.0] * 4 + [2.0, 0.3, 2.0, 2.0, 0.4, 0.1, 0.2])
     others = SimpleNamespace(begin=lambda: None, taken=lambda: next(taken))
     monkeypatch.setattr(modules.decode, "Others", lambda workers: others)
@@ -96,7 +96,7 @@ def test_noisy_rounds_are_repeated(modules: Any, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_table_holds_ratios_against_bounds(modules: Any) -> None:
-    """The ratio is the median of the rounds' ratios, not the ratio of medians; bounds are met or missed."""
+    """The table's ratio is the median of the rounds' ratios, and is reported as met or missed."""
     figures = [
         {"network": "15M", "type": "float32", "job": job, "rates": rates, "others": [0.25, 0.35]}
         for job, rates in (
@@ -115,7 +115,7 @@ def test_the_table_holds_ratios_against_bounds(modules: Any) -> None:
 
 
 def test_the_plot(modules: Any, tmp_path: Path) -> None:
-    """A file with a picture in it."""
+    """The plot is written as a PNG file."""
     pytest.importorskip("matplotlib")
     rates = {"decoding": [2.0], "peer": [1.0]}
     figures = [{"network": "15M", "type": "q8_0", "job": "prefill 512", "rates": rates, "others": [0.0]}]
@@ -126,13 +126,13 @@ def test_the_plot(modules: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("size", "millions"), [("15M", 15.2), ("110M", 109.5), ("500M", 494.0)])
-def test_the_networks_have_the_sizes_that_they_are_called_after(modules: Any, size: str, millions: float) -> None:
-    """Weights, in millions, with one matrix for embedding and head."""
+def test_networks_have_the_sizes_of_their_names(modules: Any, size: str, millions: float) -> None:
+    """Each network has the number of weights in its name, in millions."""
     assert modules.shapes.NETWORKS[size].num_weights / 1e6 == pytest.approx(millions, abs=0.05)
 
 
 def test_checkpoints_can_be_loaded(modules: Any, tmp_path: Path) -> None:
-    """By us, with logits that are not all the same; a second call leaves the file alone."""
+    """A written checkpoint can be loaded, and a second call does not write it again."""
     modules.shapes.write_checkpoint(tmp_path / "tiny", modules.shapes.NETWORKS["tiny"])
     written = (tmp_path / "tiny" / "model.safetensors").stat()
     model, one = load_model(tmp_path / "tiny"), np.ones(1, np.int32)
@@ -143,14 +143,14 @@ def test_checkpoints_can_be_loaded(modules: Any, tmp_path: Path) -> None:
 
 
 def test_every_tensor_has_a_name_in_llama_cpp(modules: Any) -> None:
-    """Its own, in the form of that format."""
+    """Every tensor has a distinct GGUF name."""
     names = [modules.shapes._gguf_name(name) for name, _ in modules.shapes.NETWORKS["tiny"].tensors()]
     assert len(set(names)) == len(names) == 2 + 2 * 9
     assert {"token_embd.weight", "output_norm.weight", "blk.1.attn_q.weight", "blk.0.ffn_norm.weight"} <= set(names)
 
 
 def test_a_rate_counts_at_least_two_calls(modules: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And goes on for the time that it has, or for as many calls as there may be."""
+    """A rate is measured over at least two calls, and at most the given time or number of calls."""
     clock = iter(range(100))
     monkeypatch.setattr(modules.engines, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     calls = list[int]()

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.engine` on a network of a few thousand weights: what it measures, and the report."""
+"""Tests of `python -m benchmarks.engine` on a tiny network: its measurements and its report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The benchmark, from the checkout, with a tiny network and little to do."""
+    """Return the benchmark's module from the checkout, with a tiny network and small sizes."""
     sys.path.insert(0, str(ROOT))
     try:
         module = importlib.import_module("benchmarks.engine")
@@ -32,7 +32,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 def test_it_runs_and_reports(engine: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every figure is there, in the file and in the text, and what follows from counting is right."""
+    """Every figure is in the file and in the text, and the figures that follow from counting are right."""
     assert engine.main(["--folder", str(tmp_path / "network"), "--json", str(tmp_path / "found.json")]) == 0
     found = json.loads((tmp_path / "found.json").read_text())
     assert [step["num_sequences"] for step in found["steps"]] == [1, 3]
@@ -46,7 +46,7 @@ def test_it_runs_and_reports(engine: ModuleType, tmp_path: Path, capsys: pytest.
 
 
 def test_stops(engine: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """`python -m benchmarks.stops` has a line for each text, none of which ends at a stop string."""
+    """`python -m benchmarks.stops` prints one line per text, none of which ends at a stop string."""
     stops = importlib.import_module("benchmarks.stops")
     monkeypatch.setattr(stops, "NUM_CHARACTERS", 3000)
     assert stops.main() == 0

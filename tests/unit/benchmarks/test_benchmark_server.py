@@ -1,4 +1,4 @@
-"""`python -m benchmarks.server`: its client and its figures, against a server whose model costs nothing."""
+"""Tests of `python -m benchmarks.server`: its client and its figures, against a server with a model of no cost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="module")
 def modules() -> Iterator[SimpleNamespace]:
-    """The benchmark's modules, from the checkout."""
+    """Return the benchmark's modules from the checkout."""
     sys.path.insert(0, str(ROOT))
     try:
         names = ("server", "server_client", "server_engine", "soak")
@@ -30,7 +30,7 @@ def modules() -> Iterator[SimpleNamespace]:
 
 
 def test_every_figure_is_measured(modules: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few streams against real servers: each bound has its figure, and the table says whether it holds."""
+    """Each bound has a figure, measured on real servers, and a line in the table."""
     monkeypatch.chdir(ROOT)
     for name, value in {"STREAMS": 4, "TOKENS": 5, "ROUNDS": 2, "MANY": 8, "MANY_TOKENS": 100}.items():
         monkeypatch.setattr(modules.server, name, value)
@@ -42,21 +42,21 @@ def test_every_figure_is_measured(modules: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_ratios_to_a_peer(modules: Any) -> None:
-    """Ours over the peer's, in the same unit."""
+    """A ratio is our figure over the peer's in the same unit."""
     ours = {"first token, ms": 4.0, "tokens/s, 32 streams": 300.0}
     beside = modules.server.compared(ours, {"tokens/s": 100.0, "first": 0.008, "p99": 2.0})
     assert (beside["  ours / peer's"], beside["  ours / peer's, less is better"]) == (3.0, 0.5)
 
 
 def test_gaps_are_between_events(modules: Any) -> None:
-    """One fewer than events; the slowest hundredth over the median."""
+    """Gaps are the times between events, and the p99 is reported over the median."""
     arrivals = modules.server_client.Arrivals(times=[1.0, 1.5, 3.0])
     assert arrivals.gaps == [0.5, 1.5]
     assert modules.server.p99_over_median([1.0] * 99 + [1.0]) == 1.0
 
 
 def test_the_soak_counts(modules: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Two seconds of it: requests were served, none was bad; what the server held is told and can be drawn."""
+    """Two seconds of the soak test serve requests without errors, sample the server's resources and draw a plot."""
     found = modules.server.run_soak("", 2.0, None)
     assert sum(found["counts"].values()) > 1
     assert sum(found["bad"].values()) == 0
@@ -70,13 +70,13 @@ def test_the_soak_counts(modules: Any, capsys: pytest.CaptureFixture[str], tmp_p
 
 
 def test_growth_is_the_slope_after_the_warm_up(modules: Any) -> None:
-    """Memory that rises by a MiB per minute after the first quarter, whatever it did before."""
+    """Growth is the slope of the memory after the first quarter, in MiB per hour."""
     samples = [{"seconds": 60.0 * i, "rss": 100.0 + max(i, 30) - 50 * (i < 20)} for i in range(121)]
     assert modules.soak.growth(samples) == pytest.approx(60.0)
 
 
 def test_the_engine_alone(modules: Any) -> None:
-    """The same requests without a server: as many tokens, CPU time, gaps."""
+    """The measurement without a server counts the same tokens, CPU time and gaps."""
     found = asyncio.run(modules.server_engine._measure("", 2, 4, 3))
     assert (found["tokens"], [len(gaps) for gaps in found["gaps"]]) == (24, [6, 6, 6])
     assert found["cpu"] > 0

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.sampler` on rows of a few thousand logits: what it measures, and the shape of the tables."""
+"""Tests of `python -m benchmarks.sampler` on small rows: its measurements and the form of its tables."""
 
 import importlib
 import json
@@ -18,7 +18,7 @@ VOCAB_SIZE = measure.MIN_VOCAB_SIZE
 
 @pytest.fixture(scope="module")
 def modules():
-    """The benchmark's modules, from the checkout: sampler, floor, peers, tables."""
+    """Return the benchmark's modules from the checkout: sampler, floor, peers, tables."""
     sys.path.insert(0, str(ROOT))
     try:
         yield {name: importlib.import_module(f"benchmarks.{name}") for name in ("sampler", "floor", "peers", "tables")}
@@ -28,7 +28,7 @@ def modules():
 
 @pytest.fixture(scope="module")
 def found(modules):
-    """One small report."""
+    """Return one small report."""
     sampler, peers = modules["sampler"], modules["peers"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sampler, "NUM_ROWS", 2)
@@ -40,13 +40,13 @@ def found(modules):
 
 
 def test_every_figure_is_a_time(found):
-    """Minimum, worst row and median are there for every job, in the order that they must have."""
+    """Every job has a positive minimum, worst row and median, in ascending order."""
     assert all(0 < one["us"] <= one["worst_row_us"] for one in found["figures"])
     assert all(one["us"] <= one["median_us"] for one in found["figures"] if one["section"] != "works")
 
 
-def test_every_work_is_measured_by_everyone(found):
-    """The main table has kernel, Python face and plain search for each work, and numpy where it can do the work."""
+def test_every_work_is_measured_by_every_engine(found):
+    """Each work is measured for kernel, Python, plain search, and numpy if it can do the work."""
     engines = {}
     for one in found["figures"]:
         if one["section"] == "works":
@@ -56,13 +56,13 @@ def test_every_work_is_measured_by_everyone(found):
 
 
 def test_summary_takes_minima_of_each_row(modules):
-    """Of two passes over two rows: each row's minimum over both passes, then the median row and the worst one."""
+    """The summary takes each row's minimum over the passes, then the median row and the worst row."""
     found = [[[3.0, 1.0], [4.0, 2.0]], [[5.0, 6.0], [0.5]]]
     assert modules["sampler"].summary(found) == {"us": 0.75, "worst_row_us": 1.0, "median_us": 3.0}
 
 
 def test_text_has_every_section(modules, found):
-    """The printed report shows each work, the set, each odd row, both thread counts, and what could not be run."""
+    """The printed report has every work, the instruction set, the odd rows and the peers that are not installed."""
     text = modules["tables"].text(found)
     for part in (*(work.title for work in WORKS), available_isas()[-1], *modules["sampler"].ODD_ROWS):
         assert part in text
@@ -72,7 +72,7 @@ def test_text_has_every_section(modules, found):
 
 
 def test_bounds_are_those_of_the_median_row(modules):
-    """A ratio at its bound is met, one above it is named, and small vocabularies have no bound."""
+    """A ratio at its bound is met, a larger one is missed, and small vocabularies have no bound."""
     tables = modules["tables"]
 
     def found(us, vocab_size):
@@ -92,7 +92,7 @@ def test_bounds_are_those_of_the_median_row(modules):
 
 
 def test_floor_passes_do_their_work(modules):
-    """The compiled passes return the row's maximum and its sum of exp: nothing was optimised away."""
+    """The compiled passes return the row's maximum and its sum of exp, so nothing was optimised away."""
     floor = modules["floor"].make_floor(available_isas()[0])
     if isinstance(floor, modules["floor"].NumpyFloor):
         pytest.skip("needs a C compiler")
@@ -104,7 +104,7 @@ def test_floor_passes_do_their_work(modules):
 
 
 def test_floor_without_a_compiler(modules, monkeypatch):
-    """Where there is no compiler numpy stands in, and says so."""
+    """Without a C compiler numpy computes the floor, and the floor's name states it."""
     monkeypatch.setattr(modules["floor"].shutil, "which", lambda name: None)
     floor = modules["floor"].make_floor("portable")
     assert "no C compiler" in floor.name
@@ -113,7 +113,7 @@ def test_floor_without_a_compiler(modules, monkeypatch):
 
 
 def test_flags_are_the_kernel_s(modules):
-    """The floor is compiled with the flags of csrc/CMakeLists.txt, for each set."""
+    """The floor is compiled with the flags of csrc/CMakeLists.txt, for each instruction set."""
     recipe = (ROOT / "csrc" / "CMakeLists.txt").read_text()
     for flag in modules["floor"].FLAGS.split()[1:]:
         assert flag in recipe
@@ -122,7 +122,7 @@ def test_flags_are_the_kernel_s(modules):
 
 
 def test_masks_and_odd_rows(modules):
-    """Ten tokens are left or banned, and the odd rows are what their names say."""
+    """A mask leaves or bans ten tokens, and the odd rows have the properties in their names."""
     sampler = modules["sampler"]
     for leaves_ten, allowed in ((True, 10), (False, VOCAB_SIZE - 10)):
         words = sampler.packed_mask(VOCAB_SIZE, leaves_ten=leaves_ten)
@@ -133,7 +133,7 @@ def test_masks_and_odd_rows(modules):
 
 
 def test_numpy_peer_samples(modules):
-    """The numpy peer draws only what the parameters allow: the argmax, or one of the 50 largest."""
+    """The numpy peer draws a token that the parameters allow: the argmax, or one of the 50 largest."""
     row = measure.make_row("flat", VOCAB_SIZE)
     peer = modules["peers"].Numpy()
     calls = {work.title: peer.prepare(work, row) for work in measure.WORKS}
@@ -143,7 +143,7 @@ def test_numpy_peer_samples(modules):
 
 
 def test_command_prints_and_writes(modules, monkeypatch, tmp_path, capsys):
-    """Options reach the plan, the tables go to stdout, --json has all figures; too few logits end with exit code 2."""
+    """Options reach the report, the tables go to stdout, the figures to the file; a small vocabulary is an error."""
     sampler, asked = modules["sampler"], []
     monkeypatch.setattr(sampler, "report", lambda *arguments: asked.append(arguments) or {"figures": []})
     monkeypatch.setattr(sampler.tables, "text", lambda found: "the tables")

@@ -1,4 +1,4 @@
-"""benchmarks.accuracy --model: divergence, and the table for a GGUF file and a checkpoint."""
+"""Tests of benchmarks.accuracy --model: the divergence, and the table for a GGUF file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONTAINER = SimpleNamespace(**runpy.run_path(str(TESTS / "gguf_container.py")))
 
 
 def test_divergence_of_known_distributions() -> None:
-    """KL of (1/2, 1/2) from (1/4, 3/4) is ln(4/3) / 2; shifted logits are the same distribution."""
+    """KL of (1/2, 1/2) from (1/4, 3/4) is ln(4/3) / 2, and shifted logits have a divergence of 0."""
     exact = np.log(np.array([[0.5, 0.5], [0.25, 0.75]]))
     other = np.log(np.array([[0.25, 0.75], [0.25, 0.75]])).astype(np.float32) + np.float32(3)
     assert divergence(exact, other) == pytest.approx(math.log(4 / 3) / 2 / 2, abs=1e-6)
@@ -27,7 +27,7 @@ def test_divergence_of_known_distributions() -> None:
 
 
 def test_the_table(tmp_path: Path, capsys: Any) -> None:
-    """Each engine has a line with three numbers; the float32 backends are near the truth."""
+    """Each engine has a line of three numbers, which are below 1e-4 for the float32 backends."""
     (tmp_path / "tiny.gguf").write_bytes(CONTAINER.tiny_llama().bytes())
     (tmp_path / "ids.json").write_text(json.dumps([1, 5, 3, 9, 4]))
     report(tmp_path / "tiny.gguf", 4, tmp_path / "ids.json")

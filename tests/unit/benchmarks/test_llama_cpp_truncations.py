@@ -1,4 +1,4 @@
-"""benchmarks.llama_cpp_truncations: what it counts, with peers whose answers are known."""
+"""Tests of benchmarks.llama_cpp_truncations: its counts, with peers whose answers are known."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from decoding import Sampler
 
 
 class Peer(LlamaCpp):
-    """Keeps what our sampler keeps, and one token more of every second row."""
+    """A peer that keeps our sampler's tokens, and one more token in every second row."""
 
     def __init__(self) -> None:
         self.num_asked = 0
 
     def kept(self, row: Row, params: dict[str, Any]) -> tuple[Any, bool]:
-        """Return ids, ascending, and NaN for the third row."""
+        """Return ids in ascending order, and NaN for the third row."""
         self.num_asked += 1
         ids = ours(Sampler(len(row), profile="llama_cpp"), row, params)
         if self.num_asked % 2:
@@ -28,7 +28,7 @@ class Peer(LlamaCpp):
 
 
 def test_differences_are_counted_and_measured() -> None:
-    """Rows with another set, rows with NaN, and how far p is from the masses that keep one token more."""
+    """Different rows, rows with NaN and the distance of p from the kept mass are counted."""
     asked = rows(50, 6)
     found = compare(Peer(), asked, {"top_p": 0.9})
     assert (found.num_rows, found.num_different, found.num_nan) == (6, 3, 1)
@@ -42,7 +42,7 @@ def test_differences_are_counted_and_measured() -> None:
 
 
 def test_a_peer_that_agrees_is_at_no_distance() -> None:
-    """The very sets of our sampler differ nowhere, and p lies within the masses that keep them, up to float32."""
+    """A peer that keeps the same tokens has no differences and a distance of 0, up to float32."""
     agreeing = Peer()
     agreeing.kept = lambda row, params: (ours(Sampler(len(row), profile="llama_cpp"), row, params), False)  # type: ignore[method-assign]
     found = compare(agreeing, rows(200, 6), {"top_p": 0.95})
