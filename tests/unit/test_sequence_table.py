@@ -22,7 +22,7 @@ def test_a_table_is_a_sequence_of_tuples():
     assert (TABLE.max_id, SequenceTable([]).max_id, len(SequenceTable([]))) == (6, -1, 0)
 
 
-def test_equal_tables_are_equal_and_hash_alike():
+def test_equal_tables_hash_equally():
     """Equal tables hash alike, also after copying and pickling; another partition of the ids is not equal."""
     for other in (SequenceTable([(1,), (2,), (4, 5), (6,)]), copy.copy(TABLE), pickle.loads(pickle.dumps(TABLE))):
         assert (other, hash(other)) == (TABLE, hash(TABLE))
@@ -42,7 +42,7 @@ def test_parameters_with_a_table_draw_as_with_tuples():
 
 
 def test_with_seed_changes_the_seed_only():
-    """`with_seed` changes the seed only, and keeps the same objects as the other parameters."""
+    """`with_seed` changes the seed only; the other parameters stay the same objects."""
     params = SamplingParams(bad_words=TABLE, logit_bias={1: 2.0}, temperature=0.5)
     seeded = with_seed(params, 7)
     assert (seeded.seed, params.seed) == (7, None)

@@ -112,7 +112,7 @@ def test_several_models_settings_and_hints(tmp_path):
     assert "profile='vllm': must be 'llama_cpp'" in answers["refused"]["body"]["error"]["message"]
 
 
-def test_a_second_run_answers_what_is_missing(tmp_path):
+def test_a_second_run_completes_the_output(tmp_path):
     """A second run completes an output that was cut anywhere, and leaves a complete one unchanged."""
     text = "".join(line(f"r{i}") for i in range(5)) + "nonsense\n" + line("r0")
     _, whole = run(tmp_path, text)

@@ -16,7 +16,7 @@ VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.
 
 @given(VALUES)
 def test_the_pieces_are_the_text(value):
-    """For any value, the pieces join to the text of json.dumps."""
+    """The pieces join to the text of json.dumps, for any value."""
     assert "".join(json_pieces(value)) == json.dumps(value)
 
 

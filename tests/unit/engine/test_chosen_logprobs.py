@@ -99,7 +99,7 @@ def test_replay(tmp_path):
     assert replay.result == llm.complete("ab", params())
 
 
-def test_what_is_wrong_is_refused():
+def test_invalid_chosen_ids_are_refused():
     """Ids without logprobs, too many ids and ids outside the vocabulary are refused."""
     with pytest.raises(ParameterError, match=r"logprob_token_ids=.*must come with logprobs"):
         SamplingParams(logprob_token_ids=[1])

@@ -202,7 +202,7 @@ def test_the_index_agrees_with_a_linear_search():
         assert index.is_proper_beginning(data) == any(len(pieces[token_id]) > len(data) for token_id in begins)
 
 
-def test_what_does_not_go_together_is_refused():
+def test_incompatible_parameters_are_refused_with_healing():
     """Token healing is refused with a suffix, with a grammar and without a tokenizer."""
     with pytest.raises(ParameterError, match="token_healing=True: must be False with suffix"):
         SamplingParams(token_healing=True, suffix="x")

@@ -1,4 +1,4 @@
-"""The thread pool of the native module: every task once, several pools, forks, and shutdown."""
+"""The thread pool of the native module: every task once, concurrent pools, forks, and shutdown."""
 
 from __future__ import annotations
 

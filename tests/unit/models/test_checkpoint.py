@@ -181,7 +181,7 @@ def test_stored_rotary_constants_are_harmless(workshop: Any, runs: Any) -> None:
     assert (found[0] == found[1]).all()
 
 
-def test_what_a_tied_model_may_store(workshop: Any, runs: Any, caplog: Any, backend: str) -> None:
+def test_heads_of_tied_models(workshop: Any, runs: Any, caplog: Any, backend: str) -> None:
     """A tied model may store embedding, head or both; a head that differs is used, with a warning."""
 
     def logits(tied: bool, **heads: Any) -> Any:

@@ -36,7 +36,7 @@ def test_smoothing(factor, curve, expected):
 
 @pytest.mark.parametrize("curve", np.linspace(1, 3, 9).tolist())
 def test_smoothing_keeps_the_order(curve):
-    """For every curve a smaller logit stays smaller, and a banned token stays banned."""
+    """A smaller logit stays smaller and a banned token stays banned, for every curve."""
     logits = np.append(-np.geomspace(1e-3, 1e3, 200), -np.inf).astype(np.float32)
     shaped = smoothed(SamplingParams(smoothing_factor=0.3, smoothing_curve=curve), logits)
     assert (np.diff(shaped) < 0).all()
@@ -87,7 +87,7 @@ def test_dynamic_temperature_of_a_row():
     np.testing.assert_allclose(row.whole, np.log([1, 0.5, 0.25, 0.25]) / row.temperature, rtol=1e-6)
 
 
-def test_a_dynamic_temperature_decides_what_is_greedy():
+def test_greedy_with_a_dynamic_temperature():
     """Temperature 0 with a range is greedy only for a row without entropy."""
     assert run([0, 0, 0], temperature=0, dynatemp_range=1).temperature == pytest.approx(1.0)
     row = run([9, -np.inf], temperature=0, dynatemp_range=1)

@@ -121,7 +121,7 @@ def test_eta_cutoff():
     assert kept([0.96, 0.02, 0.02], eta_cutoff=0.01) == [0, 1, 2]  # eta itself
 
 
-def test_sigma_is_that_of_the_whole_row():
+def test_sigma_includes_dropped_tokens():
     """top_n_sigma's deviation includes tokens that truncation dropped, but not banned ones."""
     assert kept([*P, 0.0], top_n_sigma=1.0) == [1, 3]
     assert kept(P, top_n_sigma=1.0, top_k=4) == [1, 3]
@@ -228,7 +228,7 @@ def test_xtc(params, expected):
 
 
 def test_xtc_keeps_one_of_equals():
-    """Of equal top choices XTC keeps the one with the highest id."""
+    """If top choices are equal, XTC keeps the token with the highest id."""
     assert kept([0.3, 0.3, 0.3, 0.1], **XTC) == [2, 3]
 
 

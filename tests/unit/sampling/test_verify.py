@@ -33,7 +33,7 @@ def test_accepted_up_to_the_first_disagreement(draft, num_rows, drawn, num_accep
     assert state.output_token_ids == [7, *drawn]
 
 
-def test_verify_reports_what_sample_reports():
+def test_verify_agrees_with_sample():
     """`verify` reports the same bits as `sample`, row by row, for the recorded tokens."""
     sampler, state = Sampler(VOCAB_SIZE), SamplingState(GREEDY)
     output = sampler.verify(LOGITS, SamplingState(GREEDY), [3, 1, 0]).output

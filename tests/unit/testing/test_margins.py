@@ -52,7 +52,7 @@ def test_only_close_comparisons_may_go_either_way(params, expected):
 
 
 def test_either_side_of_the_mean_may_come_first():
-    """Of equally typical tokens above and below the mean, either may be kept first."""
+    """Either of two equally typical tokens, above or below the mean, may be kept first."""
     row = row_of([0.5, 0.25, 0.25], typical_p=0.2)
     sets = [[True, False, False], [False, True, False]]
     assert all(row_that_keeps(row, np.array(kept)) is not None for kept in sets)

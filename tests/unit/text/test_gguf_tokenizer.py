@@ -216,7 +216,7 @@ def test_unknown_pre_tokenizers_are_refused() -> None:
     assert names | {"command-r", "olmo", "dbrx", "falcon", "phi-2", "stablelm2", "default"} <= PRE_TOKENIZERS.keys()
 
 
-def test_whole_words_win_where_merges_are_ignored() -> None:
+def test_whole_words_precede_merges() -> None:
     """With llama-bpe a word that is a token becomes that token, even if no merge makes it."""
     values = {"tokens": ["a", "b", "c", "abc", "<s>", "ab"], "merges": ["a b"], "bos_token_id": 4}
     assert tokenizer("gpt2", pre="gpt-2", **values).encode("abc") == [5, 2]

@@ -44,7 +44,7 @@ def test_earliest_end_then_earliest_start_wins(stops, text, expected):
         ([], b"anything", 0),
     ],
 )
-def test_holds_back_what_may_become_a_match(stops, text, held):
+def test_holds_back_a_possible_match(stops, text, held):
     """The longest suffix that is a proper prefix of a stop string is held back, and no more."""
     matcher = StopMatcher(stops)
     assert matcher.feed(text) is None

@@ -111,7 +111,7 @@ def _joined(section: Any, texts: list[str]) -> bytes:
     ids=lambda decoder: "none" if decoder is None else decoder["type"],
 )
 def test_pieces_add_up_to_the_librarys_text(decoder: Any) -> None:
-    """For all lists of up to three tokens, bytes that are valid UTF-8 equal the library's text."""
+    """Bytes that are valid UTF-8 equal the library's text, for all lists of up to three tokens."""
     library = _library(decoder)
     compared = 0
     lists = itertools.chain.from_iterable(itertools.product(range(len(VOCABULARY)), repeat=size) for size in (0, 1, 2))

@@ -114,7 +114,7 @@ def assert_close_rows(actual, expected):
     """Most rows are within 1e-5 of the largest logit, and all within 1e-2.
 
     The inputs of a matmul differ a little in float32 and in float64. One that lies half-way between two integers may
-    round to the other one, which moves the rows that see it.
+    round to the other one, which changes the rows that depend on it.
     """
     errors = np.abs(actual - expected).max(axis=1) / np.abs(expected).max()
     assert np.median(errors) < 1e-5

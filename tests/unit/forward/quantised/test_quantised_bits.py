@@ -27,7 +27,7 @@ GOLDEN = {
     "q5_k": "b2eb762f20df2efe",
     "q6_k": "dced382410ed6eb7",
 }
-"""What quantised_bits.c beside this file prints; a change of a hash is a change of the logits of all such models."""
+"""Output of quantised_bits.c beside this file; a change of a hash is a change of the logits of all such models."""
 
 FLAGS = {
     "portable": [],
