@@ -85,7 +85,7 @@ def test_every_engine_runs_every_job_in_every_round(modules: Any) -> None:
 
 
 def test_noisy_rounds_are_repeated(modules: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With --quiet a round is repeated if other processes took more CPU, and their share is recorded."""
+    """With --quiet a round is repeated if other processes took more CPU than that, and their share is recorded."""
     taken = iter([9.0] * 4 + [2.0, 0.3, 2.0, 2.0, 0.4, 0.1, 0.2])
     others = SimpleNamespace(begin=lambda: None, taken=lambda: next(taken))
     monkeypatch.setattr(modules.decode, "Others", lambda workers: others)

@@ -167,7 +167,7 @@ def test_old_content_of_a_block_is_not_read(workshop: Any, runs: Any, backend: s
 
 
 def test_the_size_of_a_cache(workshop: Any, runs: Any, backend: str) -> None:
-    """A block has the size of 16 tokens' keys and values in all layers, and a cache of 2^20 blocks is usable."""
+    """A block holds 16 tokens' keys and values in all layers, plus padding, and a cache of 2^20 blocks is usable."""
     model = load_model(workshop.checkpoint(head_dim=16), backend=backend)
     cache = model.new_cache(1 << 20)
     assert cache.num_blocks == 1 << 20
