@@ -100,7 +100,7 @@ def test_append(token_id):
 
 @pytest.mark.parametrize("num_tokens", [-1, 3, 1.0, True, None])
 def test_truncate(num_tokens):
-    """A state can be truncated to 0 up to its number of generated tokens only."""
+    """A state can only be truncated to a number of tokens from 0 to its current one."""
     state = SamplingState(SamplingParams())
     state.append(1)
     state.append(2)

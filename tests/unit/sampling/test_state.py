@@ -189,7 +189,7 @@ ADAPTIVE = SamplingParams(adaptive_p_target=0.4, adaptive_p_decay=0.75, seed=1)
 
 
 def test_adaptive_p_follows_the_drawn_probabilities():
-    """The center of adaptive-p is 2 * target - average, a decaying average of drawn probabilities."""
+    """The center of adaptive-p is 2 * target minus a decaying average of the drawn probabilities."""
     state = SamplingState(ADAPTIVE)
     target = average = to_float32(0.4)
     assert state.needs_surprise
@@ -335,7 +335,7 @@ def test_fork():
 
 @pytest.mark.parametrize("name", ["temperature", "top_p", "choice", "stream", "seed", "params", "prompt_token_ids"])
 def test_state_attributes_are_read_only(name):
-    """Attributes that do not affect the next draw are read-only."""
+    """Attributes whose assignment would not change the next draw are read-only."""
     with pytest.raises(AttributeError):
         setattr(SamplingState(SamplingParams()), name, 1)
 
