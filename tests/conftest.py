@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Quick by default, and the same examples every time, so that CI cannot flicker; `full` goes looking for new ones:
+# The default profile is fast and has the same examples in every run; `full` searches for new ones:
 #     HYPOTHESIS_PROFILE=full pytest tests/oracle tests/properties
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 settings.register_profile("quick", max_examples=60, derandomize=True, database=None, **_COMMON)

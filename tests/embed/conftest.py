@@ -88,7 +88,7 @@ def python_output() -> list[tuple[int, str]]:
 
 @pytest.fixture
 def assert_draws_like_python(run: Callable[..., str], python_output: list[tuple[int, str]]) -> Callable[..., None]:
-    """Run a build of the example and compare its second line with Python's tokens and log-probabilities."""
+    """Return a function that runs a build of the example and asserts Python's tokens and log-probabilities."""
 
     def assert_draws_like_python(program: Path, **environment: str) -> None:
         words = run(program, **environment).splitlines()[1].split()

@@ -223,7 +223,7 @@ def test_wrong_logprobs_are_caught(fault, reported):
         assert_logprobs(dict(enumerate(log_softmax(kept / 0.5).tolist())), LOGITS, PARAMS, mode="final")
 
 
-# The second candidate is short and ends with a certain EOS; the third is the likeliest by its sum.
+# The second candidate is short and ends with a nearly certain EOS; the third has the largest sum.
 CANDIDATES = [[-1.0, -1.0, -0.1], [-0.8, -0.01], [-0.72]]
 
 

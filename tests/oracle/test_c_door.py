@@ -126,7 +126,7 @@ NOT_NEGATIVE = ("temperature", "dynatemp_range", "smoothing_factor", "dry_multip
         *((f"num_{name}", -1) for name in ("history", "bias", "banned", "allowed", "context", "top")),
         *(("num_top", value) for value in (TOP + 1, INT32_MAX)),
         ("no_repeat_ngram_size", -1),
-        ("num_history", INT32_MAX),  # together with the bias more edits than possible
+        ("num_history", INT32_MAX),  # with the bias, more edits than possible
         ("num_context", INT32_MAX),
         *((name, ffi.NULL) for name in POINTERS if name != "allowed_token_ids"),
     ],

@@ -1,4 +1,4 @@
-"""A real server process for the tests, and clients for it."""
+"""Fixtures: real server processes, and clients for them."""
 
 from __future__ import annotations
 

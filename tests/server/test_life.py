@@ -99,7 +99,7 @@ def test_keys(serve, tmp_path):
     assert {server.request("GET", path).status for path in ("/health", "/docs", "/openapi.json")} == {200}
     with contextlib.closing(server.connect()) as connection:
         connection.putrequest("GET", "/v1/models")
-        for value in ("Bearer first", "-key"):  # together they would be a key
+        for value in ("Bearer first", "-key"):  # joined they would be a valid key
             connection.putheader("authorization", value)
         connection.endheaders()
         assert server.answer(connection).status == 401

@@ -26,7 +26,7 @@ from decoding.types import LogprobsMode
 GOLDEN = Path(__file__).with_name("golden.txt.gz")
 FIRST_SEQUENCES = 4096  # the first sequences of stream version 1; later rows have columns for stages added since
 NUM_SEQUENCES = FIRST_SEQUENCES + 512
-NONE = 2**31 - 1  # how the header writes "off" for top_k and dry_range
+NONE = 2**31 - 1  # the value of the header that turns top_k and dry_range off
 
 
 # ---- choices ----
@@ -175,7 +175,7 @@ class Case:
     vocab_size: int
     num_valid_tokens: int
     recipe: Recipe
-    period: int  # after so many rows the logits come again
+    period: int  # number of rows after which the logits repeat
     num_steps: int
     profile: str
     params: SamplingParams

@@ -20,7 +20,7 @@ impl Row {
         row
     }
 
-    /// The row, to set numbers, which `Sampler::sample` checks. Pointers must stay null.
+    /// Change fields. `Sampler::sample` checks the numbers; pointers must stay null.
     pub fn set(&mut self, change: impl FnOnce(&mut sys::decoding_row)) {
         change(&mut self.0);
     }
@@ -62,7 +62,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Return an error for a library of another ABI, or one whose compiler options change the arithmetic.
+    /// Return a sampler, or an error if the library has another ABI or its compiler options change the arithmetic.
     pub fn new(vocab_size: usize) -> Result<Sampler, Error> {
         let size = unsafe { sys::decoding_workspace_size(vocab_size.max(1000) as i32, 0) } as usize;
         let mut workspace = vec![0u8; size];
