@@ -66,7 +66,7 @@ def expected(params, prompt, logits):
     return [int(sampler.sample(row, [state]).token_ids[0]) for row in logits]
 
 
-def test_requests_come_move_and_go(plugin):
+def test_requests_are_added_moved_and_removed(plugin):
     """A request with our processor gets the tokens that it gets alone, in any row; other requests are not changed."""
     processor = plugin.SamplerProcessor(None, torch.device("cpu"), False)
     outputs = {"a": [], "b": []}
@@ -96,7 +96,7 @@ def test_requests_come_move_and_go(plugin):
     assert outputs == {"a": expected(params["a"], [3, 4], seen["a"]), "b": expected(params["b"], [6], seen["b"])}
 
 
-def test_a_preempted_request_goes_on(plugin):
+def test_a_preempted_request_continues(plugin):
     """A request that returns with output draws the next token of its random stream."""
     logits = rows(0, 4)
     whole = expected(SamplingParams(seed=9, max_tokens=None), [1], logits)

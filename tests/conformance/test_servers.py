@@ -24,7 +24,7 @@ def failures(url, **options):
     return {check_id for check_id, status in found.items() if status == "fail"}
 
 
-def test_a_right_server_passes_every_check():
+def test_a_correct_server_passes_every_check():
     """A correct server passes all checks but echo.agrees, which the mock's tokenizer does not allow to run."""
     with serving(MockServer()) as url:
         found, told = statuses(url)

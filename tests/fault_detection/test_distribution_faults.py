@@ -219,7 +219,7 @@ def ids(faults):
     return [fault.id for fault in faults]
 
 
-def test_the_right_sampler_passes():
+def test_the_correct_sampler_passes():
     """The correct sampler passes with distributions and with draws."""
     assert find_faults(PlainSampler(), parameters=PARAMETERS) == []
     assert find_faults(PlainSampler(as_tokens=True), parameters=PARAMETERS, num_draws=400) == []

@@ -102,7 +102,7 @@ def test_peaks_and_flat_rows_are_found():
 
 
 @pytest.mark.parametrize("bad", [np.isnan, np.isposinf, lambda row: np.isneginf(row).all()])
-def test_rows_to_refuse_are_found_where_asked_for(bad):
+def test_rows_to_refuse_are_found(bad):
     """Missing validation of NaN, +inf or a row of -inf is found with a row of one token."""
     assert len(smallest(rows(nonfinite=True), lambda row: bad(row).any())) == 1
 
@@ -228,7 +228,7 @@ def test_overlapping_stop_strings_are_found():
     assert len(stops) == 2
 
 
-def test_a_stop_string_that_begins_inside_another_is_found():
+def test_a_stop_string_after_a_partial_match_is_found():
     """A restart at zero after a mismatch, which misses `aab` in `aaab`, is found with a stop string of 3 letters."""
 
     def naive(text, stop):

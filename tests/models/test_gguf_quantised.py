@@ -204,7 +204,7 @@ def test_chunks_of_packing_do_not_change_a_bit(
     np.testing.assert_array_equal(runs.logits(load_model(written.path, num_threads=3), written.ids), expected)
 
 
-def test_scales_that_are_no_numbers(write: Any) -> None:
+def test_nan_scales_are_errors(write: Any) -> None:
     """A NaN in the scale of a block is an error with the tensor's name when the matrix is packed."""
     written = write("llama", lambda _: "Q4_1")
     opened = open_model(written.path)

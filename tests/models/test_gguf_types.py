@@ -73,7 +73,7 @@ def test_changed_bytes_change_numbers_as_in_the_gguf_package(kind: TensorType) -
 
 
 @pytest.mark.parametrize("name", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
-def test_quantised_normal_numbers_come_back(name: str) -> None:
+def test_dequantised_numbers_are_close(name: str) -> None:
     """Dequantised numbers differ from the originals by at most a step of the type."""
     kind = next(kind for kind in TENSOR_TYPES.values() if kind.name == name)
     numbers = np.random.default_rng(2).normal(0, 1, (4, 64)).astype(np.float32)

@@ -86,7 +86,7 @@ def test_a_sequence_that_outgrows_the_border_is_computed_again(backend: str, fol
 
 
 @pytest.mark.parametrize("rope", [DYNAMIC], ids=["dynamic"])
-def test_dynamic_keeps_its_keys(backend: str, folder: Path) -> None:
+def test_dynamic_never_recomputes_keys(backend: str, folder: Path) -> None:
     """Dynamic NTK has no rope_border, so keys are never computed again."""
     model = load_model(folder, backend=backend)
     assert model.rope_border is None

@@ -57,7 +57,7 @@ def test_chunks_and_threads_do_not_change_a_bit(recipe: Any, write: Any, runs: A
         np.testing.assert_array_equal(found, whole, err_msg=f"{num_threads} threads, {chunks}")
 
 
-def test_neighbours_in_a_batch_do_not_change_a_bit(recipe: Any, write: Any, runs: Any) -> None:
+def test_other_sequences_do_not_change_a_bit(recipe: Any, write: Any, runs: Any) -> None:
     """In a batch of prompts, chunks and single tokens of 40 sequences each has the bits that it has alone."""
     model, ids = load_model(write(recipe), num_threads=2), recipe.token_ids
     rng = np.random.default_rng(5)
@@ -114,7 +114,7 @@ def test_schedules_do_not_change_a_bit(wide: Any, runs: Any, data: st.DataObject
         done = [start + size for start, size in zip(done, sizes, strict=True)]
 
 
-def test_wide_matrices_are_those_of_the_reference(wide: Any, runs: Any) -> None:
+def test_wide_matrices_match_the_reference(wide: Any, runs: Any) -> None:
     """Logits of 300 tokens, more than the window, are close to float64, relative to the largest logit."""
     truth = runs.truth(wide.folder, wide.token_ids)
     found = runs.logits(wide.model, wide.token_ids)

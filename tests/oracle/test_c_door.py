@@ -161,7 +161,7 @@ def test_fields_of_a_stage_are_checked_if_it_is_on(switch: str, field: str, valu
     call.assert_refused(lib.DECODING_BAD_ARGUMENT)
 
 
-def test_mirostats_bound() -> None:
+def test_the_bound_of_mirostat() -> None:
     """A NaN in mirostat_mu is refused only with the flag DECODING_MIROSTAT."""
     call = Call()
     call.rows[1].mirostat_mu = math.nan
@@ -387,7 +387,7 @@ def test_top_arrays_may_be_missing(missing: str) -> None:
     assert (call.outputs[1 if missing == "top_token_ids" else 2] == 77).all()
 
 
-def test_every_status_has_a_sentence() -> None:
+def test_every_status_has_a_message() -> None:
     """All statuses have different messages, and unknown ones have a message, too."""
     sentences = [ffi.string(lib.decoding_status_message(status)) for status in range(12)]
     assert len(set(sentences)) == 12

@@ -103,7 +103,7 @@ def test_the_depth_is_bounded():
         SamplingParams(structured={"json": schema})
 
 
-def test_the_two_lists_of_keywords_are_apart():
+def test_keywords_are_enforced_or_annotations():
     """No keyword is both enforced and an annotation."""
     assert ENFORCED.isdisjoint(ANNOTATIONS)
 

@@ -109,7 +109,7 @@ def test_every_question_has_its_answer():
 
 
 @pytest.mark.parametrize("profile", list(PEERS["PEERS"]))
-def test_installed_peers_answer_other_rows_alike(profile):
+def test_installed_peers_on_other_rows(profile):
     """An installed peer has the reference's distributions on five other rows per question."""
     try:
         peer = PEERS["PEERS"][profile]()

@@ -119,7 +119,7 @@ def test_final_logprobs_are_the_distribution():
 
 
 @pytest.mark.parametrize("mode", ["scaled", "final"])
-def test_greedy_logprobs_are_a_point(mode):
+def test_greedy_logprobs_are_one_hot(mode):
     """At temperature 0 the first token of the total order has log-probability 0, all others -inf."""
     logits = np.array([1.0, 3.0, 0.5, 3.0], np.float32)
     assert forced_logprobs(logits, mode, 0.0) == [-np.inf, 0.0, -np.inf, -np.inf]
@@ -140,7 +140,7 @@ def test_rank_of_a_banned_token_in_a_later_block():
     assert Kernel(1000, 1000).sample(logits[np.newaxis], [row]).ranks.tolist() == [666 + 200 + 1]
 
 
-def test_smoothing_of_a_row_that_is_cut_among_its_ties():
+def test_smoothing_of_ties_at_the_float_minimum():
     """Smoothing after top_k works on a row of ties with the minimum of float32."""
     logits = np.full((1, 5), np.finfo(np.float32).min)
     state = SamplingState(SamplingParams(top_k=2, smoothing_factor=0.5, seed=3))
@@ -156,7 +156,7 @@ def test_a_repetition_beyond_the_float_range():
     assert Sampler(4).probabilities(logits, [state])[0, 3] == 0
 
 
-def test_an_entropy_share_to_a_huge_power():
+def test_an_entropy_share_that_underflows():
     """If the power of the entropy share underflows to 0, the temperature is the minimum."""
     logits = np.array([[9.0, 0.0, 0.0, 0.0]], np.float32)
     params = SamplingParams(temperature=1.0, dynatemp_range=0.5, dynatemp_exponent=1000.0, seed=3)
@@ -164,7 +164,7 @@ def test_an_entropy_share_to_a_huge_power():
 
 
 @pytest.mark.parametrize("num_tokens", range(2, 40))
-def test_an_entropy_share_that_rounding_makes_more_than_one(num_tokens):
+def test_an_entropy_share_above_one(num_tokens):
     """On equal logits an entropy share that rounding makes more than 1 does not distort the distribution."""
     params = SamplingParams(temperature=1.0, dynatemp_range=0.5, dynatemp_exponent=3e38, top_p=0.999)
     probabilities = Sampler(num_tokens).probabilities(np.zeros(num_tokens, np.float32), [SamplingState(params)])
@@ -202,7 +202,7 @@ def test_the_first_failure_is_reported(generated):
     assert (error.token_id, error.stage) == (1, "repetition_penalty")
 
 
-def test_none_is_the_widest_set(isa):
+def test_forcing_none_restores_the_widest_set(isa):
     """A call of force_isa(None) restores the widest available set."""
     force_isa(None)
     assert active_isa() == available_isas()[0]

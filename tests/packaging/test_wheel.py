@@ -56,7 +56,7 @@ def test_the_files_of_the_wheel(wheel: Path) -> None:
     assert {f"decoding/{name}" for name in documents} <= names
 
 
-def test_a_user_s_script_is_type_checked(wheel: Path, tmp_path: Path) -> None:
+def test_types_of_the_installed_wheel(wheel: Path, tmp_path: Path) -> None:
     """With the installed wheel strict mypy accepts correct code and finds the one wrong line."""
     pytest.importorskip("mypy", reason="mypy is not installed")
     venv.create(tmp_path / "env", symlinks=True)
@@ -89,7 +89,7 @@ def test_a_compiler_with_arguments(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake")
-def test_a_build_without_a_compiler_says_what_to_install(tmp_path: Path) -> None:
+def test_a_build_without_a_compiler(tmp_path: Path) -> None:
     """Without a compiler the error begins with our message, which names packages to install."""
     command = ["cmake", "-S", str(ROOT / "csrc"), "-B", str(tmp_path)]
     environment = os.environ | {"CC": "/nonexistent/cc"}

@@ -187,7 +187,7 @@ def test_candidates_share_the_blocks_of_their_prompt():
     assert model.num_tokens < 5 * BLOCK_SIZE + 2 * 16
 
 
-def test_a_prefix_in_computation_is_waited_for():
+def test_a_prefix_is_computed_once():
     """Concurrent prompts with a common prefix compute it once; without a prefix cache each computes it."""
     prompt, params = [97] * 40, SamplingParams(max_tokens=2, seed=1)
     others = [[98, 99], [*prompt, 98], [97] * 20]

@@ -45,7 +45,7 @@ def test_top_k_keeps_exactly_k(logits, k, temperature):
     assert np.count_nonzero(probabilities(logits, top_k=k, temperature=temperature)) == min(k, alive)
 
 
-def test_greedy_begins_right_below_its_threshold():
+def test_the_threshold_of_greedy_decoding():
     """At T = 2**-20 three tied tokens share the mass; one float32 below it, the first of them has all of it."""
     logits = np.array([0, 5, 5, 5, 1], np.float32)
     below = float(np.nextafter(np.float32(2.0**-20), np.float32(0)))
@@ -54,7 +54,7 @@ def test_greedy_begins_right_below_its_threshold():
 
 
 @pytest.mark.parametrize("vocab_size", [2, 3, 16, 17, 255, 256, 257, 1000])
-def test_top_k_around_the_whole_vocabulary(vocab_size):
+def test_top_k_near_the_vocabulary_size(vocab_size):
     """With top_k = vocab - 1 the highest id of a flat row is dropped; with vocab and more, none is."""
     flat = np.zeros(vocab_size, np.float32)
     for top_k in (1, vocab_size - 1, vocab_size, vocab_size + 1):
@@ -186,7 +186,7 @@ def test_a_failing_row_stops_the_call_and_records_nothing(problem):
     assert [len(state.output_token_ids) for state in problem.states] == before
 
 
-def test_a_failed_row_is_reported_and_the_others_go_on():
+def test_a_failed_row_does_not_fail_others():
     """With on_error="status" a failed row has its error and token -1 and records nothing; other rows are drawn."""
     logits = np.zeros((3, 4), np.float32)
     logits[1, 2] = np.nan
@@ -197,7 +197,7 @@ def test_a_failed_row_is_reported_and_the_others_go_on():
     assert [len(state.output_token_ids) for state in states] == [1, 0, 1]
 
 
-def test_one_row_may_come_without_its_axis():
+def test_one_row_without_a_rows_axis():
     """Logits of shape [vocab] are one row, and the output has a rows axis."""
     logits = np.arange(5, dtype=np.float32)
     state = SamplingState(SamplingParams(temperature=0))

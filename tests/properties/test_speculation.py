@@ -83,7 +83,7 @@ def test_speculation_is_plain_decoding(drafter, requests, data):
 
 
 @pytest.mark.parametrize("drafter", ["prompt_lookup", "model"])
-def test_right_drafts_save_steps(drafter):
+def test_accepted_drafts_save_steps(drafter):
     """On a repetitive text most draft tokens are accepted, and each saves a step."""
     params = SamplingParams(seed=1, temperature=0.0, max_tokens=60, allowed_token_ids=[97, 98, 99])
     llm = make_llm(speculation=make_llm() if drafter == "model" else drafter)

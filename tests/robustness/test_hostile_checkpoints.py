@@ -420,7 +420,7 @@ def reports(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_it_is_refused(reports: dict[str, Report], case: str) -> None:
+def test_hostile_folders_are_refused(reports: dict[str, Report], case: str) -> None:
     """A hostile folder raises the expected error, with its file and rule, in less than five seconds."""
     _, error, text = CASES[case]
     report = reports[case]
@@ -430,7 +430,7 @@ def test_it_is_refused(reports: dict[str, Report], case: str) -> None:
     assert report.seconds < 5
 
 
-def test_in_little_memory(reports: dict[str, Report]) -> None:
+def test_peak_memory(reports: dict[str, Report]) -> None:
     """All cases together, with the library and a valid model, need less than 300 MB."""
     assert max(report.peak_mb for report in reports.values()) < 300
 

@@ -54,7 +54,7 @@ def test_one_line_and_exit_code_2(arguments, expected, capsys):
     assert expected in error
 
 
-def test_a_port_that_is_taken(capsys):
+def test_a_port_in_use(capsys):
     """A port in use is reported before the model is loaded."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         assert cli.main(["serve", f"--port={other.getsockname()[1]}"]) == 2

@@ -14,7 +14,7 @@ LOGPROBS = {"tokens", "token_logprobs", "top_logprobs", "text_offset", "token_id
 CHOICE = {"index", "text", "logprobs", "finish_reason", "stop_reason", "token_ids", "seed"}
 
 
-def test_the_whole_object(server):
+def test_the_fields_of_a_completion(server):
     """A completion has exactly the documented fields, with JSON's own types."""
     answer = server.complete(max_tokens=3, seed=1)
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
@@ -193,7 +193,7 @@ def test_errors_before_the_first_token_are_http_errors(server):
         (b'{"model": "bundled", "prompt": [[]]}', "invalid_value", "prompt"),
     ],
 )
-def test_bodies_that_are_wrong(server, body, code, param):
+def test_wrong_bodies(server, body, code, param):
     """A malformed body gets 400 with a code, and with the field's name if one field is wrong."""
     answer = server.request("POST", "/v1/completions", body)
     assert answer.status == 400

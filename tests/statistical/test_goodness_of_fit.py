@@ -112,7 +112,7 @@ def test_a_million_draws_follow_the_reference_distribution():
 @pytest.mark.parametrize(
     "params", [{"top_k": 8}, {"top_p": 0.9}, {"min_p": 0.05}, {"banned_token_ids": range(0, 64, 2)}]
 )
-def test_nothing_dropped_is_drawn_in_a_hundred_million(params):
+def test_dropped_tokens_are_never_drawn(params):
     """None of four times 25 million draws is a filtered or banned token."""
     num_states, logits = 5000, zipf(64)
     states = states_that_differ_in("seed", num_states, **params)
