@@ -54,7 +54,7 @@ def quickly() -> str:
 
 @pytest.fixture(scope="session")
 def prefix(csrc: Path, quickly: str, run: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the installed library, moved after installation, so that no path in it may be absolute."""
+    """Return the folder of the installed library, moved after installation: no file may depend on its first path."""
     if shutil.which("cmake") is None or shutil.which("cc") is None:
         pytest.skip("needs cmake and a C compiler")
     folder = tmp_path_factory.mktemp("package")
@@ -66,7 +66,7 @@ def prefix(csrc: Path, quickly: str, run: Callable[..., str], tmp_path_factory: 
 
 @pytest.fixture(scope="session")
 def pkg_config(prefix: Path, run: Callable[..., str]) -> Callable[..., list[str]]:
-    """Return a function that returns pkg-config's words for the installed library."""
+    """Return a function that returns the words of pkg-config's output for the installed library."""
     if shutil.which("pkg-config") is None:
         pytest.skip("needs pkg-config")
 

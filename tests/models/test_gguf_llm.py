@@ -87,7 +87,7 @@ def test_end_tokens_of_the_metadata_end_a_text(write: Any) -> None:
 
 
 def test_a_folder_and_shards(tmp_path: Path) -> None:
-    """A folder with one sharded model, and each of its shards, opens the model under the shards' common name."""
+    """A folder with one sharded model, and each shard, opens the model; a shard opens it under the shards' name."""
     tiny, paths = CONTAINER.tiny_llama(), []
     for number, entries in enumerate((tiny.entries[:5], tiny.entries[5:])):
         metadata = tiny.metadata if number == 0 else {}
