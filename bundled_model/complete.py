@@ -1,6 +1,6 @@
-"""Show what the exported model writes: greedily, by sampling, and into a gap.
+"""Print samples of the exported model: greedy, sampled, and filled into a gap.
 
-This is a look at the model, not an engine: it runs the whole text again for each token.
+This is a demonstration, not an engine: it computes the whole text again for each token.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SEED = 1
 
 @torch.inference_mode()
 def continuation(model: Llama, ids: list[int], temperature: float, length: int = 80) -> str:
-    """Up to `length` tokens after `ids`; temperature 0 takes the likeliest each time."""
+    """Return up to `length` tokens after `ids`; temperature 0 is greedy."""
     generator = torch.Generator().manual_seed(SEED)
     written = list(ids)
     while len(written) < len(ids) + length:
@@ -41,7 +41,7 @@ def continuation(model: Llama, ids: list[int], temperature: float, length: int =
 
 
 def show(title: str, before: str, written: str, after: str = "") -> None:
-    """Print a sample, with what the model wrote between marks."""
+    """Print a sample, with the model's text between marks."""
     print(f"--- {title}\n{before}«{written}»{after}\n")
 
 

@@ -1,7 +1,7 @@
-"""Which files of the Python standard library the model learns from, its tests among them, and which it is judged on.
+"""The files of the Python standard library that the model is trained on, tests included, and the held-out files.
 
-The files come from the interpreter that runs this script.  Their digest is
-pinned, because another Python version has other files and gives another model.
+The files come from the interpreter that runs this script. Their digest is pinned, because another Python version has
+other files and gives another model.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ HELD_OUT = (
     "urllib/robotparser.py",
 )
 
-# Not library code, or code that is mostly a table.  Third-party code lives in site-packages.
+# Not library code, or code that is mostly a table. Third-party code lives in site-packages.
 SKIPPED_FOLDERS = frozenset(
     {
         "__phello__",
@@ -57,7 +57,7 @@ SKIPPED_FOLDERS = frozenset(
 SKIPPED_FILES = frozenset({"_compat_pickle.py", "html/entities.py", "stringprep.py", "tkinter/__main__.py"})
 SKIPPED_PREFIXES = ("_sysconfigdata", "config-")
 
-# Tests of the modules that are held out, by how their names begin: they quote what they test.
+# Prefixes of the names of tests of held-out modules, because tests quote their modules.
 HELD_OUT_TESTS = (
     "bisect",
     "calendar",
@@ -82,12 +82,12 @@ HELD_OUT_TESTS = (
     "textwrap",
 )
 
-# What `digest()` gives for CPython 3.11.7 on Linux.
+# The result of `digest()` for CPython 3.11.7 on Linux.
 PINNED_DIGEST = "b2c142654d0eb7914409cf54b9503b43834e6a41acb39addfc83dc72746a8a6f"
 
 
 def is_skipped(name: str) -> bool:
-    """Whether a path relative to the library's root is left out altogether."""
+    """Return True if a path relative to the library's root is excluded."""
     folders = name.split("/")[:-1]
     return (
         name in SKIPPED_FILES
@@ -97,20 +97,20 @@ def is_skipped(name: str) -> bool:
 
 
 def training_names() -> list[str]:
-    """The files to learn from, in a fixed order, none of them held out."""
+    """Return the training files without the held-out files, in a fixed order."""
     names = (path.relative_to(STDLIB).as_posix() for path in STDLIB.rglob("*.py"))
     return sorted(name for name in names if name not in HELD_OUT and not is_skipped(name))
 
 
 def test_names() -> list[str]:
-    """The library's tests, in a fixed order, without those of modules that are held out, and of encodings."""
+    """Return the library's tests in UTF-8 except those of held-out modules, in a fixed order."""
     names = (path.relative_to(STDLIB).as_posix() for path in (STDLIB / "test").rglob("test_*.py") if is_utf8(path))
     held_out = tuple(f"test_{start}" for start in HELD_OUT_TESTS)
     return sorted(name for name in names if not any(part.startswith(held_out) for part in name.split("/")))
 
 
 def is_utf8(path: Path) -> bool:
-    """Whether a file is what Python's sources usually are."""
+    """Return True if a file is UTF-8, the usual encoding of Python sources."""
     try:
         path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
@@ -119,17 +119,17 @@ def is_utf8(path: Path) -> bool:
 
 
 def read(name: str) -> str:
-    """The text of one library file."""
+    """Return the text of a library file."""
     return (STDLIB / name).read_text(encoding="utf-8")
 
 
 def texts_of(names: list[str]) -> Iterator[str]:
-    """The text of every file of these that is not empty."""
+    """Return the texts of the files that are not empty."""
     return (text for text in map(read, names) if text.strip())
 
 
 def digest() -> str:
-    """A sha256 over the names and contents of all files, trained on or held out."""
+    """Return a SHA-256 of the names and contents of all files, trained on or held out."""
     total = hashlib.sha256()
     for name in [*training_names(), *test_names(), *HELD_OUT]:
         content = hashlib.sha256((STDLIB / name).read_bytes()).hexdigest()
@@ -138,18 +138,18 @@ def digest() -> str:
 
 
 def warn_if_different() -> None:
-    """Say so when the library is not the one the shipped model was made from."""
+    """Print a warning if the library differs from the one that the shipped model was trained on."""
     if digest() != PINNED_DIGEST:
         print("note: this standard library differs from the pinned one; the model will too", file=sys.stderr)
 
 
 def size(names: list[str]) -> int:
-    """Total bytes of some files."""
+    """Return the total number of bytes of some files."""
     return sum((STDLIB / name).stat().st_size for name in names)
 
 
 def main() -> None:
-    """Print what the corpus is made of."""
+    """Print the sizes and the digest of the corpus."""
     names = training_names()
     print(f"python    {sys.version.split()[0]}")
     print(f"training  {len(names)} files, {size(names):,} bytes")

@@ -1,6 +1,6 @@
-"""Bits per byte of the exported model on the held-out files, next to gzip and xz of the same bytes.
+"""Print bits per byte of the exported model on the held-out files, with those of gzip and xz on the same bytes.
 
-Another version of it, in a folder of its own, is judged by `python bundled_model/evaluate.py FOLDER`.
+`python bundled_model/evaluate.py FOLDER` evaluates another version of the model.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from examples import tokenizer
 
 @torch.inference_mode()
 def nats(model: Llama, ids: list[int]) -> float:
-    """Minus the log-likelihood of a file, each token seen with at least half a window before it."""
+    """Return minus the log-likelihood of a file, each token with at least half a window of context."""
     context = model.config.max_position_embeddings
     total, scored = 0.0, 1
     while scored < len(ids):
@@ -37,18 +37,18 @@ def nats(model: Llama, ids: list[int]) -> float:
 
 
 def score(model: Llama, text: str) -> tuple[float, int]:
-    """Nats and tokens of a text that starts a document."""
+    """Return nats and the number of tokens of a text that starts a document."""
     ids = tokenizer().encode(text).ids
     return nats(model, [END_OF_TEXT, *ids]), len(ids)
 
 
 def bits(natural: float) -> float:
-    """The same amount of information in bits."""
+    """Return nats converted to bits."""
     return natural / math.log(2)
 
 
 def print_compressors(content: bytes) -> None:
-    """What two general compressors make of the same bytes, all in one stream: the mark to beat."""
+    """Print bits per byte of gzip and xz, the baselines, on all bytes in one stream."""
     gzipped = gzip.compress(content, compresslevel=9)
     xzipped = lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)
     print(f"  gzip -9  {8 * len(gzipped) / len(content):.3f}")
@@ -56,7 +56,7 @@ def print_compressors(content: bytes) -> None:
 
 
 def print_model(model: Llama, folder: Path = HERE) -> None:
-    """What file is being judged."""
+    """Print size, parameters and digest of the evaluated file."""
     path = folder / "model.safetensors"
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"model.safetensors  {path.stat().st_size:,} bytes, {count:,} parameters")
@@ -64,7 +64,7 @@ def print_model(model: Llama, folder: Path = HERE) -> None:
 
 
 def main() -> None:
-    """Print one line for each held-out file and one for all of them."""
+    """Print a line per held-out file, and totals."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=HERE, help="model to judge (default: the one here)")
     folder = parser.parse_args().folder

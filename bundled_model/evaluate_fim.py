@@ -1,7 +1,7 @@
-"""How well the exported model fills gaps in the held-out files: bits per byte of the middles, and lines found exactly.
+"""Evaluate the exported model on gaps in the held-out files: bits per byte of the middles, and lines filled exactly.
 
-Each gap is asked for twice, with the text before and after it and with the text before it alone: the difference is
-what the model makes of the suffix.
+Each gap is evaluated twice, with the text on both sides and with the text before it only. The difference is the model's
+use of the suffix.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Split = Callable[[str, random.Random], tuple[str, str, str]]
 
 
 class Gap(NamedTuple):
-    """A prompt and what belongs after it, as token numbers, and how many bytes that is."""
+    """Token ids of the text around a gap and of its middle, and the middle's size in bytes."""
 
     prefix: list[int]
     middle: list[int]
@@ -39,12 +39,12 @@ class Gap(NamedTuple):
     size: int
 
     def whole(self) -> list[int]:
-        """The prompt that shows both sides."""
+        """Return the prompt with prefix and suffix."""
         return fill_in_the_middle(self.prefix, [], self.suffix)[:-1]
 
 
 def gaps(split: Split, per_file: int) -> list[Gap]:
-    """Gaps in random pieces of the held-out files, the same ones each time; none of them empty."""
+    """Return non-empty gaps in random pieces of the held-out files, the same in every run."""
     found: list[Gap] = []
     for name in corpus.HELD_OUT:
         rng, text = random.Random(f"{SEED} {name}"), corpus.read(name)
@@ -59,7 +59,7 @@ def gaps(split: Split, per_file: int) -> list[Gap]:
 
 
 def rest_of_a_line(text: str, rng: random.Random) -> tuple[str, str, str]:
-    """A gap of `line_gap` that ends with its line."""
+    """Return a gap of `line_gap` that ends with its first line."""
     prefix, middle, suffix = line_gap(text, rng)
     first, end, rest = middle.partition(LINE_END)
     return prefix, first, end + rest + suffix
@@ -67,14 +67,14 @@ def rest_of_a_line(text: str, rng: random.Random) -> tuple[str, str, str]:
 
 @torch.inference_mode()
 def nats(model: Llama, prompt: list[int], middle: list[int]) -> float:
-    """Minus the log-likelihood of a middle after a prompt."""
+    """Return minus the log-likelihood of a middle after a prompt."""
     logits = model(torch.tensor([[*prompt, *middle][:-1]]))[0, len(prompt) - 1 :]
     return cross_entropy(logits.float(), torch.tensor(middle), reduction="sum").item()
 
 
 @torch.inference_mode()
 def line(model: Llama, prompt: list[int]) -> tuple[str, bool]:
-    """What the model writes greedily, up to the end of the line, and whether it said itself that this is all."""
+    """Return the model's greedy text up to the end of the line, and True if the model ended it itself."""
     written: list[int] = []
     while len(written) < LONGEST_LINE:
         token = int(model(torch.tensor([prompt + written]))[0, -1].argmax())
@@ -88,7 +88,7 @@ def line(model: Llama, prompt: list[int]) -> tuple[str, bool]:
 
 
 def print_bits(title: str, model: Llama, split: Split) -> None:
-    """Bits per byte of the middles, with and without the suffix."""
+    """Print bits per byte of the middles, with and without the suffix."""
     found = gaps(split, GAPS_PER_FILE)
     size = sum(one.size for one in found)
     both = sum(nats(model, one.whole(), one.middle) for one in found)
@@ -99,7 +99,7 @@ def print_bits(title: str, model: Llama, split: Split) -> None:
 
 
 def print_lines(model: Llama) -> None:
-    """How many rests of a line come out exactly as they stood, greedily."""
+    """Print the number of line endings that greedy decoding fills exactly."""
     found = gaps(rest_of_a_line, LINES_PER_FILE)
     expected = [tokenizer().decode(one.middle) for one in found]
     both = [line(model, one.whole()) for one in found]

@@ -1,9 +1,8 @@
-"""Turn the training files into windows of token numbers: half of the files as they stand, half as gaps to fill.
+"""Turn the training files into windows of token ids: half of the files whole, half as gaps to fill.
 
-Every epoch cuts the files afresh, from a seed of its own: the model sees other
-gaps each time, and a run that resumes sees the same ones as a run that did not stop.
-Each gap comes whole, with what is before and after it: an example cut apart teaches nothing. Texts that share a window
-are numbered, so that none of them is read as part of another.
+Every epoch cuts the files anew, with its own seed: the model sees other gaps each time, and a resumed run sees the same
+gaps as an uninterrupted one. Each example is in a window as a whole, with the text on both sides, because a cut example
+teaches nothing. Texts in a window are numbered, so that none is read as part of another.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from tokenizers import Tokenizer
 from train_tokenizer import END_OF_TEXT, FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
 
 FIM_SHARE = 0.5
-# Characters of the shortest example, and of the longest for each token of a window: most of those fit.
-# Lengths between are uniform in the logarithm, so that short examples are many.
+# Characters of the shortest example, and of the longest per token of a window, so that most of them fit.
+# Lengths are log-uniform in between, so that most examples are short.
 SHORTEST_EXAMPLE = 150
 LONGEST_EXAMPLE = 2
-# How many gaps are what an editor asks for, the rest of a line or some lines; the others are cut anywhere.
+# Share of gaps like those of an editor: the rest of a line or a few lines. The others are cut at random.
 LINE_GAP_SHARE = 0.7
-# How many of those end with the line that they begin in.
+# Share of these gaps that end with the line in which they begin.
 ONE_LINE_SHARE = 0.5
 
 Windows = npt.NDArray[np.int64]
@@ -35,26 +34,26 @@ Windows = npt.NDArray[np.int64]
 
 @cache
 def tokenizer() -> Tokenizer:
-    """The shipped tokenizer."""
+    """Return the shipped tokenizer."""
     return Tokenizer.from_file(str(Path(__file__).parent / "tokenizer.json"))
 
 
 def fill_in_the_middle(prefix: list[int], middle: list[int], suffix: list[int]) -> list[int]:
-    """Suffix, prefix, then the middle, which so follows what it continues: a small network need not look far back."""
+    """Return suffix, prefix and middle as one text. The middle follows its prefix, so a small network has it nearby."""
     return [FIM_SUFFIX, *suffix, FIM_PREFIX, *prefix, FIM_MIDDLE, *middle, END_OF_TEXT]
 
 
 def gap(text: str, rng: random.Random) -> tuple[str, str, str]:
-    """Split a piece into prefix, middle and suffix at two random characters, inside a token or not."""
+    """Split a piece into prefix, middle and suffix at two random characters, which may be inside tokens."""
     first, second = sorted(rng.randint(0, len(text)) for _ in range(2))
     return text[:first], text[first:second], text[second:]
 
 
 def line_gap(text: str, rng: random.Random) -> tuple[str, str, str]:
-    """Split a piece so that the middle runs from somewhere in a line to the end of it, or of a later one.
+    """Split a piece so that the middle runs from a position in a line to the end of this or a later line.
 
-    It begins where people stop to ask: at the line's begin, behind its indentation, or anywhere. Whole lines may come
-    with the newline behind them.
+    It starts at a typical cursor position: at the begin of the line, behind its indentation, or anywhere. Whole lines
+    may include the newline after them.
     """
     lines = text.split("\n")
     first = rng.choice([number for number, line in enumerate(lines) if line.strip()] or [0])
@@ -81,7 +80,7 @@ def pieces(text: str, longest: int, rng: random.Random) -> list[str]:
 
 
 def examples(text: str, length: int, rng: random.Random) -> list[list[int]]:
-    """One file as fill-in-the-middle examples for windows of `length` tokens, each with its end."""
+    """Return a file as fill-in-the-middle examples for windows of `length` tokens, each with its end token."""
     parts: list[str] = []
     for piece in pieces(text, LONGEST_EXAMPLE * length, rng):
         parts.extend(line_gap(piece, rng) if rng.random() < LINE_GAP_SHARE else gap(piece, rng))
@@ -91,22 +90,22 @@ def examples(text: str, length: int, rng: random.Random) -> list[list[int]]:
 
 
 class Row:
-    """A window being filled: token numbers, and beside each the number of its text."""
+    """A window to fill: token ids, and the number of the text of each token."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []
         self.texts: list[int] = []
 
     def add(self, ids: list[int], texts: list[int]) -> None:
-        """Put these behind what is there."""
+        """Append token ids and their text numbers."""
         self.ids += ids
         self.texts += texts
 
 
 def pack(examples: list[list[int]], files: list[list[int]], length: int) -> Windows:
-    """Windows of `length`: examples next to each other, whole, and each window filled up from the files.
+    """Return windows of `length`: whole examples side by side, each window filled up from the files.
 
-    Returns (windows, 2, length): token numbers, and which text each belongs to.
+    The shape is (windows, 2, length): token ids, and the number of the text that each belongs to.
     """
     stream = list(itertools.chain(*files))
     texts = list(itertools.chain(*([number] * len(ids) for number, ids in enumerate(files))))
@@ -128,9 +127,9 @@ def pack(examples: list[list[int]], files: list[list[int]], length: int) -> Wind
 
 
 def windows(seed: int, epoch: int, length: int, tests: float) -> Windows:
-    """One epoch as windows of `length` + 1 tokens, shuffled: the library, and a share of its tests, others each time.
+    """Return an epoch as shuffled windows of `length` + 1 tokens: the library, and a random share of its tests.
 
-    Each file is cut into examples or reads as it stands.
+    Each file is either cut into examples or whole.
     """
     rng = random.Random(f"{seed} {epoch}")
     all_tests = test_names()

@@ -1,4 +1,4 @@
-"""Write trained parameters in Hugging Face's layout: bfloat16 safetensors and two JSON files beside it."""
+"""Write trained parameters in Hugging Face's layout: bfloat16 safetensors and two JSON files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ END_OF_TEXT = 0
 
 
 def model_settings(config: Config) -> dict[str, Any]:
-    """The contents of config.json."""
+    """Return the contents of config.json."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -37,14 +37,14 @@ def model_settings(config: Config) -> dict[str, Any]:
 
 
 def write_json(path: Path, settings: dict[str, Any]) -> None:
-    """Replace a JSON file in one step, so that no reader meets half of it."""
+    """Replace a JSON file atomically."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     partial.replace(path)
 
 
 def export(model: Llama) -> Path:
-    """Write the model to this folder, replacing what is there in one step, and return the file's path."""
+    """Write the model to this folder atomically, and return the file's path."""
     tensors = {name: value.to(torch.bfloat16).contiguous() for name, value in model.state_dict().items()}
     path = HERE / "model.safetensors"
     partial = path.with_name(path.name + ".partial")
@@ -57,7 +57,7 @@ def export(model: Llama) -> Path:
 
 
 def load(folder: Path = HERE) -> Llama:
-    """The model in a folder, its bfloat16 weights widened to float32."""
+    """Return the model in a folder, its bfloat16 weights converted to float32."""
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     model = Llama(Config(**{field.name: settings[field.name] for field in fields(Config)}))
     tensors = load_file(folder / "model.safetensors")
@@ -66,7 +66,7 @@ def load(folder: Path = HERE) -> Llama:
 
 
 def main() -> None:
-    """Export the latest checkpoint: what training does at its end, for a run that is still under way."""
+    """Export the latest checkpoint of a run that has not finished; training does so at its end."""
     checkpoint = torch.load(CHECKPOINT, weights_only=True)
     model = Llama(Config())
     model.load_state_dict(checkpoint["model"])

@@ -1,7 +1,7 @@
 """The Llama architecture in PyTorch, with Hugging Face parameter names.
 
-Modules are named so that `state_dict()` is the shipped tensor layout: what is
-trained here is what any Llama loader reads, with no renaming step between.
+The modules are named so that `state_dict()` is the shipped tensor layout, which any Llama loader reads without
+renaming.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.nn.functional import linear, rms_norm, silu
 
 @dataclass(frozen=True)
 class Config:
-    """The shape of the network: small enough for a CPU, and with grouped heads like its big relatives."""
+    """The shape of the network: small enough for a CPU, with grouped heads like large models."""
 
     vocab_size: int = 4096
     hidden_size: int = 256
@@ -29,12 +29,12 @@ class Config:
 
     @property
     def head_dim(self) -> int:
-        """Width of one attention head."""
+        """Return the width of an attention head."""
         return self.hidden_size // self.num_attention_heads
 
 
 def rotary_tables(length: int, config: Config) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for each position; the second half of a head repeats the first (Llama's layout)."""
+    """Return cosines and sines per position; the second half of a head repeats the first (Llama's layout)."""
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     angles = torch.outer(torch.arange(length, dtype=torch.float32), config.rope_theta**-exponents)
     angles = torch.cat((angles, angles), dim=-1)
@@ -42,13 +42,13 @@ def rotary_tables(length: int, config: Config) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each (i, i + head_dim/2) pair of a head by its position's angle."""
+    """Rotate each (i, i + head_dim/2) pair of a head by its position's angle."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
 def visible(texts: Tensor, *, alone: bool) -> Tensor:
-    """What to add to scores: 0 for earlier tokens of the same text, a lot less for others; (batch, 1, 1, l, l)."""
+    """Return an additive attention mask (batch, 1, 1, l, l): 0 for earlier tokens of the same text, -1e9 for others."""
     length = texts.shape[1]
     seen = torch.ones(length, length, dtype=torch.bool).tril()[None]
     if not alone:
@@ -57,7 +57,7 @@ def visible(texts: Tensor, *, alone: bool) -> Tensor:
 
 
 class RMSNorm(nn.Module):
-    """Scale each vector to unit root mean square, so that a layer's input keeps its size."""
+    """A layer that scales each vector to unit root mean square and multiplies it by a learned weight."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -86,9 +86,10 @@ class Attention(nn.Module):
         return x.view(*x.shape[:2], -1, self.head_dim).transpose(1, 2)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
-        """Mix each position with those that the mask, (batch or 1, 1, 1, length, length), adds nothing to.
+        """Return the attention output per position.
 
-        Written out, as the compiler's softmax is faster than PyTorch's own attention on a CPU.
+        mask: (batch or 1, 1, 1, length, length), added to the scores. The steps are written out, because the compiler's
+        softmax is faster than PyTorch's own attention on a CPU.
         """
         q = rotate(self.heads(self.q_proj(x)), cos, sin)
         k = rotate(self.heads(self.k_proj(x)), cos, sin).to(x.dtype)
@@ -112,7 +113,7 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform each position on its own."""
+        """Transform each position independently."""
         out: Tensor = self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
         return out
 
@@ -128,14 +129,14 @@ class Layer(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
-        """Add both blocks' outputs to the stream."""
+        """Add the outputs of both blocks to the residual stream."""
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
 
 
 class Trunk(nn.Module):
-    """Embedding, layers and final norm; it exists so that parameter names start with `model.`."""
+    """Embedding, layers and final norm, in a module so that parameter names start with `model.`."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -145,7 +146,7 @@ class Trunk(nn.Module):
 
 
 class Llama(nn.Module):
-    """The whole model; the output layer is the embedding again (tied weights)."""
+    """The whole model. The output layer is the embedding (tied weights)."""
 
     cos: Tensor
     sin: Tensor
@@ -160,7 +161,7 @@ class Llama(nn.Module):
         self.apply(self._initialise)
 
     def _initialise(self, module: nn.Module) -> None:
-        """Normal weights of deviation 0.02, smaller where a block's output joins the residual stream."""
+        """Set normal weights of deviation 0.02, smaller where a block's output joins the residual stream."""
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, Layer):
@@ -168,9 +169,9 @@ class Llama(nn.Module):
                 nn.init.normal_(last.weight, std=0.02 / (2 * self.config.num_hidden_layers) ** 0.5)
 
     def forward(self, ids: Tensor, texts: Tensor | None = None) -> Tensor:
-        """Logits of the next token at every position of (batch, length) token numbers.
+        """Return logits of the next token at every position of token ids (batch, length).
 
-        texts, of the same shape: which text each token belongs to, of several side by side; None: all to one.
+        texts: number of the text of each token, of the same shape; None if all belong to one text.
         """
         length = ids.shape[1]
         x = self.model.embed_tokens(ids)

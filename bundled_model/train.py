@@ -1,7 +1,6 @@
 """Train the bundled model on this interpreter's standard library, on a CPU.
 
-Interrupt it when you like: it finishes the step it is in, leaves a checkpoint
-in bundled_model/build/ and goes on from there when it is started again.
+An interrupted run finishes its step and writes a checkpoint to bundled_model/build/; the next run resumes from it.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ from examples import windows
 
 @dataclass(frozen=True)
 class Epoch:
-    """One reading of the library.
+    """One pass over the library.
 
-    context: tokens of a window: short ones first, as what is near is learned first.
-    steps: how many; what is left of the text then is not read in this epoch.
-    tests: share of the library's tests that are read among it. Without them the library is soon known by heart.
+    context: number of tokens of a window. Short windows come first, because nearby dependencies are learned first.
+    steps: number of steps; the rest of the text is not read in this epoch.
+    tests: share of the library's tests that are read. Without them the model soon memorises the library.
     """
 
     context: int
@@ -45,29 +44,29 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides which model comes out, besides the files."""
+    """All settings that determine the trained model, besides the files."""
 
     seed: int = 20231204
     epochs: tuple[Epoch, ...] = (
         *[Epoch(256, 1100, tests=0.5)] * 2,
         *[Epoch(512, 1100, tests=0.5)] * 4,
-        Epoch(1024, 850, tests=0.25),  # at the end more of what the model is for, in windows of its full size
+        Epoch(1024, 850, tests=0.25),  # at the end more library code, in windows of the full size
     )
     tokens_per_step: int = 4096
     learning_rate: float = 5e-3
     warmup_steps: int = 100
     weight_decay: float = 0.1
     clip: float = 1.0
-    # How much more a token of a middle counts: where to end one is learned from few tokens.
+    # Weight of a token in a middle: only few tokens teach where a middle ends.
     middle_weight: float = 3.0
 
     @property
     def steps(self) -> int:
-        """Steps of all epochs."""
+        """Return the number of steps of all epochs."""
         return sum(epoch.steps for epoch in self.epochs)
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step: up in a line, then down along a cosine to nothing."""
+        """Return the learning rate of a step: linear warm-up, then a cosine to 0."""
         up = min(1.0, (step + 1) / self.warmup_steps)
         return self.learning_rate * up * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
@@ -78,7 +77,7 @@ LOOK_EVERY = 300
 
 
 def optimizers(model: Llama, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the layers' matrices, as it learns more from each token; AdamW for all the rest."""
+    """Return Muon for the layers' matrices, which learns more per token, and AdamW for all other parameters."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     gains = [p for p in model.parameters() if p.ndim == 1]
     groups: list[dict[str, Any]] = [
@@ -90,7 +89,7 @@ def optimizers(model: Llama, recipe: Recipe) -> list[torch.optim.Optimizer]:
 
 
 def batches(recipe: Recipe, start: int) -> Iterator[Tensor]:
-    """The batches from step `start` on, the same ones whether or not the run was interrupted."""
+    """Yield the batches from step `start` on, which do not depend on interruptions."""
     for number, epoch in enumerate(recipe.epochs):
         if start < epoch.steps:
             rows = recipe.tokens_per_step // epoch.context
@@ -101,7 +100,7 @@ def batches(recipe: Recipe, start: int) -> Iterator[Tensor]:
 
 
 def middles(ids: Tensor) -> Tensor:
-    """Which tokens of (batch, length) windows of whole examples are inside a gap, from its marker on."""
+    """Return True for each token of windows (batch, length) that is in a gap, its marker included."""
     places = torch.arange(1, ids.shape[1] + 1).expand_as(ids)
     begin = torch.where(ids == FIM_MIDDLE, places, 0).cummax(1).values
     end = torch.where(ids == END_OF_TEXT, places, 0).cummax(1).values
@@ -109,9 +108,9 @@ def middles(ids: Tensor) -> Tensor:
 
 
 def loss_of(model: Llama, batch: Tensor, middle_weight: float) -> Tensor:
-    """Mean loss of a batch (rows, 2, length).
+    """Return the mean loss of a batch (rows, 2, length).
 
-    Without the markers of a gap and the beginnings of texts: where one begins is arbitrary, and nothing to learn.
+    The markers of gaps and the beginnings of texts are excluded, because their positions are arbitrary.
     """
     ids, texts = batch[:, 0], batch[:, 1]
     with torch.autocast("cpu", torch.bfloat16):
@@ -125,7 +124,7 @@ def loss_of(model: Llama, batch: Tensor, middle_weight: float) -> Tensor:
 
 
 class Trainer:
-    """A model, its optimisers and how far it has come."""
+    """A model, its optimisers and its progress."""
 
     def __init__(self, recipe: Recipe) -> None:
         torch.manual_seed(recipe.seed)
@@ -137,7 +136,7 @@ class Trainer:
         self.seconds = 0.0
 
     def save(self) -> None:
-        """Write the checkpoint under another name first: an interruption never leaves half of one."""
+        """Write the checkpoint atomically."""
         CHECKPOINT.parent.mkdir(exist_ok=True)
         partial = CHECKPOINT.with_suffix(".partial")
         state = {
@@ -151,7 +150,7 @@ class Trainer:
         partial.replace(CHECKPOINT)
 
     def resume(self) -> None:
-        """Go on from the checkpoint, if there is one and it belongs to this recipe."""
+        """Load the checkpoint, if there is one of this recipe."""
         if not CHECKPOINT.exists():
             return
         state = torch.load(CHECKPOINT, weights_only=True)
@@ -179,7 +178,7 @@ class Trainer:
         return loss.item()
 
     def held_out_bits(self) -> float:
-        """Bits per byte on two of the held-out files: a look, not the measurement that evaluate.py makes."""
+        """Return bits per byte on two of the held-out files, a preview of the measurement of evaluate.py."""
         with torch.autocast("cpu", torch.bfloat16):
             texts = [corpus.read(name) for name in ("textwrap.py", "shlex.py")]
             total = sum(score(self.model, text)[0] for text in texts)
@@ -187,7 +186,7 @@ class Trainer:
 
 
 class Interrupt:
-    """Remembers Ctrl-C (or a request to end) until the step is over, so that a checkpoint is never torn."""
+    """A handler that records SIGINT or SIGTERM until the end of the step, so that the checkpoint is complete."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -195,12 +194,12 @@ class Interrupt:
             signal.signal(number, self.ask)
 
     def ask(self, number: int, frame: FrameType | None) -> None:
-        """Note the signal."""
+        """Record the signal."""
         self.asked = True
 
 
 def report(trainer: Trainer, loss: float, bar: tqdm[Any]) -> None:
-    """Move the bar on a terminal; in a pipe, print a line now and then instead."""
+    """Advance the progress bar on a terminal; otherwise print a line at intervals."""
     bar.update()
     bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
     if bar.disable and (trainer.step % LOG_EVERY == 0 or trainer.step == trainer.recipe.steps):
@@ -210,7 +209,7 @@ def report(trainer: Trainer, loss: float, bar: tqdm[Any]) -> None:
 
 
 def run(trainer: Trainer, interrupt: Interrupt) -> bool:
-    """Train to the end of the recipe; False when interrupted on the way."""
+    """Train to the end of the recipe. Return False if interrupted."""
     recipe = trainer.recipe
     average: float | None = None
     with tqdm(initial=trainer.step, total=recipe.steps, unit="step", disable=not sys.stderr.isatty()) as bar:
@@ -228,7 +227,7 @@ def run(trainer: Trainer, interrupt: Interrupt) -> bool:
 
 
 def main() -> int:
-    """Train, or go on training, and export the result."""
+    """Train or resume training, and export the result."""
     corpus.warn_if_different()
     trainer = Trainer(Recipe())
     interrupt = Interrupt()

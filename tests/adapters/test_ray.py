@@ -1,4 +1,4 @@
-"""Batches and replicas on a local cluster of two workers."""
+"""Batches and replicas on a local Ray cluster of two workers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two CPUs on this machine, so two workers."""
+    """Start a cluster with two CPUs on this machine, so two workers."""
     ray.init(num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
     yield
     ray.shutdown()
@@ -39,13 +39,13 @@ def requests(count):
 
 @pytest.fixture(scope="module")
 def lines():
-    """Requests without seeds."""
+    """Return requests without seeds."""
     return list(requests(48))
 
 
 @pytest.fixture(scope="module")
 def single(lines):
-    """The answers of one process."""
+    """Return the answers of a single process."""
     return sorted(answers(LLM(num_threads=1), lines))
 
 
@@ -54,14 +54,14 @@ def written(folder):
 
 
 def test_a_batch_survives_its_worker(cluster, lines, single, tmp_path):
-    """A worker is killed in the middle; every request is answered once, with the bytes of a single machine."""
+    """If a worker is killed, every request is still answered once, with the bytes of a single machine."""
     source, killed = tmp_path / "in.jsonl", tmp_path / "killed"
     source.write_text("\n".join(lines) + "\n")
     (tmp_path / "pids").mkdir()
     hooks = {"pids": str(tmp_path / "pids")}
 
     class Tracked(Worker):
-        """A worker that says which process it is, and how often it was asked."""
+        """A worker that records its process id and its number of calls."""
 
         def __call__(self, batch):
             with open(f"{hooks['pids']}/{os.getpid()}", "a") as file:
@@ -71,7 +71,7 @@ def test_a_batch_survives_its_worker(cluster, lines, single, tmp_path):
     def kill():
         while not killed.exists():
             for file in (tmp_path / "pids").iterdir():
-                if len(file.read_text()) >= 2:  # it has answered one batch, and is in another one
+                if len(file.read_text()) >= 2:  # one batch is answered, the next is running
                     os.kill(int(file.name), signal.SIGKILL)
                     killed.write_text(file.name)
                     return
@@ -87,7 +87,7 @@ def test_a_batch_survives_its_worker(cluster, lines, single, tmp_path):
 
 
 def test_parquet_in_and_out(cluster, lines, single, tmp_path):
-    """A column of requests gives the same answers beside them."""
+    """A Parquet column of requests gives the same answers in a column beside them."""
     pandas = pytest.importorskip("pandas")
     pandas.DataFrame({"request": lines[:8]}).to_parquet(tmp_path / "in.parquet")
     run_batch(tmp_path / "in.parquet", tmp_path / "out", format="parquet", num_workers=1, batch_size=8)
@@ -108,7 +108,7 @@ def test_parquet_in_and_out(cluster, lines, single, tmp_path):
     ],
 )
 def test_wrong_arguments(cluster, arguments, rule, tmp_path, lines):
-    """Each is refused by name before anything runs."""
+    """A wrong argument is refused by name before anything runs."""
     source = tmp_path / "in.jsonl"
     source.write_text(lines[0])
     with pytest.raises(ParameterError, match=rule):
@@ -116,7 +116,7 @@ def test_wrong_arguments(cluster, arguments, rule, tmp_path, lines):
 
 
 def test_replicas_behind_one_endpoint(cluster):
-    """Two replicas answer the HTTP API, streams too, and a seeded text does not depend on the replica."""
+    """Two replicas answer the HTTP API with and without streaming, and a seeded text does not depend on the replica."""
     from ray import serve
 
     from decoding.adapters.ray.serve import application

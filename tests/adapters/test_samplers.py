@@ -1,4 +1,4 @@
-"""Our sampler inside other engines: what they return is what the sampler draws from their own logits."""
+"""Our sampler in other engines: they return the tokens that it draws from their own logits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHORT = SamplingParams(max_tokens=12, **{name: getattr(PARAMS, name) for name in
 
 @pytest.fixture(scope="module")
 def torch_model():
-    """The bundled model in transformers."""
+    """Return the bundled model in transformers."""
     pytest.importorskip("torch", reason="bash tests/adapters/run installs it")
     transformers = pytest.importorskip("transformers", reason="bash tests/adapters/run installs it")
     model = transformers.AutoModelForCausalLM.from_pretrained(bundled_model_folder(), dtype="float32")
@@ -30,7 +30,7 @@ def torch_model():
 
 @pytest.mark.parametrize("do_sample", [False, True])
 def test_transformers(torch_model, do_sample):
-    """`generate` returns what the sampler draws from its raw logits, row by row, in a padded batch."""
+    """The tokens of transformers' `generate` are our sampler's draws from its raw logits, per row of a padded batch."""
     from decoding.adapters.transformers import SamplerProcessor
 
     model, tokenizer = torch_model
@@ -60,7 +60,7 @@ def test_transformers(torch_model, do_sample):
 
 
 def test_transformers_row_does_not_depend_on_others(torch_model):
-    """The draws of a row are those of the row alone: its random numbers follow from its own prompt."""
+    """A row draws the tokens that it draws alone: its random numbers follow from its own prompt."""
     from decoding.adapters.transformers import SamplerProcessor
 
     model, tokenizer = torch_model
@@ -76,13 +76,13 @@ def test_transformers_row_does_not_depend_on_others(torch_model):
 
 @pytest.fixture(scope="module")
 def llama(gguf_file):
-    """A GGUF model in llama-cpp-python's own class, which keeps all logits."""
+    """Return a GGUF model in llama-cpp-python's own class with all logits."""
     llama_cpp = pytest.importorskip("llama_cpp")
     return llama_cpp.Llama(str(gguf_file), n_ctx=256, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False)
 
 
 def test_llama_cpp(llama):
-    """The loop on the low-level context draws from llama.cpp's logits, and repeats itself."""
+    """The loop on the low-level context draws from llama.cpp's logits, and a second run gives the same tokens."""
     from decoding.adapters.llama_cpp import eos_token_ids, generate
 
     prompt = llama.tokenize(b"Once upon a time")
@@ -96,7 +96,7 @@ def test_llama_cpp(llama):
 
 
 def test_llama_cpp_completion(llama):
-    """create_completion with the processor gives the text of the loop."""
+    """The method create_completion with our processor gives the text of the loop."""
     from llama_cpp import LogitsProcessorList
 
     from decoding.adapters.llama_cpp import SamplerProcessor, generate
@@ -113,7 +113,7 @@ def test_llama_cpp_completion(llama):
 
 
 def test_onnxruntime(onnx_folder):
-    """The loop gives the tokens of our engine over the same session, for several prompts at once."""
+    """The loop gives the tokens of our engine with the same session, for several prompts at once."""
     from decoding.adapters.onnxruntime import generate
     from decoding.backends.onnxruntime import OnnxBackend
 
@@ -126,7 +126,7 @@ def test_onnxruntime(onnx_folder):
 
 
 def test_onnxruntime_genai(onnx_folder):
-    """The loop gives the tokens of our engine over onnxruntime, of which the library is another door."""
+    """The loop gives the tokens of our engine with the backend onnxruntime."""
     import onnxruntime_genai
 
     from decoding.adapters.onnxruntime_genai import generate
@@ -140,7 +140,7 @@ def test_onnxruntime_genai(onnx_folder):
 
 
 def test_parameters_of_a_loop_are_refused(llama):
-    """A stop string is text, which the loop has not."""
+    """A stop string is refused, because the loop has no text."""
     from decoding.adapters.llama_cpp import generate
 
     with pytest.raises(ParameterError, match="stop="):

@@ -1,4 +1,4 @@
-"""vLLM's plug-in against the published interface of its logits processors; vLLM itself is not needed."""
+"""The plug-in for vLLM against the published interface of its logits processors; vLLM itself is not needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VOCAB_SIZE = 64
 
 
 class Direction(enum.Enum):
-    """The interface's two ways to move a request."""
+    """The two ways to move a request in the interface."""
 
     UNIDIRECTIONAL = 0
     SWAP = 1
@@ -31,7 +31,7 @@ class Direction(enum.Enum):
 
 @dataclass
 class Update:
-    """The interface's description of what changed in the batch."""
+    """A change of the batch in the interface."""
 
     batch_size: int = 0
     removed: list[int] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Update:
 
 @pytest.fixture
 def plugin(monkeypatch):
-    """The module, imported over names as vLLM publishes them."""
+    """Yield the module, imported with stand-ins for vLLM's modules."""
     interface = ModuleType("vllm.v1.sample.logits_processor")
     interface.LogitsProcessor = type("LogitsProcessor", (), {})
     interface.BatchUpdate, interface.MoveDirectionality = Update, Direction
@@ -66,8 +66,8 @@ def expected(params, prompt, logits):
     return [int(sampler.sample(row, [state]).token_ids[0]) for row in logits]
 
 
-def test_requests_come_move_and_go(plugin):
-    """Each of our requests gets the tokens that it gets alone, whichever row it is in; others are not touched."""
+def test_requests_are_added_moved_and_removed(plugin):
+    """A request with our processor gets the tokens that it gets alone, in any row; other requests are not changed."""
     processor = plugin.SamplerProcessor(None, torch.device("cpu"), False)
     outputs = {"a": [], "b": []}
     seen = {"a": [], "b": []}
@@ -96,8 +96,8 @@ def test_requests_come_move_and_go(plugin):
     assert outputs == {"a": expected(params["a"], [3, 4], seen["a"]), "b": expected(params["b"], [6], seen["b"])}
 
 
-def test_a_preempted_request_goes_on(plugin):
-    """A request that comes back with output draws the next token of its stream."""
+def test_a_preempted_request_continues(plugin):
+    """A request that returns with output draws the next token of its random stream."""
     logits = rows(0, 4)
     whole = expected(SamplingParams(seed=9, max_tokens=None), [1], logits)
     processor = plugin.SamplerProcessor(None, torch.device("cpu"), False)
@@ -105,8 +105,8 @@ def test_a_preempted_request_goes_on(plugin):
     assert int(processor.apply(torch.from_numpy(logits[3:].copy())).argmax()) == whole[3]
 
 
-def test_tokens_from_elsewhere_are_an_error(plugin):
-    """Placeholders of asynchronous scheduling would make the draws depend on timing."""
+def test_placeholder_tokens_are_an_error(plugin):
+    """Placeholder tokens of asynchronous scheduling are an error, because draws would depend on timing."""
     processor = plugin.SamplerProcessor(None, torch.device("cpu"), False)
     output = []
     processor.update_state(Update(1, added=[(0, request(seed=9), [1], output)]))
@@ -117,8 +117,8 @@ def test_tokens_from_elsewhere_are_an_error(plugin):
 
 
 @pytest.mark.parametrize("arguments", [{"temperature": -1.0}, {"tempreature": 1.0}, {"stop": ["x"]}])
-def test_wrong_arguments_are_refused_when_the_request_comes(plugin, arguments):
-    """They are checked before vLLM takes the request."""
+def test_wrong_arguments_are_refused_at_once(plugin, arguments):
+    """Wrong parameters are refused before vLLM accepts the request."""
     with pytest.raises(ParameterError, match=next(iter(arguments))):
         plugin.SamplerProcessor.validate_params(request(**arguments))
     plugin.SamplerProcessor.validate_params(request())

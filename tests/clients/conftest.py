@@ -1,4 +1,4 @@
-"""A server for the clients, and the same model in this process."""
+"""Fixtures: a server for the clients, and its model in this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from decoding.chat import ChatFormat
 
 @pytest.fixture(scope="session")
 def folder(shared: Path) -> Path:
-    """A model with a start token and an end token."""
+    """Return a model with a start token and an end token."""
     return shared / "models" / "stories260K"
 
 
@@ -25,7 +25,7 @@ TEMPLATE = Path(__file__).parents[1] / "server" / "chat.jinja"
 
 @pytest.fixture(scope="session")
 def llm(folder: Path) -> LLM:
-    """The model, asked directly."""
+    """Return the server's model, loaded in this process."""
     one = LLM(folder)
     one.chat_format = ChatFormat(one.tokenizer, chat_template=TEMPLATE.read_text())
     return one
@@ -33,7 +33,7 @@ def llm(folder: Path) -> LLM:
 
 @pytest.fixture(scope="session")
 def address(folder: Path) -> Iterator[str]:
-    """A server process with that model: http://HOST:PORT; one client asks for ten log-probabilities."""
+    """Yield http://HOST:PORT of a server process with the model; a client requests ten log-probabilities."""
     template = f"--chat-template={TEMPLATE}"
     command = [sys.executable, "-m", "decoding", "serve", str(folder), "--port=0", "--max-logprobs=10", template]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

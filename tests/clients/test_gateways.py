@@ -1,4 +1,4 @@
-"""litellm and langchain-openai: libraries that stand between programs and servers, with fields of their own."""
+"""The libraries litellm and langchain-openai against a server: gateways that add fields of their own."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PROMPT = "Once upon a time"
 
 @pytest.fixture(scope="module")
 def expected(llm):
-    """What the model writes for the requests below."""
+    """Return the library's text for the completions below."""
     return llm.complete(PROMPT, SamplingParams(max_tokens=12, seed=5, temperature=0.7, stop=["zzz"])).choices[0].text
 
 
 def test_litellm(address, expected):
-    """Whole, streamed, asynchronous, and its own error for ours."""
+    """Completions through litellm have the library's text with and without streaming; an error is litellm's own."""
     litellm = pytest.importorskip("litellm", reason="needs the extra `clients` (bash tests/clients/run)")
     fields = {
         "model": "text-completion-openai/stories260K",
@@ -43,7 +43,7 @@ def test_litellm(address, expected):
 
 
 def test_langchain(address, expected):
-    """invoke, stream, batch and generate with its token counts."""
+    """The methods invoke, stream, batch and generate of langchain give the library's text and token counts."""
     langchain_openai = pytest.importorskip("langchain_openai", reason="needs the extra `clients`")
     model = langchain_openai.OpenAI(
         base_url=f"{address}/v1",
@@ -67,12 +67,12 @@ MESSAGES = [{"role": "system", "content": "Tell stories."}, {"role": "user", "co
 
 @pytest.fixture(scope="module")
 def reply(llm):
-    """What the model replies to the conversations below."""
+    """Return the library's reply for the conversations below."""
     return llm.chat(MESSAGES, SamplingParams(max_tokens=12, seed=5, temperature=0.7, stop=["zzz"])).choices[0].text
 
 
 def test_litellm_chat(address, reply):
-    """A conversation through the gateway, whole and streamed, and its own error for ours."""
+    """A chat through litellm has the library's reply with and without streaming; an error is litellm's own."""
     litellm = pytest.importorskip("litellm", reason="needs the extra `clients` (bash tests/clients/run)")
     fields = {
         "model": "openai/stories260K",
@@ -92,7 +92,7 @@ def test_litellm_chat(address, reply):
 
 
 def test_langchain_chat(address, reply):
-    """A chat model in its words: messages, streams, counts of tokens, log-probabilities."""
+    """A chat model of langchain gives the library's reply, streams, token counts and log-probabilities."""
     langchain_openai = pytest.importorskip("langchain_openai", reason="needs the extra `clients`")
     model = langchain_openai.ChatOpenAI(
         base_url=f"{address}/v1",

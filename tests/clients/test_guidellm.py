@@ -1,4 +1,4 @@
-"""guidellm, a load generator: many requests at once, with the checkpoint's tokenizer and nothing of the network."""
+"""The load generator guidellm against a server, with the checkpoint's tokenizer and without network access."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytest.importorskip("guidellm", reason="needs the extra `clients` (bash tests/cl
 
 
 def test_a_load_of_eight_streams(address, folder, tmp_path):
-    """Forty requests are served without an error, each with as many tokens as it asked for."""
+    """Forty requests on eight streams are served without an error, each with the requested number of tokens."""
     prompts = [{"prompt": f"Once upon a time number {index}", "output_tokens_count": 24} for index in range(40)]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
     options = {

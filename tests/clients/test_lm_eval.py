@@ -1,4 +1,4 @@
-"""lm-evaluation-harness' `local-completions`: what it computes through the server is what the model says."""
+"""The harness lm-evaluation-harness against a server: its scores are those of the model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from decoding import SamplingParams
 
 pytest.importorskip("lm_eval", reason="needs the extra `clients` (bash tests/clients/run)")
-# what the harness and its dependencies warn of is theirs
+# warnings of the harness and its dependencies
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 TEXTS = ("Once upon a time, there was a little girl.", "Tom had a red ball. He liked it very much.")
@@ -24,7 +24,7 @@ QUESTIONS = [
 
 @pytest.fixture(scope="module", params=[1, 4], ids=["one at a time", "concurrently"])
 def harness(request, address):
-    """The harness' model, which sends token arrays and asks our server for its tokenizer."""
+    """Return the harness's client, which sends token ids and uses the server's tokenizer."""
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 
     return LocalCompletionsAPI(
@@ -39,14 +39,14 @@ def harness(request, address):
 
 
 def instances(kind, *arguments):
-    """Requests as the harness makes them."""
+    """Return requests in the form of the harness."""
     from lm_eval.api.instance import Instance
 
     return [Instance(kind, {}, args, index) for index, args in enumerate(arguments)]
 
 
 def score(llm, context, continuation):
-    """Sum of the log-probabilities of a continuation's tokens, and whether each is the likeliest."""
+    """Return the sum of the log-probabilities of a continuation, and whether it is greedy."""
     import numpy as np
 
     logits = llm.logits([*context, *continuation])[len(context) - 1 : -1].astype(np.float64)
@@ -57,7 +57,7 @@ def score(llm, context, continuation):
 
 
 def test_loglikelihood(harness, llm):
-    """Of each choice of each question: the sum, and whether greedy decoding would have written it."""
+    """The score of each choice, and whether it is greedy, are those of the model's logits."""
     pairs = [(one["question"], choice) for one in QUESTIONS for choice in one["choices"]]
     got = harness.loglikelihood(instances("loglikelihood", *pairs))
     greedy = 0
@@ -72,7 +72,7 @@ def test_loglikelihood(harness, llm):
 
 
 def test_an_end_token_after_the_text_costs_no_token(harness, llm):
-    """Where the model would end after the continuation, the harness still sees every token of it."""
+    """If the model would end after the continuation, the harness still gets the scores of all its tokens."""
     story = llm.complete("Once upon a time", SamplingParams(temperature=0, max_tokens=None))
     text = story.choices[0].text
     ids = llm.tokenizer.encode("Once upon a time" + text, add_special_tokens=False)
@@ -82,7 +82,7 @@ def test_an_end_token_after_the_text_costs_no_token(harness, llm):
 
 
 def test_rolling_loglikelihood(harness, llm):
-    """Of whole texts, behind the start token."""
+    """Scores of whole texts after the start token are those of the model's logits."""
     got = harness.loglikelihood_rolling(instances("loglikelihood_rolling", *((text,) for text in TEXTS)))
     for text, logprob in zip(TEXTS, got, strict=True):
         ids = llm.tokenizer.encode(text, add_special_tokens=False)
@@ -91,7 +91,7 @@ def test_rolling_loglikelihood(harness, llm):
 
 
 def test_generate_until(harness, llm):
-    """Greedy text up to a stop string."""
+    """The harness gets the greedy text up to a stop string."""
     settings = {"until": ["."], "max_gen_toks": 20, "do_sample": False}
     got = harness.generate_until(instances("generate_until", *((text[:12], settings) for text in TEXTS)))
     for text, generated in zip(TEXTS, got, strict=True):
@@ -101,7 +101,7 @@ def test_generate_until(harness, llm):
 
 
 def test_the_backend_gguf(address, llm):
-    """It names no model and sends text: the scores of the tokens that begin in the continuation, and greedy text."""
+    """The harness's backend gguf, which sends text and no model, gets scores of the continuation and greedy text."""
     from lm_eval.models.gguf import GGUFLM
 
     harness = GGUFLM(base_url=address)
@@ -118,7 +118,7 @@ def test_the_backend_gguf(address, llm):
 
 
 def test_a_task_of_its_evaluator(address, llm, tmp_path):
-    """A multiple-choice task from its YAML to its accuracy: that of the model's own scores."""
+    """A multiple-choice task in YAML has the accuracy of the model's own scores."""
     from lm_eval import evaluator
     from lm_eval.tasks import TaskManager
 

@@ -1,4 +1,4 @@
-"""schemathesis over the OpenAPI document: no 5xx, statuses and bodies as declared, nothing served that it forbids."""
+"""Requests by schemathesis from the OpenAPI document: no 5xx, declared statuses and bodies, invalid ones refused."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ CHECKS = (
     "ignored_auth",
     "missing_required_header",
 )
-"""All but one: that every value which the schema allows is served cannot hold. Rules between fields (best_of >= n,
+"""All checks but one, which requires that every value of the schema is accepted. Rules between fields (best_of >= n,
 min_tokens <= max_tokens, stream_options only with stream) and those of the model (its context, its fill-in-the-middle
-tokens) are in no schema."""
+tokens) cannot be in a schema."""
 
 
 def test_the_openapi_document(address, tmp_path):
-    """Examples, boundary values, fuzzing and sequences of requests, with a fixed seed."""
+    """Examples, boundary values, fuzzing and stateful sequences with a fixed seed pass all CHECKS."""
     command = Path(sys.executable).with_name("schemathesis")
     assert shutil.which(command)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The tests here share a mock server, in mock_server.py beside them."""
+"""Tests of the conformance kit; their mock server is mock_server.py."""
 
 import sys
 from pathlib import Path

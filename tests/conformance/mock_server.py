@@ -1,6 +1,7 @@
-"""A small right server of the Completions API over a scripted model, cut so that one thing can be made wrong.
+"""A small correct server of the Completions API over a scripted model, whose parts subclasses can replace by wrong
+ones.
 
-Its text is nonsense that depends on every token before it, with tokens of one to four characters and of several bytes.
+Its text is nonsense that depends on all previous tokens, with tokens of one to four characters and of several bytes.
 """
 
 import json
@@ -33,14 +34,14 @@ MODEL = "mock"
 
 
 def script(token_ids, vocab_size):
-    """Hashed logits for tokens that are text, and very low ones for the rest."""
+    """Return hashed logits for tokens that are text, and very low ones for the others."""
     logits = np.full(vocab_size, -30.0, np.float32)
     logits[LIKELY] = hashed_logits(scale=2.0)(token_ids, len(LIKELY))
     return logits
 
 
 class BadRequestError(Exception):
-    """A request that is refused: status, message, field."""
+    """A refused request: status, message, field."""
 
     def __init__(self, status, message, param=None):
         super().__init__(message)
@@ -48,40 +49,40 @@ class BadRequestError(Exception):
 
 
 def is_int(value):
-    """An integer, no boolean."""
+    """Return True if the value is an integer and not a boolean."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def number(low, high):
-    """A check of a number within a range."""
+    """Return a check for a number in a range."""
     return lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and low <= v <= high
 
 
 def integer(low, high):
-    """A check of an integer within a range."""
+    """Return a check for an integer in a range."""
     return lambda v: is_int(v) and low <= v <= high
 
 
 def is_stop(value):
-    """A string or up to four, none empty."""
+    """Return True if the value is a string or a list of up to four, none of them empty."""
     several = [value] if isinstance(value, str) else value
     return isinstance(several, list) and len(several) <= 4 and all(isinstance(s, str) and s for s in several)
 
 
 def is_bias(value):
-    """{token id: -100 .. 100}."""
+    """Return True if the value is {token id: number from -100 to 100}."""
     vocab = range(TOKENIZER.vocab_size)
     ids = isinstance(value, dict) and all(key.isdecimal() and int(key) in vocab for key in value)
     return ids and all(map(number(-100, 100), value.values()))
 
 
 def is_ids(value):
-    """A list of token ids."""
+    """Return True if the value is a list of token ids that is not empty."""
     return isinstance(value, list) and bool(value) and all(is_int(v) and 0 <= v < TOKENIZER.vocab_size for v in value)
 
 
 def is_prompt(value):
-    """A string, ids, or a list of either."""
+    """Return True if the value is a string, token ids, or a list of either."""
     alone = isinstance(value, str) or is_ids(value)
     return alone or (isinstance(value, list) and bool(value) and all(isinstance(v, str) or is_ids(v) for v in value))
 
@@ -101,7 +102,7 @@ RULES = {
     "n": integer(1, 128),
     "best_of": integer(0, 20),
     "seed": integer(-(2**63), 2**63 - 1),
-    "suffix": lambda v: False,  # the mock has no tokens to fill in the middle
+    "suffix": lambda v: False,  # the mock has no fill-in-the-middle tokens
     "user": lambda v: isinstance(v, str),
     "stream_options": lambda v: isinstance(v, dict),
     "structured_outputs": lambda v: isinstance(v, dict),
@@ -111,19 +112,19 @@ RULES = {
 
 
 class MockServer:
-    """The application: requests as dicts in, answers as dicts out. A wrong server is a subclass."""
+    """The application: it takes requests and returns answers as dicts. A wrong server is a subclass."""
 
     vocabulary = RULES
 
     def __init__(self):
-        """One scripted model."""
+        """Make the scripted model."""
         model = ScriptedModel(script, TOKENIZER.vocab_size, max_position_embeddings=2048, eos_token_ids=(266,))
         self.llm = LLM.from_parts(model, TOKENIZER, name=MODEL)
         self.lock = threading.Lock()
         self.at_once = self.most_at_once = self.num_requests = 0
 
     def check(self, body):
-        """The request without its nulls; BadRequestError for whatever is wrong with it."""
+        """Return the request without its nulls. Raise BadRequestError if the request is wrong."""
         body = {name: value for name, value in body.items() if value is not None}
         if not isinstance(body.get("model"), str):
             raise BadRequestError(400, "model must be a string", "model")
@@ -139,13 +140,13 @@ class MockServer:
         return body
 
     def rule(self, name):
-        """The check of one field."""
+        """Return the check of a field."""
         if name not in self.vocabulary:
             raise BadRequestError(400, f"{name} is unknown", name)
         return self.vocabulary[name]
 
     def params(self, body):
-        """SamplingParams of a checked request."""
+        """Return the SamplingParams of a checked request."""
         own = ("max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "n", "best_of", "seed")
         fields = {name: body[name] for name in (*own, "echo", "logprobs", "banned_strings") if name in body}
         stop = body.get("stop", [])
@@ -157,18 +158,18 @@ class MockServer:
         return SamplingParams(stop=stops, logit_bias=bias, structured=grammar, **fields)
 
     def prompts(self, body):
-        """The request's prompts as a list."""
+        """Return the prompts of the request as a list."""
         prompt = body["prompt"]
         return [prompt] if isinstance(prompt, str) or is_ids(prompt) else prompt
 
     def complete(self, body):
-        """The answer to a request that does not stream."""
+        """Return the answer to a request without streaming."""
         with self.lock:
             results = self.llm.complete(self.prompts(body), self.params(body))
         return completion_object(results, system_fingerprint="fp")
 
     def chunks(self, body):
-        """The chunks of a stream."""
+        """Yield the chunks of a stream."""
         head = {
             "id": f"cmpl-{time.monotonic_ns()}",
             "object": "text_completion",
@@ -189,22 +190,22 @@ class MockServer:
             yield {**head, "choices": [], "usage": usage_object(counts)}
 
     def piece(self, delta):
-        """One piece of one choice."""
+        """Return a piece of a choice as JSON."""
         logprobs = None if delta.logprobs is None else logprobs_object(delta.logprobs)
         return {"index": delta.index, "text": delta.text, "logprobs": logprobs, "finish_reason": delta.finish_reason}
 
     def events(self, chunks):
-        """Server-sent events, as bytes."""
+        """Yield the chunks as server-sent events, then [DONE]."""
         for chunk in chunks:
             yield b"data: " + json.dumps(chunk).encode() + b"\n\n"
         yield b"data: [DONE]\n\n"
 
     def error(self, error):
-        """The body of an error."""
+        """Return the body of an error."""
         return {"error": {"message": str(error), "type": "invalid_request_error", "param": error.param, "code": None}}
 
     def parse(self, data):
-        """The request's JSON."""
+        """Return the JSON of a request."""
         try:
             body = json.loads(data, parse_constant=self.constant)
         except ValueError as error:
@@ -214,16 +215,16 @@ class MockServer:
         return body
 
     def constant(self, word):
-        """NaN and infinities."""
+        """Refuse NaN and infinities."""
         raise ValueError(f"{word} is no JSON")
 
     def answer(self, handler, data):
-        """A POST to /v1/completions."""
+        """Answer a POST to /v1/completions."""
         try:
             body = self.check(self.parse(data))
             if body.get("stream"):
                 events = self.events(self.chunks(body))
-                first = next(events)  # errors that are found before the first token are HTTP errors
+                first = next(events)  # errors before the first token are HTTP errors
                 handler.begin(200, "text/event-stream")
                 self.send_events(handler, first, events)
             else:
@@ -235,7 +236,7 @@ class MockServer:
             handler.send_json(400, self.error(BadRequestError(400, str(error), problem)))
 
     def send_events(self, handler, first, events):
-        """Write events until the reader goes away."""
+        """Write the events until the client disconnects."""
         handler.wfile.write(first)
         for event in events:
             handler.wfile.write(event)
@@ -243,10 +244,10 @@ class MockServer:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """HTTP around a MockServer, which is `server.app`."""
+    """HTTP handler for a MockServer, which is `server.app`."""
 
     def do_POST(self):
-        """Completions."""
+        """Answer a request for completions."""
         app = self.server.app
         with app.lock:
             app.num_requests += 1
@@ -264,26 +265,26 @@ class Handler(BaseHTTPRequestHandler):
                 app.at_once -= 1
 
     def do_GET(self):
-        """The list of models."""
+        """Answer with the list of models."""
         if self.path == "/v1/models":
             self.send_json(200, {"object": "list", "data": [{"id": MODEL, "object": "model"}]})
         else:
             self.send_json(405, {"error": {"message": "POST it", "type": "x", "param": None, "code": None}})
 
     def begin(self, status, content_type):
-        """Status line and headers."""
+        """Write the status line and headers."""
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Connection", "close")
         self.end_headers()
 
     def send_json(self, status, body):
-        """A whole answer."""
+        """Write a complete answer."""
         self.begin(status, "application/json")
         self.wfile.write(json.dumps(body).encode())
 
     def log_message(self, *args):
-        """Silence."""
+        """Log nothing."""
 
 
 class serving:  # noqa: N801 - used as a context manager

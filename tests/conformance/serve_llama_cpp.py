@@ -1,9 +1,9 @@
-"""llama-cpp-python's server, serving a small Llama checkpoint: a server that is not ours, to run the kit against.
+"""Serve a small Llama checkpoint with llama-cpp-python's server, a foreign server to run the kit against.
 
-    python tests/conformance/serve_llama_cpp.py FOLDER [PORT]      # model's name: the folder's name
+    python tests/conformance/serve_llama_cpp.py FOLDER [PORT]      # the model's name is the folder's name
 
 Needs `llama-cpp-python[server]` and `gguf`. The folder is a Hugging Face checkpoint with a SentencePiece vocabulary in
-tokenizer.json (Llama 2's kind), such as Karpathy's stories260K; it is converted into a temporary folder.
+tokenizer.json (the kind of Llama 2), such as Karpathy's stories260K. It is converted into a temporary folder.
 """
 
 import json
@@ -30,12 +30,12 @@ NAMES = {
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
 }
-"""Hugging Face's names of a layer's tensors, and llama.cpp's."""
+"""Names of a layer's tensors: Hugging Face's and llama.cpp's."""
 
 
 def main(folder, port="8080"):
-    """Convert, and serve until interrupted or terminated."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the server below is ended, too
+    """Convert the checkpoint and serve it until a signal arrives."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the server below ends as well
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.gguf"
         convert(Path(folder), path)
@@ -45,7 +45,7 @@ def main(folder, port="8080"):
 
 
 def convert(folder, path):
-    """The checkpoint as GGUF, all in float32."""
+    """Write the checkpoint as GGUF in float32."""
     config = json.loads((folder / "config.json").read_text())
     writer = gguf.GGUFWriter(str(path), "llama")
     add_config(writer, config)
@@ -61,7 +61,7 @@ def convert(folder, path):
 
 
 def add_config(writer, config):
-    """Sizes and constants."""
+    """Write the hyperparameters."""
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
@@ -75,7 +75,7 @@ def add_config(writer, config):
 
 
 def add_vocabulary(writer, tokenizer, config):
-    """Pieces, scores that rank merges as tokenizer.json does, types, and the special tokens."""
+    """Write the pieces, scores that order merges like tokenizer.json, types, and the special tokens."""
     model = tokenizer["model"]
     pieces = sorted(model["vocab"], key=model["vocab"].get)
     merges = [merge if isinstance(merge, list) else merge.split(" ") for merge in model["merges"]]
@@ -92,7 +92,7 @@ def add_vocabulary(writer, tokenizer, config):
 
 
 def kind(piece):
-    """The type of a piece."""
+    """Return the type of a piece."""
     if piece == "<unk>":
         return UNKNOWN
     if piece in ("<s>", "</s>"):
@@ -101,7 +101,7 @@ def kind(piece):
 
 
 def new_name(name):
-    """llama.cpp's name of a tensor."""
+    """Return llama.cpp's name of a tensor."""
     outer = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}
     if name in outer:
         return outer[name]
@@ -112,7 +112,7 @@ def new_name(name):
 
 
 def interleaved(tensor, num_heads):
-    """Rows of a query or key projection in llama.cpp's order: the two halves of each head's rotation, in turn."""
+    """Return the rows of a query or key projection in llama.cpp's order, which alternates the halves of each head."""
     rows, columns = tensor.shape
     halves = tensor.reshape(num_heads, 2, rows // num_heads // 2, columns)
     return halves.swapaxes(1, 2).reshape(rows, columns).copy()

@@ -1,4 +1,4 @@
-"""The kit itself: how much it asks of a server, what it reports, and how it is run."""
+"""The conformance kit itself: its limits on requests, its reports, its command and plugin."""
 
 import json
 import subprocess
@@ -29,8 +29,8 @@ from decoding.conformance.client import tokens_asked_for
 from decoding.conformance.stops import cut_at
 
 
-def test_checks_say_what_and_why():
-    """Every check has an id of its own in a group, a sentence and a reason."""
+def test_checks_have_ids_sentences_and_reasons():
+    """Every check has a unique id with a group, a sentence and a reason."""
     ids = [check.id for check in CHECKS]
     assert len(set(ids)) == len(ids) >= 100
     for check in CHECKS:
@@ -43,14 +43,14 @@ def test_checks_say_what_and_why():
 
 
 class Counting(MockServer):
-    """Counts completions that are being made at the same time."""
+    """A server that counts concurrent completions."""
 
     def __init__(self):
         super().__init__()
         self.now = self.most = 0
 
     def complete(self, body):
-        """Long enough for others to come."""
+        """Count the completion and delay it, so that others overlap."""
         with self.lock:
             self.now += 1
             self.most = max(self.most, self.now)
@@ -63,8 +63,8 @@ class Counting(MockServer):
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_never_more_at_once_than_asked_for(concurrency):
-    """The server counts: as many requests at once as were allowed, and not one more."""
+def test_concurrency_is_bounded(concurrency):
+    """The maximum number of concurrent requests is exactly `concurrency`."""
     app = Counting()
     with serving(app) as url:
         only = ["greedy.company", "draws.plain", "error.half"]
@@ -74,8 +74,8 @@ def test_never_more_at_once_than_asked_for(concurrency):
     assert report.most_at_once == concurrency
 
 
-def test_never_more_requests_than_asked_for():
-    """With 25 requests the rest does not run, and says so; the server has seen 25."""
+def test_requests_are_bounded():
+    """With max_requests=25 the server gets 25 requests, and the remaining checks are reported as not run."""
     app = MockServer()
     with serving(app) as url:
         report = run_conformance(url, MODEL, load=Load(max_requests=25))
@@ -87,8 +87,8 @@ def test_never_more_requests_than_asked_for():
     assert not [result for result in report.results if result.status == "fail"]
 
 
-def test_never_more_tokens_than_asked_for():
-    """max_tokens times candidates times prompts is counted before it is sent."""
+def test_tokens_are_bounded():
+    """Tokens are counted before a request is sent, as max_tokens times candidates times prompts."""
     assert tokens_asked_for({}) == 16
     assert tokens_asked_for({"max_tokens": 5, "n": 3, "prompt": ["a", "b"]}) == 30
     assert tokens_asked_for({"max_tokens": 5, "best_of": 4, "n": 2, "prompt": [1, 2, 3]}) == 20
@@ -101,14 +101,14 @@ def test_never_more_tokens_than_asked_for():
 
 @pytest.mark.parametrize("bad", [{"concurrency": 0}, {"max_requests": True}, {"timeout": float("nan")}])
 def test_bad_limits_are_refused(bad):
-    """A limit is a positive number."""
+    """A limit that is not a positive number raises ParameterError."""
     with pytest.raises(ParameterError):
         Load(**bad)
 
 
 @pytest.mark.parametrize("url", ["ftp://host", "http://", "http://host:port", ""])
 def test_bad_urls_are_refused(url):
-    """Http or https, and a host."""
+    """A URL without http or https, or without a host, raises ParameterError."""
     with pytest.raises(ParameterError, match="url"):
         Client(url)
 
@@ -122,8 +122,8 @@ def test_bad_urls_are_refused(url):
         ("https://h/api/v2/completions", "https://h/api/v2"),
     ],
 )
-def test_urls_mean_what_people_write(url, base):
-    """With or without scheme, version and path."""
+def test_short_urls_are_completed(url, base):
+    """A URL may omit scheme, version and path."""
     assert Client(url).base_url == base
 
 
@@ -138,12 +138,12 @@ def test_urls_mean_what_people_write(url, base):
     ],
 )
 def test_where_a_text_is_cut(text, stops, left):
-    """Earliest end, then earliest start."""
+    """A text is cut at the stop string with the earliest end, then the earliest start."""
     assert cut_at(text, stops) == left
 
 
-def test_nobody_there_is_an_error_not_a_report():
-    """A port that nobody listens on: one line, exit code 2."""
+def test_a_missing_server_is_an_error_not_a_report():
+    """A port without a server raises NoAnswerError; the command ends with exit code 2."""
     with serving(MockServer()) as url:
         pass
     with pytest.raises(NoAnswerError):
@@ -151,8 +151,8 @@ def test_nobody_there_is_an_error_not_a_report():
     assert main(["conformance", url, "--model", MODEL]) == 2
 
 
-def test_a_curl_line_shows_the_failure_again():
-    """The line of a failed check, run by a shell, brings the same answer."""
+def test_a_curl_command_reproduces_the_failure():
+    """The curl command of a failed check gets the wrong answer again."""
     with serving(Model()) as url:
         (result,) = run_conformance(url, MODEL, only=["error.model"]).results
         assert result.status == "fail"
@@ -163,14 +163,14 @@ def test_a_curl_line_shows_the_failure_again():
 
 
 def test_a_key_is_sent_and_not_shown():
-    """The curl line reads it from the environment."""
+    """The API key is sent but not shown: the curl command reads it from the environment."""
     seen = []
 
     class Secret(MockServer):
-        """Looks at the header."""
+        """A server that records the header."""
 
         def answer(self, handler, data):
-            """Before everything else."""
+            """Record the header and refuse the request."""
             seen.append(handler.headers["Authorization"])
             handler.send_json(401, {"error": {"message": "no"}})
 
@@ -182,7 +182,7 @@ def test_a_key_is_sent_and_not_shown():
 
 
 def test_the_command_reports(tmp_path, capsys):
-    """A table, JSON and HTML; exit code 1 where a check failed, 0 where none did."""
+    """The command prints a table and writes JSON and HTML; a failed check gives exit code 1, otherwise 0."""
     files = ["--json", str(tmp_path / "r.json"), "--html", str(tmp_path / "r.html")]
     with serving(StopReasonLength()) as url:
         code = main(["conformance", url, "--model", MODEL, "--only", "stop.c*", "--only", "stop.reason", *files])
@@ -200,7 +200,7 @@ def test_the_command_reports(tmp_path, capsys):
 
 
 def test_the_command_lists_the_checks(capsys):
-    """Without a server."""
+    """`--list` prints all checks without a server."""
     assert main(["conformance", "--list"]) == 0
     assert sum(line.startswith(" ") for line in capsys.readouterr().out.splitlines()) == len(CHECKS)
 
@@ -215,8 +215,8 @@ def test_the_command_lists_the_checks(capsys):
         (["http://h", "--model", "m", "--timeout", "nan"], "timeout"),
     ],
 )
-def test_wrong_arguments_are_told(arguments, told, capsys):
-    """One line that names what is wrong, exit code 2."""
+def test_wrong_arguments_are_reported(arguments, told, capsys):
+    """A wrong argument gives one line that describes the error, and exit code 2."""
     assert main(["conformance", *arguments]) == 2
     error = capsys.readouterr().err
     assert told in error
@@ -224,19 +224,19 @@ def test_wrong_arguments_are_told(arguments, told, capsys):
 
 
 class Tags(HTMLParser):
-    """Names of a page's elements."""
+    """The names of a page's elements."""
 
     def __init__(self):
         super().__init__()
         self.found = set()
 
     def handle_starttag(self, tag, attrs):
-        """Collect."""
+        """Collect the name."""
         self.found.add(tag)
 
 
-def test_what_a_server_says_is_no_markup():
-    """Evidence with tags in it is text on the page."""
+def test_evidence_is_escaped():
+    """Evidence with tags is escaped on the page."""
     evil = "<script>alert(1)</script>"
     result = Result("stop.cut", "Sentence.", "Reason.", "fail", evil, f"curl {evil}", 0.1)
     page = html_page(Report("http://h/v1", evil, 0.0, 1.0, [result], 1, 1))
@@ -248,7 +248,7 @@ def test_what_a_server_says_is_no_markup():
 
 
 def test_a_pytest_plugin(tmp_path):
-    """Each check is a test: passed, failed with the evidence, skipped with the reason; -k chooses among them."""
+    """The pytest plugin makes a test per check: passed, failed with evidence, or skipped; -k selects them."""
     with serving(StopReasonLength()) as url:
         command = [
             sys.executable,
@@ -274,7 +274,7 @@ def test_a_pytest_plugin(tmp_path):
 
 
 def test_the_plugin_is_silent_without_a_url(tmp_path):
-    """Nothing is added to anybody's tests."""
+    """Without a URL the plugin adds no tests."""
     (tmp_path / "test_one.py").write_text("def test_one():\n    assert True\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "decoding.conformance.pytest_plugin"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
@@ -282,7 +282,7 @@ def test_the_plugin_is_silent_without_a_url(tmp_path):
 
 
 def test_the_page_lists_every_check():
-    """docs/conformance.md has each check as it is, in the order of the run, and says how many there are."""
+    """The table in docs/conformance.md has every check in the order of the run, and the page has their number."""
     page = (Path(__file__).resolve().parents[2] / "docs" / "conformance.md").read_text()
     rows = [line for line in page.split("## The checks")[1].splitlines() if line.startswith("| ")][1:]
     assert rows == [f"| {check.id} | {check.sentence} | {check.reason} |" for check in CHECKS]
@@ -290,7 +290,7 @@ def test_the_page_lists_every_check():
 
 
 def test_the_kit_needs_no_hypothesis():
-    """It works after a plain install."""
+    """Importing the kit does not import Hypothesis."""
     program = "import sys, decoding.conformance, decoding.testing.assertions; print('hypothesis' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -1,4 +1,4 @@
-"""`decoding serve` as a process of its own, under the whole conformance kit."""
+"""The whole conformance kit against a process of `decoding serve`."""
 
 import re
 import subprocess
@@ -14,7 +14,7 @@ pytest.importorskip("fastapi", reason="needs the extra `server`")
 
 @contextmanager
 def serving(*arguments):
-    """The url of `decoding serve` with the bundled model on a free port."""
+    """Yield the URL of `decoding serve` with the bundled model on a free port."""
     command = [sys.executable, "-m", "decoding", "serve", "--port", "0", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
@@ -30,7 +30,7 @@ def serving(*arguments):
 
 
 def test_our_server_passes_every_check():
-    """Nothing fails; one check has no occasion, because the bundled model writes Python in ASCII."""
+    """No check fails; stop.multibyte may not run, because the bundled model writes Python in ASCII."""
     with serving() as url:
         report = run_conformance(url, "bundled", load=Load(concurrency=8))
     left = {result.id: result.evidence for result in report.results if result.status != "pass"}

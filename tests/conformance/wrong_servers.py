@@ -1,4 +1,4 @@
-"""Servers that are wrong on purpose, each in one way, and the checks that must tell."""
+"""Servers with one fault each, and the checks that must fail for it."""
 
 import json
 import random
@@ -10,24 +10,24 @@ from decoding import SamplingParams
 
 
 class StopInText(MockServer):
-    """The stop string stays in the text."""
+    """A server that leaves the stop string in the text."""
 
     def params(self, body):
-        """With the stop string."""
+        """Include the stop string."""
         fields = super().params(body)
         return replaced(fields, include_stop_str_in_output=True)
 
 
 def replaced(params, **fields):
-    """SamplingParams with other fields."""
+    """Return SamplingParams with other fields."""
     return SamplingParams(**{**{name: getattr(params, name) for name in SamplingParams.__slots__}, **fields})
 
 
 class StopByToken(MockServer):
-    """A stop string counts only where it is a whole token."""
+    """A server that finds a stop string only if it is a whole token."""
 
     def complete(self, body):
-        """Looks for a token that is a stop string."""
+        """Cut the text at the first token that is a stop string."""
         stops = body.get("stop", [])
         stops = [stops] if isinstance(stops, str) else stops
         whole = super().complete({**body, "stop": [], "logprobs": 1})
@@ -42,19 +42,19 @@ class StopByToken(MockServer):
 
 
 class StopFirstListed(MockServer):
-    """Of several stop strings the first of the list wins."""
+    """A server that uses only the first stop string of a list."""
 
     def params(self, body):
-        """Keeps the first alone."""
+        """Keep only the first stop string."""
         stop = body.get("stop")
         return super().params({**body, "stop": stop[:1]} if isinstance(stop, list) else body)
 
 
 class StopReasonLength(MockServer):
-    """What a stop string ended has finish_reason length."""
+    """A server with finish_reason "length" for texts that a stop string ended."""
 
     def complete(self, body):
-        """Always length."""
+        """Set finish_reason to "length"."""
         whole = super().complete(body)
         for choice in whole["choices"]:
             choice["finish_reason"] = "length"
@@ -62,10 +62,10 @@ class StopReasonLength(MockServer):
 
 
 class StopLeaksInStream(MockServer):
-    """A stream shows the beginning of a stop string before it is complete."""
+    """A server whose streams show the beginning of a stop string before it is complete."""
 
     def chunks(self, body):
-        """The text that is not cut, token by token, up to where it would have been cut."""
+        """Yield the uncut text token by token, up to the offset of the cut."""
         stop = body.get("stop")
         if not stop:
             yield from super().chunks(body)
@@ -79,18 +79,18 @@ class StopLeaksInStream(MockServer):
 
 
 class EchoIgnored(MockServer):
-    """echo is taken and does nothing."""
+    """A server that accepts echo and ignores it."""
 
     def params(self, body):
-        """Without echo."""
+        """Remove echo."""
         return super().params({**body, "echo": False})
 
 
 class OffsetsFromCompletion(MockServer):
-    """text_offset counts from the completion's start."""
+    """A server whose text_offset counts from the start of the completion."""
 
     def complete(self, body):
-        """Offsets less the prompt's length."""
+        """Subtract the length of the prompt from the offsets."""
         whole = super().complete(body)
         for choice in whole["choices"]:
             if choice["logprobs"] and choice["logprobs"]["text_offset"]:
@@ -100,27 +100,27 @@ class OffsetsFromCompletion(MockServer):
 
 
 class LogprobsScaled(MockServer):
-    """Log-probabilities are those after temperature."""
+    """A server whose log-probabilities are computed after temperature."""
 
     def params(self, body):
-        """In mode scaled."""
+        """Use mode "scaled"."""
         warm = body.get("temperature", 1) > 0
         return replaced(super().params(body), logprobs_mode="scaled" if warm else "raw")
 
 
 class LogprobsBiased(MockServer):
-    """Log-probabilities are those after the bias."""
+    """A server whose log-probabilities are computed after the bias."""
 
     def params(self, body):
-        """In mode penalized."""
+        """Use mode "penalized"."""
         return replaced(super().params(body), logprobs_mode="penalized")
 
 
 class LogprobsRounded(MockServer):
-    """top_logprobs are rounded, token_logprobs are not."""
+    """A server that rounds top_logprobs but not token_logprobs."""
 
     def complete(self, body):
-        """Three decimals."""
+        """Round to three decimals."""
         whole = super().complete(body)
         for choice in whole["choices"]:
             for top in (choice["logprobs"] or {}).get("top_logprobs", []):
@@ -129,10 +129,10 @@ class LogprobsRounded(MockServer):
 
 
 class ChoicesEqual(MockServer):
-    """All choices are the first one (sglang#28805)."""
+    """A server that returns the first choice n times (sglang#28805)."""
 
     def complete(self, body):
-        """Copies."""
+        """Copy the first text of each prompt."""
         whole = super().complete(body)
         n = body.get("n", 1)
         for choice in whole["choices"]:
@@ -141,34 +141,34 @@ class ChoicesEqual(MockServer):
 
 
 class SeedIgnored(MockServer):
-    """seed is taken and does nothing."""
+    """A server that accepts seed and ignores it."""
 
     def params(self, body):
-        """Another seed each time."""
+        """Use a random seed."""
         return super().params({**body, "seed": random.getrandbits(60)})
 
 
 class SeedOf32Bits(MockServer):
-    """Of a seed 32 bits count."""
+    """A server that uses only 32 bits of a seed."""
 
     def params(self, body):
-        """Modulo 2**32."""
+        """Reduce the seed modulo 2**32."""
         return super().params({**body, "seed": body["seed"] % 2**32} if "seed" in body else body)
 
 
 class SeedFixed(MockServer):
-    """Without a seed it is 0."""
+    """A server whose default seed is 0."""
 
     def params(self, body):
-        """A default."""
+        """Add the default seed."""
         return super().params({"seed": 0, **body})
 
 
 class SeedLostInCompany(MockServer):
-    """A seed counts only while nobody else is asking (vllm#51226)."""
+    """A server that ignores a seed if other requests run at the same time (vllm#51226)."""
 
     def params(self, body):
-        """Waits until somebody is, a while at most: those who ask at once may come one after another."""
+        """Replace the seed if another request arrives within 0.3 seconds."""
         patience = time.monotonic() + 0.3
         while self.at_once == 1 and time.monotonic() < patience:
             time.sleep(0.002)
@@ -177,10 +177,10 @@ class SeedLostInCompany(MockServer):
 
 
 class UsageOfOneChoice(MockServer):
-    """usage counts one choice."""
+    """A server whose usage counts one choice."""
 
     def complete(self, body):
-        """Divided by n."""
+        """Divide the completion tokens by n."""
         whole = super().complete(body)
         usage = whole["usage"]
         usage["completion_tokens"] //= body.get("n", 1)
@@ -189,14 +189,14 @@ class UsageOfOneChoice(MockServer):
 
 
 class BestOfFirst(MockServer):
-    """best_of returns the first candidate."""
+    """A server whose best_of returns the first candidates."""
 
     def params(self, body):
-        """As many candidates as choices; usage is right."""
+        """Generate as many candidates as choices."""
         return super().params({name: value for name, value in body.items() if name != "best_of"})
 
     def complete(self, body):
-        """With the usage of all."""
+        """Correct the usage to count all candidates."""
         whole = super().complete(body)
         many = body.get("best_of") or 0
         if many > body.get("n", 1):
@@ -207,26 +207,26 @@ class BestOfFirst(MockServer):
 
 
 class NoDone(MockServer):
-    """A stream just ends."""
+    """A server whose streams end without [DONE]."""
 
     def events(self, chunks):
-        """Without the last event."""
+        """Drop the last event."""
         return (event for event in super().events(chunks) if b"[DONE]" not in event)
 
 
 class OneNewline(MockServer):
-    """Events are separated by one newline."""
+    """A server that separates events by one newline."""
 
     def events(self, chunks):
-        """One less."""
+        """Remove a newline."""
         return (event[:-1] for event in super().events(chunks))
 
 
 class BufferedStream(MockServer):
-    """All of the text comes in the last chunk."""
+    """A server whose streams have all text in the last chunk."""
 
     def chunks(self, body):
-        """One piece a choice."""
+        """Yield one chunk per choice."""
         if "logprobs" in body:
             yield from super().chunks(body)
             return
@@ -241,27 +241,27 @@ class BufferedStream(MockServer):
 
 
 class ReasonOnEveryChunk(MockServer):
-    """Every chunk has a finish_reason."""
+    """A server with a finish_reason in every chunk."""
 
     def piece(self, delta):
-        """Length."""
+        """Set finish_reason to "length"."""
         return {**super().piece(delta), "finish_reason": "length"}
 
 
 class BrokenCharacters(MockServer):
-    """Characters of several bytes are broken in streams."""
+    """A server that breaks characters of several bytes in streams."""
 
     def piece(self, delta):
-        """U+FFFD for each of them."""
+        """Replace characters that are not ASCII by U+FFFD."""
         piece = super().piece(delta)
         return {**piece, "text": "".join(c if ord(c) < 128 else "\ufffd" for c in piece["text"])}
 
 
 class ErrorInStream(MockServer):
-    """A bad request that streams gets a 200 with an event."""
+    """A server that answers a bad streaming request with 200 and an event."""
 
     def answer(self, handler, data):
-        """200 first."""
+        """Send status 200 before the error."""
         try:
             self.check(self.parse(data))
         except BadRequestError as error:
@@ -273,34 +273,34 @@ class ErrorInStream(MockServer):
 
 
 class Clamps(MockServer):
-    """Temperatures above 2 are taken as 2."""
+    """A server that clamps temperatures above 2."""
 
     vocabulary = RULES | {"temperature": number(0, float("inf"))}
 
     def params(self, body):
-        """At most 2."""
+        """Clamp the temperature."""
         return super().params({**body, "temperature": min(2, body.get("temperature", 1))})
 
 
 class TrueIsOne(MockServer):
-    """Booleans are numbers."""
+    """A server that accepts booleans as numbers."""
 
     vocabulary = RULES | {"max_tokens": lambda v: isinstance(v, int) and v >= 0}
 
     def params(self, body):
-        """True is 1."""
+        """Convert max_tokens to an integer."""
         return super().params({**body, "max_tokens": int(body.get("max_tokens", 16))})
 
 
 class FailsOnNaN(MockServer):
-    """NaN is a 500."""
+    """A server that answers NaN with 500."""
 
     def constant(self, word):
-        """Nobody catches this."""
+        """Raise an exception that `parse` does not catch."""
         raise RuntimeError(word)
 
     def answer(self, handler, data):
-        """The framework does."""
+        """Answer 500 to it, like a framework."""
         try:
             super().answer(handler, data)
         except RuntimeError:
@@ -308,26 +308,26 @@ class FailsOnNaN(MockServer):
 
 
 class Model(MockServer):
-    """Any model's name is taken."""
+    """A server that accepts any name of a model."""
 
     def check(self, body):
-        """Its own name instead."""
+        """Replace the name by the served one."""
         return super().check({**body, "model": "mock"} if isinstance(body.get("model"), str) else body)
 
 
 class ErrorsAsText(MockServer):
-    """Errors are {detail: text}, without the field's name."""
+    """A server whose errors are {detail: text}, without the field's name."""
 
     def error(self, error):
-        """FastAPI's way."""
+        """Return an error in FastAPI's form."""
         return {"detail": "bad request"}
 
 
 class NullsRefused(MockServer):
-    """A null is a value of a wrong type."""
+    """A server that refuses null as a wrong type."""
 
     def check(self, body):
-        """Before they are dropped."""
+        """Refuse nulls before they are dropped."""
         for name, value in body.items():
             if value is None:
                 raise BadRequestError(400, f"{name} must not be null", name)
@@ -335,43 +335,43 @@ class NullsRefused(MockServer):
 
 
 class SixtyFourByDefault(MockServer):
-    """max_tokens is 64 by default."""
+    """A server whose default of max_tokens is 64."""
 
     def params(self, body):
-        """Four times too many."""
+        """Add the default."""
         return super().params({"max_tokens": 64, **body})
 
 
 class StartTokenAdded(MockServer):
-    """A start token is put before prompts of token ids."""
+    """A server that adds a start token to prompts of token ids."""
 
     def prompts(self, body):
-        """Token 1."""
+        """Prepend token 1."""
         return [[1, *p] if isinstance(p, list) else p for p in super().prompts(body)]
 
 
 class TopPExcludes(MockServer):
-    """The token that crosses top_p is dropped."""
+    """A server whose top_p drops the token that crosses the threshold."""
 
     def params(self, body):
-        """A threshold that is a good deal lower keeps one token less."""
+        """Halve the threshold, which drops that token."""
         p = body.get("top_p", 1)
         return super().params({**body, "top_p": p if p == 1 else p * 0.5})
 
 
 class TemperatureSquared(MockServer):
-    """The temperature is applied twice."""
+    """A server that applies the temperature twice."""
 
     def params(self, body):
-        """T * T."""
+        """Square the temperature."""
         return super().params({**body, "temperature": min(2, body.get("temperature", 1) ** 2)})
 
 
 class NeverGivesUp(MockServer):
-    """One request at a time, and a stream whose reader has gone goes on to its end."""
+    """A server that runs one request at a time and finishes a stream after its client has disconnected."""
 
     def send_events(self, handler, first, events):
-        """Slowly."""
+        """Write the events slowly, and generate all of them even if the client disconnects."""
         with self.lock_of_all():
             try:
                 super().send_events(handler, first, map(self.slowly, events))
@@ -380,44 +380,44 @@ class NeverGivesUp(MockServer):
                     self.slowly(event)
 
     def lock_of_all(self):
-        """Held by whoever generates."""
+        """Return the lock that a running request holds."""
         self.__dict__.setdefault("_busy", __import__("threading").Lock())
         return self._busy
 
     def slowly(self, event):
-        """Ten milliseconds a token."""
+        """Sleep ten milliseconds per event."""
         time.sleep(0.01)
         return event
 
     def complete(self, body):
-        """Waits its turn."""
+        """Wait for the running request, then complete."""
         with self.lock_of_all():
             return super().complete(body)
 
 
 class GrammarIgnored(MockServer):
-    """Grammars are taken, and have no effect."""
+    """A server that accepts grammars and ignores them."""
 
     def params(self, body):
-        """Without them."""
+        """Remove the grammar."""
         return super().params({k: v for k, v in body.items() if k not in ("structured_outputs", "response_format")})
 
 
 class GrammarNotAnchored(MockServer):
-    """A regular expression need only match the beginning."""
+    """A server that lets text follow a match of a regular expression."""
 
     def params(self, body):
-        """With anything behind it."""
+        """Append three letters to the regular expression."""
         grammar = body.get("structured_outputs", {})
         loose = {"regex": grammar["regex"] + "[a-c]{3}"} if "regex" in grammar else grammar
         return super().params({**body, "structured_outputs": loose} if loose else body)
 
 
 class BannedOnce(MockServer):
-    """Of several banned strings the first counts."""
+    """A server that uses only the first of the banned strings."""
 
     def params(self, body):
-        """Keeps the first alone."""
+        """Keep only the first banned string."""
         return super().params({**body, "banned_strings": body.get("banned_strings", [])[:1]})
 
 
@@ -468,4 +468,4 @@ WRONG = {
     BannedOnce: (["grammar.*", "banned.*"], {"banned.text"}),
     NeverGivesUp: (["cancel.*"], {"cancel.stream"}),
 }
-"""For each server, the checks to run and those that must fail; no other may."""
+"""The checks to run per server, and the checks that must fail. No other check may fail."""

@@ -1,4 +1,4 @@
-"""The source of the package as syntax trees."""
+"""Fixtures: the checkout, and the package's source as syntax trees."""
 
 import ast
 from pathlib import Path
@@ -10,12 +10,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def root():
-    """The checkout."""
+    """Return the folder of the checkout."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
 def trees():
-    """Every Python file of the package, as {"engine/engine.py": syntax tree}."""
+    """Return the syntax tree of every Python file of the package, as {"engine/engine.py": tree}."""
     package = ROOT / "decoding"
     return {path.relative_to(package).as_posix(): ast.parse(path.read_text()) for path in package.rglob("*.py")}

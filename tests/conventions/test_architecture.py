@@ -1,4 +1,4 @@
-"""docs/architecture.md names what there is."""
+"""The page docs/architecture.md names all modules and folders of tests."""
 
 import re
 
@@ -9,7 +9,7 @@ def page(root):
 
 
 def test_every_module_is_on_the_page(root, trees):
-    """Each top-level module or package, and each module of the library's own layers, is named in the tree."""
+    """Each top-level module or package, and each module of the library's layers, is in the tree on the page."""
     words = set(re.findall(r"\w+", page(root)))
     top_level = {path.split("/")[0].removesuffix(".py") for path in trees} - {"__init__", "__main__"}
     packages = ("sampling", "completions_api", "server", "cli", "text")
@@ -22,6 +22,6 @@ def test_every_module_is_on_the_page(root, trees):
 
 
 def test_every_folder_of_tests_is_on_the_page(root):
-    """A new folder of tests gets its line."""
+    """Each folder of tests is on the page."""
     folders = {path.name for path in (root / "tests").iterdir() if path.is_dir() and not path.name.startswith("_")}
     assert {name for name in folders if f"{name}/" not in page(root)} == set()

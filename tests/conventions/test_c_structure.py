@@ -1,4 +1,4 @@
-"""The structure of csrc/: which files need which, what a header may declare, and the one list of sources."""
+"""The structure of csrc/: includes, declarations in headers, and the list of sources."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
 DECLARATOR = r"^(?!typedef\b|#)[^;@()=\n]*?\b(\w+)\([^;@]*\)"
 PROTOTYPE = re.compile(rf"{DECLARATOR};", re.MULTILINE)
 DEFINITION = re.compile(rf"{DECLARATOR}\s*@", re.MULTILINE)
-"""Of code at the outer level."""
+"""Patterns for code at the outer level."""
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def code_of(path: Path) -> str:
 
 
 def outer_level(code: str) -> str:
-    """Return code with every outermost pair of braces, and all that is inside, replaced by one @."""
+    """Return code with every outermost pair of braces and its contents replaced by @."""
     while True:
         shorter = re.sub(r"\{[^{}]*\}", "@", code)
         if shorter == code:
@@ -39,7 +39,7 @@ def outer_level(code: str) -> str:
 
 
 def unit_of(path: str) -> str:
-    """Return the unit that a file belongs to: a.c and a.h are one."""
+    """Return the unit of a file; a.c and a.h are one unit."""
     return path.removesuffix(".c").removesuffix(".h")
 
 
@@ -54,7 +54,7 @@ def units(csrc: Path) -> dict[str, set[str]]:
 
 
 def circle_in(csrc: Path) -> list[str]:
-    """Return units that need each other in a circle, or nothing."""
+    """Return units that include each other in a circle, or an empty list."""
     try:
         graphlib.TopologicalSorter(units(csrc)).prepare()
     except graphlib.CycleError as error:
@@ -63,7 +63,7 @@ def circle_in(csrc: Path) -> list[str]:
 
 
 def foreign_declarations(csrc: Path) -> list[str]:
-    """Return the functions that a header declares and the C file of the same name does not define."""
+    """Return the functions that a header declares but the C file of the same name does not define."""
     found = []
     for header in sorted(csrc.rglob("*.h")):
         if header.name == PUBLIC_HEADER:
@@ -79,7 +79,7 @@ def foreign_declarations(csrc: Path) -> list[str]:
 
 
 def unlisted_sources(csrc: Path) -> list[str]:
-    """Return C files of the library that are neither in sources.txt nor compiled with flags of their own by CMake."""
+    """Return C files of the library that are neither in sources.txt nor compiled by CMake with flags of their own."""
     listed = (csrc / "sources.txt").read_text().split()
     built = {*listed, *re.findall(r"[\w/]+\.c\b", cmake_of(csrc))}
     library = {
@@ -89,7 +89,7 @@ def unlisted_sources(csrc: Path) -> list[str]:
 
 
 def library_folders(csrc: Path) -> list[Path]:
-    """Return the folders of the library: all but that of the Python module."""
+    """Return the folders of the library, without the Python module's."""
     return [path for path in sorted(csrc.iterdir()) if path.is_dir() and path.name != "python"]
 
 
@@ -104,14 +104,14 @@ def test_no_circle_between_c_files(csrc: Path) -> None:
 
 
 def test_a_header_declares_its_own_file(csrc: Path) -> None:
-    """Each function that a header declares is defined in the C file of the same name, or inline in the header."""
+    """Each function in a header is defined in the C file of the same name or inline in the header."""
     assert foreign_declarations(csrc) == []
     declared = [name for path in csrc.rglob("*.h") for name in PROTOTYPE.findall(outer_level(code_of(path)))]
     assert {"dk_gather", "dk_fetch_copy", "dk_sample_row", "dk_active_isa"} <= set(declared)
 
 
 def test_public_functions_are_defined_once(csrc: Path) -> None:
-    """Each function of decoding.h is defined in exactly one C file of the library, and no other has its prefix."""
+    """Each function of decoding.h is defined in exactly one C file, and no other function has its prefix."""
     declared = re.findall(r"^DECODING_API [^;]*?\b(\w+)\([^;]*\);", code_of(csrc / PUBLIC_HEADER), flags=re.MULTILINE)
     defined = [
         function
@@ -125,7 +125,7 @@ def test_public_functions_are_defined_once(csrc: Path) -> None:
 
 
 def test_every_source_is_built(csrc: Path) -> None:
-    """A C file of the library is in sources.txt or has flags of an instruction set; each entry exists, once."""
+    """A C file of the library is in sources.txt or has flags in CMake; each entry exists and is unique."""
     listed = (csrc / "sources.txt").read_text().split()
     assert unlisted_sources(csrc) == []
     assert len(set(listed)) == len(listed)
@@ -133,14 +133,14 @@ def test_every_source_is_built(csrc: Path) -> None:
 
 
 def test_c_files_have_at_most_400_lines(csrc: Path) -> None:
-    """A file holds one idea, but for the public header, which documents every struct and function."""
+    """A C file has at most 400 lines, except decoding.h, which documents every struct and function."""
     lengths = {path.name: len(path.read_text().splitlines()) for path in csrc.rglob("*.[ch]")}
     assert {name: n for name, n in lengths.items() if n > 400 and name != PUBLIC_HEADER} == {}
 
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
-    """Return a small copy of such a folder without a fault, for a test to break."""
+    """Return a small correct folder with the structure of csrc/, for a test to break."""
     (tmp_path / "part").mkdir()
     (tmp_path / "decoding.h").write_text("DECODING_API int decoding_a(void);\n")
     (tmp_path / "CMakeLists.txt").write_text("target_sources(decoding_objects PRIVATE part/c.c)\n")
@@ -160,20 +160,20 @@ def broken(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("file", ["b.c", "b.h"])
 def test_a_circle_is_found(broken: Path, file: str) -> None:
-    """A C file that includes a header of a file which needs it closes a circle, and so does a header."""
+    """A C file or header that includes a header of a unit that includes it is found."""
     path = broken / "part" / file
     path.write_text(f'#include "part/a.h"\n{path.read_text()}')
     assert set(circle_in(broken)) == {"part/a", "part/b"}
 
 
 def test_a_foreign_declaration_is_found(broken: Path) -> None:
-    """A header that declares another file's function, or one that is only called in its own file, is reported."""
+    """A header that declares another file's function, or one without a definition, is found."""
     header = broken / "part" / "a.h"
     header.write_text(f"{header.read_text()}int b(void);\nstruct thing *\nfar(int x,\n    int y);\n")
     assert foreign_declarations(broken) == ["part/a.h: b", "part/a.h: far"]
 
 
 def test_an_unlisted_source_is_found(broken: Path) -> None:
-    """A C file that no list names is reported."""
+    """A C file that no list names is found."""
     (broken / "part" / "new.c").write_text("")
     assert unlisted_sources(broken) == ["part/new.c"]

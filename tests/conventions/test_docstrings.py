@@ -20,7 +20,7 @@ def bad_docstrings(tree):
 
 
 def test_docstrings_begin_plainly(trees):
-    """Only the files of the list may still have other docstrings; a file without any must leave the list."""
+    """Only listed files have docstrings with a bad beginning, and every listed file has one."""
     listed = NOT_CONVERTED.read_text().split()
     assert listed == sorted(set(listed))
     bad = {path: found for path, tree in trees.items() if (found := bad_docstrings(tree))}
@@ -39,5 +39,5 @@ def test_docstrings_begin_plainly(trees):
     ],
 )
 def test_beginnings(docstring, is_bad):
-    """A word counts, not a prefix."""
+    """A bad beginning is a whole word, not a prefix of a word."""
     assert bool(bad_docstrings(ast.parse(f'"""{docstring}"""'))) == is_bad

@@ -1,4 +1,4 @@
-"""One header: csrc/python/make_cdef.py declares to cffi what decoding.h and the module's private headers declare."""
+"""The script csrc/python/make_cdef.py declares to cffi all that decoding.h and the private headers declare."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCRIPT = CSRC / "python" / "make_cdef.py"
 
 @pytest.fixture(scope="module")
 def make_cdef() -> ModuleType:
-    """Import the generator, which is a script of the build and no part of the package."""
+    """Return the generator as a module. It is a script of the build, not part of the package."""
     spec = importlib.util.spec_from_file_location("make_cdef", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
@@ -30,14 +30,14 @@ def make_cdef() -> ModuleType:
 
 
 def parsed(declarations: str) -> cffi.FFI:
-    """Let cffi read declarations, which raises if it does not understand them."""
+    """Return cffi's parser after it has read the declarations. It raises if it does not understand them."""
     ffi = cffi.FFI()
     ffi.cdef(declarations)
     return ffi
 
 
 def test_the_module_has_every_constant_of_the_header() -> None:
-    """Each integer that decoding.h defines is in the compiled module, with its value."""
+    """Each integer constant of decoding.h is in the compiled module, with its value."""
     header = (CSRC / "decoding.h").read_text()
     constants = re.findall(r"^#define (DECODING_\w+) (\d+)u?\b", header, flags=re.MULTILINE)
     assert len(constants) > 40
@@ -45,7 +45,7 @@ def test_the_module_has_every_constant_of_the_header() -> None:
 
 
 def test_the_module_has_every_function_and_struct_of_the_header() -> None:
-    """Each function behind DECODING_API can be called, and each struct is known with all of its fields."""
+    """Each DECODING_API function is callable, and each struct has all of its fields."""
     header = re.sub(r"/\*.*?\*/", "", (CSRC / "decoding.h").read_text(), flags=re.DOTALL)
     functions = re.findall(r"^DECODING_API [^;]*?(\w+)\(", header, flags=re.MULTILINE)
     assert len(functions) > 8
@@ -117,8 +117,8 @@ EXAMPLE_API example_opaque *example_open(void);
 """
 
 
-def test_all_that_a_public_header_may_have(make_cdef: ModuleType) -> None:
-    """Constants, enums, function pointers, nested structs, opaque types and functions arrive; macros and C++ do not."""
+def test_declarations_of_a_public_header(make_cdef: ModuleType) -> None:
+    """Constants, enums, function pointers, structs, opaque types and functions are declared; macros and C++ are not."""
     cdef = make_cdef.declarations(HEADER)
     assert cdef.splitlines()[:6] == [
         "#define EXAMPLE_COUNT 3",
@@ -140,7 +140,7 @@ def test_all_that_a_public_header_may_have(make_cdef: ModuleType) -> None:
 
 
 def test_a_private_header_exposes_its_prototypes(make_cdef: ModuleType) -> None:
-    """What a private header only defines stays internal, also if its body depends on the processor."""
+    """Functions that a private header only defines are not declared, even if a body depends on the processor."""
     header = """
 #ifndef PRIVATE_H
 #define PRIVATE_H
@@ -180,14 +180,14 @@ static inline int dk_wait(struct dk_pool *pool, int64_t delay) {
         ("struct s {\n int x;\n", "not understood: struct s"),
     ],
 )
-def test_what_cannot_be_declared_is_an_error(make_cdef: ModuleType, header: str, message: str) -> None:
-    """The generator does not silently drop a declaration."""
+def test_unreadable_declarations_are_errors(make_cdef: ModuleType, header: str, message: str) -> None:
+    """A declaration that cffi cannot read is an error, not silently dropped."""
     with pytest.raises(make_cdef.HeaderError, match=re.escape(message)):
         make_cdef.declarations(header)
 
 
-def test_headers_of_the_source_are_the_only_list(tmp_path: Path) -> None:
-    """An `#include "..."` in the C source is all that a further header needs; an error names the header."""
+def test_included_headers_are_read(tmp_path: Path) -> None:
+    """The generator reads the headers that the C source includes; an error names its header."""
     (tmp_path / "public.h").write_text("int f(void);\n")
     (tmp_path / "private.h").write_text("int g(void);\n")
     source, output = tmp_path / "source.c", tmp_path / "cdef.txt"

@@ -1,6 +1,6 @@
-"""Layers: a module imports from lower layers only, or from its own layer in the listed order.
+"""Layers: a module imports only from lower layers, or from earlier modules of its own layer.
 
-Checked over the syntax trees, so imports inside functions count, too.
+The tests read syntax trees, so imports inside functions count.
 """
 
 import ast
@@ -37,7 +37,7 @@ RANK = {name: rank for rank, name in enumerate(name for layer in LAYERS for name
 WEB = ("fastapi", "fastapi_offline", "starlette", "uvicorn", "h11", "pydantic", "prometheus_client")
 
 OTHERS = ("torch", "transformers", "llama_cpp", "onnxruntime", "onnxruntime_genai", "vllm", "ray", "pyarrow")
-"""Libraries of other engines, and what they bring: optional."""
+"""Optional libraries of other engines, and their dependencies."""
 
 ONLY_IN = {
     "tokenizers": ("text/tokenizer", "text/private_tokens.py"),
@@ -72,17 +72,17 @@ def imports_of(tree):
 
 
 def top(path):
-    """Return the name of a file's module or package in LAYERS."""
+    """Return the name in LAYERS of a file's module or package."""
     return path.split("/")[0].removesuffix(".py")
 
 
 def test_every_module_is_in_a_layer(trees):
-    """A new top-level module must be put into a layer, and every name here exists."""
+    """Each top-level module is in a layer, and each name in LAYERS exists."""
     assert {top(path) for path in trees} == set(RANK)
 
 
 def test_the_layers_are_those_of_the_documentation(root):
-    """The table in docs/architecture.md has these names in this order."""
+    """The table in docs/architecture.md has the names of LAYERS in the same order."""
     rows = re.findall(r"^\| \d \| (.*) \|$", (root / "docs" / "architecture.md").read_text(), flags=re.M)
     assert [tuple(row.replace("`", "").split(", ")) for row in rows] == list(LAYERS)
 
@@ -99,8 +99,8 @@ def test_imports_go_down(trees):
     assert wrong == []
 
 
-def test_reference_and_kernel_never_meet(trees):
-    """The definition and its implementation share the order of the stages and no other code."""
+def test_reference_and_kernel_are_independent(trees):
+    """The reference and the kernel share only the order of the stages."""
     for path, tree in trees.items():
         mine = set(imports_of(tree))
         if path.startswith("reference/"):
@@ -111,7 +111,7 @@ def test_reference_and_kernel_never_meet(trees):
 
 
 def test_each_dependency_has_one_place(trees):
-    """tokenizers, safetensors, the compiled module, hypothesis, scipy, argparse and asyncio stay where they belong."""
+    """Each module in ONLY_IN is imported only by its listed files."""
     wrong = [
         f"{path} imports {name}"
         for path, tree in trees.items()
@@ -122,8 +122,8 @@ def test_each_dependency_has_one_place(trees):
     assert wrong == []
 
 
-def test_nothing_else_is_needed(trees):
-    """Only declared dependencies are imported, and the lowest layer needs none of them."""
+def test_only_declared_dependencies_are_imported(trees):
+    """Only declared dependencies are imported, and the lowest layer imports none."""
     for path, tree in trees.items():
         roots = {name.split(".")[0] for name in imports_of(tree)} - {"decoding"}
         assert roots - sys.stdlib_module_names <= THIRD_PARTY, path
@@ -132,7 +132,7 @@ def test_nothing_else_is_needed(trees):
 
 
 def test_policy_is_plain_integers(trees):
-    """Scheduling and memory are decided without arrays, models or clocks."""
+    """The scheduler and block manager import no numpy, model or clock."""
     policy = {f"decoding.engine.{name}" for name in ("block_manager", "block_table", "sequence", "tasks.protocol")}
     for path in ("engine/block_manager.py", "engine/scheduler.py"):
         ours = {name for name in imports_of(trees[path]) if name.startswith("decoding.")}
@@ -142,7 +142,7 @@ def test_policy_is_plain_integers(trees):
 
 
 def test_import_is_light():
-    """`import decoding` brings in no test tool, no web or training framework, no event loop, no command line."""
+    """Importing `decoding` loads no test tool, web framework, other engine, asyncio or command line."""
     heavy = (
         "hypothesis",
         "scipy",

@@ -1,4 +1,4 @@
-"""A new parameter in a copy of the tree: a row of the table, its reference and its C, and nothing else is edited."""
+"""A new parameter in a copy of the tree needs a row of the table, its reference and its C, and no other edit."""
 
 import re
 import shutil
@@ -77,14 +77,14 @@ print("all found", len(PARAMETERS))
 
 
 def replace(path, pattern, new):
-    """Replace every match of a pattern; there must be one."""
+    """Replace every match of a pattern. Fail if there is none."""
     text, number = re.subn(pattern, new, path.read_text())
     assert number, f"{path.name} has no {pattern}"
     path.write_text(text)
 
 
 def add_the_toy(tree):
-    """Add the row, what the reference makes of it, and what C makes of it."""
+    """Add the parameter's row, its reference and its C."""
     replace(tree / "decoding" / "params.py", r"\n    dynatemp_range: float = ", ROW + r"    dynatemp_range: float = ")
     sum_of_both = "to_float32(params.temperature) + to_float32(params.toy_heat)"
     temperature = tree / "decoding" / "reference" / "temperature.py"
@@ -97,7 +97,7 @@ def add_the_toy(tree):
 
 
 def build(tree):
-    """Compile the Python module with the portable instruction set, quickly."""
+    """Compile the Python module with the portable instruction set and little optimisation."""
     csrc, source = tree / "csrc", tree / "_kernel.c"
     cdef = csrc / "python" / "ffi.cdef.txt"
     if not cdef.exists():
@@ -115,7 +115,7 @@ def build(tree):
 
 
 def run(*command):
-    """Run a command; its output is the error if it fails."""
+    """Run a command and return its output. Fail with the output if the command fails."""
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -123,8 +123,8 @@ def run(*command):
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a Unix linker")
-def test_a_new_parameter_is_a_row_a_reference_stage_and_a_c_stage(root, tmp_path):
-    """With these three edits the class, flags, API, docs, stages, strategies and the kernel have the parameter."""
+def test_a_new_parameter_needs_three_edits(root, tmp_path):
+    """With these three edits class, flags, API, docs, stages, strategies and kernel have the parameter."""
     ignore = shutil.ignore_patterns("__pycache__", "*.so")
     for name in ("decoding", "csrc"):
         shutil.copytree(root / name, tmp_path / name, ignore=ignore)

@@ -1,4 +1,4 @@
-"""Conventions that a machine can check."""
+"""Conventions of the source that a test can check."""
 
 import ast
 import re
@@ -34,14 +34,14 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def test_the_public_names():
-    """These names, no more and no fewer; a new one is a decision, and all of them fit one screen."""
+    """The public names of `decoding` are exactly these, and at most 24."""
     assert decoding.__all__ == PUBLIC_NAMES
     assert all(hasattr(decoding, name) for name in PUBLIC_NAMES)
     assert len(PUBLIC_NAMES) <= 24
 
 
 def test_no_function_is_longer_than_a_screen(trees):
-    """60 lines, docstring included."""
+    """No Python function has more than 60 lines, docstring included."""
     long = [
         f"{path}:{node.lineno} {node.name}"
         for path, tree in trees.items()
@@ -52,7 +52,7 @@ def test_no_function_is_longer_than_a_screen(trees):
 
 
 def test_no_c_function_is_longer_than_a_screen(root):
-    """The same for C, where a function ends with a brace in the first column."""
+    """No C function has more than 60 lines; it ends with a brace in the first column."""
     for path in root.glob("csrc/**/*.[ch]"):
         start = 0
         for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -64,7 +64,7 @@ def test_no_c_function_is_longer_than_a_screen(root):
 
 
 def test_only_the_command_line_prints(trees):
-    """A library does not write to its host's terminal."""
+    """Only the command line calls `print`."""
     printing = {
         path.split("/")[0]
         for path, tree in trees.items()
@@ -74,8 +74,8 @@ def test_only_the_command_line_prints(trees):
     assert printing <= {"cli"}
 
 
-def test_public_things_have_docstrings(trees):
-    """Every module, and every public class, function and method of the package."""
+def test_public_names_have_docstrings(trees):
+    """Every module and every public class, function and method of the package has a docstring."""
     bare = [
         f"{path}:{getattr(node, 'lineno', 1)}"
         for path, tree in trees.items()
@@ -86,23 +86,23 @@ def test_public_things_have_docstrings(trees):
 
 
 def public_definitions(tree):
-    """Classes and functions without a leading underscore, and such methods of such classes."""
+    """Yield public classes and functions, and public methods of public classes."""
     for node in tree.body:
         if isinstance(node, (ast.ClassDef, *FUNCTIONS)) and not node.name.startswith("_"):
-            if not is_told_elsewhere(node):
+            if not needs_no_docstring(node):
                 yield node
             if isinstance(node, ast.ClassDef):
                 yield from public_definitions(node)
 
 
-def is_told_elsewhere(node):
-    """Overloads and methods of protocols (`...` is all they have), and setters, whose getter has the docstring."""
+def needs_no_docstring(node):
+    """Return True for overloads and methods of protocols, whose body is `...`, and for setters."""
     setter = any(ast.unparse(decorator).endswith(".setter") for decorator in node.decorator_list)
     return setter or ast.unparse(node.body[-1]) == "..."
 
 
-def test_every_test_says_what_it_proves(root):
-    """Each test function has a docstring, and every test file too."""
+def test_every_test_has_a_docstring(root):
+    """Every test function and every test file has a docstring."""
     bare = []
     for path in root.glob("tests/**/test_*.py"):
         tree = ast.parse(path.read_text())
@@ -112,20 +112,20 @@ def test_every_test_says_what_it_proves(root):
 
 
 def test_stages_are_those_of_the_header(root):
-    """decoding.h has a DECODING_STAGE_<NAME> with the number of each stage of PIPELINE, and no other."""
+    """The constants DECODING_STAGE_<NAME> in decoding.h are exactly the stages of PIPELINE."""
     header = (root / "csrc" / "decoding.h").read_text()
     constants = re.findall(r"^#define DECODING_STAGE_(\w+) (\d+)$", header, flags=re.MULTILINE)
     assert constants == [(stage.name.upper(), str(stage.number)) for stage in PIPELINE]
 
 
 def test_stages_are_those_of_the_documentation(root):
-    """The table in docs/semantics.md has the numbers and names of PIPELINE, in its order."""
+    """The table in docs/semantics.md has the numbers and names of PIPELINE in order."""
     table = re.findall(r"^\| (\d+) \| (\w+) \|", (root / "docs" / "semantics.md").read_text(), flags=re.MULTILINE)
     assert table == [(str(stage.number), stage.name) for stage in PIPELINE]
 
 
-def test_the_header_tells_one_version(root):
-    """ABI and stream version are written once, in the header, and the Python side reads them from there."""
+def test_versions_are_those_of_the_header(root):
+    """The header has the ABI version and the stream version once, and Python reads them from the header."""
     header = (root / "csrc" / "decoding.h").read_text()
     for name in ("ABI_VERSION", "STREAM_VERSION"):
         (value,) = re.findall(rf"^#define DECODING_{name} (\d+)$", header, flags=re.MULTILINE)

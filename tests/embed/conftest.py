@@ -1,4 +1,4 @@
-"""What every way of embedding csrc/ is measured by: csrc/example.c, and what Python draws for the same logits."""
+"""Fixtures for the ways to embed csrc/: builds of it, and Python's draws for the logits of csrc/example.c."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ CSRC = Path(__file__).resolve().parents[2] / "csrc"
 
 @pytest.fixture(scope="session")
 def csrc() -> Path:
-    """The folder of the kernel."""
+    """Return the folder of the C library."""
     return CSRC
 
 
 @pytest.fixture(scope="session")
 def run() -> Callable[..., str]:
-    """Return a function that runs a command and returns its output; a failure is the test's."""
+    """Return a function that runs a command and returns its output; a failing command fails the test."""
 
     def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> str:
         arguments, variables = [str(word) for word in command], os.environ | environment
@@ -38,7 +38,7 @@ def run() -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def objects(csrc: Path, run: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The portable library, as object files."""
+    """Return the portable library as object files."""
     folder = tmp_path_factory.mktemp("objects")
     for source in (csrc / "sources.txt").read_text().split():
         output = folder / f"{source.replace('/', '_')}.o"
@@ -48,13 +48,13 @@ def objects(csrc: Path, run: Callable[..., str], tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="session")
 def quickly() -> str:
-    """Has CMake compile without optimising: that takes a fifth of the time, and the bits are the same."""
+    """Return the CMake option to compile without optimising: this takes a fifth of the time and gives the same bits."""
     return "-DCMAKE_C_COMPILE_OBJECT=<CMAKE_C_COMPILER> <DEFINES> <INCLUDES> <FLAGS> -O0 -o <OBJECT> -c <SOURCE>"
 
 
 @pytest.fixture(scope="session")
 def prefix(csrc: Path, quickly: str, run: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library installed, and its folder then moved: nothing in it may remember where it was built for."""
+    """Return the folder of the installed library, moved after installation: no file may depend on its first path."""
     if shutil.which("cmake") is None or shutil.which("cc") is None:
         pytest.skip("needs cmake and a C compiler")
     folder = tmp_path_factory.mktemp("package")
@@ -66,7 +66,7 @@ def prefix(csrc: Path, quickly: str, run: Callable[..., str], tmp_path_factory: 
 
 @pytest.fixture(scope="session")
 def pkg_config(prefix: Path, run: Callable[..., str]) -> Callable[..., list[str]]:
-    """pkg-config's answer about the installed library, as words."""
+    """Return a function that returns the words of pkg-config's output for the installed library."""
     if shutil.which("pkg-config") is None:
         pytest.skip("needs pkg-config")
 
@@ -78,7 +78,7 @@ def pkg_config(prefix: Path, run: Callable[..., str]) -> Callable[..., list[str]
 
 @pytest.fixture(scope="session")
 def python_output() -> list[tuple[int, str]]:
-    """What csrc/example.c does, through the Python door: (token id, log-probability as printed)."""
+    """Return the output of csrc/example.c computed in Python: (token id, log-probability as printed)."""
     logits = np.array([(i * 7919) % 997 for i in range(1000)], np.float32) / np.float32(100)
     params = SamplingParams(temperature=0.8, top_p=0.95, top_k=50, seed=42, logprobs=0)
     state, sampler = SamplingState(params), Sampler(1000)
@@ -88,7 +88,7 @@ def python_output() -> list[tuple[int, str]]:
 
 @pytest.fixture
 def assert_draws_like_python(run: Callable[..., str], python_output: list[tuple[int, str]]) -> Callable[..., None]:
-    """Run a build of the example and compare its second line with Python's tokens and log-probabilities."""
+    """Return a function that runs a build of the example and asserts Python's tokens and log-probabilities."""
 
     def assert_draws_like_python(program: Path, **environment: str) -> None:
         words = run(program, **environment).splitlines()[1].split()

@@ -1,4 +1,4 @@
-"""csrc/ stands alone: a C and a C++ compiler, without any build system, are enough to embed it."""
+"""A C and a C++ compiler without a build system are enough to embed csrc/."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def test_example_draws_what_python_draws(
     assert_draws_like_python: Callable[..., None],
     tmp_path: Path,
 ) -> None:
-    """A host in C or C++ gets the tokens and log-probabilities that a host in Python gets, without a warning."""
+    """The example compiles as C and C++ without a warning and draws Python's tokens and log-probabilities."""
     run(*compiler, *HOST_FLAGS, "-c", csrc / "example.c", "-o", tmp_path / "example.o")
     run("cc", tmp_path / "example.o", *objects, "-lm", "-o", tmp_path / "example")
     assert_draws_like_python(tmp_path / "example")
 
 
-def test_the_manual_s_command_works(
+def test_the_command_of_the_manual(
     csrc: Path, run: Callable[..., str], assert_draws_like_python: Callable[..., None], tmp_path: Path
 ) -> None:
-    """The program of the command in docs/embedding.md that builds without CMake draws like Python.
+    """The command without CMake in docs/embedding.md builds a program that draws like Python.
 
-    Here without optimising, which is quicker and gives the same bits.
+    The test compiles without optimising, which is faster and gives the same bits.
     """
     (command,) = re.findall(r"^    cd csrc && (cc -std=c11 .*) && ./example$", MANUAL.read_text(), flags=re.M)
     program = tmp_path / "example"
@@ -48,7 +48,7 @@ def test_the_manual_s_command_works(
 
 
 def test_the_manual_compiles(csrc: Path, run: Callable[..., str], tmp_path: Path) -> None:
-    """The C of docs/embedding.md, all of it in one file, gives no warning as C11 or as C++17."""
+    """The C code of docs/embedding.md, joined in one file, compiles as C11 and C++17 without a warning."""
     source = tmp_path / "manual.c"
     source.write_text("\n".join(re.findall(r"^```c\n(.*?)^```", MANUAL.read_text(), flags=re.M | re.S)))
     for compiler in (["cc", "-std=c11"], ["c++", "-std=c++17", "-x", "c++"]):
@@ -56,5 +56,5 @@ def test_the_manual_compiles(csrc: Path, run: Callable[..., str], tmp_path: Path
 
 
 def test_the_example_fits_a_screen(csrc: Path) -> None:
-    """csrc/example.c, which the manual calls a complete host, is under 60 lines."""
+    """The complete host csrc/example.c has less than 60 lines."""
     assert len((csrc / "example.c").read_text().splitlines()) < 60

@@ -1,4 +1,4 @@
-"""csrc/example_forward.c decodes what Python decodes, from a file that Python wrote, with a compiler alone."""
+"""The example csrc/example_forward.c, built with a compiler alone, decodes Python's tokens from a file of Python's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def program(
     request: pytest.FixtureRequest, csrc: Path, objects: list[Path], run: Callable[..., str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:  # fmt: skip
-    """The example, compiled without a warning."""
+    """Return the example, compiled without a warning."""
     folder = tmp_path_factory.mktemp("program")
     run(*request.param, *HOST_FLAGS, "-c", csrc / "example_forward.c", f"-I{csrc}", "-o", folder / "example.o")
     run("cc", folder / "example.o", *objects, "-lm", "-o", folder / "example")
@@ -38,7 +38,7 @@ def program(
 def test_the_example_decodes_what_python_decodes(
     program: Path, run: Callable[..., str], tmp_path: Path, shape: str
 ) -> None:
-    """A host in C or C++ gets the tokens, and all bits of the logits, that a host in Python gets."""
+    """The example in C and C++ has Python's tokens and all bits of its logits."""
     network = KIT["Network"](KIT["SHAPES"][shape])
     with (tmp_path / "plan").open("wb") as file:
         write_plan(file, network.plan, network.frequencies, [1.0] * len(network.frequencies))
@@ -47,7 +47,7 @@ def test_the_example_decodes_what_python_decodes(
 
 
 def test_a_broken_file(program: Path, tmp_path: Path) -> None:
-    """A file that is no plan, or that ends too early, is an error of the example, not a crash."""
+    """A file that is no plan, or that is truncated, is an error of the example, not a crash."""
     for content in (b"junk", b"DKPL", b"DKPL\1\0\0\0"):
         (tmp_path / "plan").write_bytes(content)
         done = subprocess.run([program, tmp_path / "plan", "1", "1"], capture_output=True, text=True, check=False)

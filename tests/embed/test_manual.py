@@ -1,4 +1,4 @@
-"""docs/embedding.md as an index by case: each example runs, or is skipped where its tool is absent."""
+"""The examples of docs/embedding.md run, unless their tool is missing."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def blocks(section: str, language: str) -> list[str]:
 
 
 def run_python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run an example in a process of its own."""
+    """Run an example in a new process."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def onnx_model(path: Path) -> Path:
-    """Write a network whose logits are the rows of a table, [batch, length, vocab]."""
+    """Write a network whose logits are rows of a table, [batch, length, vocab]. Return its path."""
     import onnx
     from onnx import TensorProto, helper
 
@@ -57,7 +57,7 @@ def onnx_model(path: Path) -> Path:
 
 
 def test_the_index_names_every_case() -> None:
-    """The table at the top links to sections that are there, and each case has a section."""
+    """The table of docs/embedding.md links to existing sections, and each case has a section."""
     anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in SECTIONS}
     assert set(re.findall(r"\]\(#([\w-]+)\)", MANUAL)) <= anchors
     assert {"C++", "Rust", "Go", *NEEDS} <= set(SECTIONS)
@@ -65,7 +65,7 @@ def test_the_index_names_every_case() -> None:
 
 @pytest.mark.parametrize("section", NEEDS)
 def test_python_examples_run(section: str, tmp_path: Path) -> None:
-    """The first example of a section exits with 0. llama.cpp needs a GGUF file, whose path DECODING_TEST_GGUF has."""
+    """The first example of a section exits with 0. llama.cpp needs a GGUF file in DECODING_TEST_GGUF."""
     missing = [name for name in NEEDS[section] if importlib.util.find_spec(name) is None]
     if missing:
         pytest.skip(f"needs {', '.join(missing)}")
@@ -80,8 +80,8 @@ def test_python_examples_run(section: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_an_error_in_a_callback_is_kept() -> None:
-    """The example of callbacks raises the error after the call, and Python prints nothing by itself."""
+def test_an_error_in_a_callback_is_raised_later() -> None:
+    """The example of callbacks raises the error after the call, and Python itself prints nothing."""
     done = run_python(blocks("llama.cpp", "python")[1])
     assert (done.returncode, done.stdout, done.stderr) == (0, "the callback failed\n", "")
 
@@ -94,7 +94,7 @@ def test_the_example_in_c_plus_plus(
     assert_draws_like_python: Callable[..., None],
     tmp_path: Path,
 ) -> None:
-    """The class of the manual draws what Python draws."""
+    """The C++ class of the manual draws like Python."""
     (tmp_path / "host.cpp").write_text(blocks("C++", "cpp")[0])
     flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", f"-I{csrc}"]
     run("c++", *flags, "-c", tmp_path / "host.cpp", "-o", tmp_path / "host.o")
@@ -104,7 +104,7 @@ def test_the_example_in_c_plus_plus(
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_the_loop_over_many_sequences(csrc: Path, objects: list[Path], run: Callable[..., str], tmp_path: Path) -> None:
-    """The program of the manual draws what BatchSampler draws, with histories on both sides."""
+    """The program of the manual with histories in C draws like BatchSampler."""
     (tmp_path / "host.c").write_text(blocks("Many sequences", "c")[0])
     flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{csrc}"]
     run("cc", *flags, tmp_path / "host.c", *objects, "-lm", "-o", tmp_path / "host")
@@ -120,7 +120,7 @@ def test_the_loop_over_many_sequences(csrc: Path, objects: list[Path], run: Call
 def test_the_build_by_hand_with_all_sets(
     csrc: Path, run: Callable[..., str], assert_draws_like_python: Callable[..., None], tmp_path: Path
 ) -> None:
-    """The lines of the manual build every instruction set of x86-64 (here without optimising, which is quicker)."""
+    """The commands of the manual build every instruction set of x86-64 (the test compiles without optimising)."""
     copy = shutil.copytree(csrc, tmp_path / "csrc")
     (lines,) = blocks("Getting it into a build", "sh")
     run("sh", "-e", "-c", lines.replace("-O3", "-O0"), cwd=tmp_path)

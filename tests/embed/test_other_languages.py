@@ -1,4 +1,4 @@
-"""bindgen and cgo read decoding.h: the crates and the module of examples/ draw what csrc/example.c draws."""
+"""The Rust crates and the Go module of examples/ read decoding.h by bindgen and cgo and draw like csrc/example.c."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ REFUSED = "row 0, top_p: an argument is null or outside its documented range"
 
 
 def requires(*tools: str) -> pytest.MarkDecorator:
-    """Skip where one of the tools is missing."""
+    """Return a mark that skips a test if one of the tools is missing."""
     return pytest.mark.skipif(not all(map(shutil.which, tools)), reason=f"needs {' and '.join(tools)}")
 
 
 def copied(language: str, folder: Path) -> Path:
-    """Return a copy of an example without what was built in it."""
+    """Return a copy of an example without build output."""
     ignored = shutil.ignore_patterns("target", "Cargo.lock")
     return Path(shutil.copytree(EXAMPLES / language, folder / language, ignore=ignored))
 
 
 @pytest.fixture
 def rust_host(run: Callable[..., str], tmp_path: Path) -> Callable[..., Path]:
-    """Build the crates offline, with these variables, and return the program."""
+    """Return a function that builds the crates offline with environment variables and returns the program."""
 
     def rust_host(**environment: str) -> Path:
         workspace = copied("rust", tmp_path)
@@ -42,7 +42,7 @@ def test_rust(
     rust_host: Callable[..., Path],
     assert_draws_like_python: Callable[..., None],
 ) -> None:
-    """The crates build against an installed library, draw the same tokens, and an error names row and field."""
+    """The crates build with an installed library and draw Python's tokens; an error names row and field."""
     program = rust_host(DECODING_PREFIX=str(prefix))
     assert_draws_like_python(program)
     assert run(program).splitlines()[2] == REFUSED
@@ -53,7 +53,7 @@ def test_rust(
 def test_rust_builds_the_sources(
     csrc: Path, rust_host: Callable[..., Path], assert_draws_like_python: Callable[..., None]
 ) -> None:
-    """Without an installed library the crate builds csrc/ by itself."""
+    """Without an installed library the crate builds csrc/ itself."""
     assert_draws_like_python(rust_host(DECODING_CSRC=str(csrc)))
 
 
@@ -61,7 +61,7 @@ def test_rust_builds_the_sources(
 def test_go(
     prefix: Path, run: Callable[..., str], assert_draws_like_python: Callable[..., None], tmp_path: Path
 ) -> None:
-    """The module builds offline with the shared library, draws the same tokens, and an error names row and field."""
+    """The module builds offline with the shared library and draws Python's tokens; an error names row and field."""
     libdir = prefix / "lib"
     environment = {"PKG_CONFIG_PATH": str(libdir / "pkgconfig"), "CGO_ENABLED": "1", "GOFLAGS": "-mod=mod"}
     module, program = copied("go", tmp_path), tmp_path / "example"

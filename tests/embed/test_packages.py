@@ -1,4 +1,4 @@
-"""csrc/ as a package: installed and found by pkg-config and by CMake, or taken in as a subdirectory."""
+"""The package csrc/: installed and found by pkg-config and CMake, or added as a subdirectory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_pkg_config(
     assert_draws_like_python: Callable[..., None],
     tmp_path: Path,
 ) -> None:
-    """The example builds with the flags that pkg-config tells, statically and dynamically, and runs."""
+    """The example builds with pkg-config's flags, statically and dynamically, and draws like Python."""
     (libdir,) = pkg_config("--variable=libdir")
     libraries = [f"{libdir}/libdecoding.a", "-lm"] if kind == "static" else pkg_config("--libs")
     program = tmp_path / "example"
@@ -40,7 +40,7 @@ def test_pkg_config(
     assert_draws_like_python(program, LD_LIBRARY_PATH=libdir if kind == "shared" else "")
 
 
-def test_pkg_config_tells_the_version(pkg_config: Callable[..., list[str]]) -> None:
+def test_the_version_in_pkg_config(pkg_config: Callable[..., list[str]]) -> None:
     """The installed library has the version of the Python package."""
     assert pkg_config("--modversion") == [__version__]
 
@@ -55,7 +55,7 @@ def test_cmake(
     assert_draws_like_python: Callable[..., None],
     tmp_path: Path,
 ) -> None:
-    """A CMake host finds the installed package or takes the folder in: C11 and C++17, static and shared."""
+    """A CMake host finds the installed package or adds the subdirectory: C11 and C++17, static and shared."""
     where = f"-DCMAKE_PREFIX_PATH={prefix}" if source == "find_package" else f"-DDECODING_CSRC={csrc}"
     run("cmake", "-S", CONSUMER, "-B", tmp_path, f"-DEXAMPLE={csrc / 'example.c'}", where, quickly)
     run("cmake", "--build", tmp_path, "--parallel")
@@ -64,14 +64,14 @@ def test_cmake(
 
 
 def test_a_subdirectory_installs_nothing(csrc: Path, run: Callable[..., str], tmp_path: Path) -> None:
-    """A host that takes the folder in keeps its own `install` to itself."""
+    """A host that adds the subdirectory does not install the library's files."""
     run("cmake", "-S", CONSUMER, "-B", tmp_path, f"-DEXAMPLE={csrc / 'example.c'}", f"-DDECODING_CSRC={csrc}")
     run("cmake", "--install", tmp_path, "--prefix", tmp_path / "prefix")
     assert not (tmp_path / "prefix").exists()
 
 
-def test_the_shared_library_shows_its_interface_only(prefix: Path, run: Callable[..., str]) -> None:
-    """It exports the functions of decoding.h and nothing else, and its soname is the ABI version."""
+def test_the_exports_of_the_shared_library(prefix: Path, run: Callable[..., str]) -> None:
+    """The shared library exports exactly the functions of decoding.h, and its soname has the ABI version."""
     library = prefix / "lib" / "libdecoding.so"
     exported = {line.split()[-1] for line in run("nm", "--dynamic", "--defined-only", library).splitlines()}
     header = (prefix / "include" / "decoding.h").read_text()

@@ -1,4 +1,4 @@
-"""The static library inside a host's shared object: it exports nothing, so two versions can be in one process."""
+"""The static library inside a host's shared object exports nothing, so two versions can be in one process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOST = '#include "decoding.h"\nint NAME(void) { return decoding_stream_version()
 def shared_host(
     csrc: Path, prefix: Path, run: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str, int], Path]:
-    """Return a function that builds a shared object around the static library, with this stream version in it."""
+    """Return a function that builds a shared object around the static library with a given stream version."""
     folder = tmp_path_factory.mktemp("hosts")
 
     def shared_host(name: str, version: int) -> Path:
@@ -43,14 +43,14 @@ def shared_host(
     return shared_host
 
 
-def test_nothing_is_exported_again(shared_host: Callable[[str, int], Path], run: Callable[..., str]) -> None:
-    """The host's shared object exports the host's function alone."""
+def test_the_static_library_exports_nothing(shared_host: Callable[[str, int], Path], run: Callable[..., str]) -> None:
+    """The host's shared object exports only the host's function."""
     exported = run("nm", "--dynamic", "--defined-only", shared_host("alone", 1)).splitlines()
     assert [line.split()[-1] for line in exported] == ["alone"]
 
 
 def test_two_versions_in_one_process(shared_host: Callable[[str, int], Path]) -> None:
-    """Two shared objects, each with its own library inside and all symbols global, call their own."""
+    """Two shared objects with global symbols call their own versions of the library."""
     hosts = {
         name: ctypes.CDLL(str(shared_host(name, version)), mode=ctypes.RTLD_GLOBAL)
         for name, version in (("older", 1), ("newer", 999))
@@ -59,7 +59,7 @@ def test_two_versions_in_one_process(shared_host: Callable[[str, int], Path]) ->
 
 
 def test_the_licence_is_installed(prefix: Path, csrc: Path) -> None:
-    """The installed library comes with its licence, the folder of the sources too, and both are the project's."""
+    """The installed library and the folder of the sources have the project's licence."""
     text = (csrc.parent / "LICENSE").read_text()
     assert (csrc / "LICENSE").read_text() == text
     assert (prefix / "share" / "licenses" / "decoding" / "LICENSE").read_text() == text

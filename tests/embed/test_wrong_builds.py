@@ -1,4 +1,4 @@
-"""Compiler options that change results: refused when compiling, or found by the self-test."""
+"""Compiler options that change results are refused at compile time or found by the self-test."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WRONG_BUILD = 10
 @pytest.mark.parametrize("option", ["-Ofast", "-ffast-math", "-ffinite-math-only"])
 @pytest.mark.parametrize("source", ["sampling/api.c", "sampling/kernels_portable.c", "forward/kernels_portable.c"])
 def test_fast_arithmetic_does_not_compile(csrc: Path, option: str, source: str) -> None:
-    """The compiler stops with the right options in its message; those options after a wrong one heal it."""
+    """A wrong option is a compile error with the right options; a later option can undo it."""
     command = ["cc", "-std=c11", "-fsyntax-only", f"-I{csrc}", str(csrc / source), option]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
@@ -41,7 +41,7 @@ def test_fast_arithmetic_does_not_compile(csrc: Path, option: str, source: str) 
 def test_the_self_test_finds_contraction(
     csrc: Path, objects: list[Path], run: Callable[..., str], tmp_path: Path, contract: str, status: int
 ) -> None:
-    """Fused multiply-adds that the compiler makes by itself are found; no macro tells of them."""
+    """The self-test finds fused multiply-adds of the compiler, for which there is no macro."""
     (tmp_path / "host.c").write_text(HOST)
     others = [path for path in objects if "self_test" not in path.name]
     flags = ["-O2", "-mfma", f"-ffp-contract={contract}", f"-I{csrc}"]

@@ -1,4 +1,4 @@
-"""The tests here share one right sampler, in samplers.py beside them."""
+"""Tests of the fault finder; they share a correct sampler, samplers.py."""
 
 import sys
 from pathlib import Path

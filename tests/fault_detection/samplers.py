@@ -1,4 +1,4 @@
-"""A sampler as a person would write it in an afternoon, right, and cut so that a fault can be planted in one place."""
+"""A simple correct sampler, in parts that a test can replace by a faulty one."""
 
 import numpy as np
 
@@ -6,19 +6,19 @@ import numpy as np
 class PlainSampler:
     """The default pipeline in float64: callable(logits, params, history, seed) -> distribution [vocab].
 
-    `as_tokens` makes it return one draw instead.
+    as_tokens: return a drawn token instead of the distribution.
     """
 
     def __init__(self, as_tokens=False):
         self.as_tokens = as_tokens
 
     def __call__(self, logits, params, history, seed):
-        """What `assert_matches_reference` calls."""
+        """Return the distribution or a drawn token, as `assert_matches_reference` requires."""
         p = self.distribution(logits.astype(np.float64), params, history)
         return self.draw(p, seed) if self.as_tokens else p
 
     def distribution(self, x, params, history):
-        """All stages, in the order of docs/semantics.md."""
+        """Return the distribution after all stages, in the order of docs/semantics.md."""
         self.check(x)
         banned = np.isneginf(x)
         for stage in (self.repetition, self.counts, self.bias):
@@ -28,12 +28,12 @@ class PlainSampler:
         return self.shape(x, params)
 
     def check(self, x):
-        """NaN, +inf and nothing at all are refused."""
+        """Raise ValueError for NaN, +inf and a row of -inf only."""
         if np.isnan(x).any() or np.isposinf(x).any() or np.isneginf(x).all():
             raise ValueError("logits")
 
     def repetition(self, x, params, history):
-        """Once for each token of prompt and output."""
+        """Apply the repetition penalty once per distinct token of prompt and output."""
         seen = list({*history.prompt_token_ids, *history.output_token_ids})
         r = params.repetition_penalty
         x = x.copy()
@@ -41,23 +41,23 @@ class PlainSampler:
         return x
 
     def counts(self, x, params, history):
-        """Frequency and presence, over the output."""
+        """Apply the frequency and presence penalties to output tokens."""
         counts = np.bincount(self.counted(history), minlength=len(x))
         return x - counts * params.frequency_penalty - (counts > 0) * params.presence_penalty
 
     def counted(self, history):
-        """The tokens that frequency and presence speak of."""
+        """Return the tokens that the frequency and presence penalties count."""
         return np.array(history.output_token_ids, np.int64)
 
     def bias(self, x, params, history):
-        """Added."""
+        """Add the logit bias."""
         x = x.copy()
         for token_id, bias in params.logit_bias:
             x[token_id] += bias
         return x
 
     def masks(self, x, params, history):
-        """Last of the edits."""
+        """Ban tokens, after all other edits."""
         x = x.copy()
         x[list(params.banned_token_ids)] = -np.inf
         if params.allowed_token_ids is not None:
@@ -67,55 +67,55 @@ class PlainSampler:
         return x
 
     def shape(self, x, params):
-        """Temperature, then truncation, each on what the one before it left."""
+        """Apply temperature, then truncation."""
         if params.temperature < 2.0**-20:
             return self.greedy(x)
         return self.truncate(self.softmax((x - x.max()) / params.temperature), params)
 
     def greedy(self, x):
-        """A point on the first of the largest."""
+        """Return all mass on the first maximum."""
         return (np.arange(len(x)) == np.argmax(x)).astype(np.float64)
 
     def softmax(self, x):
-        """Without overflow."""
+        """Return the softmax, without overflow."""
         e = np.exp(x - x.max())
         return e / e.sum()
 
     def truncate(self, p, params):
-        """top_k, top_p, min_p."""
+        """Apply top_k, top_p and min_p."""
         return self.min_p(self.top_p(self.top_k(p, params), params), params)
 
     def top_k(self, p, params):
-        """Exactly k; ties go to lower ids."""
+        """Keep exactly k tokens; of ties, the lower ids."""
         return p if params.top_k is None else self.keep(p, self.order(p)[: params.top_k])
 
     def top_p(self, p, params):
-        """The token that crosses stays."""
+        """Keep tokens up to the one that crosses top_p, inclusive."""
         if params.top_p == 1.0:
             return p
         order = self.order(p)
         return self.keep(p, order[: self.num_in_nucleus(np.cumsum(p[order]), params.top_p)])
 
     def num_in_nucleus(self, mass, top_p):
-        """How many of the order make a mass of at least top_p; the comparison forgives rounding."""
+        """Return the number of tokens that reach a mass of top_p, with a tolerance for rounding."""
         return int(np.searchsorted(mass, top_p - 1e-9)) + 1
 
     def min_p(self, p, params):
-        """Relative to the largest."""
+        """Keep tokens of at least min_p times the maximum."""
         return self.keep(p, np.flatnonzero(p >= params.min_p * p.max() * (1 - 1e-9)))
 
     def order(self, p):
-        """The total order."""
+        """Return the ids in the total order."""
         return np.argsort(-p, kind="stable")
 
     def keep(self, p, ids):
-        """Renormalise over ids."""
+        """Keep these ids and renormalise."""
         kept = np.zeros_like(p)
         kept[ids] = p[ids]
         return kept / kept.sum()
 
     def draw(self, p, seed):
-        """By inverse CDF."""
+        """Return a token drawn by inverse CDF."""
         total = np.cumsum(p)
         return int(np.searchsorted(total, np.random.default_rng(seed % 2**64).random() * total[-1], side="right"))
 
@@ -124,4 +124,4 @@ PARAMETERS = (
     *("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "frequency_penalty", "presence_penalty"),
     *("logit_bias", "banned_token_ids", "allowed_token_ids", "min_tokens", "stop_token_ids"),
 )
-"""What PlainSampler honours."""
+"""The parameters that PlainSampler implements."""

@@ -1,4 +1,4 @@
-"""Samplers with one planted fault each: `find_faults` catches every one, and finds nothing in the right one."""
+"""Samplers with one planted fault each: `find_faults` finds every fault, and none in the correct sampler."""
 
 import numpy as np
 import pytest
@@ -10,56 +10,56 @@ from decoding.testing.probes import EXACT
 
 
 def top_p_boundary_excluded(self, mass, top_p):
-    """The token that crosses p is dropped."""
+    """Drop the token that crosses p."""
     return max(1, int(np.searchsorted(mass, top_p - 1e-9)))
 
 
 def top_p_boundary_doubled(self, mass, top_p):
-    """The token after the one that crosses p stays, too."""
+    """Keep one token after the token that crosses p."""
     return int(np.searchsorted(mass, top_p - 1e-9)) + 2
 
 
 def top_p_strictly_above(self, mass, top_p):
-    """A mass of exactly p is not enough."""
+    """Require a mass of more than p."""
     return int(np.searchsorted(mass, top_p + 1e-9)) + 1
 
 
 def prompt_counted(self, history):
-    """Frequency and presence over prompt and output."""
+    """Count tokens of prompt and output for the frequency and presence penalties."""
     return np.array([*history.prompt_token_ids, *history.output_token_ids], np.int64)
 
 
 def presence_by_count(self, x, params, history):
-    """The presence penalty grows with the count."""
+    """Let the presence penalty grow with the count."""
     counts = np.bincount(self.counted(history), minlength=len(x))
     return x - counts * (params.frequency_penalty + params.presence_penalty)
 
 
 def frequency_as_flag(self, x, params, history):
-    """The frequency penalty does not grow with the count."""
+    """Apply the frequency penalty only once per token."""
     counts = np.bincount(self.counted(history), minlength=len(x)) > 0
     return x - counts * (params.frequency_penalty + params.presence_penalty)
 
 
 def bias_before_repetition(self, x, params, history):
-    """The bias comes before the multiplicative penalty."""
+    """Add the bias before the repetition penalty."""
     return PlainSampler.repetition(self, PlainSampler.bias(self, x, params, history), params, history)
 
 
 def no_bias(self, x, params, history):
-    """(The bias has been added already, or is forgotten.)"""
+    """Add no bias, because it is added elsewhere or missing."""
     return x
 
 
 def repetition_divides(self, x, params, history):
-    """Negative logits are divided, too."""
+    """Divide negative logits by the repetition penalty, too."""
     x = x.copy()
     x[list({*history.prompt_token_ids, *history.output_token_ids})] /= params.repetition_penalty
     return x
 
 
 def repetition_each_time(self, x, params, history):
-    """Once for each occurrence."""
+    """Apply the repetition penalty once per occurrence."""
     x = x.copy()
     for token_id in (*history.prompt_token_ids, *history.output_token_ids):
         x[token_id] *= 1 / params.repetition_penalty if x[token_id] > 0 else params.repetition_penalty
@@ -67,24 +67,24 @@ def repetition_each_time(self, x, params, history):
 
 
 def repetition_over_output(self, x, params, history):
-    """The prompt is forgotten."""
+    """Apply the repetition penalty to output tokens only."""
     return PlainSampler.repetition(self, x, params, history._replace(prompt_token_ids=()))
 
 
 def ties_kept(self, p, params):
-    """top_k keeps every tie at the k-th."""
+    """Keep all ties of the k-th token in top_k."""
     if params.top_k is None or params.top_k >= len(p):
         return p
     return self.keep(p, np.flatnonzero(p >= np.sort(p)[-params.top_k]))
 
 
 def top_k_off_by_one(self, p, params):
-    """One token more than k."""
+    """Keep k + 1 tokens."""
     return p if params.top_k is None else self.keep(p, self.order(p)[: params.top_k + 1])
 
 
 def temperature_last(self, x, params):
-    """Truncation at T = 1, temperature after it."""
+    """Truncate at temperature 1 and apply the temperature afterwards."""
     if params.temperature < 2.0**-20:
         return self.greedy(x)
     kept = self.truncate(self.softmax(x), params)
@@ -93,35 +93,35 @@ def temperature_last(self, x, params):
 
 
 def temperature_on_probabilities(self, x, params):
-    """Probabilities, not logits, are divided."""
+    """Divide probabilities by the temperature instead of logits."""
     if params.temperature < 2.0**-20:
         return self.greedy(x)
     return self.truncate(self.softmax(self.softmax(x) / params.temperature), params)
 
 
 def temperature_zero_as_small(self, x, params):
-    """Greedy is a very low temperature: ties are drawn."""
+    """Treat temperature 0 as a very low one, so that ties are drawn."""
     return self.truncate(self.softmax((x - x.max()) / max(params.temperature, 1e-6)), params)
 
 
 def greedy_takes_the_last(self, x):
-    """Of ties the highest id."""
+    """Return all mass on the last maximum."""
     return (np.arange(len(x)) == len(x) - 1 - np.argmax(x[::-1])).astype(np.float64)
 
 
 def min_p_absolute(self, p, params):
-    """min_p as a bound of its own, not relative to the largest."""
+    """Compare min_p with the probability, not with its ratio to the maximum."""
     kept = np.flatnonzero(p >= params.min_p)
     return self.keep(p, kept if len(kept) else [p.argmax()])
 
 
 def min_p_first(self, p, params):
-    """min_p before top_p, which then sees another mass."""
+    """Apply min_p before top_p."""
     return self.top_p(self.min_p(self.top_k(p, params), params), params)
 
 
 def top_p_not_renormalised(self, p, params):
-    """top_p measures the mass before top_k."""
+    """Measure the mass for top_p before top_k."""
     order = self.order(p)
     keep = self.num_in_nucleus(np.cumsum(p[order]), params.top_p) if params.top_p < 1 else len(p)
     k = len(p) if params.top_k is None else params.top_k
@@ -129,32 +129,32 @@ def top_p_not_renormalised(self, p, params):
 
 
 def top_p_one_drops_the_tail(self, p, params):
-    """top_p = 1 is compared with a float32 sum."""
+    """Compare a top_p of 1 with a float32 sum."""
     order = self.order(p)
     mass = np.cumsum(p[order].astype(np.float32))
     return self.keep(p, order[: int(np.searchsorted(mass, min(params.top_p, float(mass[-1])) - 1e-3)) + 1])
 
 
 def masks_first(self, x, params, history):
-    """A bias revives what a mask has banned (a large finite number stands for the ban)."""
+    """Add the bias after the masks, which are finite, so that a bias can lift a ban."""
     x = PlainSampler.masks(self, x, params, history)
     return PlainSampler.bias(self, np.where(np.isneginf(x), -50.0, x), params, history)
 
 
 def min_tokens_ignored(self, x, params, history):
-    """Stop tokens are drawn before min_tokens."""
+    """Allow stop tokens before min_tokens."""
     return PlainSampler.masks(self, x, params, history._replace(output_token_ids=(0,) * params.min_tokens))
 
 
 def softmax_overflows(self, x):
-    """exp() without taking the maximum out, in float32."""
+    """Return a softmax in float32 without subtracting the maximum."""
     with np.errstate(all="ignore"):
         e = np.exp(x.astype(np.float32))
         return e / e.sum()
 
 
 def shape_without_shift(self, x, params):
-    """The row goes to `softmax` as it is."""
+    """Pass the row to `softmax` without subtracting the maximum."""
     if params.temperature < 2.0**-20:
         return self.greedy(x)
     with np.errstate(invalid="ignore"):
@@ -162,13 +162,13 @@ def shape_without_shift(self, x, params):
 
 
 def half_precision(self, x, params):
-    """Logits are rounded to float16."""
+    """Round logits to float16."""
     with np.errstate(all="ignore"):
         return PlainSampler.shape(self, x.astype(np.float16).astype(np.float64), params)
 
 
 def nothing_checked(self, x):
-    """NaN counts as -inf, and a row of nothing is uniform."""
+    """Treat NaN as -inf, and a row of -inf as uniform."""
     x[np.isnan(x)] = -np.inf
     if np.isneginf(x).all():
         x[:] = 0.0
@@ -205,39 +205,39 @@ FAULTS = {
     "logits in float16": ({"shape": half_precision}, "plain.softmax"),
     "NaN passes": ({"check": nothing_checked}, "refuse.nan"),
 }
-"""What is replaced in PlainSampler, and a probe that must tell of it."""
+"""Replaced methods of PlainSampler, and a probe that must fail, by the name of the fault."""
 
 
 def faulty(name, **options):
-    """The right sampler with this fault in it."""
+    """Return the correct sampler with this fault."""
     replaced, _ = FAULTS[name]
     return type("Faulty", (PlainSampler,), dict(replaced))(**options)
 
 
 def ids(faults):
-    """Ids of the probes that failed."""
+    """Return the ids of the failed probes."""
     return [fault.id for fault in faults]
 
 
-def test_the_right_sampler_passes():
-    """Both as distributions and as draws."""
+def test_the_correct_sampler_passes():
+    """The correct sampler passes with distributions and with draws."""
     assert find_faults(PlainSampler(), parameters=PARAMETERS) == []
     assert find_faults(PlainSampler(as_tokens=True), parameters=PARAMETERS, num_draws=400) == []
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_each_fault_is_caught_in_its_distributions(name):
-    """The fault's own probe fails."""
+    """Each planted fault fails its probe on distributions."""
     assert FAULTS[name][1] in ids(find_faults(faulty(name), parameters=PARAMETERS))
 
 
 SMALL = {"logits in float16", "top_p of 1 drops the tail"}
-"""Faults that move less mass than a few thousand draws can show; test_draw_faults.py has such in draws."""
+"""Faults that move too little mass for a few thousand draws; test_draw_faults.py tests such faults."""
 
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if name not in SMALL])
 def test_each_fault_is_caught_in_its_draws(name):
-    """Also where the sampler shows nothing but tokens: 3,000 of them are enough."""
+    """A planted fault is found from 3,000 drawn tokens alone."""
     (probe,) = (probe for probe in PROBES if probe.id == FAULTS[name][1])
     near = {"tolerance": EXACT} if probe.exact else {}
     with pytest.raises((AssertionError, ValueError)):
@@ -257,6 +257,6 @@ def test_each_fault_is_caught_in_its_draws(name):
     ],
 )
 def test_wrong_draws_are_caught(draw, probe):
-    """Seeds halved, cut to 32 bits, ignored; and answers that are no token."""
+    """Seeds that are halved, cut to 32 bits or ignored, and answers that are no token, are found."""
     sampler = type("Faulty", (PlainSampler,), {"draw": draw})(as_tokens=True)
     assert probe in ids(find_faults(sampler, parameters=(), num_draws=500))

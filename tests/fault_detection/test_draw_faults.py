@@ -1,6 +1,6 @@
-"""Faults between a right distribution and the token: planted in the draw, in the random numbers, in what is reported.
+"""Faults after a correct distribution: in the draw, in the random numbers, in the reports.
 
-All from fixed seeds, so that a verdict is the same in every run.
+All random numbers have fixed seeds, so the result is the same in every run.
 """
 
 import numpy as np
@@ -20,89 +20,89 @@ MILLION = 1_000_000
 
 
 def uniforms(*shape):
-    """Uniform in [0, 1), 53 bits."""
+    """Return uniform random numbers in [0, 1) of 53 bits."""
     return np.random.Generator(np.random.Philox(key=11)).random(shape)
 
 
 def invert(p, u):
-    """The right draw: the first token whose cumulative probability exceeds u."""
+    """Return the correct draws: the first token whose cumulative probability exceeds u."""
     total = np.cumsum(p)
     return np.minimum(np.searchsorted(total, u * total[-1], side="right"), len(p) - 1)
 
 
 def zipf(vocab_size):
-    """A long tail over shuffled ids."""
+    """Return a long-tailed distribution over shuffled ids."""
     p = 1 / np.random.default_rng(0).permutation(np.arange(1, vocab_size + 1))
     return p / p.sum()
 
 
 def slivers(num_pairs):
-    """Pairs of tokens: one of nearly all of its share, and a sliver of half of 2**-24 that ends on a multiple of it."""
+    """Return pairs of probabilities: nearly all of the pair's share, and 2**-25 that ends on a multiple of 2**-24."""
     return np.tile([1 / num_pairs - 2.0**-25, 2.0**-25], num_pairs)
 
 
 def biased(p, u):
-    """Half a percent of the mass is drawn as token 0."""
+    """Draw token 0 for half a percent of the mass."""
     return np.where(u < 0.005, 0, invert(p, (u - 0.005) / 0.995))
 
 
-def beside(p, u):
-    """The search ends one token too early, but at the first."""
+def one_too_early(p, u):
+    """Return the token before the correct one, if there is one."""
     return np.maximum(invert(p, u) - 1, 0)
 
 
 def last_lost(p, u):
-    """The last token is never reached."""
+    """Never return the last token."""
     return np.minimum(invert(p, u), len(p) - 2)
 
 
 def float32_sum(p, u):
-    """Cumulative sum in float32."""
+    """Draw from a cumulative sum in float32."""
     return np.minimum(np.searchsorted(np.cumsum(p.astype(np.float32)), u, side="right"), len(p) - 1)
 
 
 def bits_24(p, u):
-    """A uniform of 24 bits."""
+    """Draw with a uniform number of 24 bits."""
     return invert(p, np.floor(u * 2**24) / 2**24)
 
 
 def bits_10(p, u):
-    """A uniform of a thousand values."""
+    """Draw with a uniform number of 1,000 values."""
     return invert(p, np.floor(u * 1000) / 1000)
 
 
 def modulo(p, u):
-    """A 16-bit word modulo 40,000."""
+    """Draw with a 16-bit random number modulo 40,000."""
     return invert(p, np.floor(u * 2**16) % 40_000 / 40_000)
 
 
-def given_up(p, u):
-    """Rejection that gives up after one attempt and takes the most likely token."""
+def rejection_gives_up(p, u):
+    """Draw by rejection, and return the most likely token after one failed attempt."""
     place = np.minimum((u * len(p)).astype(int), len(p) - 1)
     return np.where((u * len(p)) % 1.0 < p[place] / p.max(), place, p.argmax())
 
 
 def squared(p, u):
-    """Drawn twice: once by the temperature, and once more by the draw."""
+    """Draw from the distribution to the power of 1.02."""
     return invert(p**1.02, u)
 
 
 DRAWS = {
     "biased by half a percent": (biased, zipf(1000), MILLION),
-    "off by one in the search": (beside, zipf(1000), 20_000),
+    "off by one in the search": (one_too_early, zipf(1000), 20_000),
     "last token lost": (last_lost, np.full(1000, 1e-3), 50_000),
     "float32 cumulative sum at a vocabulary of 150k": (float32_sum, np.full(150_000, 1 / 150_000), MILLION),
     "24-bit uniform": (bits_24, slivers(2**16), MILLION),
     "10-bit uniform": (bits_10, zipf(5000), MILLION),
     "modulo of a short word": (modulo, np.full(64, 1 / 64), 100_000),
-    "rejection that gives up": (given_up, zipf(100), 20_000),
+    "rejection that gives up": (rejection_gives_up, zipf(100), 20_000),
     "sharpened by two percent": (squared, zipf(1000), MILLION),
 }
 
 
 @pytest.mark.parametrize("name", DRAWS)
 def test_wrong_draws_are_caught(name):
-    """Draws of the planted fault do not fit the distribution; the right draws from the same numbers do."""
+    """Draws with a planted fault do not fit the distribution; correct draws from the same numbers do."""
     draw, p, num_draws = DRAWS[name]
     u = uniforms(num_draws)
     with pytest.raises(AssertionError, match=r"do not fit|probability 0"):
@@ -111,13 +111,13 @@ def test_wrong_draws_are_caught(name):
 
 
 def test_a_dropped_token_is_caught_at_once():
-    """One draw of a token of probability 0 is enough."""
+    """A single draw of a token of probability 0 is found."""
     with pytest.raises(AssertionError, match=r"probability 0: 2 \(1 times\)"):
         assert_distribution([0, 1, 2, 0], [0.5, 0.5, 0.0])
 
 
 def test_draws_of_different_distributions():
-    """Each draw has a distribution of its own: the right ones pass, and those that take the neighbour's do not."""
+    """Draws from one distribution each fit these; draws from their neighbours' distributions do not."""
     p = np.stack([np.random.default_rng(i).dirichlet(np.ones(20)) for i in range(3000)])
     u = uniforms(3000)
     draws = np.array([int(invert(row, x)) for row, x in zip(p, u, strict=True)])
@@ -130,33 +130,33 @@ FLAT = np.full(64, 1 / 64)
 
 
 def reused(u):
-    """Choice 2i + 1 uses the number of choice 2i."""
+    """Use the number of choice 2i for choice 2i + 1."""
     return np.repeat(u[:, ::2], 2, axis=1)
 
 
 def one_number(u):
-    """Every place of a row uses its first number."""
+    """Use the first number of a row for all of the row."""
     return np.repeat(u[:, :1], u.shape[1], axis=1)
 
 
 def mirrored(u):
-    """Antithetic: 1 - u after u."""
+    """Use 1 - u after each u (antithetic numbers)."""
     return np.where(np.arange(u.shape[1]) % 2, 1 - np.repeat(u[:, ::2], 2, axis=1), np.repeat(u[:, ::2], 2, axis=1))
 
 
 def lehmer(u):
-    """First outputs of a multiplicative generator under neighbouring seeds."""
+    """Return first outputs of a multiplicative generator for consecutive seeds."""
     seeds = np.arange(u.size).reshape(u.shape) + 12_345
     return seeds * 16_807 % (2**31 - 1) / (2**31 - 1)
 
 
 def shifted(u):
-    """The next position's number is this one's and a little."""
+    """Return the first number of a row plus a multiple of 0.01."""
     return (u[:, :1] + 0.01 * np.arange(u.shape[1])) % 1.0
 
 
 def sometimes(u):
-    """One row in ten uses its numbers twice."""
+    """Use numbers twice in one row of ten."""
     return np.where(np.arange(len(u))[:, None] % 10 == 0, reused(u), u)
 
 
@@ -172,7 +172,7 @@ STREAMS = {
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_dependent_draws_are_caught(name):
-    """Rows of draws from the planted numbers depend on each other; those from fresh numbers do not."""
+    """Draws from dependent numbers are found; draws from independent numbers pass."""
     u = uniforms(2000, 8)
     with pytest.raises(AssertionError, match="not independent"):
         assert_independent(invert(FLAT, STREAMS[name](u)), FLAT)
@@ -180,7 +180,7 @@ def test_dependent_draws_are_caught(name):
 
 
 def test_dependence_further_apart_is_caught_at_its_lag():
-    """A number used again four places later shows at lag 4."""
+    """A number that is used again four positions later is found at lag 4."""
     u = uniforms(3000, 8)
     u[:, 4:] = u[:, :4]
     with pytest.raises(AssertionError, match="lag 4"):
@@ -192,12 +192,12 @@ PARAMS = SamplingParams(logit_bias={3: -2.0}, temperature=0.5, top_k=2)
 
 
 def log_softmax(x):
-    """Natural log."""
+    """Return the log-softmax in natural logarithms."""
     return x - np.log(np.exp(x).sum())
 
 
 def as_report(logprobs):
-    """{token id: logprob} of what is not banned."""
+    """Return {token id: log-probability} of the tokens that are not banned."""
     return {i: float(x) for i, x in enumerate(logprobs) if np.isfinite(x)}
 
 
@@ -211,7 +211,7 @@ def as_report(logprobs):
     ],
 )
 def test_wrong_logprobs_are_caught(fault, reported):
-    """Reported as raw, and computed from something else; the right ones pass, in every mode."""
+    """Log-probabilities reported as raw but computed otherwise are found; correct ones pass in every mode."""
     with pytest.raises(AssertionError, match="raw logprob of token"):
         assert_logprobs(as_report(reported), LOGITS, PARAMS)
     edited = LOGITS + np.array([0, 0, 0, -2.0], np.float32)
@@ -223,7 +223,7 @@ def test_wrong_logprobs_are_caught(fault, reported):
         assert_logprobs(dict(enumerate(log_softmax(kept / 0.5).tolist())), LOGITS, PARAMS, mode="final")
 
 
-# The second candidate is short and ends with a certain EOS; the third is the likeliest by its sum.
+# The second candidate is short and ends with a nearly certain EOS; the third has the largest sum.
 CANDIDATES = [[-1.0, -1.0, -0.1], [-0.8, -0.01], [-0.72]]
 
 
@@ -236,7 +236,7 @@ CANDIDATES = [[-1.0, -1.0, -0.1], [-0.8, -0.01], [-0.72]]
     ],
 )
 def test_wrong_rankings_are_caught(fault, score):
-    """An order of best_of that follows another score; the right one passes, and so does its beginning."""
+    """A best_of order by another score is found; the correct order and its beginning pass."""
     order = sorted(range(3), key=lambda i: -score(CANDIDATES[i]))
     with pytest.raises(AssertionError, match="must return"):
         assert_ranking(CANDIDATES, order)
@@ -246,12 +246,12 @@ def test_wrong_rankings_are_caught(fault, score):
 
 
 def bigram(token_ids):
-    """Logits after a last token: a small model; token 3 ends."""
+    """Return the logits of a small model, which depend on the last token; token 3 ends a sequence."""
     return np.random.default_rng(token_ids[-1]).normal(0, 1, 4).astype(np.float32)
 
 
 def sample(num_samples, *, stale=False, through_eos=False):
-    """Sequences of up to three tokens; with `stale` logits those of the token before the last."""
+    """Return sequences of up to three tokens. With `stale`, logits lag by one token."""
     samples = []
     for u in uniforms(num_samples, 3):
         ids = [0]
@@ -265,8 +265,8 @@ def sample(num_samples, *, stale=False, through_eos=False):
     return samples
 
 
-def test_sequences_are_those_of_the_model():
-    """Sampled sequences fit the enumeration; those of a cache that lags by one token, or that pass EOS, do not."""
+def test_sequences_fit_the_model():
+    """Sampled sequences fit the enumeration; those of a cache that lags by one token or that pass EOS do not."""
     exact = sequence_distribution(bigram, [0], SamplingParams(), num_tokens=3, eos_token_ids=[3])
     assert sum(exact.values()) == pytest.approx(1)
     assert len(exact) == 1 + 3 + 3 * 3 * 4

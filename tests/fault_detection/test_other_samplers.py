@@ -1,4 +1,4 @@
-"""Samplers of other people, and our kernel, as functions under the profile that describes them."""
+"""Other projects' samplers, and our kernel, as functions under the profile that describes them."""
 
 import ctypes
 from dataclasses import replace
@@ -12,20 +12,20 @@ from decoding.sampling.stages import PROFILES
 from decoding.testing import assert_matches_reference, find_faults
 
 NOT_REFUSED = {"refuse.nan", "refuse.infinity", "refuse.nothing"}
-"""Peers draw from whatever NaN leaves: an answer where there is none. These probes are right to tell of it."""
+"""Peers draw from rows with NaN instead of refusing them, which these probes report rightly."""
 
 SORT_DECIDES = {"top_p.exact", "top_p.tie"}
-"""Which of equal logits stay at the border of top_p: an accident of the peer's sort (docs/semantics.md, section 9)."""
+"""The choice among equal logits at the border of top_p follows from a peer's sort (docs/semantics.md, section 9)."""
 
 
 def ids(faults):
-    """Ids of the probes that failed."""
+    """Return the ids of the failed probes."""
     return {fault.id for fault in faults}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_the_kernel_has_no_faults(profile):
-    """Every probe, under every profile: distributions, and under the default the draws, too."""
+    """The kernel passes every probe under every profile, and with draws under the default profile."""
 
     def state_of(params, history, seed):
         state = SamplingState(
@@ -46,8 +46,8 @@ def test_the_kernel_has_no_faults(profile):
         assert find_faults(token, profile=profile, num_draws=300) == []
 
 
-def test_another_profile_is_told():
-    """The kernel under llama.cpp's order is not the default: orders of temperature, and of bias and penalties."""
+def test_another_profile_is_found():
+    """The kernel under llama.cpp's profile fails the probes for the orders of temperature and of bias."""
 
     def sampler(logits, params, history, seed):
         state = SamplingState(params, (*history.prompt_token_ids, *history.output_token_ids), host_parameters=True)
@@ -58,7 +58,7 @@ def test_another_profile_is_told():
 
 
 def test_transformers():
-    """The processors of `generate`, under the profile transformers: nothing but that it refuses no NaN."""
+    """The processors of transformers' `generate` fail only the probes for NaN, ties and top_p=0."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     generation = pytest.importorskip("transformers.generation", reason="transformers is not installed")
 
@@ -87,7 +87,7 @@ def test_transformers():
 
     parameters = ["top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "repetition_penalty"]
     found = ids(find_faults(sampler, parameters=[*parameters, "no_repeat_ngram_size"], profile="transformers"))
-    assert found <= NOT_REFUSED | SORT_DECIDES | {"top_p.zero"}  # transformers wants a top_p above 0
+    assert found <= NOT_REFUSED | SORT_DECIDES | {"top_p.zero"}  # transformers requires a top_p above 0
     for temperature in (0.5, 2.0):
         params = SamplingParams(temperature=temperature, top_p=0.6)
         logits = np.log([0.05, 0.4, 0.1, 0.25, 0.2]).astype(np.float32)
@@ -95,7 +95,7 @@ def test_transformers():
 
 
 def test_llama_cpp():
-    """llama.cpp's samplers in the order of its own chain, under the profile llama_cpp."""
+    """The samplers of llama.cpp in the order of its default chain fail only the probes for NaN and ties."""
     lib = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
     def sampler(logits, params, history, seed):
@@ -118,7 +118,7 @@ def test_llama_cpp():
         left = candidates.data[: candidates.size]
         exponents = np.full(len(logits), -np.inf)
         exponents[[token.id for token in left]] = [token.logit for token in left]
-        with np.errstate(invalid="ignore"):  # it takes NaN
+        with np.errstate(invalid="ignore"):  # llama.cpp accepts NaN
             weights = np.exp(exponents - exponents.max())
             return weights / weights.sum()
 
@@ -129,4 +129,4 @@ def test_llama_cpp():
     logits = np.random.default_rng(0).normal(0, 3, (20, 100)).astype(np.float32)
     assert_matches_reference(sampler, logits, params, profile="llama_cpp")
     with pytest.raises(AssertionError):
-        assert_matches_reference(sampler, logits, params)  # not under the default, whose temperature comes first
+        assert_matches_reference(sampler, logits, params)  # under the default, temperature comes first

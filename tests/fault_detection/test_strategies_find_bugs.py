@@ -1,6 +1,6 @@
-"""Hypothesis strategies on planted bugs: each is found, and shrunk to what a person would write.
+"""Hypothesis strategies find planted bugs, and shrink to minimal examples.
 
-Every test plants one bug, lets `find` look for an example that shows it, and says how small the example must be.
+Every test plants one bug, lets `find` look for an example that shows it, and asserts how small the example is.
 """
 
 import itertools
@@ -40,32 +40,32 @@ LOOK = settings(
 
 
 def smallest(strategy, shows_bug):
-    """The example that Hypothesis ends with."""
+    """Return the example that Hypothesis shrinks to."""
     return find(strategy, shows_bug, settings=LOOK)
 
 
 @st.composite
 def rows(draw, **options):
-    """A row of any size."""
+    """Draw a row of any size."""
     return draw(logits_rows(draw(vocab_sizes()), **options))
 
 
 def test_ties_are_found():
-    """A top_k that keeps every tie at the k-th: two equal logits are enough."""
+    """A top_k that keeps all ties of the k-th token is found with two equal logits."""
     row = smallest(rows(), lambda row: (row >= np.sort(row)[-1]).sum() > 1)
     assert len(row) == 2
     assert row[0] == row[1]
 
 
 def test_bans_are_found():
-    """A sampler that starts with the mean: one token, or two, beside the one that is banned."""
+    """A sampler that starts with the mean of a row is found with one banned token and at most two others."""
     row = smallest(rows(), lambda row: not np.isfinite(row.astype(np.float64).mean()))
     assert len(row) <= 3
     assert np.isneginf(row).sum() == 1
 
 
 def test_subnormals_are_found():
-    """A flush of subnormals to zero changes which logit is the largest."""
+    """A sampler that flushes subnormals to zero is found with at most three tokens."""
 
     def flushes(row):
         flushed = np.where(abs(row) < np.finfo(np.float32).smallest_normal, np.float32(0), row)
@@ -76,7 +76,7 @@ def test_subnormals_are_found():
 
 
 def test_huge_spreads_are_found():
-    """L - max overflows float32 where logits are 3.4e38 apart: two tokens."""
+    """An overflow of L - max for logits 3.4e38 apart is found with at most 16 tokens."""
 
     def overflows(row):
         with np.errstate(over="ignore"):
@@ -86,14 +86,14 @@ def test_huge_spreads_are_found():
 
 
 def test_one_survivor_is_found():
-    """A search that begins at token 1 never finds a lone token 0... or another one that is alone among many."""
+    """Rows with a single token that is not banned are found among rows of more than 30 tokens."""
     row = smallest(rows(), lambda row: len(row) > 30 and (row > -np.inf).sum() == 1)
     assert len(row) == 31
     assert row.max() == 0
 
 
 def test_peaks_and_flat_rows_are_found():
-    """Rows whose first token has all of the mass, and rows without any difference."""
+    """Flat rows and rows with one dominant token are found."""
     flat = smallest(rows(), lambda row: len(row) > 60 and np.ptp(row) == 0)
     assert len(flat) == 63
     assert not flat.any()
@@ -102,19 +102,19 @@ def test_peaks_and_flat_rows_are_found():
 
 
 @pytest.mark.parametrize("bad", [np.isnan, np.isposinf, lambda row: np.isneginf(row).all()])
-def test_rows_to_refuse_are_found_where_asked_for(bad):
-    """A door that lets NaN, +inf or nothing through: a row of one token."""
+def test_rows_to_refuse_are_found(bad):
+    """Missing validation of NaN, +inf or a row of -inf is found with a row of one token."""
     assert len(smallest(rows(nonfinite=True), lambda row: bad(row).any())) == 1
 
 
 def test_rows_of_a_batch_that_leak_are_found():
-    """A batch whose second row gets the first one's maximum: one token, two rows, one number."""
+    """A row of a batch that gets another row's maximum is found with one number that is not 0."""
     batch = smallest(logits_batches(2, 2), lambda batch: batch[0].max() != batch[1].max())
     assert np.count_nonzero(np.isfinite(batch) & (batch != 0)) + np.isneginf(batch).sum() <= 2
 
 
 def test_a_prompt_that_is_counted_is_found():
-    """A frequency penalty over the prompt: one token of prompt, and no other parameter."""
+    """A frequency penalty over the prompt is found with one prompt token and no other parameter."""
 
     def differs(example):
         params, prompt = example
@@ -137,7 +137,7 @@ def test_a_prompt_that_is_counted_is_found():
 
 
 def test_a_boundary_is_found():
-    """A top_p that drops the token that crosses p: one row of at most three tokens, no history."""
+    """A top_p that drops the crossing token is found with one row of at most three tokens."""
 
     def differs(problem):
         state = problem.states[0]
@@ -156,7 +156,7 @@ def test_a_boundary_is_found():
 
 
 def test_a_missing_check_is_found():
-    """A door that forgets one parameter's rule: that parameter alone, with a reason that says the rule."""
+    """A missing rule of a parameter is found with this parameter alone, and the reason states the rule."""
     for name in ("top_p", "stop", "seed"):
         invalid = smallest(invalid_sampling_params(), lambda invalid, name=name: name in invalid.arguments)
         assert list(invalid.arguments) == list(invalid.reasons) == [name]
@@ -167,7 +167,7 @@ def test_a_missing_check_is_found():
 
 
 def test_characters_split_by_tokens_are_found():
-    """Text decoded token by token: one character, whose bytes are in two tokens."""
+    """Decoding token by token is found with one character whose bytes are in two tokens."""
 
     @st.composite
     def spellings(draw):
@@ -187,7 +187,7 @@ def test_characters_split_by_tokens_are_found():
 
 
 def test_tokens_that_end_inside_a_character_are_found():
-    """A vocabulary with a token that is no UTF-8 by itself, and a tokenizer takes it."""
+    """A vocabulary with a token that is not UTF-8 by itself is found, and a tokenizer accepts it."""
     odd = smallest(vocabularies(), lambda tokens: any(t.decode(errors="ignore").encode() != t for t in tokens))
     assert len(odd) == 1
     assert byte_tokenizer(odd).token_bytes(256, True) == odd[0]
@@ -195,13 +195,13 @@ def test_tokens_that_end_inside_a_character_are_found():
 
 @st.composite
 def cut_texts(draw):
-    """A text, stop strings of which many occur in it, and the text in pieces."""
+    """Draw a text, stop strings of which many occur in it, and the text in pieces."""
     text = draw(texts(max_size=10))
     return text, draw(stop_sets(text)), draw(chunkings(text))
 
 
 def test_stop_strings_across_pieces_are_found():
-    """A stop string looked for in each piece by itself: two letters, cut between them."""
+    """Looking for a stop string in each piece alone is found with one stop string cut into two pieces."""
 
     def misses(example):
         text, stops, pieces = example
@@ -215,7 +215,7 @@ def test_stop_strings_across_pieces_are_found():
 
 
 def test_overlapping_stop_strings_are_found():
-    """The first of the list instead of the first in the text: two stop strings, one letter apart."""
+    """Using the first stop string of the list instead of the first in the text is found with two stop strings."""
 
     def differs(example):
         text, stops, _ = example
@@ -228,8 +228,8 @@ def test_overlapping_stop_strings_are_found():
     assert len(stops) == 2
 
 
-def test_a_stop_string_that_begins_inside_another_is_found():
-    """A restart at zero after a mismatch (no failure links) misses `aab` in `aaab`: a stop string of three letters."""
+def test_a_stop_string_after_a_partial_match_is_found():
+    """A restart at zero after a mismatch, which misses `aab` in `aaab`, is found with a stop string of 3 letters."""
 
     def naive(text, stop):
         place = 0
@@ -246,7 +246,7 @@ def test_a_stop_string_that_begins_inside_another_is_found():
 
 
 def run(mix, *, bug=None):
-    """A toy scheduler of two slots: how many slots are in use at the end."""
+    """Return the number of slots in use at the end of a toy scheduler with two slots."""
     used, waiting, step = 0, [], 0
     for arrival in mix:
         step = max(step, arrival.step)
@@ -264,7 +264,7 @@ def run(mix, *, bug=None):
 
 @pytest.mark.parametrize("bug", ["abort", "nothing"])
 def test_requests_that_leak_are_found(bug):
-    """A slot that is not given back by a request that is aborted at once, or asks for no tokens: one such request."""
+    """A slot that leaks after an immediate abort, or with max_tokens=0, is found with one such request."""
     (arrival,) = smallest(request_mixes(10, max_requests=2), lambda mix: run(mix, bug=bug) > 0)
     assert arrival.step == 0
     assert arrival.prompt_token_ids == [0]
@@ -273,8 +273,8 @@ def test_requests_that_leak_are_found(bug):
     assert arrival.abort_after == (0 if bug == "abort" else None)
 
 
-def test_company_is_found():
-    """Something that needs two requests at the same step, one of them greedy: two requests."""
+def test_concurrent_requests_are_found():
+    """A bug that needs two requests in the same step with different temperatures is found with two requests."""
 
     def shows(mix):
         return any(

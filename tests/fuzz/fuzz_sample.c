@@ -1,5 +1,4 @@
-/* libFuzzer target: bytes become a batch, and whatever the batch is, decoding.h must keep its word. run.sh builds it.
- */
+/* libFuzzer target: turns bytes into a batch, and checks that decoding.h does what it documents. run.sh builds it. */
 #include "problem.h"
 
 static void check_small_calls(choices *in) {

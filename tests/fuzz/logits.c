@@ -1,4 +1,4 @@
-/* Rows of logits of many kinds, at any alignment and any distance. */
+/* Rows of logits of many kinds, with any alignment and row stride. */
 #include <math.h>
 
 #include "problem.h"
@@ -21,7 +21,7 @@ uint64_t next_random(uint64_t *state) {
   return z ^ z >> 31;
 }
 
-/* One logit of a kind of row, from 64 random bits. */
+/* Returns a logit of a kind of row, from 64 random bits. */
 static float logit_of(uint32_t kind, uint64_t random, int32_t i) {
   float noise = (float)(int32_t)random * 0x1p-31f, scale[] = {1.0f, 1e-3f, 8.0f, 40.0f, 1e30f};
   switch (kind) {
@@ -44,7 +44,7 @@ static float logit_of(uint32_t kind, uint64_t random, int32_t i) {
   }
 }
 
-/* To half precision, rounded towards zero; what is too small becomes zero. */
+/* Converts to half precision, rounding towards zero; values that are too small become zero. */
 static uint32_t half_bits(uint32_t bits) {
   uint32_t sign = bits >> 16 & 0x8000u, exponent = bits >> 23 & 255u, mantissa = bits >> 13 & 1023u;
   if (exponent == 255u)
@@ -75,7 +75,7 @@ static void fill_row(choices *in, const decoding_batch *batch, char *row) {
   }
 }
 
-/* Rows at any alignment, any distance, forwards or backwards; the allocation ends where the last of them does. */
+/* Makes rows with any alignment, with gaps, in either direction. The allocation ends with the last row. */
 void make_logits(choices *in, problem *p) {
   decoding_batch *batch = &p->batch;
   size_t length = (size_t)batch->vocab_size * element_size(batch), skew = below(in, 65);

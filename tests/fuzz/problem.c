@@ -1,4 +1,4 @@
-/* From choices to a batch, with the memory that it points to. */
+/* Makes a batch, with the memory that it points to, from choices. */
 #include "problem.h"
 
 void *input_array(problem *p, size_t size) {
@@ -21,7 +21,7 @@ static int32_t pick_vocab_size(choices *in) {
   return one_in(in, 2) ? sizes[below(in, NUM_OF(sizes))] : 1 + (int32_t)below(in, MAX_VOCAB);
 }
 
-/* The stages before and from temperature in any order, or the default order. */
+/* Sets the default order of stages, or any order of those before temperature and of those from temperature on. */
 static void make_stages(choices *in, problem *p) {
   static const int32_t all[] = {20, 30, 35, 40, 50, 70, 80, 81, 82, 83,  84, 90,
                                 91, 92, 93, 94, 95, 96, 97, 98, 99, 101, 102};

@@ -1,4 +1,4 @@
-/* What the parts of the fuzzer share: bytes as a stream of choices, a batch with its memory, and REQUIRE. */
+/* Declarations for all parts of the fuzzer: bytes as a sequence of choices, a batch with its memory, REQUIRE. */
 #ifndef FUZZ_PROBLEM_H
 #define FUZZ_PROBLEM_H
 
@@ -29,7 +29,7 @@ typedef struct choices {
   size_t size;
 } choices;
 
-/* The next bytes of the input, zeros past its end. */
+/* Returns the next bytes of the input, and zeros past its end. */
 static inline uint32_t take(choices *in, int num_bytes) {
   uint32_t value = 0;
   for (int i = 0; i < num_bytes && in->size > 0; i++, in->size--)
@@ -58,13 +58,13 @@ typedef struct problem {
 void make_problem(choices *in, problem *p);
 void free_problem(problem *p);
 
-/* Zeros, of exactly this size, that belong to the problem. */
+/* Allocates zeros of exactly this size, which free_problem frees. */
 void *input_array(problem *p, size_t size);
 
-/* The batch's logits and where they lie. */
+/* Makes the logits of the batch and their memory layout. */
 void make_logits(choices *in, problem *p);
 
-/* One row's parameters, and the arrays that they point to. */
+/* Makes the parameters of a row, and the arrays that they point to. */
 decoding_row *make_row(choices *in, problem *p);
 
 float as_float(uint32_t bits);
@@ -73,16 +73,16 @@ uint64_t next_random(uint64_t *state); /* splitmix64 */
 
 static inline size_t element_size(const decoding_batch *batch) { return batch->dtype == DECODING_FLOAT32 ? 4 : 2; }
 
-/* An id outside the vocabulary, on either side. */
+/* Returns an id below or above the vocabulary. */
 int32_t wild_id(choices *in, int32_t vocab_size);
 
-/* FNV-1a over everything that the library must leave alone. */
+/* Returns FNV-1a over all memory that the library must not change. */
 uint64_t digest_inputs(const problem *p);
 
-/* Runs a problem in every way that must give the same bits, and holds what comes of it to decoding.h. */
+/* Runs a problem in every way that must give the same bits, and checks the results against decoding.h. */
 void check_promises(const problem *p);
 
-/* Spoils a problem in one place: both calls must say so and write nothing. */
+/* Makes one part of a problem invalid: both functions must refuse it and write nothing. */
 void check_refusal(choices *in, problem *p);
 
 #endif

@@ -1,5 +1,5 @@
-/* What every call promises. Each batch runs on every instruction set and with both searches, with other garbage in
- * workspace and outputs and another rounding mode in the host each time: all of them must agree in every bit. */
+/* The guarantees of every call. Each batch runs on every instruction set and with both searches, each time with other
+ * garbage in workspace and outputs and another rounding mode of the host: all results must agree in every bit. */
 #include <fenv.h>
 #include <math.h>
 
@@ -71,7 +71,7 @@ static void require_same(const problem *p, const outcome *a, const outcome *b) {
   REQUIRE(memcmp(a->probabilities, b->probabilities, num_probabilities * sizeof(double)) == 0);
 }
 
-/* ---- what a row promises ---- */
+/* ---- the guarantees of a row ---- */
 
 static int is_dead(const decoding_batch *batch, int32_t row, int32_t token_id) { /* -inf, or NaN that is masked */
   static const uint32_t infinities[] = {0x7F800000u, 0x7C00u, 0x7F80u};
@@ -113,7 +113,7 @@ static void check_failure(const problem *p, const decoding_result *result) {
             (result->stage == DECODING_STAGE_FINITE_CHECK || result->stage == DECODING_STAGE_HARD_MASKS));
 }
 
-/* Rounded to float32, a log-probability may exceed 0 by no more than this. */
+/* The maximum by which a log-probability may exceed 0 after rounding to float32. */
 static int is_logprob(float value) { return value <= 1e-6f; }
 
 static int num_modes(const decoding_row *row) {
@@ -130,7 +130,7 @@ static int has_mode(const decoding_row *row, int32_t mode) {
   return 0;
 }
 
-/* One list of the top-N: the log-probabilities fall along the order, apart from tokens that cannot be drawn. */
+/* Checks a list of the top-N: log-probabilities descend, except for tokens that cannot be drawn. */
 static void check_list(const decoding_batch *batch, int32_t mode, int32_t num_top, const float *logprobs) {
   int may_skip = mode == DECODING_LOGPROBS_SCALED || mode == DECODING_LOGPROBS_FINAL;
   float last = INFINITY;

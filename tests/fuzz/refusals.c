@@ -1,16 +1,16 @@
-/* Calls that must be refused: one wrong thing in an otherwise good batch. */
+/* Calls that must be refused: one fault in an otherwise valid batch. */
 #include <math.h>
 
 #include "problem.h"
 
-/* 32 bits to write over a field, and what must come of it. */
+/* 32 bits to write over a field, and the status that must result. */
 typedef struct flaw {
   size_t field;
   uint32_t bits;
   int32_t status;
 } flaw;
 
-/* An array to take away, and the 32-bit number of its elements, which becomes 1. */
+/* A pointer to set to null, and the 32-bit count of its array, which becomes 1. */
 typedef struct loss {
   size_t pointer;
   size_t count;
@@ -24,7 +24,7 @@ typedef struct loss {
 #define BATCH(field, bits) {offsetof(decoding_batch, field), (uint32_t)(bits), DECODING_BAD_ARGUMENT}
 #define ROW_LOSS(array, number) {offsetof(decoding_row, array), offsetof(decoding_row, number)}
 
-/* A float that must lie from 0 to 1. */
+/* A float that must be from 0 to 1. */
 #define SHARE(field) ROW(field, NAN_BITS), ROW(field, MINUS_ONE_BITS), ROW(field, TWO_BITS)
 
 static const flaw ROW_FLAWS[] = {
@@ -129,7 +129,7 @@ static int32_t lose(void *structure, const loss *missing) {
   return DECODING_BAD_ARGUMENT;
 }
 
-/* A parameter that matters only where another one turns its stage on. */
+/* Makes a parameter invalid that is checked only if another one turns its stage on. */
 static int32_t spoil_in_use(choices *in, decoding_row *row) {
   row->dynatemp_range = row->smoothing_factor = row->dry_multiplier = 1.0f;
   row->dynatemp_exponent = row->smoothing_curve = row->dry_base = 1.0f;
@@ -168,7 +168,7 @@ static int32_t spoil_stages(choices *in, decoding_batch *batch) {
   return DECODING_BAD_ARGUMENT;
 }
 
-/* A sequence, a bias and a list of modes that no row may have. */
+/* Sets an invalid sequence, bias or list of modes. */
 static int32_t spoil_list(choices *in, decoding_row *row) {
   static const float infinite_bias = INFINITY;
   static const int32_t token_id = 0, no_length = 0;
@@ -188,7 +188,7 @@ static int32_t spoil_list(choices *in, decoding_row *row) {
   return DECODING_BAD_ARGUMENT;
 }
 
-/* Flaws between a row and its batch. */
+/* Makes a row and its batch inconsistent. */
 static int32_t spoil_together(choices *in, problem *p, decoding_row *row) {
   switch (below(in, 7)) {
   case 0:
@@ -209,7 +209,7 @@ static int32_t spoil_together(choices *in, problem *p, decoding_row *row) {
     p->batch.flags |= DECODING_SHARED_LOGITS;
     p->batch.row_stride = one_in(in, 2) ? 1 : -1;
     return DECODING_BAD_ARGUMENT;
-  case 5: /* what a forgotten field is */
+  case 5: /* the value of a forgotten field */
     row->flags &= ~DECODING_ALLOW_ZEROS;
     *(one_in(in, 3) ? &row->top_p : one_in(in, 2) ? &row->typical_p : &row->top_n_sigma) = 0.0f;
     return DECODING_BAD_ARGUMENT;

@@ -1,6 +1,6 @@
-/* What a row asks for: parameters in and just outside of their usual ranges, and the arrays that they point to. Each
- * array is an allocation of its own, of exactly the size that the header asks for, so that AddressSanitizer sees the
- * first byte read too far. */
+/* The parameters of a row, in and just outside of their usual ranges, and the arrays that they point to. Each array is
+ * an allocation of its own, of exactly the size that the header documents, so that AddressSanitizer finds the first
+ * byte read past its end. */
 #include <math.h>
 
 #include "problem.h"
@@ -8,7 +8,7 @@
 static float pick(choices *in, const float *values, uint32_t n) { return values[below(in, n)]; }
 #define PICK(in, ...) pick(in, (const float[]){__VA_ARGS__}, NUM_OF(((const float[]){__VA_ARGS__})))
 
-/* From 0 to 1: one of the values, or any. */
+/* Returns one of the values, or any number from 0 to 1. */
 static float share(choices *in, float neutral, const float *values, uint32_t n) {
   if (!one_in(in, 4))
     return neutral;
@@ -86,7 +86,7 @@ int32_t wild_id(choices *in, int32_t vocab_size) {
   return random & 1u ? -1 - (int32_t)(random >> 1) : vocab_size + (int32_t)((random >> 1) % above);
 }
 
-/* Up to 20 distinct ids, evenly spaced and wrapped around; one of them, rarely, outside the vocabulary. */
+/* Makes up to 20 distinct ids, evenly spaced and wrapped around. Rarely, one is outside the vocabulary. */
 static const int32_t *make_ids(choices *in, problem *p, int32_t *n) {
   uint32_t vocab_size = (uint32_t)p->batch.vocab_size, wanted = below(in, 21), start = below(in, vocab_size);
   uint32_t step = 1 + below(in, 300);
@@ -125,7 +125,7 @@ static void make_edits(choices *in, problem *p, decoding_row *row) {
   }
 }
 
-/* A few ids of the row, so that what is made of them repeats itself. */
+/* A few ids of the row, so that sequences of them repeat. */
 typedef struct alphabet {
   uint32_t first;
   uint32_t step;
@@ -140,7 +140,7 @@ static int32_t letter(choices *in, problem *p, alphabet from) {
   return wild_id(in, p->batch.vocab_size);
 }
 
-/* No letters are nowhere. */
+/* Makes n ids of the alphabet. Returns null if n is 0. */
 static const int32_t *make_letters(choices *in, problem *p, alphabet from, int32_t n) {
   if (n == 0)
     return NULL;
@@ -188,7 +188,7 @@ static void make_masks(choices *in, problem *p, decoding_row *row) {
   }
 }
 
-/* Any modes, in any order. */
+/* Sets any modes in any order. */
 static void make_report(choices *in, const problem *p, decoding_row *row) {
   uint32_t first = below(in, 4), num_modes = below(in, DECODING_MAX_MODES + 1);
   for (uint32_t i = 0; i < num_modes; i++)

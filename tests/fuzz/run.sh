@@ -2,8 +2,8 @@
 # Fuzzes the kernel: tests/fuzz/run.sh [seconds, 600 by default] [corpus folder, kept between runs]
 #
 # Needs an x86-64 Linux and clang with libFuzzer: on Debian `apt-get install clang libclang-rt-14-dev`, or another
-# version by name, as in `CLANG=clang-16 tests/fuzz/run.sh`. Exits with 0 when nothing was found; a finding is written
-# to ./crash-* or ./timeout-*, with the way to replay it.
+# version by name, as in `CLANG=clang-16 tests/fuzz/run.sh`. Exits with 0 if nothing was found. A finding is written
+# to ./crash-* or ./timeout-*; the output names the command to replay it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 csrc=$here/../../csrc

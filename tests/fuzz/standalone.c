@@ -1,5 +1,5 @@
-/* The fuzzer without a fuzzing engine, for compilers and machines that have none: random inputs, the same every time.
- *     standalone [number of inputs, 1000 by default] [number of the first] */
+/* The fuzzer without a fuzzing engine, for compilers and machines without one: random inputs, the same in every run.
+ *     standalone [number of inputs, 1000 by default] [index of the first] */
 #include "problem.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);

@@ -1,4 +1,4 @@
-"""The recipes of make_golden.py, their checkpoints, and running networks on them."""
+"""Fixtures: the recipes of make_golden.py, their checkpoints, and functions to run networks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RUNS = SimpleNamespace(**runpy.run_path(str(HERE / "runs.py")))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for a recipe runs with each; one that asks for a backend runs with both."""
+    """Run a test with the argument `recipe` for each recipe, and one with `backend` for both backends."""
     if "recipe" in metafunc.fixturenames:
         metafunc.parametrize("recipe", MAKER.recipes(), ids=lambda recipe: recipe.name.replace(" ", "-"))
     if "backend" in metafunc.fixturenames:
@@ -25,19 +25,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def maker() -> SimpleNamespace:
-    """make_golden.py's functions."""
+    """Return the functions of make_golden.py."""
     return MAKER
 
 
 @pytest.fixture(scope="session")
 def runs() -> SimpleNamespace:
-    """The functions of runs.py."""
+    """Return the functions of runs.py."""
     return RUNS
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Write the checkpoint of a recipe, or the same in another storage type, and return its folder."""
+    """Return a function that writes a recipe's checkpoint, in its or another storage type, and returns the folder."""
 
     def write_recipe(recipe: Any, dtype: str | None = None) -> Path:
         folder = tmp_path / (dtype or "checkpoint")

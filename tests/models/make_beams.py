@@ -28,7 +28,7 @@ def cases():
 
 
 def hypotheses(model, prompt, ends, case):
-    """Return transformers' hypotheses: token ids behind the prompt, and scores."""
+    """Return transformers' hypotheses: token ids after the prompt, and scores."""
     found = model.generate(
         torch.tensor([prompt]),
         num_beams=case["beam_width"],

@@ -1,8 +1,8 @@
-"""Writes tiny networks as GGUF files with the `gguf` package, by the rules of llama.cpp's converter.
+"""Write tiny networks as GGUF files with the `gguf` package, by the rules of llama.cpp's converter.
 
-A network is a config.json and tensors in Hugging Face's layout (make_golden.py). What the converter changes is written
-here once more, so that readers are tested against it: names (the package's own map), rotary halves, norm offsets,
-transposed and fused matrices, factors of rotary embeddings.
+A network is a config.json and tensors in Hugging Face's layout (make_golden.py). The converter's changes are
+implemented here independently, so that readers are tested against them: names (the package's own map), rotary halves,
+norm offsets, transposed and fused matrices, factors of rotary embeddings.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def write(
 ) -> None:
     """Write the network as one file.
 
-    encode: turns a matrix into the bytes of a type (float32 by default). more: adds metadata.
+    encode: converts a matrix to the bytes of a type; float32 by default.
+    more: adds metadata.
     """
     write_converted(path, config, dict(converted(config, tensors)), encode, more)
 
@@ -47,7 +48,7 @@ def write_converted(
     encode: Encode | None = None,
     more: Callable[[gguf.GGUFWriter], None] | None = None,
 ) -> None:
-    """Write tensors that have GGUF's names and orders already."""
+    """Write tensors that already have GGUF's names and layouts."""
     writer = gguf.GGUFWriter(path, ARCHITECTURES.get(config["model_type"], config["model_type"]))
     add_config(writer, config)
     add_vocabulary(writer, config["vocab_size"])
@@ -69,7 +70,7 @@ def write_converted(
 
 
 def add_config(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> None:
-    """Write the sizes and numbers of a network under its architecture's keys."""
+    """Write the hyperparameters of a network under its architecture's keys."""
     kind = config["model_type"]
     hidden = config.get("hidden_size", config.get("n_embd"))
     heads = config.get("num_attention_heads", config.get("n_head"))
@@ -128,7 +129,7 @@ def add_rope(writer: gguf.GGUFWriter, config: Mapping[str, Any], head_dim: int) 
 
 
 def add_special(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> None:
-    """Write what only one architecture has."""
+    """Write the keys that only one architecture has."""
     kind = config["model_type"]
     if kind in ("llama", "mistral", "granite", "smollm3"):
         writer.add_vocab_size(config["vocab_size"])
@@ -150,7 +151,7 @@ def add_special(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> None:
 
 
 def add_vocabulary(writer: gguf.GGUFWriter, size: int) -> None:
-    """Write a SentencePiece vocabulary of a few tokens, of which 2 ends a text."""
+    """Write a SentencePiece vocabulary of `size` tokens with end token 2."""
     texts = [
         "<unk>",
         "<s>",
@@ -171,7 +172,7 @@ def add_vocabulary(writer: gguf.GGUFWriter, size: int) -> None:
 
 
 def converted(config: Mapping[str, Any], tensors: Tensors) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Return tensors with the names and the order of numbers that they have in a GGUF file."""
+    """Yield tensors with their names and layouts in a GGUF file."""
     kind = config["model_type"]
     number = config.get("num_hidden_layers", config.get("n_layer"))
     architecture = {name: code for code, name in gguf.MODEL_ARCH_NAMES.items()}[ARCHITECTURES.get(kind, kind)]
@@ -206,7 +207,7 @@ def permuted(values: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
 
 
 def rope_factors(config: Mapping[str, Any]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Return the tensors with a factor for each rotated pair."""
+    """Yield the tensors with a factor per rotated pair."""
     settings = rope_settings(config)
     if settings["rope_type"] in ("longrope", "su"):
         yield "rope_factors_long.weight", np.array(settings["long_factor"], np.float32)
@@ -217,7 +218,7 @@ def rope_factors(config: Mapping[str, Any]) -> Iterator[tuple[str, NDArray[np.fl
 
 
 def llama3_factors(settings: Mapping[str, Any], dim: int) -> Iterator[float]:
-    """Return by how much Llama 3's rule divides each frequency."""
+    """Yield the divisor of each frequency in Llama 3's rule."""
     low, high, trained = (
         settings[key] for key in ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
     )

@@ -1,10 +1,10 @@
-"""Logits that transformers computes in float64 for tiny networks of every architecture.
+"""Write golden logits: transformers' float64 logits for tiny networks of every architecture.
 
     pip install torch==2.13.0 && pip install transformers==5.24.0 && python tests/models/make_golden.py
 
-writes golden.json and golden.npz beside this file. A recipe is a config.json, in one of the styles that are found in
-the wild, and a length; weights, norms and biases follow from the names of the tensors and a seed, by integers alone,
-so that only the logits are kept.
+writes golden.json and golden.npz beside this file. A recipe is a config.json in a published style and a number of
+tokens. Weights, norms and biases follow from the tensor names and a seed by integer arithmetic alone, so only the
+logits are stored.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SIZES = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-"""Of every network, unless a recipe says otherwise; heads have 8 numbers."""
+"""Sizes of every network, unless its recipe overrides them. A head has 8 numbers."""
 
 KEPT = slice(2, None, 3)  # logits of every third token
 GPT2_SIZES = {"vocab_size": VOCAB_SIZE, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
@@ -45,7 +45,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Recipe:
-    """One network: its config.json, how its weights are stored, and how many tokens it is given."""
+    """A network: its config.json, the storage type of its weights, and the number of input tokens."""
 
     name: str
     config: dict[str, Any]
@@ -54,17 +54,17 @@ class Recipe:
 
     @property
     def token_ids(self) -> list[int]:
-        """What the network is given."""
+        """Return the input tokens."""
         return [int(3 + word % (VOCAB_SIZE - 3)) for word in _words(self.name, self.num_tokens)]
 
 
 def _new(**rope: Any) -> dict[str, Any]:
-    """Rotary settings as transformers 5 writes them."""
+    """Return rotary settings in the style of transformers 5."""
     return {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, **rope}}
 
 
 def _old(**rope: Any) -> dict[str, Any]:
-    """The same as transformers 4 wrote them."""
+    """Return rotary settings in the style of transformers 4."""
     return {"rope_theta": rope.pop("rope_theta", 10000.0), "rope_scaling": rope or None, "torch_dtype": "float32"}
 
 
@@ -88,12 +88,12 @@ ALTERNATING = ["sliding_attention", "full_attention", "sliding_attention"]
 
 
 def recipes() -> list[Recipe]:
-    """All of them."""
+    """Return all recipes."""
     return [*_llama(), *_relatives(), *_phi3(), *_gemma(), *_gpt()]
 
 
 def _recipe(name: str, *changes: Mapping[str, Any], dtype: str = "F32", **more: Any) -> Recipe:
-    """A recipe that is called after its model_type and what is special about it."""
+    """Return a recipe. Its name is its model_type and its special feature."""
     config: dict[str, Any] = {"model_type": name.split()[0], **SIZES}
     for change in (*changes, more):
         config |= change
@@ -187,8 +187,8 @@ def _gpt() -> Iterator[Recipe]:
 
 
 def weights(recipe: Recipe, tensors: Iterable[tuple[str, Shape]]) -> dict[str, NDArray[np.float32]]:
-    """Values for tensors of these names and shapes, large enough that each part of the network matters."""
-    from_one = not recipe.name.startswith("gemma")  # which adds the one itself
+    """Return values for tensors of these names and shapes, large enough that each part of the network matters."""
+    from_one = not recipe.name.startswith("gemma")  # Gemma adds 1 in the network
     return {name: _values(name, tuple(shape), from_one) for name, shape in tensors}
 
 
@@ -203,14 +203,17 @@ def _values(name: str, shape: Shape, from_one: bool) -> NDArray[np.float32]:
 
 
 def _words(name: str, count: int) -> NDArray[np.uint64]:
-    """Numbers from 0 to 2^33-1 that follow from the name."""
+    """Return `count` integers from 0 to 2^33-1 that follow from the name."""
     return np.random.Philox(key=zlib.crc32(name.encode())).random_raw(count) >> np.uint64(31)
 
 
 def write_checkpoint(
     folder: Path, recipe: Recipe, tensors: Mapping[str, NDArray[np.float32]], dtype: str | None = None
 ) -> None:
-    """Write config.json and model.safetensors; dtype: of the weights, the recipe's if None."""
+    """Write config.json and model.safetensors.
+
+    dtype: storage type of the weights; the recipe's if None.
+    """
     dtype = dtype or recipe.dtype
     (folder / "config.json").write_text(json.dumps(recipe.config))
     header, body = {}, b""
@@ -231,7 +234,7 @@ ENCODERS = {
 
 
 def digest(tensors: Iterable[tuple[str, Shape]]) -> str:
-    """Of names and shapes, in any order."""
+    """Return a digest of tensor names and shapes that does not depend on their order."""
     text = json.dumps(sorted((name, list(shape)) for name, shape in tensors))
     return f"{zlib.crc32(text.encode()):08x}"
 
@@ -240,7 +243,7 @@ def digest(tensors: Iterable[tuple[str, Shape]]) -> str:
 
 
 def transformers_model(recipe: Recipe, folder: Path) -> Any:
-    """What transformers makes of the recipe, in float64; writes the checkpoint."""
+    """Return transformers' float64 model of the recipe. Write its checkpoint to the folder."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -257,7 +260,7 @@ def transformers_model(recipe: Recipe, folder: Path) -> Any:
 
 
 def truth(model: Any, token_ids: list[int]) -> NDArray[np.float64]:
-    """Logits of every token, [tokens, vocab]."""
+    """Return the logits of every token, [tokens, vocab]."""
     import torch
 
     with torch.no_grad():

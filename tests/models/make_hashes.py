@@ -1,4 +1,4 @@
-"""Hashes of logits by the native forward pass: of every recipe of make_golden.py and of WIDE, in every storage type.
+"""Hashes of the native forward pass's logits, for the recipes of make_golden.py and WIDE, in every storage type.
 
     python tests/models/make_hashes.py
 

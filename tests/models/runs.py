@@ -1,4 +1,4 @@
-"""Running networks on token ids: batches, chunks and block tables for tests."""
+"""Functions that run networks on token ids in batches, chunks and block tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from decoding.reference.quantised import matmul
 
 
 class Row(NamedTuple):
-    """New tokens of one sequence. blocks: its block table; rope_length: its prompt's length, for what depends on it."""
+    """New tokens of a sequence.
+
+    blocks: block table of the sequence.
+    rope_length: length of its prompt, for rotary embeddings that depend on it.
+    """
 
     token_ids: Sequence[int]
     start: int = 0
@@ -28,12 +32,12 @@ class Row(NamedTuple):
 
 
 def blocks(num_tokens: int, first: int = 0) -> list[int]:
-    """Return a block table for so many tokens: consecutive blocks from `first` on."""
+    """Return a block table for `num_tokens` tokens: consecutive blocks from `first` on."""
     return list(range(first, first - (-num_tokens // BLOCK_SIZE)))
 
 
 def make_batch(*rows: Row, all_logits: bool = False) -> ForwardBatch:
-    """Return a batch of these rows, with logits of each one's last token or of all tokens."""
+    """Return a batch of the rows, with logits of the last token per row or of all tokens."""
     counts = [len(row.token_ids) for row in rows]
     total = sum(counts)
     return ForwardBatch(
@@ -49,7 +53,7 @@ def make_batch(*rows: Row, all_logits: bool = False) -> ForwardBatch:
 def logits(
     model: Any, token_ids: Sequence[int], chunks: Sequence[int] = (), rope_length: int | None = None
 ) -> NDArray[np.float32]:
-    """Return logits of every token, [tokens, vocab], computed in chunks of these sizes; all at once without any."""
+    """Return the logits of every token, [tokens, vocab], computed in chunks of the given sizes or at once."""
     table = blocks(len(token_ids))
     length = len(token_ids) if rope_length is None else rope_length
     cache, rows, start = model.new_cache(len(table)), [], 0
@@ -61,17 +65,17 @@ def logits(
 
 
 def truth(folder: Path, token_ids: Sequence[int]) -> NDArray[np.float64]:
-    """Return logits of every token by the reference in float64, [tokens, vocab]."""
+    """Return the float64 reference's logits of every token, [tokens, vocab]."""
     batch = make_batch(Row(token_ids, 0, blocks(len(token_ids)), len(token_ids)))
     rotary = rotary_rows(RotaryTables(load_config(folder), compute_table), batch)
     return forward(load_network(folder), np.array(token_ids), rotary).logits
 
 
 def quantised_reference(path: Path) -> Callable[[Sequence[int]], NDArray[np.float64]]:
-    """Return a function from token ids to logits of every token, [tokens, vocab], by the arithmetic of the kernel.
+    """Return a function from token ids to logits [tokens, vocab] that follows the kernel's quantised arithmetic.
 
-    Weights are dequantised and inputs of matmuls quantised; all sums are in float64. Matrices whose parts are not all
-    quantised have inputs as they are.
+    Weights are dequantised and inputs of matmuls quantised; all sums are in float64. If not all parts of a matrix are
+    quantised, its inputs are not quantised either.
     """
     opened = open_model(path)
     weights, whole = opened.weights(), network(opened.config, opened.weights(), np.float64)
@@ -95,7 +99,7 @@ def quantised_reference(path: Path) -> Callable[[Sequence[int]], NDArray[np.floa
 
 
 def _quantised(matrix: Any, linear: Any, may_mix: bool = False) -> Any:
-    """Return a function that multiplies quantised inputs, if that is how the matrix is computed."""
+    """Return a function that multiplies quantised inputs if the kernel does so for the matrix."""
     kinds = [part.tensor.dtype for part in matrix.parts]
     ends = np.cumsum([part.num_outputs for part in matrix.parts])
     borders = [end for end, kind, after in zip(ends, kinds, kinds[1:], strict=False) if kind != after]
@@ -106,7 +110,7 @@ def _quantised(matrix: Any, linear: Any, may_mix: bool = False) -> Any:
 
 
 def greedy(model: Any, token_ids: Sequence[int], num_tokens: int) -> list[int]:
-    """Return the tokens of the highest logits, one after another."""
+    """Return `num_tokens` greedily decoded tokens."""
     table = blocks(len(token_ids) + num_tokens)
     cache, output, new, start = model.new_cache(len(table)), list[int](), list(token_ids), 0
     while len(output) < num_tokens:
@@ -118,7 +122,7 @@ def greedy(model: Any, token_ids: Sequence[int], num_tokens: int) -> list[int]:
 
 
 def tensors(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of the tensors that the config in `folder` asks for."""
+    """Return the names and shapes of the tensors that the config in `folder` requires."""
     config = load_config(folder)
     layout = ARCHITECTURES[config.model_type].layout(config)
     return dict(stored_tensors(config, layout, layout.prefixes[0], layout.heads[0]))

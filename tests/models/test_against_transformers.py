@@ -1,4 +1,4 @@
-"""The same and more with transformers at hand: `pip install torch==2.13.0 && pip install 'transformers>=5'`."""
+"""Networks against installed transformers: `pip install torch==2.13.0 && pip install 'transformers>=5'`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from decoding.reference.activations import ACTIVATIONS
 torch = pytest.importorskip("torch", reason="needs torch and transformers")
 transformers = pytest.importorskip("transformers", reason="needs transformers")
 safetensors_numpy = pytest.importorskip("safetensors.numpy")
-pytestmark = pytest.mark.filterwarnings("ignore")  # of other people's code
+pytestmark = pytest.mark.filterwarnings("ignore")  # warnings of other libraries
 
 HERE = Path(__file__).parent
 PUBLISHED = json.loads((HERE / "published.json").read_text())
@@ -24,7 +24,7 @@ TOLERANCE = 5e-5
 
 
 def test_the_goldens_are_up_to_date(recipe: Any, maker: Any, runs: Any, tmp_path: Path) -> None:
-    """Transformers as installed gives the logits in golden.npz, from tensors of the same names."""
+    """Installed transformers gives the logits of golden.npz, from tensors of the same names."""
     model = maker.transformers_model(recipe, tmp_path)
     assert (
         maker.digest(model.stored_tensors.items())
@@ -37,7 +37,7 @@ def test_the_goldens_are_up_to_date(recipe: Any, maker: Any, runs: Any, tmp_path
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_activations(activation: str, backend: str, maker: Any, runs: Any, tmp_path: Path) -> None:
-    """Every nonlinearity that a config can name is transformers'."""
+    """Every nonlinearity that a config can name computes transformers' values."""
     recipe = maker.Recipe("llama", {"model_type": "llama", **maker.SIZES, "hidden_act": activation})
     truth = maker.truth(maker.transformers_model(recipe, tmp_path), recipe.token_ids)
     np.testing.assert_allclose(
@@ -46,8 +46,8 @@ def test_activations(activation: str, backend: str, maker: Any, runs: Any, tmp_p
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gpt_neox"])
-def test_what_a_tied_model_may_store(family: str, maker: Any, runs: Any, tmp_path: Path) -> None:
-    """The embedding, the head, both, or a head that differs: the logits of transformers as it loads the same files."""
+def test_tensors_of_a_tied_model(family: str, maker: Any, runs: Any, tmp_path: Path) -> None:
+    """A tied model may store embedding, head, both or a different head: the logits are transformers'."""
     recipe = next(recipe for recipe in maker.recipes() if recipe.config["model_type"] == family)
     recipe = replace(recipe, config={**recipe.config, "tie_word_embeddings": True})
     maker.transformers_model(recipe, tmp_path)
@@ -71,7 +71,7 @@ def test_what_a_tied_model_may_store(family: str, maker: Any, runs: Any, tmp_pat
 
 @pytest.mark.parametrize("name", ["llama dynamic", "mistral", "gemma3_text", "smollm3 windows"])
 def test_a_cache_that_grows_token_by_token(name: str, maker: Any, runs: Any, tmp_path: Path) -> None:
-    """With one token after another we and transformers agree too, also where the frequencies change on the way."""
+    """One token per step gives transformers' logits, also if the rotary frequencies change on the way."""
     (recipe,) = [recipe for recipe in maker.recipes() if recipe.name == name]
     reference, past, expected = maker.transformers_model(recipe, tmp_path), None, []
     for token_id in recipe.token_ids:
@@ -85,7 +85,7 @@ def test_a_cache_that_grows_token_by_token(name: str, maker: Any, runs: Any, tmp
 
 @pytest.mark.parametrize("scaling", [{}, {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 256}])
 def test_far_positions(scaling: dict[str, Any], maker: Any, runs: Any, tmp_path: Path) -> None:
-    """At position 2,000 the angles are still those of transformers."""
+    """Logits of 2,000 tokens are transformers' for every kind of rotary scaling."""
     rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0} | scaling}
     config = {"model_type": "llama", **maker.SIZES, "max_position_embeddings": 2048, **rope}
     recipe = maker.Recipe("llama", config, num_tokens=2000)
@@ -94,7 +94,7 @@ def test_far_positions(scaling: dict[str, Any], maker: Any, runs: Any, tmp_path:
 
 
 def test_gemma3_with_its_vision_tower(maker: Any, runs: Any, tmp_path: Path) -> None:
-    """A multimodal checkpoint as transformers saves it: its text part gives the same logits on text."""
+    """A multimodal checkpoint that transformers saved gives transformers' logits on text."""
     text = maker.SIZES | maker.GEMMA | maker.TWO_ROPES | {"layer_types": maker.ALTERNATING}
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     vision |= {"image_size": 16, "patch_size": 8}
@@ -110,7 +110,7 @@ def test_gemma3_with_its_vision_tower(maker: Any, runs: Any, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_configs(name: str, maker: Any, runs: Any, tmp_path: Path) -> None:
-    """In their own style and as transformers saves them, in shards, norms and biases random: transformers' logits."""
+    """Published configs with random weights in shards give transformers' logits, as published and as saved again."""
     (tmp_path / "config.json").write_text(json.dumps(PUBLISHED[name]))
     config = transformers.AutoConfig.from_pretrained(tmp_path)
     torch.manual_seed(len(name))

@@ -1,4 +1,4 @@
-"""Beam search on real checkpoints finds the hypotheses of transformers' (beams.json, made by make_beams.py)."""
+"""Beam search on real checkpoints finds transformers' hypotheses (beams.json, made by make_beams.py)."""
 
 import json
 from pathlib import Path
@@ -12,8 +12,8 @@ ANSWERS = json.loads(Path(__file__).with_name("beams.json").read_text())
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_hypotheses_are_transformers(shared, name):
-    """Token ids are equal, and scores to the precision of float32, for all widths, penalties and rules for stopping."""
+def test_hypotheses_equal_transformers(shared, name):
+    """Token ids are transformers' for all widths, penalties and stopping rules, and scores agree to float32."""
     llm = LLM(shared / "models" / name)
     known = ANSWERS[name]
     for case in known["cases"]:

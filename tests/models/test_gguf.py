@@ -1,4 +1,4 @@
-"""The GGUF reader: values of all types, tensors as they lie, shards, folders, and the errors of each."""
+"""The GGUF reader: values of all types, tensors, shards, folders, and their errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TINY = GGUF.tiny_llama()
 
 
 def written(folder: Path, container: Any, name: str = "model.gguf") -> Path:
-    """Write a file; return its path."""
+    """Write a file and return its path."""
     (folder / name).write_bytes(container.bytes())
     return folder / name
 
@@ -45,7 +45,7 @@ VALUES = {
 
 
 def test_values_of_all_types(tmp_path: Path) -> None:
-    """Each type of number, boolean and string comes back as Python's, with its sign and range."""
+    """Each type of number, boolean and string is read as a Python value with its sign and range."""
     container = GGUF.Container({key: GGUF.scalar(kind, value) for key, (kind, value) in VALUES.items()})
     metadata = GGUFFile(written(tmp_path, container)).metadata
     assert {key: (type(metadata[key]), metadata[key]) for key in metadata} == {
@@ -54,7 +54,7 @@ def test_values_of_all_types(tmp_path: Path) -> None:
 
 
 def test_arrays_of_all_types(tmp_path: Path) -> None:
-    """Arrays of numbers are numpy arrays of that type, of strings lists; empty ones are empty."""
+    """Arrays of numbers are read as numpy arrays of their type, arrays of strings as lists; both may be empty."""
     numbers = {key: pair for key, pair in VALUES.items() if pair[0] != GGUF.STRING}
     arrays = {key: GGUF.array(kind, [value, value]) for key, (kind, value) in numbers.items()}
     strings = {"strings": GGUF.array(GGUF.STRING, ["a", "", "ü"]), "none": GGUF.array(GGUF.STRING, [])}
@@ -66,7 +66,7 @@ def test_arrays_of_all_types(tmp_path: Path) -> None:
 
 
 def test_against_the_reader_of_the_gguf_package(tmp_path: Path) -> None:
-    """The `gguf` package finds the same keys, values, shapes and numbers in a file."""
+    """The reader finds the keys, values, shapes and bytes that the `gguf` package finds."""
     gguf = pytest.importorskip("gguf", reason="needs the gguf package (pip install 'decoding-engine[gguf]')")
     path = written(tmp_path, TINY)
     ours, theirs = GGUFFile(path), gguf.GGUFReader(path)
@@ -82,14 +82,14 @@ def test_against_the_reader_of_the_gguf_package(tmp_path: Path) -> None:
 @pytest.mark.parametrize("alignment", [1, 8, 32, 64, 4096])
 @pytest.mark.parametrize("version", [2, 3])
 def test_alignments_and_versions(alignment: int, version: int, tmp_path: Path) -> None:
-    """Tensors are found behind any alignment, in both versions."""
+    """Tensors are found with any alignment in both versions of the format."""
     container = replace(TINY, alignment=alignment, version=version) | {"general.alignment": alignment}
     model = open_model(written(tmp_path, container))
     assert model.tensors["output_norm.weight"].read().tobytes() == TINY.entries[1].data
 
 
-def test_tensors_are_read_when_asked_for(tmp_path: Path) -> None:
-    """Rows are read one by one: of a file whose tensors are a hole of a gigabyte, little memory is taken."""
+def test_tensors_are_read_on_demand(tmp_path: Path) -> None:
+    """Rows are read on demand: reading from a sparse tensor of a gigabyte takes little memory."""
     rows = 1 << 22
     entry = GGUF.Entry("token_embd.weight", (256, rows), 14, data=b"")
     path = written(tmp_path, GGUF.Container({}, (entry,)))
@@ -106,7 +106,7 @@ def test_tensors_are_read_when_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", TENSOR_TYPES.values(), ids=lambda kind: kind.name)
 @pytest.mark.parametrize("dims", [(256,), (256, 5), (256, 3, 2), (512, 2, 2, 3)])
 def test_rows_of_tensors(kind: Any, dims: tuple[int, ...], tmp_path: Path) -> None:
-    """Any rows, of tensors of 1 to 4 dimensions and every type, are those of the whole tensor, dequantised."""
+    """Any rows of a tensor of 1 to 4 dimensions and any type equal those of the whole dequantised tensor."""
     count = int(np.prod(dims)) // kind.block_size
     blocks = np.random.default_rng(3).integers(0, 64, (count, kind.block_bytes), np.uint8)
     entry = GGUF.Entry("t", dims, kind.number, data=blocks.tobytes())
@@ -124,7 +124,7 @@ def test_rows_of_tensors(kind: Any, dims: tuple[int, ...], tmp_path: Path) -> No
 
 
 def shards(folder: Path, *parts: int, stem: str = "model", **changes: Any) -> list[Path]:
-    """Write the tiny network in shards with so many tensors each."""
+    """Write the tiny network in shards with the given numbers of tensors. Return their paths."""
     paths, first = [], 0
     for number, count in enumerate(parts):
         split = {
@@ -142,7 +142,7 @@ def shards(folder: Path, *parts: int, stem: str = "model", **changes: Any) -> li
 
 @pytest.mark.parametrize("parts", [(11,), (0, 11), (5, 6), (1, 1, 9), (3, 8, 0)])
 def test_shards_are_one_model(parts: tuple[int, ...], tmp_path: Path) -> None:
-    """Any shard, and the folder, open the whole model."""
+    """Any shard, and the folder, opens the whole model."""
     paths = shards(tmp_path, *parts)
     for path in (*paths, tmp_path):
         model = open_model(path)
@@ -152,7 +152,7 @@ def test_shards_are_one_model(parts: tuple[int, ...], tmp_path: Path) -> None:
 
 
 def test_a_shard_missing(tmp_path: Path) -> None:
-    """The error names the file that is not there."""
+    """A missing shard is an error with its name."""
     paths = shards(tmp_path, 3, 4, 4)
     paths[1].unlink()
     with pytest.raises(CheckpointError, match=r"model-00002-of-00003\.gguf: is missing"):
@@ -160,7 +160,7 @@ def test_a_shard_missing(tmp_path: Path) -> None:
 
 
 def test_shards_in_the_wrong_place(tmp_path: Path) -> None:
-    """A shard must be the one that its name says, of as many as its name says."""
+    """The number and count of a shard must be those in its name."""
     paths = shards(tmp_path, 5, 6)
     paths[1].write_bytes(paths[0].read_bytes())
     with pytest.raises(CheckpointError, match=r"split.no=0: must be 1, as the file's name says"):
@@ -171,14 +171,14 @@ def test_shards_in_the_wrong_place(tmp_path: Path) -> None:
 
 
 def test_a_shard_under_another_name(tmp_path: Path) -> None:
-    """A shard that was renamed is no model."""
+    """A renamed shard is an error."""
     shards(tmp_path, 5, 6)[0].rename(tmp_path / "renamed.gguf")
     with pytest.raises(CheckpointError, match=r"split.count: is one of several shards"):
         open_model(tmp_path / "renamed.gguf")
 
 
 def test_a_file_that_is_no_shard_of_a_set(tmp_path: Path) -> None:
-    """A name that speaks of shards needs keys that do."""
+    """A file with the name of a shard needs the keys of a shard."""
     path = written(tmp_path, TINY, "model-00001-of-00001.gguf")
     with pytest.raises(CheckpointError, match=r"split.no=missing: must be 0"):
         open_model(path)
@@ -186,14 +186,14 @@ def test_a_file_that_is_no_shard_of_a_set(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("value", "part"), [(12, "in all shards, 11"), ("11", "must be an integer")])
 def test_shards_that_miscount_their_tensors(value: Any, part: str, tmp_path: Path) -> None:
-    """All shards together have the tensors that they say they have."""
+    """A wrong total of tensors in the shards is an error."""
     paths = shards(tmp_path, 5, 6, **{"split.tensors.count": value})
     with pytest.raises(CheckpointError, match=part):
         open_model(paths[0])
 
 
 def test_a_tensor_in_two_shards(tmp_path: Path) -> None:
-    """A tensor belongs to one shard."""
+    """A tensor in two shards is an error."""
     paths = shards(tmp_path, 5, 6, **{"split.tensors.count": 12})
     metadata = GGUFFile(paths[1]).metadata
     twice = replace(TINY, metadata={}, entries=(TINY.entries[4], *TINY.entries[5:]))
@@ -204,14 +204,14 @@ def test_a_tensor_in_two_shards(tmp_path: Path) -> None:
 
 
 def test_shards_beyond_the_count(tmp_path: Path) -> None:
-    """00000 shards are none."""
+    """A name with a count of 00000 shards is an error."""
     path = written(tmp_path, TINY, "model-00001-of-00000.gguf")
     with pytest.raises(CheckpointError, match="with a count of at least 1"):
         open_model(path)
 
 
 def test_folders(tmp_path: Path) -> None:
-    """A folder with one model in it is that model; with none or with two it is none."""
+    """A folder with exactly one model opens that model."""
     with pytest.raises(ModelNotFoundError, match=r"no \.gguf file in this folder"):
         open_model(tmp_path)
     written(tmp_path, TINY, "one.gguf")
@@ -223,20 +223,20 @@ def test_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/nowhere/model.gguf", "x" * 5000, "a\0b"])
-def test_paths_that_lead_nowhere(path: str) -> None:
-    """A path where nothing is, or can be, is a model that is not found."""
+def test_paths_without_a_file(path: str) -> None:
+    """A path at which nothing exists, or can exist, raises ModelNotFoundError."""
     with pytest.raises(ModelNotFoundError):
         open_model(path)
 
 
 def test_path_of_another_type() -> None:
-    """A path is a string or a path."""
+    """A path that is neither a string nor a Path raises ParameterError."""
     with pytest.raises(ParameterError, match="path=3"):
         open_model(3)  # type: ignore[arg-type]
 
 
-def test_no_regular_file(tmp_path: Path) -> None:
-    """A link to nowhere is a broken model, not a missing one."""
+def test_a_dangling_link(tmp_path: Path) -> None:
+    """A dangling link is a broken model, not a model that is not found."""
     (tmp_path / "model.gguf").symlink_to("nothing")
     with pytest.raises(CheckpointError, match="is missing"):
         open_model(tmp_path / "model.gguf")

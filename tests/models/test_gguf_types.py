@@ -17,7 +17,7 @@ KINDS = pytest.mark.parametrize("kind", TENSOR_TYPES.values(), ids=lambda kind: 
 
 
 def _theirs(kind: TensorType, blocks: np.ndarray) -> np.ndarray:
-    """Return the numbers that the gguf package reads from blocks."""
+    """Return the numbers that the `gguf` package reads from blocks."""
     with np.errstate(all="ignore"):
         numbers = gguf.quants.dequantize(blocks.reshape(-1), gguf.GGMLQuantizationType(kind.number))
     return numbers.reshape(len(blocks), kind.block_size)
@@ -30,7 +30,7 @@ def _ours(kind: TensorType, blocks: np.ndarray) -> np.ndarray:
 
 @KINDS
 def test_sizes_are_those_of_the_gguf_package(kind: TensorType) -> None:
-    """Name, numbers per block and bytes per block are what the package says of the type's code."""
+    """A type's name, numbers per block and bytes per block are those of the `gguf` package."""
     theirs = gguf.GGMLQuantizationType(kind.number)
     assert theirs.name == kind.name
     assert gguf.GGML_QUANT_SIZES[theirs] == (kind.block_size, kind.block_bytes)
@@ -38,7 +38,7 @@ def test_sizes_are_those_of_the_gguf_package(kind: TensorType) -> None:
 
 
 def test_other_types_are_named_as_in_the_gguf_package() -> None:
-    """Every type of the package is either implemented here or known by name."""
+    """Every type of the `gguf` package is implemented or known by name."""
     names = {kind.value: kind.name for kind in gguf.GGMLQuantizationType}
     ours = {number: kind.name for number, kind in TENSOR_TYPES.items()} | OTHER_TYPES
     assert {number: ours.get(number) for number in names} == names
@@ -47,7 +47,7 @@ def test_other_types_are_named_as_in_the_gguf_package() -> None:
 @KINDS
 @given(seed=st.integers(0, 2**32 - 1))
 def test_random_blocks(kind: TensorType, seed: int) -> None:
-    """Blocks of random bytes, with infinite and NaN scales among them, mean the same numbers to the bit."""
+    """Random blocks, with infinite and NaN scales among them, dequantise to the `gguf` package's bits."""
     blocks = np.random.default_rng(seed).integers(0, 256, (5, kind.block_bytes), np.uint8)
     np.testing.assert_array_equal(_ours(kind, blocks).view(np.uint32), _theirs(kind, blocks).view(np.uint32))
 
@@ -55,15 +55,15 @@ def test_random_blocks(kind: TensorType, seed: int) -> None:
 @KINDS
 @pytest.mark.parametrize("byte", [0x00, 0x01, 0x0F, 0x10, 0x3F, 0x7B, 0x7F, 0x80, 0xC0, 0xF0, 0xFB, 0xFF])
 def test_corner_blocks(kind: TensorType, byte: int) -> None:
-    """Blocks of one byte value: all bits clear or set, one nibble, the largest finite and the smallest halves."""
+    """Blocks of extreme bit patterns dequantise to the `gguf` package's bits."""
     blocks = np.full((2, kind.block_bytes), byte, np.uint8)
     blocks[1, 1::2] ^= 0x3C
     np.testing.assert_array_equal(_ours(kind, blocks).view(np.uint32), _theirs(kind, blocks).view(np.uint32))
 
 
 @KINDS
-def test_each_byte_matters_where_the_gguf_package_says_so(kind: TensorType) -> None:
-    """Changing any one byte of a block changes the same numbers as in the package."""
+def test_changed_bytes_change_numbers_as_in_the_gguf_package(kind: TensorType) -> None:
+    """Changing any byte of a block changes the numbers exactly as in the `gguf` package."""
     block = np.random.default_rng(1).integers(0, 60, (1, kind.block_bytes), np.uint8)
     changed = np.repeat(block, kind.block_bytes, axis=0)
     changed[np.arange(kind.block_bytes), np.arange(kind.block_bytes)] ^= 0x15
@@ -73,8 +73,8 @@ def test_each_byte_matters_where_the_gguf_package_says_so(kind: TensorType) -> N
 
 
 @pytest.mark.parametrize("name", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
-def test_quantised_normal_numbers_come_back(name: str) -> None:
-    """Numbers that the package quantised differ by no more than a step of the type."""
+def test_dequantised_numbers_are_close(name: str) -> None:
+    """Dequantised numbers differ from the originals by at most a step of the type."""
     kind = next(kind for kind in TENSOR_TYPES.values() if kind.name == name)
     numbers = np.random.default_rng(2).normal(0, 1, (4, 64)).astype(np.float32)
     stored = gguf.quants.quantize(numbers, gguf.GGMLQuantizationType(kind.number)).view(np.uint8)
@@ -84,7 +84,7 @@ def test_quantised_normal_numbers_come_back(name: str) -> None:
 
 
 def test_empty_tensors() -> None:
-    """No blocks give no numbers, of the right width."""
+    """Zero blocks dequantise to an array of shape (0, block_size)."""
     for kind in TENSOR_TYPES.values():
         assert kind.dequantize(np.empty((0, kind.block_bytes), np.uint8)).shape == (0, kind.block_size)
 
@@ -92,7 +92,7 @@ def test_empty_tensors() -> None:
 @KINDS
 @given(seed=st.integers(0, 2**32 - 1))
 def test_finite_blocks(kind: TensorType, seed: int) -> None:
-    """The scales of a block tell if all of its numbers are finite."""
+    """The function is_finite finds from the scales if all numbers of a block are finite."""
     rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 256, (3, kind.block_bytes), np.uint8)
     for start in kind.floats:
@@ -103,7 +103,7 @@ def test_finite_blocks(kind: TensorType, seed: int) -> None:
 
 
 def test_the_documentation_lists_the_types() -> None:
-    """The table in docs/models.md has every type, with the bits that its blocks have per weight."""
+    """The table in docs/models.md has every type with its block size and bits per weight."""
     page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith(("| F32", "| Q"))]
     listed = {

@@ -1,4 +1,4 @@
-"""config.json of well-known models, as published but for their sizes: every key in them is known, or harmless."""
+"""Published config.json files of well-known models, with smaller sizes: every key is known or harmless."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUANTIZED = [{"bits": 4, "quant_method": "gptq"}, {"load_in_4bit": True, "quant_
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_config_is_read(name: str, backend: str, maker: Any, runs: Any, tmp_path: Path) -> None:
-    """The network of each runs, and gives logits; test_against_transformers.py compares them where it can."""
+    """A network with a published config gives finite logits; test_against_transformers.py compares them."""
     recipe = maker.Recipe(name, PUBLISHED[name])
     maker.write_checkpoint(tmp_path, recipe, {})
     tensors = runs.tensors(tmp_path)
@@ -28,7 +28,7 @@ def test_a_published_config_is_read(name: str, backend: str, maker: Any, runs: A
 
 @pytest.mark.parametrize("quantization", QUANTIZED)
 def test_quantised_weights_are_refused(quantization: dict[str, Any], tmp_path: Path) -> None:
-    """The error names the key."""
+    """A config with quantization_config is an error that names this key."""
     (tmp_path / "config.json").write_text(json.dumps(PUBLISHED["TinyLlama"] | {"quantization_config": quantization}))
     with pytest.raises(UnsupportedModelError, match="quantization_config"):
         load_config(tmp_path)
@@ -36,7 +36,7 @@ def test_quantised_weights_are_refused(quantization: dict[str, Any], tmp_path: P
 
 @pytest.mark.parametrize("kind", ["cohere", "mixtral", "falcon", "t5"])
 def test_other_architectures_are_refused(kind: str, tmp_path: Path) -> None:
-    """The error lists those that are known."""
+    """An unknown architecture is an error that lists the known ones."""
     (tmp_path / "config.json").write_text(json.dumps(PUBLISHED["TinyLlama"] | {"model_type": kind}))
     with pytest.raises(UnsupportedModelError, match=rf"{kind}.*'gemma2'.*'smollm3'"):
         load_config(tmp_path)

@@ -28,7 +28,7 @@ LONG = {
 
 @pytest.fixture
 def folder(rope: dict[str, Any], maker: Any, runs: Any, tmp_path: Path) -> Path:
-    """A small Llama with a border of 32 tokens."""
+    """Return the checkpoint of a small Llama with a border of 32 tokens."""
     config = {"model_type": "llama", **maker.SIZES, **rope}
     config["rope_parameters"] = {"rope_theta": 10000.0, **config["rope_parameters"]}
     runs.write_recipe(tmp_path, maker, maker.Recipe("llama", config))
@@ -37,19 +37,19 @@ def folder(rope: dict[str, Any], maker: Any, runs: Any, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("rope", [DYNAMIC, LONG], ids=["dynamic", "longrope"])
 @pytest.mark.parametrize("chunks", [[16, 16, 16], [33, 15], [31, 1, 1, 15], [1] * 48])
-def test_a_scored_prompt_in_chunks_is_as_in_one_pass(backend: str, folder: Path, runs: Any, chunks: list[int]) -> None:
-    """48 tokens over the border: no chunk's own end chooses the factors, and each score is that of one pass."""
+def test_a_scored_prompt_in_chunks_equals_one_pass(backend: str, folder: Path, runs: Any, chunks: list[int]) -> None:
+    """A scored prompt beyond the border has the logits of one pass if it is computed in chunks."""
     model, prompt = load_model(folder, backend=backend), IDS[:48]
     whole = runs.logits(model, prompt)
     np.testing.assert_allclose(whole, runs.truth(folder, prompt), atol=5e-5, rtol=0)
     np.testing.assert_allclose(runs.logits(model, prompt, chunks), whole, atol=1e-5, rtol=0)
-    by_chunk = runs.logits(model, prompt, chunks, rope_length=1)  # the factors that a chunk's end would choose
+    by_chunk = runs.logits(model, prompt, chunks, rope_length=1)  # with factors that follow from the end of a chunk
     assert np.abs(by_chunk[:31] - whole[:31]).max() > 0.1
 
 
 @pytest.mark.parametrize("rope", [DYNAMIC], ids=["dynamic"])
 def test_draft_tokens_have_the_factors_of_plain_decoding(backend: str, folder: Path, runs: Any) -> None:
-    """Tokens that are verified four at a time across the border have the logits of one at a time."""
+    """Four draft tokens per step across the border have the logits of one token per step."""
     model = load_model(folder, backend=backend)
     one_by_one = runs.logits(model, IDS, [20] + [1] * 40, rope_length=20)
     drafted = runs.logits(model, IDS, [20] + [4] * 10, rope_length=20)
@@ -59,14 +59,14 @@ def test_draft_tokens_have_the_factors_of_plain_decoding(backend: str, folder: P
 
 @pytest.mark.parametrize("rope", [DYNAMIC, LONG], ids=["dynamic", "longrope"])
 def test_prompts_on_both_sides_of_the_border_share_nothing(backend: str, folder: Path, runs: Any) -> None:
-    """The keys of 48 tokens are not those of their first 20: rope_regime tells them apart, and equal ones may share."""
+    """Keys of prompts on both sides of the border differ, and so does their rope_regime; equal regimes may share."""
     model, cache = load_model(folder, backend=backend), None
     assert model.rope_regime(48) != model.rope_regime(20) == model.rope_regime(BORDER) == 0
     cache = model.new_cache(4)
     model.forward(runs.make_batch(runs.Row(IDS[:48], 0, [0, 1, 2], 48)), cache)
     alone = runs.logits(model, IDS[:20])[-1]
     wrong = model.forward(runs.make_batch(runs.Row(IDS[16:20], 16, [0, 3], 20)), cache)[0]
-    assert np.abs(wrong - alone).max() > 0.1  # what sharing the first block would give
+    assert np.abs(wrong - alone).max() > 0.1  # logits with a shared first block
     model.forward(runs.make_batch(runs.Row(IDS[:30], 0, [0, 1], 30)), cache)
     right = model.forward(runs.make_batch(runs.Row(IDS[16:20], 16, [0, 3], 20)), cache)[0]
     np.testing.assert_allclose(right, alone, atol=1e-5, rtol=0)
@@ -74,7 +74,7 @@ def test_prompts_on_both_sides_of_the_border_share_nothing(backend: str, folder:
 
 @pytest.mark.parametrize("rope", [LONG], ids=["longrope"])
 def test_a_sequence_that_outgrows_the_border_is_computed_again(backend: str, folder: Path, runs: Any) -> None:
-    """With rope_length of the new length it has the logits of one pass over the whole; rope_border says when."""
+    """A sequence that passes rope_border and is computed again has the logits of one pass."""
     model = load_model(folder, backend=backend)
     assert model.rope_border == BORDER
     kept = runs.logits(model, IDS[:33], [20] + [1] * 13, rope_length=20)
@@ -86,8 +86,8 @@ def test_a_sequence_that_outgrows_the_border_is_computed_again(backend: str, fol
 
 
 @pytest.mark.parametrize("rope", [DYNAMIC], ids=["dynamic"])
-def test_dynamic_keeps_its_keys(backend: str, folder: Path) -> None:
-    """There is no border at which the past is computed again."""
+def test_dynamic_never_recomputes_keys(backend: str, folder: Path) -> None:
+    """Dynamic NTK has no rope_border, so keys are never computed again."""
     model = load_model(folder, backend=backend)
     assert model.rope_border is None
     assert model.rope_regime(33) != model.rope_regime(34)

@@ -1,6 +1,6 @@
-"""The native forward pass: the same tokens at the same positions have the same bits of logits, however they come.
+"""The native forward pass gives the same tokens at the same positions the same bits, in any batch and chunking.
 
-hashes.json says which command made it.
+hashes.json names the command that made it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ GOLDEN = json.loads((HERE / "hashes.json").read_text())
 
 @pytest.mark.parametrize("dtype", HASHES.DTYPES)
 def test_hashes_of_the_bits(recipe: Any, dtype: str, write: Any, runs: Any) -> None:
-    """Every family in every storage type, on every instruction set, with one thread and with two."""
+    """Logits of every family and storage type have the golden hash on every instruction set, with 1 and 2 threads."""
     _check_hashes(write(recipe, dtype), recipe, dtype, runs)
 
 
 @pytest.mark.parametrize("dtype", HASHES.DTYPES)
 def test_hashes_of_a_wide_network(dtype: str, maker: Any, write: Any, runs: Any) -> None:
-    """A network that fills more than one piece of every sum, with 300 tokens."""
+    """Logits of a network whose sums have more than one piece have the golden hash."""
     recipe = HASHES.recipes(maker)[-1]
     _check_hashes(write(recipe, dtype), recipe, dtype, runs)
 
@@ -47,7 +47,7 @@ def _check_hashes(folder: Path, recipe: Any, dtype: str, runs: Any) -> None:
 
 
 def test_chunks_and_threads_do_not_change_a_bit(recipe: Any, write: Any, runs: Any) -> None:
-    """One to eight threads; the sequence whole, in chunks, or a token at a time."""
+    """One to eight threads, with the sequence at once, in chunks or token by token, give the same bits."""
     folder, ids = write(recipe), recipe.token_ids
     whole = runs.logits(load_model(folder, num_threads=1), ids)
     for num_threads, chunks in enumerate(
@@ -57,8 +57,8 @@ def test_chunks_and_threads_do_not_change_a_bit(recipe: Any, write: Any, runs: A
         np.testing.assert_array_equal(found, whole, err_msg=f"{num_threads} threads, {chunks}")
 
 
-def test_neighbours_in_a_batch_do_not_change_a_bit(recipe: Any, write: Any, runs: Any) -> None:
-    """Prompts, chunks and single tokens of 40 sequences together, their blocks in any order: each as if alone."""
+def test_other_sequences_do_not_change_a_bit(recipe: Any, write: Any, runs: Any) -> None:
+    """In a batch of prompts, chunks and single tokens of 40 sequences each has the bits that it has alone."""
     model, ids = load_model(write(recipe), num_threads=2), recipe.token_ids
     rng = np.random.default_rng(5)
     tables = rng.permutation(80).reshape(40, 2)
@@ -75,7 +75,7 @@ def test_neighbours_in_a_batch_do_not_change_a_bit(recipe: Any, write: Any, runs
 
 
 def test_the_file_has_all_recipes_and_no_other(maker: Any) -> None:
-    """Each recipe has a hash for each storage type."""
+    """The file hashes.json has exactly the recipes, with a hash per storage type."""
     assert list(GOLDEN["hashes"]) == [recipe.name for recipe in HASHES.recipes(maker)]
     assert all(tuple(hashes) == HASHES.DTYPES for hashes in GOLDEN["hashes"].values())
     assert GOLDEN["command"] == HASHES.COMMAND
@@ -83,7 +83,7 @@ def test_the_file_has_all_recipes_and_no_other(maker: Any) -> None:
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory, maker: Any, runs: Any) -> Any:
-    """The network of make_hashes.WIDE in bfloat16."""
+    """Return the network of make_hashes.WIDE in bfloat16."""
     folder, recipe = tmp_path_factory.mktemp("wide"), HASHES.recipes(maker)[-1]
     runs.write_recipe(folder, maker, recipe, "BF16")
     return SimpleNamespace(folder=folder, model=load_model(folder, num_threads=2), token_ids=recipe.token_ids)
@@ -92,7 +92,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory, maker: Any, runs: Any) -> Any
 @settings(max_examples=20)
 @given(data=st.data())
 def test_schedules_do_not_change_a_bit(wide: Any, runs: Any, data: st.DataObject) -> None:
-    """Sequences of up to 300 tokens in any chunks, together in any steps, on any instruction set: as if alone."""
+    """Sequences of up to 300 tokens have the bits that they have alone, in any chunks, batches and instruction sets."""
     ids = wide.token_ids
     lengths = data.draw(st.lists(st.integers(1, 300), min_size=1, max_size=5))
     alone = [runs.logits(wide.model, ids[-length:]) for length in lengths]
@@ -114,8 +114,8 @@ def test_schedules_do_not_change_a_bit(wide: Any, runs: Any, data: st.DataObject
         done = [start + size for start, size in zip(done, sizes, strict=True)]
 
 
-def test_wide_matrices_are_those_of_the_reference(wide: Any, runs: Any) -> None:
-    """300 tokens, beyond the window: close to float64, relative to the size of the logits."""
+def test_wide_matrices_match_the_reference(wide: Any, runs: Any) -> None:
+    """Logits of 300 tokens, more than the window, are close to float64, relative to the largest logit."""
     truth = runs.truth(wide.folder, wide.token_ids)
     found = runs.logits(wide.model, wide.token_ids)
     assert np.abs(found - truth).max() <= 1e-5 * np.abs(truth).max()

@@ -1,4 +1,4 @@
-"""Every value of every architecture's config.json, replaced by values that nobody expects there."""
+"""Every value of every architecture's config.json may be replaced by an unexpected value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STRANGE += ["8", "", [], [0], {}, {"a": 1}, 2**31 - 1, 2**63, 10**400]
 
 
 def _changed(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The config with one value replaced, at its top or in its rotary settings."""
+    """Yield the config with one value replaced, at the top level or in its rotary settings."""
     for key, value in config.items():
         yield from (config | {key: strange} for strange in STRANGE)
         if isinstance(value, dict):
@@ -23,7 +23,7 @@ def _changed(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def test_no_value_is_too_strange(recipe: Any, backend: str, maker: Any, runs: Any, tmp_path: Path) -> None:
-    """Each key with each strange value: a network that runs, or an error of ours; never another, never a warning."""
+    """A config with an unexpected value gives a network that runs, or an error of ours, and no warning."""
     maker.write_checkpoint(tmp_path, recipe, {})
     tensors = runs.tensors(tmp_path)
     maker.write_checkpoint(tmp_path, recipe, maker.weights(recipe, tensors.items()))

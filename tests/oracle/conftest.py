@@ -1,4 +1,4 @@
-"""Every oracle test runs on every instruction set that the machine has."""
+"""Run oracle tests on every instruction set of the machine."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from decoding.sampling.kernel import active_isa, available_isas, forced_isa
 
 @pytest.fixture(scope="module", params=available_isas())
 def isa(request):
-    """The set that is forced for the test, and proven to be in use before and after it."""
+    """Force an instruction set for the test. Assert that it is active before and after the test."""
     with forced_isa(request.param):
         assert active_isa() == request.param
         yield request.param

@@ -1,8 +1,7 @@
-"""ExLlamaV2's sampler as its source describes it, derived again in float64: what its profile is held to.
+"""ExLlamaV2's sampler in float64, derived from its source: the reference of our profile exllamav2.
 
-Its package needs a GPU, so its own code cannot be asked here. Sources: exllamav2_ext/cpp/sampling.cpp,
-ext_sampling.cpp, and the penalties of generator/sampler.py. The constants below which it drops a token (1e-8, 1e-6) are
-left out.
+Its package needs a GPU, so its own code cannot run here. Sources: exllamav2_ext/cpp/sampling.cpp, ext_sampling.cpp, and
+the penalties of generator/sampler.py. The constants below which it drops a token (1e-8, 1e-6) are left out.
 """
 
 import heapq
@@ -12,7 +11,7 @@ import numpy as np
 
 
 def distribution(logits, params, context=(), temperature_last=False, mu=None):
-    """Return the distribution of the draw, float64 [vocab], for parameters by our names."""
+    """Return the distribution of the draw, float64 [vocab]. Parameters have our names."""
     get = params.get
     x = penalised(np.asarray(logits, np.float64), params, context)
     temperature = get("temperature", 1.0)
@@ -32,7 +31,7 @@ def distribution(logits, params, context=(), temperature_last=False, mu=None):
 
 
 def penalised(x, params, context):
-    """Repetition, presence and frequency, of all tokens of the context; then the bias."""
+    """Return the logits after repetition, presence and frequency penalties over the context, and the bias."""
     counts = np.bincount(np.array(context, np.int64), minlength=len(x))
     seen, r = counts > 0, params.get("repetition_penalty", 1.0)
     x = np.where(seen, np.where(x > 0, x / r, x * r), x)
@@ -49,14 +48,14 @@ def softmax(x):
 
 
 def only(p, ids):
-    """Return p over these ids, renormalised."""
+    """Return p restricted to these ids, renormalised."""
     kept = np.zeros_like(p)
     kept[ids] = p[ids]
     return kept / kept.sum()
 
 
 def order(p):
-    """Return the ids with a probability, the largest first."""
+    """Return the ids with a positive probability, in descending order of probability."""
     return np.argsort(-p, kind="stable")[: np.count_nonzero(p)]
 
 
@@ -66,7 +65,7 @@ def top_k(p, k):
 
 
 def top_p(p, limit):
-    """Keep a heap of what was seen so far, in order of id, and drop its smallest while its mass is above the limit."""
+    """Push tokens to a heap in order of id, and pop the smallest while the heap's mass is above the limit."""
     if not 0.0 < limit < 1.0:
         return p
     heap, mass = [], 0.0
@@ -81,17 +80,17 @@ def top_p(p, limit):
 
 
 def top_a(p, a):
-    """Keep what is at least a times the square of the largest."""
+    """Keep tokens of at least a times the square of the largest probability."""
     return only(p, np.flatnonzero(p >= a * p.max() ** 2))
 
 
 def min_p(p, share):
-    """Keep what is at least this share of the largest; 1 is off."""
+    """Keep tokens of at least `share` times the largest probability. A share of 1 is off."""
     return only(p, np.flatnonzero(p >= share * p.max())) if 0.0 < share < 1.0 else p
 
 
 def tfs(p, z):
-    """Keep one token more than there are leading second differences, normalised, whose sum is at most z."""
+    """Keep one token more than the longest head of normalised second differences whose sum is at most z."""
     ids = order(p)
     if not 0.0 < z < 1.0 or len(ids) < 3:
         return p
@@ -101,7 +100,7 @@ def tfs(p, z):
 
 
 def typical_p(p, limit):
-    """Nearest first by |p + ln p - their mean|, up to but without the token that crosses the limit, at least one."""
+    """Keep tokens in order of |p + ln p - mean| up to the one that crosses the limit, exclusive, at least one."""
     if not 0.0 < limit < 1.0:
         return p
     ids = np.flatnonzero(p)
@@ -119,7 +118,7 @@ def mirostat(p, mu):
 
 
 def skewed(p, skew):
-    """Return the distribution of the inverse CDF, largest first, of u**exp(-skew)."""
+    """Return the distribution of a draw by inverse CDF, largest first, with u**exp(-skew)."""
     if skew == 0.0:
         return p
     ids = order(p)
@@ -130,4 +129,4 @@ def skewed(p, skew):
 
 
 STAGES = {"top_k": top_k, "top_p": top_p, "top_a": top_a, "min_p": min_p, "tfs": tfs, "typical_p": typical_p}
-"""In its order."""
+"""Truncations in ExLlamaV2's order."""

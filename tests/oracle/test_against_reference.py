@@ -1,4 +1,4 @@
-"""The kernel and the float64 reference, held together by Hypothesis on every instruction set."""
+"""The kernel against the float64 reference on every instruction set, with Hypothesis."""
 
 import numpy as np
 import pytest
@@ -16,26 +16,26 @@ pytestmark = pytest.mark.usefixtures("isa")
 @settings(max_examples=settings.default.max_examples * 2)
 @given(sampling_problems())
 def test_everything_reported_matches(problem):
-    """Kept set, probabilities, token, log-probability, rank and top-N are the reference's, row by row."""
+    """Kept set, probabilities, token, log-probability, rank and top-N equal the reference's for each row."""
     assert_matches_reference(problem.sampler, problem.logits, problem.states)
 
 
 @given(sampling_problems(nonfinite=True))
 def test_errors_match(problem):
-    """A row fails where the reference fails, with the same error, stage and token; its batch-mates go on."""
+    """A row fails with the reference's error, stage and token; other rows of the batch are drawn."""
     assert_matches_reference(problem.sampler, problem.logits, problem.states)
 
 
 @settings(max_examples=settings.default.max_examples // 3)
 @given(sampling_problems(max_rows=2, large=True))
 def test_long_rows_match(problem):
-    """The same with vocabularies of many blocks."""
+    """Rows of many blocks give the reference's results."""
     assert_matches_reference(problem.sampler, problem.logits, problem.states)
 
 
 @given(sampling_problems(nonfinite=True))
 def test_float16_rows_match(problem):
-    """float16 logits mean their exact float32 values, overflow to infinity included."""
+    """Logits in float16 are converted exactly to float32, overflow to infinity included."""
     with np.errstate(over="ignore"):
         logits = problem.logits.astype(np.float16)
     assert_matches_reference(problem.sampler, logits, problem.states)
@@ -43,7 +43,7 @@ def test_float16_rows_match(problem):
 
 @given(sampling_problems(nonfinite=True))
 def test_bfloat16_rows_match(problem):
-    """bfloat16 logits, as bits in uint16, mean their exact float32 values."""
+    """Logits in bfloat16, as bits in uint16, are converted exactly to float32."""
     logits = (problem.logits.view(np.uint32) >> 16).astype(np.uint16)
     assert_matches_reference(problem.sampler, logits, problem.states)
 
@@ -51,7 +51,7 @@ def test_bfloat16_rows_match(problem):
 @settings(max_examples=3)
 @given(st.integers(0, 2**32))
 def test_a_real_vocabulary_matches(seed):
-    """128,256 normal logits with 16 bits of precision, nucleus sampling, all logprob modes."""
+    """Rows of 128,256 float16 logits with top_p give the reference's results in all modes of log-probabilities."""
     logits = np.random.default_rng(seed).normal(0, 3, (4, 128_256)).astype(np.float16)
     states = [
         SamplingState(SamplingParams(seed=seed, temperature=0.7, top_p=0.95, logprobs=20, logprobs_mode=mode))
@@ -62,7 +62,7 @@ def test_a_real_vocabulary_matches(seed):
 
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
 def test_weights_are_as_close_as_promised(temperature):
-    """exp(l / T) of 100,000 logits below a maximum of 0: docs/adr/0002, and half a unit of 2**-43."""
+    """The error of exp(l / T) is within the bound of docs/adr/0002 plus half a unit of 2**-43."""
     logits = -np.linspace(0.0, 16.0 * temperature, 100_000, dtype=np.float32)
     state = SamplingState(SamplingParams(temperature=temperature))
     (p,) = Sampler(100_000).probabilities(logits, [state])
@@ -73,7 +73,7 @@ def test_weights_are_as_close_as_promised(temperature):
 
 @given(st.data())
 def test_score_matches(data):
-    """`score` reports raw log-probabilities, ranks and top-N of given tokens, padding ids included."""
+    """The method `score` reports the reference's raw log-probabilities, ranks and top-N, padding ids included."""
     vocab_size = data.draw(vocab_sizes())
     logits = data.draw(logits_rows(vocab_size))
     token_id = data.draw(st.integers(0, vocab_size - 1))
@@ -93,7 +93,7 @@ def test_score_matches(data):
 
 @given(st.data())
 def test_a_ranking_always_gets_raw_logprobs(data):
-    """With best_of > n the raw log-probability of the drawn token is there, whatever else was asked for."""
+    """With best_of > n the raw log-probability of the drawn token is reported, for any requested mode."""
     vocab_size = data.draw(vocab_sizes())
     logits = data.draw(logits_rows(vocab_size))
     mode = data.draw(st.sampled_from([None, "raw", "penalized", "scaled", "final"]))

@@ -1,4 +1,4 @@
-"""The same bits on every instruction set, in every batch, from every memory layout."""
+"""Results have the same bits on every instruction set, in every batch, from every memory layout."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ from decoding.testing import sampling_problems
 
 
 def bits(output):
-    """Every array of a SamplerOutput as bytes, and the errors as text."""
+    """Return every array of a SamplerOutput as bytes, and the errors as text."""
     arrays = {k: v.tobytes() for k, v in vars_of(output).items() if k != "errors"}
     return arrays | {"errors": [repr(error) for error in output.errors]}
 
@@ -29,19 +29,19 @@ ARRAYS = (
 
 
 def vars_of(output):
-    """Everything that an output has, by name."""
+    """Return all arrays and the errors of an output, by name."""
     return {name: getattr(output, name) for name in (*ARRAYS, "errors")}
 
 
 def sample(problem, logits=None):
-    """All rows in one call that records nothing and lets rows fail by themselves."""
+    """Sample all rows in one call with commit=False and on_error="status"."""
     rows = problem.logits if logits is None else logits
     return problem.sampler.sample(rows, problem.states, commit=False, on_error="status")
 
 
 @given(sampling_problems(nonfinite=True, large=True))
 def test_instruction_sets_agree(problem):
-    """Tokens, log-probabilities, ranks, top-N and probabilities are byte for byte equal on all sets."""
+    """Tokens, log-probabilities, ranks, top-N and probabilities are byte for byte equal on all instruction sets."""
     results = {}
     for isa in available_isas():
         with forced_isa(isa):
@@ -61,7 +61,7 @@ def test_instruction_sets_agree(problem):
 @pytest.mark.parametrize("dtype", [np.float16, np.uint16])
 @given(problem=sampling_problems(nonfinite=True))
 def test_instruction_sets_agree_on_half_precision(dtype, problem):
-    """Widening is exact on every set: equal bytes from float16 and bfloat16 rows."""
+    """Rows of float16 and bfloat16 give equal bytes on all instruction sets."""
     with np.errstate(over="ignore"):
         half = problem.logits.astype(np.float16)
     logits = half if dtype is np.float16 else (problem.logits.view(np.uint32) >> 16).astype(np.uint16)
@@ -73,8 +73,8 @@ def test_instruction_sets_agree_on_half_precision(dtype, problem):
 
 
 @given(sampling_problems(nonfinite=True, max_rows=6))
-def test_a_row_does_not_notice_its_batch(problem):
-    """Heterogeneous rows in one call equal one call a row, bit for bit, wherever they stand in the batch."""
+def test_a_row_does_not_depend_on_its_batch(problem):
+    """A row in a heterogeneous batch has the bits that it has alone."""
     together = vars_of(sample(problem))
     for row, state in enumerate(problem.states):
         alone = vars_of(problem.sampler.sample(problem.logits[row], [state], commit=False, on_error="status"))
@@ -87,7 +87,7 @@ def test_a_row_does_not_notice_its_batch(problem):
 
 @given(sampling_problems(nonfinite=True, max_rows=3))
 def test_memory_layout_does_not_matter(problem):
-    """Strided, reversed, unaligned and read-only rows give the same bits, and are not changed."""
+    """Strided, reversed, unaligned and read-only rows give the same bits and are not changed."""
     expected = bits(sample(problem))
     for name, logits in layouts(problem.logits).items():
         before = logits.tobytes()
@@ -96,7 +96,7 @@ def test_memory_layout_does_not_matter(problem):
 
 
 def layouts(logits):
-    """The same matrix, laid out in memory in every way that a caller may come with."""
+    """Return the matrix in four memory layouts."""
     num_rows, vocab_size = logits.shape
     wide = np.full((2 * num_rows, vocab_size + 3), np.nan, np.float32)
     wide[::2, 1:-2] = logits
@@ -110,8 +110,8 @@ def layouts(logits):
     return {"strided": strided, "backwards": backwards, "unaligned": unaligned, "read-only": read_only}
 
 
-def test_all_layouts_are_what_they_are_called():
-    """The helper above really makes four layouts of one matrix."""
+def test_layouts_are_as_named():
+    """The helper `layouts` makes four layouts of the same matrix."""
     logits = np.arange(6, dtype=np.float32).reshape(2, 3)
     made = layouts(logits)
     assert all(np.array_equal(matrix, logits) for matrix in made.values())
@@ -121,8 +121,8 @@ def test_all_layouts_are_what_they_are_called():
     assert not made["read-only"].flags.writeable
 
 
-def test_what_is_reported_does_not_change_what_is_drawn():
-    """The drawn token depends neither on the log-probabilities asked for nor on n and best_of."""
+def test_reports_do_not_change_the_draw():
+    """The drawn token does not depend on logprobs, n and best_of."""
     logits = np.random.default_rng(5).normal(0, 2, (1, 300)).astype(np.float32)
     drawn = set()
     final = {"logprobs": 3, "logprobs_mode": "final"}
@@ -134,7 +134,7 @@ def test_what_is_reported_does_not_change_what_is_drawn():
 
 
 def test_threads_do_not_disturb_each_other():
-    """One Sampler in eight threads at once gives the bits of one thread."""
+    """A Sampler that eight threads use at once gives the bits of one thread."""
     logits = np.random.default_rng(6).normal(0, 2, (16, 5000)).astype(np.float32)
     sampler, params = Sampler(5000), SamplingParams(seed=3, top_p=0.9, repetition_penalty=1.2, logprobs=3)
 
@@ -147,7 +147,7 @@ def test_threads_do_not_disturb_each_other():
 
 
 def test_unknown_and_absent_sets_are_errors():
-    """Forcing a set that is not there names it and lists those that are; the active one stays."""
+    """Forcing an unavailable set is an error that lists the available sets; the active set stays."""
     before = active_isa()
     for name in ("sse9", "", "AVX2", "neon" if before != "neon" else "avx2"):
         with pytest.raises(InstructionSetError, match="portable"):
@@ -157,7 +157,7 @@ def test_unknown_and_absent_sets_are_errors():
 
 @pytest.mark.parametrize("name", [*available_isas(), "mmx"])
 def test_the_environment_forces_a_set_at_import(name):
-    """DECODING_ISA decides which set runs from the first call on; an unknown one stops the import."""
+    """DECODING_ISA selects the instruction set at import; an unknown set stops the import."""
     program = "from decoding.sampling.kernel import active_isa; print(active_isa())"
     environment = os.environ | {"DECODING_ISA": name}
     command = [sys.executable, "-c", program]

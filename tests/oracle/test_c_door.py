@@ -1,4 +1,4 @@
-"""The C door, for hosts without Python's checks: what decoding.h forbids is refused, and nothing is written then."""
+"""The C functions for hosts without Python's validation refuse arguments that decoding.h forbids, and write nothing."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ POINTERS = {
 
 
 class Call:
-    """A good call with two rows, each with one entry in every array, to be spoilt in one place."""
+    """A valid call with two rows, each with one entry per array. Tests make one part of it invalid."""
 
     def __init__(self) -> None:
-        self.outputs = np.full((3, 32), 77, np.int64)  # results and top-N of both rows, all in one place to compare
+        self.outputs = np.full((3, 32), 77, np.int64)  # results and top-N of both rows
         self.probabilities = np.full((2, VOCAB_SIZE), 77.0)
         self.rows = [ffi.new("decoding_row *") for _ in range(2)]
         self.kept: list[Any] = []
@@ -41,7 +41,7 @@ class Call:
             row.logprobs_modes = [lib.DECODING_LOGPROBS_RAW, lib.DECODING_LOGPROBS_FINAL, 0, 0]
             row.num_history = row.num_bias = row.num_banned = row.num_context = 1
             row.num_allowed = 2
-            self.say(row, bad_words=[[1], [3, 4]], dry_breakers=[[5]])
+            self.set_sequences(row, bad_words=[[1], [3, 4]], dry_breakers=[[5]])
             for field in POINTERS:
                 self.point(row, field, [1, 2] if field == "allowed_token_ids" else [1])
         self.batch = ffi.new("decoding_batch *", {"struct_size": ffi.sizeof("decoding_batch"), "num_rows": 2})
@@ -66,13 +66,13 @@ class Call:
             setattr(batch, field, array)
 
     def point(self, row: Any, field: str, values: list[float]) -> None:
-        """Give the row an array of its own."""
+        """Point a field of the row to a new array."""
         array = ffi.new(POINTERS[field], values)
         self.kept.append(array)
         setattr(row, field, array)
 
-    def say(self, row: Any, **sequences: list[list[int]]) -> None:
-        """Give the row bad words or breakers."""
+    def set_sequences(self, row: Any, **sequences: list[list[int]]) -> None:
+        """Set the bad words or sequence breakers of the row."""
         for field, ids in sequences.items():
             flat = ffi.new("int32_t[]", [token_id for sequence in ids for token_id in sequence])
             lengths = ffi.new("int32_t[]", [len(sequence) for sequence in ids])
@@ -80,25 +80,25 @@ class Call:
             setattr(row, field, {"token_ids": flat, "lengths": lengths, "num_sequences": len(ids)})
 
     def sample(self) -> int:
-        """decoding_sample."""
+        """Call decoding_sample and return the status."""
         status: int = lib.decoding_sample(self.batch)
         return status
 
     def measure(self) -> int:
-        """decoding_probabilities."""
+        """Call decoding_probabilities and return the status."""
         target = ffi.from_buffer("double[]", self.probabilities, require_writable=True)
         status: int = lib.decoding_probabilities(self.batch, target)
         return status
 
     def assert_refused(self, status: int) -> None:
-        """Both calls return the status and write nothing."""
+        """Assert that both functions return the status and write nothing."""
         assert (self.sample(), self.measure()) == (status, status)
         assert (self.outputs == 77).all()
         assert (self.probabilities == 77.0).all()
 
 
-def test_the_call_is_good() -> None:
-    """Unspoilt, both calls succeed: what the tests below see is their one change."""
+def test_the_call_is_valid() -> None:
+    """The unchanged call succeeds, so the tests below see the effect of their one change."""
     call = Call()
     assert call.sample() == lib.DECODING_OK
     assert [call.batch.results[i].token_id for i in range(2)] == [2, 2]
@@ -126,13 +126,13 @@ NOT_NEGATIVE = ("temperature", "dynatemp_range", "smoothing_factor", "dry_multip
         *((f"num_{name}", -1) for name in ("history", "bias", "banned", "allowed", "context", "top")),
         *(("num_top", value) for value in (TOP + 1, INT32_MAX)),
         ("no_repeat_ngram_size", -1),
-        ("num_history", INT32_MAX),  # with the bias: more edits than there can be
+        ("num_history", INT32_MAX),  # with the bias, more edits than possible
         ("num_context", INT32_MAX),
         *((name, ffi.NULL) for name in POINTERS if name != "allowed_token_ids"),
     ],
 )
 def test_a_bad_row_is_refused(field: str, value: Any) -> None:
-    """One field of the second row out of its documented range, NaN always, or an array that is not there."""
+    """A field of a row that is NaN, out of its range, or a missing array is refused."""
     call = Call()
     setattr(call.rows[1], field, value)
     call.assert_refused(lib.DECODING_BAD_ARGUMENT)
@@ -148,8 +148,8 @@ def test_a_bad_row_is_refused(field: str, value: Any) -> None:
         *(("dry_multiplier", "dry_range", value) for value in (0, -1)),
     ],
 )
-def test_what_belongs_to_a_switch_matters_with_it(switch: str, field: str, value: Any) -> None:
-    """Where the sampler is on, the fields that shape it are checked; where it is off, zero is as good as anything."""
+def test_fields_of_a_stage_are_checked_if_it_is_on(switch: str, field: str, value: Any) -> None:
+    """Fields that shape a stage are checked if the stage is on; if it is off, they may be 0."""
     call = Call()
     for row in call.rows:
         row.dynatemp_exponent = row.smoothing_curve = row.dry_base = 1.0
@@ -161,8 +161,8 @@ def test_what_belongs_to_a_switch_matters_with_it(switch: str, field: str, value
     call.assert_refused(lib.DECODING_BAD_ARGUMENT)
 
 
-def test_mirostats_bound() -> None:
-    """NaN is refused, but with the flag only."""
+def test_the_bound_of_mirostat() -> None:
+    """A NaN in mirostat_mu is refused only with the flag DECODING_MIROSTAT."""
     call = Call()
     call.rows[1].mirostat_mu = math.nan
     assert call.sample() == lib.DECODING_OK
@@ -173,7 +173,7 @@ def test_mirostats_bound() -> None:
 
 @pytest.mark.parametrize("center", [math.nan, -0.5, 1.5])
 def test_the_center_of_adaptive_p(center: float) -> None:
-    """It is a probability, and matters with the flag only."""
+    """An adaptive_p_center outside of 0 to 1 is refused only with the flag DECODING_ADAPTIVE_P."""
     call = Call()
     call.rows[1].adaptive_p_center = center
     assert call.sample() == lib.DECODING_OK
@@ -184,7 +184,7 @@ def test_the_center_of_adaptive_p(center: float) -> None:
 
 @pytest.mark.parametrize("modes", [[-1, 0, 0, 0], [5, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 2, 0], [1, 2, 3, 0]])
 def test_modes_are_refused(modes: list[int]) -> None:
-    """Unknown, twice, after a gap, or more than the batch has lists for."""
+    """Modes of log-probabilities that are unknown, duplicate, after a gap or too many are refused."""
     call = Call()
     call.rows[1].logprobs_modes = modes
     call.assert_refused(lib.DECODING_BAD_ARGUMENT)
@@ -195,7 +195,7 @@ def test_modes_are_refused(modes: list[int]) -> None:
     ("field", "value"), [("num_sequences", -1), ("token_ids", ffi.NULL), ("lengths", ffi.NULL), ("length", 0)]
 )
 def test_bad_sequences_are_refused(name: str, field: str, value: Any) -> None:
-    """A negative number of them, an array that is not there, a sequence of nothing."""
+    """Lists of sequences with a negative count, a missing array or an empty sequence are refused."""
     call = Call()
     sequences = getattr(call.rows[1], name)
     if field == "length":
@@ -207,7 +207,7 @@ def test_bad_sequences_are_refused(name: str, field: str, value: Any) -> None:
 
 @pytest.mark.parametrize("stages", [[0], [10], [60], [100], [110], [21], [-1], [90, 91, 90], [80, 50], [91, 70]])
 def test_bad_stages_are_refused(stages: list[int]) -> None:
-    """A stage that cannot be chosen, one that stands twice, an edit after the distribution has begun."""
+    """A list of stages with an unknown or duplicate stage, or an edit after the distribution, is refused."""
     call = Call()
     listed = ffi.new("int32_t[]", stages)
     call.batch.stages, call.batch.num_stages = listed, len(stages)
@@ -215,7 +215,7 @@ def test_bad_stages_are_refused(stages: list[int]) -> None:
 
 
 def test_no_stages_is_the_default_order() -> None:
-    """Null is every stage; an empty list is none, so that the row is drawn from as it is."""
+    """A null list of stages is the default order; an empty list draws from the unchanged row."""
     call = Call()
     assert call.measure() == lib.DECODING_OK
     expected = call.probabilities.copy()
@@ -242,7 +242,7 @@ def test_no_stages_is_the_default_order() -> None:
     ],
 )
 def test_a_bad_batch_is_refused(field: str, value: Any) -> None:
-    """One field of the batch out of its documented range, or an array that is not there."""
+    """A field of the batch out of its range, or a missing array, is refused."""
     call = Call()
     setattr(call.batch, field, value)
     call.assert_refused(lib.DECODING_BAD_ARGUMENT)
@@ -250,7 +250,7 @@ def test_a_bad_batch_is_refused(field: str, value: Any) -> None:
 
 @pytest.mark.parametrize("token_id", [-1, VOCAB_SIZE])
 def test_a_forced_token_must_exist(token_id: int) -> None:
-    """With DECODING_FORCE_TOKEN the id is checked; without it, it does not matter."""
+    """The forced token id is checked with DECODING_FORCE_TOKEN and ignored without it."""
     call = Call()
     call.rows[0].forced_token_id = token_id
     assert call.sample() == lib.DECODING_OK
@@ -261,14 +261,14 @@ def test_a_forced_token_must_exist(token_id: int) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_bias_must_be_finite(value: float) -> None:
-    """-inf is no way to ban a token either."""
+    """A bias that is not finite is refused, -inf included."""
     call = Call()
     call.point(call.rows[1], "bias_values", [value])
     call.assert_refused(lib.DECODING_BAD_ARGUMENT)
 
 
 def test_nulls_are_refused() -> None:
-    """No batch, no row, nowhere to write probabilities; without rows there is nothing to write."""
+    """A null batch, row or target of probabilities is refused; without rows the target may be null."""
     call = Call()
     assert lib.decoding_sample(ffi.NULL) == lib.decoding_probabilities(ffi.NULL, ffi.NULL) == lib.DECODING_BAD_ARGUMENT
     assert lib.decoding_probabilities(call.batch, ffi.NULL) == lib.DECODING_BAD_ARGUMENT
@@ -279,7 +279,7 @@ def test_nulls_are_refused() -> None:
 
 
 def test_sizes_are_checked() -> None:
-    """A struct of another version, a workspace one byte too small, a workspace of no possible size."""
+    """Structs of another version, and a workspace that is too small or of an impossible size, are refused."""
     call = Call()
     call.batch.struct_size -= 1
     call.assert_refused(lib.DECODING_BAD_SIZE)
@@ -304,7 +304,7 @@ def test_sizes_are_checked() -> None:
     ],
 )
 def test_an_id_outside_the_vocabulary_fails_its_row(field: str, stage: int, token_id: int) -> None:
-    """The row tells the stage and the id; the other row is drawn all the same."""
+    """A token id outside of the vocabulary fails its row, which reports stage and id; other rows are drawn."""
     call = Call()
     call.point(call.rows[0], field, [token_id] * (2 if field == "allowed_token_ids" else 1))
     assert call.sample() == lib.DECODING_ROW_FAILED
@@ -316,12 +316,12 @@ def test_an_id_outside_the_vocabulary_fails_its_row(field: str, stage: int, toke
 @pytest.mark.parametrize("token_id", [-1, VOCAB_SIZE, INT32_MAX])
 @pytest.mark.parametrize("switch", ["repetition_penalty", "dry_multiplier", "no_repeat_ngram_size", "bad_words"])
 def test_an_id_outside_the_vocabulary_fails_every_use(switch: str, token_id: int) -> None:
-    """Penalties, DRY, n-grams and bad words each look at their own ids before they use them."""
+    """Penalties, DRY, n-grams and bad words check their own token ids before use."""
     call = Call()
     row = call.rows[0]
     stage = {"repetition_penalty": "REPETITION_PENALTY", "dry_multiplier": "DRY"}.get(switch, "HARD_MASKS")
     if switch == "bad_words":
-        call.say(row, bad_words=[[1], [2, token_id]])
+        call.set_sequences(row, bad_words=[[1], [2, token_id]])
     else:
         setattr(row, switch, 2)
         row.dry_base, row.dry_allowed_length, row.dry_range = 1.75, 2, INT32_MAX
@@ -332,8 +332,8 @@ def test_an_id_outside_the_vocabulary_fails_every_use(switch: str, token_id: int
     assert failed.stage == getattr(lib, f"DECODING_STAGE_{stage}")
 
 
-def test_arrays_of_nothing_may_be_null() -> None:
-    """With all counts 0 no array is looked at, whatever is switched on."""
+def test_empty_arrays_may_be_null() -> None:
+    """Arrays with a count of 0 may be null, for all stages."""
     call = Call()
     row = call.rows[0]
     row.num_history = row.num_bias = row.num_banned = row.num_context = row.num_allowed = 0
@@ -350,7 +350,7 @@ def test_arrays_of_nothing_may_be_null() -> None:
 @pytest.mark.parametrize("stages", [[], [lib.DECODING_STAGE_MIN_P], [lib.DECODING_STAGE_MIROSTAT]])
 @pytest.mark.parametrize("flags", [0, lib.DECODING_MIROSTAT, lib.DECODING_MIROSTAT | lib.DECODING_FORCE_TOKEN])
 def test_a_batch_may_leave_stages_out(flags: int, stages: list[int]) -> None:
-    """Without temperature, min_p or mirostat in the batch, the parameters of these do nothing."""
+    """If a batch leaves out temperature, min_p or mirostat, their parameters have no effect."""
     call = Call()
     listed = ffi.new("int32_t[]", stages)
     call.batch.stages, call.batch.num_stages = listed, len(stages)
@@ -359,7 +359,7 @@ def test_a_batch_may_leave_stages_out(flags: int, stages: list[int]) -> None:
     assert call.sample() == lib.DECODING_OK
     assert not flags & lib.DECODING_FORCE_TOKEN or call.batch.results[0].token_id == 3
     assert call.measure() == lib.DECODING_OK
-    alone = lib.DECODING_STAGE_MIROSTAT in stages and flags  # 40 equal tokens are worth 5.3 bits each: the first stays
+    alone = lib.DECODING_STAGE_MIROSTAT in stages and flags  # a bound of 1 bit keeps one of 40 tokens of 5.3 bits
     expected = np.eye(1, VOCAB_SIZE)[0] if alone else np.full(VOCAB_SIZE, 1 / VOCAB_SIZE)
     np.testing.assert_array_equal(call.probabilities, [expected, expected])
 
@@ -378,7 +378,7 @@ def test_a_bias_may_not_overflow() -> None:
 
 @pytest.mark.parametrize("missing", ["top_token_ids", "top_logprobs"])
 def test_top_arrays_may_be_missing(missing: str) -> None:
-    """Rows that ask for no top-N need neither array."""
+    """Rows without top-N need none of the arrays for it."""
     call = Call()
     setattr(call.batch, missing, ffi.NULL)
     for row in call.rows:
@@ -387,14 +387,14 @@ def test_top_arrays_may_be_missing(missing: str) -> None:
     assert (call.outputs[1 if missing == "top_token_ids" else 2] == 77).all()
 
 
-def test_every_status_has_a_sentence() -> None:
-    """All different, and one for numbers that are no status."""
+def test_every_status_has_a_message() -> None:
+    """All statuses have different messages, and unknown ones have a message, too."""
     sentences = [ffi.string(lib.decoding_status_message(status)) for status in range(12)]
     assert len(set(sentences)) == 12
     assert ffi.string(lib.decoding_status_message(-1)) == sentences[11] == b"unknown status"
 
 
 def test_names_of_sets() -> None:
-    """Indices outside the list have no name; unknown names and none at all are not available."""
+    """Indices out of range have no name; unknown and null names are not available."""
     assert lib.decoding_isa_name(-1) == lib.decoding_isa_name(99) == ffi.NULL
     assert [lib.decoding_isa_available(name) for name in (ffi.NULL, b"sse9", b"portable")] == [0, 0, 1]

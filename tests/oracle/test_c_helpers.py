@@ -15,7 +15,7 @@ VOCAB_SIZE = 64
 
 
 def neutral_row() -> Any:
-    """Return a row of decoding_row_init."""
+    """Return a row initialised by decoding_row_init."""
     row = ffi.new("decoding_row *")
     lib.decoding_row_init(row)
     return row
@@ -29,7 +29,7 @@ def wrong_field(row: Any) -> tuple[int, str | None]:
 
 
 class Batch:
-    """A good batch of neutral rows."""
+    """A valid batch of neutral rows."""
 
     def __init__(self, num_rows: int = 2) -> None:
         self.rows = [neutral_row() for _ in range(num_rows)]
@@ -54,7 +54,7 @@ class Batch:
         )
 
     def refusal(self) -> tuple[int, int, str | None]:
-        """Return status, row and field of decoding_check_batch, which is the status that sampling returns."""
+        """Return status, row and field of decoding_check_batch. Assert that sampling returns the same status."""
         row, field = ffi.new("int32_t *"), ffi.new("const char **")
         status = lib.decoding_check_batch(self.batch, row, field)
         assert status == lib.decoding_check_batch(self.batch, ffi.NULL, ffi.NULL)
@@ -87,7 +87,7 @@ ROW_FAULTS = {
 
 @pytest.mark.parametrize("name", ROW_FAULTS)
 def test_a_wrong_field_is_named(name: str) -> None:
-    """Each field of a row by its name: alone, and in a batch with the index of the row."""
+    """A wrong field of a row is named, for the row alone and in a batch with the row's index."""
     batch = Batch()
     row, value = batch.rows[1], ROW_FAULTS[name]
     assert wrong_field(row) == (lib.DECODING_OK, None)
@@ -124,7 +124,7 @@ BATCH_FAULTS = {
 
 @pytest.mark.parametrize("name", BATCH_FAULTS)
 def test_a_wrong_field_of_the_batch_is_named(name: str) -> None:
-    """Each field of a batch by its name; a workspace is too small for a row."""
+    """A wrong field of a batch is named; a workspace that is too small also has a row's index."""
     batch = Batch()
     setattr(batch.batch, name, BATCH_FAULTS[name])
     status = {"struct_size": lib.DECODING_BAD_SIZE, "workspace_size": lib.DECODING_SMALL_WORKSPACE}
@@ -134,7 +134,7 @@ def test_a_wrong_field_of_the_batch_is_named(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["top_p", "typical_p", "top_n_sigma", "top_h", "tfs", "min_k"])
 def test_a_forgotten_field_is_refused(name: str) -> None:
-    """Where 0 is a value that nearly bans the distribution, it must be said to be meant."""
+    """A field whose 0 bans nearly all tokens may be 0 only with DECODING_ALLOW_ZEROS."""
     row = neutral_row()
     setattr(row, name, 0.0)
     assert wrong_field(row) == (lib.DECODING_BAD_ARGUMENT, name)
@@ -144,7 +144,7 @@ def test_a_forgotten_field_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("stride", [0, VOCAB_SIZE, -VOCAB_SIZE, 4 * VOCAB_SIZE - 1])
 def test_overlapping_rows_are_refused(stride: int) -> None:
-    """A stride in elements, or none; one row in memory for all is said by a flag, and one row has no stride."""
+    """A row stride that makes rows overlap is refused; 0 is allowed with DECODING_SHARED_LOGITS, any for one row."""
     batch = Batch()
     batch.batch.row_stride = stride
     assert batch.refusal() == (lib.DECODING_BAD_ARGUMENT, -1, "row_stride")
@@ -156,13 +156,13 @@ def test_overlapping_rows_are_refused(stride: int) -> None:
 
 
 def test_null_pointers() -> None:
-    """No row and no batch are refused, without a field."""
+    """A null row and a null batch are refused without a field."""
     assert wrong_field(ffi.NULL) == (lib.DECODING_BAD_ARGUMENT, None)
     assert lib.decoding_check_batch(ffi.NULL, ffi.NULL, ffi.NULL) == lib.DECODING_BAD_ARGUMENT
 
 
 def test_a_neutral_row_changes_nothing() -> None:
-    """Its distribution is the softmax of the logits."""
+    """The distribution of a neutral row is the softmax of its logits."""
     batch, out = Batch(), ffi.new("double[]", 2 * VOCAB_SIZE)
     assert lib.decoding_probabilities(batch.batch, out) == lib.DECODING_OK
     logits = np.array(list(batch.logits)).reshape(2, VOCAB_SIZE)
@@ -171,14 +171,14 @@ def test_a_neutral_row_changes_nothing() -> None:
 
 
 def test_versions_at_run_time() -> None:
-    """The functions return what the header of this build says."""
+    """The version functions return the versions of this build's header."""
     assert lib.decoding_abi_version() == lib.DECODING_ABI_VERSION
     assert lib.decoding_stream_version() == lib.DECODING_STREAM_VERSION
 
 
 @pytest.mark.parametrize("isa", available_isas())
 def test_the_self_test(isa: str) -> None:
-    """This build draws what its stream version says, on every instruction set; too little memory is refused."""
+    """The self-test passes on every instruction set and refuses a workspace that is too small."""
     size = lib.decoding_workspace_size(1000, 0)
     workspace = ffi.new("char[]", size)
     with forced_isa(isa):
@@ -186,8 +186,8 @@ def test_the_self_test(isa: str) -> None:
         assert lib.decoding_self_test(workspace, size - 1) == lib.DECODING_SMALL_WORKSPACE
 
 
-def test_mirostat_below_zero_goes_on() -> None:
-    """The documented loop gives bounds below 0 after an unlikely token; they keep one token, as 0 does."""
+def test_a_mirostat_bound_below_zero() -> None:
+    """Mirostat's bound may fall below 0 after an unlikely token; then it keeps one token, as 0 does."""
     batch = Batch(1)
     row, bounds = batch.rows[0], []
     row.flags, row.mirostat_mu, row.temperature = lib.DECODING_MIROSTAT, 6.0, 5.0
@@ -206,15 +206,15 @@ def test_mirostat_below_zero_goes_on() -> None:
 
 
 def history_of(prompt: list[int], scope: int, max_tokens: int = 16) -> tuple[Any, Any]:
-    """Return a history and its memory."""
+    """Return a history and its memory, which must stay referenced."""
     history, memory = ffi.new("decoding_history *"), ffi.new("char[]", lib.decoding_history_size(max_tokens))
     status = lib.decoding_history_init(history, memory, max_tokens, scope, ffi.new("int32_t[]", prompt), len(prompt))
     assert status == lib.DECODING_OK
     return history, memory
 
 
-def test_a_history_refuses() -> None:
-    """Negative ids, more tokens than there is room for, and numbers out of range change nothing."""
+def test_wrong_history_arguments() -> None:
+    """Negative ids, too many tokens and counts out of range are refused and do not change the history."""
     history, _memory = history_of([1, 2], lib.DECODING_SCOPE_ALL, 4)
     for ids, status in (
         ([3, -1], lib.DECODING_BAD_TOKEN_ID),
@@ -228,8 +228,8 @@ def test_a_history_refuses() -> None:
     assert lib.decoding_history_init(history, _memory, 4, -2, ffi.NULL, 0) == lib.DECODING_BAD_ARGUMENT
 
 
-def test_a_history_points_to_what_a_row_reads() -> None:
-    """Counts for penalties, the context for DRY, n-grams and bad words, and always the position."""
+def test_a_history_sets_the_arrays_of_a_row() -> None:
+    """A history sets a row's position, counts for penalties, and the context for DRY, n-grams and bad words."""
     history, _memory = history_of([5, 6, 5], 2)
     assert lib.decoding_history_append(history, ffi.new("int32_t[]", [6, 7]), 2) == lib.DECODING_OK
     row = neutral_row()
@@ -245,8 +245,8 @@ def test_a_history_points_to_what_a_row_reads() -> None:
     assert list(row.context_token_ids[0 : row.num_context]) == [5, 6, 5, 6, 7]
 
 
-def test_commit_refuses_as_a_whole() -> None:
-    """A full history is named by its index, and no sequence has changed; a null sequence is skipped."""
+def test_commit_is_all_or_nothing() -> None:
+    """If a history is full, commit returns its index and changes no sequence; null sequences are skipped."""
     batch = Batch()
     assert lib.decoding_sample(batch.batch) == lib.DECODING_OK
     sequences = []

@@ -1,4 +1,4 @@
-"""The comparison itself: a sampler that is wrong in any one way must not pass it."""
+"""The comparison with the reference fails for a sampler with any single fault."""
 
 from types import SimpleNamespace
 
@@ -14,7 +14,7 @@ SECOND = np.array([[[0.0], [4e-6]]], np.float32)  # added to a report [rows, mod
 
 
 class Wrong(Sampler):
-    """A sampler whose results, and whose profile, a test can falsify."""
+    """A sampler whose results and profile can be falsified."""
 
     profile = PROFILES["openai"]
 
@@ -23,13 +23,13 @@ class Wrong(Sampler):
         self.falsify_output, self.falsify_probabilities = output, probabilities
 
     def sample(self, *args, **kwargs):
-        """The true output with some arrays replaced."""
+        """Return the correct output with some replaced arrays."""
         output = super().sample(*args, **kwargs)
         true = {name: getattr(output, name) for name in dir(output) if not name.startswith("_")}
         return SimpleNamespace(**(true | self.falsify_output(output)))
 
     def probabilities(self, *args, **kwargs):
-        """The true distribution, passed through the falsifier."""
+        """Return the distribution after `falsify_probabilities`."""
         return self.falsify_probabilities(super().probabilities(*args, **kwargs))
 
 
@@ -37,23 +37,23 @@ SETTINGS = {"top_k": 20, "top_p": 0.9, "logprobs": 5, "logprobs_mode": ("final",
 
 
 def check(settings=SETTINGS, profile=None, **wrong):
-    """Compare a falsified sampler on two rows; by default with top_k, top_p, top-5 and two kinds of logprobs."""
+    """Compare a falsified sampler with the reference on two rows."""
     logits = np.random.default_rng(3).normal(0, 2, (2, 100)).astype(np.float32)
     params = SamplingParams(seed=1, **settings)
     sampler = Wrong(100, **wrong)
-    sampler.profile = PROFILES[profile or "openai"]  # what it says, not what it does
+    sampler.profile = PROFILES[profile or "openai"]  # the claimed profile, not the one that runs
     assert_matches_reference(sampler, logits, [SamplingState(params), SamplingState(params, choice=1)])
 
 
 def drop_last(probabilities):
-    """Forget the least likely of the kept tokens, and renormalise."""
+    """Return the distribution without the least likely kept token, renormalised."""
     smallest = np.where(probabilities > 0, probabilities, 2).argmin()
     probabilities = np.where(np.arange(probabilities.size) == smallest, 0, probabilities)
     return probabilities / probabilities.sum()
 
 
 def test_the_truth_passes():
-    """Nothing is wrong with the sampler as it is, and everything that it gave has been looked at."""
+    """A correct sampler passes, and the comparison reads all of its results."""
     outputs, distributions = [], []
     check(output=lambda o: outputs.append(o) or {}, probabilities=lambda p: distributions.append(p) or p)
     assert [output.token_ids.shape for output in outputs] == [(2,)]
@@ -79,14 +79,14 @@ def test_the_truth_passes():
         ("surprise of 1", {"output": lambda o: {"surprises": np.ones(2, np.float32)}}),
     ],
 )
-def test_each_kind_of_lie_is_found(what, wrong):
-    """One falsified array, by little more than rounding, and the comparison fails and says what differs."""
+def test_each_wrong_array_is_found(what, wrong):
+    """A single array that is wrong by little more than rounding fails the comparison, which names it."""
     with pytest.raises(AssertionError, match=what):
         check(**wrong)
 
 
-def lose(place):
-    """A falsifier that forgets the kept token at this place in order of probability, and renormalises."""
+def drop(place):
+    """Return a falsifier that drops the kept token at a rank of probability and renormalises."""
 
     def falsify(probabilities):
         p = probabilities.copy()
@@ -119,15 +119,15 @@ def lose(place):
     ],
 )
 def test_a_lost_token_is_found(settings, place):
-    """Also where what is kept is no prefix of the total order, or comes from an entropy."""
+    """A dropped token is found, also if the kept set is no prefix of the order or depends on an entropy."""
     check(settings)
     with pytest.raises(AssertionError, match="differs at ids"):
-        check(settings, probabilities=lose(place))
+        check(settings, probabilities=drop(place))
 
 
 @pytest.mark.parametrize("settings", [{"dynatemp_range": 0.5}, {"smoothing_factor": 0.3}, {"temperature": 1.7}])
 def test_a_wrong_shape_is_found(settings):
-    """The probabilities after the stage temperature are off by 1e-4 of their logarithm."""
+    """An error of 1e-4 in the exponents of the probabilities is found, for each stage that changes the shape."""
 
     def flatter(probabilities):
         p = probabilities ** (1 - 1e-4)
@@ -138,7 +138,7 @@ def test_a_wrong_shape_is_found(settings):
 
 
 def test_another_profile_is_found():
-    """A sampler that runs in the default order and says it is llama.cpp's: temperature first moves top_p's border."""
+    """A sampler that claims the profile llama_cpp but runs the default order is found."""
     settings = {"temperature": 2.0, "top_p": 0.8}
     check(settings)
     with pytest.raises(AssertionError, match="differs at ids"):
@@ -146,7 +146,7 @@ def test_another_profile_is_found():
 
 
 def test_a_wrong_surprise_is_found():
-    """Mirostat's surprise, in nats instead of bits, or missing."""
+    """A surprise in nats instead of bits, and a missing surprise, is found."""
     check({"mirostat_tau": 3.0})
     check({"adaptive_p_target": 0.3, "skew": 0.5})
     for wrong in (
@@ -160,14 +160,14 @@ def test_a_wrong_surprise_is_found():
 
 
 def test_a_missing_error_is_found():
-    """A row that must fail and does not is a difference too."""
+    """A row that should fail but does not is found."""
     sampler = Wrong(3, output=lambda output: {"errors": (None,)})
     with pytest.raises(AssertionError, match="NonFiniteLogitsError"):
         assert_matches_reference(sampler, np.array([[0, np.nan, 0]], np.float32), [SamplingState(SamplingParams())])
 
 
 def test_unasked_reports_are_found():
-    """Where no log-probabilities were asked for there must be none."""
+    """Log-probabilities that were not requested are found."""
     sampler = Wrong(3, output=lambda output: {"all_logprobs": np.zeros((1, 1), np.float32)})
     with pytest.raises(AssertionError, match="unasked"):
         assert_matches_reference(sampler, np.zeros((1, 3), np.float32), [SamplingState(SamplingParams())])

@@ -1,4 +1,4 @@
-"""The profile exllamav2 against ExLlamaV2's formulas, derived again; and the disagreements of docs/profiles.md."""
+"""The profile exllamav2 against ExLlamaV2's formulas, and the disagreements in docs/profiles.md."""
 
 import runpy
 from pathlib import Path
@@ -31,7 +31,7 @@ QUESTIONS = (
 
 
 def probabilities(profile, params, logits):
-    """The kernel's distribution after the context."""
+    """Return the kernel's distribution after CONTEXT."""
     state = SamplingState(SamplingParams(seed=1, **params), CONTEXT[:4])
     for token_id in CONTEXT[4:]:
         state.append(token_id, 1.0 if state.needs_surprise else None)
@@ -42,7 +42,7 @@ def probabilities(profile, params, logits):
 @pytest.mark.parametrize("suffix", ["", "+temperature_last"])
 @pytest.mark.parametrize("params", QUESTIONS, ids=str)
 def test_the_profile_has_the_formulas_distribution(params, suffix):
-    """The same tokens with the same probabilities, on five rows, with the temperature first and last."""
+    """The profile keeps the formulas' tokens with the same probabilities, with temperature first and last."""
     for seed in range(2000, 2005):
         logits = PEERS["make_logits"](seed)
         expected = FORMULAS["distribution"](logits, params, CONTEXT, temperature_last=bool(suffix))
@@ -52,7 +52,7 @@ def test_the_profile_has_the_formulas_distribution(params, suffix):
 
 
 def test_mirostat_has_the_formulas_distribution():
-    """With the bound of the first token, 2 * tau."""
+    """Mirostat with its initial bound 2 * tau gives the formulas' distribution."""
     for tau in (0.5, 1.5):
         logits = PEERS["make_logits"](2010)
         actual = probabilities("exllamav2", {"mirostat_tau": tau, "temperature": 3.0}, logits)
@@ -63,28 +63,28 @@ def test_mirostat_has_the_formulas_distribution():
 TABLES = runpy.run_path(str(HERE.parent / "tools" / "profile_tables.py"))
 
 
-def of_exllamav2(p, params):
-    """The formulas; greedy below its least temperature."""
+def kept_by_exllamav2(p, params):
+    """Return the ids that ExLlamaV2 keeps; greedy below its minimum temperature."""
     return [0] if params.get("temperature", 1) < 0.01 else np.flatnonzero(FORMULAS["distribution"](np.log(p), params))
 
 
-def of_transformers(p, params):
-    """top_h in transformers: the sum of -p ln p over the sorted tokens, up to a share of the entropy."""
+def kept_by_transformers(p, params):
+    """Return the ids that transformers' top_h keeps: the head of -p ln p up to a share of the entropy."""
     terms = -p * np.log(p)
     return np.flatnonzero(np.cumsum(terms) <= params["top_h"] * terms.sum())
 
 
-def of_sglang(p, params):
-    """Of sorted probabilities the first top_k, renormalised; of these top_p, renormalised; min_p."""
+def kept_by_sglang(p, params):
+    """Return the ids that SGLang keeps: top_k, renormalised, top_p, renormalised, min_p."""
     p = p[: params["top_k"]] / p[: params["top_k"]].sum()
     p = p[: int(np.searchsorted(np.cumsum(p), params["top_p"])) + 1]
     return np.flatnonzero(p >= params["min_p"] * p.max())
 
 
 THEIRS = {
-    "exllamav2": of_exllamav2,
-    "transformers": of_transformers,
-    "sglang": of_sglang,
+    "exllamav2": kept_by_exllamav2,
+    "transformers": kept_by_transformers,
+    "sglang": kept_by_sglang,
     "vllm": lambda p, params: [int(p.argmax())] if params["temperature"] < 1e-5 else range(len(p)),
     "mlx_lm": lambda p, params: range(len(p)) if params["top_p"] == 0.0 else [],
 }
@@ -92,20 +92,20 @@ THEIRS = {
 
 @pytest.mark.parametrize("case", TABLES["DISAGREEMENTS"], ids=str)
 def test_the_disagreements_of_the_page(case):
-    """The ids that the page says an engine keeps are what its formulas keep, and the profile keeps others."""
+    """The ids in docs/profiles.md are those of the engine's formulas, and its profile keeps other ids."""
     engine, p, params, theirs, _ = case
     assert tuple(THEIRS[engine](np.array(p), params)) == theirs
     assert TABLES["kept"](engine, p, params) != theirs
 
 
-def test_the_questions_of_the_page_tell_profiles_apart():
-    """No row of the page has one answer for all."""
+def test_questions_distinguish_profiles():
+    """Each question of docs/profiles.md has different answers under different profiles."""
     profiles = ("openai", *TABLES["ENGINES"])
     for _, p, params in TABLES["QUESTIONS"]:
         assert len({TABLES["kept"](profile, p, params) for profile in profiles}) > 1
 
 
-def test_the_page_has_every_parameter_that_some_engine_has():
-    """The rows of the table of names are parameters, each with a cell per engine."""
+def test_the_table_of_names():
+    """Each row of the table of names is a parameter with a cell per engine."""
     assert set(TABLES["NAMES"]) <= set(PARAMETERS)
     assert {len(cells) for cells in TABLES["NAMES"].values()} == {len(TABLES["ENGINES"])}

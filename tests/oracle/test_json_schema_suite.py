@@ -1,4 +1,4 @@
-"""JSON Schemas against public cases: a schema is enforced or refused by name, and no wrong instance gets through."""
+"""JSON Schemas against public cases: a schema is enforced or refused by name, and no invalid instance is accepted."""
 
 import json
 import subprocess
@@ -18,13 +18,13 @@ pytest.importorskip("llguidance")
 TOKENIZER = byte_tokenizer([], ["<eos>"])
 DRAFTS = ("draft4", "draft6", "draft7", "draft2019-09", "draft2020-12")
 BY_SHAPE = ("date.json", "date-time.json", "time.json")
-"""Formats that are enforced by shape: February has 29 days in every year, and a leap second any hour."""
+"""Formats that are enforced by shape: 29 February is allowed in every year, and a leap second in any hour."""
 OTHER_REGEX = ("ecmascript-regex.json",)
-"""\\S of ECMAScript leaves out U+FEFF, ours does not."""
+"""In ECMAScript \\S does not match U+FEFF; here it does."""
 
 
 def compiled(schema):
-    """The grammar of a schema; None for one that is refused."""
+    """Return the grammar of a schema, or None if the schema is refused."""
     try:
         kind, source = SamplingParams(structured={"json": schema}).structured
         return Grammar(kind, source, TOKENIZER.vocab_size, TOKENIZER)
@@ -33,7 +33,7 @@ def compiled(schema):
 
 
 def accepts(grammar, instance):
-    """Return True if any of the usual spellings of an instance is a sentence."""
+    """Return True if a common serialisation of the instance is a sentence of the grammar."""
     for options in ({}, {"separators": (",", ":")}, {"ensure_ascii": False}):
         matcher = grammar.matcher()
         data = list(json.dumps(instance, **options).encode())
@@ -67,7 +67,7 @@ def accepts(grammar, instance):
     ],
 )
 def test_keywords_are_enforced(schema, right, wrong):
-    """Instances of the schema are sentences, others are not."""
+    """Valid instances of a schema are sentences of its grammar, invalid ones are not."""
     grammar = compiled(schema)
     assert [instance for instance in right if not accepts(grammar, instance)] == []
     assert [instance for instance in wrong if accepts(grammar, instance)] == []
@@ -89,13 +89,13 @@ def test_keywords_are_enforced(schema, right, wrong):
     ],
 )
 def test_other_keywords_are_refused_by_name(schema, message):
-    """With the keyword and its place, before anything is compiled."""
+    """An unsupported keyword is an error with its name and position before anything is compiled."""
     with pytest.raises(ParameterError, match=message):
         SamplingParams(structured={"json": schema})
 
 
 def test_the_depth_is_bounded():
-    """A nest of arrays."""
+    """A schema that is nested too deeply is an error."""
     schema = {}
     for _ in range(40):
         schema = {"type": "array", "items": schema}
@@ -103,14 +103,14 @@ def test_the_depth_is_bounded():
         SamplingParams(structured={"json": schema})
 
 
-def test_the_two_lists_of_keywords_are_apart():
-    """A keyword restricts the text or does not."""
+def test_keywords_are_enforced_or_annotations():
+    """No keyword is both enforced and an annotation."""
     assert ENFORCED.isdisjoint(ANNOTATIONS)
 
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory):
-    """The official test suite, which the source archive of `jsonschema` has."""
+    """Return the folder of the official test suite, from the source archive of `jsonschema`."""
     folder = tmp_path_factory.mktemp("jsonschema")
     wanted = ["--no-deps", "--no-binary", "jsonschema", "-d", str(folder), "jsonschema==4.26.0"]
     done = subprocess.run([sys.executable, "-m", "pip", "download", "-q", *wanted], capture_output=True, check=False)
@@ -125,7 +125,7 @@ def suite(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("draft", DRAFTS)
 def test_the_official_suite(suite, draft):
-    """No instance that the suite calls invalid is a sentence of a schema that is not refused."""
+    """No instance that the suite calls invalid is a sentence of an enforced schema."""
     counts, wrong = Counter(), []
     for path in sorted((suite / draft).rglob("*.json")):
         for case in json.loads(path.read_text()):

@@ -1,6 +1,6 @@
-"""Published cases of another project: probabilities in, probabilities out (llama.cpp's own sampler tests).
+"""The published cases of llama.cpp's own sampler tests: probabilities in, probabilities out.
 
-Every section of the file, under the profile llama_cpp, by the reference and by the kernel on every instruction set.
+Every section of the file runs under the profile llama_cpp, by the reference and by the kernel on every instruction set.
 """
 
 import json
@@ -17,17 +17,17 @@ from decoding.sampling.stages import PROFILES, STAGE_NAMES, Profile
 
 @pytest.fixture(scope="module")
 def cases(shared):
-    """The published table: a list of cases for each kind of sampler."""
+    """Return the published table: a list of cases per kind of sampler."""
     return json.loads((shared / "vectors" / "llama_cpp_sampling.json").read_text())
 
 
 def by_reference(logits, params, output, profile):
-    """The distribution by definition."""
+    """Return the distribution of the reference."""
     return sample_row(Row(logits=logits, params=params, seed=0, output_token_ids=output, profile=profile)).probabilities
 
 
 def by_kernel(logits, params, output, profile):
-    """The distribution that the kernel draws from."""
+    """Return the distribution of the kernel."""
     state = SamplingState(params)
     for token_id in output:
         state.append(token_id)
@@ -36,7 +36,7 @@ def by_kernel(logits, params, output, profile):
 
 @pytest.fixture(scope="module", params=["reference", *available_isas()])
 def distribution(request):
-    """Who answers: called with probabilities p it returns our distribution for the logits ln(p)."""
+    """Yield a function from probabilities p to our distribution of the logits ln(p)."""
 
     def answer(p, *, output=(), profile=PROFILES["llama_cpp"], **params):
         with np.errstate(divide="ignore"):
@@ -53,7 +53,7 @@ def distribution(request):
 
 
 def assert_survivors(case, p):
-    """Survivors, in order of probability unless the case lists every token; by weight where they are not normalised."""
+    """Assert the kept probabilities, in descending order unless the case lists all tokens."""
     if not case.get("by_id"):
         p = np.sort(p[p > 0])[::-1]
     expected = np.array(case["expect"])
@@ -61,45 +61,45 @@ def assert_survivors(case, p):
 
 
 def test_every_section_is_tested(cases):
-    """The file has these sections and no other."""
+    """The file has exactly the tested sections."""
     sections = "temperature top_k top_p min_p penalties_over_history typical_p top_n_sigma queue"
     assert list(cases) == ["source", *sections.split()]
 
 
 def test_temperature(cases, distribution):
-    """One and zero."""
+    """Temperatures 1 and 0 give llama.cpp's probabilities."""
     for case in cases["temperature"]:
         assert_survivors(case, distribution(case["p"], temperature=case["temp"]))
 
 
 def test_top_k(cases, distribution):
-    """Theirs takes 0 for off."""
+    """Top-k gives llama.cpp's probabilities; its 0 is our None."""
     for case in cases["top_k"]:
         assert_survivors(case, distribution(case["p"], top_k=case["k"] or None))
 
 
 @pytest.mark.parametrize("name", ["top_p", "min_p", "typical_p"])
 def test_truncation(cases, distribution, name):
-    """The boundary case of top_p among them: the token that reaches p is the last one kept."""
+    """The truncations give llama.cpp's probabilities; the token that reaches top_p is the last one kept."""
     for case in cases[name]:
         assert_survivors(case, distribution(case["p"], **{name: case[name]}))
 
 
 def test_top_n_sigma(cases, distribution):
-    """The standard deviation is that of a whole population."""
+    """Top-n-sigma gives llama.cpp's probabilities, with the population's standard deviation."""
     for case in cases["top_n_sigma"]:
         assert_survivors(case, distribution(case["p"], top_n_sigma=case["n"]))
 
 
 def test_penalties(cases, distribution):
-    """Repetition, frequency and presence over a history of output tokens."""
+    """Repetition, frequency and presence penalties over output tokens give llama.cpp's probabilities."""
     for case in cases["penalties_over_history"]:
         params = {f"{name}_penalty": case[name] for name in ("repetition", "frequency", "presence")}
         assert_survivors(case, distribution(case["p"], output=case["history"], **params))
 
 
 def survivors(stages, top_k, top_p, min_p):
-    """Ids left of 1 .. 9999 with p_i proportional to i, in exact integers."""
+    """Return the kept ids of 1 to 9999 with p_i proportional to i, computed in integers."""
     ids = list(range(9999, 0, -1))
     for stage in stages:
         if stage == "k":
@@ -116,7 +116,7 @@ def survivors(stages, top_k, top_p, min_p):
 
 
 def queue(letters):
-    """The profile llama_cpp with top_k, top_p and min_p in the order of these letters, right after the masks."""
+    """Return the profile llama_cpp with top_k, top_p and min_p in the order of the letters, after the masks."""
     first = [{"k": "top_k", "p": "top_p", "m": "min_p"}[letter] for letter in letters]
     base = PROFILES["llama_cpp"]
 
@@ -131,7 +131,7 @@ def queue(letters):
 
 
 def test_queues(cases, distribution):
-    """All 23 published combinations, in the published order: the order of the stages is data."""
+    """All 23 published orders of stages keep the published tokens."""
     assert len(cases["queue"]["cases"]) == 23
     for letters, top_k, top_p, min_p in cases["queue"]["cases"]:
         options = {"k": ("top_k", top_k), "p": ("top_p", top_p), "m": ("min_p", min_p)}
@@ -141,7 +141,7 @@ def test_queues(cases, distribution):
 
 
 def test_the_order_matters(cases):
-    """Some of the queues keep other tokens when they run in another order: the test above can fail."""
+    """Some of these orders keep different tokens when reversed, so the test above can fail."""
     kept = {letters: survivors(*case) for case in cases["queue"]["cases"] for letters in [case[0]] if len(letters) == 2}
     assert kept["kp"] != kept["pk"]
     assert kept["mp"] != kept["pm"]

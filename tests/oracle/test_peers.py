@@ -1,7 +1,7 @@
-"""Other projects' own code, and ours under their profiles: the same tokens kept, the same probabilities.
+"""Other projects' own code against our profiles: the same tokens kept, the same probabilities.
 
-tests/vectors/peers.json holds answers of transformers, llama.cpp, vLLM, mlx-lm and SGLang. Where one of them is
-installed it is asked again, on other rows.
+tests/vectors/peers.json has answers of transformers, llama.cpp, vLLM, mlx-lm and SGLang. Installed projects also answer
+for other rows.
 """
 
 import json
@@ -24,13 +24,13 @@ CONTEXT, NUM_PROMPT, VOCAB_SIZE = PEERS["CONTEXT"], PEERS["NUM_PROMPT"], PEERS["
 
 
 def title(case):
-    """The profile, the parameters and the row of a case, for its id."""
+    """Return the test id of a case: profile, parameters and row."""
     words = ",".join(f"{name}={value}" for name, value in case["params"].items())
     return f"{case['profile']}-{words}-{case['seed']}-{case['bits']}"
 
 
 def params_of(case):
-    """SamplingParams of a case; JSON has made text of the biases' keys."""
+    """Return the SamplingParams of a case, whose bias has strings as keys because of JSON."""
     params = dict(case["params"])
     if "logit_bias" in params:
         params["logit_bias"] = {int(token_id): bias for token_id, bias in params["logit_bias"].items()}
@@ -38,7 +38,7 @@ def params_of(case):
 
 
 def steps_of(case):
-    """For each step the logits, the distribution that the peer has, and the token that it drew, if any."""
+    """Yield logits, the peer's distribution and its drawn token or None, per step."""
     for number, step in enumerate(case["steps"]):
         expected = np.zeros(VOCAB_SIZE)
         expected[[int(token_id) for token_id in step["p"]]] = list(step["p"].values())
@@ -46,13 +46,13 @@ def steps_of(case):
 
 
 def assert_same(actual, expected):
-    """The same tokens, each with the same probability as far as six digits of float32 arithmetic go."""
+    """Assert that the same tokens have equal probabilities, to six digits."""
     assert np.flatnonzero(actual).tolist() == np.flatnonzero(expected).tolist()
     np.testing.assert_allclose(actual, expected, atol=3e-6)
 
 
 def check_reference(case):
-    """The reference under the peer's profile, step by step; the peer's own tokens move mirostat and adaptive-p."""
+    """Assert the peer's distribution under its profile in each step. Its tokens update mirostat and adaptive-p."""
     params, mu = params_of(case), None
     average, center = (0.0, 0.0), None
     if params.adaptive_p_target is not None:
@@ -82,14 +82,14 @@ def check_reference(case):
 
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=title)
 def test_the_reference_has_the_known_answers(case):
-    """What the peers' own code has answered is what the definition says under their profiles."""
+    """The reference has the peers' distributions under their profiles."""
     check_reference(case)
 
 
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=title)
 def test_the_kernel_has_the_known_answers(case):
-    """The same of `Sampler(vocab_size, profile=peer)`."""
+    """The kernel has the peers' distributions under their profiles."""
     sampler = Sampler(VOCAB_SIZE, profile=case["profile"])
     follows = params_of(case).mirostat_tau is not None or params_of(case).adaptive_p_target is not None
     state = SamplingState(params_of(case), CONTEXT if follows else CONTEXT[:NUM_PROMPT])
@@ -103,14 +103,14 @@ def test_the_kernel_has_the_known_answers(case):
 
 
 def test_every_question_has_its_answer():
-    """The file is that of the questions as they are."""
+    """The file has the answers to exactly the current questions."""
     asked = [json.loads(json.dumps(vars(case))) for profile in PEERS["ASKED"] for case in PEERS["cases"](profile)]
     assert [{k: v for k, v in case.items() if k != "steps"} for case in GOLDEN["cases"]] == asked
 
 
 @pytest.mark.parametrize("profile", list(PEERS["PEERS"]))
-def test_installed_peers_answer_other_rows_alike(profile):
-    """Each question again, of the peer that is installed here, on five rows that are not in the file."""
+def test_installed_peers_on_other_rows(profile):
+    """An installed peer has the reference's distributions on five other rows per question."""
     try:
         peer = PEERS["PEERS"][profile]()
     except ModuleNotFoundError as error:
@@ -120,7 +120,7 @@ def test_installed_peers_answer_other_rows_alike(profile):
 
 
 def test_the_answers_depend_on_the_profile():
-    """Under the default profile a good part of them is wrong: the profiles are not a formality."""
+    """Under the default profile many answers differ, so the profiles matter."""
 
     def is_known(case):
         row = Row(logits=None, params=params_of(case), seed=1)

@@ -1,4 +1,4 @@
-"""Ways through the kernel that rows made at random do not take."""
+"""Rare code paths of the kernel, which random rows do not take."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAMPLED = (np.arange(192) * (VOCAB_SIZE - 16) // 192)[:, np.newaxis] + np.arange
 
 
 def too_many_in_the_bracket(rng: np.random.Generator) -> NDArray[np.float32]:
-    """A fifth of the tokens holds 30 % of the mass, and the rest are ties: more than the search's list can take."""
+    """Return a row in which a fifth of the tokens has 30 % of the mass and the rest are ties: too many for the list."""
     row = np.zeros(VOCAB_SIZE, np.float32)
     upper = rng.permutation(VOCAB_SIZE)[: VOCAB_SIZE // 5]
     row[upper] = rng.uniform(0.49, 0.59, len(upper))
@@ -28,14 +28,14 @@ def too_many_in_the_bracket(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def a_sample_above_the_row(rng: np.random.Generator) -> NDArray[np.float32]:
-    """What the search looks at lies well above the rest: the bracket that it suggests ends above the threshold."""
+    """Return a row whose sampled values lie well above the rest, so that the bracket ends above the threshold."""
     row = rng.standard_normal(VOCAB_SIZE, np.float32)
     row[SAMPLED.ravel()] += np.float32(3)
     return row
 
 
 def a_sample_below_the_row(rng: np.random.Generator) -> NDArray[np.float32]:
-    """What the search looks at weighs nothing, so that the few largest tokens seem to be all that counts."""
+    """Return a row whose sampled values have no weight, so that a few large tokens seem to have all mass."""
     row = rng.uniform(2, 3, VOCAB_SIZE).astype(np.float32)
     row[5::100] = rng.uniform(5, 6, VOCAB_SIZE // 100)
     row[SAMPLED.ravel()] = -20
@@ -43,7 +43,7 @@ def a_sample_below_the_row(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def equals_that_are_few(rng: np.random.Generator) -> NDArray[np.float32]:
-    """What the search looks at is ties, and hardly anything else is: they do not reach the threshold."""
+    """Return a row whose sampled values are ties, while few other values are: ties do not reach the threshold."""
     row = rng.uniform(-2.5, -0.5, VOCAB_SIZE).astype(np.float32)
     row[SAMPLED.ravel()] = 0
     row[::100] = 1
@@ -51,7 +51,7 @@ def equals_that_are_few(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def equals_below_the_threshold(rng: np.random.Generator) -> NDArray[np.float32]:
-    """What the search looks at is ties, and most of the rest lies above them, and holds the threshold."""
+    """Return a row whose sampled values are ties, while most other values are above and reach the threshold."""
     row = rng.uniform(0.2, 0.9, VOCAB_SIZE).astype(np.float32)
     row[SAMPLED.ravel()] = 0
     row[::100] = 1
@@ -59,7 +59,7 @@ def equals_below_the_threshold(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def ever_a_bad_pivot(_: np.random.Generator) -> NDArray[np.float32]:
-    """An adversary: whatever places the quickselect looks at for a pivot, the largest values left are there."""
+    """Return a row whose largest remaining values are always where quickselect looks for a pivot."""
     values = np.full(1000, np.nan)
     left, num_given = list(range(len(values))), 0
     for _step in range(30):
@@ -86,7 +86,7 @@ MISLED = [
 
 @pytest.mark.parametrize(("make", "top_p"), MISLED)
 def test_a_misled_search_finds_the_same_prefix(make, top_p):
-    """Where the suggested bracket is of no use, fast search is still plain search, and both are the reference."""
+    """If the suggested bracket is useless, fast search equals plain search and the reference."""
     row = make(np.random.Generator(np.random.Philox(key=3)))
     states = [SamplingState(SamplingParams(top_p=top_p, seed=1))]
     fast, plain = Sampler(len(row)), Sampler(len(row))
@@ -96,7 +96,7 @@ def test_a_misled_search_finds_the_same_prefix(make, top_p):
 
 
 def forced_logprobs(logits: NDArray[np.float32], mode: LogprobsMode, temperature: float) -> list[float]:
-    """The log-probability reported for each token of a row, forced one after another, with top_p 0.9."""
+    """Return the log-probability of each token of a row when it is forced, with top_p=0.9."""
     num_tokens = len(logits)
     rows = [KernelRow() for _ in range(num_tokens)]
     for token_id, row in enumerate(rows):
@@ -111,7 +111,7 @@ def forced_logprobs(logits: NDArray[np.float32], mode: LogprobsMode, temperature
 
 
 def test_final_logprobs_are_the_distribution():
-    """Forced one after another, the tokens' final log-probabilities are the logs of `probabilities`, -inf included."""
+    """Final log-probabilities of forced tokens are the logarithms of `probabilities`, -inf included."""
     logits = np.array([1.0, -2.0, 0.5, 3.0, 2.5, -9.0], np.float32)
     probabilities = Sampler(6).probabilities(logits, [SamplingState(SamplingParams(temperature=0.8, top_p=0.9))])[0]
     with np.errstate(divide="ignore"):
@@ -119,8 +119,8 @@ def test_final_logprobs_are_the_distribution():
 
 
 @pytest.mark.parametrize("mode", ["scaled", "final"])
-def test_greedy_logprobs_are_a_point(mode):
-    """At temperature 0 the first of the total order has log-probability 0, and every other token -inf."""
+def test_greedy_logprobs_are_one_hot(mode):
+    """At temperature 0 the first token of the total order has log-probability 0, all others -inf."""
     logits = np.array([1.0, 3.0, 0.5, 3.0], np.float32)
     assert forced_logprobs(logits, mode, 0.0) == [-np.inf, 0.0, -np.inf, -np.inf]
     state = SamplingState(SamplingParams(temperature=0.0, logprobs=3, logprobs_mode=mode))
@@ -130,7 +130,7 @@ def test_greedy_logprobs_are_a_point(mode):
 
 
 def test_rank_of_a_banned_token_in_a_later_block():
-    """Banned tokens come last, by id; to count those before id 600, whole blocks of the row are looked at."""
+    """Banned tokens have the last ranks, by id, also in a block that is counted as a whole."""
     logits = np.zeros(1000, np.float32)
     logits[::3] = -np.inf  # 334 of them; 200 before id 600
     row = KernelRow()
@@ -140,15 +140,15 @@ def test_rank_of_a_banned_token_in_a_later_block():
     assert Kernel(1000, 1000).sample(logits[np.newaxis], [row]).ranks.tolist() == [666 + 200 + 1]
 
 
-def test_smoothing_of_a_row_that_is_cut_among_its_ties():
-    """top_k before the temperature leaves one of many tokens that all have the least logit of float32."""
+def test_smoothing_of_ties_at_the_float_minimum():
+    """Smoothing after top_k works on a row of ties with the minimum of float32."""
     logits = np.full((1, 5), np.finfo(np.float32).min)
     state = SamplingState(SamplingParams(top_k=2, smoothing_factor=0.5, seed=3))
     assert_matches_reference(Sampler(5, profile="llama_cpp"), logits, [state])
 
 
 def test_a_repetition_beyond_the_float_range():
-    """DRY's penalty grows with a power; it stops at the largest float, and the token at the least."""
+    """DRY's penalty stops at the maximum of float32, and the penalised logit at the minimum."""
     params = SamplingParams(dry_multiplier=1e38, dry_base=1e38, dry_allowed_length=1, seed=1)
     state = SamplingState(params, prompt_token_ids=[1, 2, 3, 1, 2])
     logits = np.array([[0.0, 0.0, 0.0, 9.0]], np.float32)
@@ -156,16 +156,16 @@ def test_a_repetition_beyond_the_float_range():
     assert Sampler(4).probabilities(logits, [state])[0, 3] == 0
 
 
-def test_an_entropy_share_to_a_huge_power():
-    """The power of the share underflows to 0, and the temperature is the least."""
+def test_an_entropy_share_that_underflows():
+    """If the power of the entropy share underflows to 0, the temperature is the minimum."""
     logits = np.array([[9.0, 0.0, 0.0, 0.0]], np.float32)
     params = SamplingParams(temperature=1.0, dynatemp_range=0.5, dynatemp_exponent=1000.0, seed=3)
     assert_matches_reference(Sampler(4), logits, [SamplingState(params)])
 
 
 @pytest.mark.parametrize("num_tokens", range(2, 40))
-def test_an_entropy_share_that_rounding_makes_more_than_one(num_tokens):
-    """On equal logits the share is 1 but for rounding, and no power of it spoils the distribution."""
+def test_an_entropy_share_above_one(num_tokens):
+    """On equal logits an entropy share that rounding makes more than 1 does not distort the distribution."""
     params = SamplingParams(temperature=1.0, dynatemp_range=0.5, dynatemp_exponent=3e38, top_p=0.999)
     probabilities = Sampler(num_tokens).probabilities(np.zeros(num_tokens, np.float32), [SamplingState(params)])
     np.testing.assert_allclose(probabilities, 1 / num_tokens, rtol=1e-9)
@@ -174,7 +174,7 @@ def test_an_entropy_share_that_rounding_makes_more_than_one(num_tokens):
 @pytest.mark.parametrize("bits", [0x7C01, 0x7FFF, 0xFC01, 0xFFFF])
 @pytest.mark.parametrize("place", [0, 5, 300, 511, 520])
 def test_every_nan_of_float16_is_found(place, bits):
-    """With either sign and any mantissa, in whole blocks and in the last one."""
+    """NaNs with either sign and any mantissa are found, in whole blocks and in the last block."""
     halves = np.zeros(530, np.uint16)
     halves[place] = bits
     with pytest.raises(NonFiniteLogitsError, match="finite_check"):
@@ -182,7 +182,7 @@ def test_every_nan_of_float16_is_found(place, bits):
 
 
 def test_probabilities_of_failing_rows():
-    """Rows that cannot be drawn from raise, and name the stage, when asked for their distribution."""
+    """The method `probabilities` raises for a row that cannot be drawn from, with the stage."""
     state = SamplingState(SamplingParams(allowed_token_ids=[0]))
     with pytest.raises(EmptySupportError, match="hard_masks"):
         Sampler(2).probabilities(np.array([-np.inf, 0.0], np.float32), [state])
@@ -192,7 +192,7 @@ def test_probabilities_of_failing_rows():
 
 @pytest.mark.parametrize("generated", [[0, 1], [1, 0], [1, 2], [2, 1], [2, 0, 1]])
 def test_the_first_failure_is_reported(generated):
-    """Of several tokens that an edit makes infinite, in any order: the earliest stage, and there the lowest id."""
+    """If edits make several tokens infinite, the earliest stage and its lowest id are reported."""
     state = SamplingState(SamplingParams(repetition_penalty=2.0, frequency_penalty=-3e38))
     for token_id in generated:
         state.append(token_id)
@@ -202,8 +202,8 @@ def test_the_first_failure_is_reported(generated):
     assert (error.token_id, error.stage) == (1, "repetition_penalty")
 
 
-def test_none_is_the_widest_set(isa):
-    """force_isa(None) undoes a forced choice."""
+def test_forcing_none_restores_the_widest_set(isa):
+    """A call of force_isa(None) restores the widest available set."""
     force_isa(None)
     assert active_isa() == available_isas()[0]
     force_isa(isa)

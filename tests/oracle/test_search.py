@@ -1,4 +1,4 @@
-"""The fast search for where top_k and top_p end finds, to the bit, what the plain one finds."""
+"""The fast search for the end of top_k and top_p finds the result of the plain search, to the bit."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from decoding.testing import assert_matches_reference
 
 pytestmark = pytest.mark.usefixtures("isa")
 
-VOCAB_SIZE = 40_000  # long enough for every way through top_k.c: 157 blocks, lists of more than four
+VOCAB_SIZE = 40_000  # long enough for all code paths of top_k.c: 157 blocks, lists of more than four
 TOP_P = [0.0, 1e-7, 0.1, 0.5, 0.9, 0.95, 0.999, 1 - 2**-24]
 
 
 def quantised(row: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The row with the 8 significant bits of bfloat16: a few hundred distinct values, the rest ties."""
+    """Return the row rounded down to the 8 significant bits of bfloat16, so that many values are ties."""
     return (row.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 def few_likely(rng: np.random.Generator, num_likely: int, gap: float) -> NDArray[np.float32]:
-    """A flat row with a handful of tokens far above it: what no sample of the row shows."""
+    """Return a flat row with a few tokens far above it, which a sample of the row misses."""
     row = rng.standard_normal(VOCAB_SIZE, np.float32)
     row[rng.integers(0, VOCAB_SIZE, num_likely)] += np.float32(gap)
     return row
 
 
 def unlike_its_sample(rng: np.random.Generator) -> NDArray[np.float32]:
-    """Regular peaks, between which every evenly spread sample may fall, or all of which it may hit."""
+    """Return a row with regular peaks, so that an evenly spread sample may hit none or all of them."""
     row = rng.standard_normal(VOCAB_SIZE, np.float32)
     start, step = int(rng.integers(0, 700)), int(rng.integers(16, 700))
     row[start::step] += np.float32(4)
@@ -59,7 +59,7 @@ ROWS = {
 
 
 def bits(sampler: Sampler, row: NDArray[np.float32], params: SamplingParams) -> tuple[bytes, ...]:
-    """Everything that comes of a row."""
+    """Return all results of a row as bytes."""
     state = SamplingState(params)
     output: Any = sampler.sample(row, [state], commit=False)
     arrays = (output.token_ids, output.logprobs, output.ranks, output.top_token_ids, output.top_logprobs)
@@ -70,7 +70,7 @@ def bits(sampler: Sampler, row: NDArray[np.float32], params: SamplingParams) -> 
 @settings(max_examples=max(6, settings.default.max_examples // 10))
 @given(st.data())
 def test_fast_search_is_plain_search(kind: str, data: st.DataObject) -> None:
-    """Tokens, log-probabilities, top-N and the whole distribution, on rows that take every way through the search."""
+    """Fast search gives the tokens, log-probabilities, top-N and distribution of plain search, on all code paths."""
     row = ROWS[kind](np.random.Generator(np.random.Philox(key=data.draw(st.integers(0, 2**32)))))
     params = SamplingParams(
         seed=data.draw(st.integers(0, 2**32)),
@@ -92,7 +92,7 @@ def test_fast_search_is_plain_search(kind: str, data: st.DataObject) -> None:
     [{"top_p": 0.95}, {"top_p": 0.5, "min_p": 0.01}, {"top_k": 300}, {"top_k": 9000, "top_p": 0.5, "min_p": 1e-4}, {}],
 )
 def test_fast_search_matches_reference(kind: str, settings_of: dict[str, Any]) -> None:
-    """The same rows against float64."""
+    """Fast search gives the reference's results on the same rows."""
     row = ROWS[kind](np.random.Generator(np.random.Philox(key=11)))
     state = SamplingState(SamplingParams(seed=4, temperature=0.8, logprobs=3, **settings_of))
     assert_matches_reference(Sampler(VOCAB_SIZE), row[np.newaxis], [state])
@@ -100,7 +100,7 @@ def test_fast_search_matches_reference(kind: str, settings_of: dict[str, Any]) -
 
 @pytest.mark.parametrize("kind", ROWS)
 def test_search_of_a_long_list(kind: str) -> None:
-    """What typical_p leaves is a list that is no prefix: top_p is found in it as in a row, fast or plainly."""
+    """Top-p on the list that typical_p keeps gives the same bits by fast and by plain search."""
     row = ROWS[kind](np.random.Generator(np.random.Philox(key=12)))
     params = SamplingParams(seed=4, typical_p=0.97, top_p=0.6)
     fast, plain = (Sampler(VOCAB_SIZE, profile="llama_cpp") for _ in range(2))

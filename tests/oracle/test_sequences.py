@@ -1,4 +1,4 @@
-"""Whole sequences against the reference: what a state keeps of its past is what the definition reads off the tokens."""
+"""Whole sequences against the reference: the state's history gives the results that follow from the tokens."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from decoding.testing import assert_matches_reference
 
 pytestmark = pytest.mark.usefixtures("isa")
 
-VOCAB_SIZE = 6  # so that everything repeats itself
+VOCAB_SIZE = 6  # small, so that sequences repeat
 
 HISTORIES = {
     "dry_multiplier": st.sampled_from([0.5, 2.0]),
@@ -33,7 +33,7 @@ HISTORIES = {
 @settings(max_examples=settings.default.max_examples // 2)
 @given(st.data())
 def test_every_step_of_a_sequence_matches(data):
-    """Twenty tokens with histories of every kind, taken back here and there: each step is the reference's."""
+    """Each of twenty steps, with histories of every kind and truncations, gives the reference's results."""
     params = SamplingParams(
         seed=data.draw(st.integers(0, 99)),
         max_tokens=None,
@@ -44,7 +44,7 @@ def test_every_step_of_a_sequence_matches(data):
     )
     sampler = Sampler(VOCAB_SIZE, profile=data.draw(st.sampled_from(tuple(PROFILES))))
     prompt = data.draw(st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=8))
-    state = SamplingState(params, prompt, host_parameters=True)  # stop ids without min_tokens are the host's
+    state = SamplingState(params, prompt, host_parameters=True)  # stop ids without min_tokens are left to the host
     logits = np.random.default_rng(data.draw(st.integers(0, 99))).standard_normal((20, VOCAB_SIZE)).astype(np.float32)
     for row in logits:
         assert_matches_reference(sampler, row[np.newaxis], [state])
@@ -54,7 +54,7 @@ def test_every_step_of_a_sequence_matches(data):
 
 @pytest.mark.parametrize("vocab_size", [31, 32, 33, 300])
 def test_many_breakers_of_one_token(vocab_size):
-    """Half of the vocabulary, among longer breakers and ids that the vocabulary's words of 32 bits just hold."""
+    """Sequence breakers of one token for half of the vocabulary, beside longer ones, give the reference's results."""
     rng = np.random.default_rng(vocab_size)
     context = rng.integers(0, vocab_size, 12).tolist() * 3
     for start in (0, 1, vocab_size - 1):

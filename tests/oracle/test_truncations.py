@@ -1,6 +1,6 @@
-"""Every truncation by itself, and some together, on rows of every kind: the kernel keeps what the reference does.
+"""Each truncation alone, and some together, on rows of every kind: the kernel keeps the reference's tokens.
 
-Hypothesis looks for corners (test_against_reference.py); this is the plain ground between them, walked evenly.
+Hypothesis finds corner cases (test_against_reference.py); these tests cover the ordinary cases evenly.
 """
 
 import numpy as np
@@ -67,7 +67,7 @@ KINDS = {
 
 
 def states():
-    """One for each question, with log-probabilities in two modes."""
+    """Return a state per question, with log-probabilities in two modes."""
     report = {"logprobs": 1, "logprobs_mode": ("final", "scaled")}
     return [SamplingState(SamplingParams(seed=7, **report, **q), choice=i) for i, q in enumerate(QUESTIONS)]
 
@@ -78,10 +78,10 @@ SIZES = [(n, "openai") for n in (1, 2, 3, 9, 300, 1000)] + [(40, profile) for pr
 @pytest.mark.parametrize("kind", list(KINDS))
 @pytest.mark.parametrize(("vocab_size", "profile"), SIZES)
 def test_truncation(vocab_size, profile, kind):
-    """Kept set, probabilities, token and log-probabilities of every question, in one batch."""
+    """Kept set, probabilities, token and log-probabilities of all questions in a batch equal the reference's."""
     rng = np.random.default_rng([vocab_size, len(kind)])
     logits = np.stack([KINDS[kind](rng, vocab_size) for _ in QUESTIONS]).astype(np.float32)  # [questions, vocab]
-    logits[:, -1] = np.maximum(logits[:, -1], 0)  # something to draw
+    logits[:, -1] = np.maximum(logits[:, -1], 0)  # at least one finite logit
     assert_matches_reference(Sampler(vocab_size, profile=profile), logits, states())
 
 
@@ -98,7 +98,7 @@ ENDS = {
 @pytest.mark.parametrize("temperature", [1.0, 2.0**60, 3.4e38])
 @pytest.mark.parametrize("row", list(ENDS))
 def test_ends_of_the_range(row, temperature, profile):
-    """Logits and temperatures up to 3.4e38: order, ties and thresholds are those of the reference there too."""
+    """Logits and temperatures up to 3.4e38 keep the reference's order, ties and thresholds."""
     questions = [{"temperature": temperature, **question} for question in QUESTIONS]
     states = [SamplingState(SamplingParams(seed=7, logprobs=2, **question)) for question in questions]
     logits = np.tile(np.array(ENDS[row], np.float32), (len(states), 1))
@@ -107,7 +107,7 @@ def test_ends_of_the_range(row, temperature, profile):
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_mirostat_follows_its_target(version):
-    """300 tokens of N(0, 3) logits: mu moves by the reported surprises as defined, and these are 3 bits on average."""
+    """Over 300 tokens mirostat_mu follows the reported surprises by definition, and their mean is the target."""
     params = SamplingParams(mirostat_tau=3.0, mirostat_eta=0.2, mirostat_version=version, seed=5)
     state, sampler, rng = SamplingState(params), Sampler(1000), np.random.default_rng(0)
     surprises = []
@@ -120,17 +120,14 @@ def test_mirostat_follows_its_target(version):
 
 
 def test_adaptive_p_follows_its_target():
-    """300 tokens of N(0, 3) logits for each of two targets: the center moves as the reference's average does.
-
-    The mean probability of what is drawn follows the target, as far as the rows have tokens near it.
-    """
+    """The center of adaptive-p follows the reference's average; the mean drawn probability follows the target."""
     means = [mean_of_adapted(target) for target in (0.05, 0.6)]
     assert means[0] < 0.1
     assert means[1] > 0.25
 
 
 def mean_of_adapted(target):
-    """Mean probability of 300 drawn tokens; the center of each is checked."""
+    """Return the mean probability of 300 drawn tokens. Assert the center of each step."""
     params = SamplingParams(adaptive_p_target=target, min_p=0.01, seed=5)
     state, sampler, rng = SamplingState(params), Sampler(1000), np.random.default_rng(0)
     target, decay = np.float32(target).item(), np.float32(0.9).item()
@@ -146,7 +143,7 @@ def mean_of_adapted(target):
 
 @pytest.mark.parametrize("stage", ["top_h", "min_k", "tfs", "skew"])
 def test_long_rows_are_sorted_as_far_as_needed(stage):
-    """Rows of 40,000 tokens whose cut lies behind the first head that is looked at, some with many ties."""
+    """Rows of 40,000 tokens whose cut lies beyond the first sorted head keep the reference's tokens."""
     value = {"top_h": 0.9, "min_k": 0.0, "tfs": 0.999, "skew": 0.5}[stage]
     rng = np.random.default_rng(3)
     ties = np.repeat(np.float32([2.0, 1.0, 0.0]), [1500, 8500, 30_000])

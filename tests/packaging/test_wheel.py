@@ -1,4 +1,4 @@
-"""The wheel: typed, with its documents and its licence; and what a build without a compiler says."""
+"""The wheel has types, documents and licence; a build without a compiler has a helpful error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNREACHABLE = re.compile("Could not find a version|connection|No matching distri
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel without its compiled module, which takes seconds: all other files are those of the real one."""
+    """Return a wheel without the compiled module, which builds in seconds; its other files are the real wheel's."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [
         sys.executable,
@@ -45,8 +45,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_wheel_has_what_its_users_need(wheel: Path) -> None:
-    """Type information, the licence, and every document that a docstring of the package names."""
+def test_the_files_of_the_wheel(wheel: Path) -> None:
+    """The wheel has type information, the licence, and every document that a docstring of the package names."""
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "decoding/py.typed" in names
     assert any(name.endswith("LICENSE") for name in names)
@@ -56,8 +56,8 @@ def test_the_wheel_has_what_its_users_need(wheel: Path) -> None:
     assert {f"decoding/{name}" for name in documents} <= names
 
 
-def test_a_user_s_script_is_type_checked(wheel: Path, tmp_path: Path) -> None:
-    """A strict mypy sees the types of the installed wheel: it accepts right code and finds the one wrong line."""
+def test_types_of_the_installed_wheel(wheel: Path, tmp_path: Path) -> None:
+    """With the installed wheel strict mypy accepts correct code and finds the one wrong line."""
     pytest.importorskip("mypy", reason="mypy is not installed")
     venv.create(tmp_path / "env", symlinks=True)
     python = tmp_path / "env" / "bin" / "python"
@@ -81,7 +81,7 @@ def test_a_user_s_script_is_type_checked(wheel: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not all(map(shutil.which, ("cmake", "cc", "env"))), reason="needs cmake and a C compiler")
 def test_a_compiler_with_arguments(tmp_path: Path) -> None:
-    """CC may be a command with a launcher, as in CC="ccache gcc"."""
+    """The variable CC may be a command with a launcher, as in CC="ccache gcc"."""
     command = ["cmake", "-S", str(ROOT / "csrc"), "-B", str(tmp_path)]
     subprocess.run(command, capture_output=True, check=True, env=os.environ | {"CC": "env cc"})
     found = [path.read_text() for path in tmp_path.rglob("CMakeCCompiler.cmake")]
@@ -89,8 +89,8 @@ def test_a_compiler_with_arguments(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake")
-def test_a_build_without_a_compiler_says_what_to_install(tmp_path: Path) -> None:
-    """The first words of the error are ours, and name packages to install."""
+def test_a_build_without_a_compiler(tmp_path: Path) -> None:
+    """Without a compiler the error begins with our message, which names packages to install."""
     command = ["cmake", "-S", str(ROOT / "csrc"), "-B", str(tmp_path)]
     environment = os.environ | {"CC": "/nonexistent/cc"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

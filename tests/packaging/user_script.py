@@ -1,4 +1,4 @@
-"""What a user's own code says to a strict type checker: the public names, with their types."""
+"""A user's code for a strict type checker: the public names with their types."""
 
 from __future__ import annotations
 

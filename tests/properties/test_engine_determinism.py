@@ -1,4 +1,4 @@
-"""What a request gives does not depend on its company; what is streamed is what is returned."""
+"""A request's result does not depend on other requests, and a stream is the result in pieces."""
 
 import struct
 
@@ -9,7 +9,7 @@ from decoding.llm import LLM
 from decoding.params import SamplingParams
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
 
-# Tokens that split characters, contain stop strings, or overlap with them: texts get awkward quickly.
+# Tokens that split characters, contain stop strings, or overlap with them: they make difficult texts.
 EXTRA = [b"\xe2\x80", b"\x99", b"\x80\x99s", b"ab", b"ba", b"aab", "\u2019a".encode(), b"\xf0\x9f\x98"]
 EXTRA = [token for token in EXTRA if len(token) > 1]
 TOKENIZER = byte_tokenizer(EXTRA, ["<t>", "<eos>"])
@@ -44,13 +44,13 @@ REQUESTS = st.tuples(PROMPTS, PARAMS)
 
 
 def make_llm(**settings):
-    """Logits that depend on nothing but the sequence's own tokens."""
+    """Return a scripted model whose logits depend only on the sequence's own tokens."""
     model = ScriptedModel(hashed_logits(), VOCAB_SIZE, max_position_embeddings=16, eos_token_ids=(EOS,))
     return LLM.from_parts(model, TOKENIZER, **settings)
 
 
 def bits(choice):
-    """Everything of a choice but its number; log-probabilities as bits."""
+    """Return the parts of a choice without its index; log-probabilities as bits."""
     logprobs = choice.logprobs and [value and struct.pack("<d", value) for value in choice.logprobs.token_logprobs]
     return (
         choice.text,
@@ -64,7 +64,7 @@ def bits(choice):
 
 
 def streamed(llm, prompt, params):
-    """The deltas of each choice, by index."""
+    """Return the deltas of each choice, by index."""
     pieces = {}
     for delta in llm.stream(prompt, params):
         pieces.setdefault(delta.index, []).append(delta)
@@ -74,7 +74,7 @@ def streamed(llm, prompt, params):
 @settings(deadline=None, max_examples=40)
 @given(REQUESTS, st.lists(REQUESTS, min_size=16, max_size=16), st.integers(0, 16), st.integers(1, 20))
 def test_alone_in_a_batch_streamed_and_as_one_of_eight(request, others, place, max_num_seqs):
-    """The same request: same tokens, log-probability bits and text, four ways."""
+    """A request gives the same tokens, bits and text alone, in a batch, as a stream and with n=8."""
     prompt, params = request
     llm = make_llm(max_num_seqs=max_num_seqs)
     alone = llm.complete(prompt, params)
@@ -91,7 +91,7 @@ def test_alone_in_a_batch_streamed_and_as_one_of_eight(request, others, place, m
 @settings(deadline=None, max_examples=100)
 @given(REQUESTS)
 def test_streamed_pieces_add_up(request):
-    """Text, tokens, log-probabilities and the ending: the pieces of each choice are the choice."""
+    """The deltas of each choice add up to its text, tokens, log-probabilities and finish reason."""
     prompt, params = request
     llm = make_llm()
     choices = llm.complete(prompt, params).choices
@@ -110,8 +110,10 @@ def test_streamed_pieces_add_up(request):
 @settings(deadline=None, max_examples=100)
 @given(REQUESTS)
 def test_text_is_the_bytes_of_the_tokens_cut_at_the_stop_string(request):
-    """The text follows from all sampled tokens by definition: join them, special tokens too, find the first stop
-    string, cut, drop the special tokens that are not shown, decode.
+    """The text follows from all sampled tokens by the definition of stop strings.
+
+    Join the bytes of all tokens including special ones, find the first stop string, cut there, drop the special tokens
+    that are not shown, decode.
     """
     prompt, params = request
     fields = {name: getattr(params, name) for name in SamplingParams.__slots__}
@@ -145,7 +147,7 @@ def test_text_is_the_bytes_of_the_tokens_cut_at_the_stop_string(request):
 @settings(deadline=None, max_examples=100)
 @given(REQUESTS)
 def test_offsets_index_the_text_and_usage_adds_up(request):
-    """Every token of the text that is text by itself stands at its offset; usage is the sum of what was sampled."""
+    """Every token that is text by itself is in the text at its offset; usage sums the sampled tokens."""
     prompt, params = request
     fields = {name: getattr(params, name) for name in SamplingParams.__slots__}
     result = make_llm().complete(prompt, SamplingParams(**{**fields, "logprobs": 1, "echo": True, "stop": ()}))

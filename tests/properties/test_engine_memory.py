@@ -1,4 +1,4 @@
-"""Short memory, other schedules, other users: what a request gets is what it gets alone, and nothing stays behind."""
+"""With a small KV cache and other requests, a request gives what it gives alone and frees all memory."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ PARAMS = st.builds(
     ignore_eos=st.booleans(),
     allowed_token_ids=st.just([97, 98, 0xE2, *range(256, EOS + 1)]),
 )
-# Prompts that begin alike, block by block, so that the prefix cache has something to find.
+# Prompts with common prefixes of whole blocks, which the prefix cache can reuse.
 PROMPTS = st.builds(
     lambda blocks, rest: [token for block in blocks for token in [block] * BLOCK_SIZE] + rest,
     st.lists(st.sampled_from([97, 98]), max_size=3),
@@ -49,13 +49,13 @@ SETTINGS = st.fixed_dictionaries(
 
 
 def make_llm(**settings):
-    """Logits that depend on nothing but the sequence's own tokens; room for 96 of them."""
+    """Return a scripted model with a context of 96 tokens; logits depend only on the sequence's own tokens."""
     model = ScriptedModel(hashed_logits(), TOKENIZER.vocab_size, max_position_embeddings=96, eos_token_ids=(EOS,))
     return LLM.from_parts(model, TOKENIZER, **settings)
 
 
-def free(llm):
-    """Whether nothing runs, waits or holds memory."""
+def is_free(llm):
+    """Return True if no sequence runs, waits or holds memory."""
     stats = llm.stats
     return (stats.num_running, stats.num_waiting, stats.num_blocks_live) == (0, 0, 0)
 
@@ -63,22 +63,22 @@ def free(llm):
 @settings(max_examples=60)
 @given(REQUESTS, SETTINGS)
 def test_short_memory_changes_nothing(requests, given_settings):
-    """Together in a memory that is always short, with and without prefix cache: bit for bit what each gets alone."""
+    """With a KV cache that is too small, each request gives bit for bit what it gives alone."""
     prompts, params = map(list, zip(*requests, strict=True))
     alone = [make_llm(prefix_cache=False).complete(prompt, one) for prompt, one in requests]
     llm = make_llm(**given_settings)
     assert llm.complete(prompts, params) == alone
     assert llm.complete(prompts, params) == alone
-    assert free(llm)
+    assert is_free(llm)
 
 
 class Breaking(ScriptedModel):
-    """Raises in some of its forward passes, after the cache has been written to."""
+    """A scripted model that raises in the forward passes `breaks`, after writing to the cache."""
 
     breaks = frozenset()
 
     def forward(self, batch, cache):
-        """As ever, and then perhaps not."""
+        """Compute the logits, and raise if this forward pass is in `breaks`."""
         logits = super().forward(batch, cache)
         if self.num_forwards in self.breaks:
             raise OSError("the disk is gone")
@@ -88,14 +88,14 @@ class Breaking(ScriptedModel):
 @settings(max_examples=60)
 @given(REQUESTS, SETTINGS, st.frozensets(st.integers(1, 60), max_size=6))
 def test_a_step_that_raises_leaves_a_sound_cache(requests, given_settings, breaks):
-    """Whoever was in it has an EngineError; all that come later, with a prefix cache too, get what they get alone."""
+    """Requests of a step that raises get an EngineError; later requests get what they get alone."""
     model = Breaking(hashed_logits(), TOKENIZER.vocab_size, max_position_embeddings=96, eos_token_ids=(EOS,))
     model.breaks = breaks
     llm = LLM.from_parts(model, TOKENIZER, **given_settings)
     prompts, params = map(list, zip(*requests, strict=True))
     for _ in range(2):
         results = llm.complete(prompts, params, on_error="status")
-        assert free(llm)
+        assert is_free(llm)
         for request, result in zip(requests, results, strict=True):
             errors = [choice.error for choice in result.choices if choice.error is not None]
             assert all(isinstance(error, EngineError) for error in errors)
@@ -103,8 +103,8 @@ def test_a_step_that_raises_leaves_a_sound_cache(requests, given_settings, break
                 assert result == make_llm().complete(*request)
 
 
-def test_what_can_never_fit_is_refused():
-    """A prompt that is longer than the memory, at once; memory for no sequence at all, when the engine is made."""
+def test_prompts_that_can_never_fit_are_refused():
+    """A prompt that is longer than the KV cache is refused; so are settings that fit no sequence."""
     llm = make_llm(kv_cache_bytes=3 * BLOCK_SIZE)
     assert (
         llm.complete([97] * 48, SamplingParams(seed=1, max_tokens=None, ignore_eos=True)).usage.completion_tokens == 1
@@ -123,8 +123,8 @@ def test_what_can_never_fit_is_refused():
         make_llm(prefix_cache=1)
 
 
-def test_preemption_happens_and_is_told():
-    """The tests here mean something: sequences do lose their memory, and it is in the metrics."""
+def test_preemption_happens_and_is_counted():
+    """With a small KV cache sequences are preempted, and the metrics count it."""
     llm = make_llm(max_num_seqs=4, kv_cache_bytes=10 * BLOCK_SIZE)
     params = SamplingParams(seed=1, max_tokens=60, ignore_eos=True, frequency_penalty=0.3)
     results = llm.complete([[97], [98], [99], [100]], params)
@@ -135,8 +135,8 @@ def test_preemption_happens_and_is_told():
 
 @settings(max_examples=60)
 @given(REQUESTS, SETTINGS, st.data())
-def test_leaving_at_any_step_leaves_nothing(requests, given_settings, data):
-    """Streams are closed at any piece, in any order; the others get what they get alone, and in the end all is free."""
+def test_streams_closed_at_any_step_free_their_memory(requests, given_settings, data):
+    """Streams may be closed at any piece: the others give what they give alone, and all memory is freed."""
     llm = make_llm(**given_settings)
     requests = [(prompt, replace(params, n=min(params.n, 2))) for prompt, params in requests]
     streams = {index: llm.stream(*request) for index, request in enumerate(requests)}
@@ -152,21 +152,21 @@ def test_leaving_at_any_step_leaves_nothing(requests, given_settings, data):
             del streams[index]
         else:
             pieces[index].append(piece)
-    assert free(llm)
+    assert is_free(llm)
     for index, deltas in pieces.items():
         choices = make_llm().complete(*requests[index]).choices
         texts = ["".join(delta.text for delta in deltas if delta.index == choice.index) for choice in choices]
         assert texts == [choice.text for choice in choices]
 
 
-def test_a_prefix_that_is_kept_is_not_fed_again():
-    """The second prompt that begins alike feeds its own part only; a scored prompt is always computed."""
+def test_a_cached_prefix_is_not_computed_again():
+    """A cached prefix is not computed again, except for a prompt that is scored."""
     llm = make_llm()
     prompt = [97] * 40
-    params = SamplingParams(seed=1, max_tokens=5, ignore_eos=True)  # what is generated counts as no prompt
+    params = SamplingParams(seed=1, max_tokens=5, ignore_eos=True)  # generated tokens are not counted as prompt tokens
     assert llm.complete(prompt, params).metrics.cached_tokens == 0
     assert llm.complete([*prompt, 98], params).metrics.cached_tokens == 2 * BLOCK_SIZE
-    assert llm.complete([97] * 32, params).metrics.cached_tokens == BLOCK_SIZE  # the last token must be fed
+    assert llm.complete([97] * 32, params).metrics.cached_tokens == BLOCK_SIZE  # the last token must be computed
     assert llm.stats.num_prompt_tokens == 40 + 9 + 16
     assert llm.stats.num_cached_tokens == 3 * BLOCK_SIZE
     scored = llm.complete(prompt, SamplingParams(seed=1, max_tokens=1, echo=True, logprobs=0))
@@ -176,7 +176,7 @@ def test_a_prefix_that_is_kept_is_not_fed_again():
 
 
 def test_candidates_share_the_blocks_of_their_prompt():
-    """Sixteen candidates of a prompt of five blocks hold these once, and a block or two of their own each."""
+    """Sixteen candidates of a prompt of five blocks share these and hold one block each of their own."""
     model = ScriptedModel(hashed_logits(), 257, max_position_embeddings=200)
     llm = LLM.from_parts(model, max_num_seqs=16)
     stream = llm.stream([1] * (5 * BLOCK_SIZE), SamplingParams(n=16, seed=1, max_tokens=10))
@@ -187,8 +187,8 @@ def test_candidates_share_the_blocks_of_their_prompt():
     assert model.num_tokens < 5 * BLOCK_SIZE + 2 * 16
 
 
-def test_what_is_being_fed_is_waited_for():
-    """Of prompts that begin alike and come at once, the beginning is fed once; without a prefix cache, by each."""
+def test_a_prefix_is_computed_once():
+    """Concurrent prompts with a common prefix compute it once; without a prefix cache each computes it."""
     prompt, params = [97] * 40, SamplingParams(max_tokens=2, seed=1)
     others = [[98, 99], [*prompt, 98], [97] * 20]
     alone = [make_llm(prefix_cache=False).complete(one, params) for one in (prompt, prompt, *others)]
@@ -202,8 +202,8 @@ def test_what_is_being_fed_is_waited_for():
     assert (apart.stats.num_prompt_tokens, llm.stats.num_prompt_tokens) == (143, 143 - 80)
 
 
-def test_the_budget_of_a_step_is_what_was_asked_for():
-    """No step computes more than max_batched_tokens, also where more sequences could run than that."""
+def test_the_budget_of_a_step():
+    """No step computes more than max_batched_tokens, even if more sequences could run."""
     sizes = []
 
     class Counting(ScriptedModel):
@@ -218,8 +218,8 @@ def test_the_budget_of_a_step_is_what_was_asked_for():
     assert max(sizes) == 3
 
 
-def test_nobody_waits_for_a_prompt_that_is_fed_in_small_chunks():
-    """A prompt that is scored for echo is fed slowly: an equal one that is not scored is computed beside it."""
+def test_scored_prompts_are_not_waited_for():
+    """A prompt does not wait for an equal prompt that is scored, which is computed in small chunks."""
     prompt = [97] * 40
     llm = make_llm(max_num_seqs=8, max_batched_tokens=500, kv_cache_bytes=None)
     scored, plain = llm.complete(

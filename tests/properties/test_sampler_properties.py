@@ -1,4 +1,4 @@
-"""What holds for every row and all parameters, said without the reference."""
+"""Properties of all rows and parameters, stated without the reference."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from decoding.testing import logits_rows, sampling_params, sampling_problems, to
 
 
 def sample_one(logits, *, prompt=(), output=(), choice=0, **params):
-    """The token that one row draws; nothing else is reported."""
+    """Return the token that is drawn from one row."""
     state = SamplingState(SamplingParams(**params), prompt, choice=choice)
     for token_id in output:
         state.append(token_id)
@@ -20,32 +20,32 @@ def sample_one(logits, *, prompt=(), output=(), choice=0, **params):
 
 
 def probabilities(logits, **params):
-    """The distribution of one row: float64 [vocab]."""
+    """Return the distribution of one row: float64 [vocab]."""
     return Sampler(len(logits)).probabilities(logits, [SamplingState(SamplingParams(seed=0, **params))])[0]
 
 
 @st.composite
 def rows(draw):
-    """A row of any size."""
+    """Draw a row of any size."""
     return draw(logits_rows(draw(vocab_sizes())))
 
 
 @given(rows(), st.sampled_from([0.0, 1e-30, 9.5e-7]), st.integers(0, 9))
 def test_greedy_is_the_first_maximum(logits, temperature, seed):
-    """Below 2**-20 the token is the lowest id of the largest logit, whatever the seed and the truncation."""
+    """Below T = 2**-20 the token is the lowest id of the largest logit, for any seed and truncation."""
     assert sample_one(logits, temperature=temperature, seed=seed, top_p=0.5, min_p=0.1) == logits.argmax()
 
 
 @given(rows(), st.integers(1, 300), st.floats(0.25, 4.0))
 def test_top_k_keeps_exactly_k(logits, k, temperature):
-    """Ties or not, k tokens are kept, but for those that are banned or below the cut."""
+    """Top-k keeps exactly k tokens, with ties or without, unless fewer are above the cut and not banned."""
     exponents = (logits.astype(np.float64) - logits.max()) / np.float32(temperature)
     assume(not np.any(abs(exponents + 40 * np.log(2)) < 1e-3))
     alive = int((exponents > -40 * np.log(2)).sum())
     assert np.count_nonzero(probabilities(logits, top_k=k, temperature=temperature)) == min(k, alive)
 
 
-def test_greedy_begins_right_below_its_threshold():
+def test_the_threshold_of_greedy_decoding():
     """At T = 2**-20 three tied tokens share the mass; one float32 below it, the first of them has all of it."""
     logits = np.array([0, 5, 5, 5, 1], np.float32)
     below = float(np.nextafter(np.float32(2.0**-20), np.float32(0)))
@@ -54,8 +54,8 @@ def test_greedy_begins_right_below_its_threshold():
 
 
 @pytest.mark.parametrize("vocab_size", [2, 3, 16, 17, 255, 256, 257, 1000])
-def test_top_k_around_the_whole_vocabulary(vocab_size):
-    """One less than all drops the last of the order, here the highest id; all and more drop nothing."""
+def test_top_k_near_the_vocabulary_size(vocab_size):
+    """With top_k = vocab - 1 the highest id of a flat row is dropped; with vocab and more, none is."""
     flat = np.zeros(vocab_size, np.float32)
     for top_k in (1, vocab_size - 1, vocab_size, vocab_size + 1):
         kept = np.flatnonzero(probabilities(flat, top_k=top_k))
@@ -65,7 +65,7 @@ def test_top_k_around_the_whole_vocabulary(vocab_size):
 @pytest.mark.parametrize("zeros", [[0.0], [-0.0], [0.0, -0.0], [-0.0, 0.0], [-0.0] * 300 + [0.0] * 300])
 @pytest.mark.parametrize("shift", [{}, {"logit_bias": {0: -0.0}}, {"temperature": 0.5}])
 def test_both_zeros_are_one_value(zeros, shift):
-    """Rows of +0 and -0 in any pattern are rows of ties: the lowest ids are kept, and the lowest is the best."""
+    """Mixed +0 and -0 are ties: the lowest ids are kept and ranked first."""
     logits = np.resize(np.array(zeros, np.float32), 700)
     for params in ({"top_k": 299}, {"top_p": 298.5 / 700}):
         kept = np.flatnonzero(probabilities(logits, **params, **shift))
@@ -78,7 +78,7 @@ def test_both_zeros_are_one_value(zeros, shift):
 
 @pytest.mark.parametrize("vocab_size", [2, 16, 64, 256, 1024])
 def test_top_p_boundaries_are_exact(vocab_size):
-    """With 2**m equal tokens, j / 2**m keeps exactly the j lowest ids: the mass is compared without rounding."""
+    """With 2**m equal tokens, top_p = j / 2**m keeps exactly the j lowest ids: the mass is not rounded."""
     logits = np.full(vocab_size, -3.25, np.float32)
     for j in {1, vocab_size // 2, vocab_size - 1}:
         p = probabilities(logits, top_p=j / vocab_size)
@@ -88,7 +88,7 @@ def test_top_p_boundaries_are_exact(vocab_size):
 
 @given(rows(), st.floats(0.0, 1.0))
 def test_truncation_keeps_at_least_one_and_only_the_best(logits, x):
-    """Whatever is dropped is not above what is kept, and something is kept."""
+    """Truncation keeps at least one token and drops none that is above a kept one."""
     for params in ({"top_p": x}, {"min_p": x}, {"top_p": x, "min_p": 1 - x, "top_k": 3}):
         kept = probabilities(logits, **params) > 0
         assert kept.any()
@@ -97,7 +97,7 @@ def test_truncation_keeps_at_least_one_and_only_the_best(logits, x):
 
 @given(sampling_problems())
 def test_probabilities_are_a_distribution_that_sample_obeys(problem):
-    """Rows sum to 1, and the token that `sample` draws has a positive probability."""
+    """Rows sum to 1, and the drawn token has a positive probability."""
     output = problem.sampler.sample(problem.logits, problem.states, commit=False, on_error="status")
     for row, state in enumerate(problem.states):
         if output.errors[row] is None:
@@ -107,8 +107,8 @@ def test_probabilities_are_a_distribution_that_sample_obeys(problem):
 
 
 @given(rows(), st.data())
-def test_what_is_banned_is_never_drawn(logits, data):
-    """No bias, penalty or temperature revives a token that a mask or the model itself has banned."""
+def test_a_banned_token_is_never_drawn(logits, data):
+    """No bias, penalty or temperature gives a banned token a positive probability."""
     ids = st.integers(0, len(logits) - 1)
     banned = data.draw(st.sets(ids, max_size=len(logits) - 1))
     alive = (logits > -np.inf) & ~np.isin(np.arange(len(logits)), list(banned))
@@ -120,7 +120,7 @@ def test_what_is_banned_is_never_drawn(logits, data):
 
 @given(rows(), st.integers(-20, 20), st.integers(-(2**63), 2**63 - 1))
 def test_scaling_logits_and_temperature_together_changes_nothing(logits, power, seed):
-    """Logits and T times a power of two: the same token and the same final log-probability bits."""
+    """Logits and temperature times a power of two give the same token and log-probability bits."""
     factor = np.float32(2.0**power)
     with np.errstate(over="ignore", under="ignore"):
         scaled = logits * factor
@@ -135,8 +135,8 @@ def test_scaling_logits_and_temperature_together_changes_nothing(logits, power, 
 
 
 @given(st.data())
-def test_a_state_can_be_taken_back_and_replayed(data):
-    """After `truncate` a state gives the bits of a fresh one with the same tokens, penalties included."""
+def test_a_truncated_state_equals_a_new_one(data):
+    """After `truncate` a state gives the bits of a new state with the same tokens, penalties included."""
     vocab_size = data.draw(vocab_sizes())
     logits = data.draw(logits_rows(vocab_size))
     params = data.draw(sampling_params(vocab_size))
@@ -155,8 +155,8 @@ def test_a_state_can_be_taken_back_and_replayed(data):
         assert getattr(results[0], name).tobytes() == getattr(results[1], name).tobytes()
 
 
-def test_history_grows_beyond_any_first_guess():
-    """Thousands of distinct tokens, appended and taken back: penalties still count each of them."""
+def test_penalties_count_thousands_of_tokens():
+    """Penalties count thousands of distinct tokens, also after some are truncated."""
     vocab_size = 5000
     state = SamplingState(SamplingParams(seed=0, presence_penalty=9, temperature=0), prompt_token_ids=[0])
     sampler, flat = Sampler(vocab_size), np.zeros(vocab_size, np.float32)
@@ -171,7 +171,7 @@ def test_history_grows_beyond_any_first_guess():
 
 @given(sampling_problems(nonfinite=True))
 def test_a_failing_row_stops_the_call_and_records_nothing(problem):
-    """on_error="raise": the first failed row's error is raised, and no state has grown. Else all have, by one."""
+    """With on_error="raise" the first failed row raises and no state grows; otherwise each grows by one token."""
     before = [len(state.output_token_ids) for state in problem.states]
     errors = problem.sampler.sample(problem.logits, problem.states, commit=False, on_error="status").errors
     first = next((error for error in errors if error is not None), None)
@@ -186,8 +186,8 @@ def test_a_failing_row_stops_the_call_and_records_nothing(problem):
     assert [len(state.output_token_ids) for state in problem.states] == before
 
 
-def test_a_failed_row_is_reported_and_the_others_go_on():
-    """on_error="status": the failed row has its error and token -1 and records nothing; its neighbours draw."""
+def test_a_failed_row_does_not_fail_others():
+    """With on_error="status" a failed row has its error and token -1 and records nothing; other rows are drawn."""
     logits = np.zeros((3, 4), np.float32)
     logits[1, 2] = np.nan
     states = [SamplingState(SamplingParams(seed=0)) for _ in range(3)]
@@ -197,15 +197,15 @@ def test_a_failed_row_is_reported_and_the_others_go_on():
     assert [len(state.output_token_ids) for state in states] == [1, 0, 1]
 
 
-def test_one_row_may_come_without_its_axis():
-    """[vocab] is one row; the output has a rows axis all the same."""
+def test_one_row_without_a_rows_axis():
+    """Logits of shape [vocab] are one row, and the output has a rows axis."""
     logits = np.arange(5, dtype=np.float32)
     state = SamplingState(SamplingParams(temperature=0))
     assert Sampler(5).sample(logits, [state]).token_ids.tolist() == [4]
 
 
-def test_no_seed_takes_one_and_reports_it():
-    """Without a seed two states differ, and the seed that was taken replays the draw."""
+def test_a_missing_seed_is_chosen_and_reported():
+    """Without a seed each state chooses its own, reports it, and that seed replays the draw."""
     one, other = SamplingState(SamplingParams()), SamplingState(SamplingParams())
     assert one.seed != other.seed
     assert -(2**63) <= one.seed < 2**63
@@ -214,7 +214,7 @@ def test_no_seed_takes_one_and_reports_it():
 
 
 def test_a_signed_bitmask_is_the_same_mask():
-    """int32 words, as grammar libraries hand them out, mean the bits of uint32."""
+    """A bitmask of int32 words, as grammar libraries return, is the mask of its uint32 bits."""
     words = np.array([0x80000001, 0xFFFFFFFF, 0], np.uint32)
     for mask in (words, words.view(np.int32)):
         state = SamplingState(SamplingParams())
@@ -239,6 +239,6 @@ def test_a_signed_bitmask_is_the_same_mask():
     ids=["list", "short", "long", "3-d", "float64", "int32", "big-endian", "object", "scalar"],
 )
 def test_logits_of_a_wrong_kind_are_refused(logits):
-    """Shape, dtype, byte order and layout are checked before C sees an address, and the message says what it got."""
+    """Logits of a wrong shape, dtype, byte order or layout raise LogitsError before C reads an address."""
     with pytest.raises(LogitsError, match=r"logits.*must"):
         Sampler(4).sample(logits, [SamplingState(SamplingParams())])

@@ -1,4 +1,4 @@
-"""The scheduler and its blocks under any schedule: a state machine that plays engine, model and impatient users."""
+"""A state machine that plays engine, model and clients against the scheduler and its blocks."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ from decoding.testing.scripted import BLOCK_SIZE, ScriptedCache
 
 
 class FakeTask:
-    """Sequences of one prompt; with tails, each has tokens of its own behind it, which are scored."""
+    """A task of n sequences with one prompt. With tails, each sequence has its own scored tokens after the prompt."""
 
     def __init__(self, arrival, prompt, n, tails, regimes, share, score_from=None, max_score_rows=1000):
         self.arrival, self.prompt, self.n, self.tails, self.regimes = arrival, prompt, n, tails, regimes
@@ -24,11 +24,11 @@ class FakeTask:
 
     @property
     def num_unstarted(self):
-        """Sequences that have not been made."""
+        """Return the number of sequences that have not been made."""
         return self.n - self.num_made
 
     def next_sequence(self):
-        """Make the next one."""
+        """Return the next sequence."""
         index = self.num_made
         self.num_made += 1
         tail = self.tails[index] if self.tails else []
@@ -45,11 +45,11 @@ class FakeTask:
         )
 
     def on_admitted(self, sequence):
-        """Count."""
+        """Count an admission."""
         self.num_admitted += 1
 
     def on_preempted(self):
-        """Count."""
+        """Count a preemption."""
         self.num_preempted += 1
 
 
@@ -57,7 +57,7 @@ REGIMES = {"none": lambda length: 0, "two": lambda length: int(length > 20), "ma
 
 
 class EngineMachine(RuleBasedStateMachine):
-    """Prompts of few distinct blocks come, get tokens, end, and are taken back at any moment."""
+    """Prompts of few distinct blocks arrive, get tokens, finish, and are aborted at any moment."""
 
     @initialize(
         max_num_seqs=st.integers(1, 4),
@@ -68,7 +68,7 @@ class EngineMachine(RuleBasedStateMachine):
         max_per_request=st.none() | st.integers(1, 3),
     )
     def start(self, max_num_seqs, num_blocks, budget, prefix_cache, regimes, max_per_request):
-        """A small memory, so that it is always short."""
+        """Make a scheduler with a KV cache that is always too small."""
         self.cache = ScriptedCache(num_blocks)
         self.blocks = BlockManager(num_blocks, BLOCK_SIZE, self.cache.copy_block, prefix_cache=prefix_cache)
         self.regimes = REGIMES[regimes]
@@ -92,7 +92,7 @@ class EngineMachine(RuleBasedStateMachine):
         is_new=st.booleans(),
     )
     def add(self, blocks, rest, n, tails, is_scored, is_new):
-        """A prompt that often begins like another one, of the last request or a new one; scored in small chunks."""
+        """Add a prompt that often shares a prefix with others, of the last request or a new one."""
         token_ids = [block for block in blocks for _ in range(BLOCK_SIZE)] + [2] * rest
         token_ids = token_ids[: self.scheduler.max_tokens - 5]
         own = [[5 + index] * (1 + index) for index in range(n)] if tails else None
@@ -106,7 +106,7 @@ class EngineMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.scheduler.has_work)
     @rule(token=st.integers(3, 4), ends=st.sets(st.integers(0, 20)), num_draft=st.integers(0, 3), right=st.booleans())
     def step(self, token, ends, num_draft, right):
-        """One step as the engine takes it; some of the sequences that got a token end, some have drafts."""
+        """Take a step like the engine; some sequences finish, some have draft tokens."""
         for sequence in self.scheduler.running:
             sequence.num_draft = sequence.num_accepted = 0
             length = len(sequence.token_ids)
@@ -128,7 +128,7 @@ class EngineMachine(RuleBasedStateMachine):
                 self.postprocess(sequence, token, ends)
 
     def compute(self, sequence):
-        """Write the scheduled tokens into the cache, and check that nothing of another sequence is overwritten."""
+        """Write the scheduled tokens into the cache, and assert that no shared block is overwritten."""
         new = (
             sequence.token_ids[sequence.num_computed :][: sequence.num_scheduled] + sequence.draft[: sequence.num_draft]
         )
@@ -150,7 +150,7 @@ class EngineMachine(RuleBasedStateMachine):
         )
 
     def postprocess(self, sequence, token, ends):
-        """Take the draft tokens that are right and one more; end at times."""
+        """Append a token and the accepted draft tokens; finish at the counts in `ends`."""
         sequence.score_from = None
         sequence.token_ids.append(token)
         while sequence.num_accepted < sequence.num_draft and sequence.draft[sequence.num_accepted] == token:
@@ -165,7 +165,7 @@ class EngineMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.tasks)
     @rule(data=st.data())
     def abort(self, data):
-        """All sequences of a task at once, those that have not started included."""
+        """Abort all sequences of a task, including those that have not started."""
         task = data.draw(st.sampled_from(self.tasks))
         self.tasks.remove(task)
         self.scheduler.remove(task)
@@ -173,7 +173,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert not any(one.task is task for one in (*self.scheduler.running, *self.scheduler.waiting))
 
     def check_content(self, sequence):
-        """A sequence finds its own tokens in the cache, with keys that were turned as plain decoding turns them."""
+        """Assert that a sequence's cache has its own tokens, with keys rotated as in plain decoding."""
         keys = self.cache.read(sequence.block_table.blocks, sequence.num_computed)
         assert [token_id for token_id, _ in keys] == sequence.token_ids[: sequence.num_computed]
         lengths = (max(sequence.rope_length, position + 1) for position in range(sequence.num_computed))
@@ -181,7 +181,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @invariant()
     def bounds_are_kept(self):
-        """Blocks and running sequences stay within their bounds; references are those of tables; order is age."""
+        """Assert the bounds on blocks and running sequences, the reference counts, and the order by age."""
         if not hasattr(self, "blocks"):
             return
         scheduler, blocks = self.scheduler, self.blocks
@@ -210,7 +210,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert not any(sequence.block_table.blocks for sequence in scheduler.waiting)
 
     def teardown(self):
-        """Everything ends within as many steps as there are tokens to compute, and leaves nothing behind."""
+        """Assert that all sequences finish in a bounded number of steps and free all blocks."""
         if not hasattr(self, "blocks"):
             return
         oldest, patience = None, 0

@@ -1,4 +1,4 @@
-"""Speculation = plain decoding, with every penalty, bias, mask and processor, however good or bad the drafts are."""
+"""Speculation equals plain decoding with every penalty, bias, mask and processor, for good and bad drafts."""
 
 import pickle
 
@@ -42,23 +42,23 @@ PARAMS = st.builds(
 )
 
 
-def rather_b(token_ids, logits):
-    """A processor that looks at the tokens so far."""
+def favour_b(token_ids, logits):
+    """Raise the logit of "b" by the number of tokens so far (a logits processor)."""
     logits[98] += 0.1 * len(token_ids)
 
 
 def short_memory(token_ids, vocab_size):
-    """Logits that follow from the last two tokens alone: texts repeat themselves, and drafts are often right."""
+    """Return logits of the last two tokens alone, so that texts repeat and drafts are often right."""
     return hashed_logits(seed=3)(token_ids[-2:], vocab_size)
 
 
 def wrong_at_times(token_ids, vocab_size):
-    """The logits of a smaller model: those of `short_memory` two times out of three."""
+    """Return the logits of a draft model, which are those of `short_memory` two times out of three."""
     return short_memory(token_ids, vocab_size) if len(token_ids) % 3 else hashed_logits(9)(token_ids, vocab_size)
 
 
 def make_llm(script=short_memory, **settings):
-    """A context of 64 tokens."""
+    """Return a scripted model with a context of 64 tokens."""
     model = ScriptedModel(script, TOKENIZER.vocab_size, max_position_embeddings=64, eos_token_ids=(EOS,))
     return LLM.from_parts(model, TOKENIZER, **settings)
 
@@ -67,9 +67,9 @@ def make_llm(script=short_memory, **settings):
 @settings(max_examples=50)
 @given(st.lists(st.tuples(st.text("abc", min_size=1, max_size=30), PARAMS), min_size=1, max_size=5), st.data())
 def test_speculation_is_plain_decoding(drafter, requests, data):
-    """Tokens, text, log-probability bits and endings, in batches and in short memory."""
+    """Speculation gives the results of plain decoding, bit for bit, in batches and in a small KV cache."""
     prompts, params = map(list, zip(*requests, strict=True))
-    processors = [rather_b] if data.draw(st.booleans()) else []
+    processors = [favour_b] if data.draw(st.booleans()) else []
     plain = make_llm().complete(prompts, params, processors=processors)
     speculating = make_llm(
         speculation=make_llm(wrong_at_times) if drafter == "model" else drafter,
@@ -83,8 +83,8 @@ def test_speculation_is_plain_decoding(drafter, requests, data):
 
 
 @pytest.mark.parametrize("drafter", ["prompt_lookup", "model"])
-def test_right_drafts_save_steps(drafter):
-    """On a text that repeats itself most drafts are right; there are fewer steps by what was accepted."""
+def test_accepted_drafts_save_steps(drafter):
+    """On a repetitive text most draft tokens are accepted, and each saves a step."""
     params = SamplingParams(seed=1, temperature=0.0, max_tokens=60, allowed_token_ids=[97, 98, 99])
     llm = make_llm(speculation=make_llm() if drafter == "model" else drafter)
     result = llm.complete("ab", params)
@@ -98,8 +98,8 @@ def test_right_drafts_save_steps(drafter):
     assert result == make_llm().complete("ab", params)
 
 
-def test_a_draft_that_leads_to_nan_fails_when_plain_decoding_does():
-    """Rows behind a wrong draft token are never looked at; the row behind a right one fails as it would have."""
+def test_nan_behind_a_draft_fails_like_plain_decoding():
+    """NaN logits fail a request after the same token as in plain decoding; rows after wrong draft tokens do not."""
 
     def nan_late(token_ids, vocab_size):
         logits = short_memory(token_ids, vocab_size)
@@ -113,8 +113,8 @@ def test_a_draft_that_leads_to_nan_fails_when_plain_decoding_does():
     assert plain.choices[0].logprobs == speculated.choices[0].logprobs
 
 
-def test_a_drafter_that_raises_is_not_asked_again():
-    """A draft model that fails costs its draft tokens, with a warning, and nothing else."""
+def test_a_drafter_that_raises_is_turned_off():
+    """If the draft model raises, speculation is turned off with a warning, and the results stay the same."""
 
     def broken(token_ids, vocab_size):
         if len(token_ids) == 9:
@@ -132,8 +132,8 @@ def test_a_drafter_that_raises_is_not_asked_again():
     assert (llm.stats.num_draft_tokens, llm.stats.num_blocks_live) == (before, 0)
 
 
-def test_what_cannot_propose():
-    """An unknown word, or a model of another vocabulary, is a ParameterError."""
+def test_wrong_drafters():
+    """An unknown method and a draft model with another vocabulary raise ParameterError."""
     with pytest.raises(ParameterError, match="speculation='ngram'"):
         make_llm(speculation="ngram")
     other = LLM.from_parts(ScriptedModel(hashed_logits(), 7))
@@ -142,25 +142,27 @@ def test_what_cannot_propose():
 
 
 class Dictated:
-    """Proposes the tokens that it was given, once."""
+    """A drafter that proposes given tokens, once."""
 
     def __init__(self, draft):
         self.draft = draft
 
     def propose(self, sequences):
-        """Propose the draft, as far as there is room."""
+        """Propose the draft, cut to the room of the sequence."""
         for sequence, room in sequences:
             sequence.draft, self.draft = self.draft[:room], []
 
 
 @given(st.data())
 def test_the_engine_checks_drafts_as_verify_does(data):
-    """On random rows, parameters and drafts: the tokens, the correction and the number accepted of `Sampler.verify`.
+    """The engine accepts and corrects a draft exactly as Sampler.verify does, for random rows and parameters.
 
-    With every penalty, bias, mask and sampler; the draft is what plain decoding draws, changed in up to two places.
+    The draft is the result of plain decoding with up to two changed tokens.
     """
     vocab_size = data.draw(vocab_sizes())
-    logits = data.draw(logits_batches(vocab_size, data.draw(st.integers(2, 6))))  # the first row is that of the prompt
+    logits = data.draw(
+        logits_batches(vocab_size, data.draw(st.integers(2, 6)))
+    )  # the first row is the row of the prompt
     model = ScriptedModel(lambda token_ids, _: logits[len(token_ids) - 3], vocab_size)
     prompt = data.draw(st.lists(st.integers(0, vocab_size - 1), min_size=3, max_size=3))
     request = make_request(prompt, data.draw(sampling_params(vocab_size)), model.config, None)
@@ -181,7 +183,7 @@ def test_the_engine_checks_drafts_as_verify_does(data):
     engine.step()
     engine.step() if not task.is_done else None
     tokens = states[-1].output_token_ids
-    if task.is_done:  # a stop token, on which the engine ends and `verify` does not
+    if task.is_done:  # a stop token, which finishes the request in the engine but not in `verify`
         assert tokens == state.output_token_ids[: len(tokens)]
         assert tokens[-1] in request.params.stop_token_ids
     else:

@@ -1,4 +1,4 @@
-"""Coupled verification is plain decoding, bit for bit, whatever the draft."""
+"""Coupled verification equals plain decoding, bit for bit, for any draft."""
 
 import pickle
 
@@ -14,7 +14,7 @@ from decoding.testing import logits_batches, sampling_states, vocab_sizes
 
 
 def plain_decoding(sampler, logits, state):
-    """The result of each row, sampled one after another: words of decoding_result, [rows, words]."""
+    """Return the results of sampling the rows one after another: words of decoding_result, [rows, words]."""
     try:
         return np.concatenate([sampler.sample(row, [state]).words for row in logits])
     except LogitsError:
@@ -23,9 +23,9 @@ def plain_decoding(sampler, logits, state):
 
 @given(st.data())
 def test_verification_is_plain_decoding(data):
-    """With every penalty, mask and sampler, under every profile: tokens, bits and state that decoding would give.
+    """Verification gives the tokens, bits and state of plain decoding, with every parameter under every profile.
 
-    The draft is what plain decoding draws, changed in up to two places.
+    The draft is the result of plain decoding with up to two changed tokens.
     """
     vocab_size = data.draw(vocab_sizes())
     sampler = Sampler(vocab_size, profile=data.draw(st.sampled_from(tuple(PROFILES))))

@@ -1,4 +1,4 @@
-"""A model's files that change while it is in use, or while it is loaded: other numbers never come unnoticed."""
+"""Model files that change during or after loading never change a model's numbers unnoticed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ IDS = [1, 2, 3]
 
 
 @pytest.fixture(params=["safetensors", "gguf"])
-def place(request, tmp_path):
-    """What to load, and its file of weights."""
+def model_and_weights(request, tmp_path):
+    """Return the path of a model and the path of its file of weights."""
     if request.param == "gguf":
         path = tmp_path / "tiny.gguf"
         path.write_bytes(GGUF.tiny_llama().bytes())
@@ -32,26 +32,27 @@ def place(request, tmp_path):
     return folder, folder / "model.safetensors"
 
 
-def overwritten(weights):
-    """Another model's bytes in the same place, with the same size."""
+def overwrite(weights):
+    """Overwrite the second half of the file and keep its size."""
     size = weights.stat().st_size
     with weights.open("r+b") as file:
         file.seek(size // 2)
         file.write(b"\x01" * (size - size // 2))
 
 
-def cut_off(weights):
-    """The file ends in the middle of its weights."""
+def cut_in_half(weights):
+    """Truncate the file to half of its size."""
     os.truncate(weights, weights.stat().st_size // 2)
 
 
-@pytest.mark.parametrize("change", [overwritten, cut_off, Path.unlink])
+@pytest.mark.parametrize("change", [overwrite, cut_in_half, Path.unlink])
 @pytest.mark.parametrize("backend", ["native", "numpy"])
-def test_a_loaded_model_stays_as_it_was(place, change, backend):
-    """Its logits are the same after the change, of tokens that had not been used before too; its digest is not lied
-    about: one that was not read before is refused.
+def test_a_loaded_model_stays_as_it_was(model_and_weights, change, backend):
+    """A change of the files does not change a loaded model's logits.
+
+    A digest that was read before stays the same; a digest that was not read before raises.
     """
-    path, weights = place
+    path, weights = model_and_weights
     model, early, twin = (load_model(path, backend=backend) for _ in range(3))
     digest = early.digest
     num_tokens = min(model.config.vocab_size, model.config.max_position_embeddings, 200)
@@ -63,19 +64,19 @@ def test_a_loaded_model_stays_as_it_was(place, change, backend):
         _ = model.digest
 
 
-@pytest.mark.parametrize("change", [overwritten, cut_off, Path.unlink])
-def test_a_change_while_it_loads_is_an_error(place, change):
-    """Between opening and the end of loading: CheckpointError with the file's name, never the numbers of two models."""
-    path, weights = place
+@pytest.mark.parametrize("change", [overwrite, cut_in_half, Path.unlink])
+def test_a_change_during_loading_is_an_error(model_and_weights, change):
+    """A change between opening and loading raises CheckpointError with the file's name."""
+    path, weights = model_and_weights
     opened = open_model(path)
     change(weights)
     with pytest.raises(CheckpointError, match=weights.name):
         load_files(opened)
 
 
-def test_nothing_stays_mapped(place):
+def test_nothing_stays_mapped(model_and_weights):
     """A loaded model has none of its files in its address space."""
-    path, weights = place
+    path, weights = model_and_weights
     model = load_model(path)
     assert str(weights) not in Path("/proc/self/maps").read_text()
     assert all_logits(model, IDS).shape[0] == len(IDS)

@@ -1,4 +1,4 @@
-"""What goes wrong on the command line: one line on stderr, exit code 2, never a traceback."""
+"""Errors of the command line end it with one line on stderr and exit code 2, never with a traceback."""
 
 import json
 import os
@@ -18,19 +18,19 @@ COMMAND = [sys.executable, "-m", "decoding", "complete"]
 
 
 def start(*arguments, **settings):
-    """The real command in a process of its own, with the bundled model."""
+    """Start the real command with the bundled model in a new process."""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     settings.setdefault("preexec_fn", heed_ctrl_c)
     return subprocess.Popen([*COMMAND, *arguments], **{**pipes, **settings})
 
 
 def heed_ctrl_c():
-    """A test run in the background of a shell ignores Ctrl-C, and its children would inherit that."""
+    """Restore the default handler of SIGINT, which background jobs of a shell and their children ignore."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(*arguments, **settings):
-    """Its exit code, stdout and stderr."""
+    """Run the command and return its exit code, stdout and stderr."""
     process = start(*arguments, **settings)
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err.decode()
@@ -80,7 +80,7 @@ def finish(*arguments, **settings):
     ],
 )
 def test_one_line_and_exit_code_2(arguments, expected, capsys):
-    """The line says which argument broke which rule; stdout stays empty."""
+    """A wrong argument gives one line that names argument and rule; stdout stays empty."""
     assert cli.main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -90,8 +90,8 @@ def test_one_line_and_exit_code_2(arguments, expected, capsys):
     assert expected in captured.err
 
 
-def test_an_error_while_tokens_are_drawn(capsys):
-    """Seed and command are there by then; the error is the line behind them."""
+def test_an_error_during_sampling(capsys):
+    """An error during sampling is the line after the seed and the replay command."""
     assert cli.main(["complete", "x", "--allowed-token-ids", "5", "--banned-token-ids", "5"]) == 2
     captured = capsys.readouterr()
     seed, replay, error = captured.err.splitlines()
@@ -103,34 +103,34 @@ def test_an_error_while_tokens_are_drawn(capsys):
 
 
 def test_a_prompt_that_is_no_utf8(capsys, tmp_path):
-    """Bytes that are no text are refused with their place."""
+    """A prompt file that is not UTF-8 gives an error with the byte's index."""
     (tmp_path / "prompt").write_bytes(b"ab\xff")
     assert cli.main(["complete", "--prompt-file", str(tmp_path / "prompt")]) == 2
     assert "must be UTF-8 (byte 2 is not)" in capsys.readouterr().err
 
 
-def test_a_reader_that_goes_away():
-    """`| head`: no message, no traceback, and the command stops instead of generating to the end."""
+def test_a_closed_pipe():
+    """If the reader of a pipe closes it, as `| head` does, the command stops without a message, with exit code 141."""
     process = start("def f(", "--max-tokens=none", "--ignore-eos")
     assert process.stdout.read(1)
     process.stdout.close()
     assert process.wait(timeout=120) == 141
-    assert _behind_the_seed(process.stderr.read()) == b""
+    assert _after_the_seed(process.stderr.read()) == b""
     process.stderr.close()
 
 
 def test_ctrl_c():
-    """Exit code 130, the seed and no traceback, whatever was printed until then."""
+    """Ctrl-C ends the command with exit code 130, the seed and no traceback."""
     process = start("def f(", "--max-tokens=none", "--ignore-eos")
     assert process.stdout.read(1)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert _behind_the_seed(err).strip() == b""
+    assert _after_the_seed(err).strip() == b""
 
 
-def _behind_the_seed(err):
-    """Return what stderr has behind the seed and the command that replays it."""
+def _after_the_seed(err):
+    """Return the part of stderr after the seed and the replay command."""
     seed, replay, rest = err.split(b"\n", 2)
     assert seed.startswith(b"seed: ")
     assert replay.startswith(b"replay: decoding complete --seed=")
@@ -139,17 +139,17 @@ def _behind_the_seed(err):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_a_full_disk():
-    """Output that cannot be written is an error like any other."""
+    """Output to a full disk gives one line of error and exit code 2."""
     with open("/dev/full", "wb") as full:
         code, _, err = finish("def f(", "--max-tokens=4", stdout=full)
     assert code == 2
-    rest = _behind_the_seed(err.encode())
+    rest = _after_the_seed(err.encode())
     assert rest.startswith(b"decoding: error: cannot read or write")
     assert rest.count(b"\n") == 1
 
 
-def test_a_terminal_that_knows_only_ascii():
-    """Characters that it cannot show are written as escapes; JSON stays JSON."""
+def test_an_ascii_terminal():
+    """On an ASCII terminal text has escapes for other characters; JSON stays valid."""
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     code, out, err = finish("caf\u00e9", "--echo", "--max-tokens=1", env=environment)
     assert (code, out[:7]) == (0, b"caf\\xe9"), err
@@ -158,7 +158,7 @@ def test_a_terminal_that_knows_only_ascii():
 
 
 def test_help_is_quick():
-    """It does not load a model: the command takes less than ten seconds of CPU time."""
+    """`--help` loads no model: it takes less than ten seconds of CPU time."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     code, out, _ = finish("--help")
     assert (code, b"--temperature" in out) == (0, True)

@@ -1,4 +1,4 @@
-"""The command with streams closed and with an instruction set that is not there: one line, exit code 2."""
+"""The command with closed streams and with unavailable instruction sets: one line, exit code 2."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ COMMAND = shlex.join(
 
 
 def shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a line of shell, as a user types it."""
+    """Run a line in a shell."""
     env = {**os.environ, **environment}
     return subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, env=env)
 
 
 @pytest.mark.parametrize("name", ["bogus", "AVX2", "neon", "\udcff", "a\nb"])
-def test_an_impossible_instruction_set_is_one_line(name: str) -> None:
-    """DECODING_ISA is wrong: the line names it and what this machine has."""
+def test_an_unavailable_instruction_set(name: str) -> None:
+    """A wrong DECODING_ISA gives one line with its value and the sets of this machine."""
     done = shell(COMMAND, DECODING_ISA=name)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("decoding: error: DECODING_ISA=")
@@ -32,13 +32,13 @@ def test_an_impossible_instruction_set_is_one_line(name: str) -> None:
 
 
 def test_closed_stdout_is_an_error() -> None:
-    """The text has nowhere to go."""
+    """A closed stdout is an error, because the text cannot be printed."""
     done = shell(f"{COMMAND} >&-")
     assert (done.returncode, done.stderr) == (2, "decoding: error: standard output is closed\n")
 
 
 def test_closed_stderr_keeps_notes_out_of_stdout() -> None:
-    """The seed and errors are not printed in place of the text."""
+    """With a closed stderr the seed and errors do not appear on stdout."""
     expected = shell(COMMAND).stdout
     assert expected
     assert shell(f"{COMMAND} 2>&-").stdout == expected
@@ -47,14 +47,14 @@ def test_closed_stderr_keeps_notes_out_of_stdout() -> None:
 
 
 def test_closed_stdin_is_an_error() -> None:
-    """A prompt from stdin that is not there."""
+    """A prompt from a closed stdin is an error."""
     done = shell(COMMAND.replace(" x ", " - ") + " <&-")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "decoding: error: prompt from stdin: standard input is closed\n"
 
 
 def test_ctrl_c_during_imports_is_no_traceback() -> None:
-    """The exit code is that of an interrupt, and nothing is printed."""
+    """Ctrl-C during imports gives exit code 130 and no output."""
     program = """
 import sys
 class Interrupt:
@@ -69,8 +69,8 @@ sys.exit(main())
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_a_stderr_that_takes_nothing_is_no_error() -> None:
-    """A full disk behind stderr loses the notes, not the text."""
+def test_a_stderr_on_a_full_disk_is_no_error() -> None:
+    """With stderr on a full disk, the notes are lost, but the text is printed."""
     expected = shell(COMMAND).stdout
     done = shell(f"{COMMAND} 2>/dev/full")
     assert (done.returncode, done.stdout) == (0, expected)

@@ -1,4 +1,4 @@
-"""What breaks from outside: a row of NaN, a tokenizer of another model, an interrupt in C, a line that goes dead."""
+"""Faults from outside: a row of NaN, the tokenizer of another model, an interrupt in C, a dropped connection."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_batch_mates_of_a_nan_row_are_bit_equal(bad: int) -> None:
 
 
 def test_a_tokenizer_with_ids_beyond_the_model() -> None:
-    """Text whose ids the model does not have is refused by name; ids that it has go on, and none beyond is drawn."""
+    """Text with ids that the model lacks raises PromptError; other text works, and no such id is drawn."""
     llm = LLM.from_parts(ScriptedModel(hashed_logits(), vocab_size=128), byte_tokenizer())
     with pytest.raises(PromptError, match="195"):  # the first byte of the letter, in UTF-8
         llm.complete("caf\u00e9")
@@ -47,7 +47,7 @@ def test_a_tokenizer_with_ids_beyond_the_model() -> None:
 INTERRUPTED = """
 import signal
 import numpy as np
-signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell begin with interrupts ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore SIGINT
 from decoding import Sampler, SamplingParams, SamplingState
 logits = np.random.default_rng(0).normal(size=(64, 150_000)).astype(np.float32)
 sampler = Sampler(150_000)
@@ -66,7 +66,7 @@ except KeyboardInterrupt:
 
 
 def test_ctrl_c_in_a_c_call() -> None:
-    """An interrupt while C samples is an ordinary KeyboardInterrupt after the call, and the sampler goes on rightly."""
+    """An interrupt during sampling in C raises KeyboardInterrupt after the call, and the sampler stays correct."""
     process = subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -75,13 +75,13 @@ def test_ctrl_c_in_a_c_call() -> None:
     try:
         assert process.communicate(timeout=30)[0] == "interrupted, and right\n"
     finally:
-        process.kill()  # where it did not end by itself
+        process.kill()  # if it is still running
     assert process.returncode == 0
 
 
 @pytest.fixture(scope="module")
 def port() -> object:
-    """Where `decoding serve` with the bundled model listens."""
+    """Yield the port of `decoding serve` with the bundled model."""
     pytest.importorskip("fastapi", reason="needs the extra `server`")
     command = [sys.executable, "-m", "decoding", "serve", "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -100,7 +100,7 @@ REQUEST += b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(BODY), BO
 
 
 def exchange(port: int, sent: int, read: int) -> bytes:
-    """Send the first bytes of the request, read the first bytes of the answer, and hang up."""
+    """Send the first `sent` bytes of the request, read the first `read` bytes of the answer, and disconnect."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
         line.sendall(REQUEST[:sent])
         answer = b""
@@ -110,16 +110,16 @@ def exchange(port: int, sent: int, read: int) -> bytes:
 
 
 def text_of(answer: bytes) -> str:
-    """The streamed text."""
+    """Return the streamed text."""
     events = re.findall(rb"^data: (\{.*\})\r?$", answer, flags=re.M)
     return "".join(choice["text"] for event in events for choice in json.loads(event)["choices"])
 
 
 @pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_line_that_goes_dead(port: int, step: int) -> None:
-    """Hung up after each byte of a request and all over its answer: the next one is answered as ever.
+def test_a_dropped_connection(port: int, step: int) -> None:
+    """A client may disconnect after any byte of a request or answer: the next request gets the same answer.
 
-    Every 13th byte here; every one in the slow tier.
+    Every 13th byte by default, every byte in the slow tier.
     """
     whole = exchange(port, len(REQUEST), 10**6)
     assert len(text_of(whole)) > 10

@@ -1,7 +1,6 @@
-"""Model folders made to harm: each is refused with an error of ours, in seconds, in little memory, and nothing is run.
+"""Hostile model folders: each gets an error of ours within seconds, in little memory, and no code of it runs.
 
-All of them are loaded by one child process, which reports what happened, how long it took, what was opened, and the
-most memory that it ever had.
+One child process loads all of them. It reports the error, the time, the opened files and the peak memory.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ CHILD = """
 import json, sys, time
 from decoding import LLM, DecodingError
 
-LLM(sys.argv[1])  # whatever is imported on the way is imported now
+LLM(sys.argv[1])  # so that all imports are done
 WATCHED = "open import exec compile pickle.find_class os.system os.exec subprocess.Popen socket.connect".split()
 events = []
 sys.addaudithook(lambda name, args: events.append([name, str(args[0])]) if name in WATCHED else None)
@@ -46,7 +45,7 @@ TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 
 
 class Report(NamedTuple):
-    """What the child says of one folder."""
+    """The child's report on a folder."""
 
     error: str | None
     text: str
@@ -60,7 +59,7 @@ def _safetensors(header: bytes, data: bytes = b"") -> bytes:
 
 
 def _write(name: str, data: bytes | Callable[[], bytes]) -> Callable[[Path], None]:
-    """Other contents for a file; large ones are made when they are needed."""
+    """Return a change that replaces a file's contents; `data` may be a function for large contents."""
 
     def change(folder: Path) -> None:
         (folder / name).write_bytes(data if isinstance(data, bytes) else data())
@@ -69,7 +68,7 @@ def _write(name: str, data: bytes | Callable[[], bytes]) -> Callable[[Path], Non
 
 
 def _edit(name: str, **values: Any) -> Callable[[Path], None]:
-    """Change keys of a JSON file."""
+    """Return a change that sets keys of a JSON file."""
 
     def change(folder: Path) -> None:
         (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | values))
@@ -78,7 +77,7 @@ def _edit(name: str, **values: Any) -> Callable[[Path], None]:
 
 
 def _header(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
-    """Change the header of the weights, and leave their bytes as they are."""
+    """Return a change that edits the header of the weights and keeps their bytes."""
 
     def change(folder: Path) -> None:
         raw = (folder / WEIGHTS).read_bytes()
@@ -95,7 +94,7 @@ def _entry(**values: Any) -> Callable[[Path], None]:
 
 
 def _replace(name: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
-    """Something else where a file was: a pipe, a folder, a link."""
+    """Return a change that puts a pipe, a folder or a link in a file's place."""
 
     def change(folder: Path) -> None:
         (folder / name).unlink()
@@ -113,7 +112,7 @@ def _sharded(weight_map: dict[str, Any]) -> Callable[[Path], None]:
 
 
 def _write_index(data: bytes | Callable[[], bytes]) -> Callable[[Path], None]:
-    """An index in the place of the weights."""
+    """Return a change that puts an index in the place of the weights."""
 
     def change(folder: Path) -> None:
         (folder / WEIGHTS).unlink()
@@ -123,7 +122,7 @@ def _write_index(data: bytes | Callable[[], bytes]) -> Callable[[Path], None]:
 
 
 def _loop(name: str) -> Callable[[Path], None]:
-    """A file that is a link to itself; without the weights that would come before an index."""
+    """Return a change that makes a file a link to itself. For an index it also removes the weights."""
 
     def change(folder: Path) -> None:
         for path in {folder / name, folder / (WEIGHTS if name == INDEX else name)}:
@@ -140,7 +139,7 @@ def _header_bomb(folder: Path) -> None:
 
 
 def _half_a_terabyte(folder: Path) -> None:
-    """A vocabulary of two billion tokens and weights that fit it to the byte, all zero, taking no room on the disk."""
+    """Write sparse weights of half a terabyte for a vocabulary of two billion tokens, all zero."""
     raw = (folder / WEIGHTS).read_bytes()
     start = 8 + int.from_bytes(raw[:8], "little")
     header, body = json.loads(raw[8:start]), b""
@@ -168,7 +167,7 @@ def _escape(folder: Path) -> None:
 
 
 def _code(folder: Path) -> None:
-    """Files that other loaders would run: Python modules named by auto_map, and a pickle."""
+    """Add files that other loaders would run: Python modules named by auto_map, and a pickle."""
     program = f"open({str(folder / 'ran')!r}, 'w')"
     (folder / "modeling_evil.py").write_text(program)
     (folder / "pytorch_model.bin").write_bytes(b"cbuiltins\nexec\n(V" + program.encode() + b"\ntR.")
@@ -194,7 +193,7 @@ def _doubling(parts: str, count: int) -> dict[str, Any]:
 
 
 def _many_start_tokens(folder: Path) -> None:
-    """Five thousand times a token of five thousand ids."""
+    """Write a post-processor that adds five thousand ids five thousand times."""
     values = json.loads((folder / TOKENIZER).read_text())
     processor = values["post_processor"]
     processor["single"] = [{"SpecialToken": {"id": "<s>", "type_id": 0}}] * 5000 + processor["single"]
@@ -219,7 +218,7 @@ def _many_shards() -> bytes:
 
 
 def _just_below() -> bytes:
-    """As many values and bytes as are let through: here the parser has to do its work."""
+    """Return JSON with as many values and bytes as the limits allow, so that the parser must process all of it."""
     return b'{"a":{' + b",".join(b'"%024x":""' % index for index in range(520_000)) + b"}}"
 
 
@@ -228,7 +227,7 @@ def _tokenizer_just_below() -> bytes:
 
 
 def _many_regexes(folder: Path) -> None:
-    """Each is compiled; the last is no regular expression."""
+    """Write thousands of regular expressions that must be compiled; only the last is invalid."""
     splits = [
         {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
         for regex in [*["x+|y+"] * 9_000, "("]
@@ -249,7 +248,7 @@ def _many_templates(folder: Path) -> None:
 
 
 CASES: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    # safetensors: name -> (what is done to a good folder, the error, what its text says)
+    # safetensors: name -> (change of a valid folder, error type, pattern of its text)
     "empty": (_write(WEIGHTS, b""), "CheckpointError", WEIGHTS),
     "seven bytes": (_write(WEIGHTS, b"1234567"), "CheckpointError", "has 7 bytes: must begin with 8"),
     "header bomb": (_header_bomb, "CheckpointError", "header too large"),
@@ -406,7 +405,7 @@ CASES: dict[str, tuple[Callable[[Path], object], str, str]] = {
 
 @pytest.fixture(scope="module")
 def reports(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Report]]:
-    """Every case, loaded by one child; a child that hangs or dies has no report on the rest."""
+    """Yield the child's reports by case. Fail if the child hangs or dies."""
     root = tmp_path_factory.mktemp("hostile")
     good = shared / "models" / "stories260K"
     for index, (change, _, _) in enumerate(CASES.values()):
@@ -421,8 +420,8 @@ def reports(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_it_is_refused(reports: dict[str, Report], case: str) -> None:
-    """An error of ours that names file and rule (and tensor or key, where there is one), in under five seconds."""
+def test_hostile_folders_are_refused(reports: dict[str, Report], case: str) -> None:
+    """A hostile folder raises the expected error, with its file and rule, in less than five seconds."""
     _, error, text = CASES[case]
     report = reports[case]
     assert report.error == error, report.text
@@ -431,13 +430,13 @@ def test_it_is_refused(reports: dict[str, Report], case: str) -> None:
     assert report.seconds < 5
 
 
-def test_in_little_memory(reports: dict[str, Report]) -> None:
-    """All of them together, with the library itself and a good model: under 300 MB."""
+def test_peak_memory(reports: dict[str, Report]) -> None:
+    """All cases together, with the library and a valid model, need less than 300 MB."""
     assert max(report.peak_mb for report in reports.values()) < 300
 
 
 def test_nothing_is_run_and_nothing_else_is_opened(reports: dict[str, Report]) -> None:
-    """No import, no code, no pickle, no process; only the files that are read by name are opened, and the CPU quota."""
+    """Loading runs no import, code or process, and opens only the files of a model and the CPU quota."""
     names = {
         "cpu.max",
         "cpu.cfs_quota_us",

@@ -1,8 +1,8 @@
-"""GGUF files made to harm: each is refused with an error of ours that names the field, in seconds, in little memory.
+"""Hostile GGUF files: each gets an error of ours that names the field, within seconds, in little memory.
 
 The kinds are those of published faults in other loaders: counts and sizes that overflow, offsets that overlap or leave
-the file, lengths of 2^63, alignment 0, dimensions of 0, arrays of arrays, names that are there twice. All files are
-opened by one child process, which reports what happened, how long it took, and the most memory that it ever had.
+the file, lengths of 2^63, alignment 0, dimensions of 0, arrays of arrays, duplicate names. One child process opens all
+files. It reports the error, the time and the peak memory.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ for path in sys.argv[1:]:
 
 
 class Report(NamedTuple):
-    """What the child says of one file."""
+    """The child's report on a file."""
 
     error: str | None
     text: str
@@ -63,17 +63,17 @@ class Report(NamedTuple):
 
 
 def _with(**metadata: Any) -> bytes:
-    """The tiny network with other metadata; a double underscore stands for a dot."""
+    """Return the tiny network with other metadata. A double underscore in a name is a dot."""
     return (TINY | {key.replace("__", "."): value for key, value in metadata.items()}).bytes()
 
 
 def _entry(target: str = "blk.0.attn_q.weight", **changes: Any) -> bytes:
-    """The tiny network with one entry of the directory changed."""
+    """Return the tiny network with one changed entry of the directory."""
     return TINY.changed(target, **changes).bytes()
 
 
 def _keys(raw: bytes, count: int = 1) -> bytes:
-    """The tiny network with key-value pairs of any bytes after its own."""
+    """Return the tiny network with arbitrary bytes after its key-value pairs."""
     return replace(TINY, more_keys=raw, num_more=count).bytes()
 
 
@@ -82,12 +82,12 @@ def _tokens(**changes: Any) -> bytes:
 
 
 def _byte_level(**changes: Any) -> bytes:
-    """A byte-level vocabulary."""
+    """Return the tiny network with a byte-level vocabulary."""
     return _tokens(model="gpt2", **{"pre": "gpt-2", "merges": ["a b"], "scores": None, **changes})
 
 
 def _huge_vocabulary() -> bytes:
-    """As many tokens and merges as may be, and a merge of two tokens that make none at the end."""
+    """Return a file with the maximum numbers of tokens and merges; the last merge gives no token."""
     count = 5 << 16
     tokens = [*map(chr, range(97, 123)), *(f"{a}{b}" for a in "abcdefghijklmnopqrstuvwxyz" for b in "abcdefghijklm")]
     tokens = [*tokens, *(f"{index:06x}" for index in range(count - len(tokens)))]
@@ -101,7 +101,7 @@ def _huge_vocabulary() -> bytes:
 
 
 def _wide_vocabulary(prefix: str, kind: int) -> bytes:
-    """Many tokens of one kind."""
+    """Return a file with many tokens of one kind."""
     count = 70_000
     rows = replace(TINY.entries[0], dims=(32, count), kind=8, data=bytes(count * 34))
     vocabulary = {
@@ -114,7 +114,7 @@ def _wide_vocabulary(prefix: str, kind: int) -> bytes:
 
 
 def _sparse(path: Path) -> None:
-    """A tensor of a terabyte in a file of a terabyte with nothing in it."""
+    """Write a sparse file of a terabyte with a tensor of a terabyte."""
     path.write_bytes(_entry("token_embd.weight", dims=(32, 1 << 33), offset=0))
     os.truncate(path, 1 << 41)
 
@@ -288,7 +288,7 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes] | Callable[[Path], None], str
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
-    """What the child says of each file."""
+    """Return the child's reports by file."""
     folder = tmp_path_factory.mktemp("hostile")
     paths = []
     for index, (content, _, _) in enumerate(FILES.values()):
@@ -309,7 +309,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_refused_by_name(name: str, reports: dict[str, Report]) -> None:
-    """The error is of our tree, says which file and field, and comes within 5 seconds and 300 MB."""
+    """A hostile file raises the expected error, which names file and field, within 5 seconds and 300 MB."""
     _, error, part = FILES[name]
     report = reports[name]
     assert report.error == error, report
@@ -319,8 +319,8 @@ def test_refused_by_name(name: str, reports: dict[str, Report]) -> None:
     assert report.peak_mb < 300
 
 
-def test_the_file_they_are_made_from_is_sound(tmp_path: Path) -> None:
-    """Without the change that makes it hostile, the file opens, and its tokenizer works."""
+def test_the_unchanged_file_is_valid(tmp_path: Path) -> None:
+    """The unchanged file opens, and its tokenizer works."""
     from decoding.models.gguf import open_model
     from decoding.text.gguf_tokenizer import read_tokenizer
 
@@ -334,7 +334,7 @@ def test_the_file_they_are_made_from_is_sound(tmp_path: Path) -> None:
 
 
 def test_any_byte_changed_or_cut(tmp_path: Path) -> None:
-    """With any bytes of the head changed, or the file cut anywhere, it opens or is refused with our errors."""
+    """A file with changed bytes in its head or cut at any position opens or raises an error of ours."""
     from decoding.errors import DecodingError
     from decoding.models.registry import load_files, open_model
 

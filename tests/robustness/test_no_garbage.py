@@ -1,4 +1,4 @@
-"""A request that has ended leaves no circle of objects for the garbage collector: its memory is free at once."""
+"""A finished request leaves no reference cycle, so its memory is free without the garbage collector."""
 
 import asyncio
 import contextlib
@@ -17,19 +17,22 @@ PARAMS = SamplingParams(n=3, seed=1, max_tokens=8, ignore_eos=True, stop=["zz"],
 
 
 def script(token_ids, vocab_size):
-    """Letters; not a number after an N, and no memory after an M."""
+    """Return logits; NaN for prompts that begin with N, MemoryError for prompts that begin with M."""
     if token_ids[0] == ord("M"):
         raise MemoryError
     return hashed_logits()(token_ids, vocab_size) * (float("nan") if token_ids[0] == ord("N") else 1.0)
 
 
 def make_llm():
-    """Bytes."""
+    """Return a scripted model with a tokenizer of bytes."""
     return LLM.from_parts(ScriptedModel(script, 257), byte_tokenizer(special=["<eos>"]), max_num_seqs=4)
 
 
 def garbage_of(work):
-    """Our objects, and tracebacks, that only the garbage collector freed after `work`, called once before."""
+    """Return the counts of our objects and tracebacks that only the garbage collector freed after `work`.
+
+    The first call of `work` warms up and is not counted.
+    """
     work()
     gc.collect()
     gc.disable()
@@ -55,13 +58,13 @@ async def whole(engine, prompt="ab"):
 
 
 async def streamed(engine, prompt="ab"):
-    """Read to the end."""
+    """Read a stream to its end."""
     async for _ in engine.stream(prompt, PARAMS):
         pass
 
 
 async def left(engine):
-    """Read a piece and go."""
+    """Read one piece of a stream and close it."""
     handle = await engine.submit("ab", PARAMS, stream=True)
     pieces = handle.__aiter__()
     await anext(pieces)
@@ -69,29 +72,29 @@ async def left(engine):
 
 
 async def aborted(engine):
-    """Abort, and read the error."""
+    """Abort a request and read the error."""
     handle = await engine.submit("ab", PARAMS)
     handle.abort()
     await handle.results()
 
 
 async def refused(engine):
-    """Ask for what cannot be."""
+    """Submit a prompt that is too long."""
     await engine.submit("x" * 5000, PARAMS)
 
 
 async def failed_rows(engine):
-    """The logits are not finite."""
+    """Stream a prompt whose logits are NaN."""
     await streamed(engine, "N")
 
 
 async def failed_rows_of_results(engine):
-    """The same, as a whole."""
+    """Wait for the results of a prompt whose logits are NaN."""
     await whole(engine, "N")
 
 
 async def failed_step(engine):
-    """The step raises."""
+    """Wait for the results of a prompt whose step raises."""
     await whole(engine, "M")
 
 
@@ -100,7 +103,7 @@ WAYS = (whole, streamed, left, aborted, refused, failed_rows, failed_rows_of_res
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_a_request_of_an_event_loop_leaves_no_garbage(way):
-    """Whether it is read to its end, left, aborted, refused, or fails."""
+    """A request of AsyncEngine leaves no garbage when it finishes, is closed, aborted or refused, or fails."""
     llm = make_llm()
 
     async def scenario():
@@ -116,7 +119,7 @@ def test_a_request_of_an_event_loop_leaves_no_garbage(way):
 @pytest.mark.parametrize("prompt", ["ab", "N", "M"])
 @pytest.mark.parametrize("how", ["complete", "stream", "stream and leave"])
 def test_a_call_leaves_no_garbage(how, prompt):
-    """The same of LLM, also where the rows or the step fail."""
+    """A call of LLM leaves no garbage when it finishes, is closed or fails."""
     llm = make_llm()
 
     def call():

@@ -1,4 +1,4 @@
-"""Every value of config.json and tokenizer.json, replaced by values that nobody expects there."""
+"""Every value of config.json and tokenizer.json may be replaced by an unexpected value."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ KEYS = [
 
 @pytest.mark.parametrize("key", KEYS)
 def test_no_value_of_a_config_is_too_strange(shared: Path, tmp_path: Path, key: str) -> None:
-    """Each key with each strange value: a model that completes, or an error of ours; never another, never a hang."""
+    """A config with an unexpected value gives a model that completes, or an error of ours."""
     folder = Path(shutil.copytree(shared / "models" / "stories260K", tmp_path / "model", copy_function=shutil.copyfile))
-    (folder / "generation_config.json").unlink()  # its token ids would win
+    (folder / "generation_config.json").unlink()  # its token ids would take precedence
     values = json.loads((folder / CONFIG).read_text())
     rotary = values.pop("rope_parameters")
     refused = 0
@@ -65,7 +65,7 @@ def test_no_value_of_a_config_is_too_strange(shared: Path, tmp_path: Path, key: 
 
 
 def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where in a JSON value there is something to change; of long lists and objects, 20 entries will do."""
+    """Yield the path of each value in a JSON value; long lists and objects contribute 20 entries."""
     if path:
         yield path
     entries: list[tuple[Any, Any]] = []
@@ -79,7 +79,7 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("name", ["tokenizers/phi-3", "models/stories260K"])
 def test_no_value_of_a_tokenizer_is_too_strange(shared: Path, name: str) -> None:
-    """Each value in tokenizer.json replaced by each strange one: a tokenizer that works, or a TokenizerError."""
+    """A tokenizer.json with an unexpected value gives a tokenizer that works, or a TokenizerError."""
     values = json.loads((shared / name / TOKENIZER).read_text())
     kept = {text: index for text, index in values["model"]["vocab"].items() if index < 300}
     values["model"] |= {"vocab": kept, "merges": []}

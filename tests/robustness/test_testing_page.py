@@ -1,4 +1,4 @@
-"""docs/testing.md: its examples run as they stand there, one after another, and print what it says."""
+"""The examples of docs/testing.md run in order as printed and print the text of the page."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "testing.md"
 
 
 def blocks(kind: str) -> str:
-    """All blocks of one kind, joined."""
+    """Return all blocks of a language, joined."""
     return "\n".join(re.findall(rf"^```{kind}\n(.*?)^```", PAGE.read_text(), flags=re.M | re.S))
 
 
 def test_the_page_is_true(tmp_path: Path) -> None:
-    """The worked example finds the bug that the page tells of, and what is mended passes."""
+    """The worked example finds the bug that the page describes, and the corrected sampler passes."""
     done = subprocess.run(
         [sys.executable, "-c", blocks("python")], cwd=tmp_path, capture_output=True, text=True, check=False
     )

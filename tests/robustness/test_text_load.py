@@ -1,4 +1,4 @@
-"""Small requests must not cost much: work on text is counted, not timed."""
+"""Work on texts is bounded; the tests count it instead of timing it."""
 
 from collections import Counter
 from pathlib import Path
@@ -16,7 +16,7 @@ TEXTS = ("def f(a, b):\n    return a + b\n" * 200, "Ünïcode — 日本語 🙂
 
 
 class Counting:
-    """The library's tokenizer, with its calls counted by name."""
+    """The library's tokenizer with a counter of calls per method."""
 
     def __init__(self, library):
         self.library, self.calls = library, Counter()
@@ -27,15 +27,15 @@ class Counting:
 
 
 def counted_llm():
-    """A model of bytes whose tokenizer counts."""
+    """Return a model of bytes and the counter of its tokenizer."""
     tokenizer = byte_tokenizer([b"ab", b"a\n"], ["<eos>"])
-    tokenizer.encode("x", False, at_start=False)  # finds out about leading spaces
+    tokenizer.encode("x", False, at_start=False)  # detects leading spaces, once
     tokenizer._library = Counting(tokenizer._library)
     return LLM.from_parts(ScriptedModel(hashed_logits(), tokenizer.vocab_size), tokenizer), tokenizer._library.calls
 
 
 def test_texts_in_parameters_are_tokenised_once_for_all_prompts():
-    """The calls for 50 prompts with 40 breakers and 20 words are 50 for the prompts, 40, and two for each word."""
+    """Texts in parameters are tokenised once for all prompts: 50 prompts + 40 breakers + 2 * 20 words."""
     llm, calls = counted_llm()
     params = SamplingParams(
         dry_sequence_breakers=[f"{i:02d}" for i in range(40)], bad_words=[f"w{i:02d}" for i in range(20)]
@@ -47,7 +47,7 @@ def test_texts_in_parameters_are_tokenised_once_for_all_prompts():
 
 
 def test_breakers_read_the_vocabulary_once():
-    """The first breaker reads each token's bytes; 100 more, in other requests, read none."""
+    """The first sequence breaker reads the bytes of all tokens; 100 later breakers do not."""
     llm, calls = counted_llm()
     llm.engine.requests("a", SamplingParams(dry_sequence_breakers=["0"]))
     assert calls["id_to_token"] >= llm.vocab_size
@@ -57,8 +57,8 @@ def test_breakers_read_the_vocabulary_once():
     assert calls["id_to_token"] < llm.vocab_size
 
 
-def test_work_that_nobody_waits_for_ends_between_two_texts():
-    """What `check` raises before the fourth text ends everything: three texts have been tokenised."""
+def test_abandoned_work_ends_between_two_texts():
+    """An exception of `check` stops tokenising before the next text."""
 
     def check():
         if calls["encode"] == 3:
@@ -73,7 +73,7 @@ def test_work_that_nobody_waits_for_ends_between_two_texts():
 
 
 def test_long_texts_are_tokenised_without_the_gil():
-    """`encode`, which keeps the GIL, gets texts of a few milliseconds only."""
+    """Texts of 2,048 or more characters use encode_batch_fast, which releases the GIL."""
     llm, calls = counted_llm()
     llm.tokenizer.encode("x" * 2047)
     assert (calls["encode"], calls["encode_batch_fast"]) == (1, 0)
@@ -82,12 +82,12 @@ def test_long_texts_are_tokenised_without_the_gil():
 
 
 def tokenizer_folders(shared):
-    """The bundled tokenizer and those of other projects."""
+    """Return the folders of the bundled tokenizer and of other projects' tokenizers."""
     return [bundled_model_folder(), *sorted(path.parent for path in Path(shared).glob("*/*/tokenizer.json"))]
 
 
-def test_both_ways_give_the_same_ids(shared):
-    """`encode_batch_fast` and `encode` agree on long texts, with and without special tokens."""
+def test_both_encode_methods_give_the_same_ids(shared):
+    """The methods encode_batch_fast and encode give the same ids, with and without special tokens."""
     for folder in tokenizer_folders(shared):
         library = Library.from_file(str(folder / "tokenizer.json"))
         library.no_truncation()
@@ -99,13 +99,13 @@ def test_both_ways_give_the_same_ids(shared):
 
 
 def resident_mib():
-    """This process's memory."""
+    """Return the resident memory of this process in MiB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_texts_leave_nothing_in_the_tokenizer(shared):
-    """5,000 texts that are one word each to SentencePiece's BPE: they would leave 25 MiB in the library's cache."""
+    """Tokenising 5,000 texts grows memory by less than 10 MiB; the library's cache would grow by 25 MiB."""
     tokenizer = Tokenizer.from_folder(f"{shared}/models/stories260K")
     words = list(map("word{}".format, range(19)))
     before = resident_mib()

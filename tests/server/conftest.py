@@ -1,4 +1,4 @@
-"""A real server process for the tests, and clients for it."""
+"""Fixtures: real server processes, and clients for them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 
 @dataclass
 class Answer:
-    """What came back: status, headers in lower case, body."""
+    """A response: status, headers with lower-case names, body."""
 
     status: int
     headers: dict[str, str]
@@ -33,26 +33,26 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body as JSON, strictly: NaN and infinities are none."""
+        """Return the parsed body. A NaN or infinity in it fails the test."""
         return json.loads(self.body, parse_constant=lambda name: pytest.fail(f"{name} on the wire"))
 
     @property
     def error(self) -> dict[str, Any]:
-        """The error object, which must have exactly the API's fields."""
+        """Return the error object. It must have exactly the fields of the API."""
         error = self.json["error"]
         assert set(error) == {"message", "type", "param", "code"}
         return error
 
     @property
     def events(self) -> list[Any]:
-        """The data of a stream's events, JSON where it is JSON; comments are left out."""
+        """Return the data of the stream's events, parsed except for [DONE]. Comments are skipped."""
         data = [line.removeprefix("data: ") for line in self.body.decode().splitlines() if line.startswith("data: ")]
         return [one if one == "[DONE]" else json.loads(one) for one in data]
 
 
 @dataclass
 class Server:
-    """A running `decoding serve`, or a program that does the same with a model of its own."""
+    """A running `decoding serve`, or a script that serves a model of its own."""
 
     process: subprocess.Popen[str]
     port: int = 0
@@ -62,7 +62,7 @@ class Server:
     is_read: threading.Event = field(default_factory=threading.Event)
 
     def read_log(self) -> None:
-        """Keep what the server says, while `is_read` is set; its first line with an address makes it ready."""
+        """Append the lines of stderr to `lines` while `is_read` is set. The line with the address sets `ready`."""
         assert self.process.stderr is not None
         self.is_read.set()
         for line in self.process.stderr:
@@ -78,7 +78,7 @@ class Server:
         self.ready.set()
 
     def wait_for_log(self, **fields: Any) -> dict[str, Any]:
-        """The first structured line with these fields; fails if it does not come. Lines are written by a thread."""
+        """Return the first structured line with these fields. Fail after 30 seconds. A thread writes the lines."""
         deadline = time.monotonic() + 30
         while True:
             for line in self.log:
@@ -89,52 +89,52 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where the API is."""
+        """Return the base URL of the API."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The structured lines so far."""
+        """Return the structured lines so far."""
         return [json.loads(line) for line in self.lines if line.startswith("{")]
 
     def connect(self, timeout: float = 60) -> http.client.HTTPConnection:
-        """A connection of its own."""
+        """Return a new connection."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def request(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
-        """One request on a new connection; a body that is no bytes is sent as JSON."""
+        """Send a request on a new connection and return the answer. A body that is not bytes is sent as JSON."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         with contextlib.closing(self.connect()) as connection:
             connection.request(method, path, data, {"content-type": "application/json", **(headers or {})})
             return read_answer(connection)
 
     def complete(self, **fields: Any) -> Answer:
-        """POST /v1/completions to the first model."""
+        """Send a POST to /v1/completions for the first model and return the answer."""
         return self.request("POST", "/v1/completions", {"model": self.model, "prompt": "def f(", **fields})
 
     @property
     def model(self) -> str:
-        """The name of the first model."""
+        """Return the name of the first model."""
         return self.request("GET", "/v1/models").json["data"][0]["id"]
 
     @staticmethod
     def answer(connection: http.client.HTTPConnection) -> Answer:
-        """The answer to the request that was sent on a connection."""
+        """Return the answer to the request that was sent on a connection."""
         return read_answer(connection)
 
     def metric(self, name: str) -> float:
-        """The sum of a metric's values over its labels."""
+        """Return the sum of a metric's values over its labels."""
         page = self.request("GET", "/metrics").body.decode()
         return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", page, flags=re.M))
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal; the exit code."""
+        """Send a signal and return the exit code."""
         self.process.send_signal(number)
         return self.process.wait(timeout=30)
 
 
 def read_answer(connection: http.client.HTTPConnection) -> Answer:
-    """The answer to the request that was sent on a connection."""
+    """Return the answer to the request that was sent on a connection."""
     response = connection.getresponse()
     headers = {name.lower(): value for name, value in response.getheaders()}
     return Answer(response.status, headers, response.read())
@@ -142,9 +142,10 @@ def read_answer(connection: http.client.HTTPConnection) -> Answer:
 
 @contextlib.contextmanager
 def running(*command: str, ready: bool = True, shell: str = "") -> Iterator[Server]:
-    """A server from its first line to its end.
+    """Start a server, yield it, and kill it at the end.
 
-    ready: wait until its models are loaded. shell: a command of the shell that starts it, such as `ulimit -n 64`.
+    ready: wait until its models are loaded.
+    shell: a command for the shell that starts the server, such as `ulimit -n 64`.
     """
     whole = ["sh", "-c", f'{shell or ":"}; exec "$@"', "sh", sys.executable, *command]
     process = subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -166,7 +167,7 @@ def running(*command: str, ready: bool = True, shell: str = "") -> Iterator[Serv
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """`decoding serve` with the bundled model, as it comes."""
+    """Yield `decoding serve` with the bundled model and default settings."""
     with running("-m", "decoding", "serve", "--port=0", "--log-level=info") as one:
         yield one
 
@@ -189,7 +190,7 @@ SMALL = {
 
 @pytest.fixture(scope="session")
 def small() -> Iterator[Server]:
-    """A server with small limits."""
+    """Yield a server with small limits."""
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     with running("-m", "decoding", "serve", "--port=0", *flags) as one:
         yield one
@@ -197,7 +198,7 @@ def small() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def chat_server() -> Iterator[Server]:
-    """`decoding serve` with the bundled model and a chat template."""
+    """Yield `decoding serve` with the bundled model and a chat template."""
     template = f"--chat-template={HERE / 'chat.jinja'}"
     with running("-m", "decoding", "serve", "--port=0", "--log-level=info", template) as one:
         yield one
@@ -205,7 +206,7 @@ def chat_server() -> Iterator[Server]:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
-    """Start servers with flags of one's own; they end with the test."""
+    """Yield a function that starts a server with given flags. The servers end with the test."""
     with contextlib.ExitStack() as stack:
         command = ("-m", "decoding", "serve", "--port=0")
         yield lambda *flags, **options: stack.enter_context(running(*command, *flags, **options))
@@ -213,7 +214,7 @@ def serve() -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture
 def serve_script() -> Iterator[Callable[..., Server]]:
-    """Start servers whose model does what a test says (see scripted_server.py)."""
+    """Yield a function that starts scripted_server.py with given arguments. The servers end with the test."""
     with contextlib.ExitStack() as stack:
         yield lambda *words, **options: stack.enter_context(
             running(str(HERE / "scripted_server.py"), *words, **options)

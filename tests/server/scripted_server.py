@@ -1,9 +1,13 @@
-"""A server whose model is scripted: `python scripted_server.py BEHAVIOUR [field=value ...]`, as a process of its own.
+"""A server with a scripted model: `python scripted_server.py BEHAVIOUR [field=value ...]`.
 
-Behaviours: plain; same (nothing but a, in 20 ms each); ids (no tokenizer, from a folder of another name); nan (not
-finite after an N, and five tokens after an M); broken (raises after a B, has no memory after an H, dies after a D,
-never returns after a W); slow (every forward pass takes a second); paced (every one takes 20 ms). loading=SECONDS:
-how long it loads.
+Behaviours:
+plain: letters from a to z; same: only the letter a, 20 ms per forward pass;
+ids: no tokenizer, and a model whose name is not the served one;
+nan: logits are NaN for prompts that begin with N, and after five tokens for prompts that begin with M;
+broken: by the first letter of the prompt, B raises, H is out of memory, D dies, W never returns;
+slow: every forward pass takes one second; paced: every forward pass takes 20 ms.
+
+loading=SECONDS: time to load the model. Other fields are settings of the server.
 """
 
 import sys
@@ -21,7 +25,7 @@ SECONDS = {"slow": 1.0, "paced": 0.02, "same": 0.02}
 
 
 class Behaving(ScriptedModel):
-    """The scripted model with a fault."""
+    """A scripted model with a fault."""
 
     def __init__(self, behaviour):
         super().__init__(self.script, 256, max_position_embeddings=4096)
@@ -29,7 +33,7 @@ class Behaving(ScriptedModel):
         self.letters = hashed_logits(seed=1)
 
     def script(self, token_ids, vocab_size):
-        """Letters from a to z, until the fault."""
+        """Return logits of the letters from a to z, or fail as the behaviour demands."""
         if self.behaviour == "nan" and (token_ids[0] == ord("N") or (token_ids[0] == ord("M") and len(token_ids) > 5)):
             return np.full(vocab_size, np.nan, np.float32)
         if self.behaviour == "broken":
@@ -41,13 +45,13 @@ class Behaving(ScriptedModel):
         return logits
 
     def forward(self, batch, cache):
-        """Not at once, if so asked."""
+        """Sleep for the time of the behaviour, then compute the logits."""
         time.sleep(SECONDS.get(self.behaviour, 0.0))
         return super().forward(batch, cache)
 
 
 def fail(token_id):
-    """Fail as the first letter of the prompt says."""
+    """Fail in the way that the first letter of the prompt selects."""
     if token_id == ord("B"):
         raise RuntimeError("/secret/path at 0x7f0000000000")
     if token_id == ord("H"):
@@ -60,7 +64,7 @@ def fail(token_id):
 
 
 def main(behaviour, *changes):
-    """Serve until a signal."""
+    """Serve until a signal arrives."""
     fields = dict(change.split("=") for change in changes)
     running = int(fields.pop("max_running", 8))
     loading = float(fields.pop("loading", 0))
@@ -79,7 +83,7 @@ def main(behaviour, *changes):
 
 
 def type_of(name):
-    """How a setting is read."""
+    """Return the function that parses a setting."""
     return int if name.startswith("max_") else float
 
 

@@ -1,4 +1,4 @@
-"""The accept loop goes on, whatever accepting raises."""
+"""The accept loop continues after any exception from accept()."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 accept = pytest.importorskip("decoding.server.accept", reason="needs the extra `server`")
 
 
-def test_a_failure_is_logged_once_and_tried_again(monkeypatch, caplog):
-    """Without files or memory for a connection it pauses; the next one is served, and the log has one line."""
+def test_a_failed_accept_is_retried_and_logged_once(monkeypatch, caplog):
+    """If accept() lacks file descriptors or memory, the loop retries, serves the next client and logs one line."""
     failures = [OSError(errno.EMFILE, "Too many open files"), MemoryError(), OSError(errno.ENFILE, "files")]
     monkeypatch.setattr(accept, "_PAUSE_SECONDS", 0.01)
 
@@ -48,7 +48,7 @@ def test_a_failure_is_logged_once_and_tried_again(monkeypatch, caplog):
 
 
 def test_the_default_is_below_the_limit_of_open_files(monkeypatch):
-    """So that models, logs and the engine have files left; what the system does not allow is an error."""
+    """The default of max_connections leaves spare file descriptors; a value above the system's limit is an error."""
     monkeypatch.setattr(accept.resource, "setrlimit", lambda *_: None)
     monkeypatch.setattr(accept.resource, "getrlimit", lambda _: (100, 100))
     allowed = accept.max_connections(None)

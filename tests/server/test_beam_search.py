@@ -17,7 +17,7 @@ PROMPT = "def add(a, b):\n"
 
 @pytest.fixture(scope="module")
 def choices():
-    """The library's answer."""
+    """Return the hypotheses of the library."""
     params = BeamSearchParams(beam_width=4, n=2, max_tokens=8, length_penalty=0.5, early_stopping="never")
     return LLM().beam_search(PROMPT, params).choices
 
@@ -26,19 +26,19 @@ FIELDS = {"use_beam_search": True, "best_of": 4, "n": 2, "max_tokens": 8, "lengt
 BODY = {"model": "bundled", "prompt": PROMPT, "early_stopping": "never", **FIELDS}
 
 
-def told(body):
+def texts_and_scores(body):
     """Return the texts and scores of an answer."""
     return [(choice["text"], choice["beam_score"]) for choice in body["choices"]]
 
 
 def test_over_http(server, choices):
-    """Several searches and completions at once: each gets its own answer, with the scores as an extension."""
+    """Concurrent beam searches and completions each get their own answer; beam_score is the library's score."""
     with ThreadPoolExecutor(6) as pool:
         answers = [pool.submit(server.request, "POST", "/v1/completions", BODY) for _ in range(3)]
         others = [pool.submit(server.complete, max_tokens=6, seed=4) for _ in range(3)]
         bodies = [answer.result().json for answer in answers]
         texts = {other.result().json["choices"][0]["text"] for other in others}
-    assert [told(body) for body in bodies] == [[(one.text, one.beam_score) for one in choices]] * 3
+    assert [texts_and_scores(body) for body in bodies] == [[(one.text, one.beam_score) for one in choices]] * 3
     assert bodies[0]["usage"]["completion_tokens"] == sum(len(one.token_ids) for one in choices)
     assert len(texts) == 1
 
@@ -55,14 +55,14 @@ def test_over_http(server, choices):
     ],
 )
 def test_wrong_requests(server, fields, param, rule):
-    """Problems are 400s that name the field."""
+    """A wrong request gets 400 with the field's name."""
     answer = server.request("POST", "/v1/completions", {**BODY, **fields})
     assert (answer.status, answer.error["param"]) == (400, param)
     assert rule in answer.error["message"]
 
 
-def test_in_a_conversation(chat_server):
-    """A chat request can ask for hypotheses, too."""
+def test_beam_search_in_a_chat_request(chat_server):
+    """A chat request can use beam search and gets the hypotheses in order of score."""
     messages = [{"role": "user", "content": "Add"}]
     body = {"model": "bundled", "messages": messages, **FIELDS}
     replies = chat_server.request("POST", "/v1/chat/completions", body).json["choices"]
@@ -72,12 +72,14 @@ def test_in_a_conversation(chat_server):
 
 
 def test_in_batch_files_and_on_the_command_line(tmp_path, choices):
-    """The same hypotheses come from `decoding batch` and from `decoding complete`."""
+    """`decoding batch` and `decoding complete` return the library's hypotheses."""
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text(json.dumps({"custom_id": "a", "method": "POST", "url": "/v1/completions", "body": BODY}) + "\n")
     command = [sys.executable, "-m", "decoding"]
     subprocess.run([*command, "batch", source, target], check=True, capture_output=True)
-    assert told(json.loads(target.read_text())["response"]["body"]) == [(one.text, one.beam_score) for one in choices]
+    assert texts_and_scores(json.loads(target.read_text())["response"]["body"]) == [
+        (one.text, one.beam_score) for one in choices
+    ]
     flags = ["--beam-width=4", "--n=2", "--max-tokens=8", "--length-penalty=0.5", "--early-stopping=never"]
     done = subprocess.run([*command, "complete", PROMPT, *flags], check=True, capture_output=True, text=True)
     lines = [f"--- hypothesis {one.index}: {one.finish_reason}, score {one.beam_score:.6f} ---" for one in choices]

@@ -20,14 +20,14 @@ TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "
 
 @pytest.fixture(scope="module")
 def client(chat_server):
-    """The SDK as people set it up, without its retries."""
+    """Yield the SDK's client without its retries."""
     with openai.OpenAI(base_url=chat_server.url, api_key="none", max_retries=0) as one:
         yield one
 
 
 @pytest.fixture(scope="module")
 def llm():
-    """The same model in this process."""
+    """Return the server's model, loaded in this process."""
     one = LLM()
     one.chat_format = ChatFormat(one.tokenizer, chat_template=TEMPLATE)
     return one
@@ -39,7 +39,7 @@ def create(client, messages=MESSAGES, **fields):
 
 
 def test_a_reply_is_the_librarys(client, llm):
-    """Text, log-probabilities, finish reason and usage are those of the library for the same seed."""
+    """A reply has the library's text, log-probabilities, finish reason and usage for the same seed."""
     params = SamplingParams(max_tokens=12, temperature=0.7, seed=5, logprobs=3, presence_penalty=0.5)
     (mine,) = llm.chat(MESSAGES, params).choices
     got = create(client, max_tokens=12, temperature=0.7, seed=5, logprobs=True, top_logprobs=3, presence_penalty=0.5)
@@ -54,7 +54,7 @@ def test_a_reply_is_the_librarys(client, llm):
 
 
 def test_logprobs_have_the_shape_of_chat(client):
-    """Each token has its bytes and exactly the alternatives that were asked for; the bytes add up to the text."""
+    """Each token has its bytes and exactly the requested alternatives; the bytes concatenate to the text."""
     (choice,) = create(client, max_tokens=20, seed=3, logprobs=True, top_logprobs=20).choices
     entries = choice.logprobs.content
     assert bytes(byte for entry in entries for byte in entry.bytes).decode() == choice.message.content
@@ -68,7 +68,7 @@ def test_logprobs_have_the_shape_of_chat(client):
 
 
 def test_streams_add_up(client):
-    """The pieces of two choices make the whole reply; roles come first, reasons and usage last."""
+    """The chunks of two choices concatenate to the whole reply: roles first, finish reasons and usage last."""
     fields = {"max_tokens": 9, "seed": 8, "n": 2, "stop": ["zzz"], "logprobs": True, "top_logprobs": 1}
     whole = create(client, **fields)
     chunks = list(create(client, **fields, stream=True, stream_options={"include_usage": True}))
@@ -86,7 +86,7 @@ def test_streams_add_up(client):
 
 
 def test_many_conversations_at_once(chat_server, llm):
-    """Asynchronous requests get what each would get alone."""
+    """Concurrent asynchronous requests get the replies that they get alone."""
     conversations = [[{"role": "user", "content": f"Write f({number})"}] for number in range(6)]
 
     async def ask():
@@ -99,7 +99,7 @@ def test_many_conversations_at_once(chat_server, llm):
 
 
 def test_options_of_the_template(client, llm):
-    """Tools, further names and the final message reach the template; tool_choice none leaves the tools out."""
+    """Tools, template variables and continue_final_message reach the template; tool_choice=none removes the tools."""
     count = {
         name: create(client, max_tokens=1, **fields).usage.prompt_tokens
         for name, fields in {
@@ -121,8 +121,8 @@ def test_options_of_the_template(client, llm):
     assert len(set(count.values())) == 4
 
 
-def test_a_reply_goes_on_to_the_end_of_the_context(client, llm):
-    """Without max_tokens or max_completion_tokens nothing but the model and its context ends a reply."""
+def test_a_reply_may_fill_the_context(client, llm):
+    """Without max_tokens and max_completion_tokens a reply may fill the rest of the context."""
     wide = [{"role": "user", "content": "x " * (llm.max_model_len - 50)}]
     room = llm.max_model_len - len(llm.chat_prompt(wide).token_ids) + 1
     assert 16 < room < 64
@@ -156,7 +156,7 @@ def test_a_reply_goes_on_to_the_end_of_the_context(client, llm):
     ],
 )
 def test_wrong_requests(chat_server, fields, param, told):
-    """Every problem is a 400 that names the field, and the server goes on."""
+    """A wrong request gets 400 with the field's name."""
     body = {"model": "bundled", "messages": MESSAGES, "max_tokens": 1, **fields}
     answer = chat_server.request("POST", "/v1/chat/completions", body)
     assert answer.status == 400
@@ -165,7 +165,7 @@ def test_wrong_requests(chat_server, fields, param, told):
 
 
 def test_a_model_without_a_template(server):
-    """The bundled model, as it comes, has no template; its 400 says so. An unknown model is a 404."""
+    """A chat request gets 400 from a model without a template and 404 for an unknown model."""
     answer = server.request("POST", "/v1/chat/completions", {"model": "bundled", "messages": MESSAGES})
     assert (answer.status, answer.error["param"]) == (400, "messages")
     assert "no default chat template" in answer.error["message"]
@@ -174,7 +174,7 @@ def test_a_model_without_a_template(server):
 
 
 def test_the_route_is_described(chat_server):
-    """The OpenAPI document has the fields of the request and the shapes of its answers."""
+    """The OpenAPI document declares the fields of a chat request and the schema of its answer."""
     document = chat_server.request("GET", "/openapi.json").json
     operation = document["paths"]["/v1/chat/completions"]["post"]
     properties = operation["requestBody"]["content"]["application/json"]["schema"]["properties"]

@@ -1,4 +1,4 @@
-"""`decoding serve` where something is wrong before it serves: one line, exit code 2."""
+"""`decoding serve` reports an error before it serves in one line, with exit code 2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from decoding import cli
 
 @pytest.fixture(autouse=True)
 def _never_serves(monkeypatch):
-    """A server that does start would wait for ever; this one only loads its models."""
+    """Replace `serve` by a function that loads the models and then fails the test."""
 
     def serve(names, load, *_):
         load()
@@ -47,15 +47,15 @@ def _never_serves(monkeypatch):
     ],
 )
 def test_one_line_and_exit_code_2(arguments, expected, capsys):
-    """It names the flag and the rule; nothing has been served."""
+    """A wrong argument ends the command with exit code 2 and one line that names the flag and the rule."""
     assert cli.main(["serve", "--port=0", *arguments]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("decoding: error: ")
     assert expected in error
 
 
-def test_a_port_that_is_taken(capsys):
-    """Said at once, before the model is loaded."""
+def test_a_port_in_use(capsys):
+    """A port in use is reported before the model is loaded."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         assert cli.main(["serve", f"--port={other.getsockname()[1]}"]) == 2
     said = capsys.readouterr().err
@@ -63,15 +63,15 @@ def test_a_port_that_is_taken(capsys):
     assert "loading" not in said
 
 
-def test_keys_that_are_none(capsys, tmp_path):
-    """An empty file, and one that is no ASCII."""
+def test_key_files_without_valid_keys(capsys, tmp_path):
+    """A key file without keys, or with a key that is not ASCII, is an error."""
     for content in (b"", b"\n \n", b"k\xc3\xa9y\n"):
         (tmp_path / "keys").write_bytes(content)
         assert cli.main(["serve", "--port=0", "--api-key-file", str(tmp_path / "keys")]) == 2
         assert "--api-key-file" in capsys.readouterr().err
 
 
-def test_an_open_address_without_keys_is_warned_of(serve):
-    """A server on more than loopback without keys writes one warning to stderr."""
+def test_an_open_address_without_keys_gives_a_warning(serve):
+    """A server that listens beyond loopback without keys writes a warning to stderr."""
     server = serve("--host=0.0.0.0")
     assert any("anyone who can reach this address" in line for line in server.lines)

@@ -1,4 +1,4 @@
-"""What is on the wire, byte by byte: the parts of the contract that an SDK hides."""
+"""The bytes of requests and answers: the parts of the contract that an SDK hides."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ LOGPROBS = {"tokens", "token_logprobs", "top_logprobs", "text_offset", "token_id
 CHOICE = {"index", "text", "logprobs", "finish_reason", "stop_reason", "token_ids", "seed"}
 
 
-def test_the_whole_object(server):
-    """Exactly these fields, in JSON's own types."""
+def test_the_fields_of_a_completion(server):
+    """A completion has exactly the documented fields, with JSON's own types."""
     answer = server.complete(max_tokens=3, seed=1)
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
     assert set(answer.json) == COMPLETION
@@ -26,7 +26,7 @@ def test_the_whole_object(server):
 
 
 def test_the_events_of_a_stream(server):
-    """`data: JSON`, an empty line between; the last is [DONE]; every chunk is an object like the completion."""
+    """A stream is `data: JSON` events of completion objects, separated by empty lines; the last event is [DONE]."""
     answer = server.complete(max_tokens=3, seed=1, stream=True, logprobs=0)
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.body.endswith(b"data: [DONE]\n\n")
@@ -41,7 +41,7 @@ def test_the_events_of_a_stream(server):
 
 
 def test_an_answer_of_many_tokens(server):
-    """Thousands of entries: the answer is one object all the same, with every token of every choice."""
+    """An answer of thousands of tokens is one JSON object with every token of every choice."""
     answer = server.complete(max_tokens=100, n=20, logprobs=1, ignore_eos=True, seed=1)
     choices = answer.json["choices"]
     assert [len(choice["logprobs"]["tokens"]) for choice in choices] == [100] * 20
@@ -49,7 +49,7 @@ def test_an_answer_of_many_tokens(server):
 
 
 def test_an_event_of_many_tokens(server):
-    """A long prompt that is echoed with its log-probabilities is one event, the same as in an answer that is whole."""
+    """A long echoed prompt with log-probabilities is one event, with the values of the answer without streaming."""
     fields = {"prompt": [5] * 700, "echo": True, "logprobs": 2, "max_tokens": 2, "seed": 1, "ignore_eos": True}
     whole = server.complete(**fields).json["choices"][0]
     *chunks, done = server.complete(**fields, stream=True).events
@@ -62,7 +62,7 @@ def test_an_event_of_many_tokens(server):
 
 
 def test_usage_in_every_chunk(server):
-    """continuous_usage_stats counts up to the last chunk, which include_usage adds."""
+    """With continuous_usage_stats every chunk has a running count; include_usage adds a last chunk with the total."""
     options = {"include_usage": True, "continuous_usage_stats": True}
     *chunks, _ = server.complete(max_tokens=4, n=2, seed=1, stream=True, stream_options=options).events
     counts = [chunk["usage"]["completion_tokens"] for chunk in chunks]
@@ -71,7 +71,7 @@ def test_usage_in_every_chunk(server):
 
 
 def test_a_request_without_a_model(server):
-    """It is the only one's, as harnesses take for granted that know one model per server; null is the same."""
+    """A request whose `model` is absent or null goes to the only model, as evaluation harnesses expect."""
     fields = {"prompt": "def f(", "max_tokens": 0, "echo": True, "logprobs": 5}
     for more in ({}, {"model": None}):
         answer = server.request("POST", "/v1/completions", {**fields, **more})
@@ -85,7 +85,7 @@ def test_a_request_without_a_model(server):
 
 
 def test_null_is_absent(server):
-    """An explicit null for every optional field gives the answer that a bare request gets."""
+    """A null for every optional field gives the answer of a request without these fields."""
     from decoding.completions_api.fields import FIELDS, HARMLESS
 
     names = [field.name for field in FIELDS if field.name not in ("model", "prompt", "seed", "max_tokens")]
@@ -97,20 +97,20 @@ def test_null_is_absent(server):
 
 
 @pytest.mark.parametrize("field", ["metadata", "store", "service_tier"])
-def test_harmless_fields_do_nothing(server, field):
-    """Whatever a gateway puts there."""
+def test_harmless_fields_are_accepted(server, field):
+    """Any JSON value in metadata, store and service_tier is accepted."""
     for value in ("x", {"a": [1, None]}, True, 5):
         assert server.complete(max_tokens=1, **{field: value}).status == 200
 
 
-def test_the_user_is_a_string_without_effect(server):
-    """Two users get the same text."""
+def test_the_user_has_no_effect(server):
+    """The field `user` does not change the choices."""
     choices = [server.complete(seed=3, user=user).json["choices"] for user in ("one", "")]
     assert choices[0] == choices[1]
 
 
-def test_an_unknown_field_is_an_error_unless_told_otherwise(server, serve):
-    """It is named, with the nearest known one; a setting makes the server look away."""
+def test_an_unknown_field_is_an_error_by_default(server, serve):
+    """An unknown field gets 400 with the nearest known name; --unknown-fields=ignore accepts it."""
     error = server.complete(tempreature=0.5).error
     assert (error["param"], error["code"]) == ("tempreature", "unknown_field")
     assert "did you mean temperature?" in error["message"]
@@ -122,15 +122,15 @@ def test_an_unknown_field_is_an_error_unless_told_otherwise(server, serve):
     assert other.request("POST", "/tokenize", {"prompt": "a", "add_special_token": True}).status == 200
 
 
-def test_all_problems_are_told_at_once(server):
-    """Three bad values, one answer that names all of them; param is the first."""
+def test_all_problems_are_reported_at_once(server):
+    """An error names all wrong fields of a request; `param` is the first of them."""
     error = server.complete(n=0, temperature="hot", stop=[""]).error
     assert error["param"] == "n"
     assert all(f"{name}=" in error["message"] for name in ("n", "temperature", "stop"))
 
 
-def test_which_of_several_prompts_is_too_long(server):
-    """The message tells its place, whether it was counted or so long that it was not tokenised; param is the field."""
+def test_the_index_of_a_prompt_that_is_too_long(server):
+    """The error for a prompt that is too long has the prompt's index, even if the text was too long to be tokenised."""
     for long in ("x " * 2000, "x " * 100_000, [5] * 2000):
         error = server.complete(prompt=["a", long] if isinstance(long, str) else [[5], long]).error
         assert (error["param"], error["code"]) == ("prompt", "context_length_exceeded")
@@ -138,8 +138,9 @@ def test_which_of_several_prompts_is_too_long(server):
 
 
 def test_repetition_penalty_has_two_meanings(serve, server):
-    """Additive, neutral 0, by default; multiplicative, neutral 1, where the server is told so. The log says once if it
-    looks like the other.
+    """Test that repetition_penalty is additive by default and multiplicative with --repetition-penalty-mode.
+
+    If an additive value looks multiplicative, the log has one warning.
     """
     assert server.complete(repetition_penalty=-2, max_tokens=1).status == 200
     assert server.complete(repetition_penalty=2.5).error["param"] == "repetition_penalty"
@@ -154,7 +155,7 @@ def test_repetition_penalty_has_two_meanings(serve, server):
 
 
 def test_errors_before_the_first_token_are_http_errors(server):
-    """Also of a request that would stream, and also those that only the engine finds."""
+    """A streaming request with an error before its first token gets 400, even if only the engine finds the error."""
     for fields in ({"prompt": [10**6]}, {"allowed_token_ids": [5], "banned_token_ids": [5]}, {"prompt": "x " * 3000}):
         answer = server.complete(stream=True, **fields)
         assert answer.status == 400
@@ -192,8 +193,8 @@ def test_errors_before_the_first_token_are_http_errors(server):
         (b'{"model": "bundled", "prompt": [[]]}', "invalid_value", "prompt"),
     ],
 )
-def test_bodies_that_are_wrong(server, body, code, param):
-    """400 with the rule, and the field where it is one's fault."""
+def test_wrong_bodies(server, body, code, param):
+    """A malformed body gets 400 with a code, and with the field's name if one field is wrong."""
     answer = server.request("POST", "/v1/completions", body)
     assert answer.status == 400
     assert (answer.error["code"], answer.error["param"]) == (code, param)
@@ -214,15 +215,15 @@ def test_bodies_that_are_wrong(server, body, code, param):
         ("POST", "/tokenize", {"content-type": "text/html"}, 415),
     ],
 )
-def test_requests_to_the_wrong_door(server, method, path, headers, status):
-    """An error body of the API, whatever is wrong."""
+def test_wrong_routes_methods_and_content_types(server, method, path, headers, status):
+    """A wrong route, method or content type gets an error body of the API."""
     answer = server.request(method, path, b"{}", headers)
     assert answer.status == status
     assert answer.error["type"] == "invalid_request_error"
 
 
 def test_head_is_get_without_its_body(server):
-    """The same status and headers, and the connection goes on; a path that has no GET has no HEAD."""
+    """HEAD has the status and length of GET without the body and keeps the connection; without GET there is no HEAD."""
     with contextlib.closing(server.connect()) as connection:
         for path, status in (("/health", 200), ("/v1/models", 200), ("/v1/completions", 405), ("/nowhere", 404)):
             answers = []
@@ -235,7 +236,7 @@ def test_head_is_get_without_its_body(server):
 
 
 def test_two_lengths_of_one_body_end_the_connection(server):
-    """What a proxy may have taken for a body is not taken for the next request."""
+    """A request with two body lengths gets 400 and ends the connection, so its body cannot hide a request."""
     head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 44\r\n"
     hidden = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as raw:
@@ -247,7 +248,7 @@ def test_two_lengths_of_one_body_end_the_connection(server):
 
 
 def raw_answer(server, data):
-    """All that the server sends in answer to these bytes, until it closes the connection."""
+    """Send bytes and return all bytes that the server sends until it closes the connection."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
         raw.sendall(data)
         return b"".join(iter(lambda: raw.recv(4096), b""))
@@ -273,20 +274,20 @@ END = b"\r\nhost: x\r\nconnection: close\r\n\r\n"
     ],
 )
 def test_request_lines(server, line, status):
-    """HTTP/1 alone is spoken; a target may be a whole URL, as proxies send it; empty lines before it are skipped."""
+    """The server accepts HTTP/1 only, whole URLs as targets, and empty lines before the request line."""
     assert raw_answer(server, line + END).startswith(b"HTTP/1.1 %d " % status)
 
 
 def test_an_empty_line_behind_a_body(server):
-    """Some clients send one: it is not taken for the beginning of the next request."""
+    """An empty line that a client sends after a body is skipped before the next request."""
     body = json.dumps({"prompt": "a"}).encode()
     head = b"POST /tokenize HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     answer = raw_answer(server, head % len(body) + body + b"\r\n" + b"GET /health HTTP/1.1" + END)
     assert answer.count(b"HTTP/1.1 200 OK") == 2
 
 
-def test_a_profile_where_the_server_allows_it(serve, server):
-    """A request may choose one that --allow-profiles lists; the fingerprint is that of its profile."""
+def test_a_request_may_choose_an_allowed_profile(serve, server):
+    """A request may choose a profile of --allow-profiles; system_fingerprint depends on the profile."""
     error = server.complete(profile="vllm").error
     assert error["param"] == "profile"
     assert "--allow-profiles" in error["message"]
@@ -302,8 +303,8 @@ def test_a_profile_where_the_server_allows_it(serve, server):
     assert {event["system_fingerprint"] for event in events[:-1]} == {answers["llama_cpp"]["system_fingerprint"]}
 
 
-def test_special_tokens_in_a_strangers_text(server):
-    """With parse_special false their spelling is text, in a prompt as in /tokenize."""
+def test_special_tokens_in_untrusted_text(server):
+    """With parse_special=false the spelling of a special token is plain text, in a prompt as in /tokenize."""
     special = server.request("GET", "/tokenizer_info").json["eos_token"]
     tokenized = {
         flag: server.request("POST", "/tokenize", {"prompt": special, "parse_special": flag}).json["tokens"]
@@ -318,7 +319,7 @@ def test_special_tokens_in_a_strangers_text(server):
 
 
 def test_a_missing_template_names_the_servers_flag(serve_script):
-    """Who runs a server without fill-in-the-middle tokens gives them by a flag, not by an argument of Python's."""
+    """A suffix without a fill-in-the-middle template gets an error that names the server's flag, not an argument."""
     error = serve_script("plain").complete(suffix="x").error
     assert error["param"] == "suffix"
     assert "the server's --fim-template gives a template" in error["message"]
@@ -326,7 +327,7 @@ def test_a_missing_template_names_the_servers_flag(serve_script):
 
 
 def test_tokenize_and_back(server):
-    """Ids as the completion counts them, text as it was; bad fields are named."""
+    """/detokenize inverts /tokenize; wrong fields get 400 with their name."""
     made = server.request("POST", "/tokenize", {"model": "bundled", "prompt": "def f(\u00e9):"}).json
     assert made["count"] == len(made["tokens"])
     again = server.request("POST", "/detokenize", {"model": "bundled", "tokens": made["tokens"]}).json
@@ -345,7 +346,7 @@ def test_tokenize_and_back(server):
 
 
 def test_a_model_without_a_tokenizer(serve_script):
-    """Token ids are served; whatever is text is refused with its own field named, and never the model's folder."""
+    """Without a tokenizer, token ids are served, text gets 400 with its field, and errors do not name the folder."""
     server = serve_script("ids")
     assert server.complete(prompt=[1, 2], max_tokens=1).status == 200
     texts = {"prompt": "a", "stop": "a", "suffix": "a", "bad_words": ["a"]}
@@ -360,7 +361,7 @@ def test_a_model_without_a_tokenizer(serve_script):
 
 
 def test_health_and_metrics(server):
-    """Ready, live, and numbers that add up."""
+    """The server reports ready and live, and the metrics count the tokens and errors of requests."""
     assert server.request("GET", "/health").json["status"] == "ready"
     assert server.request("GET", "/health/live").json == {"status": "live"}
     before = server.metric("decoding_completion_tokens_total"), server.metric("decoding_prompt_tokens_total")
@@ -373,7 +374,7 @@ def test_health_and_metrics(server):
 
 
 def test_one_line_in_the_log_for_each_request(server):
-    """With its id, route, status, tokens and times, and nothing of the prompt."""
+    """A request has one log line with id, route, status, tokens and time, and without the prompt."""
     server.request(
         "POST", "/v1/completions", {"model": "bundled", "prompt": "SECRET", "max_tokens": 2}, {"x-request-id": "the-id"}
     )
@@ -391,7 +392,7 @@ def test_one_line_in_the_log_for_each_request(server):
 
 
 def test_the_openapi_document_describes_every_parameter(server):
-    """Each field of the API with its text, range and default; what is refused or answered is declared."""
+    """The OpenAPI document has every parameter with its description, the ranges and the error responses."""
     from decoding.completions_api.fields import FIELDS
 
     document = server.request("GET", "/openapi.json").json
@@ -404,7 +405,7 @@ def test_the_openapi_document_describes_every_parameter(server):
 
 
 def test_the_page_of_the_api_takes_nothing_from_the_network(server):
-    """Whatever /docs names for the browser to load is here, and its script is no stub."""
+    """Every link of /docs is served by the server itself, and Swagger UI is complete."""
     page = server.request("GET", "/docs").body.decode()
     assert "://" not in page
     links = re.findall(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)""", page)

@@ -1,4 +1,4 @@
-"""The line in front of the application: a burst is let in a few at a time."""
+"""The turnstile in front of the application admits a burst of requests in groups."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 edge = pytest.importorskip("decoding.server.edge", reason="needs the extra `server`")
 
 
-def test_a_burst_is_let_in_a_few_at_a_time() -> None:
-    """In the order of arrival, four in a turn of the loop, so that others have a turn in between."""
+def test_the_turnstile_admits_four_requests_per_turn() -> None:
+    """The turnstile admits four requests per turn of the event loop, in the order of arrival."""
 
     async def burst() -> list[list[int]]:
         line, turns = edge._Turnstile(), [[]]
@@ -28,8 +28,8 @@ def test_a_burst_is_let_in_a_few_at_a_time() -> None:
     assert asyncio.run(burst()) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-def test_who_has_left_the_line_keeps_nobody_waiting() -> None:
-    """Those behind a visitor that was cancelled come in, and so does whoever comes when the line was empty."""
+def test_cancelled_requests_do_not_block_the_turnstile() -> None:
+    """Requests behind cancelled ones are admitted, and so is a request that finds the turnstile empty."""
 
     async def burst() -> list[int]:
         line, entered = edge._Turnstile(), []

@@ -1,4 +1,4 @@
-"""Faults of the model: the request that meets one fails alone, and says nothing of the server's insides."""
+"""A request that meets a fault of the model fails alone, and its error reveals nothing of the server's internals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 
 
 def complete_beside(server, **fields):
-    """A request, and at the same time one that nothing is wrong with; both answers."""
+    """Send a request beside a valid one and return both answers."""
     answers = {}
 
     def good():
@@ -23,7 +23,7 @@ def complete_beside(server, **fields):
 
 
 def test_a_row_that_is_not_finite(serve_script):
-    """500 for the request whose logits are NaN; the others get what they get alone, and the server goes on."""
+    """A request whose logits are NaN gets 500; a concurrent request gets the answer that it gets alone."""
     server = serve_script("nan")
     alone = server.complete(prompt="good", seed=1, max_tokens=30).json["choices"]
     bad, good = complete_beside(server, prompt="N", max_tokens=5)
@@ -33,7 +33,7 @@ def test_a_row_that_is_not_finite(serve_script):
 
 
 def test_a_row_that_fails_in_the_middle_of_a_stream(serve_script):
-    """What there was of it, an error event, and the end: no [DONE]."""
+    """If the logits become NaN during a stream, the stream has the text so far and an error event, and no [DONE]."""
     server = serve_script("nan")
     answer = server.complete(prompt="M", max_tokens=50, stream=True)
     *chunks, last = answer.events
@@ -43,7 +43,7 @@ def test_a_row_that_fails_in_the_middle_of_a_stream(serve_script):
 
 
 def test_a_model_that_raises(serve_script):
-    """500 without the exception's text; the traceback is in the log; the server goes on."""
+    """If the model raises, the request gets 500 without the exception's text; the traceback is in the log."""
     server = serve_script("broken")
     for stream in (False, True):
         answer = server.complete(prompt="B", max_tokens=5, stream=stream)
@@ -55,7 +55,7 @@ def test_a_model_that_raises(serve_script):
 
 
 def test_no_memory_for_a_request(serve_script):
-    """503 with Retry-After, streamed or not, and the server goes on."""
+    """If memory is exhausted, the request gets 503 with Retry-After, and serving continues."""
     server = serve_script("broken")
     for stream in (False, True):
         answer = server.complete(prompt="H", max_tokens=5, stream=stream)
@@ -65,7 +65,7 @@ def test_no_memory_for_a_request(serve_script):
 
 
 def test_an_engine_that_dies_ends_the_process(serve_script):
-    """Every client gets an error first, whether it waits for the whole, reads a stream or comes late."""
+    """If the engine dies, waiting requests and open streams get an error, and the process ends with exit code 1."""
     server = serve_script("broken")
     with contextlib.closing(server.connect()) as connection:
         body = {"model": "scripted", "prompt": "a", "max_tokens": 4000, "stream": True}
@@ -79,8 +79,8 @@ def test_an_engine_that_dies_ends_the_process(serve_script):
     assert server.wait_for_log(message="an engine has died: the server ends")
 
 
-def test_a_step_that_never_returns_does_not_stop_the_end(serve_script):
-    """SIGTERM: the process ends all the same, some seconds after its grace, with exit code 1 and a line in the log."""
+def test_a_step_that_never_returns_does_not_block_sigterm(serve_script):
+    """If a step never returns, SIGTERM ends the process after the grace period, with exit code 1 and a log line."""
     server = serve_script("broken", "shutdown_grace=0.1")
     with contextlib.closing(server.connect()) as connection:
         body = {"model": "scripted", "prompt": "W", "max_tokens": 5}
@@ -94,8 +94,9 @@ def test_a_step_that_never_returns_does_not_stop_the_end(serve_script):
 
 
 def test_comments_while_a_stream_is_silent(serve_script):
-    """While the prompt takes its time, comments keep the connection; none is followed by a blank line, which some
-    clients take for the end of an event.
+    """A silent stream sends comments.
+
+    A comment is not followed by a blank line, because some clients take it for the end of an event.
     """
     server = serve_script("slow", "keep_alive=0.3")
     answer = server.complete(prompt="a", max_tokens=2, stream=True)
@@ -106,7 +107,7 @@ def test_comments_while_a_stream_is_silent(serve_script):
 
 
 def test_no_comments_while_a_stream_is_busy(serve_script):
-    """A stream that lasts many times as long as the time of silence, and never is silent, has none."""
+    """A stream whose pauses are shorter than keep_alive has no comments."""
     server = serve_script("paced", "keep_alive=0.5")
     answer = server.complete(prompt="a", max_tokens=60, stream=True)
     assert answer.body.count(b"data: ") == 61
@@ -114,7 +115,7 @@ def test_no_comments_while_a_stream_is_busy(serve_script):
 
 
 def test_held_text_comes_before_an_error(serve_script):
-    """Text that a stop string held back is sent before the error that ends the stream, of a timeout or the model's."""
+    """Text that a possible stop string held back is sent before the error event of a timeout or of the model."""
     stop = "a" * 3000
     server = serve_script("same", "request_timeout=0.5")
     *chunks, last = server.complete(prompt="x", max_tokens=3000, stop=stop, stream=True).events

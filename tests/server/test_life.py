@@ -1,4 +1,4 @@
-"""Coming and going: clients that leave, keys, signals, several models."""
+"""Connections and processes: clients that disconnect, keys, models, loading, logs, signals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JSON = {"content-type": "application/json"}
 
 @contextlib.contextmanager
 def open_stream(server, **fields):
-    """The response of a stream that has begun."""
+    """Start a stream, read its first event, and yield the response."""
     with contextlib.closing(server.connect()) as connection:
         connection.request("POST", "/v1/completions", json.dumps({**LONG, **fields}), JSON)
         with connection.getresponse() as response:
@@ -30,14 +30,14 @@ def open_stream(server, **fields):
 
 
 def raw_request(**fields):
-    """The head of a streaming request, and its body."""
+    """Return the head and the body of a streaming request."""
     body = json.dumps({**LONG, **fields}).encode()
     head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     return b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" + head.encode(), body
 
 
 def wait_until_idle(server):
-    """Until the engine has nothing to do; fails after ten seconds."""
+    """Wait until the engine has no requests. Fail after ten seconds."""
     deadline = time.monotonic() + 10
     while server.metric("decoding_engine_running") + server.metric("decoding_engine_waiting"):
         assert time.monotonic() < deadline
@@ -46,7 +46,7 @@ def wait_until_idle(server):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_frees_its_work(serve_script, stream):
-    """Whether it was streaming or waiting for the whole: nothing runs any more, nothing of it is kept."""
+    """If a client disconnects, its request is aborted and freed, whether it streams or not."""
     server = serve_script("paced")
     connection = server.connect()
     connection.request("POST", "/v1/completions", json.dumps({**LONG, "stream": stream, "n": 4}), JSON)
@@ -60,7 +60,7 @@ def test_a_client_that_leaves_frees_its_work(serve_script, stream):
 
 
 def test_a_client_that_leaves_at_any_byte(serve_script):
-    """Cut off in its headers, in its body, at once after it, in the stream: the server goes on."""
+    """A client may disconnect in the headers, in the body, after the request or in the stream: serving continues."""
     server = serve_script("plain")
     request = b"".join(raw_request(max_tokens=50))
     for end in range(1, len(request) + 1, 3):
@@ -76,7 +76,7 @@ def test_a_client_that_leaves_at_any_byte(serve_script):
 
 
 def test_keys(serve, tmp_path):
-    """Without one of the keys everything but health and the API's page is 401; with any of them it is open."""
+    """Without a valid key every route but health and the API's page gets 401; each key of the file is valid."""
     file = tmp_path / "keys"
     file.write_text("first-key\n\n# no-key\nsecond-key\n")
     file.chmod(0o604)
@@ -99,7 +99,7 @@ def test_keys(serve, tmp_path):
     assert {server.request("GET", path).status for path in ("/health", "/docs", "/openapi.json")} == {200}
     with contextlib.closing(server.connect()) as connection:
         connection.putrequest("GET", "/v1/models")
-        for value in ("Bearer first", "-key"):  # together they would be a key
+        for value in ("Bearer first", "-key"):  # joined they would be a valid key
             connection.putheader("authorization", value)
         connection.endheaders()
         assert server.answer(connection).status == 401
@@ -109,8 +109,8 @@ def test_keys(serve, tmp_path):
     assert document["paths"]["/health"]["get"]["security"] == []
 
 
-def test_who_is_sent_away_may_finish_speaking(serve, tmp_path):
-    """A large body that is still on its way when the key turns out to be wrong: 401, and no broken connection."""
+def test_a_refused_client_may_finish_sending(serve, tmp_path):
+    """A large body that is still arriving when the key is found to be wrong gets 401, not a broken connection."""
     file = tmp_path / "keys"
     file.write_text("first-key\n")
     server = serve("--api-key-file", str(file))
@@ -125,13 +125,13 @@ def test_who_is_sent_away_may_finish_speaking(serve, tmp_path):
             time.sleep(0.1)
         assert raw.recv(1 << 16).startswith(b"HTTP/1.1 401 ")
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
-        raw.sendall(head)  # and goes away
+        raw.sendall(head)  # then disconnect
     assert server.request("GET", "/health").status == 200
     assert not [line for line in server.log if line["level"] == "error"]
 
 
 def test_several_models(serve, shared):
-    """`model` chooses; an unknown one is 404 with the list."""
+    """`model` selects one of the models; an unknown name gets 404 with the list of names."""
     server = serve(f"--model=stories={shared}/models/stories260K", f"--model=other={shared}/models/stories260K")
     assert [model["id"] for model in server.request("GET", "/v1/models").json["data"]] == ["stories", "other"]
     answers = [server.complete(model=name, prompt="Once", seed=1, max_tokens=5).json for name in ("stories", "other")]
@@ -145,7 +145,7 @@ def test_several_models(serve, shared):
 
 
 def test_loading(serve_script):
-    """It listens at once: health says that it is loading, everything else is refused with 503 and Retry-After."""
+    """While models load, /health reports it and every other route gets 503 with Retry-After."""
     server = serve_script("plain", "loading=1.5", ready=False)
     health = server.request("GET", "/health")
     assert (health.status, health.json) == (503, {"status": "loading", "models": ["scripted"]})
@@ -159,8 +159,8 @@ def test_loading(serve_script):
     assert server.complete(max_tokens=1).status == 200
 
 
-def test_a_signal_while_it_loads(serve_script):
-    """It ends at once, with code 0; what loads is not waited for."""
+def test_a_signal_during_loading(serve_script):
+    """SIGTERM during loading ends the process at once, with exit code 0."""
     server = serve_script("plain", "loading=60", ready=False)
     assert server.request("GET", "/health/live").status == 200
     assert server.stop() == 0
@@ -168,11 +168,11 @@ def test_a_signal_while_it_loads(serve_script):
 
 
 def test_a_log_that_is_not_read(serve_script):
-    """A full pipe behind stderr stops nothing; lines that do not fit into the queue are counted in the log."""
+    """If the pipe behind stderr is full, serving continues; the log reports the number of dropped lines."""
     server = serve_script("plain", "max_log_lines=10")
     server.is_read.clear()
     with contextlib.closing(server.connect()) as connection:
-        for _ in range(1000):  # of 200 bytes: a pipe holds 65,536
+        for _ in range(1000):  # a line has 200 bytes; a pipe holds 65,536
             connection.request("GET", "/health/live")
             assert server.answer(connection).status == 200
     server.is_read.set()
@@ -184,14 +184,14 @@ def test_a_log_that_is_not_read(serve_script):
 
 
 def test_without_standard_output(serve):
-    """Closed stdin and stdout are not needed, and no connection takes their place."""
+    """The server runs with closed stdin and stdout, and no connection takes their file descriptors."""
     server = serve(shell="exec 0<&- >&-")
     assert server.complete(max_tokens=1).status == 200
     assert server.stop() == 0
 
 
-def test_a_stderr_that_takes_nothing():
-    """A full disk behind stderr ends nothing: it serves, logs into the void, and ends with code 0."""
+def test_a_stderr_on_a_full_disk():
+    """If stderr is on a full disk, the server still serves and ends with exit code 0."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
     command = f"exec {sys.executable} -m decoding serve --port={port} --log-level=info 2>/dev/full"
@@ -212,7 +212,7 @@ def test_a_stderr_that_takes_nothing():
 
 
 def test_sigterm_lets_streams_finish(serve_script):
-    """A stream that ends within the grace is whole; new connections are refused; the exit code is 0."""
+    """After SIGTERM a stream may finish within the grace period, connections are refused, and the exit code is 0."""
     server = serve_script("paced")
     with open_stream(server, max_tokens=60) as response:
         server.process.send_signal(signal.SIGTERM)
@@ -226,8 +226,8 @@ def test_sigterm_lets_streams_finish(serve_script):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_what_takes_too_long(serve_script, number):
-    """After the grace a stream gets an error event and its end; the exit code is 0, without a traceback."""
+def test_a_signal_ends_streams_after_the_grace_period(serve_script, number):
+    """After the grace period a stream ends with an error event; the exit code is 0, without a traceback."""
     server = serve_script("paced", "shutdown_grace=0.3")
     with open_stream(server) as response:
         started = time.monotonic()
@@ -239,7 +239,7 @@ def test_a_signal_ends_what_takes_too_long(serve_script, number):
 
 
 def test_a_second_interrupt_ends_the_grace(serve_script):
-    """Whoever presses Ctrl-C again does not want to wait; the stream still gets its error event, the code is 0."""
+    """A second SIGINT ends the grace period: the stream gets its error event, and the exit code is 0."""
     server = serve_script("paced", "shutdown_grace=60")
     with open_stream(server) as response:
         started = time.monotonic()
@@ -250,13 +250,13 @@ def test_a_second_interrupt_ends_the_grace(serve_script):
         assert b'"shutting_down"' in response.read().split(b"data: ")[-1]
 
 
-def test_a_body_that_has_not_come_is_refused_at_the_end(serve_script):
-    """503 for a client that is still sending when SIGTERM comes, and no traceback in the log."""
+def test_an_incomplete_body_is_refused_at_shutdown(serve_script):
+    """A client that is still sending its body at SIGTERM gets 503, and the log has no traceback."""
     server = serve_script("paced")
     head, body = raw_request()
     with socket.create_connection(("127.0.0.1", server.port)) as raw:
         raw.sendall(head + body[:9])
-        assert server.request("GET", "/health").status == 200  # and so the one before it has been read, too
+        assert server.request("GET", "/health").status == 200  # so the request before it has been read as well
         assert server.stop() == 0
         answer = b"".join(iter(lambda: raw.recv(4096), b""))
     assert answer.startswith(b"HTTP/1.1 503 ")
@@ -264,8 +264,8 @@ def test_a_body_that_has_not_come_is_refused_at_the_end(serve_script):
     assert not any("Traceback" in line for line in server.lines)
 
 
-def test_slow_readers_and_half_bodies_disturb_nobody(serve_script):
-    """100 clients that do not read their streams and 50 that never finish their bodies; another one is served."""
+def test_slow_readers_and_half_bodies_do_not_block_others(serve_script):
+    """100 clients that do not read their streams and 50 with incomplete bodies do not block other requests."""
     server = serve_script("plain")
     head, body = raw_request(max_tokens=500)
     with contextlib.ExitStack() as stack:
@@ -277,7 +277,7 @@ def test_slow_readers_and_half_bodies_disturb_nobody(serve_script):
 
 
 def test_many_streams_at_once(serve_script):
-    """200 streams, each complete and right: what its seed gives alone."""
+    """Each of 200 concurrent streams is the text that its seed gives alone."""
     server = serve_script("plain", "max_running=32")
     alone = [server.complete(seed=seed, max_tokens=8).json["choices"][0]["text"] for seed in range(4)]
 

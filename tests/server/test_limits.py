@@ -1,4 +1,4 @@
-"""Every limit of docs/server.md: at the limit a request is served, one beyond it is refused and the limit is named."""
+"""Each limit of docs/server.md: a request at the limit is served, a request beyond it gets an error."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from decoding.server.accept import DEFAULT_CONNECTIONS
 from decoding.server.settings import ServerSettings
 
 MUCH = {"model": "scripted", "prompt": "a", "n": 8, "logprobs": 5}
-"""With some hundred tokens: an answer of several megabytes, more than the system's buffers hold."""
+"""With a few hundred tokens the answer has several megabytes, more than the buffers of the system hold."""
 
 
 def narrow_connection(server):
-    """A connection on which little can wait to be read."""
+    """Return a connection with a small receive buffer."""
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
     raw.connect(("127.0.0.1", server.port))
@@ -60,8 +60,8 @@ def narrow_connection(server):
         ),
     ],
 )
-def test_a_limit_on_what_is_asked_for(small, at, beyond, param):
-    """200 at the limit, 400 beyond, with the flag that would allow it."""
+def test_limits_on_fields(small, at, beyond, param):
+    """A request at a limit gets 200; a request beyond it gets 400 with the flag of the limit."""
     fields = {"max_tokens": 1, "prompt": "a"}
     served = small.complete(**{**fields, **at})
     assert served.status == 200, served.body
@@ -71,8 +71,10 @@ def test_a_limit_on_what_is_asked_for(small, at, beyond, param):
 
 
 def test_outer_limits_follow_from_inner_ones(server, serve):
-    """What the limits on a prompt allow fits a body: as many ids, and as many characters as escapes, are refused for
-    the model's context alone. Commas in a text are not taken for values, and a raised limit raises the outer ones.
+    """The limits on a body follow from the limits on a prompt.
+
+    A prompt at its limit fits the body as ids and as escapes, so only the model's context refuses it. Commas in a text
+    are not counted as values. A raised limit on the prompt raises the limits on the body.
     """
     limits = Limits()
     ids = [987654] * limits.max_prompt_tokens
@@ -91,7 +93,7 @@ def test_outer_limits_follow_from_inner_ones(server, serve):
 
 
 def test_all_bodies_together(serve_script):
-    """Bodies that have not come to their end are bounded together: one more gets 503, and room is made by their end."""
+    """The unfinished bodies have a limit on their total size; beyond it a request gets 503 until one ends."""
     server = serve_script("plain", "max_body_bytes=3000", "max_total_body_bytes=5000")
     head = b"POST /tokenize HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 3000\r\n\r\n"
     whole = json.dumps({"prompt": "a" * 2900}).encode()
@@ -110,7 +112,7 @@ def test_all_bodies_together(serve_script):
 
 
 def test_the_body(small):
-    """413, whether the length is declared or turns out."""
+    """A body that is too large gets 413, with a declared length and in chunks."""
     body = json.dumps({"model": "bundled", "prompt": "a", "max_tokens": 1, "user": ""}).encode()
     at = body[:-2] + b"x" * (3000 - len(body)) + body[-2:]
     beyond = at[:-2] + b"x" + at[-2:]
@@ -126,7 +128,7 @@ def test_the_body(small):
 
 
 def test_a_body_far_too_large_is_still_answered(small):
-    """Who sends 20 MB sees the answer, not a broken connection; who never stops is cut off."""
+    """A client that sends 20 MB gets 413, not a broken connection; an endless body is cut off."""
     refused = small.request("POST", "/v1/completions", b" " * 20_000_000)
     assert (refused.status, refused.headers["connection"]) == (413, "close")
     started = time.monotonic()
@@ -144,7 +146,7 @@ def test_a_body_far_too_large_is_still_answered(small):
 
 
 def test_the_headers(small):
-    """431 beyond; a header that is far beyond is refused before it has been read."""
+    """Headers beyond the limit get 431; a header far beyond it is refused before all of it is read."""
     plain = {"host": f"127.0.0.1:{small.port}", "accept-encoding": "identity"}
     size = len("/health") + sum(len(name) + len(value) for name, value in plain.items())
     assert small.request("GET", "/health?" + "x" * 1000).status == 431
@@ -163,7 +165,7 @@ def test_the_headers(small):
 
 
 def test_the_number_of_headers(serve_script):
-    """100 are served; 101 are refused before they have been read, as are lines without end behind a body in chunks."""
+    """100 headers are served, 101 get 431; so do too many trailers of a chunked body."""
     server = serve_script("plain", "max_headers=100")
     head, end = b"GET /health HTTP/1.1\r\nconnection: close\r\nhost: x\r\n", b"\r\n"
     chunks = b"POST /tokenize HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
@@ -180,7 +182,7 @@ def test_the_number_of_headers(serve_script):
 
 
 def test_open_requests(serve_script):
-    """One more than may be open is refused with 503 and Retry-After at once; health is still told."""
+    """A request beyond max_open_requests gets 503 with Retry-After at once; /health still answers."""
     server = serve_script("paced", "max_open_requests=2")
     with contextlib.ExitStack() as stack:
         for _ in range(2):
@@ -195,7 +197,7 @@ def test_open_requests(serve_script):
 
 
 def test_connections(serve_script):
-    """At the limit they are served; one more waits until another one ends, and the log says so once."""
+    """Connections up to max_connections are served; the next one waits until another ends, and the log has one line."""
     server = serve_script("plain", "max_connections=3")
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(contextlib.closing(server.connect())) for _ in range(4)]
@@ -214,7 +216,7 @@ def test_connections(serve_script):
 
 
 def test_few_open_files(serve):
-    """With 64 open files further connections wait, without filling the log; more than that allows is refused."""
+    """With 64 file descriptors further connections wait and the log stays short; a larger limit is an error."""
     server = serve("--log-level=info", shell="ulimit -n 64")
     with contextlib.ExitStack() as stack:
         for _ in range(90):
@@ -230,7 +232,7 @@ def test_few_open_files(serve):
 
 
 def test_the_queue(serve_script):
-    """With one sequence running and one request waiting, a third is refused with 429 and Retry-After at once."""
+    """With one running and one waiting sequence a third request gets 429 with Retry-After at once."""
     server = serve_script("paced", "max_running=1", "max_waiting=1")
     with contextlib.ExitStack() as stack:
         for number in range(2):
@@ -247,14 +249,14 @@ def test_the_queue(serve_script):
         assert (refused.status, refused.error["type"]) == (429, "rate_limit_error")
         assert int(refused.headers["retry-after"]) >= 1
         assert time.monotonic() - started < 1
-    deadline = time.monotonic() + 10  # the two have gone: there is room again
+    deadline = time.monotonic() + 10  # both have disconnected, so there is room again
     while server.complete(model="scripted", max_tokens=1).status != 200 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert server.complete(model="scripted", max_tokens=1).status == 200
 
 
 def test_the_time_of_a_request(serve_script):
-    """504 where the answer is one object, an error event and the end where it is a stream."""
+    """A request beyond request_timeout gets 504, or an error event if its stream has begun."""
     server = serve_script("paced", "request_timeout=0.5")
     assert server.complete(max_tokens=2).status == 200
     slow = server.complete(max_tokens=1000)
@@ -263,12 +265,12 @@ def test_the_time_of_a_request(serve_script):
     assert last["error"]["code"] == "timeout"
     assert len(chunks) > 1
     silent = serve_script("slow", "request_timeout=0.3")
-    unread = silent.complete(prompt="a" * 600, max_tokens=2, stream=True)  # its prompt takes two steps of a second
+    unread = silent.complete(prompt="a" * 600, max_tokens=2, stream=True)  # the prompt takes two steps of one second
     assert (unread.status, unread.error["code"]) == (504, "timeout")
 
 
 def test_the_time_of_a_body_and_of_headers(serve_script):
-    """408 where a body does not come; a connection whose headers do not come is closed."""
+    """A body that does not arrive gets 408; a connection whose headers do not arrive is closed."""
     server = serve_script("plain", "body_timeout=0.3", "header_timeout=0.3")
     with contextlib.closing(server.connect()) as connection:
         connection.putrequest("POST", "/v1/completions")
@@ -284,7 +286,7 @@ def test_the_time_of_a_body_and_of_headers(serve_script):
 
 
 def test_the_time_of_a_reader(serve_script):
-    """A client that pauses gets all of its stream; one that never reads on is gone, and its place is free again."""
+    """A client that pauses gets its whole stream; a client that stops reading is disconnected after send_timeout."""
     server = serve_script("plain", "send_timeout=2", "max_open_requests=1")
     body = json.dumps({**MUCH, "max_tokens": 500, "stream": True}).encode()
     head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
@@ -307,8 +309,9 @@ def test_the_time_of_a_reader(serve_script):
     "limit", ["max_unread_bytes=100000", "max_total_unread_bytes=1000000 max_unread_bytes=1000000"]
 )
 def test_unread_bytes(serve_script, limit):
-    """A stream whose client does not read ends with an error, after what was made until then; one that reads is whole,
-    however much it is. All streams together have a limit, too.
+    """A stream whose client does not read ends with an error event when its unread bytes exceed a limit.
+
+    The limits are per stream and over all streams. A stream whose client reads is complete, whatever its size.
     """
     server = serve_script("plain", *limit.split(), "max_open_requests=10")
     body = json.dumps({**MUCH, "max_tokens": 2000, "stream": True}).encode()
@@ -326,7 +329,7 @@ def test_unread_bytes(serve_script, limit):
 
 
 def test_the_table_of_the_documentation():
-    """docs/server.md has every limit with its default, and no other."""
+    """The table in docs/server.md has exactly the limits, with their defaults."""
     page = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
     section = page.split("## Limits\n")[1].split("\n## ")[0]
     told = re.findall(r"^\| `--([a-z-]+)` \| ([\d,.]+) ", section, flags=re.M)
@@ -347,7 +350,7 @@ def test_the_table_of_the_documentation():
 
 
 def test_limits_that_do_not_nest():
-    """A limit on all is at least that on one."""
+    """A limit on a total must be at least the limit on a single item."""
     for fields in ({"max_total_body_bytes": 10**6}, {"max_total_unread_bytes": 10**6}):
         with pytest.raises(ParameterError, match="must be at least max_"):
             ServerSettings(**fields)
@@ -355,7 +358,7 @@ def test_limits_that_do_not_nest():
 
 
 def test_refusals_are_quick(server):
-    """N = 10^9, and a list of a million entries: the answer is an error, and the server still answers others."""
+    """Requests with huge numbers or lists get a short error, and serving continues."""
     for fields in (
         {"n": 10**9},
         {"stop": ["a"] * 200_000},

@@ -1,4 +1,4 @@
-"""The real `openai` SDK against a real server: what it sends is understood, what it gets it believes."""
+"""The `openai` SDK against a real server: the server accepts its requests, and the SDK accepts the answers."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ PROMPT = "def add(a, b):\n"
 
 @pytest.fixture(scope="module")
 def client(server):
-    """The SDK as people set it up, without its retries."""
+    """Yield the SDK's client without its retries."""
     with openai.OpenAI(base_url=server.url, api_key="none", max_retries=0) as one:
         yield one
 
 
 @pytest.fixture(scope="module")
 def llm():
-    """The same model in this process."""
+    """Return the server's model, loaded in this process."""
     return LLM()
 
 
 def test_a_completion_is_the_librarys(client, llm):
-    """Text, logprobs, finish reason and usage are those of the library for the same seed, bit for bit."""
+    """A completion has the library's text, log-probabilities, finish reason and usage for the same seed."""
     params = SamplingParams(max_tokens=12, temperature=0.7, top_p=0.9, seed=-5, logprobs=3, frequency_penalty=0.5)
     expected = llm.complete(PROMPT, params)
     got = client.completions.create(
@@ -54,7 +54,7 @@ def test_a_completion_is_the_librarys(client, llm):
 
 
 def test_the_logprob_of_a_drawn_token_is_its_entry_among_the_top(client):
-    """The same float twice: evaluation harnesses compare them for equality to see whether a token was the likeliest."""
+    """token_logprobs and top_logprobs have the same float for a drawn token, which evaluation harnesses compare."""
     got = client.completions.create(model="bundled", prompt=PROMPT, max_tokens=20, seed=3, logprobs=5)
     logprobs = got.choices[0].logprobs
     for token, logprob, top in zip(logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs, strict=True):
@@ -63,7 +63,7 @@ def test_the_logprob_of_a_drawn_token_is_its_entry_among_the_top(client):
 
 @pytest.mark.parametrize("shape", ["text", "texts", "ids", "lists of ids"])
 def test_the_four_shapes_of_a_prompt(client, llm, shape):
-    """Text and its token ids give the same completions; choices come prompt by prompt."""
+    """A text and its token ids give the same completions, alone and in lists, in the order of the prompts."""
     ids = llm.tokenizer.encode(PROMPT), llm.tokenizer.encode("import ")
     prompt = {"text": PROMPT, "texts": [PROMPT, "import "], "ids": ids[0], "lists of ids": list(ids)}[shape]
     got = client.completions.create(model="bundled", prompt=prompt, max_tokens=5, n=2, seed=1)
@@ -79,7 +79,7 @@ def test_the_four_shapes_of_a_prompt(client, llm, shape):
 
 
 def test_streams_add_up(client):
-    """The pieces are the completion: text, token by token, one choice a chunk, the last with its finish reason."""
+    """The chunks, one choice per chunk, concatenate to the completion; the last of a choice has its finish reason."""
     fields = {"model": "bundled", "prompt": PROMPT, "max_tokens": 20, "n": 2, "seed": 4, "logprobs": 1}
     whole = client.completions.create(**fields)
     texts, reasons, tokens = ["", ""], [[], []], [[], []]
@@ -99,7 +99,7 @@ def test_streams_add_up(client):
 
 
 def test_async_streams_side_by_side(server, llm):
-    """Twenty at once from one event loop, each with the text that it would have had alone."""
+    """Twenty concurrent streams of one event loop have the texts that they have alone."""
     expected = [llm.complete(PROMPT, SamplingParams(max_tokens=10, seed=seed)).choices[0].text for seed in range(20)]
 
     async def text_of(client, seed):
@@ -112,11 +112,11 @@ def test_async_streams_side_by_side(server, llm):
 
     got = asyncio.run(all_of_them())
     same = sum(mine == its for mine, its in zip(expected, got, strict=True))
-    assert same >= 18  # numpy may round a matrix product differently in another batch, and a draw may see that
+    assert same >= 18  # numpy may round a matmul differently in another batch, which can change a draw
 
 
 def test_echo_scores_the_prompt(client, llm):
-    """Echo with max_tokens = 0: the prompt back, a log-probability for every token but the first, nothing generated."""
+    """Echo with max_tokens=0 returns the prompt, with log-probabilities from the second token on, and adds no token."""
     got = client.completions.create(model="bundled", prompt=PROMPT, max_tokens=0, echo=True, logprobs=2)
     (choice,) = got.choices
     assert (choice.text, choice.finish_reason, got.usage.completion_tokens) == (PROMPT, "length", 0)
@@ -127,7 +127,7 @@ def test_echo_scores_the_prompt(client, llm):
 
 
 def test_every_other_parameter_arrives(client, llm):
-    """Each gives what the library gives with it, extensions through extra_body."""
+    """The remaining parameters, extensions in extra_body included, have the library's effect."""
     fields = {
         "stop": ["\n\n"],
         "presence_penalty": 1.0,
@@ -154,7 +154,7 @@ def test_every_other_parameter_arrives(client, llm):
 
 
 def test_errors_are_the_sdks_own(client):
-    """A bad value is a BadRequestError with its parameter, an unknown model a NotFoundError with the list of models."""
+    """A wrong value raises BadRequestError with its parameter; an unknown model raises NotFoundError with the names."""
     with pytest.raises(openai.BadRequestError) as bad:
         client.completions.create(model="bundled", prompt=PROMPT, temperature=3)
     assert (bad.value.param, bad.value.type, bad.value.code) == (
@@ -175,7 +175,7 @@ def test_errors_are_the_sdks_own(client):
 
 
 def test_a_stream_that_fails_is_an_error(serve_script):
-    """What came before it has been read; the error event is the SDK's APIError, with the code."""
+    """The error event of a stream raises the SDK's APIError with its code."""
     server = serve_script("nan")
     texts = []
     with openai.OpenAI(base_url=server.url, api_key="none", max_retries=0) as client:
@@ -186,7 +186,7 @@ def test_a_stream_that_fails_is_an_error(serve_script):
 
 
 def test_models(client):
-    """The list, one of it, and one that is not there."""
+    """/v1/models returns the list, a model by name, and 404 for an unknown name."""
     (model,) = client.models.list().data
     assert (model.id, model.object, model.owned_by) == ("bundled", "model", "decoding")
     assert client.models.retrieve("bundled") == model
@@ -195,7 +195,7 @@ def test_models(client):
 
 
 def test_raw_answers_have_the_request_id(client):
-    """The id that the client sends comes back; one that is no plain word is replaced."""
+    """An answer has the client's request id; a missing or malformed id is replaced."""
     raw = client.completions.with_raw_response
     sent = raw.create(model="bundled", prompt="x", max_tokens=1, extra_headers={"x-request-id": "my-id.1"})
     assert sent.headers["x-request-id"] == "my-id.1"

@@ -1,4 +1,4 @@
-"""Constraints of the text through a real server, with the real SDK: structured output, and what is refused."""
+"""Text constraints through a real server and the `openai` SDK: structured output, banned strings, token healing."""
 
 import json
 import re
@@ -21,14 +21,14 @@ SCHEMA = {
 
 @pytest.fixture(scope="module")
 def client(server):
-    """The SDK as people set it up, without its retries."""
+    """Yield the SDK's client without its retries."""
     with openai.OpenAI(base_url=server.url, api_key="none", max_retries=0) as one:
         yield one
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_structured_output(client, stream):
-    """Both spellings give a sentence of the grammar, whole and in pieces."""
+    """response_format and structured_outputs give texts of the grammar, with and without streaming."""
     spellings = {
         "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}},
         "structured_outputs": {"regex": "(yes|no)[!]{1,2}"},
@@ -46,8 +46,8 @@ def test_structured_output(client, stream):
 
 
 @pytest.mark.parametrize("regex", ["(", "()", "(?=a)b", ""])
-def test_a_bad_grammar_is_a_400_and_the_server_goes_on(client, regex):
-    """The error names the field; the next request is answered."""
+def test_a_bad_grammar_gets_400(client, regex):
+    """A wrong grammar gets 400 with its field, and the next request is served."""
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(
             model="bundled", prompt="a", max_tokens=3, extra_body={"structured_outputs": {"regex": regex}}
@@ -57,7 +57,7 @@ def test_a_bad_grammar_is_a_400_and_the_server_goes_on(client, regex):
 
 
 def test_banned_strings_loops_and_chosen_ids(client):
-    """Through the SDK's extra_body: what the library gives for the same request."""
+    """Banned strings, loop detection and logprob_token_ids in extra_body have the library's effect."""
     llm = LLM()
     loop = {"max_pattern_size": 8, "min_count": 3}
     fields = {"banned_strings": ["return", "self"], "repetition_detection": loop, "logprob_token_ids": [3, 4]}
@@ -74,7 +74,7 @@ def test_banned_strings_loops_and_chosen_ids(client):
 
 
 def test_token_healing(client):
-    """The text goes on in the middle of a word, and echo has the prompt once."""
+    """With token_healing the text continues in the middle of a word, and echo returns the prompt once."""
     prompt = "def add(a, b):\n    retu"
     fields = {"model": "bundled", "prompt": prompt, "max_tokens": 4, "temperature": 0}
     healed = client.completions.create(**fields, extra_body={"token_healing": True}).choices[0].text
@@ -92,8 +92,8 @@ def test_token_healing(client):
         ({"banned_strings": [""]}, "banned_strings"),
     ],
 )
-def test_what_is_refused_names_its_field(client, fields, param):
-    """400, with the parameter."""
+def test_wrong_constraints_get_400(client, fields, param):
+    """A wrong text constraint gets 400 with its parameter."""
     with pytest.raises(openai.BadRequestError) as caught:
         client.completions.create(model="bundled", prompt=PROMPT, max_tokens=3, extra_body=fields)
     assert caught.value.body["param"] == param

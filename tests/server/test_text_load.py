@@ -1,4 +1,4 @@
-"""Work on text in the server: the server's end does not wait for it, and other requests are served beside it."""
+"""Tokenising long texts does not delay shutdown or other requests."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ TEXT = "def add(a, b):\n    return a + b\n"
 
 
 def raw_request(path, **fields):
-    """The bytes of a request."""
+    """Return the bytes of a request."""
     body = json.dumps(fields).encode()
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
-def test_the_end_does_not_wait_for_the_tokeniser(serve):
-    """SIGTERM while nine megabytes wait to be tokenised: the exit code is 0, and most clients get no 200."""
+def test_shutdown_does_not_wait_for_the_tokeniser(serve):
+    """SIGTERM during the tokenising of nine megabytes ends the process with exit code 0; most clients get no 200."""
     server = serve("--shutdown-grace=0.1", "--max-prompt-tokens=10000000")
     request = raw_request("/tokenize", prompt=TEXT * 28_000)
     with contextlib.ExitStack() as stack:
@@ -40,7 +40,7 @@ def test_the_end_does_not_wait_for_the_tokeniser(serve):
 
 
 def test_a_client_that_leaves_while_its_texts_are_tokenised_is_counted(serve):
-    """Its request is aborted, and the next one is served."""
+    """If a client disconnects while its texts are tokenised, its request is aborted, and the next one is served."""
     server = serve()
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(raw_request("/v1/completions", model="bundled", prompt=[TEXT * 30] * 128, max_tokens=400))
@@ -53,7 +53,7 @@ def test_a_client_that_leaves_while_its_texts_are_tokenised_is_counted(serve):
 
 
 def test_other_requests_while_long_texts_wait(server):
-    """Six texts of 150 kB at once are all answered alike, and a completion beside them."""
+    """A completion is served beside six texts of 150 kB, and all six texts are tokenised."""
     answers = []
 
     def tokenise():

@@ -1,7 +1,7 @@
-"""Draws follow the distribution that was asked for. Seeds are fixed: these tests pass or fail, they do not flicker.
+"""Draws follow the requested distribution. Seeds are fixed, so the results do not vary between runs.
 
-A fixed slice here; a million draws of each distribution, and a hundred million without a dropped token, with
-`pytest -m slow tests/statistical`.
+The quick tier draws a sample; `pytest -m slow tests/statistical` draws a million tokens of each distribution, and a
+hundred million without a dropped token.
 """
 
 import math
@@ -22,7 +22,7 @@ FAMILY_WISE = 1e-3
 
 
 def states_that_differ_in(what, num_states, **params):
-    """States number 0, 1, 2, ... whose seed, choice or stream is their number, and nothing else differs."""
+    """Return states that differ only in `what` (seed, choice or stream), numbered 0, 1, 2, ..."""
     if what == "seed":
         return [SamplingState(SamplingParams(seed=i, **params)) for i in range(num_states)]
     shared = SamplingParams(seed=42, **params)
@@ -30,26 +30,26 @@ def states_that_differ_in(what, num_states, **params):
 
 
 def draw(logits, states, num_steps=1):
-    """Tokens [num_steps, states] drawn from the same row of logits again and again."""
+    """Return tokens [num_steps, states], drawn from the same row of logits in every step."""
     sampler = Sampler(len(logits))
     rows = np.broadcast_to(logits, (len(states), len(logits)))  # row stride 0: one row in memory
     return np.stack([sampler.sample(rows, states).token_ids for _ in range(num_steps)])
 
 
 def zipf(vocab_size):
-    """Logits of a distribution with a long tail, its ids shuffled."""
+    """Return logits of a long-tailed distribution with shuffled ids."""
     logits = -1.1 * np.log(np.arange(1, vocab_size + 1))
     return np.random.default_rng(0).permutation(logits).astype(np.float32)
 
 
 def tails():
-    """Two tokens share the mass with fifty of 1e-9 and fifty of 1e-5."""
+    """Return logits of two tokens with nearly all mass, fifty tokens of 1e-5 and fifty of 1e-9."""
     p = np.repeat([0.6, 0.4, 1e-5, 1e-9], [1, 1, 50, 50])
     return np.log(p).astype(np.float32)
 
 
 def tied():
-    """Eight values, twenty-five tokens of each."""
+    """Return eight values, each for twenty-five tokens."""
     return np.repeat(np.arange(8, dtype=np.float32) / 2, 25)
 
 
@@ -86,7 +86,7 @@ CASES = {
 
 
 def check_all_cases(num_rows, num_steps):
-    """Draw from every case, and test all of them with one family-wise error rate."""
+    """Draw from every case, and assert that all fit, with one family-wise error rate."""
     p_values = {}
     for case, (logits, params) in CASES.items():
         row = reference.Row(logits=logits, params=SamplingParams(**params), seed=0)
@@ -98,13 +98,13 @@ def check_all_cases(num_rows, num_steps):
 
 
 def test_draws_follow_the_reference_distribution():
-    """After each filter, 20,000 draws fit the reference's distribution, and nothing that it drops is drawn."""
+    """With each filter 20,000 draws fit the reference's distribution, and no dropped token is drawn."""
     check_all_cases(1000, 20)
 
 
 @pytest.mark.slow
 def test_a_million_draws_follow_the_reference_distribution():
-    """The same with a million draws of each."""
+    """With each filter a million draws fit the reference's distribution."""
     check_all_cases(20_000, 50)
 
 
@@ -112,8 +112,8 @@ def test_a_million_draws_follow_the_reference_distribution():
 @pytest.mark.parametrize(
     "params", [{"top_k": 8}, {"top_p": 0.9}, {"min_p": 0.05}, {"banned_token_ids": range(0, 64, 2)}]
 )
-def test_nothing_dropped_is_drawn_in_a_hundred_million(params):
-    """Of four times 25 million draws none is of a token that is filtered or banned."""
+def test_dropped_tokens_are_never_drawn(params):
+    """None of four times 25 million draws is a filtered or banned token."""
     num_states, logits = 5000, zipf(64)
     states = states_that_differ_in("seed", num_states, **params)
     (kept,) = Sampler(64).probabilities(logits, states[:1]) > 0
@@ -123,8 +123,8 @@ def test_nothing_dropped_is_drawn_in_a_hundred_million(params):
         assert kept[sampler.sample(rows, states).token_ids].all()
 
 
-def test_the_coin_of_xtc_falls_as_often_as_it_should():
-    """Over 10,000 seeds the tokens are those of a mixture: 30 % with the top choices excluded, 70 % as they were."""
+def test_xtc_applies_with_its_probability():
+    """With xtc_probability=0.3 the top choices are excluded for 30 % of 10,000 seeds."""
     logits, threshold = zipf(50), {"xtc_threshold": 0.05}
     plain, excluded = (
         reference.sample_row(
@@ -141,32 +141,32 @@ FLAT = np.full(64, 1 / 64)
 
 @pytest.mark.parametrize("what", ["seed", "choice", "stream"])
 def test_neighbours_are_independent(what):
-    """First draws under numbers 0, 1, 2, ...: none tells of its neighbour, of the next but one, or of the 16th."""
+    """First draws under consecutive numbers are independent at lags 1, 2 and 16."""
     tokens = draw(np.zeros(64, np.float32), states_that_differ_in(what, 16_384))[0]
     assert_independent(tokens.reshape(64, 256), FLAT, lags=(1, 2, 16))
 
 
 def test_positions_are_independent():
-    """Tokens of one sequence tell nothing of each other, one, two or seven positions apart."""
+    """Tokens of a sequence are independent at lags 1, 2 and 7."""
     tokens = draw(np.zeros(64, np.float32), states_that_differ_in("seed", 1000), 40)
     assert_independent(tokens.T, FLAT, lags=(1, 2, 7))
 
 
 def test_choices_of_a_position_are_independent():
-    """At each position, choice j tells nothing of choice j + 1."""
+    """At each position the draws of choices j and j + 1 are independent."""
     tokens = draw(np.zeros(64, np.float32), states_that_differ_in("choice", 1000), 20)
     assert_independent(tokens, FLAT)
 
 
 def test_rare_tokens_are_drawn_as_often_as_they_should():
-    """Each of 10,000 equal tokens has its share: the last hundred have 1 % of the draws, within four sigma."""
+    """The last hundred of 10,000 equal tokens have 1 % of the draws, within four sigma."""
     tokens = draw(np.zeros(10_000, np.float32), states_that_differ_in("choice", NUM_ROWS), NUM_STEPS)
     expected = tokens.size / 100
     assert abs((tokens >= 9900).sum() - expected) < 4 * math.sqrt(expected)
 
 
 def test_the_same_seed_draws_the_same_tokens():
-    """Two runs of 500 sequences are equal; other seeds' differ in most places."""
+    """Two runs of 500 sequences are equal, and sequences with other seeds differ."""
     logits = zipf(200)
     first, again = (draw(logits, states_that_differ_in("seed", 500, temperature=2.0), 4) for _ in range(2))
     assert first.tobytes() == again.tobytes()
@@ -174,7 +174,7 @@ def test_the_same_seed_draws_the_same_tokens():
 
 
 def test_the_g_test_finds_a_bias():
-    """The test has power: a token with three fifths of its share, or one that is never drawn, is noticed."""
+    """The G-test finds a token with three fifths of its share, and one that is never drawn."""
     probabilities = np.full(64, 1 / 64)
     fair = np.random.default_rng(1).multinomial(40_000, probabilities)
     assert g_test(fair, probabilities) > FAMILY_WISE
@@ -198,5 +198,5 @@ def test_the_g_test_finds_a_bias():
     ],
 )
 def test_chi_square_survival(statistic, degrees, probability):
-    """Published quantiles, and two degrees of freedom, for which Q(x) = exp(-x / 2)."""
+    """The survival function has the published quantiles, and equals exp(-x / 2) for two degrees of freedom."""
     assert chi_square_survival(statistic, degrees) == pytest.approx(probability, rel=1e-9)

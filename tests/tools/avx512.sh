@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Runs the tests that reach the kernel with an AVX-512 set made of SIMDe's portable intrinsics, on a processor that has
-# AVX2 only: the bits of the set's own source, tiles and tails included, not its speed or its compiler flags.
+# Runs the tests of the kernel with the AVX-512 set compiled against SIMDe's portable intrinsics, on a processor with
+# AVX2 only. This tests the bits of the set's source, tiles and tails included, not its speed or its compiler flags.
 #     tests/tools/avx512.sh
 #
-# Needs gcc, Python and PyPI, and SIMDe's headers: `apt-get install libsimde-dev`, or their folder in $SIMDE. Leaves
-# nothing behind.
+# Needs gcc, Python, PyPI and SIMDe's headers: `apt-get install libsimde-dev`, or their folder in $SIMDE. Removes all
+# files that it makes.
 source "$(dirname "${BASH_SOURCE[0]}")/instrumented.sh"
 simde=${SIMDE:-/usr/include}
 test -f "$simde/simde/x86/avx512.h" || { echo "no SIMDe in $simde"; exit 1; }
 
-emulate() { # the flags of the set, and the test for the processor
+emulate() { # replaces the flags of the set, and the test of the processor
   local lists=$scratch/decoding/csrc/CMakeLists.txt dispatch=$scratch/decoding/csrc/simd/dispatch.c
   local flags="-mavx2;-mfma;-mf16c;-std=gnu11;-w;-I$checkout/tests/tools/emulated;-I$simde"
   sed -i "s#-mavx512f;[^\"]*#$flags#" "$lists"

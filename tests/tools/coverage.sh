@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Line and branch coverage of csrc/ by the tests that reach the kernel, and the numbers of the lines that they miss.
-# Needs gcc with gcov, Python and PyPI, and leaves nothing behind: tests/tools/coverage.sh
+# Prints line and branch coverage of csrc/ by the tests of the kernel, and the numbers of uncovered lines:
+# tests/tools/coverage.sh. Needs gcc with gcov, Python and PyPI. Removes all files that it makes.
 #
-# kernels_body.h is compiled once for each instruction set. gcovr adds the three up by line: a line or a branch counts as
-# covered when one set took it. Sets that this CPU cannot run are not measured.
+# kernels_body.h is compiled once per instruction set. gcovr merges the sets by line: a line or a branch is covered if
+# any set covers it. Sets that this CPU cannot run are not measured.
 source "$(dirname "${BASH_SOURCE[0]}")/instrumented.sh"
 copy_checkout
 forbid_inlining

@@ -1,4 +1,4 @@
-"""Write the table of parameters in docs/semantics.md, from the table in decoding.params, and those of docs/profiles.md.
+"""Write the generated tables of docs/semantics.md (from decoding.params) and docs/profiles.md.
 
 python tests/tools/docs_tables.py            # rewrite the pages
 python tests/tools/docs_tables.py --check    # exit code 1 if a page is not up to date
@@ -22,7 +22,7 @@ HEAD = "| parameter | default | values | HTTP API | stage | meaning | source |\n
 
 
 def line_of(row):
-    """Return the line of one parameter."""
+    """Return the line of a parameter."""
     values = row.domain.rule.removeprefix("must be ").removeprefix("must ")
     default = f"None ({row.none})" if row.default is None and row.none else repr(row.default)
     cells = (f"`{row.name}`", default, values, api_of(row), row.stage, row.help, row.source)
@@ -30,7 +30,7 @@ def line_of(row):
 
 
 def api_of(row):
-    """Return how the field of the HTTP API differs from the parameter; "" if it does not."""
+    """Return the difference between the field of the HTTP API and the parameter, or ""."""
     schema = BY_NAME[row.name].schema
     words = []
     if row.name == "repetition_penalty":
@@ -45,7 +45,7 @@ def api_of(row):
 
 
 def bounds_of(row):
-    """Return the bounds of the parameter's own domain as the schema would have them."""
+    """Return the bounds of the parameter's own domain as in a JSON Schema."""
     from decoding.completions_api.domain_schema import schema_of
 
     schema = schema_of(row.domain)
@@ -70,7 +70,7 @@ def page_with_profiles(text):
 
 
 def main(arguments):
-    """Run the command; return its exit code."""
+    """Run the command and return its exit code."""
     if "--print" in arguments:
         print("\n".join(f"## {name}\n\n{make()}" for name, make in TABLES.items()))
         return 0

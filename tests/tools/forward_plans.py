@@ -1,8 +1,8 @@
-"""Write a plan of every kind of tiny network to a folder, for a build of csrc/example_forward.c on another machine.
+"""Write a plan of every tiny network to a folder, to test a build of csrc/example_forward.c on another machine.
 
     python forward_plans.py FOLDER
 
-For each network there is NAME.plan, and NAME.expected with what `example_forward NAME.plan 20 1 2 3` prints.
+The folder gets a file NAME.plan per network, and NAME.expected, the output of `example_forward NAME.plan 20 1 2 3`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PROMPT, COUNT = [1, 2, 3], 20
 
 
 def greedy(network: Any, prompt: list[int], count: int) -> str:
-    """Return what csrc/example_forward.c prints: tokens, and a hash of all bits of their logits."""
+    """Return the output of csrc/example_forward.c: tokens, and a hash of all bits of their logits."""
     runner = KIT["Runner"](network)
     runner.add(0, range(8))
     tokens, hashed = list(prompt), 0xCBF29CE484222325

@@ -1,9 +1,9 @@
-"""Hand-made mutants of the C sources: each is one slip that a programmer makes, and the tests must notice it.
+"""Mutants of the C sources: each is a typical mistake that the tests must find.
 
-    python tests/tools/mutants.py               # how many there are
-    python tests/tools/mutants.py 3 CSRC        # plant the third one in the sources in the folder CSRC, and name it
+    python tests/tools/mutants.py               # print the number of mutants
+    python tests/tools/mutants.py 3 CSRC        # plant the third mutant in the sources in the folder CSRC
 
-tests/tools/mutants.sh builds them one by one and runs the tests against each.
+The script tests/tools/mutants.sh builds them one by one and runs the tests against each.
 """
 
 import sys
@@ -134,11 +134,11 @@ MUTANTS = (
     ("sampling/philox.h", "round < 10", "round < 9", "nine rounds of Philox"),
     ("sampling/philox.h", "c2 = p0.high ^ c3 ^ k1", "c2 = p0.high ^ c3 ^ k0", "one key word twice"),
 )
-"""(file, what stands there, what stands there instead, what it does)."""
+"""(file, original code, mutated code, effect)."""
 
 
 def main(number=None, folder=None):
-    """Print how many there are, or plant one."""
+    """Print the number of mutants, or plant one and print its effect."""
     if number is None:
         print(len(MUTANTS))
         return

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds each hand-made mutant of csrc/ (mutants.py beside this file) and runs the tests that reach the kernel against
-# it, up to the first that fails. Succeeds where every mutant is noticed.
+# Builds each mutant of csrc/ (mutants.py beside this file) and runs the tests of the kernel against it, up to the first
+# failure. Succeeds if the tests find every mutant.
 #     tests/tools/mutants.sh [NUMBER...]        all of them by default
 #
-# The golden file is left out: it notices any change of a bit, and would say nothing of the other tests. Needs gcc,
-# cmake, Python and PyPI, and leaves nothing behind.
+# The golden file is left out, because it would find every mutant alone and so hide gaps in the other tests. Needs gcc,
+# cmake, Python and PyPI. Removes all files that it makes.
 source "$(dirname "${BASH_SOURCE[0]}")/instrumented.sh"
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 copy_checkout
@@ -12,12 +12,12 @@ install_copy -O1 ""
 site=$("$scratch/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
 cp -r "$scratch/decoding/csrc" "$scratch/original"
 
-build() { # the mutant takes the place of the installed module; only what changed is compiled again
+build() { # replaces the installed module by the mutant; compiles only changed files
   cmake --build "$scratch/build" >"$scratch/log" 2>&1 || { cat "$scratch/log"; exit 1; }
   find "$scratch/build" -name '_kernel*.so' -exec cp {} "$site/decoding/" \;
 }
 
-noticed() { # whether a test fails, by the probes, the oracle and the statistics; none in 20 minutes is no
+noticed() { # succeeds if a test of the probes, the oracle or the statistics fails within 20 minutes
   cd "$scratch/decoding"
   timeout 1200 "$scratch/venv/bin/python" -m pytest -q -x -p no:cacheprovider tests/fault_detection/test_other_samplers.py \
     tests/properties/test_sampler_properties.py tests/oracle tests/unit/sampling/test_philox.py tests/statistical \
@@ -39,7 +39,7 @@ for number in ${*:-$(seq "$(python3 "$tools/mutants.py")")}; do
     echo "MISSED: $number. $effect"
     missed=$((missed + 1))
   fi
-  cp "$scratch/original/${effect%%:*}" "$scratch/decoding/csrc/${effect%%:*}" # that file alone, or all would be compiled again
+  cp "$scratch/original/${effect%%:*}" "$scratch/decoding/csrc/${effect%%:*}" # restores only this file
 done
 echo "$missed missed"
 [ "$missed" = 0 ]

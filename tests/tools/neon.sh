@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The kernel on 64-bit ARM: cross-compiles it and runs, in qemu's emulation of a user's process, the checker of the
-# golden file and inputs of the fuzzer, which compare the NEON set with the portable one and both with x86's bits.
+# Tests the kernel on 64-bit ARM: cross-compiles it and runs the checker of the golden file and inputs of the fuzzer
+# under qemu's user-mode emulation. They compare the NEON set with the portable one, and both with the bits of x86.
 #     tests/tools/neon.sh [inputs of the fuzzer, 200 by default]
 #
 # Needs cmake, aarch64-linux-gnu-gcc and qemu-aarch64: on Debian `apt-get install cmake gcc-aarch64-linux-gnu
-# libc6-dev-arm64-cross qemu-user`; and a Python with the package installed, `python3` or $PYTHON. Leaves nothing behind.
+# libc6-dev-arm64-cross qemu-user`; and a Python with the package installed, `python3` or $PYTHON. Removes its files.
 set -euo pipefail
 tests=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 csrc=$tests/../csrc
@@ -17,7 +17,7 @@ cmake -S "$csrc" -B "$scratch" -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSO
   -DCMAKE_C_COMPILER=aarch64-linux-gnu-gcc >"$scratch/log"
 cmake --build "$scratch" --target decoding --parallel >>"$scratch/log"
 
-link() { # PROGRAM SOURCES: a program that needs nothing of the system that it runs on
+link() { # PROGRAM SOURCES: links statically, so that the program needs no libraries of the host
   aarch64-linux-gnu-gcc -std=c11 -O2 -static -I"$csrc" "${@:2}" "$scratch/libdecoding.a" -lm -o "$scratch/$1"
 }
 
@@ -26,7 +26,7 @@ for isa in neon portable; do
   gzip -dc "$tests/vectors/golden.txt.gz" | "$qemu" "$scratch/check_golden" $isa
 done
 
-# The forward pass: each kind of tiny network, with the bits that this machine's Python computes.
+# The forward pass: each kind of tiny network must give the bits that Python computes on this machine.
 link example_forward "$csrc/example_forward.c"
 "${PYTHON:-python3}" "$tests/tools/forward_plans.py" "$scratch/plans"
 for plan in "$scratch"/plans/*.plan; do

@@ -1,4 +1,4 @@
-"""The tables of docs/profiles.md, as data: names of parameters in other engines, questions, known disagreements."""
+"""The tables of docs/profiles.md as data: parameter names in other engines, questions, known disagreements."""
 
 import numpy as np
 
@@ -76,7 +76,7 @@ NAMES = {
     "dry_range": ("-", "--dry-penalty-last-n", "-", "-", "-", "same; 0 is all"),
     "min_tokens": ("min_new_tokens", "-", "same", "-", "min_new_tokens", "-"),
 }
-"""Each parameter's name in the engines, in their order."""
+"""Names of each parameter in ENGINES, in that order."""
 
 _SHAPE = (0.4, 0.25, 0.15, 0.1, 0.1)
 _TIES = (0.4, 0.2, 0.2, 0.2)
@@ -136,7 +136,7 @@ FURTHER = (
     ("exllamav2", "DRY multiplies by the number of earlier repetitions, and looks at 20 tokens of each."),
     ("exllamav2", "top_p drops probabilities below 1e-6, tfs, typical and mirostat those below 1e-8."),
 )
-"""What takes a history to show, or a switch that other engines do not have."""
+"""Disagreements that need a history, or a setting that other engines do not have."""
 
 
 def kept(profile, p, params):
@@ -147,7 +147,7 @@ def kept(profile, p, params):
 
 
 def shown(ids):
-    """Return ids for a cell."""
+    """Return ids as the text of a cell."""
     return " ".join(map(str, ids))
 
 
@@ -167,14 +167,14 @@ def names_table():
 
 
 def questions_table():
-    """Return what each profile keeps, asked of the sampler itself."""
+    """Return the table of the ids that each profile keeps, computed by the sampler."""
     profiles = [name for name in PROFILES if "+" not in name]
     rows = ((title, *(shown(kept(profile, p, params)) for profile in profiles)) for title, p, params in QUESTIONS)
     return table(("question", *profiles), rows)
 
 
 def disagreements_table():
-    """Return the disagreements, with what the profile keeps, asked of the sampler itself; then those without a case."""
+    """Return the table of disagreements, with the ids that the profile keeps, and the list of those without a case."""
     rows = (
         (
             engine,

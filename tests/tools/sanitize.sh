@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs the tests that reach the kernel against a build with AddressSanitizer and UndefinedBehaviorSanitizer. The first
-# report ends the run with an error. Needs gcc, Python and PyPI, and leaves nothing behind: tests/tools/sanitize.sh
+# Runs the tests of the kernel against a build with AddressSanitizer and UndefinedBehaviorSanitizer:
+# tests/tools/sanitize.sh. The first report ends the run with an error. Needs gcc, Python and PyPI. Removes its files.
 #
 # With --prove, a read past the end of a row is planted in the copy first, and the script succeeds only if
 # AddressSanitizer reports it.
 source "$(dirname "${BASH_SOURCE[0]}")/instrumented.sh"
 flags="-g -fno-omit-frame-pointer -fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all"
 
-plant_error() { # the finite check reads one element too many
+plant_error() { # makes the finite check read one element too many
   local row=$scratch/decoding/csrc/sampling/row_view.c
   sed -i 's/scan(logits, batch->dtype, batch->vocab_size,/scan(logits, batch->dtype, batch->vocab_size + 1,/' "$row"
   if cmp -s "$checkout/csrc/sampling/row_view.c" "$row"; then
@@ -17,8 +17,8 @@ plant_error() { # the finite check reads one element too many
 }
 
 run_sanitized() { # PYTEST-OPTIONS
-  # Python is not instrumented, so the runtime must be loaded before it, and what it keeps until it exits is no leak.
-  # Its own allocator would hide overruns. Captured output would die with the process, and the report with it.
+  # Python is not instrumented, so the sanitizer's runtime must be preloaded, and memory that Python keeps until exit is
+  # not a leak. Python's own allocator would hide overruns. If output were captured, an abort would lose the report.
   LD_PRELOAD=$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
     PYTHONMALLOC=malloc run_tests --capture=no "$@"
 }

@@ -1,4 +1,4 @@
-"""The NEON set, on machines of any kind: neon.sh beside this file in the slow tier."""
+"""The NEON instruction set, emulated: neon.sh beside this file, in the slow tier."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ TOOLS = (("cmake",), ("aarch64-linux-gnu-gcc",), ("qemu-aarch64", "qemu-aarch64-
     reason="needs cmake, aarch64-linux-gnu-gcc and qemu-aarch64",
 )
 def test_neon_has_the_same_bits():
-    """Under emulation, NEON draws all rows of the golden file, and computes the logits of all kinds of networks."""
+    """Emulated NEON draws all rows of the golden file and computes the logits of all kinds of networks."""
     command = [Path(__file__).with_name("neon.sh")]
     environment = os.environ | {"PYTHON": sys.executable}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

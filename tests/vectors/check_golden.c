@@ -1,4 +1,4 @@
-/* Holds a build of decoding.h to the golden file; README.md tells what its columns are.
+/* Checks a build of decoding.h against the golden file, whose columns README.md describes.
  *     gzip -dc golden.txt.gz | ./check_golden [instruction set] */
 #include <inttypes.h>
 #include <math.h>
@@ -9,7 +9,7 @@
 #include "decoding.h"
 
 #define MOST 64              /* entries of a top-N */
-#define FIRST_SEQUENCES 4096 /* rows of later ones have the fields from top_h on, too */
+#define FIRST_SEQUENCES 4096 /* rows of later sequences also have the fields from top_h on */
 
 static uint32_t words[1 << 13], *room, logits[1 << 17];
 static char workspace[1 << 23];
@@ -19,8 +19,8 @@ static void scan(const char *format, void *to) {
     exit((fprintf(stderr, "the file ends early\n"), 2));
 }
 
-/* Columns into the fields of a struct: d int32, f float, x a float's bits, u uint64, g double; a capital is a pointer
- * to a list of such, which the file has as its length and its items, and which is null where it is empty. */
+/* Reads columns into the fields of a struct: d int32, f float, x a float's bits, u uint64, g double. A capital letter
+ * is a pointer to a list of these, which the file has as its length and its items. An empty list is null. */
 static void *take(const char *columns, void *fields) {
   static const char *const formats[128] = {['d'] = "%d", ['f'] = "%f", ['x'] = "%x", ['u'] = "%" SCNu64, ['g'] = "%lf"};
   char *field = fields;
@@ -40,7 +40,7 @@ static void *take(const char *columns, void *fields) {
   return field;
 }
 
-/* Returns the number of the sequence. */
+/* Makes the logits of a row. Returns the number of its sequence. */
 static uint64_t make_logits(int32_t dtype, int32_t vocab_size) {
   struct {
     uint64_t key[2];
@@ -59,7 +59,7 @@ static uint64_t make_logits(int32_t dtype, int32_t vocab_size) {
   return recipe.key[0];
 }
 
-/* One row of the file: draws, and says whether anything is not as the file has it. */
+/* Draws a row of the file. Returns 1 if any result differs from the file. */
 static int differs(void) {
   int32_t top_ids[MOST], *expected_ids, different;
   float top_logprobs[DECODING_MAX_MODES * MOST], *expected_logprobs;

@@ -1,7 +1,7 @@
-"""Write forward.json: hashes of the native pass's logits for tiny networks: `python tests/vectors/make_forward.py`.
+"""Write forward.json, hashes of native logits of tiny networks: `python tests/vectors/make_forward.py`.
 
-The weights are made of Philox words by integer arithmetic (tests/unit/forward/conftest.py), so they are the same
-everywhere; the bits of the logits must be, too. A hash that changes is a change of what every request returns.
+The weights are made of Philox words by integer arithmetic (tests/unit/forward/conftest.py), so they are the same on
+every machine, and so must be the bits of the logits. A changed hash means that the results of every request change.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GOLDEN = HERE / "forward.json"
 KIT = runpy.run_path(str(HERE.parent / "unit" / "forward" / "conftest.py"))
 WEIGHT_TYPES = ("float32", "float16", "bfloat16")
 LENGTH = 150
-"""Tokens: two pieces of attention, ten blocks of the cache."""
+"""Number of tokens: two pieces of attention, ten blocks of the cache."""
 
 
 def names() -> list[str]:

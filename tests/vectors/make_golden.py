@@ -1,9 +1,9 @@
-"""Tokens and log-probability bits that fix the stream version: what README.md beside this file describes.
+"""Write tokens and log-probability bits that fix the stream version, as README.md beside this file describes.
 
     python tests/vectors/make_golden.py          # writes golden.txt.gz beside this file
 
-Everything is chosen by Philox, logits are made from integers alone, and rows are drawn through the public interface, so
-a line changes only where the kernel's answer does.
+All choices follow from Philox, logits are made from integers alone, and rows are drawn through the public interface, so
+a line changes only if the kernel's result changes.
 """
 
 from __future__ import annotations
@@ -24,53 +24,53 @@ from decoding.sampling.stages import PROFILES
 from decoding.types import LogprobsMode
 
 GOLDEN = Path(__file__).with_name("golden.txt.gz")
-FIRST_SEQUENCES = 4096  # of stream version 1 as it began; rows of later ones have columns for the stages added since
+FIRST_SEQUENCES = 4096  # the first sequences of stream version 1; later rows have columns for stages added since
 NUM_SEQUENCES = FIRST_SEQUENCES + 512
-NONE = 2**31 - 1  # how the header writes "off" for top_k and dry_range
+NONE = 2**31 - 1  # the value of the header that turns top_k and dry_range off
 
 
 # ---- choices ----
 
 
 def random_words(first_key: int, second_key: int, n: int) -> NDArray[np.uint64]:
-    """Blocks of Philox4x64-10 one after another, from the counter (1, 0, 0, 0) on: numpy counts up before the first."""
+    """Return n words of Philox4x64-10 from the counter (1, 0, 0, 0) on; numpy counts up before the first block."""
     return np.asarray(np.random.Philox(key=np.array([first_key, second_key], np.uint64)).random_raw(n))
 
 
 class Choices:
-    """Choices of one sequence, each from one more 64-bit word of Philox with the key (sequence, 2**64 - 1)."""
+    """Random choices of a sequence, one 64-bit Philox word each, with the key (sequence, 2**64 - 1)."""
 
     def __init__(self, sequence: int) -> None:
         self._words = iter(random_words(sequence, 2**64 - 1, 1000).tolist())
 
     def word(self) -> int:
-        """64 random bits."""
+        """Return 64 random bits."""
         return next(self._words)
 
     def below(self, n: int) -> int:
-        """One of 0 .. n - 1."""
+        """Return an integer from 0 to n - 1."""
         return self.word() * n >> 64
 
     def pick(self, values: Sequence[Any]) -> Any:
-        """One of the values."""
+        """Return one of the values."""
         return values[self.below(len(values))]
 
     def one_in(self, n: int) -> bool:
-        """True once in n times."""
+        """Return True with probability 1/n."""
         return self.below(n) == 0
 
     def ids(self, likely: Sequence[int], most: int) -> tuple[int, ...]:
-        """Up to `most` of a few ids, so that they repeat themselves."""
+        """Return up to `most` of a few ids, so that ids repeat."""
         return tuple(self.pick(likely) for _ in range(self.below(most + 1)))
 
     def distinct_ids(self, likely: Sequence[int], vocab_size: int) -> list[int]:
-        """A few ids, likely ones and any, no id twice, in order."""
+        """Return a few distinct ids, likely ones and arbitrary ones, in ascending order."""
         return sorted({self.pick((self.pick(likely), self.below(vocab_size))) for _ in range(1 + self.below(12))})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a row's bits are made of random words: see README.md."""
+    """Parameters that turn random words into a row's bits (README.md)."""
 
     bits: int
     shift: int
@@ -153,8 +153,10 @@ ADDED: dict[str, dict[str, tuple[Any, ...]]] = {
     "adaptive_p": {"adaptive_p_target": (0.0, 0.3, 0.55, 1.0), "adaptive_p_decay": (0.0, 0.9, 1.0)},
     "skew": {"skew": (-5.0, -0.5, 0.3, 2.0, 5.0)},
 }
+"""FEATURES and ADDED: values per parameter of a feature. If it is on, each of its parameters gets one of them."""
+
 FIRST_PROFILES = ("openai", "transformers", "llama_cpp", "vllm")
-"""Each with the values that it takes; a value is picked for every parameter of a feature that is on."""
+"""The profiles of the first sequences."""
 
 LISTS = ("logit_bias", "allowed_token_ids", "banned_token_ids", "bad_words", "dry_sequence_breakers")
 ADDED_STAGES = (81, 82, 83, 84, 101, 102)
@@ -166,14 +168,14 @@ MODES: tuple[LogprobsMode, ...] = ("raw", "penalized", "scaled", "final")
 
 @dataclass(frozen=True)
 class Case:
-    """Some rows, one after another, each with the tokens drawn before it in its context."""
+    """The rows of a sequence; the tokens drawn before a row are its context."""
 
     number: int
     dtype: int
     vocab_size: int
     num_valid_tokens: int
     recipe: Recipe
-    period: int  # after so many rows the logits come again
+    period: int  # number of rows after which the logits repeat
     num_steps: int
     profile: str
     params: SamplingParams
@@ -184,7 +186,7 @@ class Case:
 
 
 def make_case(number: int) -> Case:
-    """One feature certainly, in turn, and others by chance; everything else stays neutral."""
+    """Return a sequence with one feature chosen by its number, others at random, and the rest neutral."""
     choices = Choices(number)
     sizes = LARGE if number % 170 == 0 else MIDDLE if choices.one_in(16) else SMALL
     vocab_size, dtype = choices.pick(sizes), choices.pick((0, 0, 1, 2))
@@ -214,7 +216,7 @@ def make_case(number: int) -> Case:
 
 
 def choose_params(choices: Choices, on: Sequence[str], likely: Sequence[int], vocab_size: int) -> SamplingParams:
-    """Values for all parameters of the features that are on."""
+    """Return parameters with values for the features that are on."""
     params: dict[str, Any] = {"seed": choices.pick((0, 1, -1, 42, choices.word() - 2**63))}
     for name in on:
         values_of = (FEATURES | ADDED).get(name, {})
@@ -230,7 +232,7 @@ def choose_params(choices: Choices, on: Sequence[str], likely: Sequence[int], vo
 
 
 def choose_list(name: str, choices: Choices, likely: Sequence[int], vocab_size: int) -> Any:
-    """The value of a parameter that holds token ids."""
+    """Return the value of a parameter that holds token ids."""
     if name == "logit_bias":
         return {token_id: choices.below(160) / 8 - 10 for token_id in choices.distinct_ids(likely, vocab_size)}
     if name in ("bad_words", "dry_sequence_breakers"):
@@ -239,10 +241,10 @@ def choose_list(name: str, choices: Choices, likely: Sequence[int], vocab_size: 
 
 
 def make_logits(number: int, step: int, dtype: int, vocab_size: int, recipe: Recipe) -> NDArray[Any]:
-    """Logits [vocab_size] of a row; bfloat16 as uint16."""
+    """Return a row's logits [vocab_size]; bfloat16 as uint16."""
     words = np.random.Philox(key=np.array([number, step], np.uint64)).random_raw(
         vocab_size
-    )  # its counter starts with 1
+    )  # numpy's counter starts with 1
     sign, minus_infinity = (31, 0xFF800000) if dtype == 0 else (15, (0, 0xFC00, 0xFF80)[dtype])
     random = words >> np.uint64(1) >> np.uint64(63 - recipe.bits)
     magnitude = np.uint64(recipe.offset) + (random << np.uint64(recipe.shift))
@@ -256,7 +258,7 @@ def make_logits(number: int, step: int, dtype: int, vocab_size: int, recipe: Rec
 
 
 def likely_ids(logits: NDArray[Any], dtype: int) -> list[int]:
-    """The first six of the total order: what is drawn often, so that histories and lists matter."""
+    """Return the first six ids of the total order, which are drawn often, so that histories and lists matter."""
     values = (logits.astype(np.uint32) << 16).view(np.float32) if dtype == 2 else logits.astype(np.float32)
     return [int(token_id) for token_id in np.argsort(-values, kind="stable")[:6]]
 
@@ -265,7 +267,7 @@ def likely_ids(logits: NDArray[Any], dtype: int) -> list[int]:
 
 
 def lines(case: Case) -> Iterator[str]:
-    """The lines of a sequence's rows; a row that fails is the last."""
+    """Yield the lines of a sequence's rows; a row that fails is the last."""
     state = SamplingState(case.params, case.prompt, choice=case.choice, stream=case.stream)
     state.bitmask = case.bitmask
     sampler = Sampler(case.vocab_size, num_valid_tokens=case.num_valid_tokens, profile=case.profile)
@@ -280,7 +282,7 @@ def lines(case: Case) -> Iterator[str]:
 
 
 def case_columns(case: Case, step_key: int) -> Iterator[Any]:
-    """Fields of decoding_batch, then the recipe of the logits."""
+    """Yield the fields of decoding_batch, then the recipe of the logits."""
     profile, recipe = PROFILES[case.profile], case.recipe
     order = () if case.profile == "openai" else profile.order
     if case.number < FIRST_SEQUENCES:
@@ -291,7 +293,7 @@ def case_columns(case: Case, step_key: int) -> Iterator[Any]:
 
 
 def row_columns(case: Case, state: SamplingState) -> Iterator[Any]:
-    """Fields of decoding_row, in its order."""
+    """Yield the fields of decoding_row, in the order of the struct."""
     p, context = case.params, (*state.prompt_token_ids, *state.output_token_ids)
     ngram, bias = p.no_repeat_ngram_size or 0, tuple(p.logit_bias)
     modes = [] if p.logprobs is None else [1 + MODES.index(mode) for mode in p.logprobs_modes]
@@ -325,7 +327,7 @@ def row_columns(case: Case, state: SamplingState) -> Iterator[Any]:
 
 
 def flags_of(p: SamplingParams) -> int:
-    """Flags of decoding_row."""
+    """Return the flags of decoding_row."""
     flags = int(p.ranks_candidates) + (0 if p.mirostat_tau is None else 4)
     flags += 8 if p.mirostat_tau is not None and p.mirostat_version == 1 else 0
     flags += {None: 0, "plain": 16, "norm": 32}[p.p_less]
@@ -333,7 +335,7 @@ def flags_of(p: SamplingParams) -> int:
 
 
 def result_columns(output: SamplerOutput) -> Iterator[Any]:
-    """Fields of decoding_result, then the top-N."""
+    """Yield the fields of decoding_result, then the top-N."""
     record = output.records[0]
     yield from (record[name] for name in ("status", "stage", "bad_token_id", "token_id", "rank", "num_top"))
     yield from bits([record["raw_logprob"], record["surprise"], *record["logprobs"]])
@@ -343,24 +345,24 @@ def result_columns(output: SamplerOutput) -> Iterator[Any]:
 
 
 def listed(items: Sequence[Any]) -> Iterator[Any]:
-    """How many there are, and the items."""
+    """Yield the number of items, then the items."""
     yield from (len(items), *items)
 
 
 def floats(*values: float) -> Iterator[str]:
-    """The shortest decimal numbers that round to these float32."""
+    """Yield the shortest decimal numbers that round to these float32 values."""
     for value in values:
         yield str(np.float32(value)).removesuffix(".0")
 
 
 def bits(values: Iterable[float]) -> Iterator[str]:
-    """Bits of float32, in hexadecimal."""
+    """Yield the bits of float32 values in hexadecimal."""
     for value in values:
         yield f"{np.float32(value).view(np.uint32):x}"
 
 
 def count_history(context: Sequence[int], num_prompt: int, scope: str | int) -> list[list[int]]:
-    """Distinct tokens of the context; how often each is in the penalty's scope, in the output, in all of it."""
+    """Return the distinct context tokens, and their counts in the penalty's scope, the output and the context."""
     start = {"prompt+output": 0, "output": num_prompt}.get(scope) if isinstance(scope, str) else len(context) - scope
     ids = sorted(set(context))
     scoped, output = context[max(start, 0) :], context[num_prompt:]
@@ -368,7 +370,7 @@ def count_history(context: Sequence[int], num_prompt: int, scope: str | int) -> 
 
 
 def golden_text() -> str:
-    """The whole file: stream version and number of rows, then the rows."""
+    """Return the text of the file: stream version and number of rows, then the rows."""
     rows = [line for number in range(NUM_SEQUENCES) for line in lines(make_case(number))]
     return "\n".join([f"{STREAM_VERSION} {len(rows)}", *rows, ""])
 

@@ -1,11 +1,11 @@
-"""Known answers from other projects' own code: which tokens they keep, and with which probabilities.
+"""Write known answers of other projects' own code: the tokens that they keep, with their probabilities.
 
     pip install llama-cpp-python transformers torch "mlx[cpu]" mlx-lm; pip install --no-deps vllm sglang
     python tests/vectors/make_peers.py           # writes peers.json beside this file
-    python tests/vectors/make_peers.py mlx_lm    # asks these peers alone, and keeps the other answers of the file
+    python tests/vectors/make_peers.py mlx_lm    # renews the answers of these peers and keeps the others
 
-Every peer is asked in the words of our SamplingParams, and answers with the distribution that it would draw from. What
-it is asked is made from integers alone (`make_logits`), so the file holds answers only.
+A question has our parameter names; a peer's answer is the distribution that it would draw from. The logits are made
+from integers alone (`make_logits`), so the file holds answers only.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ COMMAND = "python tests/vectors/make_peers.py"
 VOCAB_SIZE = 40
 CONTEXT = (3, 5, 7, 3, 5, 9, 1, 3, 5, 7, 2, 3, 5)
 NUM_PROMPT = 4
-"""Of CONTEXT, the first so many are prompt, the others output."""
+"""The number of prompt tokens at the beginning of CONTEXT; the others are output."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One question: the parameters, and a row of VOCAB_SIZE logits from `make_logits(seed, bits)`.
+    """A question: parameters, and a row of VOCAB_SIZE logits from `make_logits(seed, bits)`.
 
-    num_steps > 1: a row for each step, seeds ascending; the peer draws a token after each, and its own state (that of
-    mirostat or adaptive-p) goes on.
+    num_steps > 1: a row per step, with ascending seeds. The peer draws a token after each row and keeps its state (of
+    mirostat or adaptive-p).
     """
 
     profile: str
@@ -48,7 +48,7 @@ class Case:
 
 
 def make_logits(seed: int, bits: int = 24) -> np.ndarray:
-    """Multiples of 2**(4 - bits) from -8 up to 8, float32 [VOCAB_SIZE]: the fewer bits, the more ties."""
+    """Return multiples of 2**(4 - bits) from -8 to 8, float32 [VOCAB_SIZE]. Fewer bits give more ties."""
     words = np.random.Philox(key=[seed, bits]).random_raw(VOCAB_SIZE)
     integers = (words >> np.uint64(64 - bits)).astype(np.int64) - 2 ** (bits - 1)
     return (integers.astype(np.float64) * 2.0 ** (4 - bits)).astype(np.float32)
@@ -159,11 +159,11 @@ TIED = {
     "mlx_lm": ("top_p", "min_p", "xtc_probability", "xtc_threshold"),
     "sglang": ("min_p",),
 }
-"""Asked on rows with ties too, each alone: what else is left of equal tokens is up to the peers' sorts."""
+"""Parameters that are also tested alone on rows with ties; others leave the order of ties to the peers' sorts."""
 
 
 def cases(profile: str, seeds: tuple[int, ...] = (100, 200)) -> list[Case]:
-    """Every question on rows without ties, and some on a row of 4-bit logits, of which many are equal."""
+    """Return every question on rows without ties, and some on a row of 4-bit logits with many ties."""
     found = []
     for params in ASKED[profile]:
         num_steps = 4 if params.keys() & {"mirostat_tau", "adaptive_p_target"} else 1
@@ -176,7 +176,7 @@ def cases(profile: str, seeds: tuple[int, ...] = (100, 200)) -> list[Case]:
 
 
 class Transformers:
-    """The processors that `generate` itself would make, in its order."""
+    """The processors that transformers' `generate` makes, in its order."""
 
     def __init__(self) -> None:
         self._torch: Any = importlib.import_module("torch")
@@ -184,7 +184,7 @@ class Transformers:
         self.version = importlib.import_module("transformers").__version__
 
     def answer(self, case: Case, rows: list[np.ndarray]) -> list[tuple[np.ndarray, None]]:
-        """The distribution of each row."""
+        """Return the distribution of each row."""
         processors, torch = self._processors(case.params), self._torch
         context = torch.tensor([CONTEXT])
         scores = [processors(context, torch.from_numpy(row)[None]) for row in rows]
@@ -204,14 +204,14 @@ class Transformers:
 
 
 class LlamaCpp:
-    """llama.cpp's samplers, in the order of its own default chain (common_params_sampling), without a model."""
+    """The samplers of llama.cpp without a model, in the order of its default chain (common_params_sampling)."""
 
     def __init__(self) -> None:
         self._lib: Any = importlib.import_module("llama_cpp")
         self.version = self._lib.__version__
 
     def answer(self, case: Case, rows: list[np.ndarray]) -> list[tuple[np.ndarray, int | None]]:
-        """The distribution of each row, and the token that mirostat or adaptive-p drew."""
+        """Return per row the distribution, and the token that mirostat or adaptive-p drew."""
         samplers = self._chain(case.params)
         for sampler in samplers:
             for token_id in CONTEXT:
@@ -272,7 +272,7 @@ class LlamaCpp:
         ]
 
     def _adaptive_p(self, params: dict[str, Any]) -> list[Any]:
-        """From the shared library: the binding may be older than the sampler."""
+        """Return adaptive-p from the shared library, because the binding may be older than the sampler."""
         if "adaptive_p_target" not in params:
             return []
         init = self._lib.llama_cpp._lib["llama_sampler_init_adaptive_p"]
@@ -281,7 +281,7 @@ class LlamaCpp:
         return [init(*numbers, ctypes.c_uint32(7))]
 
     def _dry(self, params: dict[str, Any]) -> list[Any]:
-        """By the entry of llama.cpp's own tests, which takes breakers as token ids, where they are C++ vectors."""
+        """Return DRY through a function of llama.cpp's tests, which takes breakers as C++ vectors of ids."""
         if "dry_multiplier" not in params:
             return []
         init = self._lib.llama_cpp._lib["_Z30llama_sampler_init_dry_testingffiiRKSt6vectorIS_IiSaIiEESaIS1_EE"]
@@ -293,7 +293,7 @@ class LlamaCpp:
 
 
 class _Vector(ctypes.Structure):
-    """A C++ vector of libstdc++: where it begins, where it ends, where its memory ends."""
+    """A C++ vector of libstdc++: pointers to its begin, its end, and the end of its memory."""
 
     _fields_ = (("begin", ctypes.c_void_p), ("end", ctypes.c_void_p), ("capacity", ctypes.c_void_p))
 
@@ -307,7 +307,7 @@ def _vector(kind: Any, values: list[Any]) -> _Vector:
 
 
 class Vllm:
-    """The functions of vLLM's V1 sampler that need torch alone, from its source: to import vLLM takes a GPU's world."""
+    """The functions of vLLM's V1 sampler that need only torch, from source; importing vLLM needs a GPU stack."""
 
     def __init__(self) -> None:
         self._torch: Any = importlib.import_module("torch")
@@ -321,7 +321,7 @@ class Vllm:
         self._min_p = _functions(sample / "logits_processor" / "builtin.py", "MinPLogitsProcessor", torch=self._torch)
 
     def answer(self, case: Case, rows: list[np.ndarray]) -> list[tuple[np.ndarray, None]]:
-        """The distribution of each row: temperature, min_p, top_k and top_p, in the order of Sampler.sample."""
+        """Return the distribution of each row: temperature, min_p, top_k and top_p, in the order of Sampler.sample."""
         return [(self._answer(case.params.get, self._torch.from_numpy(row)[None]), None) for row in rows]
 
     def _answer(self, get: Any, scores: Any) -> np.ndarray:
@@ -336,7 +336,7 @@ class Vllm:
 
 
 class MlxLm:
-    """mlx-lm's own chain of samplers and logits processors, up to the draw."""
+    """The samplers and logits processors of mlx-lm's own chain, up to the draw."""
 
     def __init__(self) -> None:
         self._mx: Any = importlib.import_module("mlx.core")
@@ -345,7 +345,7 @@ class MlxLm:
         self.version = importlib.metadata.version("mlx-lm")
 
     def answer(self, case: Case, rows: list[np.ndarray]) -> list[tuple[np.ndarray, None]]:
-        """The distribution of each row."""
+        """Return the distribution of each row."""
         return [(self._answer(case.params.get, row), None) for row in rows]
 
     def _answer(self, get: Any, row: np.ndarray) -> np.ndarray:
@@ -371,7 +371,7 @@ class MlxLm:
 
 
 class Sglang:
-    """The functions of SGLang's sampler and penalties that need torch alone, from its source."""
+    """The functions of SGLang's sampler and penalties that need only torch, compiled from source."""
 
     def __init__(self) -> None:
         self._torch: Any = importlib.import_module("torch")
@@ -387,7 +387,7 @@ class Sglang:
         self._truncate = _functions(runtime / "layers" / "sampler.py", only=name, **names)[name]
 
     def answer(self, case: Case, rows: list[np.ndarray]) -> list[tuple[np.ndarray, None]]:
-        """The distribution of each row: additive penalties, scaling ones, bias, temperature, truncation."""
+        """Return the distribution of each row: additive penalties, scaling penalties, bias, temperature, truncation."""
         return [(self._answer(case.params.get, self._torch.from_numpy(row.copy())[None]), None) for row in rows]
 
     def _answer(self, get: Any, logits: Any) -> np.ndarray:
@@ -409,9 +409,9 @@ class Sglang:
 
 
 def _functions(source: Path, class_name: str | None = None, only: str = "", **names: Any) -> dict[str, Any]:
-    """The functions at the top of a module, or of one of its classes, compiled without the module's imports.
+    """Return the top-level functions of a module, or the methods of a class, compiled without the module's imports.
 
-    only: the name of the one function that is needed; "" for all.
+    only: name of the only function that is needed; "" for all.
     """
     body = ast.parse(source.read_text()).body
     if class_name is not None:
@@ -426,9 +426,9 @@ PEERS = {"transformers": Transformers, "llama_cpp": LlamaCpp, "vllm": Vllm, "mlx
 
 
 def ask(peer: Any, case: Case) -> dict[str, Any]:
-    """The case and its answers as peers.json keeps them: for each step the probabilities by token id.
+    """Return the case and its answers in the form of peers.json: probabilities by token id per step.
 
-    Weights below 2**-40 of the largest are left out: they are zero by our definition.
+    Weights below 2**-40 of the maximum are left out, because they are zero by our definition.
     """
     rows = [make_logits(case.seed + step, case.bits) for step in range(case.num_steps)]
     steps = []
@@ -439,7 +439,7 @@ def ask(peer: Any, case: Case) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write peers.json; the answers of peers that the command does not name are those of the file."""
+    """Write peers.json. Keep the answers of peers that the command does not name."""
     asked, old = sys.argv[1:] or list(PEERS), json.loads(FILE.read_text())
     versions, answers = {}, []
     for name, peer_class in PEERS.items():

@@ -1,6 +1,6 @@
-"""The native forward pass's bits are what they were: forward.json, computed again on every instruction set.
+"""The logits of the native forward pass have the hashes of forward.json on every instruction set.
 
-Where a change of the bits is meant, run make_forward.py beside this file, and say so in the changelog.
+If a change of the bits is intended, run make_forward.py beside this file, and add a line to the changelog.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ GOLDEN = json.loads(MAKER["GOLDEN"].read_text())
 
 
 def test_the_names() -> None:
-    """The file has one hash for each network and storage type, all different."""
+    """The file has one hash per network and storage type, and all differ."""
     assert list(GOLDEN) == ["made by", *MAKER["names"]()]
     assert len(set(GOLDEN.values())) == len(GOLDEN)
 
@@ -26,7 +26,7 @@ def test_the_names() -> None:
 @pytest.mark.parametrize("isa", available_isas())
 @pytest.mark.parametrize("name", MAKER["names"]())
 def test_the_bits(name: str, isa: str) -> None:
-    """Each network's logits have the file's bits, on each instruction set."""
+    """The logits of each network have the file's bits on each instruction set."""
     with forced_isa(isa):
         assert active_isa() == isa
         assert MAKER["digest"](name) == GOLDEN[name]

@@ -5,7 +5,7 @@ package decoding
 // #include <stdlib.h>
 // #include "decoding.h"
 //
-// // cgo forbids a batch in C's memory that points to Go's memory: the logits come as an argument, for this call alone.
+// // cgo forbids a batch in C memory that points to Go memory, so the logits are an argument of each call.
 // static int32_t sample(const decoding_batch *batch, const float *logits) {
 //   decoding_batch call = *batch;
 //   call.logits = logits;
@@ -25,10 +25,10 @@ import (
 	"unsafe"
 )
 
-// Off is the TopK of a row without one.
+// Off is the value of TopK that turns top-k off.
 const Off = math.MaxInt32
 
-// Params are the parameters of one row; NewParams has the neutral values.
+// Params are the parameters of a row. NewParams returns neutral values.
 type Params struct {
 	Seed        uint64
 	Temperature float32
@@ -36,7 +36,7 @@ type Params struct {
 	TopK        int32
 }
 
-// NewParams returns parameters that change nothing, but for the seed of the draw.
+// NewParams returns neutral parameters with a seed.
 func NewParams(seed uint64) Params { return Params{Seed: seed, Temperature: 1, TopP: 1, TopK: Off} }
 
 // Result is a token with its raw log-probability.
@@ -45,7 +45,7 @@ type Result struct {
 	Logprob float32
 }
 
-// Sampler draws one token per row and call; it is for one goroutine at a time. Close it when it is not needed any more.
+// Sampler draws one token per row and call; only one goroutine may use it at a time. Close frees it.
 type Sampler struct {
 	vocabSize int
 	batch     *C.decoding_batch
@@ -55,11 +55,11 @@ type Sampler struct {
 	workspace unsafe.Pointer
 }
 
-// InstructionSet returns the name of the set in use.
+// InstructionSet returns the name of the active instruction set.
 func InstructionSet() string { return C.GoString(C.decoding_active_isa()) }
 
-// NewSampler returns a sampler with a row for each of the parameters. It refuses a library of another ABI, or one whose
-// compiler has changed the arithmetic.
+// NewSampler returns a sampler with a row per element of params. It returns an error for a library of another ABI, or
+// one whose compiler options change the arithmetic.
 func NewSampler(vocabSize int, params []Params) (*Sampler, error) {
 	if abi := C.decoding_abi_version(); abi != C.DECODING_ABI_VERSION {
 		return nil, fmt.Errorf("the library has ABI %d, the header %d", abi, C.DECODING_ABI_VERSION)

@@ -8,7 +8,7 @@ use std::ptr::null;
 
 use decoding_sys as sys;
 
-/// Parameters and position of one sequence: the fields of `decoding_row` that need no other memory.
+/// Parameters and position of a sequence: the fields of `decoding_row` that are not pointers.
 pub struct Row(sys::decoding_row);
 
 impl Row {
@@ -20,13 +20,13 @@ impl Row {
         row
     }
 
-    /// Change numbers; `Sampler::sample` refuses wrong ones. Pointers must stay null.
+    /// Change fields. `Sampler::sample` checks the numbers; pointers must stay null.
     pub fn set(&mut self, change: impl FnOnce(&mut sys::decoding_row)) {
         change(&mut self.0);
     }
 }
 
-/// Why a call was refused, or that a row failed.
+/// A refused call or a failed row.
 #[derive(Debug)]
 pub struct Error {
     pub message: String,
@@ -51,7 +51,7 @@ fn text(pointer: *const c_char) -> String {
     unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
 
-/// The instruction set in use.
+/// The name of the active instruction set.
 pub fn instruction_set() -> String {
     text(unsafe { sys::decoding_active_isa() })
 }
@@ -62,7 +62,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Refuses a library of another ABI, or one whose compiler has changed the arithmetic.
+    /// Return a sampler, or an error if the library has another ABI or its compiler options change the arithmetic.
     pub fn new(vocab_size: usize) -> Result<Sampler, Error> {
         let size = unsafe { sys::decoding_workspace_size(vocab_size.max(1000) as i32, 0) } as usize;
         let mut workspace = vec![0u8; size];
@@ -75,7 +75,7 @@ impl Sampler {
         Ok(Sampler { vocab_size, workspace })
     }
 
-    /// Draw one token for each row of `logits` [rows, vocab_size], and move each row to its next position.
+    /// Draw one token per row of `logits` [rows, vocab_size], and move each row to its next position.
     pub fn sample(&mut self, logits: &[f32], rows: &mut [Row]) -> Result<Vec<sys::decoding_result>, Error> {
         assert_eq!(logits.len(), rows.len() * self.vocab_size);
         let pointers: Vec<*const sys::decoding_row> = rows.iter().map(|row| &row.0 as *const _).collect();
