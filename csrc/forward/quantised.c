@@ -16,6 +16,10 @@ static const dk_quantised_kernel *const KERNELS[DK_NUM_ISAS] = {
 
 const dk_quantised_kernel *dk_active_quantised_kernel(void) {
   dk_isa isa = dk_active_isa();
+#if defined(DK_HAVE_AMX)
+  if (isa == DK_AVX512 && dk_amx_is_enabled())
+    return &dk_quantised_avx512_amx;
+#endif
 #if defined(DK_HAVE_X86)
   if (isa == DK_AVX512 && dk_has_byte_products())
     return &dk_quantised_avx512_vnni;

@@ -2,6 +2,7 @@
 #ifndef DK_QUANTISED_H
 #define DK_QUANTISED_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "forward/kernels.h"
@@ -44,6 +45,9 @@ extern const dk_quantised_kernel dk_quantised_avx2;
 extern const dk_quantised_kernel dk_quantised_avx512;
 extern const dk_quantised_kernel dk_quantised_avx512_vnni;
 #endif
+#if defined(DK_HAVE_AMX)
+extern const dk_quantised_kernel dk_quantised_avx512_amx;
+#endif
 #if defined(DK_HAVE_NEON)
 extern const dk_quantised_kernel dk_quantised_neon;
 extern const dk_quantised_kernel dk_quantised_neon_dot;
@@ -51,5 +55,8 @@ extern const dk_quantised_kernel dk_quantised_neon_dot;
 
 /* The table of the active instruction set, with the byte dot products that this CPU has. */
 const dk_quantised_kernel *dk_active_quantised_kernel(void);
+
+/* Return true if decoding_enable_amx has succeeded. */
+bool dk_amx_is_enabled(void);
 
 #endif
