@@ -2,6 +2,8 @@
 #if !defined(_GNU_SOURCE)
 #define _GNU_SOURCE /* syscall */
 #endif
+#include "forward/amx.h"
+
 #include <stdatomic.h>
 
 #include "decoding.h"

@@ -1,6 +1,7 @@
 /* The kernels for quantised weights in this build, by instruction set. */
 #include "forward/quantised.h"
 
+#include "forward/amx.h"
 #include "simd/dispatch.h"
 
 static const dk_quantised_kernel *const KERNELS[DK_NUM_ISAS] = {

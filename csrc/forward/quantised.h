@@ -2,7 +2,6 @@
 #ifndef DK_QUANTISED_H
 #define DK_QUANTISED_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "forward/kernels.h"
@@ -55,8 +54,5 @@ extern const dk_quantised_kernel dk_quantised_neon_dot;
 
 /* The table of the active instruction set, with the byte dot products that this CPU has. */
 const dk_quantised_kernel *dk_active_quantised_kernel(void);
-
-/* Return true if decoding_enable_amx has succeeded. */
-bool dk_amx_is_enabled(void);
 
 #endif
