@@ -1,10 +1,10 @@
-/* The use of Intel AMX for quantised weights. */
+/* Intel AMX: the processor and the permission of Linux. */
 #ifndef DK_AMX_H
 #define DK_AMX_H
 
 #include <stdbool.h>
 
-/* Return true if decoding_enable_amx has succeeded. */
-bool dk_amx_is_enabled(void);
+/* Ask Linux for the tiles for this process. Returns true if this CPU has them and Linux grants them. */
+bool dk_request_tiles(void);
 
 #endif
