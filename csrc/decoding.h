@@ -409,6 +409,12 @@ DECODING_API const char *decoding_active_isa(void);
  * DECODING_ABSENT_ISA, and then nothing changes. */
 DECODING_API int32_t decoding_force_isa(const char *name);
 
+/* Ask Linux for the tiles of Intel AMX for this process, and use them from now on for quantised weights, wherever
+ * "avx512" is the set in use. Results have the same bits with and without. Linux grants tiles per process and on request
+ * only (arch_prctl), so nothing else in the library asks. A test product is computed first. Returns 1 if tiles are in
+ * use, otherwise 0: another processor, system or build. May be called again, from any thread. */
+DECODING_API int32_t decoding_enable_amx(void);
+
 /* ---- The forward pass: from token ids to a row of logits ----
  *
  * A decoder network is described once, by a plan: sizes, norms, packed matrices, flags. One call per step then computes

@@ -128,7 +128,7 @@ static int32_t panels_per_task(const dk_pass *pass, int32_t num_panels, int32_t 
 
 static void run(matmul_job *job) {
   const dk_pass *pass = job->pass;
-  job->block = DK_TOKEN_BLOCK;
+  job->block = dk_format_of(job->matrix->type) != NULL ? DK_QUANTISED_BLOCK : DK_TOKEN_BLOCK;
   int32_t num_blocks = divided_up(job->num_rows, job->block), num_panels = job->end_panel - job->first_panel;
   job->chunk = panels_per_task(pass, num_panels, num_blocks);
   job->num_chunks = divided_up(num_panels, job->chunk);

@@ -190,10 +190,15 @@ DK_INLINE bool is_k_quant(int32_t type) {
   return type == DECODING_Q4_K || type == DECODING_Q5_K || type == DECODING_Q6_K;
 }
 
-/* q_sum: of the inputs that the dot is made of. */
-DK_INLINE dk_f add_dot(int32_t type, dk_f acc, dk_u dot, dk_u q_sum, dk_f scale, float input_scale) {
-  if (log2_offset(type) != 0)
-    dot = u_sub(dot, u_shift_left(q_sum, log2_offset(type)));
+DK_INLINE bool has_fifth_bit(int32_t type) {
+  return type == DECODING_Q5_0 || type == DECODING_Q5_1 || type == DECODING_Q5_K;
+}
+
+/* acc + dot * scale * input_scale, for weights that are stored 2^log2 too large; 0: as they are. q_sum: of the inputs
+ * that the dot is made of. */
+DK_INLINE dk_f add_dot(int log2, dk_f acc, dk_u dot, dk_u q_sum, dk_f scale, float input_scale) {
+  if (log2 != 0)
+    dot = u_sub(dot, u_shift_left(q_sum, log2));
   return f_fma(u_to_float(dot), f_mul(scale, f_set(input_scale)), acc);
 }
 
@@ -201,6 +206,13 @@ DK_INLINE dk_f add_dot(int32_t type, dk_f acc, dk_u dot, dk_u q_sum, dk_f scale,
 typedef struct super_scales {
   dk_f d, minus_dmin;
 } super_scales;
+
+DK_INLINE super_scales load_super_scales(int32_t type, const uint8_t *panel) {
+  super_scales super = {f_load_f16(panel), f_set(0.0f)};
+  if (has_minimum(type))
+    super.minus_dmin = f_mul(f_set(-1.0f), f_load_f16(panel + 32));
+  return super;
+}
 
 /* Q6_K: a scale for each half of the group. */
 DK_INLINE void add_group_6(const uint8_t *group, super_scales super, tile x, dk_f *acc) {
@@ -216,34 +228,45 @@ DK_INLINE void add_group_6(const uint8_t *group, super_scales super, tile x, dk_
       dk_u q_sum = u_set((uint32_t)input->q_sum_upper);
       if (half == 0)
         q_sum = u_sub(u_set((uint32_t)input->q_sum), q_sum);
-      acc[r] = add_dot(DECODING_Q6_K, acc[r], dots[r], q_sum, scale, input->scale);
+      acc[r] = add_dot(log2_offset(DECODING_Q6_K), acc[r], dots[r], q_sum, scale, input->scale);
     }
   }
 }
 
+/* Of any type but Q6_K. The products are exact: 11 by 6 bits. */
+DK_INLINE void load_scales(int32_t type, const uint8_t *group, super_scales super, dk_f *scale, dk_f *minimum) {
+  *minimum = f_set(0.0f);
+  if (is_k_quant(type)) {
+    *scale = f_mul(super.d, f_load_u8(group));
+    *minimum = f_mul(super.minus_dmin, f_load_u8(group + 16));
+  } else {
+    *scale = f_load_f16(group);
+    if (has_minimum(type))
+      *minimum = f_load_f16(group + 32);
+  }
+}
+
+/* The weights of a group follow its scales. */
+DK_INLINE const uint8_t *vectors_of(int32_t type, const uint8_t *group) {
+  return group + (has_minimum(type) && !is_k_quant(type) ? 64 : 32);
+}
+
 DK_INLINE void add_group(int32_t type, const uint8_t *group, super_scales super, tile x, dk_f *acc) {
   dk_u dots[DK_TILE_ROWS];
-  dk_f scale, minimum = f_set(0.0f);
-  if (is_k_quant(type)) { /* the products are exact: 11 by 6 bits */
-    scale = f_mul(super.d, f_load_u8(group));
-    minimum = f_mul(super.minus_dmin, f_load_u8(group + 16));
-  } else {
-    scale = f_load_f16(group);
-    if (has_minimum(type))
-      minimum = f_load_f16(group + 32);
-  }
+  dk_f scale, minimum;
+  load_scales(type, group, super, &scale, &minimum);
   clear_dots(dots);
-  const uint8_t *vectors = group + (has_minimum(type) && !is_k_quant(type) ? 64 : 32);
+  const uint8_t *vectors = vectors_of(type, group);
   if (type == DECODING_Q8_0)
     dots_8(vectors, x, dots);
-  else if (type == DECODING_Q5_0 || type == DECODING_Q5_1 || type == DECODING_Q5_K)
+  else if (has_fifth_bit(type))
     dots_5(vectors, x, dots);
   else
     dots_4(vectors, x, dots);
   DK_UNROLL
   for (int r = 0; r < x.count; r++) {
     const dk_input_group *input = group_of(x, r);
-    acc[r] = add_dot(type, acc[r], dots[r], u_set((uint32_t)input->q_sum), scale, input->scale);
+    acc[r] = add_dot(log2_offset(type), acc[r], dots[r], u_set((uint32_t)input->q_sum), scale, input->scale);
     if (has_minimum(type))
       acc[r] = f_fma(minimum, f_set(input->sum), acc[r]);
   }
@@ -259,9 +282,7 @@ DK_INLINE void multiply_tile(int32_t type, const uint8_t *panel, int32_t num_gro
     acc[r] = f_set(0.0f);
   for (int32_t g = 0; g < num_groups; g++, x.first++, panel += format.group_bytes) {
     if (is_k_quant(type) && g % (DK_SUPERGROUP / DK_GROUP) == 0) {
-      super.d = f_load_f16(panel);
-      if (has_minimum(type))
-        super.minus_dmin = f_mul(f_set(-1.0f), f_load_f16(panel + 32));
+      super = load_super_scales(type, panel);
       panel += format.super_bytes;
     }
     if (type == DECODING_Q6_K)
@@ -285,8 +306,19 @@ DK_INLINE int32_t multiply_rows(int32_t type, int count, const dk_quantised_prod
   return row + count;
 }
 
+#if defined(DK_AMX)
+#include "forward/quantised_tiles.h"
+#else
+DK_INLINE void begin_tiles(const dk_quantised_product *product) { (void)product; }
+DK_INLINE void end_tiles(const dk_quantised_product *product) { (void)product; }
+DK_INLINE int32_t multiply_by_tiles(int32_t type, const dk_quantised_product *product, int32_t panel) {
+  (void)type, (void)product, (void)panel;
+  return 0;
+}
+#endif
+
 DK_INLINE void multiply_panel(int32_t type, const dk_quantised_product *product, int32_t panel) {
-  int32_t row = 0, num_rows = product->num_rows;
+  int32_t row = multiply_by_tiles(type, product, panel), num_rows = product->num_rows;
   while (num_rows - row >= DK_TILE_ROWS)
     row = multiply_rows(type, DK_TILE_ROWS, product, panel, row);
 #if DK_TILE_ROWS > 4
@@ -310,6 +342,7 @@ DK_INLINE void multiply_panel(int32_t type, const dk_quantised_product *product,
     break
 
 static void multiply(const dk_quantised_product *product) {
+  begin_tiles(product);
   switch (product->type) {
     DK_OF_TYPE(DECODING_Q8_0);
     DK_OF_TYPE(DECODING_Q4_0);
@@ -322,6 +355,7 @@ static void multiply(const dk_quantised_product *product) {
   default:
     break;
   }
+  end_tiles(product);
 }
 
 const dk_quantised_kernel DK_TABLE = {.name = DK_NAME, .quantise = quantise, .multiply = multiply};

@@ -21,6 +21,7 @@ from decoding.models.native_plan import (
     PlanNorm,
     Step,
     ThreadPool,
+    enable_amx,
     rotary_table,
 )
 from decoding.models.packing import TYPES, Progress, pack_weights
@@ -50,6 +51,7 @@ class NativeModel(ModelBase):
         """Pack the weights. The arguments are those of `load_model`."""
         super().__init__(config, rotary_table, files)
         self.num_threads = _checked_num_threads(num_threads)
+        enable_amx()
         self._plan = build_plan(config, pack_weights(weights, self.num_threads, progress), self._rotary)
         self._forward = Forward(self._plan, ThreadPool(self.num_threads))
 

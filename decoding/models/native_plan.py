@@ -32,6 +32,14 @@ def check(status: int) -> None:
         raise KernelError(f"the native forward pass refused its arguments: {status_message(status)}")
 
 
+def enable_amx() -> bool:
+    """Use Intel AMX for quantised weights from now on, if processor and system have it; return True if they do.
+
+    Logits have the same bits with and without it.
+    """
+    return bool(lib.decoding_enable_amx())
+
+
 def aligned_bytes(size: int) -> NDArray[np.uint8]:
     """Return an uninitialised array of `size` bytes that begins at a multiple of 64 bytes."""
     memory = np.empty(size + _ALIGNMENT, np.uint8)

@@ -90,6 +90,7 @@ static inline __m512 e_cvtph_ps(__m256i a) {
   return r.floats;
 }
 static inline void e_storeu_ps(void *p, __m512 a) { memcpy(p, &a, sizeof a); }
+static inline void e_storeu_si512(void *p, __m512i a) { memcpy(p, &a, sizeof a); }
 static inline __mmask64 e_movepi8_mask(__m512i a) {
   __mmask64 mask = 0;
   for (int i = 0; i < 64; i++)
@@ -148,6 +149,7 @@ static inline __m256i e_extracti64x4_epi64(__m512i a, int n) {
 #define _mm512_cvtepi32_ps e_cvtepi32_ps
 #define _mm512_cvtph_ps e_cvtph_ps
 #define _mm512_storeu_ps e_storeu_ps
+#define _mm512_storeu_si512 e_storeu_si512
 #define _mm512_movepi8_mask e_movepi8_mask
 #define _mm512_reduce_max_epu32 e_reduce_max_epu32
 #define _mm512_cvtepi32_epi8 e_cvtepi32_epi8

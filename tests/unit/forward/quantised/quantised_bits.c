@@ -9,7 +9,7 @@
 
 #define OUTPUTS 48
 #define MAX_INPUTS 1280
-#define ROWS 14
+#define ROWS 35
 #define MAX_PANEL_BYTES (MAX_INPUTS * DK_PANEL * 2)
 
 static const char *const TYPES[] = {[DECODING_Q8_0] = "q8_0", [DECODING_Q4_0] = "q4_0", [DECODING_Q4_1] = "q4_1",
@@ -106,6 +106,10 @@ static const dk_quantised_kernel *find(const char *name) {
     return &dk_quantised_avx512;
   if (strcmp(name, "avx512_vnni") == 0)
     return &dk_quantised_avx512_vnni;
+#endif
+#if defined(DK_HAVE_AMX)
+  if (strcmp(name, "avx512_amx") == 0)
+    return &dk_quantised_avx512_amx;
 #endif
 #if defined(DK_HAVE_NEON)
   if (strcmp(name, "neon") == 0)

@@ -12,20 +12,21 @@ import numpy as np
 import pytest
 
 from decoding.models.native_names import BLOCKS
+from decoding.models.native_plan import enable_amx
 from decoding.sampling.kernel import active_isa, available_isas, forced_isa
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[3] / "csrc"
 
 GOLDEN = {
-    "q8_0": "416619ecf8cef7b6",
-    "q4_0": "4d935a260e371759",
-    "q4_1": "b34557483fd31d96",
-    "q5_0": "8a75f57e1092fe8f",
-    "q5_1": "a7a9a6a25fb8ef38",
-    "q4_k": "401c8feac82935d4",
-    "q5_k": "b2eb762f20df2efe",
-    "q6_k": "dced382410ed6eb7",
+    "q8_0": "4b679966f7d08cba",
+    "q4_0": "6e1657d8f4898ea1",
+    "q4_1": "2d21b30fb5f068c7",
+    "q5_0": "c2daad8338cd98d4",
+    "q5_1": "9dff279a492f2e50",
+    "q4_k": "911c6803ae86597c",
+    "q5_k": "db0e0dfd8ac67c2a",
+    "q6_k": "01fb9a0d376a3917",
 }
 """Output of quantised_bits.c beside this file; a change of a hash is a change of the logits of all such models."""
 
@@ -35,6 +36,7 @@ FLAGS = {
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"],
     "avx512_vnni": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c"],
 }
+FLAGS["avx512_amx"] = [*FLAGS["avx512_vnni"], "-mamx-tile", "-mamx-int8"]
 EMULATED = [*FLAGS["avx2"], "-include", str(HERE / "emulated_avx512.h")]
 NEON_FLAGS = {"neon": [], "neon_dot": ["-march=armv8.2-a+dotprod"]}
 
@@ -69,24 +71,33 @@ def x86_bits(tmp_path_factory):
     if platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("needs x86-64")
     sets = {"portable": [], "avx2": FLAGS["avx2"], "avx512": EMULATED, "avx512_vnni": EMULATED}
-    return compile_bits(tmp_path_factory.mktemp("bits"), "cc", sets, "-DDK_HAVE_X86")
+    sets["avx512_amx"] = [*EMULATED, "-include", str(HERE / "emulated_tiles.h")]
+    return compile_bits(tmp_path_factory.mktemp("bits"), "cc", sets, "-DDK_HAVE_X86", "-DDK_HAVE_AMX")
 
 
-@pytest.mark.parametrize("step", ["1", "2", "3", "5", "9", "14"])
+@pytest.mark.parametrize("step", ["1", "2", "3", "5", "9", "16", "33", "35"])
 @pytest.mark.parametrize("name", list(FLAGS))
 def test_golden_hashes(x86_bits, name, step):
-    """Portable, AVX2 and emulated AVX-512, with and without VNNI, have the golden bits for any number of rows."""
+    """Portable, AVX2 and emulated AVX-512 (alone, with VNNI, with AMX) have the golden bits for any number of rows."""
     assert hashes(x86_bits, name, step) == GOLDEN
 
 
-@pytest.mark.parametrize("name", ["avx512", "avx512_vnni"])
+@pytest.mark.parametrize("name", ["avx512", "avx512_vnni"])  # the library itself tests AMX, see test_amx
 def test_golden_hashes_on_avx512(tmp_path, name):
     """The processor's own AVX-512, with and without VNNI, has the golden bits."""
     flags = Path("/proc/cpuinfo").read_text().split() if os.path.exists("/proc/cpuinfo") else []
     if name not in flags and name + "f" not in flags:
         pytest.skip(f"needs a processor with {name}")
-    program = compile_bits(tmp_path, "cc", FLAGS, "-DDK_HAVE_X86")
+    sets = {key: value for key, value in FLAGS.items() if key != "avx512_amx"}
+    program = compile_bits(tmp_path, "cc", sets, "-DDK_HAVE_X86")
     assert hashes(program, name) == GOLDEN
+
+
+def test_amx():
+    """AMX stays off on a processor without it; on others the tests of networks below run with it."""
+    flags = Path("/proc/cpuinfo").read_text().split() if os.path.exists("/proc/cpuinfo") else []
+    assert enable_amx() == enable_amx()
+    assert "amx_int8" in flags or not enable_amx()
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +113,7 @@ def neon_bits(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["1", "2", "14"])
+@pytest.mark.parametrize("step", ["1", "2", "35"])
 @pytest.mark.parametrize("name", list(NEON_FLAGS))
 def test_golden_hashes_on_neon(neon_bits, name, step):
     """NEON, with and without dot products, has the golden bits for any number of rows."""
