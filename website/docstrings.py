@@ -9,6 +9,11 @@ ENTRY = re.compile(r"(?P<indent> *)(?P<names>\*{0,2}[a-z_]\w*(?:, \*{0,2}[a-z_]\
 HEADING = re.compile(r"(Args|Parameters|Attributes|Returns|Raises):?")
 
 
+def escaped(line: str) -> str:
+    """Return text in which nothing outside code is read as HTML."""
+    return re.sub(r"`[^`]*`|<", lambda part: "&lt;" if part[0] == "<" else part[0], line)
+
+
 def markdown(text: str) -> str:
     """Return a docstring with its lines `name: text` as a list, and its section headings in bold type."""
     lines: list[str] = []
@@ -20,14 +25,17 @@ def markdown(text: str) -> str:
                 lines.append("")
             entry_indent = indent
             names = ", ".join(f"`{name}`" for name in entry["names"].split(", "))
-            lines.append(f"- {names}: {entry['text']}")
+            lines.append(f"- {names}: {escaped(entry['text'])}")
         elif entry_indent is not None and line and indent > entry_indent:
-            lines.append(f"    {line.strip()}")
+            lines.append(f"    {escaped(line.strip())}")
         else:
             if entry_indent is not None and line:
                 lines.append("")
             entry_indent = None
-            lines.append(f"**{line.rstrip(':')}**" if HEADING.fullmatch(line) else line)
+            if HEADING.fullmatch(line):
+                lines.append(f"**{line.rstrip(':')}**")
+            else:
+                lines.append(line if indent >= 4 else escaped(line))  # an indented block is code
     return "\n".join(lines)
 
 
