@@ -2,9 +2,9 @@
 
     python tests/docs/blocks.py PAGE [--server HOST:PORT]    # in an empty folder
 
-All Python blocks of a page share one namespace; shell blocks run in bash. A `text` block right after a block is the output
-that it must print. `<!-- not run: REASON -->` before a block leaves it out, and `<!-- needs: MODULE, ... -->` leaves it out
-where one of the modules or commands is absent. 127.0.0.1:8000 in a block is replaced by the address of a server.
+All Python blocks of a page share one namespace; shell blocks run in bash. A `text` block right after a block is the
+output that it must print. 127.0.0.1:8000 in a block is replaced by the address of a server. A comment before a block
+leaves it out: `<!-- not run: REASON -->` always, `<!-- needs: NAME, ... -->` if a module or command is absent.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ def run(block: Block, page: Path, names: dict[str, object], server: str | None) 
     """Run a block and return what it prints; raise the exception with which it fails."""
     code = block.code if server is None else block.code.replace(DOCUMENTED_SERVER, server)
     if block.language == "sh":
-        return subprocess.run(["bash", "-euo", "pipefail", "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", code], stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, f"{page.name}, block at line {block.line}", "exec"), names)
