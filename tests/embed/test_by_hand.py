@@ -40,7 +40,7 @@ def test_the_command_of_the_manual(
 
     The test compiles without optimising, which is faster and gives the same bits.
     """
-    (command,) = re.findall(r"^    cd csrc && (cc -std=c11 .*) && ./example$", MANUAL.read_text(), flags=re.M)
+    (command,) = re.findall(r"^cd csrc && (cc -std=c11 .*) && ./example$", MANUAL.read_text(), flags=re.M)
     program = tmp_path / "example"
     command = command.replace("-o example", f"-o {shlex.quote(str(program))}").replace("-O3", "-O0")
     run("sh", "-c", f"cd {shlex.quote(str(csrc))} && {command}")

@@ -19,6 +19,7 @@ from decoding import BatchSampler, SamplingParams
 MANUAL = (Path(__file__).resolve().parents[2] / "docs" / "embedding.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.+)\n((?:(?!^## ).*\n)*)", MANUAL, flags=re.M))
 NEEDS = {
+    "From Python": (),
     "Batches in Python": (),
     "torch": ("torch",),
     "llama.cpp": ("llama_cpp",),
@@ -122,7 +123,7 @@ def test_the_build_by_hand_with_all_sets(
 ) -> None:
     """The commands of the manual build every instruction set of x86-64 (the test compiles without optimising)."""
     copy = shutil.copytree(csrc, tmp_path / "csrc")
-    (lines,) = blocks("Getting it into a build", "sh")
+    lines = blocks("Getting it into a build", "sh")[-1]
     run("sh", "-e", "-c", lines.replace("-O3", "-O0"), cwd=tmp_path)
     assert_draws_like_python(copy / "example", DECODING_ISA="")
     names = run("nm", copy / "example")

@@ -16,8 +16,8 @@ from decoding.params import PARAMETERS
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TABLES = runpy.run_path(str(Path(__file__).with_name("profile_tables.py")))["TABLES"]
 PAGE, PROFILES_PAGE = DOCS / "semantics.md", DOCS / "profiles.md"
-BEGIN = "<!-- begin: table of parameters, written by tests/tools/docs_tables.py -->\n"
-END = "<!-- end: table of parameters -->\n"
+BEGIN = "<!-- --8<-- [start:parameters] written by tests/tools/docs_tables.py -->\n"
+END = "<!-- --8<-- [end:parameters] -->\n"
 HEAD = "| parameter | default | values | HTTP API | stage | meaning | source |\n|---|---|---|---|---|---|---|\n"
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import pytest
 
-from decoding import cli, llm
+from decoding import __version__, cli, llm
 from decoding.cli import command
 from decoding.cli.complete import DEFAULT_MAX_TOKENS
 from decoding.model_loading import BUNDLED_NAME
@@ -354,7 +354,7 @@ def test_version(capsys):
     """--version prints the version of the distribution."""
     with pytest.raises(SystemExit):
         cli.main(["--version"])
-    assert capsys.readouterr().out == "decoding 0.1.0\n"
+    assert capsys.readouterr().out == f"decoding {__version__}\n"
 
 
 def test_constraints_of_the_text_by_flags(run, scripted):
