@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from decoding.errors import LogitsError, shown
 from decoding.params import PARAMETERS, SamplingParams
+from decoding.sampling.explain_html import explanation_html
 from decoding.sampling.kernel import Kernel
 from decoding.sampling.logits_input import as_float32
 from decoding.sampling.stages import GREEDY_TEMPERATURE, PIPELINE, STAGE_NAMES
@@ -133,6 +134,10 @@ class Explanation:
 
     def __str__(self) -> str:
         return self.table()
+
+    def _repr_html_(self) -> str:
+        """Show the steps as a table in a notebook."""
+        return explanation_html(self)
 
     def table(self, text_of: Callable[[int], str] = str, num_top: int = 5) -> str:
         """The steps as lines of text, with the most likely tokens after each; `text_of` writes a token."""
