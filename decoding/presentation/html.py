@@ -16,7 +16,7 @@ MAX_CELL_CHARACTERS = 60
 _CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
 _MARK = '<span aria-hidden="true" style="opacity:.5;user-select:none">&#8629;</span>'
 _TEXT_STYLE = "white-space:pre-wrap;overflow-wrap:anywhere;background:transparent"
-_CELL_STYLE = "text-align:left;vertical-align:top;padding:.1em .8em .1em 0"
+_CELL_STYLE = "white-space:pre-wrap;text-align:left;vertical-align:top;padding:.1em .8em .1em 0"
 
 _PAGE = """<!doctype html>
 <html lang="en">

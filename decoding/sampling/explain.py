@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from decoding.errors import LogitsError, shown
 from decoding.params import PARAMETERS, SamplingParams
+from decoding.presentation.html import legend
 from decoding.sampling.explain_html import explanation_html
 from decoding.sampling.kernel import Kernel
 from decoding.sampling.logits_input import as_float32
@@ -137,7 +138,7 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         """Show the steps as a table in a notebook."""
-        return explanation_html(self)
+        return explanation_html(self) + legend()
 
     def table(self, text_of: Callable[[int], str] = str, num_top: int = 5) -> str:
         """The steps as lines of text, with the most likely tokens after each; `text_of` writes a token."""

@@ -16,7 +16,7 @@ _COLUMNS = ("stage", "kept", "removed", "entropy", "most likely")
 def explanation_html(explanation: Explanation, text_of: Callable[[int], str] = str, num_top: int = 5) -> str:
     """Return the table of an explanation and the token that was drawn, or the error; `text_of` writes a token."""
     rows = [_row(step, text_of, num_top) for step in explanation.steps]
-    return f"<div>\n{html.table(_COLUMNS, rows)}\n{_outcome(explanation, text_of)}\n{html.legend()}\n</div>"
+    return f"<div>\n{html.table(_COLUMNS, rows)}\n{_outcome(explanation, text_of)}\n</div>"
 
 
 def _row(step: Step, text_of: Callable[[int], str], num_top: int) -> list[str]:
@@ -34,4 +34,4 @@ def _outcome(explanation: Explanation, text_of: Callable[[int], str]) -> str:
     if explanation.token_id is None:
         return html.paragraph(f"fails: {explanation.error}")
     probability = float(explanation.probabilities[explanation.token_id])
-    return f"<p>drawn: {_token(explanation.token_id, probability, text_of)}</p>"
+    return f"<p style='white-space:pre-wrap'>drawn: {_token(explanation.token_id, probability, text_of)}</p>"
