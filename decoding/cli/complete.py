@@ -90,7 +90,7 @@ def _paint(options: argparse.Namespace) -> Paint | None:
 
 
 def _with_seed(params: SamplingParams, arguments: list[str]) -> SamplingParams:
-    """Return the parameters with a seed, and say it and the command that replays it before anything is generated."""
+    """Return the parameters with a seed; print it and the command that replays it before anything is generated."""
     if params.seed is None:
         from decoding.engine.request import new_seed
 
