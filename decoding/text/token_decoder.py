@@ -198,7 +198,7 @@ _BYTE_OF = _byte_alphabet()
 
 
 def _byte_level(section: Mapping[str, Any]) -> Step:
-    """Compile a ByteLevel: a token with a character outside the alphabet (an added token with a space) keeps its text."""
+    """Compile a ByteLevel: a token with characters outside the alphabet (an added token) keeps its text."""
 
     def step(text: str, first: bool) -> str:
         if all(char in _BYTE_OF for char in text):

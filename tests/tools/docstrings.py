@@ -15,6 +15,7 @@ import random
 import re
 import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +59,7 @@ def _of_node(node: ast.AST, path: str, names: tuple[str, ...]) -> Iterator[Docst
 
 def _of_constants(body: list[ast.stmt], path: str, names: tuple[str, ...]) -> Iterator[Docstring]:
     """Yield the strings that follow assignments."""
-    for above, below in zip(body, body[1:], strict=False):
+    for above, below in pairwise(body):
         is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
         if isinstance(above, (ast.Assign, ast.AnnAssign)) and is_text and isinstance(below.value.value, str):
             target = above.targets[0] if isinstance(above, ast.Assign) else above.target

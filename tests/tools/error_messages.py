@@ -2,9 +2,8 @@
 
     python tests/tools/error_messages.py [PATH ...]
 
-Python: the texts in `raise` statements, in calls that make errors, problems and rules (names that end with Error or
-Problem, and `single`, `error`, `shown_rule` and the like), and in variables called rule, reason or message. C: the texts of status
-and failure messages. Holes of f-strings are shown as {expression}.
+Python: texts in calls of errors, problems and the like (MAKERS), in variables such as `rule` (VARIABLES), and returned
+texts. C: texts of statuses and failures. Holes of f-strings are shown as {expression}.
 """
 
 from __future__ import annotations
