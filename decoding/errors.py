@@ -36,11 +36,11 @@ from typing import Any, NamedTuple, TypeVar
 _SHOWN = 80
 
 MODEL_CONTEXT = "the model's context"
-"""What bounds a prompt, unless the memory for keys and values does (`ContextLengthError.limit`)."""
+"""The usual `ContextLengthError.limit`: the model's context, not the memory for keys and values, bounds a prompt."""
 
 
 class _Beginning(reprlib.Repr):
-    """The repr of a value whose beginning alone is wanted: of a million entries, only the first are looked at."""
+    """Makes reprs of which only the beginning is needed: of a million entries, only the first are read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class _Beginning(reprlib.Repr):
         self.maxstring = self.maxlong = 4 * _SHOWN
 
     def repr_dict(self, x: Mapping[Any, Any], level: int) -> str:
-        """In the dict's own order (reprlib sorts it)."""
+        """Return the repr in the dict's own order (reprlib sorts the keys)."""
         if level <= 0:
             return "{...}"
         pieces = [f"{self.repr1(k, level - 1)}: {self.repr1(v, level - 1)}" for k, v in islice(x.items(), self.maxdict)]
@@ -64,7 +64,7 @@ _BEGINNING = _Beginning()
 
 
 def shown(value: object) -> str:
-    """`repr(value)`, short enough for one line of an error message, in time that does not grow with the value.
+    """Return `repr(value)`, cut to one line of an error message, in time that does not grow with the value.
 
     Never raises: a value whose repr is refused (an int of 5,000 digits) or broken is named by its type.
     """
@@ -96,7 +96,7 @@ DecodingErrorT = TypeVar("DecodingErrorT", bound=DecodingError)
 def raisable(error: DecodingErrorT) -> DecodingErrorT:
     """Return a copy of an error that a result holds, to be raised.
 
-    A traceback refers to frames, and these to the result: raising the error itself would make a circle of them.
+    A traceback refers to frames, and these to the result: raising the error itself would make a reference cycle.
     """
     copied = copy.copy(error)
     copied.__cause__ = error.__cause__
@@ -121,7 +121,7 @@ class ParameterError(DecodingError, ValueError):
 
     @classmethod
     def single(cls, parameter: str, value: object, rule: str) -> ParameterError:
-        """The usual case: one parameter, its value, the rule that it breaks."""
+        """Return the error of one parameter, with its value and the rule that it breaks."""
         return cls([Problem(parameter, shown(value), rule)])
 
     def __str__(self) -> str:
@@ -145,7 +145,7 @@ class ContextLengthError(PromptError):
     """The prompt has more tokens than the context.
 
     num_tokens is a lower bound where `at_least` is True: the text was so long that it was not tokenised.
-    limit names what bounds the context: the model, or the memory for keys and values.
+    limit: the name of the limit: the model's context, or the memory for keys and values.
     """
 
     limit = MODEL_CONTEXT
@@ -167,7 +167,7 @@ class ContextLengthError(PromptError):
 class FimTemplateError(PromptError):
     """A suffix was given, and the tokenizer has no fill-in-the-middle tokens of a known family.
 
-    option: the caller's own way to give a template, for the message: an argument, a flag.
+    option: the argument or flag that gives a template, for the message.
     """
 
     option = "LLM(path, fim_template=...)"
@@ -184,7 +184,7 @@ class FimTemplateError(PromptError):
 
 
 class LogitsError(DecodingError, ValueError):
-    """The logits have a wrong shape, dtype or layout, or values that no distribution follows from."""
+    """The logits have a wrong shape, dtype or layout, or values without a distribution."""
 
 
 class NonFiniteLogitsError(LogitsError):
@@ -256,11 +256,11 @@ class TokenizerError(ModelError, ValueError):
 
 
 class EngineError(DecodingError, RuntimeError):
-    """A request cannot go on for a reason that is not its logits: its step failed, and the cause says why."""
+    """A request cannot go on, for a reason other than its logits: its step failed; `__cause__` has the reason."""
 
 
 class ProcessorError(EngineError):
-    """A custom logits processor raised, or returned what is no row of logits; `name` is the processor's."""
+    """A custom logits processor raised an exception, or did not return a row of logits; `name` is the processor's."""
 
     def __init__(self, name: str, problem: str) -> None:
         super().__init__(name, problem)
@@ -287,11 +287,11 @@ class OverloadedError(EngineError):
 
 
 class EngineClosedError(EngineError):
-    """The engine is shutting down or has done so: it takes no work, and what it had not finished is lost."""
+    """The engine is shutting down or has done so: it accepts no requests, and unfinished ones are lost."""
 
 
 class KernelError(DecodingError, RuntimeError):
-    """The compiled module is missing, or refused what the Python side should never have sent."""
+    """The compiled module is missing, or refused arguments that the Python side should never pass."""
 
 
 class InstructionSetError(KernelError):

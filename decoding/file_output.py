@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 def write_whole(path: str | os.PathLike[str], text: str) -> None:
-    """Write text (UTF-8) to a file, which has the old content until it has all of the new one.
+    """Write text (UTF-8) to a file, whose content is replaced at once.
 
     An existing file keeps its mode, and its owner where the system allows it. A symbolic link stays a link: the file
-    that it names is replaced. What is no regular file, such as a device or a FIFO, is written to. Raises OSError.
+    that it names is replaced. Other files, such as a device or a FIFO, are written to directly. Raises OSError.
     """
     found = _status(path)
     if found is not None and not stat.S_ISREG(found.st_mode):
@@ -24,7 +24,7 @@ def write_whole(path: str | os.PathLike[str], text: str) -> None:
 
 
 def _status(path: str | os.PathLike[str]) -> os.stat_result | None:
-    """Return the status of what a path leads to; None if there is nothing."""
+    """Return the status of the file at a path; None if there is no file."""
     try:
         return os.stat(path)
     except FileNotFoundError:

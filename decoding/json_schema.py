@@ -1,4 +1,4 @@
-"""JSON Schemas that structured output can enforce: every keyword is known here, or is refused by name.
+"""JSON Schemas that structured output can enforce: keywords that it cannot enforce are refused by name.
 
 A compiler that ignores a keyword gives texts that break the schema, so a schema is walked before it is compiled. The
 keywords are those of drafts 4 to 2020-12 that llguidance 1.9 implements; it refuses what it cannot combine (a `oneOf`
@@ -14,7 +14,7 @@ from decoding.errors import shown
 from decoding.validation import RuleError, is_integer, is_real
 
 MAX_DEPTH = 32
-"""Nested schemas, the outermost counted."""
+"""Maximum depth of nested schemas, including the outermost."""
 
 _SCHEMAS = ("anyOf", "allOf", "oneOf", "prefixItems", "items")
 _NAMED_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
@@ -37,7 +37,7 @@ FORMATS = frozenset(("date", "date-time", "duration", "email", "hostname", "ipv4
 
 
 class _Place(NamedTuple):
-    """Place of a schema within another. Its text is made only for an error, as keys may be long."""
+    """Path of a schema within another. Its text is built only for an error, because keys may be long."""
 
     parent: _Place | None
     names: tuple[str, ...]

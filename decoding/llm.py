@@ -54,8 +54,8 @@ class LLM:
         llm = LLM()                       # the bundled model; LLM("checkpoint") or LLM("model.gguf") for another
         llm.complete("def add(a, b):", SamplingParams(max_tokens=32, seed=7)).choices[0].text
 
-    Calls may be made from several threads, and several streams may be open at once: they share one engine, and each
-    gets what it would have got alone.
+    Calls may be made from several threads, and several streams may be open at once: they share one engine, and no call
+    changes the result of another.
 
     engine: the engine that all calls share.
     """
@@ -84,26 +84,26 @@ class LLM:
         num_threads: threads of the forward pass; None: all CPUs that this process may use. Texts do not depend on it.
         backend: "native" runs the network in C; "numpy" in the readable reference, which is slow; "llama-cpp",
             "transformers" and "onnxruntime" run it in these libraries (docs/backends.md).
-        batching: with such a library, "exact" computes a token alike in any company; "shared" is faster.
+        batching: with such a library, "exact" makes logits independent of other requests; "shared" is faster.
         quantization: "q8_0" or "q4_0" quantises a checkpoint as it is loaded; None keeps the types of the file.
-        fim_template: how a prompt and its suffix are put together to fill in the middle, such as
+        fim_template: the text that combines a prompt and its suffix to fill in the middle, such as
             "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>". None looks for the tokens of the known
             families in the tokenizer (docs/text.md).
         profile: the order and the rules of the sampler's stages: "openai", "transformers", "llama_cpp", "vllm",
             "mlx_lm", "sglang", "exllamav2", one of them + "+temperature_last", or a Profile (docs/profiles.md).
         max_num_seqs: sequences that run at the same time, >= 1; further ones wait.
-        max_num_seqs_per_request: those of one call, all of its prompts and candidates together, >= 1; None is all.
-        max_batched_tokens: tokens to compute per step, >= 1; a longer prompt takes several steps. No more sequences
-            than that run at the same time.
+        max_num_seqs_per_request: sequences of one call that run at the same time, >= 1; None is max_num_seqs.
+        max_batched_tokens: tokens to compute per step, >= 1; a longer prompt takes several steps. It also
+            limits the sequences that run at the same time.
         kv_cache_bytes: memory for keys and values, at least one block of 16 tokens; the context is no more than it
             holds. None is enough for max_num_seqs sequences of full length, and at most 2 GiB.
-        prefix_cache: keep what prompts and outputs leave in that memory, for prompts that begin alike.
-        speculation: None; "prompt_lookup", which proposes that a text goes on as it did before; or an LLM of the same
-            vocabulary, smaller, that proposes what it would say itself. It changes how fast a text comes, not the text.
+        prefix_cache: keep the keys and values of prompts and outputs, for prompts that begin alike.
+        speculation: None; "prompt_lookup", which proposes tokens that followed the same words before; or a smaller LLM
+            of the same vocabulary, which proposes its own tokens. It changes the speed, never the text.
         num_draft_tokens: tokens to propose per step, >= 1.
         progress: called with (parts done, parts in all) while weights are loaded.
 
-        A model without a tokenizer takes and gives token ids only: whatever needs text raises TokenizerError, and
+        A model without a tokenizer takes and returns token ids only: arguments that need text raise TokenizerError, and
         the text of results is empty. Raises ModelError (see decoding.errors) for a model that cannot be used.
         """
         settings = EngineSettings(
@@ -241,9 +241,9 @@ class LLM:
         """Complete one prompt, or several at once: a list in, a list out.
 
         prompt: text, or token ids taken as they are (no start token is added); or a list of prompts.
-        params: for all prompts, or a list with those of each; None is SamplingParams().
+        params: one for all prompts, or a list with one per prompt; None is SamplingParams().
         processors: callables(token_ids, logits) that edit every row before masks (docs/engine.md), for all prompts;
-            each gets the tokens so far and a float32 row of its own, and returns a row, or None for that one.
+            each gets the tokens so far and a float32 row of its own, and returns a row, or None if it edited that one.
         profile: the order and the rules of the sampler's stages for this call; None is the LLM's own.
         on_error: if no token can be sampled for a choice (NaN, everything banned), its error is raised once all other
             work is done ("raise"), or the choice is returned with finish_reason "error" ("status"). Candidates that
@@ -268,10 +268,10 @@ class LLM:
         on_error: OnError = "raise",
         on_sample: OnSample | None = None,
     ) -> Iterator[Delta]:
-        """Return an iterator of the completions' pieces, as they are generated; they add up to those of `complete`.
+        """Return an iterator of the pieces of completions as they are generated; joined, they are those of `complete`.
 
         on_sample: called before each draw with the sampler, the logits [1, vocab] and a list with the state of that
-            row, to look at them (`sampler.explain(logits[0], states[0])`).
+            row, for inspection (`sampler.explain(logits[0], states[0])`).
 
         Choices are numbered prompt by prompt. Closing the iterator frees everything. Raises as `complete` does, at once
         for bad arguments; ParameterError also for best_of > n, whose best candidates are not known before the end.
@@ -395,11 +395,11 @@ class LLM:
 
     @property
     def stats(self) -> EngineStats:
-        """The engine's counts: of this moment, and since it was made."""
+        """The engine's counts: current ones, and totals since it was made."""
         return self.engine.stats
 
     def logits(self, token_ids: Sequence[int]) -> Logits:
-        """Return the bare forward pass: float32 [num_tokens, vocab]; row i predicts the token after token_ids[i]."""
+        """Return the logits of one forward pass, float32 [num_tokens, vocab]: row i predicts token i + 1."""
         config = self._model.config
         ids = checked_token_ids(token_ids, config.vocab_size, "token_ids")
         if len(ids) > config.max_position_embeddings:

@@ -1,4 +1,4 @@
-"""Loading a model for LLM: from a path to a model, its tokenizer and name, by our reader or another library."""
+"""Load a model for LLM: a path gives a model, its tokenizer and its name, by our own reader or another library."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from decoding.json_schema import check_schema
 from decoding.validation import RuleError, elements_of, is_integer, is_unicode
 
 MAX_SOURCE_BYTES = 65_536
-"""Bytes of a schema, a regular expression, a grammar, or all choices together."""
+"""Maximum bytes of a schema, a regular expression, a grammar, or all choices together."""
 MAX_CHOICES = 4_096
 MAX_PATTERN_SIZE = 1_024
 

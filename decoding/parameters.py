@@ -1,4 +1,4 @@
-"""A parameter as data: what every reader of the table in decoding.params knows about it.
+"""A parameter as data: a row of the table in decoding.params.
 
 The table is the body of SamplingParams, one `parameter(...)` per field. It is the only place where a parameter's
 default, domain, stage, help text, API range and source are written. The following are derived from it:
@@ -38,7 +38,7 @@ class Parameter:
     standard: True if it is in the reference of the Completions API; otherwise it is an extension.
     api: the domain of the API's field; the parameter's own without None, unless the API's reference has a narrower one.
     c_none: the number that stands for None in `decoding_row`.
-    usual: an interval that values for tests are drawn from, beside the domain itself where that is bounded.
+    usual: an interval from which values for tests are drawn, in addition to a bounded domain.
     corners: values that tests try first.
     """
 
@@ -72,7 +72,7 @@ class Parameter:
 
     @property
     def default_text(self) -> str:
-        """The default in words; "" if it is an empty list or there is nothing to say."""
+        """The default in words; "" if it is an empty list or needs no mention."""
         if self.default is None:
             return self.none
         return "" if self.default == () else str(self.default)

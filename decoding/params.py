@@ -41,7 +41,7 @@ from decoding.validation import INT32_MAX, RuleError, to_float32
 __all__ = ["INT32_MAX", "PARAMETERS", "SamplingParams", "to_float32", "with_seed"]
 
 MAX_LOGPROB_TOKEN_IDS = 128
-"""Each id costs a pass over the row of logits."""
+"""Maximum number of logprob_token_ids; each costs a pass over the row of logits."""
 
 _USUAL_PENALTY, _PENALTY_CORNERS = (-2.0, 2.0), (0.5, -0.5, 2.0)
 
@@ -483,7 +483,7 @@ class SamplingParams:
         return cls(**given)
 
     def _cross_checks(self) -> Iterable[Problem]:
-        """Check the rules between parameters that are right by themselves."""
+        """Check the rules between parameters that are valid by themselves."""
         if self.best_of and self.best_of < self.n:
             yield Problem("best_of", shown(self.best_of), f"must be at least n={self.n}")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:

@@ -1,4 +1,4 @@
-"""SequenceTable: sequences of token ids that have been checked, stored as C reads them."""
+"""SequenceTable: checked sequences of token ids, in C's layout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 class SequenceTable(Sequence[tuple[int, ...]]):
     """An immutable list of sequences of token ids: all ids one after another, and the length of each sequence.
 
-    A vocabulary of 150,000 tokens takes 1.2 MB, as tuples twelve. `SamplingParams` takes a table as it is.
+    A vocabulary of 150,000 tokens takes 1.2 MB, as tuples 12 MB. `SamplingParams` keeps a table unchanged.
 
     ids, lengths: int32, to be read only.
     max_id: the largest id; -1 if there is none.
@@ -20,7 +20,7 @@ class SequenceTable(Sequence[tuple[int, ...]]):
     __slots__ = ("ids", "lengths", "max_id")
 
     def __init__(self, sequences: Iterable[Sequence[int]], single_ids: Iterable[int] = ()) -> None:
-        """sequences: token ids from 0 to 2**31 - 1, none empty. single_ids: each a sequence of its own, before them."""
+        """sequences: token ids from 0 to 2**31 - 1, none empty. single_ids: sequences of one id, put first."""
         sequences = list(sequences)
         self.ids = array("i", single_ids)
         self.lengths = array("i", [1]) * len(self.ids)

@@ -1,4 +1,4 @@
-"""Words that several floors share: the small closed vocabularies of the field, as types."""
+"""Type aliases that several layers share."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 FinishReason: TypeAlias = Literal["stop", "length", "error"]
-"""Why a sequence ended: a stop string, stop id or EOS; max_tokens or the context; its row of logits failed."""
+"""The reason why a sequence ended: a stop string, stop id or EOS; max_tokens or the context; an error in its logits."""
 
 LogprobsMode: TypeAlias = Literal["raw", "penalized", "scaled", "final"]
-"""Which distribution log-probabilities speak of (docs/semantics.md, section 5)."""
+"""The distribution of reported log-probabilities (docs/semantics.md, section 5)."""
 
 RepetitionScope: TypeAlias = Literal["prompt+output", "output"]
-"""Which tokens the multiplicative repetition penalty looks at; an int instead means the last N of them."""
+"""The tokens to which the multiplicative repetition penalty applies; an int instead means the last N tokens."""
 
 TokenSequence: TypeAlias = str | Sequence[int]
-"""Several tokens in a row: text (where there is a tokenizer), or token ids."""
+"""A sequence of tokens: text, which needs a tokenizer, or token ids."""
 
 Prompt: TypeAlias = str | Sequence[int]
 """One prompt: text, or token ids taken as they are."""
 
 PLessRule: TypeAlias = Literal["plain", "norm"]
-"""Which threshold p_less has: the collision probability, or the relaxed one (docs/semantics.md, section 3)."""
+"""The threshold of p_less: the collision probability, or the relaxed one (docs/semantics.md, section 3)."""
 
 LOGPROBS_MODES: tuple[LogprobsMode, ...] = ("raw", "penalized", "scaled", "final")
 REPETITION_SCOPES: tuple[RepetitionScope, ...] = ("prompt+output", "output")

@@ -1,4 +1,4 @@
-"""Checks of single values that the whole package shares: integers, numbers, token ids, text.
+"""Checks of single values for the whole package: integers, numbers, token ids, text.
 
 A function here either answers a question about a value or raises ParameterError with the argument's name.
 """

@@ -4,7 +4,7 @@
     for token_id in generate(llama, llama.tokenize(b"Once upon a time"), SamplingParams(max_tokens=64, seed=7)):
         ...
 
-`generate` reads the logits of the low-level context where llama.cpp left them. For the library's own
+`generate` reads the logits of the low-level context in place. For the library's own
 `create_completion` there is a logits processor, which leaves only the drawn token possible:
 
     processors = LogitsProcessorList([SamplerProcessor(llama, params)])
@@ -66,7 +66,7 @@ def _generate(
 
 
 class SamplerProcessor:
-    """A logits processor for the high-level methods of `llama_cpp.Llama`, with temperature=0 there. One per call."""
+    """Logits processor for the high-level methods of `llama_cpp.Llama` with temperature=0. It serves one call."""
 
     def __init__(self, llama: llama_cpp.Llama, params: SamplingParams, *, profile: str | Profile = "openai") -> None:
         self._rows = RowSampler(llama.n_vocab(), params, eos_token_ids=eos_token_ids(llama), profile=profile)

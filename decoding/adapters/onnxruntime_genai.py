@@ -33,7 +33,7 @@ def generate(
 ) -> Iterator[int]:
     """Yield the token ids that follow a prompt, without the one that ends the text.
 
-    max_length: of prompt and output together; the library reserves memory for so many.
+    max_length: tokens of prompt and output together; the library reserves memory for all of them.
     eos_token_ids: the model's end tokens.
     Raises ParameterError for parameters that need text or several candidates.
     """
@@ -48,7 +48,7 @@ def generate(
 
 
 class _Row:
-    """One sequence: state, end tokens and, once logits tell the vocabulary, the sampler."""
+    """One sequence: its state, its end tokens, and the sampler, made once logits show the vocabulary's size."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class _Row:
         self.profile = profile
 
     def run(self, generator: onnxruntime_genai.Generator, room: int) -> Iterator[int]:
-        """Yield the drawn token ids until one ends the sequence, or `room` or max_tokens of them are there."""
+        """Yield drawn token ids until one ends the sequence, or until there are `room` or max_tokens of them."""
         limit = self.state.params.max_tokens
         num_tokens = room if limit is None else min(room, limit)
         new = np.array(self.state.prompt_token_ids, np.int32)

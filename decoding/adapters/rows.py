@@ -23,10 +23,10 @@ OF_OUR_LOOP = (
     *("n", "best_of", "stop", "include_stop_str_in_output", "logprobs", "logprobs_mode", "echo", "suffix"),
     "skip_special_tokens",
 )
-"""Parameters that no sampler by itself can honour."""
+"""Parameters that need our decoding loop: a sampler alone cannot honour them."""
 
 OF_ANY_LOOP = (*OF_OUR_LOOP, "stop_token_ids")
-"""Parameters that only the loop that ends a text can honour."""
+"""Parameters that the host's decoding loop has to honour, because it decides where a text ends."""
 
 
 def check_params(params: SamplingParams, refused: Sequence[str]) -> SamplingParams:
@@ -51,7 +51,7 @@ class RowSampler:
 
     params: for all rows, or one per row. max_tokens bounds min_tokens only, and must be None or left at its default.
     eos_token_ids: tokens that min_tokens bans, and behind which a row is finished.
-    pad_token_id: fills finished rows; on the left of a prompt it is no part of it. None if nothing is filled.
+    pad_token_id: fills finished rows, and is ignored on the left of a prompt. None if rows are not padded.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class RowSampler:
         return prompt[first:]
 
     def _follow(self, token_ids: Sequence[Sequence[int]]) -> None:
-        """Check that what was drawn has been appended, and find the rows that are finished."""
+        """Check that the drawn tokens have been appended, and find the rows that are finished."""
         rule = "one sampler serves one call, and each row must go on with the token that was drawn for it"
         if len(token_ids) != len(self.states) or len(token_ids[0]) != self._length + 1:
             shape = f"{len(token_ids)} rows of {len(token_ids[0])} tokens"

@@ -3,8 +3,8 @@
     processor = SamplerProcessor.for_model(model, SamplingParams(temperature=0.8, top_p=0.9, seed=7))
     model.generate(**inputs, max_new_tokens=64, do_sample=False, logits_processor=[processor])
 
-The processor draws the token, and leaves it as the only one that is possible; whatever generate does afterwards finds
-nothing to decide. Streamers, stopping criteria and caches work as ever. One processor serves one call.
+The processor draws the token, and leaves it as the only one that is possible; generate has
+nothing left to decide. Streamers, stopping criteria and caches work as usual. One processor serves one call.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from decoding.sampling.stages import Profile
 class SamplerProcessor(transformers.LogitsProcessor):  # type: ignore[misc]
     """A logits processor that draws with our sampler; the arguments are those of RowSampler.
 
-    Processors before it change what it sees: leave penalties and the like of transformers at their defaults, and
-    give them in `params`. Rows must not be reordered: no beam search.
+    Processors before this one change the logits that it gets: leave transformers' own penalties at their defaults,
+    and set them in `params`. Rows must not be reordered: no beam search.
     """
 
     def __init__(

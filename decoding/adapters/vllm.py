@@ -5,7 +5,7 @@
     llm.generate(prompts, vllm.SamplingParams(temperature=0, extra_args=arguments))
 
 A request that has `decoding` among its extra arguments is drawn by our sampler: the arguments are those of our
-SamplingParams. Its token is left as the only one that is possible; other requests are not touched. Logits are copied to
+SamplingParams. The drawn token is left as the only possible one; other requests are not touched. Logits are copied to
 the CPU for it. Written against the published interface of the V1 model runner (vllm.v1.sample.logits_processor); vLLM
 itself does not run where this package is tested, so there it was tried against that interface only.
 """
@@ -95,7 +95,7 @@ class SamplerProcessor(LogitsProcessor):  # type: ignore[misc]
 
 
 def params_of(sampling_params: Any) -> SamplingParams | None:
-    """Return our parameters of a request of vLLM's, None if it has none; ParameterError for wrong ones."""
+    """Return the arguments for our sampler in a vLLM request, None if there are none; ParameterError for wrong ones."""
     given = (sampling_params.extra_args or {}).get(ARGUMENT)
     if given is None:
         return None

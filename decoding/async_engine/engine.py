@@ -39,11 +39,11 @@ from decoding.sampling.stages import Profile
 
 _LOGGER = logging.getLogger("decoding")
 _PATIENCE = 0.05
-"""Seconds that a step waits for an event loop that has other things to do."""
+"""Seconds that a step waits for a busy event loop."""
 _STATS_SECONDS = 0.02
-"""Age that `AsyncEngine.stats` may have while the engine is busy: counting takes a while."""
+"""Maximum age of `AsyncEngine.stats` while the engine is busy, in seconds: counting takes time."""
 _RETRY_SECONDS = 0.01
-"""Seconds after which what could not be told to the event loop, for want of memory, is told again."""
+"""Seconds before a message to the event loop that failed for lack of memory is sent again."""
 
 
 class HasEngine(Protocol):
@@ -109,11 +109,11 @@ class AsyncEngine:
 
     @property
     def failure(self) -> BaseException | None:
-        """The exception that has ended the engine's thread; None while it is well, or after `close`."""
+        """The exception that has ended the engine's thread; None while the thread runs, and after `close`."""
         return self._failure
 
     def stats(self) -> EngineStats:
-        """Return the engine's counts of a moment ago; never waits."""
+        """Return recent counts of the engine, without waiting for a step."""
         if self._stats is None:
             self._stats = self._engine.stats
         return self._stats
@@ -223,7 +223,7 @@ class AsyncEngine:
             raise OverloadedError(waiting, self._retry_after(waiting))
 
     def _closing_error(self) -> EngineError:
-        """Return a new error that says why the engine takes no requests: a traceback must not grow on a shared one."""
+        """Return a new error that tells why the engine accepts no requests. A shared one would collect tracebacks."""
         closed = self._closed or EngineClosedError("the engine is shutting down")
         error = type(closed)(*closed.args)
         error.__cause__ = closed.__cause__
@@ -249,7 +249,7 @@ class AsyncEngine:
         self._wake.set()
 
     def _post(self, news: News) -> None:
-        """Hand news to the event loop; those of one step are one call.
+        """Pass news to the event loop, in one call per step.
 
         The first of a step wait until the loop has delivered those of the step before: the GIL goes back to the
         computing thread, and without this the loop would fall behind and deliver several steps at once.
@@ -264,7 +264,7 @@ class AsyncEngine:
         self._call_flush()
 
     def _call_flush(self) -> None:
-        """Have `_flush` called in the event loop, once for all that is posted until then."""
+        """Schedule `_flush` in the event loop, once for all news that are posted before it runs."""
         if self._is_flush_due or self._loop is None:
             return
         self._is_flush_due = True
@@ -294,7 +294,7 @@ class AsyncEngine:
                 self._loop.call_soon(self._flush if self._outbox else self._settle)
 
     def _settle(self) -> None:
-        """Let the next step post, after the turn in which the readers have taken their pieces."""
+        """Let the next step post, once the readers have had a turn of the event loop to take their pieces."""
         if self._loop is not None:
             self._loop.call_soon(self._caught_up.set)
 
@@ -329,14 +329,14 @@ class AsyncEngine:
                 self._wake.wait(_RETRY_SECONDS if self._is_broken else None)
 
     def _obey(self, command: Callable[[RequestHandle], None], handle: RequestHandle) -> None:
-        """Run a command; if it raises, its request fails, and no other."""
+        """Run a command. If it raises, only its own request fails."""
         try:
             command(handle)
         except Exception as error:
             self._break(handle, error)
 
     def _break(self, handle: RequestHandle, cause: Exception) -> None:
-        """End a request for which something failed in the engine's thread, in a way that takes next to no memory."""
+        """End a request after a failure in the engine's thread, using almost no memory."""
         drop_frames(cause)
         kind = EngineMemoryError if isinstance(cause, MemoryError) else EngineError
         handle.broken = kind(f"the request failed in the engine: {type(cause).__name__}")
@@ -345,7 +345,7 @@ class AsyncEngine:
         self._engine.abort(handle.tasks)
 
     def _report_end(self) -> None:
-        """Have `_on_end` called in the event loop: the last act of the engine's thread."""
+        """Schedule `_on_end` in the event loop, as the last action of the engine's thread."""
         if self._loop is not None:
             call_in_loop(self._loop, self._on_end)
 

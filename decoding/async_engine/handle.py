@@ -126,9 +126,9 @@ class RequestHandle:
         self._news.set()
 
     def _raise_error(self) -> None:
-        """Raise the error that ended the request, if any, and let go of it.
+        """Raise the error that ended the request, if any, and drop the reference to it.
 
-        Its traceback will refer to frames that refer to the handle: a circle that waits for the garbage collector.
+        Its traceback will refer to frames that refer to the handle: a reference cycle.
         """
         if self._error is not None:
             error, self._error = self._error, EngineError(f"the request has failed: {self._error}")

@@ -11,7 +11,7 @@ from decoding.engine.tasks.completion import CompletionTask
 
 
 class Listener:
-    """Makes news for a handle of what happens to the tasks of its request.
+    """Makes `News` of the steps of one request's tasks, and posts them to its handle.
 
     post: takes the news. fail: takes the handle and the error of news that could not be made or posted.
     """

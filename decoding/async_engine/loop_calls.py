@@ -11,7 +11,7 @@ _RETRY_SECONDS = 0.01
 
 
 def call_in_loop(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    """Have `callback` called in the loop, unless it is closed. Waits while there is no memory for the call."""
+    """Schedule `callback` in the loop, unless the loop is closed. Waits while there is no memory for the call."""
     while True:
         try:
             with suppress(RuntimeError):  # the loop is closed

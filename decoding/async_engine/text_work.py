@@ -1,4 +1,4 @@
-"""Work on text beside an event loop: in threads of our own, few at a time, and not awaited when the loop ends."""
+"""Work on text beside an event loop: in a few threads of our own, for which the end of the loop does not wait."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from decoding.async_engine.worker_threads import Check, Job, WorkerThreads
 _T = TypeVar("_T")
 
 _LONG = 1 << 15
-"""Characters of long work, which takes 30 ms or more: short work does not wait behind it."""
+"""Characters from which work counts as long (30 ms or more) and goes to other threads than short work."""
 _SHORT_WORK = WorkerThreads(2, "decoding text")
 _LONG_WORK = WorkerThreads(2, "decoding long text")
 

@@ -4,7 +4,7 @@
     llm = LLM.from_parts(model, llama_cpp.tokenizer("model.gguf", model.config.vocab_size), max_num_seqs=8)
 
 Any GGUF file that llama.cpp reads, with causal attention or recurrent. Each sequence has cells of its own, so no
-sequence's numbers depend on what lies beside it.
+sequence's logits depend on the other sequences.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class LlamaCppBackend:
             raise EngineError(f"llama.cpp cannot cut sequence {sequence} to {num_tokens} tokens")
 
     def fork(self, source: int, target: int, num_tokens: int) -> None:
-        """Replace the target by the beginning of the source; llama.cpp copies all of it, and cuts it afterwards."""
+        """Replace the target by the beginning of the source; llama.cpp copies the whole sequence, then cuts it."""
         llama_cpp.llama_memory_seq_rm(self._memory, target, -1, -1)
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
         if self.can_truncate:

@@ -2,8 +2,9 @@
 
     llm = LLM.from_parts(BackendModel(MyBackend(...)), tokenizer, max_num_seqs=8)
 
-The engine thinks in blocks of a KV cache, a Backend in sequences. Here a block holds token ids only; the backend's
-sequence that begins like them is looked up, forked if others need it, too, and what no sequence has is computed again.
+The engine works with blocks of a KV cache, a Backend with sequences. Here a block holds token ids only; the backend's
+sequence that begins like them is looked up, and forked if others need it, too. Tokens that no sequence has are computed
+again.
 So prefix cache, preemption, best_of and speculation work over any backend.
 
 Most backends give slightly different numbers for the same token in another batch. With batching="exact" a token's
@@ -11,7 +12,7 @@ numbers depend on its text only: sequences are computed one by one, each in call
 tokens, counted from the start of the text, are computed in one call. The tokens behind the last whole piece are
 computed one by one, and once more together when the piece is complete. The logits of a token come from its own call,
 or from that of the piece that it completes. With batching="shared" a step is one call of the backend, which is faster,
-and bits depend on the company.
+and bits depend on the batch.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class BackendModel:
         self._slots = Slots(backend, self._piece if batching == "exact" else None)
 
     def rope_regime(self, length: int) -> int:
-        """Return 0: lengths that change rotary factors are the backend's own affair."""
+        """Return 0: the backend itself chooses rotary factors by length."""
         return 0
 
     def new_cache(self, num_blocks: int) -> TokenBlocks:

@@ -112,7 +112,7 @@ class OnnxBackend:
 
 
 def _no_tokens(node: Any, file: Path, sizes: tuple[int, int]) -> NDArray[Any]:
-    """Return the keys or values of no tokens, [1, heads, 0, width]; sizes: heads and width as the config has them."""
+    """Return empty keys or values, [1, heads, 0, width]. sizes: heads and width from the config."""
     if node.type not in _DTYPES or len(node.shape) != 4:
         rule = "must be float32 or float16 [batch, heads, tokens, width]"
         raise UnsupportedModelError(f"{file}: input {node.name}: {node.type} {node.shape}: {rule}")

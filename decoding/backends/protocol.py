@@ -1,4 +1,4 @@
-"""Backend: a forward pass over numbered sequences, as most engines have one."""
+"""Backend: the interface of a forward pass over numbered sequences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Chunk(NamedTuple):
     sequence: its number, from 0 to num_sequences - 1.
     start: tokens of the sequence that the backend has already; the chunk comes behind them.
     token_ids: the new tokens, at least one.
-    num_logits: logits are wanted for so many of the chunk's last tokens; may be 0.
+    num_logits: the number of tokens at the chunk's end whose logits are wanted; may be 0.
     """
 
     sequence: int

@@ -11,7 +11,7 @@ from decoding.models.batch import IntArray
 
 
 class Slot:
-    """One sequence of the backend. token_ids: int32, those that it has. last_used: number of the step."""
+    """One sequence of the backend. token_ids: int32, its tokens. last_used: number of the step that last used it."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -33,7 +33,7 @@ class Slots:
         self._slots = [Slot(number) for number in range(backend.num_sequences)]
 
     def assign(self, texts: list[IntArray]) -> list[Slot]:
-        """Return one slot per text, which then has a beginning of it (perhaps an empty one), never more.
+        """Return one slot per text. A slot then holds a prefix of its text, which may be empty, and nothing else.
 
         texts: int32, the tokens to continue. At most `num_sequences` of them.
         """
@@ -61,13 +61,13 @@ class Slots:
             slot.token_ids = slot.token_ids[:num_tokens]
 
     def clear(self, slots: list[Slot]) -> None:
-        """Forget sequences that an error may have left in any state."""
+        """Clear sequences whose state is unknown after an error."""
         for slot in slots:
             slot.token_ids = slot.token_ids[:0]
             self._backend.truncate(slot.number, 0)
 
     def _begin(self, text: IntArray, taken: Container[int]) -> Slot:
-        """Return the least recently used slot, after it was made a copy of the best beginning that any slot has."""
+        """Copy the longest usable prefix that any slot has to the least recently used slot, and return that slot."""
         target = min(
             (slot for slot in self._slots if slot.number not in taken),
             key=lambda slot: (slot.last_used, slot.number),

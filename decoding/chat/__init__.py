@@ -1,4 +1,4 @@
-"""Chat (extra `chat`): messages rendered by a model's template to a prompt, in a process that can do nothing else."""
+"""Chat (extra `chat`): messages rendered by a model's template to a prompt, in a sandboxed process."""
 
 from decoding.chat.format import ChatFormat, ChatPrompt
 

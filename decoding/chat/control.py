@@ -1,7 +1,7 @@
 """Control tokens in messages: text that spells one stays text.
 
 A rendered prompt is one string, in which the template's `<|im_end|>` and a user's look alike. So before the template
-sees a message, a mark, a character that stands nowhere else, is put inside each control token that the message spells,
+sees a message, a mark, a character that occurs nowhere else, is put inside each control token that the message spells,
 in whatever case, and at an end of the message that could become one together with the template's own text. The marks
 go through what templates do with texts (trim, upper, replace, split), because they stand between the characters that
 they part. A control token of the rendered text that has no mark inside is the template's own; the others are text, and
@@ -21,11 +21,11 @@ MARKS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
 """Unicode's noncharacters, which have no meaning in text that is interchanged."""
 
 _WORDS = ("role", "type")
-"""Fields whose values templates compare with words: only what is spelled in full is marked there."""
+"""Fields whose values templates compare with literals: only control tokens spelled in full are marked there."""
 
 
 def unused_marks(texts: Iterable[str]) -> tuple[str, str]:
-    """Return two marks that stand in none of the texts; PromptError if there are no two."""
+    """Return two marks that occur in none of the texts; PromptError if fewer than two are unused."""
     left = set(MARKS)
     for text in texts:
         left.difference_update(text)
@@ -36,7 +36,7 @@ def unused_marks(texts: Iterable[str]) -> tuple[str, str]:
 
 
 class ControlTokens:
-    """Texts of control tokens, and the marks that part them in other texts."""
+    """The texts of control tokens, and the marks that break them up in other texts."""
 
     def __init__(self, tokens: Iterable[str]) -> None:
         several = sorted(set(tokens), key=lambda text: (-len(text), text))
@@ -64,7 +64,7 @@ class ControlTokens:
         return max(map(len, self.tokens), default=0)
 
     def marked(self, text: str, mark: str) -> str:
-        """Return a text with a mark in each control token that it spells, and at an end that begins or ends one."""
+        """Return a text with a mark in each control token that it spells, and at an end that could be part of one."""
         inside = self._parted(text, mark)
         body = inside.strip()
         if not body:
@@ -79,7 +79,7 @@ class ControlTokens:
         return sum(1 for _ in self._exact.finditer(text))
 
     def marked_names(self, value: Any, mark: str) -> Any:
-        """Return a plain value with marked texts; in keys and words only what is spelled in full is marked."""
+        """Return a JSON value with marked texts; in keys and literals only whole control tokens are marked."""
         if isinstance(value, str):
             return self.marked(value, mark)
         if isinstance(value, list):
@@ -94,7 +94,7 @@ class ControlTokens:
         return value
 
     def _parted(self, text: str, mark: str) -> str:
-        """Put a mark behind the first character of each control token, until none is left."""
+        """Put a mark behind the first character of each control token, until the text spells none."""
         for token in self._single:
             if token in text:
                 rule = f"must not have the control token {shown(token)}, a single character that no mark can part"

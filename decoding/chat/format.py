@@ -59,11 +59,11 @@ class ChatFormat:
         """Return the prompt of a conversation.
 
         messages: mappings with role and content, the oldest first.
-        tools: descriptions of functions, which the template shows to the model, or not.
+        tools: descriptions of functions, for templates that show them to the model.
         add_generation_prompt: end with the beginning of a reply; None is True, unless the final message is continued.
         continue_final_message: end where the final message's content ends, for the model to go on with it.
         chat_template: the name of one of the tokenizer's templates, or the text of one. None is the tokenizer's own:
-            "tool_use", if there is such a one and tools are given, otherwise "default".
+            "tool_use" if it has that and tools are given, otherwise "default".
         chat_template_kwargs: further names for the template, such as enable_thinking.
         max_tokens: the context; a text that cannot fit is not tokenised.
 
@@ -109,10 +109,10 @@ class ChatFormat:
         return ControlTokens(text for text, special in added if special or (text.strip() and text in template))
 
     def _rendered(self, template: str, names: Mapping[str, Any], continues: bool) -> tuple[str, str, ControlTokens]:
-        """Return the rendered text with its marks, the mark, and the control tokens that it parts.
+        """Return the rendered text with its marks, the mark, and the control tokens that marks break up.
 
-        Tokens that are not special, such as a <think> of the template's, are parted where the template does not mind.
-        If it looks for them in messages, the text differs from the one without these marks, which is then returned.
+        Tokens that are not special, such as a <think> of the template's, are broken up, too, unless the template looks
+        for them in messages: then the text would differ from the one without these marks, which is returned.
         """
         mark, end = unused_marks([template, *texts_of(dict(names))])
         special, every = self._special, self._control(template)
@@ -129,7 +129,7 @@ class ChatFormat:
         return (other, mark, every) if is_same else (text, mark, special)
 
     def _marked(self, names: Mapping[str, Any], control: ControlTokens, mark: str) -> dict[str, Any]:
-        """Return the names with marks in what callers wrote.
+        """Return the template's variables with marks in the texts that callers wrote.
 
         In the model's own words only special tokens are marked: those that are not special are its tokens.
         """
@@ -152,7 +152,7 @@ class ChatFormat:
         return _cut(self._sandbox.render(template, {**names, "messages": _with_end(names["messages"], end)}), end)
 
     def _encoded_plainly(self, text: str, control: ControlTokens, max_tokens: int | None) -> list[int] | None:
-        """Return the ids that the tokenizer has for a text; None if it finds control tokens that are not spelled.
+        """Return the tokenizer's ids for a text; None if it finds control tokens that the text does not spell.
 
         A normaliser may make some: a full-width `＜`, say, a `<`.
         """

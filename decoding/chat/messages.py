@@ -33,7 +33,7 @@ def checked_messages(messages: Any) -> list[Message]:
 
 
 def plain(value: Any, name: str, depth: int = 0) -> Any:
-    """Return a copy of a value of JSON; PromptError if it is none, or nested more than 32 deep."""
+    """Return a copy of a JSON value; PromptError if it is not JSON, or nested more than 32 deep."""
     if depth > _MAX_DEPTH:
         raise _error(name, value, f"must be nested at most {_MAX_DEPTH} deep")
     if value is None or isinstance(value, bool):

@@ -20,13 +20,13 @@ from datetime import datetime
 from typing import Any
 
 MAX_STEPS = 10_000_000
-"""Instructions of a rendering, and bytes of the strings that they make."""
+"""Limit on the instructions of a rendering, to which the bytes of the strings that they make are added."""
 MAX_BYTES = 512 << 20
-"""Address space of the process; 100 MB of it are its own."""
+"""Limit on the address space of the process; about 100 MB are in use before a template runs."""
 MAX_CHARACTERS = 1 << 23
-"""Length of a rendered text."""
+"""Limit on the characters of a rendered text."""
 MAX_SECONDS = 5.0
-"""CPU time of a rendering."""
+"""Limit on the CPU time of a rendering."""
 
 _WHITESPACE_CONTROL = r"([-+]?)\s*"
 _BODY_MARKS = re.compile(rf"{{%{_WHITESPACE_CONTROL}(end)?generation\s*([-+]?)%}}")
@@ -52,10 +52,10 @@ def literal(value: Any) -> str:
 
 
 def source_with(template: str, names: Mapping[str, Any]) -> str:
-    """Return a template behind a line that sets its names.
+    """Return a template behind a line that sets its variables.
 
-    Marks of the part that a model generated, which only training needs, become conditions that always hold: they are
-    tags like those, so that the whitespace around them stays or goes as it would.
+    The `generation` tags, which only training needs, become conditions that are always true, so that whitespace
+    around them is treated as around any tag.
     """
     settings = "".join(f"{{% set {name} = {literal(value)} %}}" for name, value in names.items())
     lines = template.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,7 +1,7 @@
 """Sandbox: the process in which templates are rendered, seen from this side.
 
-A template is a program by a stranger. MiniJinja bounds its steps; its memory and its time are bounded where nothing
-else lives, in a process of its own (decoding.chat.renderer), which is replaced if a template has ended it.
+A template is a program by a stranger. MiniJinja bounds its steps; its memory and its time are bounded
+in a process of its own (decoding.chat.renderer), which is replaced if a template has ended it.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Sandbox:
 
 
 def _nothing() -> None:
-    """Stand for the end of a process that was never started."""
+    """Do nothing: there is no process to end yet."""
 
 
 def _start() -> subprocess.Popen[bytes]:

@@ -112,7 +112,7 @@ def model_folders(options: argparse.Namespace) -> dict[str, str | None]:
 
 
 def _named(item: str) -> tuple[str, str]:
-    """Return name and path of NAME=PATH; a path that is there as it stands has its own name."""
+    """Return the name and path of NAME=PATH; an existing path alone is named after itself."""
     from decoding.models.model_files import model_name
 
     name, separator, path = item.partition("=")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from decoding.cli.colour import Paint, coloured_choice
 from decoding.cli.flags import integer, real
 from decoding.engine.beam_params import OWN, BeamSearchParams, beams_of
 from decoding.errors import ParameterError, shown
@@ -41,11 +42,11 @@ def given_beams(options: argparse.Namespace, params: SamplingParams) -> BeamSear
     return None
 
 
-def print_hypotheses(result: CompletionResult) -> None:
+def print_hypotheses(result: CompletionResult, paint: Paint | None = None) -> None:
     """Print the text of each hypothesis under a line with its score."""
     for choice in result.choices:
         print(f"--- hypothesis {choice.index}: {choice.finish_reason}, score {choice.beam_score:.6f} ---")
-        print(choice.text)
+        print(coloured_choice(choice, paint))
 
 
 def _early_stopping(word: str) -> bool | str:

@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def occupy_streams() -> None:
-    """Open nothing in the place of a stream that is closed, so that no file or socket takes its number.
+    """Open /dev/null in place of each closed standard stream, so that no file or socket takes its number.
 
     What is written to a closed stderr is discarded.
     """
@@ -49,7 +49,7 @@ def require_stdout() -> None:
 
 
 def say(line: str) -> None:
-    """Write a line to stderr, where everything goes that is not the command's output. A full disk is no error."""
+    """Write a line that is not the command's output, to stderr. Failures to write it are ignored."""
     with suppress(OSError):
         sys.stderr.write(line + "\n")
         sys.stderr.flush()

@@ -30,7 +30,7 @@ from decoding.sampling.sampler import SamplingState
 from decoding.version import __version__
 
 NUM_DRAWS = 8
-"""Rows of one call: the same logits under so many seeds, so that no lucky or unlucky draw decides."""
+"""Rows per call: the same logits with different seeds, so that a time is not that of one lucky draw."""
 
 NUM_ROWS = 8
 """Different rows of one shape: the tables show the median row, and the worst one where it matters."""
@@ -49,7 +49,7 @@ class Work:
     row: str
     settings: Mapping[str, Any] = field(hash=False)
     has_edits: bool = False
-    """1,000 tokens of history and 300 biases besides."""
+    """True for 1,000 tokens of history and 300 biases in addition."""
 
     @property
     def title(self) -> str:
@@ -84,7 +84,7 @@ WORKS = (
 
 
 def make_row(shape: str, vocab_size: int, key: int = 0) -> NDArray[np.float32]:
-    """Normal logits, float32 [vocab_size], on a 64-byte border: N(0, 4^2) is "peaked", N(0, 1) is "flat"."""
+    """Return normal logits, float32 [vocab_size], aligned to 64 bytes: N(0, 4^2) is "peaked", N(0, 1) is "flat"."""
     scale = {"peaked": 4.0, "flat": 1.0}[shape]
     normal = np.random.Generator(np.random.Philox(key=key)).standard_normal(vocab_size)
     return aligned((normal * scale).astype(np.float32))
@@ -99,7 +99,7 @@ def aligned(array: NDArray[Any], offset: int = 0) -> NDArray[Any]:
 
 
 def make_states(work: Work, vocab_size: int, num_states: int = NUM_DRAWS) -> list[SamplingState]:
-    """States that differ in their seeds only."""
+    """Return states that differ in their seeds only."""
     settings, prompt, output = dict(work.settings), [], []
     if work.has_edits:
         ids = np.random.Generator(np.random.Philox(key=2)).permutation(vocab_size).tolist()
@@ -113,19 +113,19 @@ def make_states(work: Work, vocab_size: int, num_states: int = NUM_DRAWS) -> lis
 
 
 def prepared(logits: NDArray[Any], states: Sequence[SamplingState], *, plain_search: bool = False) -> Call:
-    """A call of the kernel with everything in place: to run it is C, and as little Python as there can be."""
+    """Return a prepared call of the kernel, which runs almost no Python."""
     vocab_size = logits.shape[1]
     kernel = Kernel(vocab_size, vocab_size, plain_search=plain_search)
     return kernel.prepare(matrix_of(logits, vocab_size), [state.kernel_row for state in states])
 
 
 def repeated(row: NDArray[Any], num_rows: int = NUM_DRAWS) -> NDArray[Any]:
-    """[num_rows, vocab] whose rows are one and the same memory: the row stays in the cache."""
+    """Return [num_rows, vocab] whose rows share the memory of one row, so that it stays in the processor's cache."""
     return np.broadcast_to(row, (num_rows, *row.shape))
 
 
 def time_call(call: Callable[[], object], seconds: float = SECONDS, num_rows: int = 1) -> list[float]:
-    """Microseconds per row of each of many calls, at least two, after one that warms the caches."""
+    """Return the microseconds per row of each call: at least two calls, after one that warms the caches."""
     call()
     elapsed: list[float] = []
     end = time.perf_counter() + seconds
@@ -164,7 +164,7 @@ def machine() -> dict[str, Any]:
 
 
 def machine_lines(facts: Mapping[str, Any]) -> list[str]:
-    """`machine()` for reading."""
+    """Return the facts of `machine()` as lines of text."""
     return [
         f"CPU     {facts['cpu']}, {facts['cpus']} CPUs, {' '.join(facts['instruction_sets'])}",
         f"with    decoding {facts['decoding']} (stream version {facts['stream_version']}), numpy {facts['numpy']},"
@@ -173,7 +173,7 @@ def machine_lines(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _cpu_name() -> str:
-    """The processor's own name where Linux tells it, else what Python knows."""
+    """Return the processor's name from Linux, otherwise from Python's platform module."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -183,7 +183,7 @@ def _cpu_name() -> str:
 
 
 def sampler_times(vocab_size: int, seconds: float, progress: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Every work on every instruction set, microseconds per row; the first two entries are numpy's passes."""
+    """Return microseconds per row, of every work on every instruction set; the first two entries are numpy's passes."""
     row = make_row("peaked", vocab_size)
     floor = entry("numpy.max", "numpy", [time_call(lambda: np.max(row), seconds)])
     argmax = entry("numpy.argmax", "numpy", [time_call(lambda: np.argmax(row), seconds)])
@@ -197,7 +197,7 @@ def sampler_times(vocab_size: int, seconds: float, progress: Callable[[str], Non
 def work_times(
     work: Work, vocab_size: int, isa: str, seconds: float, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """One work on one instruction set, over NUM_ROWS rows."""
+    """Return the times of one work on one instruction set, over NUM_ROWS rows."""
     progress(f"{isa}: {work.title}")
     states = make_states(work, vocab_size)
     with forced_isa(isa):
@@ -206,7 +206,7 @@ def work_times(
 
 
 def entry(work: str, engine: str, rows: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """One figure of a report, from the microseconds of many repeats of each of several rows.
+    """Return one entry of a report, from the microseconds of the repeats of each row.
 
     us: minimum over repeats, of the median row; worst_row_us: of the worst row; median_us: median over all repeats.
     """
@@ -222,7 +222,7 @@ def entry(work: str, engine: str, rows: Sequence[Sequence[float]]) -> dict[str, 
 
 
 def decoding_speed(llm: LLM, num_streams: int, num_tokens: int, repeats: int = 3) -> float:
-    """Generated tokens per second over all streams; the best of several runs."""
+    """Return the generated tokens per second over all streams, the best of several runs."""
     params = SamplingParams(max_tokens=num_tokens, ignore_eos=True, temperature=0.8, top_p=0.95, seed=1)
     prompts = ["def "] * num_streams
 
@@ -235,7 +235,7 @@ def decoding_speed(llm: LLM, num_streams: int, num_tokens: int, repeats: int = 3
 
 
 def report(vocab_size: int, seconds: float = SECONDS, num_tokens: int = TOKENS) -> dict[str, Any]:
-    """Measure everything: what `decoding bench --json` writes.
+    """Measure everything and return the object that `decoding bench --json` writes.
 
     vocab_size: logits of a row, at least 2,000. seconds: for each entry of the table. num_tokens: to decode in
     each stream.
@@ -255,7 +255,7 @@ def report(vocab_size: int, seconds: float = SECONDS, num_tokens: int = TOKENS) 
 
 
 def table(found: Mapping[str, Any]) -> str:
-    """The report for reading and posting."""
+    """Return the report as text."""
     floor, argmax, *works = found["sampler"]
     isas = found["machine"]["instruction_sets"]
     times = {(one["work"], one["engine"]): one["us"] for one in works}

@@ -168,7 +168,7 @@ def add_engine(group: Any) -> None:
 
 
 def add_share(group: Any) -> None:
-    """Add the flag of an engine that strangers share."""
+    """Add the flag that bounds one request's share of the engine."""
     group.add_argument(
         "--max-num-seqs-per-request",
         type=integer,

@@ -1,4 +1,4 @@
-"""The OpenAI batch file: a request a line in, an answer a line out, matched by `custom_id`."""
+"""The OpenAI batch file: one request per line in, one answer per line out, matched by `custom_id`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class BatchOutput(TypedDict):
 class BatchLine:
     """One line of the input file; `refusal` is why its body cannot be run, and `request` is then None.
 
-    chat: where the request is one, its messages, which are to become the request's prompt.
+    chat: the messages of a chat request, which are rendered to the request's prompt; None for a completion request.
     """
 
     custom_id: str
@@ -56,7 +56,7 @@ def parse_line(line: bytes, settings: ApiSettings | None = None) -> BatchLine:
     """Read one line: {"custom_id": ..., "method": "POST", "url": "/v1/completions", "body": {...}}.
 
     The url may be "/v1/chat/completions", too.
-    Raises ApiError where the line itself is wrong; a body that is refused comes back as `refusal`. A batch does not
+    Raises ApiError if the line itself is wrong; the error of a refused body is returned as `refusal`. A batch does not
     stream, so a body with "stream": true is refused.
     """
     fields = parse_object(line)
@@ -87,14 +87,14 @@ def _problems(fields: Mapping[str, Any]) -> list[Problem]:
 
 
 def output_line(custom_id: str, answer: CompletionObject | ChatCompletionObject | ApiError) -> BatchOutput:
-    """The output line of a request that was run, or refused."""
+    """Return the output line of a request that was run, or refused."""
     status, body = (answer.status, answer.body()) if isinstance(answer, ApiError) else (200, answer)
     response: BatchResponse = {"status_code": status, "request_id": f"req_{secrets.token_hex(12)}", "body": body}
     return {"id": _new_id(), "custom_id": custom_id, "response": response, "error": None}
 
 
 def error_line(custom_id: str | None, error: ApiError) -> BatchOutput:
-    """The output line of a line that was no request; `custom_id` where it could be read."""
+    """Return the output line of an input line that is not a request, with its `custom_id` if that could be read."""
     return {
         "id": _new_id(),
         "custom_id": custom_id,

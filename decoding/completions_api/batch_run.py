@@ -28,7 +28,7 @@ else:
     fcntl = None
 
 _MAX_OPEN = 256
-"""Requests that are in the engine at once; the others stay in their file."""
+"""Maximum number of requests in the engine; the others stay in their file."""
 
 
 @dataclass(slots=True)
@@ -59,8 +59,8 @@ class BatchRun:
 
         BatchRun(llm, Path("in.jsonl"), Path("out.jsonl")).run(lambda counts: None)
 
-    Output lines come in the order in which requests finish; `custom_id` says whose they are. A run that was
-    interrupted at any point is gone on with by starting it again: an unfinished line at the output's end is cut off.
+    Output lines come in the order in which requests finish; `custom_id` names the request. To continue a run
+    that was interrupted at any point, start it again: an unfinished line at the output's end is cut off.
     Raises ParameterError for an input that is no file, and for an output that is no batch output or that another run is
     writing; OSError where it cannot write.
     """
@@ -96,7 +96,7 @@ class BatchRun:
             self.counts = BatchCounts(sum(1 for line in lines if line.strip()))
 
     def run(self, tell: Callable[[BatchCounts], None]) -> BatchCounts:
-        """All of it; `tell` is called after every step. Leaving by an exception frees what was in the engine."""
+        """Run all requests; `tell` is called after every step. Leaving by an exception frees what was in the engine."""
         with self._source.open("rb") as source, self._output as target:
             lines = (line for line in source if line.strip())
             try:
@@ -111,7 +111,7 @@ class BatchRun:
         return self.counts
 
     def _fill(self, lines: Iterator[bytes], target: IO[str]) -> bool:
-        """Start requests while there is room; whether the input has more."""
+        """Start requests while there is room; return True if the input has more."""
         while len(self._open) < _MAX_OPEN:
             line = next(lines, None)
             if line is None:
@@ -169,7 +169,7 @@ class BatchRun:
         return _Open(line.custom_id, request, llm, is_chat, llm.engine.add(requests), [])
 
     def _hint(self, request: CompletionRequest) -> None:
-        """Pass on what is remarkable about a request, each text once."""
+        """Pass on the hints about a request, each text once."""
         for text in request.hints:
             if text not in self._hinted:
                 self._hinted.add(text)
@@ -204,7 +204,7 @@ class BatchRun:
 
 
 def _locked(target: Path) -> IO[str]:
-    """The output, for appending; as long as it is open no other run may have it (where the system has such locks)."""
+    """Return the output, opened for appending and locked against other runs where the system has file locks."""
     output = target.open("a", encoding="utf-8")
     try:
         if fcntl is not None and target.is_file():

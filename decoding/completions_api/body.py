@@ -80,7 +80,7 @@ def _check_num_values(data: bytes, max_values: int) -> None:
 
 
 def _num_marks(data: bytes) -> int:
-    """Count the bytes that stand before values, in text as elsewhere."""
+    """Count the bytes that precede values, including such bytes within strings."""
     return sum(data.count(mark) for mark in (b",", b"[", b"{"))
 
 

@@ -23,7 +23,7 @@ _DEFAULT_SETTINGS = ApiSettings()
 _FLAG = Boolean()
 
 NOT_IN_CHAT = ("prompt", "suffix", "echo")
-"""Fields of the Completions API that a chat request has no use for."""
+"""Fields of the Completions API that a chat request does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +133,9 @@ def parse_chat(
 ) -> ChatRequest:
     """Check the JSON object of a chat request; an explicit null is the same as an absent field.
 
-    model: for requests that name none; None: they must.
+    model: the default model; None: the request must name one.
 
-    Raises ApiError (400) that tells the problems, `param` naming the first.
+    Raises ApiError (400) with all problems; `param` names the first.
     """
     fields = {name: value for name, value in body.items() if value is not None}
     unknown = unknown_fields(fields, _KNOWN, settings)

@@ -40,7 +40,7 @@ class TokenLogprobObject(TypedDict):
 
 
 class ChatLogprobsObject(TypedDict):
-    """Log-probabilities of a reply, a token each."""
+    """Log-probabilities of a reply, one entry per token."""
 
     content: list[TokenLogprobObject]
     refusal: None
@@ -198,7 +198,7 @@ def _logprobs(wire: ChoiceObject, num_top: int) -> ChatLogprobsObject | None:
 
 
 def _entries(columns: LogprobsObject, num_top: int) -> list[TokenLogprobObject]:
-    """Return an entry per token, of which the columns of a reply have every log-probability."""
+    """Return one entry per token of a reply, whose tokens all have log-probabilities."""
     entries: list[TokenLogprobObject] = []
     rows = zip(columns["tokens"], columns["token_logprobs"], columns["top_logprobs"], strict=True)
     for token, logprob, top in rows:

@@ -26,7 +26,7 @@ _MEMORY_SECONDS = 10
 
 
 class ErrorDetail(TypedDict):
-    """An error: its message, its kind, the parameter, and a word for programs."""
+    """An error: its message, its type, the parameter, and a code for programs."""
 
     message: str
     type: str
@@ -74,7 +74,7 @@ class ApiError(DecodingError):
 
 
 def invalid(problems: Sequence[Problem], code: str = "invalid_value") -> ApiError:
-    """400 for one or more broken rules; `param` is the first of them, the message tells the first eight."""
+    """Return a 400 error for one or more broken rules; `param` names the first, the message lists the first eight."""
     told = [str(problem) for problem in problems[:_MOST_PROBLEMS]]
     more = len(problems) - len(told)
     message = "; ".join(told) + (f"; and {more} more" if more else "")
@@ -82,13 +82,13 @@ def invalid(problems: Sequence[Problem], code: str = "invalid_value") -> ApiErro
 
 
 def given_name(name: str) -> str:
-    """A field's name that a stranger chose, short, and as any reader of JSON takes it."""
+    """Return a client's name of a field, shortened, in a form that every JSON parser reads."""
     name = name[:65].encode(errors="backslashreplace").decode()
     return name if len(name) <= 64 else name[:61] + "..."
 
 
 def unknown_model(name: str, known: Sequence[str]) -> ApiError:
-    """404 with the list of models that there are."""
+    """Return a 404 error with the list of models."""
     return ApiError(404, f"model={name}: must be one of {', '.join(known)}", param="model", code="model_not_found")
 
 
@@ -120,7 +120,7 @@ def api_error(error: BaseException, given: Collection[str] = ()) -> ApiError:
 
 
 def _parameter_of(stage: str, given: Collection[str]) -> str | None:
-    """The first field that the request gave of those that a stage of the pipeline works with."""
+    """Return the first field of the request that a stage of the pipeline depends on."""
     (parameters,) = [one.parameters for one in PIPELINE if one.name == stage] or [()]
     fields = [*map(_on_wire, parameters), *((*SPELLINGS, "banned_strings") if stage == "hard_masks" else ())]
     return next((name for name in fields if name in given), None)

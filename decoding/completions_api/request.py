@@ -1,4 +1,4 @@
-"""From a request's JSON object to prompts and SamplingParams; all problems are told, each with its field's name."""
+"""From a request's JSON object to prompts and SamplingParams; all problems are reported, each with its field's name."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _ELSEWHERE = {
     **dict.fromkeys(("num_return_sequences", "n_choices"), "n"),
     **dict.fromkeys(("stop_sequences", "stop_strings"), "stop"),
 }
-"""What other APIs call our fields, where the spelling does not tell."""
+"""Our fields by their names in other APIs, where the spelling is too different to suggest them."""
 
 
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
-    """A request whose every field is right by itself and with the others; what depends on the model is not yet checked.
+    """A request whose fields are valid by themselves and together. Rules that need the model are checked later.
 
     prompts: at least one; text or token ids.
     include_usage, continuous_usage: what stream_options asked for.
     profile: name of the sampler's profile; None is the model's own.
-    given: names of the fields that were there.
-    hints: what the server's log should say of the request, once.
+    given: names of the fields that the request has.
+    hints: notes about the request for the server's log, each logged once.
     beams: arguments of the beam search that is asked for, in place of params.
     """
 
@@ -60,9 +60,9 @@ def parse_completion(
 ) -> CompletionRequest:
     """Check the JSON object of POST /v1/completions; an explicit null is the same as an absent field.
 
-    model: for requests that name none; None: they must.
+    model: the default model; None: the request must name one.
 
-    Raises ApiError (400) that tells all problems, `param` naming the first.
+    Raises ApiError (400) with all problems; `param` names the first.
     """
     fields = {name: value for name, value in body.items() if value is not None}
     unknown = unknown_fields(fields, (*BY_NAME, *HARMLESS), settings)
@@ -107,7 +107,7 @@ def parse_completion(
 
 
 def unknown_fields(fields: Mapping[str, Any], known: Collection[str], settings: ApiSettings) -> list[Problem]:
-    """A problem for each of the first fields that are not known, with the nearest name that is; none if told so."""
+    """Return problems of the first unknown fields, with the nearest known names; none if settings ignore them."""
     if settings.unknown_fields == "ignore":
         return []
     names = (name for name in fields if name not in known)
@@ -122,7 +122,7 @@ def _unknown_rule(name: str, known: Collection[str]) -> str:
 
 
 def _prompts(values: Mapping[str, Any], limits: Limits, problems: list[Problem]) -> list[Prompt]:
-    """The prompts in the field's four shapes."""
+    """Return the prompts of the field, which has four shapes."""
     if "prompt" not in values:
         return []
     try:
@@ -187,7 +187,7 @@ def _token_ids(ids: Any, name: str, room: int) -> list[int]:
 def _sampling_params(
     values: Mapping[str, Any], settings: ApiSettings, problems: list[Problem]
 ) -> SamplingParams | None:
-    """SamplingParams of what the fields' own checks let through; its problems join theirs."""
+    """Return SamplingParams of the values that passed their own checks; problems are added to the others."""
     given = {name: value for name, value in values.items() if name not in _NOT_SAMPLING}
     if settings.repetition_penalty_mode == "additive" and "repetition_penalty" in given:
         penalty = given.pop("repetition_penalty")
@@ -204,7 +204,7 @@ def _sampling_params(
 def _cross_checks(
     values: Mapping[str, Any], prompts: list[Prompt], params: SamplingParams | None, limits: Limits
 ) -> list[Problem]:
-    """Rules between fields."""
+    """Check the rules between fields."""
     problems = []
     if "stream_options" in values and not values.get("stream"):
         problems.append(Problem("stream_options", shown(values["stream_options"]), "must come with stream=true"))

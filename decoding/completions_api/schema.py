@@ -14,7 +14,7 @@ from decoding.errors import ParameterError
 from decoding.types import FinishReason, LogprobsMode
 
 WIRE_MINUS_INFINITY = -9999.0
-"""What a log-probability of -inf is on the wire: JSON has no infinities."""
+"""The number sent for a log-probability of -inf, because JSON has no infinities."""
 
 
 class LogprobsObject(TypedDict):
@@ -77,11 +77,11 @@ def completion_object(
     completion_id: str | None = None,
     created: int | None = None,
 ) -> CompletionObject:
-    """The completion object for the results of one request, at least one; with `json.dumps` it is the API's answer.
+    """Return the completion object for the results of one request, at least one, ready for `json.dumps`.
 
     Choices are ordered prompt by prompt: choice j of prompt i, of n choices each, has index i * n + j.
     echo: whether the request asked for the prompt, too (see `choice_object`).
-    model: the name that the request knows it by; None is the model's own.
+    model: the model's name in the answer; None is its own.
     completion_id: None makes a random one. created: Unix time in seconds; None is now.
     Raises ParameterError where there are no results.
     """
@@ -100,7 +100,7 @@ def completion_object(
 
 
 def choice_object(choice: Choice | Delta, index: int, *, echo: bool = False) -> ChoiceObject:
-    """One choice, or a piece of one, as number `index` of its completion object.
+    """Return one choice, or a piece of one, as number `index` of its completion object.
 
     The token that ended the sequence has no entry in logprobs, because it is not in the text; with echo it has one,
     with the text "": harnesses that score a prompt by echo count on an entry for every token, prompt and output.
@@ -135,7 +135,7 @@ class ChunkObject(TypedDict):
 
 
 class StreamWriter:
-    """The chunks of one streamed completion: what all of them share, and one delta each."""
+    """Makes the chunks of one streamed completion, a chunk per delta."""
 
     def __init__(
         self, *, model: str, system_fingerprint: str, echo: bool = False, completion_id: str | None = None
@@ -151,7 +151,7 @@ class StreamWriter:
         return self._object([choice_object(delta, delta.index, echo=self._echo)], usage)
 
     def usage_chunk(self, usage: Usage) -> ChunkObject:
-        """The last chunk of a stream with include_usage: no choices."""
+        """Return the last chunk of a stream with include_usage, which has no choices."""
         return self._object([], usage)
 
     def _object(self, choices: list[ChoiceObject], usage: Usage | None) -> ChunkObject:
@@ -167,12 +167,12 @@ class StreamWriter:
 
 
 def new_completion_id() -> str:
-    """A random one."""
+    """Return a random completion id."""
     return f"cmpl-{secrets.token_hex(12)}"
 
 
 def logprobs_object(logprobs: Logprobs) -> LogprobsObject:
-    """The columns that the API knows and our extensions, -inf as -9999.0."""
+    """Return the API's columns and our extensions, with -inf as -9999.0."""
     wire: LogprobsObject = {
         "tokens": logprobs.tokens,
         "token_logprobs": [None if value is None else _on_wire(value) for value in logprobs.token_logprobs],
@@ -190,7 +190,7 @@ def logprobs_object(logprobs: Logprobs) -> LogprobsObject:
 
 
 def usage_object(usage: Usage) -> UsageObject:
-    """The API's usage block."""
+    """Return the API's usage object."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,

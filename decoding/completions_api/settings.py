@@ -15,10 +15,10 @@ _CHARS_PER_TOKEN = 8
 _CHAR_BYTES = 12
 """Bytes of a character in JSON, if it is written as two escapes of six."""
 _ID_BYTES = 16
-"""Of a token id, its comma and a space, or of the brackets around a list."""
+"""Bytes of a token id with its comma and a space, or of the brackets around a list."""
 _BIAS_BYTES = 64
 _OTHER_BYTES = 1 << 16
-"""For all other fields together, names, numbers and metadata."""
+"""Bytes of all other fields together: names, numbers and metadata."""
 _OTHER_VALUES = 1 << 12
 
 

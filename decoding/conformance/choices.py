@@ -1,4 +1,4 @@
-"""Several choices, seeds, and best_of."""
+"""Checks of several choices, seeds, and best_of."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The way to a server: requests, streams, and a limit on both that nothing here can pass.
+"""Client of a server: requests, streams, and limits on both.
 
-http.client and no library above it: a check must see the bytes that came, also where they break the rules of HTTP's
-upper floors, and must be able to go away in the middle of a stream.
+It uses http.client directly: a check must see the bytes as they came, even if they break the rules of layers above
+HTTP, and must be able to disconnect in the middle of a stream.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class LoadLimitError(Exception):
 
 
 class NoAnswerError(Exception):
-    """The server did not answer: refused, reset, too late, or no HTTP. `request` is what it was asked."""
+    """The server did not answer: refused, reset, too late, or no HTTP. `request` is the request that was sent."""
 
     def __init__(self, request: Request, reason: str) -> None:
         super().__init__(reason)
@@ -36,7 +36,7 @@ class NoAnswerError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """The most that a run may ask of a server.
+    """Limits on the load of a run.
 
     concurrency: requests at the same time. max_requests: requests in all. max_tokens: tokens that all requests together
     may ask for (max_tokens * candidates * prompts of each). timeout: seconds until an answer must be complete.
@@ -152,7 +152,7 @@ class Client:
         method: str = "POST",
         timeout: float | None = None,
     ) -> Iterator[tuple[Request, HTTPResponse, float]]:
-        """The request, the answer as it begins, and when it was sent; leaving the block closes the connection."""
+        """Yield the request, the answer's beginning and the time of sending; leaving the block disconnects."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         request = Request(method, self.base_url + path, data, self._api_key is not None)
         with self._counted(body):
@@ -187,7 +187,7 @@ class Client:
 
     @contextmanager
     def _counted(self, body: object) -> Iterator[None]:
-        """One of the requests that are allowed, while there is room for it beside the others."""
+        """Wait until one more request may run, and count it; LoadLimitError if the limits are used up."""
         tokens = tokens_asked_for(body)
         with self._slots:
             with self.sent.lock:
@@ -207,7 +207,7 @@ class Client:
 
 
 def tokens_asked_for(body: object) -> int:
-    """Tokens that a server may generate for this request, at most; a field that is no number counts as absent."""
+    """Return how many tokens a server may generate for this request; a field that is no number counts as absent."""
     if not isinstance(body, dict):
         return 0
     prompt = body.get("prompt")
@@ -222,7 +222,7 @@ def _count(value: object, default: int) -> int:
 
 @contextmanager
 def _told(request: Request) -> Iterator[None]:
-    """Whatever goes wrong on the way is a NoAnswerError."""
+    """Raise NoAnswerError for every failure of the connection."""
     try:
         yield
     except TimeoutError as error:

@@ -1,4 +1,4 @@
-"""In company: the same request alone and among others, and clients that go away."""
+"""Checks of concurrency: the same request alone and among others, and clients that disconnect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONG = 256
 """Tokens of a stream that is abandoned; with a short prompt they fit any context."""
 
 PATIENCE = 3.0
-"""Seconds that abandoned streams may be in the way, beside thirty times a short request's own time."""
+"""Seconds that abandoned streams may delay others, in addition to thirty times a short request's own time."""
 
 
 @check("greedy.repeats", "At temperature 0 the same request gives the same text.", "Tests and caches rely on it.")

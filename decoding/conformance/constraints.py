@@ -1,4 +1,4 @@
-"""Constraints of the text: grammars and banned strings, where a server has them."""
+"""Checks of constraints on the text, such as grammars and banned strings, which a server need not offer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SCHEMA = {
 
 
 def _structured(target: Target, field: str, value: Any, **fields: Any) -> Completion:
-    """The greedy completion under a grammar, which must not be cut."""
+    """Return the greedy completion under a grammar; fail if it is cut."""
     completion = target.complete(needs=[field], max_tokens=96, **{field: value}, **fields)
     reason = completion.choice.get("finish_reason")
     completion.require(reason == "stop", f"finish_reason is {reason!r} where the grammar ends the text")

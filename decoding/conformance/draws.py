@@ -1,4 +1,4 @@
-"""Statistics: what a server samples, held against the log-probabilities that it reports.
+"""Statistical checks: tokens that a server samples, compared with the log-probabilities that it reports.
 
 Requests carry seeds, so that a server that honours them gets the same verdict every time.
 """
@@ -21,10 +21,10 @@ check = Checks()
 CHOICES_A_REQUEST = 16
 FIRST_SEED = 1000
 FEWEST = 80
-"""Draws among the most likely tokens below which nothing is said."""
+"""Minimum number of draws among the most likely tokens; with fewer there is no verdict."""
 
 CERTAIN = 14.0
-"""A token that should have been drawn so many times, and never was, is not drawn at all: exp(-14) is the chance."""
+"""Expected draws of a token from which never drawing it is a failure: the chance of that is exp(-14)."""
 
 OTHERS = "(others)"
 
@@ -62,7 +62,7 @@ class FirstTokens:
             self.reported |= top | {token: logprobs["token_logprobs"][0]}
 
     def cells(self, power: float) -> tuple[list[str], list[float]]:
-        """The most likely tokens and what is left: names, and probabilities at a temperature of 1 / power.
+        """Return names and probabilities of the most likely tokens and of the rest, at a temperature of 1 / power.
 
         At another temperature than 1 only the shares among the most likely are known, so the rest has none.
         """

@@ -1,4 +1,4 @@
-"""Bad requests: each refused, by name, at once; and the server lives on."""
+"""Checks of bad requests: each is refused with the field's name, and the server keeps working."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _send(target: Target, name: str, value: object) -> Answer:
 
 
 def _require_refused(tries: list[tuple[str, Answer]]) -> None:
-    """Every answer is a 4xx; the first that is not is the one to reproduce."""
+    """Fail unless every answer is a 4xx; the failure shows the first request with another answer."""
     wrong = [(what, answer) for what, answer in tries if not 400 <= answer.status < 500]
     if wrong:
         evidence = ", ".join(f"{what}: status {answer.status}" for what, answer in wrong)

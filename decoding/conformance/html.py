@@ -35,7 +35,7 @@ pre {{ white-space: pre-wrap; word-break: break-word; background: #8882; padding
 
 
 def html_page(report: Report) -> str:
-    """The page; everything that the server said is escaped."""
+    """Return the page; all text from the server is escaped."""
     groups = groupby(report.results, key=lambda result: result.id.split(".")[0])
     return _PAGE.format(
         model=escape(report.model),

@@ -3,7 +3,7 @@
     pytest -p decoding.conformance.pytest_plugin --conformance-url http://localhost:8000 --conformance-model NAME
 
 or `pytest_plugins = ["decoding.conformance.pytest_plugin"]` in a conftest.py; options in the project's settings.
-What a server does not offer, and what the load has no room for, is skipped with its reason.
+Checks that the server does not offer, or that the limits on the load do not allow, are skipped with the reason.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from decoding.conformance.report import shortened
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options; without --conformance-url the plugin does nothing."""
+    """Add the options; without --conformance-url the plugin does nothing."""
     group = parser.getgroup("conformance", "conformance of a server of the Completions API")
     group.addoption("--conformance-url", metavar="URL", help="http://HOST:PORT, with or without /v1")
     group.addoption("--conformance-model", metavar="NAME", help="the model to ask for")

@@ -16,7 +16,7 @@ WIDTH = 100
 class Result:
     """The result of one check: status "pass", "fail", "not offered" or "not run".
 
-    evidence: what was seen, where it failed; why there was nothing to see, where it was not offered or not run.
+    evidence: the answer that broke the rule; or the reason why the check was not offered or not run.
     curl: a line that shows it again; "" where no single request does.
     """
 
@@ -57,12 +57,12 @@ class Report:
 
     @property
     def date(self) -> str:
-        """When it began, UTC."""
+        """The start of the run, in UTC."""
         return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.started))
 
 
 def line(result: Result) -> str:
-    """One result for a terminal; what failed with its evidence and its curl line."""
+    """Return one result for a terminal; a failure with its evidence and its curl line."""
     lines = [f"{result.status:<12}{result.id:<25}{result.sentence}"]
     if result.status != "pass":
         lines += _indented(result.evidence)
@@ -73,18 +73,18 @@ def line(result: Result) -> str:
 
 
 def table(report: Report) -> str:
-    """The whole report for a terminal."""
+    """Return the whole report for a terminal."""
     head = f"{report.model} at {report.url}, {report.date}"
     return "\n".join([head, *map(line, report.results), report.summary])
 
 
 def shortened(curl: str) -> str:
-    """A curl line for people; the JSON report has it whole."""
+    """Return a curl line cut to a readable length; the JSON report has all of it."""
     return curl if len(curl) <= 1000 else f"{curl[:1000]}... ({len(curl)} characters; the JSON report has it whole)"
 
 
 def json_object(report: Report) -> dict[str, Any]:
-    """The report as an object for json.dumps."""
+    """Return the report as an object for json.dumps."""
     return {
         "url": report.url,
         "model": report.model,

@@ -1,4 +1,4 @@
-"""Running the checks, one after another, whatever comes back."""
+"""Run the checks one after another, whatever the server answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHECKS: tuple[Check, ...] = tuple(
 """Every check, in the order in which they run."""
 
 BROKEN_SHAPES = (KeyError, IndexError, TypeError, ValueError, AttributeError)
-"""What reading an answer raises where it has none of the shape that a check counts on."""
+"""Exceptions from reading an answer that does not have the shape that a check expects."""
 
 
 def run_conformance(
@@ -37,7 +37,7 @@ def run_conformance(
     load: Load | None = None,
     on_result: Callable[[Result], None] = lambda result: None,
 ) -> Report:
-    """Run the checks against a server; what came of each of them.
+    """Run the checks against a server and return the report.
 
     Args:
         url: http(s)://host:port, with or without /v1.
@@ -45,9 +45,9 @@ def run_conformance(
         only: ids, or patterns such as "stop.*"; all by default.
         skip: ids or patterns that do not run.
         api_key: sent as a bearer token.
-        prompt: what most checks complete; None finds one that the model has something to say about.
+        prompt: the prompt of most checks; None finds one that the model continues with text.
         num_draws: tokens drawn for each check of statistics.
-        load: the most that may be asked of the server.
+        load: the limits on requests and tokens.
         on_result: called after each check.
 
     Raises:
@@ -68,7 +68,7 @@ def run_conformance(
 
 
 def selected_checks(only: Sequence[str] = (), skip: Sequence[str] = ()) -> list[Check]:
-    """The checks whose id fits one of `only` (all where it is empty) and none of `skip`."""
+    """Return the checks whose id matches one of `only` (all if it is empty) and none of `skip`."""
     for name, patterns in (("only", only), ("skip", skip)):
         for pattern in patterns:
             if not any(fnmatchcase(check.id, pattern) for check in CHECKS):

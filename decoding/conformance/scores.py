@@ -1,4 +1,4 @@
-"""Log-probabilities and echo: what evaluation harnesses build on."""
+"""Checks of log-probabilities and echo, on which evaluation harnesses depend."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from decoding.conformance.target import Completion, Target, shown
 check = Checks()
 
 SCORE_TOLERANCE = 0.05
-"""How far a log-probability may move between prefill and decoding: matrix products round differently, in 16 bits."""
+"""Maximum difference of a log-probability between prefill and decoding, whose 16-bit matmuls round differently."""
 
 
 def _scored(target: Target, **fields: object) -> Completion:

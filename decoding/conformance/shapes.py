@@ -1,4 +1,4 @@
-"""Requests and answers: their shapes, defaults, and usage."""
+"""Checks of requests and answers: their shapes, defaults, and usage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stop strings: where a text ends, wherever its tokens do."""
+"""Checks of stop strings: a text ends at a stop string, wherever its tokens end."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _LETTERS = "\u201cHi, Ren\u00e9!\u201d said Zo\u00eb. \u201cHi, Zo\u00eb!\u201d 
 
 
 def cut_at(text: str, stops: Sequence[str]) -> str:
-    """The text before the first stop string: earliest end, then earliest start."""
+    """Return the text before the first stop string: the one that ends first, of these the one that begins first."""
     found = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
     return text[: min(found)[1]] if found else text
 
 
 def _require_cut(target: Target, stop: str | list[str], text: str | None = None, **fields: Any) -> Completion:
-    """The completion with this stop is the text without it, cut."""
+    """Fail unless the completion with this stop string is the completion without it, cut before it."""
     text = target.text if text is None else text
     expected = cut_at(text, [stop] if isinstance(stop, str) else stop)
     completion = target.complete(stop=stop, **fields)

@@ -1,4 +1,4 @@
-"""Reading a stream of server-sent events, and what its chunks add up to."""
+"""Read a stream of server-sent events, and join its chunks."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ class Stream:
         return [piece for chunk in self.chunks for piece in chunk["choices"] if piece.get("index", 0) == index]
 
     def text(self, index: int = 0) -> str:
-        """A choice's text."""
+        """Return the text of a choice, joined."""
         return "".join(piece.get("text") or "" for piece in self.pieces(index))
 
     def require(self, holds: bool, evidence: str) -> None:
-        """Fail with this evidence unless it holds."""
+        """Fail with this evidence unless the condition holds."""
         if not holds:
             raise FailedError(evidence, self.request)
 
 
 def read_stream(target: Target, *, needs: tuple[str, ...] = (), **fields: Any) -> Stream:
-    """Stream a completion to its end. Fields and `needs` as for Target.complete; without any, streams are needed."""
+    """Stream a completion to its end; a server may refuse `stream`. Fields and `needs` are those of Target.complete."""
     body = target.body({**fields, "stream": True})
     with target.client.opened(body) as (request, response, started):
         raw, events, times = b"", [], []
@@ -89,9 +89,10 @@ def abandon_stream(target: Target, *, timeout: float | None = None, **fields: An
 
 
 def lines_and_events(response: HTTPResponse) -> Iterator[tuple[bytes, str | None]]:
-    """Each line as it came, and the data of those that are an event's.
+    """Yield each line as it came, with the event's data if it has any.
 
-    Every `data:` line is an event, as clients of this API read it; what divides them is looked at in stream.framing.
+    Every `data:` line is an event, as clients of this API read it. The lines between are
+    for the check stream.framing.
     """
     while line := response.readline():
         is_data = line.startswith(b"data:")

@@ -1,4 +1,4 @@
-"""Streams: their framing, and that they add up to what is not streamed."""
+"""Checks of streams: their framing, and that their pieces add up to the completion that is not streamed."""
 
 from __future__ import annotations
 

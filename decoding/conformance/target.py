@@ -1,4 +1,4 @@
-"""The server under test as checks see it: requests with the model filled in, answers that know what they must be."""
+"""The server under test: sends requests with the model filled in, and wraps answers that check their own shape."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ ABSENT = object()
 
 _PROMPTS = ("Once upon a time", "def add(a, b):", "The", "1 2 3 4 5")
 _OPEN_PROMPTS = ("The", "She", "I", "A", "x = ", "(")
-"""Beginnings that leave much open."""
+"""Prompts with many likely continuations."""
 
 _SHOWN = 300
 
 
 def shown(value: object) -> str:
-    """A value as evidence: one line, not too long."""
+    """Return a value as evidence: one line of limited length."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     text = " ".join(text.split()) if not isinstance(value, str) else repr(text)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
@@ -92,7 +92,7 @@ class Completion:
         return usage
 
     def require(self, holds: bool, evidence: str) -> None:
-        """Fail with this evidence unless it holds."""
+        """Fail with this evidence unless the condition holds."""
         if not holds:
             self.fail(evidence)
 
@@ -111,34 +111,35 @@ class Target:
         self._prompt = prompt
 
     def body(self, fields: Fields) -> dict[str, Any]:
-        """A request with these fields; greedy, short, of the usual prompt where they do not say."""
+        """Return a request with these fields; by default it is greedy, short, and has the usual prompt."""
         prompt = {} if "prompt" in fields else {"prompt": self.prompt}
         body = {"model": self.model, **prompt, "max_tokens": NUM_TOKENS, "temperature": 0, **fields}
         return {name: value for name, value in body.items() if value is not ABSENT}
 
     def complete(self, *, needs: Sequence[str] = (), **fields: Any) -> Completion:
-        """A completion that the server must give.
+        """Return a completion; fail if the server does not give one.
 
-        needs: fields that it need not offer: where it refuses the request with a 4xx or 501, that is not a failure.
+        needs: optional fields. If the server refuses the request with a 4xx or 501, they are not offered, which is no
+            failure.
         """
         answer = self.client.send(self.body(fields))
         self.require_ok(answer, needs)
         return Completion(answer)
 
     def complete_choices(self, n: int, **fields: Any) -> Completion:
-        """A completion of n choices; a server that gives another number does not offer n (n.count tells of it)."""
+        """Return a completion of n choices. With another number of choices, n is not offered; n.count reports that."""
         completion = self.complete(n=n, needs=["n"], **fields)
         if len(completion.choices) != n * (len(fields["prompt"]) if isinstance(fields.get("prompt"), list) else 1):
             raise NotOfferedError(f"n is ignored: {len(completion.choices)} choices where {n} were asked for")
         return completion
 
     def complete_all(self, requests: Sequence[Fields]) -> list[Completion]:
-        """Several completions at the same time, as many as the load allows."""
+        """Return several completions, requested at the same time as far as the load allows."""
         with ThreadPoolExecutor(self.client.load.concurrency) as pool:
             return list(pool.map(lambda fields: self.complete(**fields), requests))
 
     def require_ok(self, answer: Answer, needs: Sequence[str] = ()) -> None:
-        """NotOfferedError where a needed field was refused, FailedError at any other status but 200."""
+        """Raise NotOfferedError if an optional field was refused, FailedError for any other status than 200."""
         if needs and (400 <= answer.status < 500 or answer.status == 501):
             raise NotOfferedError(f"{', '.join(needs)} refused with status {answer.status}: {shown(answer.text)}")
         if answer.status != 200:
@@ -146,7 +147,7 @@ class Target:
 
     @cached_property
     def prompt(self) -> str:
-        """A prompt that the model has something to say about."""
+        """A prompt that the model continues with text."""
         if self._prompt is not None:
             return self._prompt
         for prompt in _PROMPTS:

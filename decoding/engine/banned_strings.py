@@ -16,7 +16,7 @@ from typing import NamedTuple
 from decoding.text.stop_strings import StopAutomaton, StopMatcher
 
 MAX_REDRAWS = 4_096
-"""Redraws of one candidate, beyond which it fails."""
+"""Limit on the redraws of a candidate; beyond that it fails."""
 
 
 class Drawn(NamedTuple):
@@ -28,7 +28,7 @@ class Drawn(NamedTuple):
 
 
 class BannedStrings:
-    """Follows the text of one candidate, and remembers of each token what going back needs.
+    """Follows the text of one candidate, and keeps the data of each token that going back to it needs.
 
     drawn: the tokens so far. num_redraws: how often tokens were taken back.
     """
@@ -65,7 +65,7 @@ class BannedStrings:
         return self._held[-1] if self._held else None
 
     def _first_held(self, token: int) -> int:
-        """Return the first token that may be taken back once this one may: behind the tokens before it, too."""
+        """Return the first token that may still be taken back, if this one may: it, or an earlier one."""
         before = self._held[token - 1] if token else None
         return token if before is None else before
 
@@ -81,6 +81,6 @@ class BannedStrings:
 
 
 def redraw_stream(stream: int, num_redraws: int) -> int:
-    """Return the random stream after so many redraws: a BLAKE2b digest of both numbers, 8 bytes each, little-endian."""
+    """Return the rng stream after so many redraws: a BLAKE2b digest of both (8 bytes each, little-endian)."""
     data = stream.to_bytes(8, "little") + num_redraws.to_bytes(8, "little")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

@@ -83,7 +83,7 @@ class BeamGroup:
     def _best(
         self, tops: Sequence[Sequence[TokenScore]], ids: Sequence[Sequence[int]], penalties: Counter[int], weight: float
     ) -> list[Beam]:
-        """Return the best continuations, in order; of equal ones that of the better beam, then the likelier token."""
+        """Return the best continuations in order; ties go to the better beam, then to the likelier token."""
         candidates = [
             (beam.total + score.logprob - weight * penalties[token_id], beam, token_id, score)
             for beam, its_ids, its_scores in zip(self.running, ids, tops, strict=True)

@@ -29,7 +29,7 @@ class BeamSearchParams:
     diversity_penalty: >= 0; subtracted from a token's log-probability for each beam of the earlier groups that has
         just chosen it. Only with groups.
     stop_token_ids: ids that end a hypothesis, beside the model's own.
-    ignore_eos: the model's own do not.
+    ignore_eos: the model's own end-of-sequence ids do not end a hypothesis.
     logprobs: report log-probabilities, and this many of the most likely tokens; None reports none.
     skip_special_tokens: leave special tokens out of the text.
 
@@ -79,7 +79,7 @@ class BeamSearchParams:
 
     @property
     def sampling(self) -> SamplingParams:
-        """The parameters that a completion has for the same text; it draws nothing, so the seed is any."""
+        """The same arguments as SamplingParams; nothing is drawn, so the seed does not matter."""
         return SamplingParams(
             max_tokens=self.max_tokens,
             stop_token_ids=self.stop_token_ids,
@@ -91,10 +91,10 @@ class BeamSearchParams:
 
 
 SHARED = ("max_tokens", "n", "stop_token_ids", "ignore_eos", "logprobs", "skip_special_tokens")
-"""Sampling parameters that a beam search has, too."""
+"""Sampling parameters that are also arguments of a beam search."""
 
 OWN = ("length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty")
-"""Arguments of a beam search that are no sampling parameters, but for its width."""
+"""Arguments of a beam search, other than its width, that are no sampling parameters."""
 
 
 def beams_of(params: SamplingParams, own: Mapping[str, Any]) -> BeamSearchParams:

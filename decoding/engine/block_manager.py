@@ -132,7 +132,7 @@ class BlockManager:
             self._forget(table.blocks[-1])
 
     def free(self, table: BlockTable, *, forget: bool = False) -> None:
-        """Release all blocks of a table, its end first: of one sequence, the end is evicted before the beginning.
+        """Release all blocks of a table, the last one first: a sequence's end is evicted before its beginning.
 
         forget: also remove them from the prefix cache, because their content may be wrong.
         """
@@ -170,9 +170,9 @@ class BlockManager:
 def block_digest(before: bytes, token_ids: Sequence[int], rope_regime: int) -> bytes:
     """Return the digest of a full block, chained to that of the block before.
 
-    before: digest of the block before; for the first block b"", or a salt of at most 64 bytes that keeps sequences
-        apart which must not share.
-    rope_regime: the rotary factors of the block's first token; keys that were turned differently are not shared.
+    before: digest of the block before; for the first block b"", or a salt of at most 64 bytes: blocks with
+        different salts are never shared.
+    rope_regime: the rotary factors of the block's first token; keys with different rotary factors are not shared.
     """
     content = array("q", [*token_ids, rope_regime]).tobytes()
     return hashlib.blake2b(content, digest_size=16, key=before).digest()

@@ -1,4 +1,4 @@
-"""BlockTable: which blocks of the KV cache hold one sequence."""
+"""BlockTable: the blocks of the KV cache that hold one sequence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class BlockTable:
 
     @property
     def array(self) -> NDArray[np.int32]:
-        """The block numbers as int32; made again only after a change."""
+        """The block numbers as int32; rebuilt only after a change."""
         if self._array is None:
             self._array = np.array(self.blocks, np.int32)
         return self._array

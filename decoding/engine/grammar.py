@@ -32,19 +32,20 @@ _LIMITS: dict[str, Any] = {
     "precompute_large_lexemes": False,
     "verbose_errors": False,
 }
-"""Bounds of llguidance on the work and memory of compiling a grammar, and of the mask of one token."""
+"""Limits for llguidance on the work and memory of compiling a grammar and of computing one mask."""
 _MAX_ITEMS = {"json": 2_000, "grammar": 400}
-"""Items of a row of the parser. A schema of 400 properties needs 1,600; an ambiguous grammar costs their square."""
+"""Limit on the items in a row of the Earley parser. A schema of 400 properties needs 1,600; the time of an ambiguous
+grammar is proportional to their square."""
 _ANY_TOKENS = '%llguidance {"no_forcing": true}'
 """Forced text may be spelled with any tokens; llguidance would allow the tokenizer's own alone."""
 _WHITESPACE = r" |\n[ \t]{0,32}"
-"""White space between the tokens of JSON, or none: bounded, because small models go on with blanks for ever."""
+"""White space between the tokens of JSON; bounded, because small models may write blanks without end."""
 _PLAIN_ESCAPES = '"\\bfnrt'
 _Words = NDArray[np.uint32]
 
 
 class Grammar:
-    """A compiled grammar over the tokens of one tokenizer; its matchers follow one text each."""
+    """A compiled grammar over the tokens of one tokenizer; each of its matchers follows one text."""
 
     def __init__(self, kind: str, source: Any, vocab_size: int, tokenizer: Tokenizer) -> None:
         """kind, source: as `Structured` keeps them. Raises ParameterError for a grammar that cannot be used."""
@@ -70,7 +71,7 @@ class Grammar:
 
 
 class GrammarMatcher:
-    """Follows one text: allows the tokens with which it goes on being the beginning of a sentence."""
+    """Follows one text: allows the tokens after which it is still the beginning of a sentence."""
 
     def __init__(self, grammar: Grammar, matcher: LLMatcher) -> None:
         self._grammar = grammar
@@ -108,7 +109,7 @@ class GrammarMatcher:
         self._check()
 
     def num_valid(self, token_ids: list[int]) -> int:
-        """Return how many of these tokens could follow one after another."""
+        """Return the number of these tokens, from the first, that could follow one another."""
         return int(self._matcher.validate_tokens(token_ids)) if token_ids else 0
 
     def take_back(self, num_tokens: int) -> None:
@@ -129,7 +130,7 @@ def num_words(vocab_size: int) -> int:
 
 @lru_cache(maxsize=16)
 def compiled_grammar(structured: tuple[str, Any], vocab_size: int, tokenizer: Tokenizer) -> Grammar:
-    """Return the grammar of a `structured` parameter; cached, as the requests of one program have the same."""
+    """Return the grammar of a `structured` parameter; cached, because a program's requests often share one."""
     return Grammar(*structured, vocab_size, tokenizer)
 
 

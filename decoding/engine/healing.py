@@ -33,7 +33,7 @@ from decoding.sampling.sampler import Sampler
 from decoding.sampling.state import SamplingState
 
 MAX_ROWS = 512
-"""Rows of logits of one search, beyond which it is an error."""
+"""Limit on the rows of logits of one search; beyond that it is an error."""
 
 _NEGLIGIBLE = Decimal(2) ** -24
 _CONTEXT = Context(prec=25)
@@ -45,9 +45,11 @@ RowBehind: TypeAlias = Callable[[Path], Logits]
 
 
 def num_taken_back(token_ids: Sequence[int], pieces: Sequence[bytes], index: TokenIndex) -> int:
-    """Return how many of a prompt's last tokens to take back: all that a token could reach over. The first one stays.
+    """Return how many of a prompt's last tokens to take back: all whose bytes could begin one longer token.
 
-    pieces: the bytes of each token; b"" for a token that is no text, behind which nothing is taken back.
+    The first token stays.
+
+    pieces: the bytes of each token; b"" for a token without text; neither it nor any token before it is taken back.
     """
     count, tail, taken = 0, b"", 0
     while count < len(token_ids) - 1 and len(tail) < index.max_length:
@@ -91,7 +93,7 @@ class Remainder:
 class Healing:
     """The conditioned rows of one request, for all of its candidates.
 
-    remainder: what its text begins with.
+    remainder: the bytes that its text has to begin with.
     """
 
     def __init__(self, remainder: Remainder) -> None:
@@ -124,7 +126,7 @@ class Healing:
 
 
 class _Node:
-    """A path within the remainder: its end in bytes, its probability, and the probability of what it has behind it."""
+    """A path within the remainder: its end in bytes, its probability, and the probabilities of the tokens behind it."""
 
     def __init__(self, end: int, weight: Decimal) -> None:
         self.end = end
@@ -165,7 +167,7 @@ class Search:
         return float(value.ln(_CONTEXT)) if value else None
 
     def _summed(self) -> dict[Path, Decimal]:
-        """V of each path that was looked at, those within it first."""
+        """Return V of each path that was looked at; longer paths come first."""
         values: dict[Path, Decimal] = {}
         for path in sorted(self._nodes, key=len, reverse=True):
             node = self._nodes[path]
@@ -187,7 +189,7 @@ class Search:
     def _probabilities(self, row: Logits, within: list[int], covering: list[int]) -> tuple[list[Decimal], Decimal]:
         """Return the probability of each token within, and that of all covering tokens together.
 
-        The latter from the log-probability of one of them among all tokens, and among them alone.
+        The latter follows from one covering token's log-probabilities among all tokens and among the covering ones.
         """
         together = Decimal(0)
         best = covering[int(np.argmax(row[covering]))] if covering else None

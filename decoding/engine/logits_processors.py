@@ -1,10 +1,10 @@
 """Custom logits processors, for one sequence: the stage between biases and masks.
 
 A processor is any callable(token_ids, logits): prompt and output so far, and the row as penalties and biases have left
-it, float32 [vocab], its own to change. It returns the row to go on with, or None for the one it was given.
+it, float32 [vocab], its own to change. It returns the row to use, or None for the row that it was given.
 
 The stages before it are applied here, by the reference (it agrees with the kernel to the bit), and those after it by
-the kernel, with parameters that have nothing of the former. So a processor costs a pass over the row in Python, and
+the kernel, with the parameters of earlier stages turned off. So a processor costs a pass over the row in Python, and
 only the sequences that have one pay for it.
 """
 
@@ -32,17 +32,17 @@ Processor: TypeAlias = Callable[[Sequence[int], Logits], Any]
 """(token ids of prompt and output, logits float32 [vocab]) -> logits, or None."""
 
 _EDITS = tuple(stage for stage in PIPELINE if RAW_SNAPSHOT < stage.number < PROCESSORS)
-"""The stages before processors."""
+"""The stages that run before processors."""
 
 _NEUTRAL = {name: PARAMETERS[name].default for stage in _EDITS for name in stage.parameters}
-"""Their parameters, with the values that turn them off: the defaults."""
+"""The parameters of the stages before processors, with the defaults, which turn them off."""
 
 
 class ProcessorChain:
     """The processors of one sequence.
 
-    state: what the sampler draws with: the sequence's own position in its random numbers, and the stages after
-        processors.
+    state: the state that the sampler draws with. It has the sequence's position in its random numbers, and the
+        parameters of the stages after processors.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class ProcessorChain:
 
     @property
     def raw(self) -> Logits:
-        """The row before anything was done to it; only after `process`."""
+        """The unchanged row of logits; available after `process`."""
         if self._raw is None:
             raise AssertionError("no row has been processed")
         return self._raw
@@ -98,7 +98,7 @@ class ProcessorChain:
         self._own.commit(token_id, output, row)
 
     def raw_score(self, sampler: Sampler, token_id: int, num_top: int) -> TokenScore:
-        """Return the score of a token in mode "raw": in the row before anything was done to it."""
+        """Return the score of a token in mode "raw": in the unchanged row."""
         return TokenScore.from_output(sampler.score(self._raw, [token_id], num_top=num_top), 0, num_top)
 
     def merged(self, raw: TokenScore, score: TokenScore) -> TokenScore:

@@ -1,4 +1,4 @@
-"""TokenMasks: the bitmask of a candidate's next token, from everything that forbids tokens by the text so far."""
+"""TokenMasks: the bitmask of a candidate's next token, from all rules that forbid tokens by the text so far."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TokenMasks:
         self._taken_back.setdefault(num_tokens, []).append(token_id)
 
     def valid_part(self, draft: list[int]) -> list[int]:
-        """Return the first tokens of a draft, as far as the grammar has them."""
+        """Return the first tokens of a draft, up to the first that the grammar forbids."""
         return draft if self._matcher is None else draft[: self._matcher.num_valid(draft)]
 
     def draft(self, token_id: int) -> bool:

@@ -15,7 +15,7 @@ class ModelRunner:
     """A model with its KV cache. The arrays of a batch are reused from step to step."""
 
     def __init__(self, model: Model, cache: KVCache, max_tokens: int) -> None:
-        """max_tokens: the most tokens of a batch, and so the most sequences."""
+        """max_tokens: the maximum number of tokens in a batch, and so of sequences."""
         self._model = model
         self._cache = cache
         self._no_logits: Logits = np.empty((0, model.config.vocab_size), np.float32)
@@ -41,11 +41,11 @@ class ModelRunner:
         return self._model.forward(batch, self._cache)
 
     def forget(self) -> None:
-        """Let go of the sequences of the last step; needed, too, where a sequence has lost tokens."""
+        """Drop the references to the sequences of the last step; also needed when a sequence has lost tokens."""
         self._decoding = []
 
     def row_behind(self, sequence: Sequence, token_ids: ListLike[int]) -> Logits:
-        """Return the logits [vocab] of the last of these tokens, at least one, behind what is computed of a sequence.
+        """Return the logits [vocab] of the last of one or more tokens behind the computed part of a sequence.
 
         The sequence's blocks must have room for them; their keys are not counted as computed.
         """
@@ -61,9 +61,9 @@ class ModelRunner:
         return row
 
     def _decode_batch(self, sequences: list[Sequence]) -> ForwardBatch:
-        """One token and one row of logits per sequence: the usual step, as cheap as it can be.
+        """Return the batch of the usual step: one token and one row of logits per sequence.
 
-        With the sequences of the last step, each one token further, only what changes is written.
+        If the sequences are those of the last step, one token later, only the changed values are written.
         """
         if sequences == self._decoding:
             token_ids, num_new, start, rope_lengths, logits_tokens = self._views
@@ -89,7 +89,7 @@ class ModelRunner:
         )
 
     def _mixed_batch(self, sequences: list[Sequence]) -> ForwardBatch:
-        """Prompts, draft tokens and texts to score, mixed as they come."""
+        """Return the batch of any other step: prompts, draft tokens and texts to score."""
         token_ids, num_new, logits_tokens = list[int](), list[int](), list[int]()
         computed = [sequence for sequence in sequences if sequence.num_scheduled]
         for sequence in sequences:
@@ -128,7 +128,7 @@ def _only_decodes(sequences: list[Sequence]) -> bool:
 
 
 def wanted_rows(sequence: Sequence) -> int:
-    """Return how many of the last tokens that a sequence computes in this step have their logits used."""
+    """Return the number of a sequence's last tokens in this step whose logits are used."""
     end = sequence.num_computed + sequence.num_scheduled
     if sequence.score_from is not None:
         return max(0, end - max(sequence.num_computed, sequence.score_from))

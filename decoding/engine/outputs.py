@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from decoding.engine.outputs_html import choice_html, result_html, score_html
 from decoding.errors import DecodingError
 from decoding.types import FinishReason, LogprobsMode
 
@@ -85,6 +86,10 @@ class Score:
     ranks: list[int]
     total: float
 
+    def _repr_html_(self) -> str:
+        """Show the tokens in a notebook, coloured by their probability."""
+        return score_html(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -153,6 +158,10 @@ class Choice:
     candidate: int = 0
     beam_score: float | None = None
 
+    def _repr_html_(self) -> str:
+        """Show the text in a notebook, coloured by the tokens' probabilities."""
+        return choice_html(self)
+
 
 @dataclass(slots=True)
 class Metrics:
@@ -194,3 +203,7 @@ class CompletionResult:
     model: str
     metrics: Metrics = field(default_factory=Metrics, compare=False)
     origin: Request | None = field(default=None, compare=False, repr=False)
+
+    def _repr_html_(self) -> str:
+        """Show the choices in a notebook, coloured by the tokens' probabilities."""
+        return result_html(self)

@@ -1,4 +1,4 @@
-"""Loop detection: the output ends with the same tokens, several times in a row (vLLM's `repetition_detection`)."""
+"""Loop detection: finds the same tokens several times in a row at an output's end (vLLM's `repetition_detection`)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _SPARE = 64
 
 
 class RepetitionDetector:
-    """Watches the output of one candidate, in time proportional to the largest pattern per token.
+    """Detects loops in the output of one candidate; each token takes time proportional to the largest pattern size.
 
-    For each pattern size p it counts how many of the last tokens are equal to the token p places before them. The last
-    p * count tokens are the same pattern `count` times exactly where that is at least p * (count - 1).
+    For each pattern size p it counts how many of the last tokens are equal to the token p positions before them. The
+    last p * count tokens are the same pattern `count` times exactly where that is at least p * (count - 1).
     """
 
     def __init__(self, max_pattern_size: int, min_pattern_size: int, min_count: int) -> None:

@@ -99,7 +99,7 @@ class Capsule:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Capsule:
-        """Read a capsule; raise ParameterError if the file is none."""
+        """Read a capsule; raise ParameterError if the file is not a capsule."""
         try:
             values = read_json_object(Path(path))
             if values.pop("format", None) != FORMAT:
@@ -137,7 +137,7 @@ class Capsule:
     def request(self, shape: Shape, tokenizer: Tokenizer | None, profile: Profile, *, force: bool) -> Request:
         """Return the request for a model; force: with the capsule's tokens in place of sampled ones.
 
-        profile: the model's own, which must be the capsule's if that is a profile of the user's.
+        profile: the model's own. If the capsule has a profile of the user's, it must be this one.
         Raises PromptError, ContextLengthError or ParameterError if the model cannot run it.
         """
         if self.profile in PROFILES:
@@ -239,7 +239,7 @@ def _capsule_choice(choice: Choice, num_shown: int) -> CapsuleChoice:
 
 
 def profile_text(profile: Profile) -> str:
-    """Return the name of a profile; for one of the user's own, all that decides what it does."""
+    """Return the name of a profile; for a profile of the user's, a text with its stages and rules."""
     if PROFILES.get(profile.name) == profile:
         return profile.name
     return f"{profile.name}: {' '.join(stage.name for stage in profile.stages)}; rules {int(profile.rules)}"

@@ -48,7 +48,7 @@ OnSample: TypeAlias = Callable[[Sampler, Logits, Sequence[SamplingState]], None]
 class Shape(NamedTuple):
     """A model's shape, its context bounded by the KV cache.
 
-    limit: the name of what bounds the context, for error messages.
+    limit: the name of the limit that bounds the context, for error messages.
     """
 
     vocab_size: int
@@ -67,7 +67,7 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """One prompt and what is asked of it; immutable, shared by all of its candidates.
+    """One prompt with its parameters; immutable, shared by all of its candidates.
 
     params: the caller's, with a seed filled in.
     token_ids: the tokens to compute.
@@ -109,7 +109,7 @@ class Request:
 
     @property
     def rope_length(self) -> int:
-        """The length that chooses the rotary factors of the prompt, and of what was taken back of it."""
+        """The length that chooses the rotary factors of the prompt, with the tokens that were taken back."""
         return len(self.token_ids) + (len(self.remainder.data) if self.remainder is not None else 0)
 
     @property
@@ -125,7 +125,7 @@ class Request:
 
     @property
     def detects_repetition(self) -> bool:
-        """True if a loop ends the text; of forced tokens, the last one does."""
+        """True if a loop ends the text. Forced tokens end with the last of them instead."""
         return self.params.repetition_detection is not None and self.forced is None
 
     def num_tokens_of(self, choice: int) -> int:
@@ -202,7 +202,7 @@ def make_request(
 
 
 def new_seed() -> int:
-    """Return a random seed that every reader of JSON keeps."""
+    """Return a random seed that every JSON parser keeps exactly."""
     return random_seed() & _MAX_SEED
 
 

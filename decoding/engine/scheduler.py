@@ -42,7 +42,7 @@ class Shared(NamedTuple):
 
 
 class Scheduler:
-    """Keeps the waiting queue and the running sequences within their bounds.
+    """Holds the waiting queue and the running sequences, and keeps them within the limits.
 
     max_num_seqs: sequences that run at the same time, at most max_batched_tokens.
     max_batched_tokens: tokens to compute per step.
@@ -124,7 +124,7 @@ class Scheduler:
         return batch
 
     def schedule_drafts(self, batch: Iterable[Sequence]) -> None:
-        """Give what is left of the budget to draft tokens, as far as there is memory without preemption."""
+        """Give the rest of the budget to draft tokens, as far as memory allows without preemption."""
         for sequence in batch:
             if not sequence.draft or sequence.num_scheduled != sequence.num_pending:
                 continue
@@ -136,14 +136,14 @@ class Scheduler:
                 self._budget -= num_draft
 
     def reserve_behind(self, sequence: Sequence, num_tokens: int) -> bool:
-        """Make room for tokens behind what is computed of a running sequence, preempting younger ones.
+        """Reserve blocks for tokens behind the computed ones of a running sequence, preempting younger sequences.
 
         Return False if the sequence itself is preempted.
         """
         return self._reserve(sequence, num_tokens)
 
     def release_behind(self, sequence: Sequence) -> None:
-        """Take back the blocks behind what is computed of a sequence."""
+        """Release the blocks behind the computed tokens of a sequence."""
         self.block_manager.truncate(sequence.block_table, sequence.num_computed)
         sequence.num_reserved = sequence.num_computed
 
@@ -175,7 +175,7 @@ class Scheduler:
         sequence.num_reserved = sequence.num_computed
 
     def finish(self, sequence: Sequence, *, forget: bool = False) -> None:
-        """Take out a sequence that has ended; forget: nothing of it may be found in the prefix cache."""
+        """Remove a sequence that has ended. forget: remove its blocks from the prefix cache, too."""
         if sequence.is_running:
             sequence.is_running = False
             sequence.task.share.num_running -= 1
@@ -185,7 +185,7 @@ class Scheduler:
             self.waiting.remove(sequence)
 
     def remove(self, task: Task) -> list[Sequence]:
-        """Take out all sequences of a task, and return them."""
+        """Remove all sequences of a task, and return them."""
         members = [sequence for sequence in (*self.running, *self.waiting) if sequence.task is task]
         for sequence in members:
             self.finish(sequence)
@@ -243,7 +243,7 @@ class Scheduler:
                 sequence.restart(length, self.rope_regime(length))
 
     def _admit_waiting(self, batch: list[Sequence], *, only_new: bool = False) -> None:
-        """Start waiting sequences while there are seats, tokens and memory; only_new: of requests that have none."""
+        """Start waiting sequences within all limits. only_new: only those of requests without running ones."""
         limit = 1 if only_new else self.max_per_request
         while self._budget > 0 and len(self.running) < self.max_num_seqs:
             sequence = self._next_waiting(limit)
@@ -300,13 +300,13 @@ class Scheduler:
             self.num_cached_tokens += shared.num_tokens if shared.held is None else 0
 
     def _has_room(self, shared: Shared, num_tokens: int) -> bool:
-        """Return False also where running sequences would soon have to preempt what is admitted now."""
+        """Return False if memory is short, or so short that running sequences would soon preempt a new one."""
         manager = self.block_manager
         spare = manager.num_free - manager.num_needed(shared.blocks, shared.num_tokens, num_tokens)
         return spare >= len(self.running)
 
     def _find_shared(self, sequence: Sequence) -> Shared:
-        """Return the held prompt of the sequence's task, or the blocks that the prefix cache has of it."""
+        """Return the held prompt of the sequence's task, or the blocks of it in the prefix cache."""
         held = self.held.get(sequence.task)
         if held is not None and held.rope_regime == sequence.rope_regime:
             return Shared(held.block_table.blocks, sequence.num_shared, held)
@@ -320,7 +320,7 @@ class Scheduler:
     def _is_being_computed(self, sequence: Sequence) -> bool:
         """Return True if a running sequence is about to compute the first block that is not cached.
 
-        It is worth waiting for, unless the sequence has run before.
+        Waiting for it saves computing the block twice, unless the sequence has run before.
         """
         manager = self.block_manager
         last = sequence.max_cached // manager.block_size
@@ -351,7 +351,7 @@ class Scheduler:
             self.block_manager.register(sequence.block_table, sequence.digests[:num_blocks], first_block)
 
     def _on_shared_computed(self, sequence: Sequence) -> None:
-        """Hold the shared tokens for the next sequence of the task, which may start now."""
+        """Hold the blocks of the shared tokens for the task's next sequence, which may start now."""
         sequence.waits_for_shared = False
         task = sequence.task
         if not task.num_unstarted:

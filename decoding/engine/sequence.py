@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 
 class Sequence:
-    """Known tokens, how many of them are computed, where they lie in the KV cache, and whose they are.
+    """Known tokens, with the number of computed ones, their blocks in the KV cache, and their task.
 
     Identity
-        task: the request that it belongs to; index: its number there.
+        task: the request that it belongs to; index: its number in the task.
         order: (arrival of the task, index); smaller is older.
         token_ids: all known tokens, prompt and output.
         num_shared: leading tokens that all sequences of the task have in common.
         score_from: position of the first token whose logits are wanted while the prompt is computed; None where
             only those of the last one are.
-        candidate: what it generates, once its prompt is computed; None before, and where a text is only scored.
+        candidate: the output, once the prompt is computed; None before, and if a text is only scored.
     In the KV cache
-        num_computed: leading tokens whose keys and values are there.
+        num_computed: leading tokens whose keys and values are computed.
         block_table: the blocks that hold them.
-        num_reserved: leading tokens whose blocks are there and belong to it alone, as far as they are to be written.
-        rope_length: least length that chooses the rotary factors of its tokens; rope_regime: the model's number
+        num_reserved: leading tokens that have blocks; blocks that will be written belong to it alone.
+        rope_length: minimum length for the choice of its tokens' rotary factors; rope_regime: the model's number
             for these factors.
         digests: of its full blocks, as far as they were needed.
     In the current step
@@ -101,7 +101,7 @@ class Sequence:
 
     @property
     def max_cached(self) -> int:
-        """Number of leading tokens that may come from the prefix cache, as their logits are not needed."""
+        """Number of leading tokens that may come from the prefix cache, because their logits are not needed."""
         return len(self.token_ids) - 1 if self.score_from is None else self.score_from
 
     def restart(self, rope_length: int, rope_regime: int) -> None:

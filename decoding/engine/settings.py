@@ -14,13 +14,13 @@ DEFAULT_CACHE_BYTES = 2**31
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """The bounds of an engine: they decide how fast a text comes, never the text. ParameterError names all wrong ones.
+    """The limits of an engine. They change its speed, never a text. ParameterError names all wrong ones.
 
     max_num_seqs: >= 1; sequences that run at the same time; further ones wait.
-    max_num_seqs_per_request: >= 1; those of one call (or request of a server), all of its prompts and candidates
-        together; None is max_num_seqs.
-    max_batched_tokens: >= 1; tokens to compute per step. A longer prompt is computed in chunks. No more sequences than
-        that run at the same time.
+    max_num_seqs_per_request: >= 1; sequences of one call (or request of a server) that run at the same time, all
+        of its prompts and candidates together; None is max_num_seqs.
+    max_batched_tokens: >= 1; tokens to compute per step. A longer prompt is computed in chunks. It also limits the
+        sequences that run at the same time.
     kv_cache_bytes: memory for keys and values; None is what max_num_seqs sequences of full length need, at most 2 GiB.
     prefix_cache: keep the keys and values of prompts and outputs in that memory, for prompts that begin alike.
     num_draft_tokens: >= 1; tokens to propose per step, where there is speculation.

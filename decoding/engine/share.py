@@ -1,4 +1,4 @@
-"""Share: what one caller's request has of the engine, so that a large one leaves room for others."""
+"""Share: counts by which the scheduler keeps one large request from taking the whole engine."""
 
 from __future__ import annotations
 

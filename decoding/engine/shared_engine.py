@@ -45,7 +45,7 @@ _LOGGER.addHandler(logging.NullHandler())  # silent, unless the application conf
 
 
 class SharedEngine:
-    """A model, its tokenizer, and an engine that is made when it is first needed.
+    """A model, its tokenizer, and an engine that is made on first use.
 
     A caller that wants a result steps the engine until it is there; a step serves all callers. All methods may be
     called from any thread: one steps at a time.
@@ -118,7 +118,7 @@ class SharedEngine:
         """Return the checked requests of one call, and True if a list of prompts was given.
 
         profile: that of the sampler; None is the engine's own.
-        check: called before each prompt, and before each text in the parameters; what it raises ends the work.
+        check: called before each prompt, and before each text in the parameters; an exception from it ends the work.
 
         Raises PromptError, ContextLengthError, ParameterError or TokenizerError. Takes about 1 s per MB of text, and
         does not wait for a step.
@@ -169,7 +169,7 @@ class SharedEngine:
             return self._engine.add_scoring(prompt, continuations)
 
     def encode(self, text: Prompt, name: str, *, at_start: bool) -> list[int]:
-        """Return the token ids of a prompt, or of what goes on in the middle of a text; ids are checked."""
+        """Return the token ids of a prompt, or of a text that continues another; ids are checked."""
         if isinstance(text, str) and not at_start:
             if self.tokenizer is None:
                 raise TokenizerError(f"{name}={shown(text)}: {NO_TOKENIZER}", name)
@@ -187,7 +187,7 @@ class SharedEngine:
             return has_work
 
     def abort(self, tasks: Iterable[CompletionTask | ScoringTask]) -> list[tuple[CompletionTask, Candidate]]:
-        """Free everything that these hold; those that are done hold nothing.
+        """Free everything that these tasks hold; finished tasks hold nothing.
 
         Returns the candidates that had begun, each with its task.
         """

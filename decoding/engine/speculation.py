@@ -1,6 +1,6 @@
-"""Speculation: proposes the next tokens of a sequence, to be checked several at once.
+"""Speculation: proposes the next tokens of a sequence, which are then checked in one pass.
 
-Draft tokens decide how fast a text comes, never the text (decoding.engine.sampling_step).
+Draft tokens change the speed, never the text (decoding.engine.sampling_step).
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from decoding.sampling.stages import PROFILES, Profile
 from decoding.sampling.state import SamplingState
 
 NGRAM_SIZES = (3, 2)
-"""Ends of a sequence that are looked up earlier in it, longest first."""
+"""Sizes of the n-grams at a sequence's end that are looked up earlier in it, longest first."""
 MAX_CHUNK_TOKENS = 512
 
 
 class Drafter(Protocol):
-    """Proposes draft tokens: fills in `draft` of each sequence, with at most as many tokens as stand beside it."""
+    """Proposes draft tokens: fills in `draft` of each sequence, with at most the number of tokens beside it."""
 
     def propose(self, sequences: ListLike[tuple[Sequence, int]]) -> None: ...
 
 
 class PromptLookup:
-    """Proposes that a sequence goes on as it did where its last tokens stood before (Saxena 2023, prompt lookup)."""
+    """Proposes the tokens behind an earlier occurrence of the sequence's last ones (prompt lookup, Saxena 2023)."""
 
     def __init__(self) -> None:
         self._indices: WeakKeyDictionary[Sequence, _NgramIndex] = WeakKeyDictionary()
@@ -51,7 +51,7 @@ class PromptLookup:
 
 
 class _NgramIndex:
-    """The end of the last occurrence of each n-gram of a growing sequence, its newest one excepted."""
+    """The end of the last occurrence of each n-gram of a growing sequence, except its final one."""
 
     def __init__(self) -> None:
         self._ends: dict[tuple[int, ...], int] = {}
@@ -72,7 +72,7 @@ class _NgramIndex:
 
 
 class _Draft:
-    """A sequence in the draft model's cache: its blocks, the tokens in them, and how their keys were turned."""
+    """A sequence in the draft model's cache: its blocks, the tokens in them, and the number of their rotary factors."""
 
     def __init__(self, length: int) -> None:
         self.block_table = BlockTable()
@@ -81,9 +81,9 @@ class _Draft:
 
 
 class DraftModel:
-    """Proposes what a smaller model of the same vocabulary samples with the sequence's own random numbers.
+    """Proposes the tokens that a smaller model of the same vocabulary samples with the sequence's own random numbers.
 
-    The same numbers make both models sample alike more often than any others would.
+    With the same random numbers both models sample the same token most often.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class DraftModel:
         exclusive: Callable[[], AbstractContextManager[Model]],
         profile: Profile = PROFILES["openai"],
     ) -> None:
-        """exclusive: keeps other users off the model while it is used here. profile: of the sampler."""
+        """exclusive: returns a context manager that locks the model. profile: of the sampler."""
         if model.config.vocab_size != vocab_size:
             rule = f"must be a model of the same vocabulary ({vocab_size:,} tokens)"
             raise ParameterError.single("speculation", f"a model of {model.config.vocab_size:,} tokens", rule)
@@ -109,7 +109,7 @@ class DraftModel:
         self._drafts: dict[Sequence, _Draft] = {}
 
     def propose(self, sequences: ListLike[tuple[Sequence, int]]) -> None:
-        """Propose in as many forward passes of the small model as draft tokens are wanted."""
+        """Propose draft tokens, with one forward pass of the small model for each."""
         for sequence in [sequence for sequence in self._drafts if not sequence.is_running]:
             self._blocks.free(self._drafts.pop(sequence).block_table)
         going_on = [one for one in sequences if self._fits(*one)]

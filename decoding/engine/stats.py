@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """The engine at this moment; totals are since it was made.
+    """Counts of the engine now; totals count from its creation.
 
     Blocks are of `block_size` tokens.
     num_blocks_used: blocks of sequences, and cached ones. num_blocks_live: those of sequences alone.

@@ -34,12 +34,12 @@ class TokenIndex:
         return self._ids[first:last]
 
     def is_proper_beginning(self, data: bytes) -> bool:
-        """Return True if some token has these bytes and more behind them."""
+        """Return True if a longer token begins with these bytes."""
         return len(self.beginning_with(data)) > len(self.spelling(data))
 
 
 def _successor(data: bytes) -> bytes:
-    """Return the least bytes that are greater than all that begin with `data`; b"" if there are none."""
+    """Return the smallest byte string greater than all that begin with `data`; b"" if there is none."""
     data = data.rstrip(b"\xff")
     return data[:-1] + bytes([data[-1] + 1]) if data else b""
 

@@ -12,11 +12,11 @@ from decoding.text.tokenizer import Tokenizer
 from decoding.types import TokenSequence
 
 Check: TypeAlias = Callable[[], None]
-"""Called between two pieces of work; raises if the work is no longer wanted."""
+"""Called between two pieces of work; raises if the work was cancelled."""
 
 
 def always_wanted() -> None:
-    """Check nothing: the work is wanted to its end."""
+    """Do nothing: the work is never cancelled."""
 
 
 def bad_word_sequences(
@@ -24,7 +24,7 @@ def bad_word_sequences(
 ) -> SequenceTable:
     """Return each word as tokens in the middle of a text, and as tokens behind a space.
 
-    Other ways to cut a word into tokens are not banned: to ban text as such takes a grammar.
+    Other ways to split a word into tokens are not banned; `banned_strings` bans a text however it is split.
     """
     sequences: dict[tuple[int, ...], None] = {}
     for word in words:

@@ -17,7 +17,7 @@ Logits: TypeAlias = NDArray[np.float32]
 Indices: TypeAlias = NDArray[np.intp]
 
 BLOCK_SIZE = 16
-"""Tokens whose keys and values one block of the cache holds."""
+"""Number of tokens whose keys and values a block of the cache holds."""
 
 
 class ModelShape(Protocol):
@@ -47,8 +47,8 @@ class Model(Protocol):
     """A model as the engine sees it. One thread uses it at a time.
 
     rope_border: a sequence that outgrows this length is recomputed from position 0 (LongRoPE); None: never.
-    rope_regime: 0 for lengths whose rotary factors are those of short sequences; never decreases with the length.
-        Keys of equal tokens are equal where the regimes are.
+    rope_regime: number of the rotary factors for a length; 0 for those of short sequences, never decreasing.
+        Equal tokens have equal keys if their regimes are equal.
     forward: logits float32 [num_logits, vocab]; keys and values of all tokens go to the cache.
     """
 
@@ -66,10 +66,10 @@ class ForwardBatch:
     """The new tokens of one forward pass, sequence after sequence: prompts, chunks of prompts, decoding steps.
 
     token_ids: int32 [total], the new tokens, sequence after sequence.
-    num_new: int32 [sequences], each >= 1; how many of the tokens are each sequence's.
-    start: int32 [sequences]; how many tokens of its sequence the cache has already.
+    num_new: int32 [sequences], each >= 1; the number of new tokens of each sequence.
+    start: int32 [sequences]; the number of tokens of each sequence that the cache has already.
     block_tables: for each sequence the numbers of its blocks, int32, enough for its old and new tokens.
-    rope_lengths: int32 [sequences]; the least length that chooses rotary factors that depend on a length. The token at
+    rope_lengths: int32 [sequences]; minimum length for rotary factors that depend on a length. The token at
         position p has the factors of max(rope_length, p + 1).
     logits_tokens: int32 [num_logits], ascending; indices into token_ids of the tokens whose logits are wanted.
     """
@@ -82,7 +82,7 @@ class ForwardBatch:
     logits_tokens: IntArray
 
     def check(self, config: ModelShape, num_blocks: int) -> None:
-        """Raise ParameterError or ContextLengthError unless the batch fits itself, the model and the cache."""
+        """Raise ParameterError or ContextLengthError unless the arrays fit each other, the model and the cache."""
         self.check_shapes(config)
         _check_range("token_ids", self.token_ids, config.vocab_size)
         _check_range("logits_tokens", self.logits_tokens, len(self.token_ids))
@@ -92,7 +92,7 @@ class ForwardBatch:
             _check_range("block_tables", table[: blocks_for(end)], num_blocks)
 
     def check_shapes(self, config: ModelShape) -> None:
-        """Raise unless sequences fit the context and their block tables, and all arrays have the right lengths."""
+        """Raise an error unless lengths of arrays agree, and sequences fit the context and their blocks."""
         sequences = len(self.num_new)
         if not 0 < sequences == len(self.start) == len(self.block_tables) == len(self.rope_lengths):
             rule = "num_new, start, block_tables and rope_lengths must have one entry per sequence"
@@ -129,7 +129,7 @@ class ForwardBatch:
 
 
 def blocks_for(num_tokens: int) -> int:
-    """Return how many blocks hold so many tokens."""
+    """Return the number of blocks that hold `num_tokens` tokens."""
     return -(-num_tokens // BLOCK_SIZE)
 
 

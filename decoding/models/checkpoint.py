@@ -33,7 +33,7 @@ class StoredTensor(Tensor):
     """A tensor of a safetensors file."""
 
     def __init__(self, name: str, file: ModelFile, start: int, entry: Mapping[str, Any]) -> None:
-        """Describe a tensor; `start` is the end of the file's header, `entry` what the header says of the tensor."""
+        """Describe a tensor; `start` is the end of the file's header, `entry` the header's entry for the tensor."""
         self.name = name
         self.file = file
         self.dtype = entry["dtype"]
@@ -56,7 +56,7 @@ class StoredTensor(Tensor):
         return rows
 
     def is_finite(self, rows: slice) -> bool:
-        """Return True if no number of these rows is NaN or infinite: none has all bits of its exponent set."""
+        """Return True if no number of these rows is NaN or infinite, which have all bits of the exponent set."""
         if self.dtype == "F32":
             return super().is_finite(rows)
         bits = self._values(rows).view(np.uint16)
@@ -95,7 +95,7 @@ def digest_files(paths: Iterable[Path]) -> str:
 
 
 def _weight_files(folder: Path) -> dict[Path, set[str] | None]:
-    """Return the weight files, each with the names that the index puts there; None if there is no index."""
+    """Return the weight files, each with the tensor names that the index lists for it; None if there is no index."""
     if os.path.lexists(folder / _SINGLE):  # a link to nowhere is a file that is missing
         return {folder / _SINGLE: None}
     if not os.path.lexists(folder / _INDEX):
@@ -115,7 +115,7 @@ def _weight_files(folder: Path) -> dict[Path, set[str] | None]:
 
 
 def _other_formats(folder: Path) -> str:
-    """Return a hint at weights that are not read: pickles are programs, and are never opened."""
+    """Return a hint about weight files in formats that are not read, such as pickles, which are programs."""
     names = sorted(path.name for path in folder.iterdir() if path.suffix in _OTHER_FORMATS)
     return f" ({label(names[0])} is not read: convert it to safetensors)" if names else ""
 

@@ -1,4 +1,4 @@
-"""ModelConfig: what a config.json says of its network, in one vocabulary for all architectures."""
+"""ModelConfig: the settings of a network from its config.json, under the same names for all architectures."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _MAX_HEAD_DIM = 1 << 16
 class LayerConfig(NamedTuple):
     """Settings that may differ from layer to layer.
 
-    rope: None where positions do not turn queries and keys. window: how many tokens a query sees at most, itself
-    included; None for all before it. scale: what the products of queries and keys are multiplied with.
+    rope: None for a layer without rotary embeddings. window: maximum number of tokens that a query attends to,
+    including its own; None for no limit. scale: factor of the attention scores.
     """
 
     rope: Rope | None
@@ -30,12 +30,12 @@ class LayerConfig(NamedTuple):
 class ModelConfig:
     """The sizes of a decoder network and the numbers in it that are not weights, under Hugging Face's names.
 
-    num_attention_heads is a multiple of num_key_value_heads. max_position_embeddings is how many tokens a sequence
-    may have, which stretched rotary embeddings can make more than the file says. bos_token_id is None where a
+    num_attention_heads is a multiple of num_key_value_heads. max_position_embeddings is the maximum length of a
+    sequence, which stretched rotary embeddings can make larger than the file says. bos_token_id is None where a
     sequence needs no start token; eos_token_ids are those of generation_config.json and config.json together
     (the tokenizer's eos_token joins them in a request). Token ids lie in 0..vocab_size-1.
 
-    The soft caps are None for none. The scales multiply: embedding_scale the embeddings, residual_scale what each
+    Soft caps are None if there are none. The scales multiply: embedding_scale the embeddings, residual_scale what each
     half of a layer adds, logits_scale the logits (before their cap).
     """
 
@@ -82,7 +82,7 @@ class Sizes(NamedTuple):
 
 
 def read_sizes(file: ConfigFile) -> Sizes:
-    """Sizes of an architecture whose heads may share keys and have a size of their own."""
+    """Return the sizes of an architecture with grouped key heads and a head size of its own."""
     hidden, heads = file.integer("hidden_size"), file.integer("num_attention_heads")
     kv_heads = file.optional_integer("num_key_value_heads") or heads  # null says so, whatever the default
     head_dim = file.integer("head_dim", max(1, hidden // heads), most=_MAX_HEAD_DIM)
@@ -94,9 +94,9 @@ def read_sizes(file: ConfigFile) -> Sizes:
 
 
 def read_plain_sizes(file: ConfigFile, hidden_key: str, heads_key: str, inner: int | None) -> Sizes:
-    """Sizes of an architecture whose heads share hidden_size evenly, under the given names.
+    """Return the sizes of an architecture whose heads divide hidden_size evenly, read under the given names.
 
-    inner: what intermediate_size is; None: what the file says.
+    inner: the value of intermediate_size; None reads it from the file.
     """
     hidden, heads = file.integer(hidden_key), file.integer(heads_key)
     inner = file.integer("intermediate_size") if inner is None else inner
@@ -108,14 +108,14 @@ def read_plain_sizes(file: ConfigFile, hidden_key: str, heads_key: str, inner: i
 
 
 def num_layers(file: ConfigFile, key: str = "num_hidden_layers") -> int:
-    """Number of layers; bounded, as configs of layers are made before the checkpoint is looked at."""
+    """Return the number of layers; bounded, because configs of layers are made before the weights are opened."""
     return file.integer(key, most=_MAX_LAYERS)
 
 
 def alias(file: ConfigFile, *keys: str) -> str:
-    """The first of several names of a setting that the file has; the first name where it has none.
+    """Return the first of several names of a setting that the file has; the first name if it has none.
 
-    Raises CheckpointError where it has two that disagree.
+    Raises CheckpointError if it has two that disagree.
     """
     there = [key for key in keys if file.says(key)]
     for key in there[1:]:
@@ -125,7 +125,7 @@ def alias(file: ConfigFile, *keys: str) -> str:
 
 
 def layer_types(file: ConfigFile, usual: list[str]) -> list[str]:
-    """`layer_types`, a name for each layer; `usual` where the file has none."""
+    """Return `layer_types`, a name per layer; `usual` if the file has none."""
     types = file.strings("layer_types")
     if types is None:
         return usual
@@ -138,7 +138,7 @@ def layer_types(file: ConfigFile, usual: list[str]) -> list[str]:
 
 
 def refuse_unknown(file: ConfigFile, config: ModelConfig) -> None:
-    """UnsupportedModelError where the file has a value that would matter and that was not read for `config`."""
+    """Raise UnsupportedModelError for a value that would change the result and was not read for `config`."""
     same = {"num_key_value_heads": (config.num_key_value_heads,), "head_dim": (config.head_dim,)}
     file.refuse_unread(NEUTRAL | same | {"attention_bias": (config.qkv_bias,)})
 
@@ -147,8 +147,7 @@ def special_token_ids(files: Sequence[ConfigFile], vocab_size: int, unasked: Col
     """Return ModelConfig's bos_token_id, from the first of `files` that names one, and eos_token_ids, from all of them.
 
     A disagreement about the end tokens is logged.
-    unasked: ids that transformers writes for this architecture where a network's makers named none. In a vocabulary
-    that does not reach so far they name none.
+    unasked: default ids that transformers writes for this architecture. They are ignored if the vocabulary is smaller.
     """
     starts, ends = (
         {source.path: ids for source in files if (ids := source.token_ids(key, vocab_size, unasked))}
@@ -207,7 +206,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_qk_norm": (False,),
     "use_sliding_window": (False,),
 }
-"""Keys that change what some network computes, with the values that change nothing (null never does).
+"""Keys that change the result of some architecture, with the values that change nothing (null never does).
 
-A reader takes those that its architecture has; any other with a value that would matter is refused.
+The reader of an architecture reads its own keys; any other key with a value that would matter is refused.
 """

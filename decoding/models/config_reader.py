@@ -1,4 +1,4 @@
-"""ConfigFile: a JSON file of a checkpoint, read with suspicion: every value has a type and a range."""
+"""ConfigFile: a JSON file of a checkpoint, each value of which is checked for its type and range."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _MIN_POSITIVE = float(np.finfo(np.float32).tiny)  # what is smaller loses its di
 class ConfigFile:
     """A JSON object and where it came from, with typed access.
 
-    `defaults` stand for keys that are absent. A key that is there as null counts as absent too, except for the
-    `optional_*` readers: null then says None, whatever the default. Reading a key marks it as understood, for
+    `defaults` are used for absent keys. A key with null counts as absent, too, except for the `optional_*` readers,
+    which return None for it, whatever the default. Reading a key marks it as understood, for
     `refuse_unread` and `refuse_others`.
     """
 
@@ -34,7 +34,7 @@ class ConfigFile:
 
     @classmethod
     def read(cls, path: Path) -> ConfigFile:
-        """Read `path`; ModelNotFoundError where it is missing, CheckpointError where it is no JSON object."""
+        """Read `path`; ModelNotFoundError if it is missing, CheckpointError if it is not a JSON object."""
         if not os.path.lexists(path):  # a link to nowhere is there, and broken
             raise ModelNotFoundError(f"{path.parent}: no {path.name} in this folder")
         try:
@@ -48,17 +48,17 @@ class ConfigFile:
         return self
 
     def error(self, key: str, rule: str) -> CheckpointError:
-        """The error that says that this file's `key` breaks `rule`."""
+        """Return the error that says that this file's `key` breaks `rule`."""
         name = self._prefix + key
         value = self._values.get(key)
         return CheckpointError(self.path, name if value is None else f"{name}={shown(value)}", rule)
 
     def unsupported(self, key: str, rule: str) -> UnsupportedModelError:
-        """The error that says that this file's `key` asks for what is not implemented."""
+        """Return the error that says that this file's `key` needs a feature that is not implemented."""
         return UnsupportedModelError(f"{self.path}: {self._prefix}{key}={shown(self._values.get(key))}: {rule}")
 
     def get(self, key: str) -> Any:
-        """The value as it stands in the file; None where it is absent or null."""
+        """Return the value in the file, unchecked; None if it is absent or null."""
         self._read.add(key)
         return self._values.get(key)
 
@@ -132,21 +132,21 @@ class ConfigFile:
         return ConfigFile(self.path, self.mapping(key), f"{self._prefix}{key}.")
 
     def strings(self, key: str) -> list[str] | None:
-        """A list of strings; None where the key is absent."""
+        """Return a list of strings; None if the key is absent."""
         value = self.get(key)
         if value is not None and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
             raise self.error(key, "must be a list of strings")
         return value
 
     def positive_reals(self, key: str, length: int) -> tuple[float, ...]:
-        """A list of `length` finite numbers above 0."""
+        """Return a list of `length` finite numbers above 0."""
         values = self._value(key, None)
         if not isinstance(values, list) or len(values) != length or not all(map(_is_positive, values)):
             raise self.error(key, f"must be a list of {length} finite numbers above 0 (in float32)")
         return tuple(map(float, values))
 
     def token_ids(self, key: str, vocab_size: int, unasked: Collection[int] = ()) -> tuple[int, ...]:
-        """One id or a list of ids, each below `vocab_size`; () where the key is absent.
+        """Return one id or a list of ids, each below `vocab_size`, as a tuple; () if the key is absent.
 
         One of `unasked` that is not below it counts as absent, too.
         """
@@ -161,7 +161,7 @@ class ConfigFile:
     def refuse_unread(self, neutral: Mapping[str, tuple[Any, ...]]) -> None:
         """Raise UnsupportedModelError if an unread key of `neutral` has a value that would change the result.
 
-        `neutral` maps keys that change what some network computes to the values that change nothing (null never
+        `neutral` maps keys that change the result of some architecture to the values that change nothing (null never
         does).
         """
         for key in sorted(neutral.keys() - self._read):

@@ -1,4 +1,4 @@
-"""generation_config.json: how a model's authors would sample from it. Advice, never applied unasked."""
+"""generation_config.json: sampling parameters that a model's authors recommend; never applied by default."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _ZERO_IS_OFF = {"top_k", "no_repeat_ngram_size"}
 def generation_defaults(folder: Path) -> dict[str, Any]:
     """Return the recommendations of the file in `folder` as arguments of SamplingParams; empty if there are none.
 
-    Only what the file itself says: transformers' own defaults (top_k=50 in older versions) are not added.
-    `do_sample: false` is temperature 0. Raises CheckpointError where the file is broken, or a value is outside
+    Only values of the file count: transformers' own defaults (top_k=50 in older versions) are not added.
+    `do_sample: false` is temperature 0. Raises CheckpointError if the file is broken, or a value is outside
     the range of its parameter.
     """
     path = folder / _FILE

@@ -1,4 +1,4 @@
-"""GGUF models: one file, a set of shards, or a folder with either; opened as a whole, read as they are asked for.
+"""GGUF models: one file, a set of shards, or a folder with either; opened as a whole; tensors are read on demand.
 
 model = open_model("SmolLM2-135M-Instruct.Q4_1.gguf")
 model.config                                        # ModelConfig
@@ -82,7 +82,7 @@ class GGUFTensors(TensorSource):
     """The tensors of one or more GGUF files, by their names there."""
 
     def __init__(self, path: Path, files: Mapping[Path, GGUFFile]) -> None:
-        """Take the tensors of all files; CheckpointError if two have one of the same name."""
+        """Collect the tensors of all files; CheckpointError if two have a tensor of the same name."""
         self.folder = path
         self.files = tuple(files)
         self._tensors = {}
@@ -117,7 +117,7 @@ class GGUFTensors(TensorSource):
 class GGUFModel:
     """A model that has been opened; `find_weights` checks that it has the tensors that its config asks for.
 
-    path: what was opened. files: all of the model, in order.
+    path: the path that was opened. files: all files of the model, in order.
     """
 
     path: Path
@@ -161,7 +161,7 @@ def _model_file(path: Path) -> Path:
 
 
 def _open_files(path: Path) -> dict[Path, GGUFFile]:
-    """Return the model's files by path, in order; CheckpointError unless they are one model and all of it."""
+    """Return the model's files by path, in order; CheckpointError unless they are the complete shards of one model."""
     match = _SHARD.fullmatch(path.name)
     if match is None:
         file = GGUFFile(path)
@@ -184,7 +184,7 @@ def _open_files(path: Path) -> dict[Path, GGUFFile]:
 
 
 def _check_shard(file: GGUFFile, index: int, count: int) -> None:
-    """Raise CheckpointError unless the file says that it is the shard that its name says it is."""
+    """Raise CheckpointError unless the metadata agree with the shard number in the file's name."""
     split = _split(file)
     for key, expected in (("split.no", index), ("split.count", count)):
         if split.get(key) != expected:

@@ -1,7 +1,7 @@
-"""ModelConfig from the metadata of a GGUF file, and from what its tensors say of sizes, biases and factors.
+"""ModelConfig from the metadata of a GGUF file, and from the sizes, biases and factors of its tensors.
 
 Keys stand under the name of the architecture: `llama.block_count`. Each is read by the architecture that has it, or
-known to change nothing; any other is refused by name, so that nothing is computed that the file does not mean.
+known to change nothing; any other is refused by name, so that no setting of the file is ignored.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
 _OF_IMAGES = ("vision.", "mm.")  # how keys begin that are about images, which are not read
 
 _IDLE = ("tensor_data_layout", "pooling_type")
-"""Keys that change nothing, whatever they say: a remark on the converter, and what embeddings are made of."""
+"""Keys that change nothing, whatever their values are, such as remarks of the converter."""
 
 
 class _File(NamedTuple):
@@ -142,7 +142,7 @@ def _uniform(keys: ConfigFile, key: str, default: int | None = None) -> int:
 
 
 def _biases(shapes: Shapes) -> dict[str, Any]:
-    """Return which matrices have biases, and whether the head is the embedding: no key says so."""
+    """Return which matrices have biases, and if the head is the embedding; there are no keys for these."""
     qkv = "blk.0.attn_qkv.bias" if qkv_is_fused(shapes) else "blk.0.attn_q.bias"
     return {
         "qkv_bias": qkv in shapes,
@@ -180,7 +180,7 @@ def _num_layers(keys: ConfigFile) -> int:
 
 
 def _llama_like(model_type: str) -> Callable[[_File, Mapping[str, Any]], dict[str, Any]]:
-    """Return the reader of an architecture that is llama's but for norms and orders of tensors."""
+    """Return the reader of an architecture that differs from llama only in norms and orders of tensors."""
 
     def read(file: _File, sizes: Mapping[str, Any]) -> dict[str, Any]:
         keys, head_dim = file.keys, sizes["head_dim"]
@@ -198,14 +198,14 @@ def _llama_like(model_type: str) -> Callable[[_File, Mapping[str, Any]], dict[st
 
 
 def _smollm3(file: _File, sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """Every fourth layer has no rotary embeddings; no key says so."""
+    """Return SmolLM3's fields: every fourth layer has no rotary embeddings, for which there is no key."""
     config = _llama_like("smollm3")(file, sizes)
     layers = enumerate(config["layers"], 1)
     return config | {"layers": tuple(layer if number % 4 else layer._replace(rope=None) for number, layer in layers)}
 
 
 def _granite(file: _File, sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """Granite's scales; 0 says that there is none."""
+    """Return Granite's scales; 0 means that there is none."""
     keys = file.keys
     config = _llama_like("granite")(file, sizes)
     scale = keys.real("attention.scale", 0.0) or sizes["head_dim"] ** -0.5
@@ -221,7 +221,7 @@ def _granite(file: _File, sizes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _olmo2(file: _File, sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """OLMo 2, and OLMo 3, most of whose layers have a window and unscaled rotary embeddings."""
+    """Return the fields of OLMo 2, and of OLMo 3, most of whose layers have a window and unscaled rotary embeddings."""
     keys = file.keys
     config = _llama_like("olmo2")(file, sizes)
     windows = _windows(keys, 0, every=4)
@@ -261,7 +261,7 @@ def _gemma(model_type: str) -> Callable[[_File, Mapping[str, Any]], dict[str, An
 
 
 def _gemma_scale(num_layers: int, sizes: Mapping[str, Any], num_layers_of_27b: int) -> float:
-    """Return the scale of scores, of which no key speaks: the model of 27 billion weights has one of its own."""
+    """Return the scale of scores, for which there is no key: the model of 27 billion weights has its own."""
     size: int = sizes["head_dim"]
     if num_layers == num_layers_of_27b:
         size = sizes["hidden_size"] // sizes["num_attention_heads"]
@@ -270,7 +270,7 @@ def _gemma_scale(num_layers: int, sizes: Mapping[str, Any], num_layers_of_27b: i
 
 
 def _caps(keys: ConfigFile, model_type: str) -> dict[str, float | None]:
-    """Return the soft caps; 0 says that there is none, and the first files of Gemma 2 do not speak of them."""
+    """Return the soft caps; 0 means that there is none. The first files of Gemma 2 have no keys for them."""
     if model_type == "gemma":
         return {}
     last = keys.real("final_logit_softcapping", 30.0 if model_type == "gemma2" else 0.0)
@@ -281,7 +281,7 @@ def _caps(keys: ConfigFile, model_type: str) -> dict[str, float | None]:
 def _windows(keys: ConfigFile, default: int, every: int) -> list[int | None]:
     """Return the window of each layer, or None.
 
-    The pattern is a boolean for each layer (whether it has the window), or the number n of which each n-th has none.
+    The pattern is a boolean for each layer (whether it has the window), or a number n: each n-th layer has none.
     """
     count, window = _num_layers(keys), keys.integer(_WINDOW, default, least=0)
     pattern = keys.get(_PATTERN)
@@ -308,7 +308,7 @@ def _gpt2(file: _File, sizes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _gpt_neox(file: _File, sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """GPT-NeoX, with the exact GELU that its networks were trained with (llama.cpp has tanh's for all)."""
+    """Return GPT-NeoX's fields, with the exact GELU of its training (llama.cpp uses the tanh approximation for all)."""
     keys = file.keys
     rope = read_rope(keys, file.factors, sizes["head_dim"], partial=True)
     return {
@@ -323,7 +323,7 @@ def _gpt_neox(file: _File, sizes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _starcoder2(file: _File, sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """StarCoder 2; converters do not write its window, which some of its networks have."""
+    """Return StarCoder 2's fields; converters do not write its window, which some of its networks have."""
     keys = file.keys
     rope = read_rope(keys, file.factors, sizes["head_dim"])
     window = keys.integer(_WINDOW, 0, least=0) or None
@@ -352,4 +352,4 @@ _READERS: dict[str, Callable[[_File, Mapping[str, Any]], dict[str, Any]]] = {
     "gptneox": _gpt_neox,
     "starcoder2": _starcoder2,
 }
-"""By `general.architecture`."""
+"""Readers of architectures, by `general.architecture`."""

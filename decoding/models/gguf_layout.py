@@ -1,6 +1,6 @@
 """Names and orders of the tensors in GGUF files, in the terms of `decoding.models.weights`.
 
-What differs from Hugging Face's layout:
+Differences from Hugging Face's layout:
 
 * Converters have put the rotated pairs of llama, smollm3 and granite side by side, as the paper has them; the network
   wants them half a head apart, as the other families are stored (`Part.order`).
@@ -40,7 +40,7 @@ _FUSED_GATE = frozenset({"phi3"})
 def layout(config: ModelConfig, names: Collection[str]) -> Layout:
     """Return the names of the tensors of a file that has tensors called `names`.
 
-    The tensors with factors of rotary embeddings belong to the config; they are not looked at again.
+    The tensors with factors of rotary embeddings belong to the config; they are not part of the layout.
     """
     harmless = [re.escape(name) for name in ROPE_TENSORS if any(layer.rope for layer in config.layers)]
     if config.model_type == "gemma3_text":
@@ -121,9 +121,9 @@ def _up_parts(config: ModelConfig, prefix: str) -> tuple[Part, ...]:
 
 
 def _order(config: ModelConfig, num_heads: int, num_turned: int) -> RowOrder | None:
-    """Return the order of rows in which the pairs of the first `num_turned` heads are half a head apart.
+    """Return the order of rows that puts the pairs of the first `num_turned` heads half a head apart.
 
-    None if they are stored so.
+    None if they are stored in that order.
     """
     if config.model_type not in PAIRS_SIDE_BY_SIDE or not any(layer.rope for layer in config.layers):
         return None

@@ -1,8 +1,8 @@
 """The GGUF container, versions 2 and 3: metadata and the directory of tensors, read by pieces.
 
 A file is a header, key-value pairs (the metadata), a directory (name, dimensions, type and offset of each tensor), and
-the tensors' bytes, each at a multiple of the alignment. It may come from anywhere, so nothing in it is believed: counts
-and lengths are held against the bytes that are left before anything is allocated, and every tensor must lie inside the
+the tensors' bytes, each at a multiple of the alignment. It may come from anywhere, so nothing in it is trusted: counts
+and lengths are compared with the rest of the file before anything is allocated, and every tensor must lie inside the
 file and apart from the others. Tensor bytes are not read here.
 """
 
@@ -69,7 +69,7 @@ class TensorInfo(NamedTuple):
 class Metadata(Mapping[str, Value]):
     """The key-value pairs of a file: numbers, booleans and strings; arrays as numpy arrays or lists of strings.
 
-    Arrays of strings are decoded each time they are asked for: they would take far more memory than in the file.
+    Arrays of strings are decoded on each access, because decoded they take far more memory than in the file.
     """
 
     def __init__(self, path: Path, values: Mapping[str, Value | _Strings]) -> None:
@@ -93,7 +93,7 @@ class Metadata(Mapping[str, Value]):
 
 
 class GGUFFile:
-    """One file: its metadata, its tensors by name, and its bytes where they are asked for.
+    """One file: its metadata, its tensors by name, and its bytes on demand.
 
     Raises CheckpointError naming file, field, value and rule.
     """
@@ -124,9 +124,9 @@ def read_metadata(path: Path) -> Metadata:
 
 
 class _Cursor:
-    """A position in the file that never leaves it, or the part that metadata may take.
+    """A position in the file, which stays within the file and within the size that metadata may have.
 
-    The file is read as far as the position has come, into memory that the system gives as it is used.
+    The file is read up to the position, into memory that is committed as it is used.
     """
 
     def __init__(self, file: ModelFile) -> None:
@@ -156,7 +156,7 @@ class _Cursor:
         return begin
 
     def _read(self, end: int) -> None:
-        """Have the file read up to `end` at least."""
+        """Read the file up to `end` at least."""
         if end > self._num_read:
             after = min(self.end, max(end, self._num_read + _READ_AHEAD))
             self._file.read_into(self._data[self._num_read : after], self._num_read)

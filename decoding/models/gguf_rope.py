@@ -14,7 +14,7 @@ from decoding.models.real_functions import log
 from decoding.models.rope import Frequencies, LinearRope, LongRope, Rope, YarnRope
 
 Factors: TypeAlias = Callable[[str, int], "tuple[float, ...] | None"]
-"""Reads a tensor of so many numbers above 0; None if the file has none of this name."""
+"""Reads a tensor of `count` numbers above 0 by its name; None if the file has no such tensor."""
 
 _MAX_THETA = 1e30
 _KINDS = ("linear", "none", "yarn", "longrope")
@@ -22,20 +22,20 @@ _KINDS = ("linear", "none", "yarn", "longrope")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FactorRope(Rope):
-    """Rope with the frequency of each pair divided by a factor of its own (Llama 3's stretching, worked out)."""
+    """Rope with the frequency of each pair divided by a factor of its own (as precomputed for Llama 3's scaling)."""
 
     factors: tuple[float, ...]
 
     def frequencies(self, regime: int) -> Frequencies:
-        """Return Rope's, divided by the factors."""
+        """Return the frequencies of Rope, divided by the factors."""
         return np.float32(1.0) / (np.array(self.factors, np.float32) * self.periods(self.theta))
 
 
 def read_rope(file: ConfigFile, factors: Factors, head_dim: int, *, partial: bool = False) -> Rope:
     """Return the rotary embeddings of the layers without a window.
 
-    file: the keys under the architecture's prefix. partial: whether the architecture can turn a part of each head.
-    Raises CheckpointError for a value out of range, UnsupportedModelError for what is not implemented.
+    file: the keys under the architecture's prefix. partial: True if parts of heads may be rotated.
+    Raises CheckpointError for a value out of range, UnsupportedModelError for a setting that is not implemented.
     """
     key = "rope.global.freq_base" if file.says("rope.global.freq_base") else "rope.freq_base"  # Ollama's name first
     theta = read_theta(file, key, 10000.0)
@@ -109,12 +109,12 @@ def _with_factors(
 
 
 def _trained(file: ConfigFile) -> int:
-    """Return the length before stretching."""
+    """Return the context length of the training."""
     return file.integer("rope.scaling.original_context_length", file.integer("context_length"))
 
 
 def _factor(file: ConfigFile) -> float:
-    """Return how much positions are squeezed; old files have another name for it, and 0 says 1."""
+    """Return the factor by which positions are divided; old files have another name for it, and 0 means 1."""
     key = "rope.scaling.factor" if file.says("rope.scaling.factor") else "rope.scale_linear"
     return 1.0 if file.real(key, 0.0) == 0.0 else file.positive_real(key)
 

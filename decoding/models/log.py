@@ -1,4 +1,4 @@
-"""The log of what is remarkable about a model's files: `decoding.models`, silent unless logging is configured."""
+"""The log of warnings about a model's files: `decoding.models`, silent unless logging is configured."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class ModelBase:
     def digest(self) -> str:
         """Hex digest of config.json and the weight files, read on first use.
 
-        Raises CheckpointError if they are not on disk any more as they were loaded.
+        Raises CheckpointError if the files have changed since they were loaded.
         """
         self._check_files()
         digest = digest_files(self._files)
@@ -43,7 +43,7 @@ class ModelBase:
     def rope_regime(self, length: int) -> int:
         """Return a number that is equal for two lengths if and only if they have the same rotary factors.
 
-        0: the factors of short sequences. Two sequences may share keys and values if the numbers of their
+        0 is for the factors of short sequences. Two sequences may share keys and values if the numbers of their
         `rope_lengths` are equal.
         """
         return self._rotary.regime(length)

@@ -1,4 +1,4 @@
-"""A file of a model, read by copying: whatever becomes of the file afterwards, nothing of it stays mapped."""
+"""A file of a model, read by copying: nothing stays mapped, so later changes of the file do no harm."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from decoding.errors import CheckpointError
 
 _MAX_SPAN = 4
-"""Rows that are apart are read in one go if that reads at most so many times their bytes."""
+"""Separate rows are read at once if that reads at most this many times their bytes."""
 
 
 class Signature(NamedTuple):
-    """The state of a file, as far as the system tells without reading it: another one has perhaps other bytes."""
+    """The state of a file by its metadata. If it differs, the content may differ, too."""
 
     device: int
     inode: int
@@ -49,7 +49,7 @@ def check_unchanged(path: Path, signature: Signature) -> None:
 
 
 class ModelFile:
-    """An open file. num_bytes: its size when it was opened; fewer are an error when they are missed."""
+    """An open file. num_bytes: its size when it was opened; reading beyond a later, smaller size is an error."""
 
     def __init__(self, path: Path) -> None:
         """Open the file; OSError if it cannot be read, ValueError if it is empty."""
@@ -106,7 +106,7 @@ class ModelFile:
         return rows
 
     def columns(self, begin: int, row_bytes: int, num_rows: int, columns: slice) -> NDArray[np.uint8]:
-        """Return the same bytes of every row, uint8 [num_rows, bytes]; `columns` counts bytes."""
+        """Return a slice of the bytes of every row, uint8 [num_rows, bytes]; `columns` counts bytes."""
         found = np.empty((num_rows, columns.stop - columns.start), np.uint8)
         for number, row in enumerate(found):
             self.read_into(row, begin + number * row_bytes + columns.start)

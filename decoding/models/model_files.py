@@ -32,7 +32,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 class ModelFiles:
     """A model that has been opened.
 
-    path: a folder or a .gguf file. files: all that decide the logits. metadata: of a GGUF model; otherwise None.
+    path: a folder or a .gguf file. files: all that the logits depend on. metadata: of a GGUF model; otherwise None.
     """
 
     path: Path

@@ -101,7 +101,7 @@ def _checked_num_threads(num_threads: int | None) -> int:
 
 
 def build_plan(config: ModelConfig, weights: Weights[PackedMatrix], ropes: RotaryTables) -> Plan:
-    """Return the network as the C library takes it.
+    """Return the network in the form of the C library.
 
     The embedding stays in its file; one in a type that the kernel does not know is converted to float32.
     """

@@ -42,7 +42,7 @@ def write_plan(
     frequencies: Sequence[NDArray[np.float32]] = (),
     attention_factors: Sequence[float] = (),
 ) -> None:
-    """Write a plan and what makes its rotary tables.
+    """Write a plan and the frequencies of its rotary tables.
 
     frequencies: of each table, radians per position, float32 [pairs]. attention_factors: one per table.
     """

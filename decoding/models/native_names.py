@@ -32,7 +32,7 @@ BLOCKS: dict[str, tuple[int, int]] = {
 """Weights per block and bytes per block of the quantised types, by name."""
 
 NORM_KINDS: dict[str, int] = {"rms": lib.DECODING_NORM_RMS, "layer": lib.DECODING_NORM_LAYER}
-"""Norms, by name."""
+"""Kinds of norms, by name."""
 
 ACTIVATION_NUMBERS: dict[str, int] = {
     "gelu": lib.DECODING_ACT_GELU,

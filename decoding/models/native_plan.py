@@ -146,7 +146,7 @@ class PackedMatrix:
 
 
 class PlanNorm(NamedTuple):
-    """A norm. kind: a key of NORM_KINDS. weight [size]; bias [size] or None."""
+    """A norm of a plan. kind: a key of NORM_KINDS. weight [size]; bias [size] or None."""
 
     kind: str
     weight: Floats
@@ -160,7 +160,7 @@ class PlanNorm(NamedTuple):
 
 
 class PlanLayer(NamedTuple):
-    """One layer: see decoding_layer. A norm that is None is left out; rope -1 and window 0 mean none."""
+    """One layer, as decoding_layer of csrc/decoding.h. A norm may be None; rope -1 and window 0 mean none."""
 
     qkv: PackedMatrix
     output: PackedMatrix
@@ -213,12 +213,12 @@ class Plan:
         logits_scale: float = 1.0,
         positions: Floats | None = None,
     ) -> None:
-        """Write the plan; KernelError if the pieces do not fit each other.
+        """Write the plan; KernelError if the parts do not fit each other.
 
         activation: a key of ACTIVATION_NUMBERS.
         embedding: [vocab_size, hidden_size] in the storage type `embedding_type`, or blocks [vocab_size, bytes] of a
         quantised type, at any address.
-        rope_pairs: of each rotary table, the pairs of a head that it turns.
+        rope_pairs: per rotary table, the number of pairs of a head that it rotates.
         positions: learned position embeddings [num_positions, hidden_size].
         """
         self.num_ropes, self.vocab_size = len(rope_pairs), vocab_size
@@ -284,7 +284,7 @@ class ThreadPool:
 
 
 class Step(NamedTuple):
-    """The arguments of one step: see decoding_forward_batch. All integer arrays are int32 and contiguous.
+    """The arguments of one step: decoding_forward_batch of csrc/decoding.h. Integer arrays are int32 and contiguous.
 
     rotary: for each rotary table the addresses of the tokens' rows, uintp [num_ropes, total]; the rows are kept alive
     by the caller.
@@ -306,7 +306,7 @@ def _table_addresses(tables: Sequence[Integers]) -> tuple[Integers, NDArray[np.u
 
 
 class Forward:
-    """decoding_forward with memory of its own for the scratch. Used by one thread at a time."""
+    """decoding_forward with a workspace of its own. Used by one thread at a time."""
 
     def __init__(self, plan: Plan, threads: ThreadPool | None = None) -> None:
         """threads: None for the calling thread alone."""
@@ -320,7 +320,7 @@ class Forward:
             batch.parallel_for, batch.host = ffi.addressof(lib, "dk_thread_pool_run"), threads.pool
 
     def __call__(self, step: Step, cache: KVPool) -> Floats:
-        """Compute one step and return its logits, float32 [num_logits, vocab_size]; KernelError if it is refused."""
+        """Compute one step and return its logits, float32 [num_logits, vocab_size]; KernelError if it fails."""
         batch, num_logits = self._batch, len(step.logits_tokens)
         logits = np.empty((num_logits, self.plan.vocab_size), np.float32)
         flat, tables = _table_addresses(step.block_tables)

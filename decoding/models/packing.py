@@ -1,8 +1,8 @@
-"""Packing: stored matrices into the panels that the native forward pass reads, by several threads.
+"""Pack stored matrices into the panels that the native forward pass reads, with several threads.
 
 Weights stay in their storage type. Queries, keys and values may have different ones, as in the k-quant mixes of
 llama.cpp, and so may gate and up: they become a chain of matrices. A matrix whose parts cannot be chained, or whose
-type the kernel does not know, is converted to float32, which has every number of every type.
+type the kernel does not know, is converted to float32, which represents the values of all types exactly.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Progress: TypeAlias = Callable[[int, int], object]
 """Called with (chunks packed, chunks in all)."""
 
 TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", **{name.upper(): name for name in BLOCKS}}
-"""Storage types that the kernel computes with, and their names there (native_plan.WEIGHT_TYPES)."""
+"""Storage types that the kernel computes with, and their names in native_plan.WEIGHT_TYPES."""
 
 _CACHE_LINE = 64  # bytes
 _HUGE_PAGE = 1 << 21
@@ -34,7 +34,7 @@ _PANEL = 16
 
 
 class _Chunk(NamedTuple):
-    """Outputs `first` to `after` of a part, whose first output is the matrix's output `offset`."""
+    """Outputs `first` to `after` - 1 of a part of a matrix; the part begins at output `offset` of the matrix."""
 
     packed: PackedMatrix
     part: StoredPart
@@ -68,9 +68,9 @@ def _chains(block: Block[StoredMatrix]) -> Iterator[list[StoredMatrix]]:
 
 
 def _split(matrix: StoredMatrix) -> list[StoredMatrix]:
-    """Return the parts of a matrix, neighbours of one type together.
+    """Return the parts of a matrix, with neighbours of the same type joined.
 
-    The whole matrix if they do not fit the rules of `decoding_matrix.rest`: all or none quantised, whole panels.
+    The matrix is one part if they do not fit the rules of `decoding_matrix.rest`: all or none quantised, whole panels.
     """
     runs = [tuple(parts) for _, parts in groupby(matrix.parts, lambda part: part.tensor.dtype)]
     sizes = [sum(part.num_outputs for part in run) for run in runs]
@@ -89,7 +89,7 @@ def _block(matrices: Iterator[PackedMatrix], norms: Norms) -> Block[PackedMatrix
 def _allocate(chains: list[list[StoredMatrix]]) -> list[list[PackedMatrix]]:
     """Return unwritten panels for all matrices, side by side in memory that the system may put on huge pages.
 
-    Small pages have to be looked up more often, which costs up to a tenth of the speed.
+    Small pages cost more TLB misses, up to a tenth of the speed.
     """
     sizes = [[_size(matrix) for matrix in chain] for chain in chains]
     total = sum(map(sum, sizes))

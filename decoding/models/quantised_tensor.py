@@ -1,8 +1,8 @@
 """`quantization="q8_0"` or "q4_0": the matrices of a checkpoint as if they were stored in that type.
 
-Rows are quantised each time they are asked for, so that both backends compute with the same numbers and nothing is kept
-twice. The embedding, positions, norms and biases stay as they are stored. So does a matrix whose rows are not whole
-blocks of 32. With "q4_0" the head is Q8_0, as converters do it: its errors reach the logits directly.
+Rows are quantised each time they are read, so that both backends compute with the same numbers. The embedding,
+positions, norms and biases stay as they are stored. So does a matrix whose rows are not whole blocks of 32. With "q4_0"
+the head is Q8_0, as in GGUF converters: its errors reach the logits directly.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class QuantisedTensor(Tensor):
 def quantised(weights: Weights[StoredMatrix], kind: str) -> Weights[StoredMatrix]:
     """Return the weights with their matrices quantised.
 
-    Raises ParameterError for a type that is not known, for weights that are quantised already, and if there is no
+    Raises ParameterError for an unknown type, for weights that are quantised already, and if there is no
     matrix whose rows are whole blocks.
     """
     if kind not in QUANTIZATIONS:

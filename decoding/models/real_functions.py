@@ -1,7 +1,7 @@
 """Powers and logarithms with the same bits on every machine.
 
-Those of numpy and of the C library differ in the last bit from one machine to another, and so would the angles of
-rotary embeddings, and then logits. These are computed in decimal, to more digits than a float64 has, and rounded once.
+The functions of numpy and of the C library differ in the last bit between machines, and with them the angles of rotary
+embeddings and the logits. These are computed in decimal, to more digits than a float64 has, and rounded once.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gpt_neox": Architecture(gpt_neox.read_config, gpt_neox.layout),
     "starcoder2": Architecture(starcoder2.read_config, starcoder2.layout),
 }
-"""By model_type."""
+"""Architectures by model_type."""
 
 
 def open_model(path: str | os.PathLike[str]) -> ModelFiles:
@@ -72,7 +72,7 @@ def load_model(
     num_threads: of the native backend; None for all CPUs that this process may use.
     quantization: "q8_0" or "q4_0" to quantise matrices of floating-point numbers; None for the types of the file.
     progress: is called with (parts done, parts in all) while weights are packed.
-    Raises what `open_model` raises, and ParameterError for a bad argument.
+    Raises the errors of `open_model`, and ParameterError for a bad argument.
     """
     opened = open_model(path)
     return load_files(opened, backend, num_threads=num_threads, quantization=quantization, progress=progress)
@@ -101,7 +101,7 @@ def load_files(
 
 
 def _check_arguments(backend: str, quantization: str | None) -> None:
-    """Raise ParameterError for a backend or a quantization that is not known."""
+    """Raise ParameterError for an unknown backend or quantization."""
     if backend not in BACKENDS:
         raise ParameterError.single("backend", backend, f"must be one of {', '.join(map(repr, BACKENDS))}")
     if quantization is not None and quantization not in QUANTIZATIONS:
@@ -116,7 +116,7 @@ def load_network(path: str | os.PathLike[str]) -> Network:
 
 
 def load_config(path: str | os.PathLike[str]) -> ModelConfig:
-    """Read config.json and generation_config.json, or a GGUF file's metadata; raises what `open_model` raises."""
+    """Read config.json and generation_config.json, or a GGUF file's metadata; raises the errors of `open_model`."""
     place = existing(path)
     return gguf.open_model(place).config if is_gguf(place) else _read(place)[0]
 

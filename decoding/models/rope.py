@@ -1,6 +1,6 @@
 """Rotary position embeddings (Su et al. 2021) and the ways in which checkpoints stretch them.
 
-Frequencies are rounded to float32 where transformers rounds them, because so they were in training. Their bits are the
+Frequencies are rounded to float32 where transformers rounds them, because models were trained so. Their bits are the
 same on every machine: powers and logarithms are those of `real_functions`, the rest is arithmetic that IEEE 754 rounds.
 """
 
@@ -23,10 +23,10 @@ _MAX_CONTEXT = 2**31 - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rope:
-    """rope_type "default": pair j of a head turns by theta^(-2j/dim) for each position.
+    """rope_type "default": pair j of a head is rotated by theta^(-2j/dim) per position.
 
-    dim: how many of the head's numbers turn, from the first (rounded up to pairs).
-    attention_factor: what the turned numbers are multiplied with.
+    dim: the number of the head's elements that are rotated, from the first (rounded up to pairs).
+    attention_factor: factor of the rotated elements.
     """
 
     theta: float
@@ -35,7 +35,7 @@ class Rope:
 
     @property
     def num_pairs(self) -> int:
-        """Pairs of numbers that turn."""
+        """Number of pairs that are rotated."""
         return (self.dim + 1) // 2
 
     @property
@@ -46,7 +46,7 @@ class Rope:
     def regime(self, length: int) -> int:
         """Return a number for sequences of this length: those with the same number have the same frequencies.
 
-        0: the frequencies of short sequences.
+        0 is for the frequencies of short sequences.
         """
         return 0
 
@@ -55,7 +55,7 @@ class Rope:
         return _ONE / self.periods(self.theta)
 
     def context(self, max_position_embeddings: int) -> int:
-        """Return how many tokens a sequence may have if the config says `max_position_embeddings`."""
+        """Return the maximum length of a sequence, given the config's `max_position_embeddings`."""
         return max_position_embeddings
 
     def periods(self, theta: float) -> Frequencies:
@@ -66,12 +66,12 @@ class Rope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearRope(Rope):
-    """rope_type "linear" (Chen et al. 2023): all positions squeezed by `factor`."""
+    """rope_type "linear" (Chen et al. 2023): all positions divided by `factor`."""
 
     factor: float
 
     def frequencies(self, regime: int) -> Frequencies:
-        """Return Rope's, divided by factor."""
+        """Return the frequencies of Rope, divided by factor."""
         return _ONE / self.periods(self.theta) / np.float32(self.factor)
 
 
@@ -91,23 +91,23 @@ class DynamicRope(Rope):
         return length if length > self.trained else 0
 
     def frequencies(self, regime: int) -> Frequencies:
-        """Return Rope's, with the theta of that length."""
+        """Return the frequencies of Rope, with the theta of that length."""
         length = max(regime, self.trained)
         stretch = np.float32(self.factor * length / self.trained) - np.float32(self.factor - 1.0)
         (growth,) = powers(float(stretch), [float(np.float32(self.dim / (self.dim - 2)))])
         return _ONE / self.periods(float(np.float32(self.theta) * np.float32(growth)))
 
     def context(self, max_position_embeddings: int) -> int:
-        """Return `factor` times what the config says, which is the trained length."""
+        """Return `factor` times the config's value, which is the trained length."""
         return max(max_position_embeddings, _stretched(max_position_embeddings, self.factor))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class YarnRope(Rope):
-    """rope_type "yarn" (Peng et al. 2023): slow pairs are squeezed by `factor`, fast ones are not.
+    """rope_type "yarn" (Peng et al. 2023): positions are divided by `factor` for slow pairs, not for fast ones.
 
-    A pair that turns more than beta_fast times within `trained` positions is fast, fewer than beta_slow: slow;
-    between the two the squeeze grows linearly with the pair's number, from whole numbers if `truncate`.
+    A pair with more than beta_fast turns within `trained` positions is fast, with fewer than beta_slow slow;
+    between the two the divisor grows linearly with the pair's number, from whole numbers if `truncate`.
     """
 
     factor: float
@@ -117,7 +117,7 @@ class YarnRope(Rope):
     truncate: bool
 
     def frequencies(self, regime: int) -> Frequencies:
-        """Return a mixture of Rope's and LinearRope's."""
+        """Return a mixture of the frequencies of Rope and LinearRope."""
         low, high = self._pair_of(self.beta_fast), self._pair_of(self.beta_slow)
         if self.truncate:
             low, high = math.floor(low), math.ceil(high)
@@ -130,17 +130,17 @@ class YarnRope(Rope):
         return mixed
 
     def _pair_of(self, turns: float) -> float:
-        """Return the pair, as a real number, that turns that often within `trained` positions."""
+        """Return the number of the pair, not rounded, with so many turns within `trained` positions."""
         return self.dim * log(self.trained / (turns * 2 * math.pi)) / (2 * log(self.theta))
 
     def context(self, max_position_embeddings: int) -> int:
-        """Return what the config says, or `factor` times the trained length, whichever is more."""
+        """Return the config's value, or `factor` times the trained length if that is more."""
         return max(max_position_embeddings, _stretched(self.trained, self.factor))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Llama3Rope(Rope):
-    """rope_type "llama3": yarn's idea, with the bounds given as wavelengths, `trained` divided by two factors."""
+    """rope_type "llama3": like "yarn", with bounds on the wavelengths: `trained` divided by each of two factors."""
 
     factor: float
     trained: int
@@ -148,7 +148,7 @@ class Llama3Rope(Rope):
     high_freq_factor: float
 
     def frequencies(self, regime: int) -> Frequencies:
-        """Return Rope's for short waves, divided by factor for long ones, in between a mixture of both."""
+        """Return the frequencies of Rope for short waves, divided by factor for long ones, and a mixture in between."""
         plain = _ONE / self.periods(self.theta)
         waves = np.float32(2 * math.pi) / plain  # positions of one full turn
         low, high, factor = map(np.float32, (self.low_freq_factor, self.high_freq_factor, self.factor))
@@ -160,7 +160,7 @@ class Llama3Rope(Rope):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LongRope(Rope):
-    """rope_type "longrope" (Ding et al. 2024): a factor for each pair, other ones beyond `trained` tokens.
+    """rope_type "longrope" (Ding et al. 2024): a factor for each pair, with other factors beyond `trained` tokens.
 
     A sequence that outgrows `trained` must be computed again from its first token, as in transformers' `generate` for
     Phi-3.
@@ -180,7 +180,7 @@ class LongRope(Rope):
         return 1 if length > self.trained else 0
 
     def frequencies(self, regime: int) -> Frequencies:
-        """Return Rope's, divided by the factors for such lengths."""
+        """Return the frequencies of Rope, divided by the factors for that length."""
         factors = np.array(self.long_factor if regime else self.short_factor, np.float32)
         return _ONE / (factors * self.periods(self.theta))
 

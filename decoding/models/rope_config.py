@@ -24,8 +24,8 @@ def read_rope(
     """Return the rotary settings of an architecture that has one for all layers.
 
     Since transformers 5 they are all in `rope_parameters`; before, `rope_theta` and `partial_rotary_factor` stood
-    beside the sizes, and `rope_scaling` had the rest. partial: whether the architecture can turn a part of each
-    head only. names: as for `parse_rope`.
+    beside the sizes, and `rope_scaling` had the rest. partial: True if the architecture may rotate only a
+    part of each head. names: as for `parse_rope`.
     """
     settings = rope_section(file)
     theta = settings.positive_real("rope_theta", file.positive_real("rope_theta", default_theta))
@@ -36,7 +36,7 @@ def read_rope(
 
 
 def rope_section(file: ConfigFile) -> ConfigFile:
-    """Return `rope_parameters`, or `rope_scaling`, its older name; both may be there if they say the same."""
+    """Return `rope_parameters`, or `rope_scaling`, its older name; both may be present if they are equal."""
     parameters, scaling = file.section("rope_parameters"), file.section("rope_scaling")
     if not file.get("rope_parameters"):
         return scaling
@@ -53,10 +53,10 @@ def parse_rope(
     part: float = 1.0,
     names: Mapping[str, str] | None = None,
 ) -> Rope:
-    """Return a Rope from one section of `file`; UnsupportedModelError for a type or a key that is not known.
+    """Return a Rope from one section of `file`; UnsupportedModelError for an unknown type or key.
 
-    part: how much of a head turns. names: what the architecture calls the rope types that it has; None if it has
-    all, under their own names.
+    part: the share of a head that is rotated. names: the architecture's names of the rope types that it has; None if
+    it has all under their own names.
     """
     known = names or {name: name for name in _READERS}
     kind = known[settings.choice("rope_type" if settings.says("rope_type") else "type", known, "default")]
@@ -107,7 +107,7 @@ def _read_yarn(file: ConfigFile, settings: ConfigFile, theta: float, dim: int) -
 
 
 def _yarn_attention_factor(settings: ConfigFile, factor: float) -> float:
-    """Compute equation 22 of the paper; with two mscales the ratio of two such (DeepSeek-V2)."""
+    """Compute equation 22 of the YaRN paper; with two mscales, the ratio of two such values (DeepSeek-V2)."""
 
     def magnitude(mscale: float) -> float:
         return 0.1 * mscale * log(factor) + 1.0 if factor > 1 else 1.0
@@ -148,7 +148,7 @@ def _read_longrope(file: ConfigFile, settings: ConfigFile, theta: float, dim: in
 
 
 def _trained(file: ConfigFile, settings: ConfigFile) -> int:
-    """Return the length before stretching: beside the sizes, among the settings, or max_position_embeddings."""
+    """Return the context length of the training: from the config, its rope settings, or max_position_embeddings."""
     inner = settings.integer("original_max_position_embeddings", file.integer("max_position_embeddings"))
     return file.integer("original_max_position_embeddings", inner)
 

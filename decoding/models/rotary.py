@@ -1,4 +1,4 @@
-"""Rows of rotary tables for the tokens of a batch, each with the frequencies that its sequence's length asks for."""
+"""Rows of rotary tables for the tokens of a batch, with the frequencies for the length of each token's sequence."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class RotaryTables:
 
 
 class _Tables:
-    """The tables of one rotary embedding: one for short sequences, one for each other regime that is asked for."""
+    """The tables of one rotary embedding: one for short sequences, and one for each other regime in use."""
 
     def __init__(self, rope: Rope, compute: Compute) -> None:
         self._rope = rope
@@ -87,7 +87,7 @@ class _Tables:
         return Rows(tokens, table, positions - first)
 
     def _table(self, regime: int, num_positions: int) -> Table:
-        """Return the table of a regime, for so many positions at least."""
+        """Return the table of a regime, for at least so many positions."""
         table = self._kept.get(regime)
         if table is None or num_positions > len(table):
             known = _FIRST_POSITIONS if table is None else 2 * len(table)

@@ -27,7 +27,7 @@ class Tensor(ABC):
     name: in its file.
     dtype: storage type: "F32", "F16", "BF16", or the name of a quantised type.
     begin: of its bytes in the file.
-    row_bytes: bytes of a row along the first axis; of a quantised vector, all.
+    row_bytes: bytes of a row along the first axis; of a quantised vector, its whole size.
     """
 
     name: str
@@ -86,8 +86,8 @@ class Tensor(ABC):
 class TensorSource:
     """The tensors of a model by name, from one file or several.
 
-    Opening a source reads headers only. `check` compares names, shapes and types with what the architecture wants,
-    so that nothing is allocated on the word of a config.
+    Opening a source reads headers only. `check` compares names, shapes and types with those of the architecture,
+    so that no allocation depends on unchecked values of a config.
     """
 
     folder: Path
@@ -99,8 +99,8 @@ class TensorSource:
     ) -> None:
         """Raise CheckpointError unless the stored tensors are the expected (name, shape) pairs and no others.
 
-        Tensors in `optional` may be there as well; tensors whose name matches `harmless` are not looked at. `expected`
-        may be lazy: it is left at the first tensor that is missing. The error names file, tensor and rule.
+        Tensors in `optional` may be there as well; tensors whose name matches `harmless` are ignored. `expected`
+        may be lazy: the first missing tensor ends the iteration. The error names file, tensor and rule.
         """
         names = set()
         for name, shape in expected:
@@ -119,7 +119,7 @@ class TensorSource:
             raise tensor.error(f"has shape {list(tensor.shape)}; the config asks for {list(shape)}")
 
     def check_unchanged(self) -> None:
-        """Raise CheckpointError if a file is not what it was when it was opened: what was read may be of two models."""
+        """Raise CheckpointError if a file has changed since it was opened, because tensors may be of two models."""
         for file in {tensor.file for tensor in self._tensors.values()}:
             check_unchanged(file.path, file.signature)
 

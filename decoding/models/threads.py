@@ -1,4 +1,4 @@
-"""The number of threads that compute: that of the CPUs that this process may use."""
+"""The default number of threads: the CPUs that this process may use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def default_num_threads() -> int:
 
 
 def cpu_quota(cgroup: Path = CGROUP) -> float:
-    """Return how many CPUs a container may use on average, by Linux's cgroups (version 2 or 1); infinity if any."""
+    """Return the number of CPUs of a container's quota, by Linux's cgroups (version 2 or 1); infinity if unlimited."""
     for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         try:
             quota, period = (int(word) for name in names for word in (cgroup / name).read_text().split())

@@ -1,4 +1,4 @@
-"""Which tensors a network has, under which names and in which layout; and finding them in a source of tensors."""
+"""Names and layouts of a network's tensors, and the search for them in a source of tensors."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from decoding.models.tensors import Shape, Tensor, TensorSource
 Matrix = TypeVar("Matrix")
 Floats: TypeAlias = NDArray[np.float32]
 RowOrder: TypeAlias = Callable[[], NDArray[np.intp]]
-"""Returns which stored row each output comes from, int [outputs]; called once the sizes are known to be true."""
+"""Returns the stored row of each output, int [outputs]; called after the sizes have been checked."""
 
 # What a checkpoint has
 
 
 class Part(NamedTuple):
-    """One stored matrix, `name`.weight and perhaps `name`.bias: how many outputs it makes.
+    """One stored matrix, `name`.weight and perhaps `name`.bias, with the number of its outputs.
 
-    order: of its rows (numbers of its bias), if the network wants another one than is stored.
+    order: of its rows (and elements of its bias), if the network needs another one than the stored one.
     """
 
     name: str
@@ -83,7 +83,7 @@ class BlockSpec(NamedTuple):
 class Layout(NamedTuple):
     """The names of an architecture's tensors.
 
-    prefixes: what may stand before all names but the heads', the usual one first. heads: names of the output matrix.
+    prefixes: possible prefixes of all names but the heads', the usual one first. heads: names of the output matrix.
     positions: learned embeddings of positions. harmless: tensors that a file may have and that are not needed.
     """
 
@@ -117,7 +117,7 @@ class StoredPart(NamedTuple):
 
 
 class StoredMatrix(NamedTuple):
-    """A matrix of the network as its parts lie in their files; the bias is read, float32 [outputs]."""
+    """A matrix of the network: its parts, not read yet, and its bias, float32 [outputs]."""
 
     parts: tuple[StoredPart, ...]
     num_inputs: int
@@ -165,7 +165,7 @@ class Block(NamedTuple, Generic[Matrix]):
 
 
 class Weights(NamedTuple, Generic[Matrix]):
-    """All weights of a network: the embedding in its file, vectors in memory, matrices as a backend wants them."""
+    """All weights of a network: the embedding in its file, vectors in memory, matrices in the form of a backend."""
 
     embedding: Tensor
     positions: Floats | None
@@ -175,7 +175,7 @@ class Weights(NamedTuple, Generic[Matrix]):
 
 
 def stored_tensors(config: ModelConfig, layout: Layout, prefix: str, head: str) -> Iterator[tuple[str, Shape]]:
-    """Yield name and shape of every tensor that a checkpoint of this config has; lazily, as they may be very many."""
+    """Yield name and shape of every tensor in a checkpoint of this config; lazily, because they may be very many."""
     vocab = (config.vocab_size, config.hidden_size)
     yield prefix + layout.embedding, vocab
     if not config.tie_word_embeddings:
@@ -194,7 +194,7 @@ def _specs(config: ModelConfig, layout: Layout) -> Iterator[LinearSpec | NormSpe
 
 
 def find_weights(source: TensorSource, config: ModelConfig, layout: Layout) -> Weights[StoredMatrix]:
-    """Check that the source has what `layout` says, and read the vectors; CheckpointError if it has not."""
+    """Check that the source has the tensors of `layout`, and read the vectors; CheckpointError if one is missing."""
     finder = _Finder(source, config, layout)
     finder.check()
     return finder.weights()
@@ -229,7 +229,7 @@ class _Finder:
         self._source.check(expected, optional, self._layout.harmless)
 
     def weights(self) -> Weights[StoredMatrix]:
-        """Return everything, after `check`."""
+        """Return all weights; only after `check`."""
         positions = self._layout.positions
         return Weights(
             embedding=self._embedding(),
@@ -284,9 +284,9 @@ class _Finder:
         return StoredMatrix((StoredPart(head, vocab_size, None),), hidden_size)
 
     def _is_tied(self, embedding: Tensor) -> bool:
-        """Return True if the head is the embedding: a tied model that stores another head is not tied, with a warning.
+        """Return True if the head is the embedding.
 
-        So does transformers 5.
+        A tied model that stores another head counts as untied, with a warning, as in transformers 5.
         """
         if not self._config.tie_word_embeddings or self._head not in self._source:
             return self._config.tie_word_embeddings

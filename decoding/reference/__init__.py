@@ -1,9 +1,9 @@
-"""The float64 reference of the whole pipeline, in plain numpy: what every stage means, written to be read.
+"""The float64 reference of the whole pipeline, in plain numpy: the definition of every stage, written to be read.
 
     row = sample_row(Row(logits=logits, params=SamplingParams(top_p=0.9), seed=7))
     row.token_id, row.probabilities, logprobs(row, "raw"), rank(row, "raw", row.token_id)
 
-It never imports the kernel, nor the kernel it; the tests hold the two together. The forward pass of a network, which
+Neither it nor the kernel imports the other; tests compare the two. The forward pass of a network, which
 makes the logits, is defined in `decoding.reference.forward` in the same way.
 """
 

@@ -22,63 +22,63 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def gelu(x: Array) -> Array:
-    """GELU (Hendrycks and Gimpel 2016): x Phi(x), where Phi(x) = (1 + erf(x / sqrt(2))) / 2."""
+    """Return GELU (Hendrycks and Gimpel 2016): x Phi(x), where Phi(x) = (1 + erf(x / sqrt(2))) / 2."""
     phi = (1.0 + _erf(x / math.sqrt(2.0))) / 2.0
     return x * phi.astype(x.dtype)
 
 
 def gelu_tanh(x: Array) -> Array:
-    """GELU's approximation from the same paper: x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."""
+    """Return GELU's approximation in its paper: x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2."""
     return x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3))) / 2.0
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x))."""
+    """Return 1 / (1 + exp(-x))."""
     return 1.0 / (1.0 + np.exp(-x))
 
 
 def silu(x: Array) -> Array:
-    """SiLU (Elfwing et al. 2017), also called swish: x sigmoid(x)."""
+    """Return SiLU (Elfwing et al. 2017), also called swish: x sigmoid(x)."""
     return x / (1.0 + np.exp(-x))
 
 
 def quick_gelu(x: Array) -> Array:
-    """GELU's approximation by x sigmoid(1.702 x), from its paper."""
+    """Return GELU's approximation in its paper, x sigmoid(1.702 x)."""
     return x / (1.0 + np.exp(-1.702 * x))
 
 
 def relu(x: Array) -> Array:
-    """max(x, 0)."""
+    """Return max(x, 0)."""
     return np.maximum(x, 0.0)
 
 
 def leaky_relu(x: Array) -> Array:
-    """max(x, 0.01 x) (Maas et al. 2013)."""
+    """Return max(x, 0.01 x) (Maas et al. 2013)."""
     return np.maximum(x, 0.01 * x)
 
 
 def relu2(x: Array) -> Array:
-    """Squared ReLU (So et al. 2021): max(x, 0)^2."""
+    """Return squared ReLU (So et al. 2021): max(x, 0)^2."""
     return np.maximum(x, 0.0) ** 2
 
 
 def relu6(x: Array) -> Array:
-    """min(max(x, 0), 6)."""
+    """Return min(max(x, 0), 6)."""
     return np.clip(x, 0.0, 6.0)
 
 
 def mish(x: Array) -> Array:
-    """Mish (Misra 2019): x tanh(log(1 + exp(x)))."""
+    """Return Mish (Misra 2019): x tanh(log(1 + exp(x)))."""
     return x * np.tanh(np.logaddexp(x, x.dtype.type(0.0)))
 
 
 def hardswish(x: Array) -> Array:
-    """Hard swish (Howard et al. 2019): x clip(x + 3, 0, 6) / 6."""
+    """Return hard swish (Howard et al. 2019): x clip(x + 3, 0, 6) / 6."""
     return x * np.clip(x + 3.0, 0.0, 6.0) / 6.0
 
 
 def clipped_gelu(x: Array) -> Array:
-    """GELU, clipped to -10..10 (I-BERT, Kim et al. 2021)."""
+    """Return GELU, clipped to -10..10 (I-BERT, Kim et al. 2021)."""
     return np.clip(gelu(x), -10.0, 10.0)
 
 
@@ -88,7 +88,7 @@ def identity(x: Array) -> Array:
 
 
 def tanh(x: Array) -> Array:
-    """The hyperbolic tangent."""
+    """Return the hyperbolic tangent."""
     return np.tanh(x)
 
 
@@ -114,4 +114,4 @@ ACTIVATIONS: dict[str, Activation] = {
     "swish": silu,
     "tanh": tanh,
 }
-"""By `hidden_act` of config.json; the names are those of transformers."""
+"""Activations by `hidden_act` of config.json; the names are those of transformers."""

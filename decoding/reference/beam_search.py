@@ -1,4 +1,4 @@
-r"""Beam search as it is defined: every continuation of every beam, sorted; no cache, no blocks.
+r"""The definition of beam search: all continuations of all beams, sorted, without a cache.
 
 Score of a hypothesis y of L tokens:  (\sum_i \log p(y_i \mid y_{<i}) - \lambda \Delta_i) / L^\alpha,  where \Delta_i is
 the number of beams in earlier groups that have chosen y_i at position i (Vijayakumar et al. 2016, Diverse Beam Search;

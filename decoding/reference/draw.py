@@ -1,7 +1,7 @@
 """Stage draw: one exact draw, by inverse CDF if the mass of the kept tokens is known, otherwise by rejection.
 
-Both draw token i with probability `row.probabilities[i]`. Which of them a row takes depends on its parameters alone:
-with a truncation that weighs, what is kept has been weighed anyway; with min_p alone or none, rejection saves it.
+Both draw token i with probability `row.probabilities[i]`. Which of them a row takes depends on its parameters alone: a
+truncation that needs the mass of tokens has summed it anyway; with min_p or no truncation, rejection saves the sum.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ BLOCK = 256
 
 
 def apply_draw(row: Row) -> None:
-    """The drawn token, the distribution that it was drawn from, and its surprise in bits if the row follows it.
+    """Set the drawn token, its distribution, and with mirostat or adaptive-p its surprise.
 
-    Mirostat and adaptive-p do: -log2 of its probability before the stages adaptive_p and skew.
+    The surprise is -log2 of the token's probability before the stages adaptive_p and skew.
     """
     row.probabilities = probabilities(row.logits)
     (row.token_id,) = possible_tokens(row, row.probabilities)
@@ -38,7 +38,7 @@ def is_by_rejection(row: Row) -> bool:
 
 
 def is_weighed(params: SamplingParams) -> bool:
-    """Return True if a truncation is on that needs more than the largest logit, or a stage that reshapes."""
+    """Return True if a truncation that needs more than the largest logit is on, or a stage that changes weights."""
     limits = (params.epsilon_cutoff, params.eta_cutoff, params.top_a, params.xtc_probability)
     return (
         params.top_k is not None
@@ -57,25 +57,25 @@ def is_weighed(params: SamplingParams) -> bool:
 
 
 def possible_tokens(row: Row, distribution: Array, slack: float = 0.0) -> set[int]:
-    """The tokens that the row's random words can mean, where `distribution` [vocab] is known to `slack` only.
+    """Return the tokens that the row's random words may select, if `distribution` [vocab] is known up to `slack`.
 
-    Without slack that is one token: the definition. With it, a test can tell a wrong draw from one that
-    rounding decides.
+    Without slack that is one token: the definition. With slack, a test can distinguish a
+    wrong draw from one that rounding decides.
     """
     method = _by_rejection if is_by_rejection(row) else _by_inversion
     return method(row, distribution, slack)
 
 
 def _by_inversion(row: Row, distribution: Array, slack: float) -> set[int]:
-    """The first token, by id, whose cumulative probability exceeds the uniform number (Devroye 1986, II.2.1)."""
+    """Return the first token, by id, whose cumulative probability exceeds the uniform number (Devroye 1986, II.2.1)."""
     return set(_at(_uniform(_words(row, 0)[0]), distribution, slack).tolist())
 
 
 def _by_rejection(row: Row, distribution: Array, slack: float) -> set[int]:
-    """Rejection from a dominating step function (Devroye 1986, II.3.1), each step a block of ids.
+    """Draw by rejection from a dominating step function (Devroye 1986, II.3.1), each step a block of ids.
 
     Of each attempt's three words the first chooses a block in proportion to its largest probability, the
-    second a place in it, the third accepts with the ratio of that place's probability to the largest.
+    second a token in it, the third accepts with the ratio of that token's probability to the largest.
     """
     padded = np.pad(distribution, (0, -len(distribution) % BLOCK)).reshape(-1, BLOCK)  # [blocks, BLOCK]
     largest = padded.max(axis=1)
@@ -93,7 +93,7 @@ def _by_rejection(row: Row, distribution: Array, slack: float) -> set[int]:
 
 
 def _at(point: float, distribution: Array, slack: float) -> Array:
-    """Indices whose interval [cumulative[i - 1], cumulative[i]), widened by slack, holds the point."""
+    """Return the indices whose interval [cumulative[i - 1], cumulative[i]), widened by slack, contains the point."""
     cumulative = np.cumsum(distribution)
     cumulative /= cumulative[-1]
     start = np.concatenate([[0.0], cumulative[:-1]])
@@ -105,5 +105,5 @@ def _words(row: Row, attempt: int) -> tuple[int, int, int, int]:
 
 
 def _uniform(word: int) -> float:
-    """As much of word / 2**64 as float64 holds without rounding up to 1."""
+    """Return word / 2**64, rounded down to float64 so that it stays below 1."""
     return (word >> 11) / 2**53

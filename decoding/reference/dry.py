@@ -1,10 +1,10 @@
 """DRY, "don't repeat yourself": a penalty that grows with the length of the repetition that a token would continue.
 
-p-e-w, 2024: text-generation-webui, pull request 5677; llama.cpp's llama_sampler_dry is the same, but for breakers of
-several tokens that overlap, where it stops at the first that it meets from the end.
+p-e-w, 2024: text-generation-webui, pull request 5677; llama.cpp's llama_sampler_dry differs only for overlapping
+breakers of several tokens: it stops at the first one from the end.
 
     context   a b c d a b c d a b c
-    d would continue "a b c d a b c", which stands here twice, one of them being the end: n = 7
+    d would continue "a b c d a b c", which occurs twice, once at the end: n = 7
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 def dry_penalties(params: SamplingParams, context: Sequence[int]) -> dict[int, np.float32]:
     """Return the penalty of each token: multiplier * base**(n - allowed_length), if n is at least the allowed length.
 
-    n is the longest repetition that the token would continue; a token that is itself a breaker loses nothing.
+    n is the longest repetition that the token would continue; a token that is itself a breaker has no penalty.
     """
     multiplier, allowed = to_float32(params.dry_multiplier), params.dry_allowed_length
     if multiplier == 0.0:
@@ -37,9 +37,9 @@ def dry_penalties(params: SamplingParams, context: Sequence[int]) -> dict[int, n
 
 
 def continued_lengths(context: Sequence[int], breakers: Sequence[Sequence[int]]) -> dict[int, int]:
-    """For each token of the context, the longest end of the context that also stands right before that token.
+    """Return for each token of the context the length of the context's longest suffix that also ends right before it.
 
-    No repetition reaches across a breaker: none is longer than what has come since the last one ended.
+    No repetition reaches across a breaker, so none is longer than the tokens since the last breaker.
     """
     limit = since_breaker(context, breakers)
     lengths: dict[int, int] = {}
@@ -60,7 +60,7 @@ def since_breaker(context: Sequence[int], breakers: Sequence[Sequence[int]]) -> 
 
 
 def power(base: float, exponent: int) -> float:
-    """base**exponent in float64 by repeated squaring: an order of roundings that every machine can follow."""
+    """Return base**exponent in float64 by repeated squaring, whose roundings are the same on every machine."""
     result = 1.0
     while exponent:
         if exponent & 1:

@@ -14,9 +14,9 @@ Thirteen families of models are settings of this one network:
 * OLMo 2: norms after each half, and of the queries and keys of all heads together.
 * Gemma 1; Gemma 2 and 3, which have norms before and after each half, soft caps, and norms of heads.
 * GPT-2: learned positions, LayerNorm, an MLP without a gate.
-* GPT-NeoX: LayerNorm, both halves of a layer side by side (`parallel_residual`). StarCoder 2: LayerNorm alone.
+* GPT-NeoX: LayerNorm, attention and MLP in parallel (`parallel_residual`). StarCoder 2: LayerNorm alone.
 
-Letters of shapes: T new tokens, S tokens with the past, H hidden size, I size inside the MLP, D numbers of a head.
+Letters of shapes: T new tokens, S tokens with the past, H hidden size, I size inside the MLP, D elements of a head.
 """
 
 # numpy gives most operations on arrays of either float type the type Any.
@@ -41,7 +41,7 @@ KeysValues: TypeAlias = tuple[Array, Array]
 class Norms(NamedTuple):
     """The norms of one layer; None where a family has none.
 
-    attention, mlp: of the input of each half. attention_out, mlp_out: of what each half adds.
+    attention, mlp: of the input of attention and of the MLP. attention_out, mlp_out: of their outputs.
     query, key: of each head's queries and keys, or of those of all heads together.
     """
 
@@ -59,8 +59,8 @@ class Layer(NamedTuple):
     qkv: outputs are the queries of all heads, then keys, then values.
     up: outputs are [gate | up] if the MLP is gated.
     scale: multiplies the scores of attention.
-    rope: which of the rotary tables turns queries and keys; None if none does.
-    window: tokens that a query sees, itself included; None for all.
+    rope: the number of the rotary table for queries and keys; None without rotary embeddings.
+    window: number of tokens that a query attends to, including its own; None for all.
     """
 
     qkv: Linear
@@ -78,7 +78,7 @@ class Network(NamedTuple):
 
     embedding: [vocab, H]. positions: learned embeddings of positions [max_position, H], or None.
     activation: a name in `activations.ACTIVATIONS`.
-    residual_scale: multiplies what each half of a layer adds. logits_scale: multiplies the logits, before their cap.
+    residual_scale: multiplies the outputs of attention and MLP. logits_scale: multiplies the logits, before the cap.
     """
 
     embedding: Array
@@ -115,7 +115,7 @@ def forward(
     """Run the new tokens of one sequence through the network.
 
     token_ids: [T]. rotary: for each rotary embedding of the network the rows of the new tokens, [T, 2 * pairs]
-    (`layers.rotary_table`). past: what an earlier call for the same sequence returned; None at its beginning.
+    (`layers.rotary_table`). past: the keys and values of an earlier call for the sequence; None at its beginning.
     Numbers may overflow to infinity and NaN, without a warning.
     """
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -140,7 +140,7 @@ def _embed(network: Network, token_ids: NDArray[np.integer], start: int) -> Arra
 def _run_layer(
     network: Network, layer: Layer, x: Array, table: Array | None, past: KeysValues | None
 ) -> tuple[Array, KeysValues]:
-    """Add attention and MLP to x [T, H]; one after the other, or side by side if `parallel_residual`."""
+    """Add attention and MLP to x [T, H]; one after the other, or in parallel if `parallel_residual`."""
     attended, keys_values = _attend(network, layer, _normed(layer.norms.attention, x), table, past)
     after = x + _normed(layer.norms.attention_out, attended) * network.residual_scale  # [T, H]
     added = _mlp(network, layer, _normed(layer.norms.mlp, x if network.parallel_residual else after))

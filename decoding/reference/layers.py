@@ -1,6 +1,6 @@
 """The operations of a decoder network in plain numpy, each with its formula and source.
 
-Letters of shapes: T tokens of one sequence; S keys, those of past tokens included; D numbers of a head.
+Letters of shapes: T tokens of one sequence; S keys, those of past tokens included; D elements of a head.
 Results have the type of the activations, float32 or float64.
 """
 
@@ -59,7 +59,7 @@ def rotary_table(
     """Return cosines and sines of the angles position * frequency, float32 [positions, 2 * pairs].
 
     A row is [cos of each pair | sin of each pair], times attention_factor (yarn, longrope). Angles are rounded to
-    float32, as in transformers: so they were in training.
+    float32, as in transformers, because models were trained so.
     """
     angles = np.outer(positions.astype(np.float32), frequencies).astype(np.float64)  # [positions, pairs]
     turns = np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
@@ -67,10 +67,10 @@ def rotary_table(
 
 
 def rotate(x: Array, table: Array) -> Array:
-    """Rotary embedding (Su et al. 2021): turn pair j of every head, numbers (j, j + pairs), by its token's angle.
+    """Rotate pair j of every head, elements (j, j + pairs), by its token's angle (rotary embedding, Su et al. 2021).
 
-    x [T, heads, D]; table [T, 2 * pairs], rows of a rotary table. Numbers from 2 * pairs on stay as they are. Pairs
-    whose numbers are half a head apart are Hugging Face's way to store what the paper has side by side.
+    x [T, heads, D]; table [T, 2 * pairs], rows of a rotary table. Elements from 2 * pairs on are unchanged. The two
+    elements of a pair are half a head apart in Hugging Face's layout, adjacent in the paper.
     """
     pairs = table.shape[1] // 2
     cos, sin = table[:, None, :pairs], table[:, None, pairs:]  # [T, 1, pairs]
@@ -79,12 +79,12 @@ def rotate(x: Array, table: Array) -> Array:
 
 
 def soft_cap(x: Array, cap: float | None) -> Array:
-    """Soft capping (Gemma 2): cap * tanh(x / cap); x itself if there is no cap."""
+    """Apply soft capping (Gemma 2): cap * tanh(x / cap); x itself if there is no cap."""
     return x if cap is None else cap * np.tanh(x / cap)
 
 
 def softmax(scores: Array) -> Array:
-    """exp(s_i) / sum_j exp(s_j) over the last axis; subtracting the maximum first avoids overflow."""
+    """Return exp(s_i) / sum_j exp(s_j) over the last axis; the maximum is subtracted first to avoid overflow."""
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return weights / weights.sum(axis=-1, keepdims=True)
 
@@ -92,10 +92,11 @@ def softmax(scores: Array) -> Array:
 def attention(
     queries: Array, keys: Array, values: Array, *, scale: float, cap: float | None = None, window: int | None = None
 ) -> Array:
-    """Grouped-query attention (Ainslie et al. 2023) of the last T of S tokens: softmax(cap(scale q k) + mask) v.
+    """Compute grouped-query attention (Ainslie et al. 2023) of the last T of S tokens.
 
+    The formula is softmax(cap(scale q k) + mask) v.
     queries [T, heads, D]; keys and values [S, kv_heads, D]. Query head h reads kv head h // (heads / kv_heads).
-    A token sees itself and the tokens before it; with a window, itself and the window - 1 tokens before it.
+    A token attends to itself and the tokens before it; with a window, itself and the window - 1 tokens before it.
     Returns [T, heads, D].
     """
     num_queries, num_heads, _ = queries.shape

@@ -1,8 +1,8 @@
 """Stages finite_check to logit_bias: from the model's logits to the row before the masks.
 
 These stages edit a handful of tokens, and their results decide every tie, so they are defined in float32,
-each operation rounded once; the kernel and this file agree to the bit. What comes after the masks is real
-arithmetic, for which float64 stands here.
+each operation rounded once; the kernel and this file agree to the bit. The stages after the masks are defined
+in real arithmetic, computed here in float64.
 
 A token is banned where its logit is -inf, and stays banned: no penalty or bias touches it again.
 """
@@ -22,7 +22,7 @@ from decoding.sampling.stages import Rule
 
 
 def apply_finite_check(row: Row) -> None:
-    """-inf is a legal ban; NaN and +inf are errors, but `on_nonfinite="mask"` reads NaN as -inf."""
+    """Raise NonFiniteLogitsError for NaN and +inf; -inf is a valid ban, and `on_nonfinite="mask"` reads NaN as -inf."""
     logits = np.array(row.logits, dtype=np.float32)
     if row.on_nonfinite == "mask":
         logits[np.isnan(logits)] = -np.inf
@@ -34,18 +34,18 @@ def apply_finite_check(row: Row) -> None:
 
 
 def apply_raw_snapshot(row: Row) -> None:
-    """Raw log-probabilities are those of the row as it is here; `stage_rows` is the snapshot."""
+    """Leave the row unchanged: raw log-probabilities are those of the row at this stage, which `stage_rows` keeps."""
 
 
 def apply_repetition_penalty(row: Row) -> None:
-    """Once per distinct token of the scope: l / r where l > 0, else l * r (Keskar et al. 2019, CTRL, 4.1)."""
+    """Set l to l / r if l > 0, otherwise l * r, for each distinct token of the scope (Keskar et al. 2019, CTRL)."""
     r = np.float32(row.params.repetition_penalty)
     seen = Counter(row.repetition_scope)
     _edit(row, "repetition_penalty", seen, lambda logit, _: logit / r if logit > 0 else logit * r)
 
 
 def apply_frequency_presence(row: Row) -> None:
-    """For each token generated so far: l - (count * f + p) (OpenAI API, frequency and presence penalty).
+    """Subtract count * f + p for each token generated so far (OpenAI API, frequency and presence penalty).
 
     Under Rule.PENALTIES_IN_SCOPE for each token in the scope of the repetition penalty, counted there (llama.cpp).
     """
@@ -55,12 +55,12 @@ def apply_frequency_presence(row: Row) -> None:
 
 
 def apply_dry(row: Row) -> None:
-    """For each token that would go on repeating the context: l - penalty (see dry_penalties)."""
+    """Subtract `dry_penalties` from the tokens that would continue a repetition."""
     _edit(row, "dry", dry_penalties(row.params, row.context), lambda logit, penalty: logit - penalty)
 
 
 def apply_context_frequency_penalty(row: Row) -> None:
-    """For each token of prompt and output, by its occurrences in both: l - count * c."""
+    """Subtract count * c from each token, where count is its occurrences in prompt and output."""
     c = np.float32(row.params.context_frequency_penalty)
     counts = Counter(row.context)
     _edit(row, "context_frequency_penalty", counts, lambda logit, count: logit - np.float32(count) * c)
@@ -73,7 +73,7 @@ def apply_logit_bias(row: Row) -> None:
 
 
 def require_support(row: Row, stage: str) -> None:
-    """EmptySupportError naming the stage where every token is banned."""
+    """Raise EmptySupportError with the name of the stage if every token is banned."""
     if not row.kept.any():
         raise EmptySupportError(row.index, stage)
 

@@ -1,4 +1,4 @@
-"""Stage hard_masks: bans, whatever the logit. The last of the edits, so that nothing revives a banned token."""
+"""Stage hard_masks: bans tokens, whatever their logits. It is the last edit, so that no edit revives a banned token."""
 
 from __future__ import annotations
 

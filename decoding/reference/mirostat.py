@@ -1,4 +1,4 @@
-"""Mirostat: a bound on surprise that follows a target, in place of every truncation."""
+"""Mirostat: a bound on surprise that adapts to a target and replaces the truncations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from decoding.validation import to_float32
 
 
 def apply_mirostat(row: Row) -> None:
-    """Version 2: tokens with a surprise -log2(p) of at most mu bits; at least the first of the total order.
+    """Keep tokens with a surprise -log2(p) of at most mu bits, and at least the first of the total order (version 2).
 
     Version 1: the first k of the total order, k by an estimate of Zipf's exponent (see zipf_size), at least one. Basu
     et al. 2021, "Mirostat: a neural text decoding algorithm that directly controls perplexity"; both as in llama.cpp.
@@ -33,10 +33,10 @@ def apply_mirostat(row: Row) -> None:
 
 
 def first_mu(params: SamplingParams) -> float:
-    """The bound for the first token, in bits: 2 * tau."""
+    """Return the bound for the first token, in bits: 2 * tau."""
     return 2.0 * to_float32(params.mirostat_tau or 0.0)
 
 
 def next_mu(params: SamplingParams, mu: float, surprise: float) -> float:
-    """The bound for the next token: mu - eta * (surprise - tau)."""
+    """Return the bound for the next token: mu - eta * (surprise - tau)."""
     return mu - to_float32(params.mirostat_eta) * (surprise - to_float32(params.mirostat_tau or 0.0))

@@ -1,7 +1,7 @@
 """Philox4x64-10, the counter-based generator behind every draw, in plain Python integers.
 
 Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). The block for a counter
-is computed, never stepped to: no state is kept, so any draw of any sequence can be replayed by itself.
+is computed directly, without any state, so any draw of any sequence can be replayed by itself.
 `numpy.random.Philox` is the same generator, except that it increments its counter before the first block.
 """
 
@@ -20,11 +20,11 @@ _NUM_ROUNDS = 10
 SAMPLING_DRAW = 0
 """Draw id of the token itself; other ids separate other uses of randomness at the same position."""
 XTC_DRAW = 1
-"""Draw id of XTC's coin."""
+"""Draw id of XTC's random decision."""
 
 
 def philox4x64(counter: Counter, key: Key) -> Counter:
-    """The four 64-bit output words for a counter of four and a key of two 64-bit words."""
+    """Return the four 64-bit output words for a counter of four and a key of two 64-bit words."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_NUM_ROUNDS):
@@ -38,7 +38,7 @@ def philox4x64(counter: Counter, key: Key) -> Counter:
 def random_words(
     seed: int, stream: int, position: int, choice: int, attempt: int = 0, *, draw_id: int = SAMPLING_DRAW
 ) -> Counter:
-    """The random bits that draw the token at `position` (the number of output tokens before it), four words.
+    """Return the random bits that draw the token at `position` (the number of output tokens before it), four words.
 
     Key = (seed, stream), counter = (position, choice, draw id, attempt). A negative seed is taken as its
     two's complement.

@@ -1,7 +1,7 @@
 """Matrix multiplication with quantised weights: the arithmetic of csrc/forward/quantised_body.h in plain numpy.
 
 Weights are stored as small integers with scales per block. Inputs are quantised too, to int8 in groups of 32. So the
-products of a group are integers, and their sum is exact in every order. What remains is one multiply-add per group, in
+products of a group are integers, and their sum is exact in every order. The rest is one multiply-add per group, in
 float64 here and in float32 in C.
 """
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 GROUP_SIZE = 32
 SMALLEST = np.float32(2.0**-100)
-"""A group whose largest magnitude is below this counts as zero: 127 divided by it might overflow."""
+"""Smallest magnitude of a group that is not taken as zero: 127 divided by a smaller one might overflow."""
 
 
 class QuantisedInputs(NamedTuple):
@@ -55,7 +55,7 @@ def matmul(
     """Return quantised inputs times dequantised weights, plus the bias, in float64.
 
     inputs: [rows, inputs].
-    weights: [outputs, inputs], as the scales and integers of their blocks say.
+    weights: [outputs, inputs], dequantised.
     bias: [outputs].
     """
     outputs: NDArray[np.float64] = quantise_inputs(inputs).values() @ weights.astype(np.float64).T  # [rows, outputs]

@@ -1,4 +1,4 @@
-"""Stages adaptive_p and skew: other weights for the tokens that the cut left. Neither drops a token by a rule.
+"""Stages adaptive_p and skew: they change the weights of the tokens that the cut kept, and drop none by a rule.
 
 Weights of the result below 2**-40 of the largest are zero, as everywhere.
 """
@@ -19,13 +19,13 @@ WIDTH, SHARPNESS = 0.3, 10.0
 
 
 def apply_adaptive_p(row: Row) -> None:
-    """Exponents that are largest for the tokens whose probability is nearest to a target: see `adapted`."""
+    """Replace exponents by those of `adapted`, largest for probabilities nearest to the target."""
     if row.params.adaptive_p_target is not None:
         row.logits = adapted(row, row.logits)
 
 
 def apply_skew(row: Row) -> None:
-    """The draw moved along the total order: see `skewed`."""
+    """Replace exponents by those of `skewed`, which moves the draw along the total order."""
     if to_float32(row.params.skew) != 0.0:
         row.logits = skewed(row, row.logits)
 
@@ -38,7 +38,7 @@ def reshaped(row: Row, exponents: Array) -> Array:
 
 
 def adapted(row: Row, exponents: Array) -> Array:
-    """-10 * d**2 / (1 + d) with d = |p - center| / 0.3 (llama.cpp's llama_sampler_adaptive_p, pull request 17927).
+    """Return -10 * d**2 / (1 + d) with d = |p - center| / 0.3 (llama.cpp's adaptive-p sampler, pull request 17927).
 
     The center is 2 * target - average, within 0 and 1, and `average` is that of the drawn tokens' probabilities before
     this stage, with the decay as the weight of the past: see next_average.
@@ -49,16 +49,16 @@ def adapted(row: Row, exponents: Array) -> Array:
 
 
 def skewed(row: Row, exponents: Array) -> Array:
-    """Logarithms of F(i)**g - F(i - 1)**g with F the cumulative probability along the total order, and g = exp(skew).
+    """Return logarithms of F(i)**g - F(i - 1)**g with F cumulative along the total order, and g = exp(skew).
 
     It is the distribution of ExLlamaV2's draw: the inverse CDF, most likely token first, of u**exp(-skew). Computed as
-    F(i - 1)**g * ((1 + p(i) / F(i - 1))**g - 1), which cancels nothing.
+    F(i - 1)**g * ((1 + p(i) / F(i - 1))**g - 1), which is free of cancellation.
     """
     return _cut(skew_logarithms(row, exponents))
 
 
 def skew_logarithms(row: Row, exponents: Array) -> Array:
-    """`skewed`, with the weights that the cut drops."""
+    """Return `skewed` before the cut, including the weights that the cut drops."""
     power = math.exp(to_float32(row.params.skew))
     order = row.order[exponents[row.order] > -np.inf]
     mass = weights(exponents)[order]
@@ -74,12 +74,12 @@ def skew_logarithms(row: Row, exponents: Array) -> Array:
 
 
 def first_center(params: SamplingParams) -> float:
-    """The target itself: before the first token the average is as if it had been met."""
+    """Return the center for the first token: the target itself."""
     return to_float32(params.adaptive_p_target or 0.0)
 
 
 def next_average(params: SamplingParams, average: tuple[float, float], probability: float) -> tuple[float, float]:
-    """Weighted sum and total weight after a token: p + decay * sum, 1 + decay * total."""
+    """Return weighted sum and total weight after a token: p + decay * sum, 1 + decay * total."""
     decay = to_float32(params.adaptive_p_decay)
     return probability + decay * average[0], 1.0 + decay * average[1]
 

@@ -25,9 +25,9 @@ class Row:
 
     The row without any truncation, from the masks on, is kept beside it: `ranked`, float32, whose total order is
     `order`; and `whole`, its exponents relative to the largest, divided by `temperature` from the stage temperature on.
-    A dynamic temperature follows from `entropy_ratio`. What the cut left is in `before_reshaping`, float64.
+    A dynamic temperature follows from `entropy_ratio`. The result of the cut is in `before_reshaping`, float64.
 
-    p_less_factor: a factor of p_less's threshold, 1 by definition; for tests that look for what rounding may decide.
+    p_less_factor: a factor of p_less's threshold, 1 by definition; tests change it to find what rounding may decide.
     """
 
     logits: Array
@@ -60,7 +60,7 @@ class Row:
 
     @property
     def kept(self) -> Array:
-        """Which tokens, bool [vocab], are neither banned nor dropped by the stages so far."""
+        """True for tokens that are neither banned nor dropped by the stages so far, bool [vocab]."""
         return np.asarray(self.logits > -np.inf)
 
     @property
@@ -70,7 +70,7 @@ class Row:
 
     @property
     def repetition_scope(self) -> list[int]:
-        """The tokens that the repetition penalty looks at."""
+        """The tokens to which the repetition penalty applies."""
         scope = self.params.repetition_penalty_scope
         if scope == "output":
             return list(self.output_token_ids)
@@ -78,5 +78,5 @@ class Row:
 
 
 def total_order(logits: Array) -> Array:
-    """Token ids [vocab] in the order of every tie: higher logit first, then lower id; -0.0 equals +0.0."""
+    """Return token ids [vocab] in the order that decides ties: higher logit first, then lower id; -0.0 equals +0.0."""
     return np.argsort(-logits, kind="stable")

@@ -1,6 +1,6 @@
-"""The whole pipeline for one row: the definition that the kernel is held to.
+"""The whole pipeline for one row: the definition of the kernel.
 
-Written to be read, not to be fast. It shares nothing with the kernel but the order of the stages.
+Written to be read, not to be fast. It shares only the order of the stages with the kernel.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def sample_row(row: Row) -> Row:
     """Take `row` through all stages, in the order of its profile, and return it.
 
     Afterwards `row.stage_rows` has the row as each stage left it, `probabilities` is the distribution of the
-    draw (float64 [vocab]), `token_id` the token, and `surprise` what mirostat and adaptive-p learn from it.
+    draw (float64 [vocab]), `token_id` the token, and `surprise` its value for mirostat and adaptive-p.
 
     Raises:
         NonFiniteLogitsError: NaN or +inf in the logits, or made by an edit.
@@ -47,7 +47,7 @@ def takes(row: Row, stage: Stage) -> bool:
 
 
 def log_softmax(exponents: Array) -> Array:
-    """Return x - log(sum(exp(x))), float64 [vocab]; the maximum is taken out first: nothing overflows."""
+    """Return x - log(sum(exp(x))), float64 [vocab]; the maximum is subtracted first to avoid overflow."""
     x = relative(exponents)
     return np.asarray(x - np.log(np.exp(x).sum()))
 

@@ -16,10 +16,10 @@ from decoding.validation import to_float32
 
 
 def apply_top_h(row: Row) -> None:
-    """The longest prefix of the total order whose own entropy, renormalised, is at most top_h * H.
+    """Keep the longest prefix of the total order whose own entropy, renormalised, is at most top_h * H.
 
-    Potraghloo et al. 2025, "Top-H Decoding", algorithm 1: H is the entropy of all that is kept so far. The entropy of a
-    prefix grows with every token, so the search may stop at the first that is too many. One token has entropy 0.
+    Potraghloo et al. 2025, "Top-H Decoding", algorithm 1: H is the entropy of all tokens kept so far. The entropy of a
+    prefix grows with every token, so the search may stop at the first that exceeds the bound. One token has entropy 0.
     """
     share = to_float32(row.params.top_h)
     if share < 1.0:
@@ -27,10 +27,10 @@ def apply_top_h(row: Row) -> None:
 
 
 def apply_p_less(row: Row) -> None:
-    """Tokens with p >= sum(p**2), the probability that two draws are equal (Tan et al. 2025, "p-less sampling").
+    """Keep tokens with p >= sum(p**2), the probability that two draws are equal (Tan et al. 2025, "p-less sampling").
 
     In the rule "norm" the threshold is (n * sum(p**2) - 1) / (n - 1), n the number of tokens that are kept so far:
-    0 for a flat distribution, 1 for a point, as the other.
+    0 for a flat distribution, 1 for a point.
     """
     if row.params.p_less is None or not (row.kept.sum() > 1):
         return
@@ -41,7 +41,7 @@ def apply_p_less(row: Row) -> None:
 
 
 def apply_min_k(row: Row) -> None:
-    """The first k of the total order, k = max(k_cliff, k_fallback); logits are those before the temperature.
+    """Keep the first k of the total order, k = max(k_cliff, k_fallback); logits are those before the temperature.
 
     Ding et al. 2026, "Min-k Sampling" (ACL): of the kept logits l, descending, k_cliff is the first i from 1 with the
     largest (l[i] - l[i + 1]) / i, and k_fallback = floor(min_k / R) with R = l[1] - l[n]. If R is 0, all are kept.
@@ -58,12 +58,12 @@ def apply_min_k(row: Row) -> None:
 
 
 def apply_tfs(row: Row) -> None:
-    """The tokens up to the one around which the curvature of the sorted probabilities reaches its share z.
+    """Keep the tokens up to the one where the curvature of the sorted probabilities reaches its share z.
 
     Bricken 2019, "Tail Free Sampling"; text-generation-webui's TailFreeLogitsWarper. With c[i] = |p[i] - 2 * p[i + 1] +
     p[i + 2]| over the sum of all such, the first 1 + k are kept, k the number of leading i with c[1] + ... + c[i] <= z.
     Fewer than three tokens, and a sum of 0, are left as they are. A difference p[i] - p[i + 1] is p[i + 1] times
-    exp(rise) - 1, with the rise from the logits: so equal steps of the logits stay equal, however flat the row is.
+    exp(rise) - 1, with the rise computed from the logits, so that equal steps of logits are equal here, too.
     """
     share, order = to_float32(row.params.tfs), kept_order(row)
     if share == 1.0 or len(order) < 3:
@@ -77,7 +77,7 @@ def apply_tfs(row: Row) -> None:
 
 
 def _prefix_entropies(row: Row) -> Array:
-    """Return the entropy of each prefix of what is kept, renormalised: ln(sum(w)) - sum(w * x) / sum(w)."""
+    """Return the entropy of each prefix of the kept tokens, renormalised: ln(sum(w)) - sum(w * x) / sum(w)."""
     order = kept_order(row)
     mass, x = weights(row.logits)[order], relative(row.logits)[order]
     totals = np.cumsum(mass)

@@ -18,7 +18,7 @@ from decoding.validation import to_float32
 
 
 def apply_temperature(row: Row) -> None:
-    """Exponents / T for every token, dropped ones too: `row.whole`; `row.logits` has those that are kept."""
+    """Divide exponents by T: in `row.whole` those of all tokens, in `row.logits` those of the kept ones."""
     kept = row.kept
     if to_float32(row.params.smoothing_factor) > 0.0 and not is_greedy(row.params):
         row.ranked = smoothed(row.params, row.ranked)
@@ -37,11 +37,11 @@ def is_greedy(params: SamplingParams) -> bool:
 
 
 def smoothed(params: SamplingParams, logits: Array) -> Array:
-    """Quadratic smoothing of d = l - max: d**2 * (s*f*d - k*f), k = (3 - curve) / 2, s = (curve - 1) / 2; float32.
+    """Return d = l - max, smoothed: d**2 * (s*f*d - k*f), k = (3 - curve) / 2, s = (curve - 1) / 2; float32.
 
     kalomaze 2024 (text-generation-webui, pull requests 5403 and 5551). Monotone for a curve from 1 to 3, but rounding
-    makes equal what is near; so it is defined in float32, as the edits are: d, d * d, s*f*d - k*f (one fused
-    multiply-add) and their product, each rounded once. What overflows is dropped.
+    makes near values equal; so it is defined in float32, as the edits are: d, d * d, s*f*d - k*f (one fused
+    multiply-add) and their product, each rounded once. Tokens whose value overflows are dropped.
     """
     f, curve = to_float32(params.smoothing_factor), to_float32(params.smoothing_curve)
     quadratic, cubic = np.float32(-f * (3.0 - curve) / 2.0), np.float32(f * (curve - 1.0) / 2.0)
@@ -52,9 +52,9 @@ def smoothed(params: SamplingParams, logits: Array) -> Array:
 
 
 def temperature_at(params: SamplingParams, ratio: float) -> float:
-    """The temperature at an entropy of `ratio`, 0 to 1, of the largest possible.
+    """Return the temperature, given the ratio of the entropy to its maximum, 0 to 1.
 
-    Static without a range. With it (llama.cpp's llama_sampler_temp_ext, after kalomaze 2023):
+    Without a range it is static. With a range (llama.cpp's llama_sampler_temp_ext, after kalomaze 2023):
     Tmin + (Tmax - Tmin) * ratio**exponent between Tmin = max(0, T - range) and Tmax = T + range.
     """
     static, spread = to_float32(params.temperature), to_float32(params.dynatemp_range)
@@ -65,13 +65,13 @@ def temperature_at(params: SamplingParams, ratio: float) -> float:
 
 
 def normalised_entropy(exponents: Array) -> float:
-    """Entropy over ln(number of tokens that are not dropped); 0 for one token alone."""
+    """Return entropy / ln(number of tokens that are not dropped); 0 for a single token."""
     num_tokens = int((exponents > -np.inf).sum())
     return 0.0 if num_tokens == 1 else min(1.0, entropy(exponents) / math.log(num_tokens))
 
 
 def tempered(exponents: Array, temperature: float, order: Array) -> Array:
-    """Exponents / T; below GREEDY_TEMPERATURE the limit, a point on the first of the order that is there."""
+    """Return exponents / T; below GREEDY_TEMPERATURE the limit, a point on the first kept token of the order."""
     if temperature >= GREEDY_TEMPERATURE:
         return exponents / temperature
     point = np.full_like(exponents, -np.inf)

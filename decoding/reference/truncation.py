@@ -1,8 +1,8 @@
-"""Stages top_k to top_a, and the cut: which tokens may be drawn at all.
+"""Stages top_k to top_a, and the cut: they decide which tokens may be drawn.
 
 Each stage works on the distribution renormalised over what the stages before it kept, and keeps at least the first of
-that in the total order (under Rule.KEEP_TIES: with all tokens equal to it). In a profile whose temperature comes later
-the distribution is that at temperature 1.
+that in the total order (under Rule.KEEP_TIES: with all tokens equal to it). In a profile whose temperature comes later,
+the distribution is that of temperature 1.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from decoding.validation import to_float32
 
 
 def apply_top_k(row: Row) -> None:
-    """The k first of the total order, exactly (Fan et al. 2018): ties at the k-th go to the lower ids.
+    """Keep the first k of the total order (Fan et al. 2018); ties at the k-th go to the lower ids.
 
-    Under Rule.KEEP_TIES all of them stay (transformers' TopKLogitsWarper, vLLM).
+    Under Rule.KEEP_TIES all ties stay (transformers' TopKLogitsWarper, vLLM).
     """
     k, order = row.params.top_k, kept_order(row)
     if k is not None and k < len(order):
@@ -28,7 +28,7 @@ def apply_top_k(row: Row) -> None:
 
 
 def apply_top_p(row: Row) -> None:
-    """The shortest prefix of the total order whose mass is at least p of what is left (Holtzman et al. 2020).
+    """Keep the shortest prefix of the total order with at least the share p of the mass (Holtzman et al. 2020).
 
     The token that crosses p stays; p = 0 keeps one token, p = 1 is off. Under Rule.TOP_P_EXCEEDS the mass must be above
     p (SGLang); under Rule.TOP_P_TIES every token that is equal to the last one stays (mlx-lm).
@@ -41,14 +41,14 @@ def apply_top_p(row: Row) -> None:
 
 
 def apply_min_p(row: Row) -> None:
-    """Tokens with prob >= min_p * max prob, compared as l - max >= log(min_p) (Nguyen et al. 2024)."""
+    """Keep tokens with prob >= min_p * max prob, compared as l - max >= log(min_p) (Nguyen et al. 2024)."""
     min_p = to_float32(row.params.min_p)
     if min_p > 0.0:
         keep(row, relative(row.logits) >= math.log(min_p))
 
 
 def apply_typical_p(row: Row) -> None:
-    """Tokens whose surprise is nearest to the entropy, until their mass reaches p (Meister et al. 2023).
+    """Keep tokens whose surprise is nearest to the entropy, until their mass reaches p (Meister et al. 2023).
 
     The distance |-ln p - H| is |x - mean(x)| in exponents; equal ones follow the total order. p = 0 keeps one token,
     1 is off. Under Rule.TYPICAL_EXCEEDS the mass must be above p (llama.cpp); under Rule.KEEP_TIES every token as near
@@ -69,9 +69,9 @@ def apply_typical_p(row: Row) -> None:
 
 
 def apply_top_n_sigma(row: Row) -> None:
-    """Exponents of at least max - n * sigma, sigma their standard deviation (Tang et al. 2024, "Top-nsigma").
+    """Keep tokens with exponents of at least max - n * sigma, sigma the standard deviation (Tang et al. 2024).
 
-    Both are those of the whole row: of all tokens that are not banned, whatever was dropped before.
+    Both are computed over all tokens that are not banned, including those that earlier stages dropped.
     """
     if row.params.top_n_sigma is not None:
         spread = to_float32(row.params.top_n_sigma) * float(np.std(row.whole[row.whole > -np.inf]))
@@ -79,21 +79,21 @@ def apply_top_n_sigma(row: Row) -> None:
 
 
 def apply_epsilon_cutoff(row: Row) -> None:
-    """Tokens with p >= epsilon (Hewitt et al. 2022, "Truncation Sampling as Language Model Desmoothing", 5)."""
+    """Keep tokens with p >= epsilon (Hewitt et al. 2022, "Truncation Sampling as Language Model Desmoothing")."""
     epsilon = to_float32(row.params.epsilon_cutoff)
     if epsilon > 0.0:
         keep(row, probabilities(row.logits) >= epsilon)
 
 
 def apply_eta_cutoff(row: Row) -> None:
-    """Tokens with p >= min(eta, sqrt(eta) * exp(-entropy)) (Hewitt et al. 2022; transformers' EtaLogitsWarper)."""
+    """Keep tokens with p >= min(eta, sqrt(eta) * exp(-entropy)) (Hewitt et al. 2022; transformers' EtaLogitsWarper)."""
     eta = to_float32(row.params.eta_cutoff)
     if eta > 0.0:
         keep(row, probabilities(row.logits) >= min(eta, math.sqrt(eta) * math.exp(-entropy(row.logits))))
 
 
 def apply_top_a(row: Row) -> None:
-    """Tokens with p >= a * (largest p)**2 (BlinkDL 2022, RWKV-LM; text-generation-webui)."""
+    """Keep tokens with p >= a * (largest p)**2 (BlinkDL 2022, RWKV-LM; text-generation-webui)."""
     a = to_float32(row.params.top_a)
     if a > 0.0:
         p = probabilities(row.logits)
@@ -101,19 +101,19 @@ def apply_top_a(row: Row) -> None:
 
 
 def apply_cut(row: Row) -> None:
-    """Weights below 2**-40 of the largest kept are zero by definition: the only rounding that can drop a token."""
+    """Drop weights below 2**-40 of the largest kept: zero by definition, the only rounding that drops tokens."""
     keep(row, relative(row.logits) >= CUT)
     row.before_reshaping = row.logits
 
 
 def keep_first(row: Row, num_tokens: int) -> None:
-    """Drop what comes after the first `num_tokens` of what is kept, in the total order."""
+    """Keep the first `num_tokens` of the kept tokens, in the total order."""
     row.logits = row.logits.copy()
     row.logits[kept_order(row)[num_tokens:]] = -np.inf
 
 
 def keep(row: Row, wanted: Array) -> None:
-    """Drop what is not in `wanted`, bool [vocab]; where nothing would be left, the first of the total order stays."""
+    """Keep the tokens of `wanted`, bool [vocab]; if none would be left, the first of the total order."""
     if not (wanted & row.kept).any():
         order = kept_order(row)
         ties = _num_tied(row, order, 0) if Rule.KEEP_TIES in row.profile.rules else 0
@@ -123,7 +123,7 @@ def keep(row: Row, wanted: Array) -> None:
 
 
 def kept_order(row: Row) -> Array:
-    """Return the ids of what is kept, in the total order."""
+    """Return the ids of the kept tokens, in the total order."""
     return row.order[row.kept[row.order]]
 
 

@@ -1,4 +1,4 @@
-"""XTC, "exclude top choices": with some probability the likely tokens are dropped, all but the least likely of them."""
+"""XTC, "exclude top choices": with some probability all likely tokens but the least likely one are dropped."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from decoding.validation import to_float32
 
 
 def apply_xtc(row: Row) -> None:
-    """If the coin falls, keep only the last, in the total order, of the tokens with p >= threshold.
+    """Drop, with xtc_probability, all tokens with p >= threshold but the last of them in the total order.
 
-    p-e-w 2024 (text-generation-webui, pull request 6335); llama.cpp's llama_sampler_xtc. One such token alone, or
-    none: nothing is dropped. Under Rule.XTC_TIES all that are equal to the last one stay (mlx-lm).
+    p-e-w 2024 (text-generation-webui, pull request 6335); llama.cpp's llama_sampler_xtc. If there is only one
+    such token, or none, nothing is dropped. Under Rule.XTC_TIES all that are equal to the last one stay (mlx-lm).
     """
     if not coin_falls(row):
         return
@@ -29,7 +29,7 @@ def apply_xtc(row: Row) -> None:
 
 
 def coin_falls(row: Row) -> bool:
-    """A coin of its own for each token: a uniform 64-bit word below floor(probability * 2**64), which is exact."""
+    """Return True if this token's own uniform 64-bit word is below floor(probability * 2**64), which is exact."""
     place = len(row.output_token_ids)
     word, *_ = random_words(row.seed, row.stream, place, row.choice, draw_id=XTC_DRAW)
     return word < int(to_float32(row.params.xtc_probability) * 2.0**64)

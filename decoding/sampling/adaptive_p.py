@@ -24,7 +24,7 @@ class Average(NamedTuple):
 
 
 def first_average(params: SamplingParams) -> Average:
-    """Return the average before the first token: as if every token so far had had the target's probability."""
+    """Return the average before the first token: the target, as if earlier tokens had had that probability."""
     target, decay = _numbers(params)
     return Average(target, 1.0) if decay == 1.0 else Average(target / (1.0 - decay), 1.0 / (1.0 - decay))
 
@@ -41,7 +41,7 @@ def next_average(params: SamplingParams, average: Average, surprise: float) -> A
 
 
 def center_of(params: SamplingParams, average: Average) -> float:
-    """Return the probability that the next token is to be near: 2 * target - average, at least 0 and at most 1."""
+    """Return the probability that the next token should be near: 2 * target - average, clipped to 0 and 1."""
     target, _ = _numbers(params)
     return min(1.0, max(0.0, 2.0 * target - average.weighted_sum / average.total_weight))
 

@@ -25,7 +25,7 @@ from decoding.validation import elements_of, is_integer
 
 
 class _InPython:
-    """A row whose state Python takes forward."""
+    """A row whose state is updated in Python."""
 
     __slots__ = ("row", "state")
 
@@ -38,10 +38,10 @@ class _InPython:
 
 
 class BatchSampler:
-    """Draws one token per sequence and step, with a state per sequence that C takes forward (Python, with adaptive-p).
+    """Draws one token per sequence and step, with a state per sequence that C updates (Python, with adaptive-p).
 
-    Parameters are those of Sampler, and so are the tokens: a sequence gets, bit for bit, what a SamplingState with
-    these parameters gets from `Sampler.sample`, whatever sequences share its steps.
+    Parameters are those of Sampler, and so are the tokens: a sequence gets the same tokens, to the bit, as a
+    SamplingState with these parameters from `Sampler.sample`, whatever sequences share its steps.
 
     Sequences are named by integers that `add` and `fork` return, and which are never used twice. A BatchSampler may be
     used by one thread at a time.
@@ -131,7 +131,7 @@ class BatchSampler:
         return self._keep(next(self._names), state)
 
     def state(self, sequence: int) -> SamplingState:
-        """Return a copy of the sequence's state as of now."""
+        """Return a copy of the sequence's current state."""
         item = self._items[self._checked(sequence)]
         return (
             item.state.fork(choice=item.state.choice)
@@ -191,7 +191,7 @@ class BatchSampler:
         return output
 
     def _rows_of(self, sequences: Sequence[int] | None) -> Sequences:
-        """Return the rows of a step, those of the step before if the order is the same."""
+        """Return the rows of a step; the previous step's rows if the order is the same."""
         if sequences is None:
             order = self._order if self._order is not None and len(self._order) == len(self) else tuple(self._items)
         else:

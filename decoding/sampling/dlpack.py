@@ -1,6 +1,6 @@
 """DLPack: read the memory layout of another library's tensor without taking ownership.
 
-`numpy.from_dlpack` does the same for the types that numpy has; it has no bfloat16, in which most logits are. The
+`numpy.from_dlpack` does the same for the types that numpy has; it has no bfloat16, the type of most logits. The
 structures are those of https://dmlc.github.io/dlpack/latest/c_api.html, the calls those of the Python array API
 standard (`__dlpack__`, `__dlpack_device__`).
 
@@ -84,10 +84,10 @@ class _Memory:
 
 
 def array_of(tensor: Any) -> NDArray[Any]:
-    """The tensor as an array over the same memory; bfloat16 comes as its bits, uint16.
+    """Return the tensor as an array over the same memory; bfloat16 comes as its bits, uint16.
 
-    Raises LogitsError, before anything is read, where the tensor is on another device, cannot be exported (a torch
-    tensor that requires a gradient) or has a type that numpy has no name for.
+    Raises LogitsError, before anything is read, if the tensor is on another device, cannot be exported (a torch
+    tensor that requires a gradient) or has a type that numpy does not have.
     """
     try:
         device_type, device_id = tensor.__dlpack_device__()
@@ -105,12 +105,12 @@ def array_of(tensor: Any) -> NDArray[Any]:
 
 
 def _device_name(tensor: Any, device_type: int, device_id: int) -> str:
-    """The library's own word where it has one, and DLPack's numbers."""
+    """Return the library's own name of the device if it has one, with DLPack's numbers."""
     return f"{getattr(tensor, 'device', '')} (DLPack {device_type}:{device_id})".lstrip()
 
 
 def _exported(tensor: Any) -> object:
-    """The capsule: of version 1, which can say "read-only", where the library knows it."""
+    """Return the capsule, of version 1, which can be read-only, if the library supports it."""
     try:
         capsule: object = tensor.__dlpack__(max_version=(1, 0))
     except TypeError:
@@ -131,7 +131,7 @@ def _described(capsule: object) -> _Tensor:
 
 
 def _interface(tensor: _Tensor) -> dict[str, Any]:
-    """The description of the tensor as numpy's array interface, version 3."""
+    """Return the description of the tensor for numpy's array interface, version 3."""
     typestr = _TYPESTRS.get((tensor.code, tensor.bits)) if tensor.lanes == 1 else None
     if typestr is None:
         kind = f"code {tensor.code}, {tensor.bits} bits, {tensor.lanes} lanes"

@@ -1,4 +1,4 @@
-"""Explain a row stage by stage: run the kernel with longer and longer beginnings of its list of stages."""
+"""Explain a row stage by stage: run the kernel with the first 0, 1, 2, ... of its stages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from decoding.errors import LogitsError, shown
 from decoding.params import PARAMETERS, SamplingParams
+from decoding.presentation.html import legend
+from decoding.sampling.explain_html import explanation_html
 from decoding.sampling.kernel import Kernel
 from decoding.sampling.logits_input import as_float32
 from decoding.sampling.stages import GREEDY_TEMPERATURE, PIPELINE, STAGE_NAMES
@@ -56,11 +58,11 @@ class Step:
         return abs(float((p * np.log(p)).sum()))
 
     def top_before(self, number: int = 5) -> list[tuple[int, float]]:
-        """The most likely tokens and their probabilities before the stage, most likely first."""
+        """Return the most likely tokens and their probabilities before the stage, most likely first."""
         return _top(self.before, number)
 
     def top_after(self, number: int = 5) -> list[tuple[int, float]]:
-        """The most likely tokens and their probabilities after the stage, most likely first."""
+        """Return the most likely tokens and their probabilities after the stage, most likely first."""
         return _top(self.after, number)
 
     @property
@@ -91,7 +93,7 @@ class Explanation:
     steps: the row as it came in, then each stage that has settings or changed anything, in their order.
     probabilities: float64 [vocab], the distribution of the draw.
     token_id: the token that `sample` draws; None if the row fails.
-    error: why the row fails (after the last of the steps), or None.
+    error: the error of a row that fails after the last of the steps, or None.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class Explanation:
         error: LogitsError | None,
         bans: Mapping[str, NDArray[np.bool]],
     ) -> None:
-        """`bans`: for everything that can ban a token, bool [vocab], which ones it bans."""
+        """bans: for each thing that can ban tokens, by its name, the tokens that it bans, bool [vocab]."""
         self.steps = tuple(steps)
         self.token_id = token_id
         self.error = error
@@ -134,8 +136,12 @@ class Explanation:
     def __str__(self) -> str:
         return self.table()
 
+    def _repr_html_(self) -> str:
+        """Show the steps as a table in a notebook."""
+        return explanation_html(self) + legend()
+
     def table(self, text_of: Callable[[int], str] = str, num_top: int = 5) -> str:
-        """The steps as lines of text, with the most likely tokens after each; `text_of` writes a token."""
+        """Return the steps as lines of text, with the most likely tokens after each; `text_of` writes a token."""
         titles = [step.title if len(step.title) <= 48 else f"{step.title[:45]}..." for step in self.steps]
         width = max(map(len, titles))
         lines = [f"{'stage':<{width}}  {'kept':>9}  {'removed':>8}  {'entropy':>8}  most likely"]
@@ -153,7 +159,7 @@ class Explanation:
 def explain(
     kernel_of: Callable[[Sequence[int]], Kernel], order: Sequence[int], matrix: NDArray[Any], state: SamplingState
 ) -> Explanation:
-    """`Sampler.explain` on one checked row [1, vocab]; `kernel_of` makes a kernel that runs these stages."""
+    """Implement `Sampler.explain` on one checked row [1, vocab]; `kernel_of` makes a kernel that runs these stages."""
     steps: list[Step] = []
     for length in range(len(order) + 1):
         probabilities, output = kernel_of(order[:length]).probabilities(matrix, [state.kernel_row])

@@ -37,7 +37,7 @@ def check_ids(state: SamplingState, vocab_size: int) -> None:
 
 
 def check_stages(state: SamplingState, lacking: Collection[str]) -> None:
-    """Raise ParameterError naming a parameter that only one of these stages would read, if it is set."""
+    """Raise ParameterError for a parameter that is set and that only one of these stages would read."""
     name = ignored_parameter(state.params, lacking)
     if name is not None:
         rule = "must be at its default: the sampler's profile has no stage that reads it"
@@ -57,7 +57,7 @@ def sequences_of_ids(name: str, sequences: Sequence[TokenSequence]) -> Sequence[
 
 
 def checked_surprise(surprise: float | None, *, is_needed: bool) -> float | None:
-    """Return the surprise of a token as a plain float; None where none is needed."""
+    """Return the surprise of a token as a plain float; None if none is needed."""
     if not is_needed:
         if surprise is not None:
             rule = "must be None without mirostat_tau and adaptive_p_target"
@@ -98,7 +98,7 @@ def _named_ids(state: SamplingState) -> dict[str, Sequence[int]]:
 
 
 def _ids_in(name: str, sequences: Sequence[TokenSequence]) -> Sequence[int]:
-    """Return all ids of the sequences, of a table only the largest."""
+    """Return all ids of the sequences; of a table only the largest."""
     if isinstance(sequences, SequenceTable):
         return (sequences.max_id,)
     return [*chain(*sequences_of_ids(name, sequences))]

@@ -1,4 +1,4 @@
-"""Parameters that a sampler cannot act on: they need text, or a loop over tokens, which the host has."""
+"""Parameters that a sampler cannot honour: they need text, or the host's loop over tokens."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from decoding.errors import ParameterError, Problem, shown
 from decoding.params import PARAMETERS, SamplingParams
 
 HOST_PARAMETERS = tuple(name for name, row in PARAMETERS.items() if not row.stage and name != "logprobs_mode")
-"""Parameters that no stage reads: length, number of choices, stops, echo, text."""
+"""Parameters that no stage reads, such as length, number of choices, stop strings and echo."""
 
 _WITH_MIN_TOKENS = ("stop_token_ids", "ignore_eos")
-"""With min_tokens they decide which tokens stage hard_masks bans."""
+"""Parameters that decide, with min_tokens, which tokens stage hard_masks bans."""
 
 _RULE = (
     "must be at its default: a sampler draws tokens and cannot act on it; a host that does passes host_parameters=True"
@@ -19,7 +19,7 @@ _RULE = (
 def check_host_parameters(params: SamplingParams) -> None:
     """Raise ParameterError naming every parameter that is set and that a sampler would ignore.
 
-    max_tokens=None, no limit, is what a sampler does.
+    max_tokens=None is accepted: a sampler has no limit.
     """
     effective = [
         *(("max_tokens",) if params.max_tokens is None else ()),

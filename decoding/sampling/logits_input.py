@@ -1,6 +1,6 @@
-"""Logits as they come: numpy arrays, buffers, other libraries' tensors. All become arrays over the same memory.
+"""Logits from callers: numpy arrays, buffers, other libraries' tensors. All become arrays over the same memory.
 
-Nothing is read here, and nothing is copied but rows whose elements lie apart. Errors in them are raised before the
+Nothing is read here, and only rows whose elements are not contiguous are copied. Errors in them are raised before the
 kernel sees an address.
 """
 
@@ -16,7 +16,7 @@ from decoding.errors import LogitsError
 from decoding.sampling import dlpack, ort_value
 
 FLOAT32, FLOAT16, BFLOAT16 = np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.uint16)
-"""Element types, in native byte order. numpy has no bfloat16: its bits are handed over as uint16."""
+"""Element types, in native byte order. numpy has no bfloat16, so its bits are passed as uint16."""
 
 _DTYPES = (FLOAT32, FLOAT16, BFLOAT16)
 
@@ -24,12 +24,12 @@ _KINDS = "must be a numpy array (and not a masked one), or have the buffer proto
 
 
 def matrix_of(logits: object, vocab_size: int) -> NDArray[Any]:
-    """The logits as an array [rows, vocab_size] of FLOAT32, FLOAT16 or BFLOAT16, each row contiguous.
+    """Return the logits as an array [rows, vocab_size] of FLOAT32, FLOAT16 or BFLOAT16, each row contiguous.
 
     logits: [rows, vocab_size], or [vocab_size] for one row: a numpy array (of ml_dtypes.bfloat16, too), anything with
     the buffer protocol, or with DLPack or __array_interface__ and memory that the CPU can read (torch, JAX), or an
-    OrtValue of onnxruntime. Rows whose elements lie apart, such as a field of an array of records, are copied.
-    Raises LogitsError naming what is wrong.
+    OrtValue of onnxruntime. Rows that are not contiguous, such as a field of an array of records, are copied.
+    Raises LogitsError with the rule that the logits break.
     """
     array = logits if type(logits) is np.ndarray else _array_of(logits)
     if array.dtype not in _DTYPES:
@@ -54,7 +54,7 @@ def _checked_rows(array: NDArray[Any], vocab_size: int) -> NDArray[Any]:
 
 
 def _array_of(logits: object) -> NDArray[Any]:
-    """An array over the memory of an object that is none, by the first protocol that it has."""
+    """Return an array over the memory of another object, by the first protocol that it supports."""
     if isinstance(logits, np.ndarray) and not isinstance(logits, np.ma.MaskedArray):
         return logits.view(np.ndarray)
     if isinstance(logits, np.ndarray):
@@ -79,7 +79,7 @@ def _array_of(logits: object) -> NDArray[Any]:
 def _of_torch(tensor: Any) -> NDArray[Any] | None:
     """Return an array over a torch tensor, in a fifth of the time that torch needs to export it by DLPack.
 
-    None where torch has no array of it: DLPack then names the reason.
+    None if torch cannot make an array of it; the error of DLPack then names the reason.
     """
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(tensor, torch.Tensor) or tensor.requires_grad:
@@ -93,7 +93,7 @@ def _of_torch(tensor: Any) -> NDArray[Any] | None:
 
 
 def _bits_of(array: NDArray[Any]) -> NDArray[Any]:
-    """ml_dtypes.bfloat16 has no format of the buffer protocol; other types are refused."""
+    """Return the bits of ml_dtypes.bfloat16, for which the buffer protocol has no format; other types are refused."""
     if array.dtype.name == "bfloat16":
         return array.view(BFLOAT16)
     raise LogitsError(

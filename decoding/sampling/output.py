@@ -1,4 +1,4 @@
-"""SamplerOutput: the memory that the kernel writes its results to, seen as arrays."""
+"""SamplerOutput: the kernel's results as arrays over the memory that it wrote."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RECORD = np.dtype(
         ("logprobs", "<f4", (4,)),
     ]
 )
-"""`decoding_result` of decoding.h."""
+"""The dtype of `decoding_result` in decoding.h."""
 
 NUM_WORDS, TOKEN_ID = RECORD.itemsize // 4, RECORD.fields["token_id"][1] // 4  # type: ignore[index]
 
@@ -40,7 +40,7 @@ class SamplerOutput:
     top: tuple[NDArray[np.int32], NDArray[np.float32]] | None = None
 
     def __init__(self, num_rows: int, num_top: int = 0, num_modes: int = 1) -> None:
-        """Memory for the results of so many rows, not yet filled in."""
+        """Allocate memory for the results of so many rows."""
         self.words: NDArray[np.int32] = np.empty((num_rows, NUM_WORDS), np.int32)  # thrice as fast as with RECORD
         self.num_modes = num_modes
         if num_top:
@@ -58,7 +58,7 @@ class SamplerOutput:
         return f"<SamplerOutput token_ids={ids if len(ids) <= 16 else [*ids[:15], '...']}{failed}>"
 
     def part(self, rows: slice) -> SamplerOutput:
-        """Some of the rows, in the same memory."""
+        """Return some of the rows, in the same memory."""
         part = SamplerOutput.__new__(SamplerOutput)
         part.words, part.num_modes = self.words[rows], self.num_modes
         if self.top is not None:
@@ -67,7 +67,7 @@ class SamplerOutput:
 
     @classmethod
     def joined(cls, outputs: Sequence[SamplerOutput]) -> SamplerOutput:
-        """The rows of several outputs (of as many modes and top entries) in one."""
+        """Return the rows of several outputs, all with the same numbers of modes and top entries, as one output."""
         joined = cls(0)
         if outputs:
             joined.words = np.concatenate([output.words for output in outputs])
@@ -95,43 +95,43 @@ class SamplerOutput:
 
     @cached_property
     def logprobs(self) -> NDArray[np.float32]:
-        """float32 [rows], of the drawn token in the row's (first) mode; NaN where params.logprobs is None."""
+        """float32 [rows], log-probability of the drawn token in the row's first mode; NaN without params.logprobs."""
         return self.records["logprobs"][:, 0].copy()
 
     @cached_property
     def all_logprobs(self) -> NDArray[np.float32]:
-        """float32 [rows, M], of the drawn token in each of the row's modes; NaN past its last."""
+        """float32 [rows, M], log-probability of the drawn token in each of the row's modes; NaN past its last."""
         return self.records["logprobs"][:, : self.num_modes].copy()
 
     @cached_property
     def raw_logprobs(self) -> NDArray[np.float32]:
-        """float32 [rows], in mode "raw"; NaN unless that mode or a best_of ranking asks for it."""
+        """float32 [rows], log-probability in mode "raw"; NaN unless that mode or a best_of ranking needs it."""
         return self.records["raw_logprob"].copy()
 
     @cached_property
     def ranks(self) -> NDArray[np.int32]:
-        """int32 [rows]; 1 is the first of the order that the first mode speaks of; 0 where params.logprobs is None."""
+        """int32 [rows], ranks in the order of the first mode, from 1; 0 if params.logprobs is None."""
         return self.records["rank"].copy()
 
     @cached_property
     def surprises(self) -> NDArray[np.float32]:
-        """float32 [rows], -log2 of the token's probability before adaptive_p and skew; NaN for rows without a need."""
+        """float32 [rows], -log2 of the token's probability before adaptive_p and skew; NaN if not needed."""
         return self.records["surprise"].copy()
 
     @cached_property
     def top_token_ids(self) -> NDArray[np.int32]:
         """int32 [rows, N], most likely first, in the order of the first mode.
 
-        -1 where a row did not ask for an entry, or only banned tokens could fill it.
+        -1 for entries that a row did not request, or that only banned tokens could fill.
         """
         return np.empty((len(self), 0), np.int32) if self.top is None else self.top[0]
 
     @cached_property
     def top_logprobs(self) -> NDArray[np.float32]:
-        """float32 [rows, N], of top_token_ids in the first mode; -inf where there is no entry."""
+        """float32 [rows, N], log-probabilities of top_token_ids in the first mode; -inf without an entry."""
         return self.all_top_logprobs[:, 0]
 
     @cached_property
     def all_top_logprobs(self) -> NDArray[np.float32]:
-        """float32 [rows, M, N], of top_token_ids in each mode; -inf where there is no entry."""
+        """float32 [rows, M, N], log-probabilities of top_token_ids in each mode; -inf without an entry."""
         return np.empty((len(self), self.num_modes, 0), np.float32) if self.top is None else self.top[1]

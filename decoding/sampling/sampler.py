@@ -53,8 +53,8 @@ class Sampler:
 
     Logits, in every method: [rows, vocab_size], or [vocab_size] for one row, of float32, float16 or bfloat16, in any
     row stride; a numpy array (ml_dtypes.bfloat16, or its bits as uint16), an object with the buffer protocol, DLPack or
-    __array_interface__ (torch and JAX on the CPU), or an OrtValue. They are not changed, and only rows whose elements
-    lie apart are copied. A wrong shape, type or layout raises LogitsError before any memory is read.
+    __array_interface__ (torch and JAX on the CPU), or an OrtValue. They are not changed, and only rows that
+    are not contiguous are copied. A wrong shape, type or layout raises LogitsError before any memory is read.
 
     A Sampler may be used from several threads at once, a SamplingState from one at a time. Attributes are read-only.
     A Sampler copies and pickles.
@@ -245,7 +245,7 @@ class Sampler:
         return explain(self._new_kernel, self.profile.order, matrix, state)
 
     def draw(self, matrix: NDArray[Any], rows: Sequences, masks: NDArray[np.uint32] | None) -> SamplerOutput:
-        """Draw for rows that BatchSampler keeps, without recording anything. masks: one per row, or None."""
+        """Draw for rows of a BatchSampler, without recording anything. masks: one per row, or None."""
         if masks is not None and masks.shape[1] != num_mask_words(self._vocab_size):
             rule = f"must have {num_mask_words(self._vocab_size)} words per row for vocab_size={self._vocab_size}"
             raise ParameterError.single("bitmasks", masks, rule)

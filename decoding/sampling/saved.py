@@ -31,7 +31,7 @@ _FIELDS = {
 
 
 def saved(state: SamplingState) -> dict[str, Any]:
-    """Return everything that the next tokens of a state depend on; it shares nothing with the state."""
+    """Return everything that the next tokens of a state depend on, as a copy."""
     return {
         "stream_version": STREAM_VERSION,
         "params": state.params,
@@ -69,7 +69,7 @@ def restored(kind: type[SamplingState], values: Mapping[str, Any]) -> SamplingSt
 
 
 def to_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return saved values as what JSON has."""
+    """Return saved values in types of JSON."""
     mask = values["bitmask"]
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     return plain | {"params": values["params"].to_dict(), "bitmask": None if mask is None else mask.tolist()}

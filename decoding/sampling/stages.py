@@ -35,7 +35,7 @@ class Stage:
 
     @property
     def has_place(self) -> bool:
-        """Return True if a profile decides the stage's place, and `batch.stages` in C lists it."""
+        """Return True if a profile decides the stage's position, which `batch.stages` in C lists."""
         return 20 <= self.number < 100 or self.is_reshaping
 
     @property
@@ -45,7 +45,7 @@ class Stage:
 
     @property
     def is_reshaping(self) -> bool:
-        """Return True if the stage changes the weights of the tokens that the cut left."""
+        """Return True if the stage changes the weights of the tokens that the cut kept."""
         return 100 < self.number < 110
 
 
@@ -82,13 +82,13 @@ PIPELINE: tuple[Stage, ...] = (
 RAW_SNAPSHOT, PROCESSORS = 10, 60
 """Numbers of the snapshot and of custom processors, which run between bias and masks on a dense copy of the row.
 
-The stages between the two edit the logits of single tokens.
+The stages between these two edit the logits of single tokens.
 """
 
 STAGE_NAMES: dict[int, str] = {stage.number: stage.name for stage in PIPELINE}
 
 _PARTS = (20, 80, 100)
-"""Numbers at which the edits of logits begin, the stages that act on the distribution, and the draw."""
+"""Numbers of the first edit of logits, of the first stage on the distribution, and of the draw."""
 
 _PART_RULE = (
     "first finite_check and raw_snapshot, then edits of logits, then temperature and truncations, then cut to draw"
@@ -105,13 +105,13 @@ class Rule(IntFlag):
     """Boundary rules in which peers differ from the default; the values are those of DECODING_RULE_* in C."""
 
     KEEP_TIES = 1
-    """top_k, typical_p, and the one token that epsilon_cutoff and eta_cutoff always keep: with all their ties."""
+    """top_k and typical_p keep all ties; epsilon_cutoff and eta_cutoff those of the token that they always keep."""
     TYPICAL_EXCEEDS = 2
-    """typical_p stops where its mass is above p; at p or above otherwise."""
+    """typical_p stops once its mass is above p; without the rule, at p or above."""
     PENALTIES_IN_SCOPE = 4
     """frequency and presence count in the scope of the repetition penalty, not in the output."""
     TOP_P_EXCEEDS = 8
-    """top_p stops where its mass is above p; at p or above otherwise."""
+    """top_p stops once its mass is above p; without the rule, at p or above."""
     TOP_P_TIES = 16
     """top_p keeps every token that is equal to the last one kept."""
     XTC_TIES = 32
@@ -155,7 +155,7 @@ class Profile:
 
     @property
     def order(self) -> tuple[int, ...]:
-        """Numbers of the stages that can change place, from the first penalty to skew: `batch.stages` in C."""
+        """Numbers of the stages that a profile orders, from the first penalty to skew: `batch.stages` in C."""
         return tuple(stage.number for stage in self.stages if stage.has_place)
 
     @property
@@ -168,7 +168,7 @@ class Profile:
 
 
 def _order_problem(stages: tuple[Stage, ...]) -> tuple[object, str] | None:
-    """Return the value and the rule that an order of stages breaks; None if it is right."""
+    """Return the value and the rule that an order of stages breaks; None if it breaks none."""
     unknown = [stage for stage in stages if stage not in PIPELINE]
     if unknown:
         return unknown[0], "must be stages of decoding.sampling.stages.PIPELINE"
@@ -189,7 +189,7 @@ def _order_problem(stages: tuple[Stage, ...]) -> tuple[object, str] | None:
 
 
 def ignored_parameter(params: SamplingParams, lacking: Collection[str]) -> str | None:
-    """Return the name of a parameter that is set and that only a lacking stage would read; None if there is none."""
+    """Return the name of a parameter that is set and that only a missing stage would read; None if there is none."""
     for name, row in PARAMETERS.items():
         if row.stage in lacking and getattr(params, name) != row.default:
             return name
@@ -200,7 +200,7 @@ _BY_NAME = {stage.name: stage for stage in PIPELINE}
 
 _PLACED = tuple(stage for stage in PIPELINE if 20 <= stage.number < 100)
 _BIAS_FIRST = "logit_bias repetition_penalty frequency_presence dry context_frequency_penalty hard_masks"
-"""These peers add the bias to the model's own logits."""
+"""Stage order of peers that add the bias to the model's own logits."""
 
 
 def _ordered(*names: str) -> tuple[Stage, ...]:
@@ -239,7 +239,7 @@ _LLAMA_CPP = Profile(
 )
 """llama.cpp's default chain (common_params_sampling::samplers): truncation at T = 1, temperature last.
 
-tfs stands where llama.cpp had it until October 2024.
+tfs is where llama.cpp had it until October 2024.
 """
 
 _VLLM = Profile(

@@ -1,4 +1,4 @@
-"""SamplingState: parameters, tokens and random stream of one sequence, as the sampler needs them."""
+"""SamplingState: parameters, tokens and rng stream of one sequence."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ def random_seed() -> int:
 
 
 class SamplingState:
-    """The sampler's state of one sequence: parameters, tokens, position in the random stream.
+    """The sampler's state of one sequence: parameters, tokens, position in the rng stream.
 
     Parameters
-        params: the request's parameters; breakers and bad words as token ids. A parameter that a sampler cannot act
-            on, such as `stop` or a `max_tokens` of 50, is refused.
+        params: the request's parameters; breakers and bad words as token ids. A parameter that a sampler cannot
+            honour, such as `stop` or a `max_tokens` of 50, is refused.
         prompt_token_ids: the tokens that count as prompt for the penalties.
         choice: 0 .. 2**64 - 1; the number of this candidate among the n (or best_of) of its prompt.
         stream: 0 .. 2**64 - 1; separates the random numbers of different prompts under one seed.
         eos_token_ids: banned, with params.stop_token_ids, until params.min_tokens tokens exist (unless ignore_eos).
-        host_parameters: True if the caller acts on the parameters that are not the sampler's (length, stops, echo).
+        host_parameters: True if the caller honours the parameters that are not the sampler's (length, stops, echo).
 
     The draw for a token depends only on (seed, stream, choice, number of tokens before it), so a state may be copied,
     pickled, truncated and resumed anywhere. Attributes are read-only: `params`, `seed` (signed 64-bit; chosen by the
     operating system if params.seed is None), `choice`, `stream`, `prompt_token_ids`, `eos_token_ids`,
     `output_token_ids`, a list that `append` and `truncate` change. `fork` and `with_params` make other states.
 
-    For decoding.sampling and the engine only: `kernel_row`, what C reads of this state; `check_fit`, which comes
-    before C reads it; `commit` and `commit_outside_history`, which record what C drew.
+    For decoding.sampling and the engine only: `kernel_row`, the row that C reads; `check_fit`, called before C
+    reads it; `commit` and `commit_outside_history`, which record the token that C drew.
     """
 
     __slots__ = (
@@ -121,7 +121,7 @@ class SamplingState:
 
     @property
     def stream(self) -> int:
-        """Random stream of the prompt."""
+        """The rng stream of the prompt."""
         return self._stream
 
     @property
@@ -149,22 +149,22 @@ class SamplingState:
         return saved.restored, (type(self), saved.saved(self))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as a dict for JSON, of which `from_dict` makes the same state on any machine."""
+        """Return everything as a dict for JSON; `from_dict` makes the same state from it on any machine."""
         return saved.to_json(saved.saved(self))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SamplingState:
         """Return the state that `to_dict` saved.
 
-        Raise ParameterError if the values are not those of a state, or were saved with other random streams
-        (`stream_version`), so that the next tokens would differ.
+        Raise ParameterError if the values are not those of a state, or were saved with another
+        `stream_version`, whose random numbers would give other tokens.
         """
         return saved.restored(cls, saved.from_json(values))
 
     def with_params(self, params: SamplingParams, *, host_parameters: bool | None = None) -> SamplingState:
-        """Return another state with the same tokens and position in the random stream, and these parameters.
+        """Return another state with these parameters, and the same tokens and position in the rng stream.
 
-        host_parameters: None keeps what this state has.
+        host_parameters: None keeps this state's value.
         """
         host = self._host_parameters if host_parameters is None else host_parameters
         return saved.restored(type(self), saved.saved(self) | {"params": params, "host_parameters": host})
@@ -172,7 +172,7 @@ class SamplingState:
     def fork(self, *, choice: int) -> SamplingState:
         """Return another state with the same seed, stream and tokens, for candidate number `choice`.
 
-        It shares nothing with this one, and draws what a state of that choice draws after these tokens.
+        It shares nothing with this one, and draws the tokens of a state of that choice with the same tokens so far.
         """
         return saved.restored(type(self), saved.saved(self) | {"choice": choice})
 
@@ -240,7 +240,7 @@ class SamplingState:
             self._history.use(self.kernel_row)
 
     def _record(self, token_id: int, surprise: float | None) -> None:
-        """Record a token but for the history."""
+        """Record a token in everything but the history."""
         self.output_token_ids.append(token_id)
         self.kernel_row.struct.position = len(self.output_token_ids)
         if token_id >= self._fits:
@@ -255,7 +255,7 @@ class SamplingState:
         self._append(token_id, float(output.surprises[row]) if self.needs_surprise else None)
 
     def commit_outside_history(self, token_id: int, output: SamplerOutput, row: int) -> TokenHistory | None:
-        """Do what `commit` does, but for the token history, which is returned: the caller appends to it."""
+        """Do what `commit` does, except for the token history, which is returned for the caller to append to."""
         self._record(token_id, float(output.surprises[row]) if self.needs_surprise else None)
         return self._history
 
@@ -266,7 +266,7 @@ class SamplingState:
         self.kernel_row.force_token(token_id)
 
     def use_stream(self, stream: int) -> None:
-        """Draw with the random numbers of another stream from now on."""
+        """Draw with the random numbers of another rng stream from now on."""
         self._stream = unsigned_64("stream", stream)
         self.kernel_row.set(stream=self._stream)
 
@@ -285,7 +285,7 @@ class SamplingState:
         self._update_row()
 
     def to_sequence(self) -> KernelSequence:
-        """Return a sequence that C takes forward by itself, from here on; it shares nothing with this state."""
+        """Return a copy of this state as a sequence that C updates."""
         p, row = self._params, self.kernel_row.copy()
         history = self._history.copy() if self._history is not None else self._new_history()
         sequence = KernelSequence(row, history, self._mus)
@@ -304,13 +304,13 @@ class SamplingState:
 
     @property
     def is_followed_in_c(self) -> bool:
-        """Return True if `to_sequence` can take over; C does not follow adaptive-p's average."""
+        """Return True if C can update this state, which it cannot with adaptive-p."""
         return not self._averages
 
     def _restore(
         self, output_token_ids: Sequence[int], mus: Sequence[float], averages: Sequence[Sequence[float]]
     ) -> None:
-        """Take over tokens and bounds that another state had."""
+        """Copy tokens and bounds from another state."""
         self.output_token_ids = list(checked_token_ids("output_token_ids", output_token_ids))
         if self._mus and mus:
             self._mus = [float(mu) for mu in mus]
@@ -330,7 +330,7 @@ class SamplingState:
         return TokenHistory(self._prompt_ids, self._params.repetition_penalty_scope, output)
 
     def _follow(self, surprise: float) -> None:
-        """Move mirostat's bound, mu -= eta * (surprise - tau), in float64 (Basu et al. 2021); adaptive-p's average."""
+        """Update mirostat's bound, mu -= eta * (surprise - tau), in float64 (Basu et al.), and adaptive-p's average."""
         if self._mus:
             eta, tau = to_float32(self._params.mirostat_eta), to_float32(cast(float, self._params.mirostat_tau))
             self._mus.append(self._mus[-1] - eta * (surprise - tau))
@@ -360,7 +360,7 @@ class SamplingState:
         row.set_sequences("bad_words", sequences_of_ids("bad_words", p.bad_words))
 
     def _update_row(self) -> None:
-        """Write the fields that change from token to token, but for the position and the history."""
+        """Write the fields that change from token to token, except the position and the history."""
         struct = self.kernel_row.struct
         if self._mus:
             struct.mirostat_mu = max(0.0, self._mus[-1])  # a bound below 0 keeps one token, as 0 does

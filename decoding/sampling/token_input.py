@@ -1,4 +1,4 @@
-"""Token ids and grammar masks as they come, from Python, numpy and torch."""
+"""Token ids and grammar masks from callers, as objects of Python, numpy and torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MASK_RULES = {
 
 
 def checked_prompt(name: str, value: Any) -> tuple[tuple[int, ...], NDArray[np.int32]]:
-    """Return token ids as plain ints and as int32. Raise ParameterError naming the first that is none."""
+    """Return token ids as plain ints and as int32. Raise ParameterError naming the first that is not a token id."""
     is_vector = isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu" and len(value) > 0
     if is_vector and value.min() >= 0 and value.max() <= INT32_MAX:
         return tuple(value.tolist()), value.astype(np.int32)
@@ -40,7 +40,7 @@ def _as_int32(ids: list[int] | tuple[int, ...]) -> NDArray[np.int32] | None:
 
 
 def mask_of(name: str, words: Any, ndim: int) -> NDArray[np.uint32]:
-    """Return a mask over the same memory as uint32. Raise ParameterError if it is not of this number of axes."""
+    """Return a mask over the same memory as uint32. Raise ParameterError if it has another number of axes."""
     try:
         mask = words if isinstance(words, np.ndarray) else dlpack.array_of(words)
     except LogitsError as error:

@@ -31,7 +31,7 @@ class Verification:
     def token_ids(self) -> list[int]:
         """The recorded tokens: the accepted draft tokens, then the token that was drawn after them.
 
-        The latter is missing if all draft tokens were accepted and there was no further row.
+        The last one is missing if all draft tokens were accepted and there was no further row.
         """
         token_ids: list[int] = self.output.token_ids.tolist()
         return token_ids
@@ -44,7 +44,7 @@ def verify(
     draft: Sequence[int],
     bitmasks: NDArray[np.uint32] | None,
 ) -> Verification:
-    """Verify a draft on a checked matrix, one row after another, as plain decoding does it."""
+    """Verify a draft on a checked matrix, row by row, with the draws of plain decoding."""
     own_mask, start = state.bitmask, state.position
     outputs: list[SamplerOutput] = []
     num_accepted = 0

@@ -1,4 +1,4 @@
-"""Tools for testing samplers and servers, ours and anyone's.
+"""Tools for testing samplers and servers, ours and others.
 
     from hypothesis import given
     from decoding.testing import assert_matches_reference, sampling_problems
@@ -7,7 +7,7 @@
     def test_our_sampler(problem):
         assert_matches_reference(problem.sampler, problem.logits, problem.states)
 
-* decoding.testing.strategies: what samplers and servers are given, for Hypothesis (the extra `testing` brings it);
+* decoding.testing.strategies: inputs of samplers and servers, for Hypothesis (in the extra `testing`);
 * decoding.testing.assertions: oracles, as assertions;
 * decoding.testing.probes: `find_faults`, a battery for one sampler;
 * decoding.conformance: the kit for servers, `decoding conformance` on the command line;
@@ -105,7 +105,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first used, so that what needs no Hypothesis works without it."""
+    """Import a public name when it is first used, so that names that do not need Hypothesis work without it."""
     for home, names in _HOMES.items():
         if name in names:
             value: object = getattr(import_module(f"decoding.testing.{home}"), name)

@@ -31,19 +31,19 @@ from decoding.validation import to_float32
 Array: TypeAlias = NDArray[Any]
 
 MARGIN = 1e-6
-"""Distance from a threshold, in mass or relative to an exponent, from which on no rounding of the kernel may decide."""
+"""Distance from a threshold, in mass or relative to an exponent, beyond which the kernel's rounding must not decide."""
 
 TYPICAL_QUANTUM = 2.0**-22
-"""Distances from the mean, in units of T where that is more, that differ by less may count as equal: lower id first."""
+"""Distances from the mean (in units of T if T > 1) that differ by less may count as ties."""
 
 _MASSES = ("top_p", "typical_p", "tfs")
 _RATIOS = ("top_h", "min_p", "epsilon_cutoff", "eta_cutoff", "top_a", "xtc_threshold")
 
 
 def row_that_keeps(row: Row, kept: Array, margin: float = MARGIN) -> Row | None:
-    """The row itself where `kept`, bool [vocab], is what the reference keeps; one that rounding may have made; or None.
+    """Return the row if the reference keeps `kept`, bool [vocab]; otherwise one that rounding may have made, or None.
 
-    Where several comparisons are within the margin, whatever lies between the fewest and the most tokens is accepted.
+    If several comparisons are within the margin, any set between the fewest and the most tokens is accepted.
     """
     fewest = most = row.probabilities > 0
     if np.array_equal(kept, most):
@@ -59,14 +59,14 @@ def row_that_keeps(row: Row, kept: Array, margin: float = MARGIN) -> Row | None:
 
 
 def _at_the_cut(row: Row, kept: Array, margin: float) -> Array:
-    """Tokens whose weight is, but for the margin, 2**-40 of the largest kept: bool [vocab]."""
+    """Return the tokens whose weight is 2**-40 of the largest kept, within the margin: bool [vocab]."""
     if row.temperature < GREEDY_TEMPERATURE:
         return np.zeros_like(kept)
     return np.asarray(abs(row.whole - row.whole[kept].max() - CUT) < -CUT * margin)
 
 
 def _at_the_last_cut(row: Row, kept: Array) -> Array:
-    """Tokens whose weight after a skew is, but for its error, 2**-40 of the largest: bool [vocab]."""
+    """Return the tokens whose weight after a skew is 2**-40 of the largest, within its error: bool [vocab]."""
     exponents = row.before_reshaping
     if row.params.adaptive_p_target is not None:
         exponents = adapted(row, exponents)
@@ -75,7 +75,7 @@ def _at_the_last_cut(row: Row, kept: Array) -> Array:
 
 
 def num_kept_range(row: Row) -> tuple[int, int]:
-    """Fewest and most tokens that the reference keeps when its thresholds move by a margin."""
+    """Return the fewest and the most tokens that the reference keeps when its thresholds move by a margin."""
     numbers = [int((row.probabilities > 0).sum()), *(int(other.kept.sum()) for other in moved_rows(row))]
     return min(numbers), max(numbers)
 
@@ -87,7 +87,7 @@ def kept_rule(row: Row) -> str:
 
 
 def exponent_error(row: Row) -> float:
-    """Return the relative distance allowed between the exponents of two right samplers.
+    """Return the relative distance allowed between the exponents of two correct samplers.
 
     It is 0, except if T depends on the entropy, or if the row itself was moved to find ties of typical_p.
     """
@@ -100,7 +100,7 @@ def exponent_error(row: Row) -> float:
 
 
 def reshaping_error(row: Row) -> float:
-    """Return the relative distance allowed between the probabilities of two right samplers by adaptive_p and skew."""
+    """Return the relative distance that adaptive_p and skew allow between the probabilities of two correct samplers."""
     error = 0.0
     if row.params.adaptive_p_target is not None:
         error += SHARPNESS / WIDTH * (2 * MARGIN + exponent_error(row))
@@ -119,7 +119,7 @@ def moved_rows(row: Row, margin: float = MARGIN) -> Iterator[Row]:
 
 
 def _moved_logits(row: Row, margin: float) -> Iterator[Array]:
-    """The row after the masks; for typical_p also such that tokens that are as near to its mean change places."""
+    """Yield the row after the masks, and for typical_p also rows in which tokens tied in their distance swap."""
     edited = row.stage_rows["hard_masks"]
     yield edited
     if row.params.typical_p < 1.0:
@@ -154,7 +154,7 @@ def _moved(row: Row, name: str, margin: float) -> tuple[float, float]:
 
 
 def _p_less_factors(row: Row, margin: float) -> tuple[float, float]:
-    """The threshold of the rule "norm" is a difference, so its error grows as the distribution gets flat."""
+    """Return factors of p_less's threshold; under the rule "norm" it is a difference, less exact for flat rows."""
     error = 4 * margin
     if row.params.p_less == "norm":
         names = [stage.name for stage in row.profile.stages]
@@ -165,7 +165,7 @@ def _p_less_factors(row: Row, margin: float) -> tuple[float, float]:
 
 
 def _truncated_again(row: Row, values: dict[str, Any], edited: Array) -> Row:
-    """The stages from the masks to the cut, with other thresholds, of other logits."""
+    """Run the stages from the masks to the cut again, with other thresholds and logits."""
     mu = values.pop("mirostat_mu", row.mirostat_mu)
     factor = values.pop("p_less_factor", 1.0)
     params, order = copy(row.params), total_order(edited)

@@ -1,4 +1,4 @@
-"""The rows of `find_faults`: what each asks of a sampler, and why."""
+"""The probes of `find_faults`: rows of logits, each with its rule and the reason for it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from decoding.testing.statistics import Array
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """One row in one state: what must hold of it, and why anyone would care.
+    """One row in one state, with the rule that it tests and the damage if that is broken.
 
-    exact: nothing in this row rounds, so a comparison of equals may not fall either way.
+    exact: nothing in this row rounds, so ties must be decided exactly.
     """
 
     id: str

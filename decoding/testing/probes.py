@@ -1,11 +1,11 @@
-"""A battery for one sampler: small rows, each made so that one well-known mistake shows in it.
+"""A test battery for one sampler: small rows, each of which shows one well-known mistake.
 
     faults = find_faults(my_sampler, parameters=("temperature", "top_k", "top_p"))
     for fault in faults:
         print(fault)
 
-Every row is decided by the float64 reference under the profile that describes the sampler, so the battery holds for
-whatever order and boundary rules a profile can say.
+Every row is decided by the float64 reference under the profile that describes the sampler, so the battery works for
+every order and all boundary rules that a profile can describe.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from decoding.testing.probe_table import PROBES
 NUM_SEEDS = 2000
 
 EXACT = 1e-12
-"""Tolerance of probes in which nothing rounds."""
+"""Tolerance for probes without rounding."""
 
 
 class Fault(NamedTuple):
@@ -47,13 +47,13 @@ def find_faults(
     num_draws: int = 5000,
     tolerance: float = 1e-5,
 ) -> list[Fault]:
-    """Put a sampler to every probe that its parameters allow; the faults found, none for a right sampler.
+    """Run every probe that a sampler's parameters allow, and return the faults found: none for a correct sampler.
 
     Args:
         sampler: (logits, params, history, seed) -> token id or distribution, as `assert_matches_reference` takes it.
         parameters: names of the fields of SamplingParams that the sampler honours; None is all that a probe sets.
-        profile: whose order and rules the sampler claims to follow.
-        num_draws: draws for each probe where the sampler returns tokens. 5,000 show wrong shares of about 8 %.
+        profile: the profile whose order and rules the sampler should follow.
+        num_draws: draws per probe of a sampler that returns tokens. 5,000 show wrong shares of about 8 %.
         tolerance: as for `assert_matches_reference`.
     """
     known = frozenset().union(*(probe.parameters for probe in PROBES))
@@ -80,7 +80,7 @@ def _told(error: Exception) -> str:
 
 
 def _seed_faults(sampler: SamplerFunction) -> Iterator[Fault]:
-    """Yield the faults of a sampler that returns tokens: in its use of the seed."""
+    """Yield the faults of a sampler that returns tokens in its use of the seed."""
 
     def draw(seeds: Collection[int], num_tokens: int) -> list[Any]:
         flat = np.zeros(num_tokens, np.float32)

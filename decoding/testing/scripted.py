@@ -3,8 +3,8 @@
     model = ScriptedModel(hashed_logits(seed=1), vocab_size=260)
     llm = LLM.from_parts(model, byte_tokenizer())
 
-No batch, block or cache can change a bit of such logits, so whatever comes out differently alone and in a batch is the
-decoding loop's fault. The cache holds token ids, and refuses to be used wrongly.
+No batch, block or cache can change a bit of such logits, so a result that differs between a request alone and in a
+batch is a fault of the decoding loop. The cache holds token ids, and raises ValueError if it is misused.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class ScriptedCache:
         self._keys[target] = dict(self._keys[source])
 
     def write(self, block: int, offset: int, key: tuple[int, int]) -> None:
-        """Store the key of one token; the first one of a block forgets what was there."""
+        """Store the key of one token; the first one of a block clears it."""
         if offset == 0:
             self._keys[block] = {}
         self._keys[block][offset] = key
@@ -75,8 +75,8 @@ class ScriptedModel:
 
     script: makes the next token's logits (see `Script`).
     rope_border, rope_regime: as of `decoding.models.batch.Model`. With `rope_regime`, the script gets
-        token_id + vocab_size * regime for each token, the regime being that of the length by which its key was turned:
-        so logits depend on it as those of a real model do.
+        token_id + vocab_size * regime for each token, with the regime of the length that rotated its
+        key, so that logits depend on it as in a real model.
     num_forwards, num_tokens: forward passes so far, and tokens computed in them.
     """
 
@@ -130,7 +130,7 @@ class ScriptedModel:
     def _extend(
         self, cache: ScriptedCache, blocks: list[int], start: int, token_ids: list[int], rope_length: int
     ) -> list[int]:
-        """Write new tokens to the cache; return all tokens of the sequence as the script gets them."""
+        """Write new tokens to the cache; return all tokens of the sequence for the script."""
         end = start + len(token_ids)
         if end > self.config.max_position_embeddings:
             raise ValueError(f"{end} tokens do not fit {self.config.max_position_embeddings} positions")
@@ -165,7 +165,7 @@ def _check(batch: ForwardBatch) -> None:
 
 
 def hashed_logits(seed: int = 0, scale: float = 3.0) -> Script:
-    """Normally distributed logits, other ones for every sequence: their generator is seeded with its digest."""
+    """Return a script of normally distributed logits, whose generator is seeded with the digest of the sequence."""
 
     def script(token_ids: Sequence[int], vocab_size: int) -> NDArray[np.float32]:
         digest = hashlib.blake2b(repr((seed, list(token_ids))).encode(), digest_size=16).digest()
@@ -176,9 +176,9 @@ def hashed_logits(seed: int = 0, scale: float = 3.0) -> Script:
 
 
 def fixed_reply(reply: Sequence[int], prompt_length: int, peak: float = 20.0) -> Script:
-    """Logits that are `peak` for the next token of `reply` after a prompt of `prompt_length`, and 0 for the others.
+    """Return a script with logits `peak` for the next token of `reply` after a prompt of `prompt_length`, 0 for others.
 
-    Past its end the reply starts again.
+    After its end the reply starts again.
     """
 
     def script(token_ids: Sequence[int], vocab_size: int) -> NDArray[np.float32]:
@@ -190,9 +190,9 @@ def fixed_reply(reply: Sequence[int], prompt_length: int, peak: float = 20.0) ->
 
 
 def byte_tokenizer(extra: Sequence[bytes] = (), special: Sequence[str] = ()) -> Tokenizer:
-    """A tokenizer in which token i is byte i, 0 .. 255; then `extra` ones (longer, distinct), then `special`.
+    """Return a tokenizer: token i is byte i, 0 .. 255; then come `extra` ones (longer, distinct), then `special`.
 
-    It encodes to single bytes only; `extra` tokens, of any bytes, are there to be sampled. A `special` token
+    It encodes to single bytes only; `extra` tokens, of any bytes, can only be sampled. A `special` token
     named `<bos>` or `<eos>` is the tokenizer's start or end token.
     """
     rules = PieceRules({"type": "ByteLevel"})

@@ -18,7 +18,7 @@ from decoding.testing.scripted import Script
 
 
 class ScriptedBackend:
-    """A mock of another library, which refuses to be used wrongly.
+    """A mock of another library, which raises ValueError if it is misused.
 
     script: makes the next token's logits (see `decoding.testing.scripted.Script`).
     noisy: the script gets token_id + vocab_size * (tokens in the token's call), so that its logits depend on the calls.

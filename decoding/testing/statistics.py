@@ -1,7 +1,7 @@
 """Tests of goodness of fit and of independence.
 
 Each returns a p-value: the probability of data at least as extreme, if the hypothesis holds. Chi-square is scipy's (the
-extra `testing`); scipy has no bounds that hold for every n, and no pooling, so these are here.
+extra `testing`). Bounds that hold for every n, and pooling, are here, because scipy does not have them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[Any]
 
 MIN_EXPECTED = 20.0
-"""Least expected draws in a cell of a G-test. With Williams' correction the statistic is then chi-square to 0.1 %."""
+"""Minimum expected draws per cell of a G-test. With Williams' correction the statistic is then chi-square to 0.1 %."""
 
 MAX_BINS = 1024
 
@@ -102,7 +102,7 @@ def randomised_pit(draws: Array, probabilities: Array, order: Array | None = Non
     generator with a fixed key, so that the same draws give the same numbers.
 
     draws: token ids [n]. probabilities: [vocab], or [n, vocab] where each draw has a distribution of its own.
-    order: the order of the tokens in which F adds up, of the same shape; None is by id.
+    order: the order of the tokens in which F is summed, of the same shape; None is by id.
     """
     shared = probabilities.ndim == 1
     if order is None:
@@ -136,7 +136,7 @@ def chi_square_survival(statistic: float, degrees: int) -> float:
 
 
 def _pooled(counts: Array, expected: Array) -> tuple[Array, Array]:
-    """Return observed and expected counts of pooled cells. Cells that expect enough by themselves are not pooled."""
+    """Return observed and expected counts of pooled cells. Cells with enough expected draws are not pooled."""
     order = np.argsort(expected, kind="stable")
     counts, expected = counts[order].astype(np.float64), expected[order]
     num_small = int(np.searchsorted(expected, MIN_EXPECTED))

@@ -1,4 +1,4 @@
-"""Detokenizer and Utf8Decoder: from sampled tokens to bytes, from bytes to characters, as they come."""
+"""Detokenizer and Utf8Decoder: from sampled tokens to bytes, and from bytes to characters, incrementally."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from decoding.text.tokenizer import Tokenizer
 
 
 class Detokenizer:
-    """The bytes that each output token adds to the text: those of prompt + output, less those of the prompt.
+    """Finds the bytes that each output token adds to the text: those of prompt + output, minus those of the prompt.
 
     So a leading space that SentencePiece's convention drops at the start of a text is dropped there and
     nowhere else. Time is linear in the number of output tokens.
@@ -25,8 +25,8 @@ class Detokenizer:
         *,
         at_start: bool = True,
     ) -> None:
-        """`at_start`: whether the prompt begins a text. The middle that fills a gap never does: what is special to the
-        start of a text, a leading space that is dropped, must not happen to it, however short its prompt.
+        """at_start: True if the prompt begins a text. A fill-in-the-middle text never does, so that no leading space is
+        dropped from it, however short its prompt is.
         """
         self._tokenizer = tokenizer
         self._skip_special_tokens = skip_special_tokens
@@ -43,7 +43,7 @@ class Detokenizer:
         return self._joiner.settled
 
     def append(self, token_id: int) -> bytes:
-        """Take the next token; returns the bytes that it adds, b"" for a special token that is skipped."""
+        """Append the next token; return the bytes that it adds, b"" for a special token that is skipped."""
         if self._known is not None:
             data = self._known.get(token_id)
             return self._learn(token_id) if data is None else data
@@ -73,14 +73,14 @@ def pieces_are_settled(tokenizer: Tokenizer) -> bool:
 class Utf8Decoder:
     """Incremental UTF-8: the pieces add up to `bytes.decode("utf-8", "replace")`, however the bytes are cut.
 
-    Bytes that may still become a character are kept back until they do, or cannot any more, or until the end.
+    Bytes that may be part of a character are held until it is complete or invalid, or until the end.
     """
 
     def __init__(self) -> None:
         self._unfinished = b""
 
     def feed(self, data: bytes, final: bool = False) -> str:
-        """The characters that `data` completes; with `final`, an unfinished one becomes U+FFFD."""
+        """Return the characters that `data` completes; with `final`, an unfinished one becomes U+FFFD."""
         if data.isascii() and not self._unfinished:
             return data.decode()
         data = self._unfinished + data

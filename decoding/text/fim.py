@@ -1,4 +1,4 @@
-"""Fill-in-the-middle: the prompt that makes a model write what belongs between a prefix and a suffix.
+"""Fill-in-the-middle: the prompt for the text between a prefix and a suffix.
 
 Each family of models was trained on an order of its own (Bavarian et al. 2022 call them PSM and SPM) with marker
 tokens of its own. Both are one template here, such as "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>".
@@ -84,7 +84,7 @@ class FimFormat:
         """Return the format of a template that has {prefix} and {suffix}, each once, between markers and other text.
 
         Its markers are the parts of it that are single tokens, such as special tokens; they also end a middle.
-        Raises ParameterError if it has no marker, as one was then misspelt.
+        Raises ParameterError if it has no marker, because then one was misspelt.
         """
         rule = "must be a string with {prefix} and {suffix}, each once, and with a marker that the tokenizer has"
         if not isinstance(template, str) or sorted(_GAPS.findall(template)) != ["prefix", "suffix"]:
@@ -109,9 +109,9 @@ class FimFormat:
         *,
         parse_special: bool = True,
     ) -> FimPrompt:
-        """The prompt for `prefix` (text, or token ids taken as they are) and `suffix`.
+        """Return the prompt for `prefix` (text, or token ids taken as they are) and `suffix`.
 
-        Before a text come the start tokens that the tokenizer puts before every text, unless the template says them.
+        It begins with the start tokens that the tokenizer puts before every text, unless the template has them.
         max_tokens, parse_special: as in Tokenizer.encode.
         """
         before = self.before
@@ -137,12 +137,12 @@ def _markers(template: str) -> list[str]:
 
 
 def _literal(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The one token that the vocabulary spells so, or else the tokens of the text."""
+    """Return the token with this text in the vocabulary, otherwise the tokens of the text."""
     token_id = tokenizer.token_to_id(text) if text else None
     return tokenizer.encode(text, add_special_tokens=False, at_start=False) if token_id is None else [token_id]
 
 
 def _start_tokens(tokenizer: Tokenizer) -> list[int]:
-    """The start token, as a list, where the tokenizer adds one to every text."""
+    """Return the start token as a list; an empty one if the tokenizer adds none."""
     bos = tokenizer.bos_token_id
     return [bos] if bos is not None and tokenizer.encode("")[:1] == [bos] else []

@@ -1,7 +1,7 @@
-r"""The expressions by which byte-level BPE cuts a text into words, by the name in `tokenizer.ggml.pre`.
+r"""The regular expressions that split a text into words for byte-level BPE, by the name in `tokenizer.ggml.pre`.
 
-A pre-tokenizer is a list of regular expressions. Each cuts the pieces that those before it left: every match becomes a
-piece, and so does what lies between two matches. The names and what they stand for are llama.cpp's (llama-vocab.cpp);
+A pre-tokenizer is a list of regular expressions. Each splits the pieces of those before it: every match becomes a
+piece, and so does the text between two matches. The names and expressions are llama.cpp's (llama-vocab.cpp);
 where its expression differs from the one in a model's tokenizer.json (capital letters beyond ASCII in tekken and
 gpt-4o), the ids that follow are llama.cpp's, too.
 """
@@ -17,8 +17,8 @@ class PreTokenizer(NamedTuple):
     """The rules of one name.
 
     patterns: regular expressions in Oniguruma's dialect.
-    ignore_merges: whether a word that is a token as a whole becomes that token, whatever the merges say.
-    add_bos: whether a text begins with the start token if the metadata do not say.
+    ignore_merges: True if a word that is a token as a whole becomes that token, regardless of the merges.
+    add_bos: True if a text begins with the start token, unless the metadata decide.
     """
 
     patterns: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""A tokenizer from the metadata of a GGUF file: the tokenizer.json that says the same, for `decoding.text.tokenizer`.
+"""A tokenizer from the metadata of a GGUF file, by way of an equivalent tokenizer.json for `decoding.text.tokenizer`.
 
 Ids are those of llama.cpp, with special tokens recognised in the text. Nothing is normalised, as there.
 """
@@ -53,7 +53,7 @@ def _encoded(document: Mapping[str, Any]) -> bytes:
 
 
 def _config(metadata: Mapping[str, Any], vocabulary: GGUFVocabulary, *, add_bos: bool) -> TokenizerConfig:
-    """Return start and end tokens, and chat templates; add_bos: if the metadata do not say."""
+    """Return start and end tokens, and chat templates; add_bos: the default for the metadata."""
     special, tokens = vocabulary.special_ids, vocabulary.tokens
     bos, eos = (tokens[special[role]] if role in special else None for role in ("bos", "eos"))
     return TokenizerConfig(
@@ -162,7 +162,7 @@ def _sentencepiece(metadata: Mapping[str, Any], vocabulary: GGUFVocabulary) -> d
 
 
 def _is_phi3(metadata: Mapping[str, Any]) -> bool:
-    """Return True if llama.cpp would strip blanks after special tokens; it goes by the model's name."""
+    """Return True if llama.cpp would strip blanks after special tokens; it decides by the model's name."""
     name = str(metadata.get("general.name", "")).lower()
     return "phi-3" in name or "phi3" in name
 

@@ -29,7 +29,7 @@ _END_TEXTS = (
     *("<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<eos>"),
     *("<end_of_utterance>", "<turn|>", "<|tool_response>", "<｜end▁of▁sentence｜>", "[e~["),
 )
-"""Tokens that end a text whatever the metadata says."""
+"""Tokens that end a text regardless of the metadata."""
 
 _FIM_TEXTS = {
     "fim_pre": "<|fim_prefix|> <fim-prefix> <fim_prefix> <｜fim▁begin｜> <PRE> ▁<PRE> <|code_prefix|> <|prefix|>",
@@ -39,7 +39,7 @@ _FIM_TEXTS = {
     "fim_rep": "<|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame>",
     "fim_sep": "<|file_sep|>",
 }
-"""Tokens that mark the parts of a fill-in-the-middle prompt where the metadata names none, by role."""
+"""Tokens that mark the parts of a fill-in-the-middle prompt if the metadata name none, by role."""
 
 _OLD_NAMES = {"fim_pre": "prefix", "fim_suf": "suffix", "fim_mid": "middle"}
 _SHOWN_TEXTS = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
@@ -47,7 +47,7 @@ _SHOWN_TEXTS = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
 
 
 class TokenKind(IntEnum):
-    """`tokenizer.ggml.token_type`."""
+    """The values of `tokenizer.ggml.token_type`."""
 
     UNDEFINED = 0
     NORMAL = 1
@@ -59,7 +59,7 @@ class TokenKind(IntEnum):
 
 
 WHOLE_KINDS = (TokenKind.CONTROL, TokenKind.USER_DEFINED, TokenKind.UNKNOWN)
-"""Kinds of tokens that are looked for in a text before all else."""
+"""Kinds of tokens that are found in a text before it is tokenised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +169,14 @@ def _tokens(metadata: Mapping[str, Any], vocab_size: int | None) -> list[str]:
 
 
 def _kinds(metadata: Mapping[str, Any], count: int) -> list[int]:
-    """Return the types; a number that is none counts as UNDEFINED, as in llama.cpp."""
+    """Return the types; an unknown number counts as UNDEFINED, as in llama.cpp."""
     known = set(TokenKind)
     kinds = numbers(metadata, "token_type", count)
     return [TokenKind.NORMAL] * count if kinds is None else [kind if kind in known else 0 for kind in kinds]
 
 
 def _given_ids(metadata: Mapping[str, Any], kind: str, count: int) -> dict[str, int]:
-    """Return ids by role as the metadata say, or as SentencePiece has them where they do not."""
+    """Return ids by role from the metadata, with SentencePiece's ids as defaults."""
     found: dict[str, int] = {}
     if kind == "llama":
         found = {role: token_id for role, token_id in (("unknown", 0), ("bos", 1), ("eos", 2)) if token_id < count}
@@ -207,7 +207,7 @@ def _named_fim_ids(given: Mapping[str, int], ids: Mapping[str, int]) -> dict[str
 
 
 def _exceptions(ids: Mapping[str, int]) -> dict[str, TokenKind]:
-    """Return tokens that look like markers and are text in this vocabulary, with the kind that they have."""
+    """Return tokens that look like markers but are text in this vocabulary, with their kinds."""
     found = {text: TokenKind.USER_DEFINED for text in _SHOWN_TEXTS if text in ids}
     if "<|end|>" in ids and any(
         first in ids and second in ids for first in ("<|call|>", "<|calls|>") for second in ("<|return|>", "<|flush|>")

@@ -1,4 +1,4 @@
-"""PieceIndex: find the tokens of a vocabulary that contain given bytes, without looking at all of them."""
+"""PieceIndex: finds the tokens of a vocabulary that contain given bytes, without comparing all of them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 _END = 256
-"""Stands for the byte after the last one of a piece."""
+"""The value that marks the end of a piece in place of its next byte."""
 
 
 class PieceIndex:
     """An inverted index of the pieces of a vocabulary by pairs of neighbouring bytes.
 
-    A search compares the pieces only where the rarest pair of the sought bytes stands. Building takes time and memory
+    A search compares only the pieces with the rarest pair of the searched bytes. Building takes time and memory
     linear in the bytes of all pieces, about ten bytes each.
     """
 
@@ -46,7 +46,7 @@ class PieceIndex:
         return np.unique(token_ids)
 
     def _candidates(self, data: bytes) -> NDArray[np.int64]:
-        """Return the positions at which `data` would begin if its rarest pair is where it must be."""
+        """Return the positions at which `data` may begin, by the positions of its rarest pair."""
         if len(data) == 1:
             first, end = self._firsts[[data[0] * (_END + 1), (data[0] + 1) * (_END + 1)]]
             return self._positions[first:end].astype(np.int64)

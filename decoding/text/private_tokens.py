@@ -1,4 +1,4 @@
-"""PrivateTokens: encode a text in which some spellings of added tokens mean them, and others are text."""
+"""PrivateTokens: encodes a text in which some spellings of added tokens are the tokens, and others are text."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class PrivateTokens:
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text: hidden tokens are those without a mark inside, and marks are not encoded.
 
-        A spelling with a mark is encoded as any text is. If the model makes the token of it after all, the text is
-        parted at its marks.
+        A spelling with a mark is encoded as any text is. If the model still makes the token of it, the text is
+        split at its marks.
         """
         ends = [0, *(end for found in self._pattern.finditer(text) for end in found.span()), len(text)]
         pieces = [text[begin:end] for begin, end in pairwise(ends)]  # text, a token, text, a token, ..., text

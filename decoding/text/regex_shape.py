@@ -1,7 +1,7 @@
-"""The shape of a regular expression, from which follows how long a backtracking engine can take to match it.
+"""The shape of a regular expression, which bounds the time that a backtracking engine takes to match it.
 
 A tokenizer.json may replace text by a regular expression. Its library (Oniguruma) backtracks, and a few characters such
-as (a+)+$ can take longer than anybody waits. Accepted is a pattern with one repeat, of one character, and a handful of
+as (a+)+$ can take exponential time. Accepted is a pattern with one repeat, of one character, and a handful of
 choices. An attempt to match it at one position of a text takes at most 8 * length of pattern * length of text steps.
 """
 
@@ -33,7 +33,7 @@ _QUANTIFIER = re.compile(r"(?P<optional>\?)|[*+]|\{(?P<least>\d{1,3})(?P<open>,(
 
 
 class RegexShape(NamedTuple):
-    """Facts about an accepted pattern. is_one_character: every match is one character, wherever it stands."""
+    """Properties of an accepted pattern. is_one_character: every match is one character, at any position."""
 
     is_one_character: bool
 

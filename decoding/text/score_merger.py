@@ -1,7 +1,7 @@
 """SentencePiece's byte-pair encoding (Kudo and Richardson 2018), in which scores of tokens decide what is merged.
 
-Of all neighbours that make a token together, those whose token has the highest score are merged first, the leftmost
-ones if several have it. A list of merges, as `tokenizers` wants it, cannot say so where scores are equal or where a
+Of all neighbouring pairs that form a token, the pair whose token has the highest score is merged first; ties go to
+the leftmost pair. A list of merges, as `tokenizers` needs it, cannot express that if scores are equal or where a
 token can be made in several ways.
 """
 
@@ -18,7 +18,7 @@ _MAX_WORD = 64  # characters of a word that is worth caching
 
 
 class ScoreMerger:
-    """Cuts a text, whose spaces are "▁" already, into tokens and single characters that are none.
+    """Splits a text, whose spaces are "▁" already, into tokens, and single characters that are not tokens.
 
     scores: of every token, by its text.
     state: the scores as bytes, in the order of the mapping.
@@ -77,10 +77,10 @@ def merged(word: str, scores: Mapping[str, float]) -> list[str]:
 
 
 def _word_pattern(tokens: Iterable[str]) -> re.Pattern[str]:
-    """Return what matches one word after the other, such that no token reaches from one into the next.
+    """Return a pattern that matches one word after the other, such that no token crosses the border of two words.
 
-    A word begins at a mark for a space, unless another mark is before it, or a character after which some token has
-    such a mark.
+    A word begins at a mark for a space, unless the character before is a mark, too, or one that some token has before a
+    mark.
     """
     inner = re.compile(f"([^{_SPACE}]){_SPACE}")
     joining = {_SPACE, *(char for token in tokens if _SPACE in token[1:] for char in inner.findall(token))}

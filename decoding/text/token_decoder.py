@@ -1,9 +1,9 @@
 """Bytes that each token adds to a text, derived from the `decoder` section of a tokenizer.json.
 
-The section describes how a *list* of token texts becomes a string. A decoding loop needs the same thing token
+The section describes how a *list* of token texts becomes a string. A decoding loop needs the same string token
 by token, in bytes (a token may hold a part of a character), so the section is compiled into steps that act on
 one token at a time, knowing only whether it is the first; into the characters that may be stripped off the start
-of the whole; and into the little that some kinds want to know of the token before.
+of the whole; and into the properties of the token before that some kinds need.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ Step: TypeAlias = Callable[[str, bool], str]
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _AT_START = re.compile(r"(?:\\A|\(\?<!\\n\)\^)([^\\\[\](){}|^$*+?.])")
-"""Patterns of one character at the start of a text; in the library's dialect ^ is the start of every line."""
+"""Patterns of one character at the start of a text. In the library's dialect, ^ would match at every line."""
 _LOOKING_BACK = {"BPEDecoder", "CTC"}
 _FUSING = {"Fuse", "ByteLevel"}
 _AT_ENDS = {"ByteLevel", "Strip", "WordPiece"}
-"""What must not come after ByteFallback, which makes one token of neighbours that stand for bytes."""
+"""Decoders that must not follow ByteFallback, which joins neighbouring byte tokens to one."""
 _CLEANUPS = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " do not", " 's", " 've", " 're")
 
 
 class PieceRules:
     """The compiled `decoder` section; None is a tokenizer.json without one: tokens are joined by spaces.
 
-    strip_char, num_strip: up to so many of this character are stripped off the start of the whole.
+    strip_char, num_strip: up to num_strip of strip_char are stripped off the start of the whole.
     word_end: a token that ends with this is followed by a space, unless it is the last (BPEDecoder).
     drops_repeats: a token equal to the one before has no bytes (CTC).
     max_text: the longest token, in characters, that the rules can be applied to; None if there is no limit.
@@ -43,7 +43,7 @@ class PieceRules:
     """
 
     def __init__(self, section: Mapping[str, Any] | None, exact: Mapping[str, bytes] | None = None) -> None:
-        """Compile the section; exact: bytes of tokens that do not follow from it, by the tokens' texts."""
+        """Compile the section. exact: bytes of tokens for which the section does not hold, by the tokens' texts."""
         self._exact = exact or {}
         self._steps: list[Step] = []
         self._seen: set[str] = set()
@@ -61,7 +61,7 @@ class PieceRules:
                 self.max_text = int(self.max_text / growth_of(section))
 
     def piece(self, text: str, first: bool) -> bytes:
-        """The bytes of the token `text` before stripping, at the start of a text or later in it."""
+        """Return the bytes of the token `text` before stripping, at the start of a text or later in it."""
         if text in self._exact:
             return self._exact[text]
         if first:
@@ -93,11 +93,11 @@ class PieceRules:
         self._seen.add(kind)
 
     def _takes_each_alone(self, kind: str) -> bool:
-        """Return True if a step at this index treats each token as it would without the others."""
+        """Return True if a step at this index treats each token independently of the others."""
         return not self._seen & _LOOKING_BACK and not (kind in _AT_ENDS and "ByteFallback" in self._seen)
 
     def _compile_looking_back(self, section: Mapping[str, Any]) -> None:
-        """Nothing but fusing may come after these: it would see the space, or the repeat, and not the token."""
+        """Compile a decoder that looks back; only fusing may follow: others would get its result, not the token."""
         if section["type"] == "CTC":
             self.drops_repeats = True
             self._steps.append(_ctc(section))
@@ -136,10 +136,10 @@ class PieceRules:
 
 
 class PieceJoiner:
-    """The text of a growing list of tokens: gives each token's bytes once those before it are known."""
+    """Joins a growing list of tokens: returns the bytes that each adds, given those before it."""
 
     def __init__(self, rules: PieceRules, *, at_start: bool = True) -> None:
-        """`at_start`: whether the first token begins the text; without it, every token stands in the middle."""
+        """at_start: True if the first token begins the text; otherwise every token is in the middle."""
         self._rules = rules
         self._previous = None if at_start else ""
         self._strip_char = rules.strip_char.encode()
@@ -152,7 +152,7 @@ class PieceJoiner:
         return self._previous is not None and not self._num_strip and not looks_back
 
     def append(self, text: str) -> bytes:
-        """The bytes that the next token, whose text in the vocabulary is `text`, adds."""
+        """Return the bytes that the next token, whose text in the vocabulary is `text`, adds."""
         previous, self._previous = self._previous, text
         if self._rules.drops_repeats and text == previous:
             return b""
@@ -172,7 +172,7 @@ class PieceJoiner:
 
 
 def _start_of(section: Mapping[str, Any]) -> str | None:
-    """Return the character that a Replace takes off the start of a text; None for anything else."""
+    """Return the character that a Replace strips off the start of a text; None for any other Replace."""
     if section["type"] != "Replace" or section["content"] or "Regex" not in section["pattern"]:
         return None
     found = _AT_START.fullmatch(section["pattern"]["Regex"])
@@ -188,7 +188,7 @@ def _escaped(raw: bytes) -> str:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's (Radford et al. 2019): printable bytes stand for themselves, the others follow from U+0100."""
+    """Return GPT-2's alphabet (Radford et al. 2019): printable bytes are themselves, the others begin at U+0100."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = (byte for byte in range(0x100) if byte not in printable)
     return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
@@ -198,7 +198,7 @@ _BYTE_OF = _byte_alphabet()
 
 
 def _byte_level(section: Mapping[str, Any]) -> Step:
-    """A token with a character outside the alphabet (an added token with a space) stands for itself."""
+    """Compile a ByteLevel: a token with characters outside the alphabet (an added token) keeps its text."""
 
     def step(text: str, first: bool) -> str:
         if all(char in _BYTE_OF for char in text):
@@ -224,7 +224,7 @@ def _replace(section: Mapping[str, Any]) -> Step:
 
 
 def _strip(section: Mapping[str, Any]) -> Step:
-    """Strip before anything is fused: off both ends of every token."""
+    """Compile a Strip before fusing, which strips both ends of every token."""
     char, start, stop = section["content"], section["start"], section["stop"]
 
     def step(text: str, first: bool) -> str:
@@ -236,7 +236,7 @@ def _strip(section: Mapping[str, Any]) -> Step:
 
 
 def _metaspace(section: Mapping[str, Any]) -> Step:
-    """The first token loses all its markers, not one, unless nothing was prepended: as in `tokenizers`."""
+    """Compile a Metaspace: as in `tokenizers`, the first token loses all its markers, unless none was prepended."""
     marker = section["replacement"]
     at_start = " " if section.get("prepend_scheme", "always") == "never" else ""
     return lambda text, first: text.replace(marker, at_start if first else " ")
@@ -254,7 +254,7 @@ def _word_piece(section: Mapping[str, Any]) -> Step:
 
 
 def _ctc(section: Mapping[str, Any]) -> Step:
-    """Connectionist temporal classification: pads vanish, a delimiter is a space."""
+    """Compile a CTC decoder (connectionist temporal classification): pads vanish, a delimiter is a space."""
     pad, delimiter, cleanup = section["pad_token"], section["word_delimiter_token"], section["cleanup"]
 
     def step(text: str, first: bool) -> str:
@@ -265,7 +265,7 @@ def _ctc(section: Mapping[str, Any]) -> Step:
 
 
 def _word_end(section: Mapping[str, Any]) -> Step:
-    """The mark at a word's end (`</w>`); the space that it stands for comes with the next token."""
+    """Compile a BPEDecoder: the space for the mark at a word's end (`</w>`) is part of the next token."""
     suffix = section["suffix"]
     if not suffix:
         raise _unsupported(section)

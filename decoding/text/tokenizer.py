@@ -37,9 +37,9 @@ _BYTES_PER_TOKEN, _MORE_BYTES = 512, 1 << 20  # ... and 130 bytes
 _IMAGE = "<image_soft_token>"  # Gemma 3's tokenizer is one for all sizes; those that see no images have no row for it
 _MARKS = ("☺", "\n", ".")
 _LONG = 2048
-"""Characters from which a text is tokenised without the GIL; below, that costs more than it gives."""
+"""Characters from which a text is tokenised without the GIL; for shorter texts, releasing it does not pay."""
 _CACHED_WORDS = 1000
-"""Words whose tokens the library remembers: 6 MB at most. Where a text is one word, none would come again."""
+"""Words whose tokens the library caches: 6 MB at most. If a text is one word, the cache would not help."""
 
 
 class Tokenizer:
@@ -47,16 +47,16 @@ class Tokenizer:
 
     vocab_size: the largest token id + 1.
     rules: how tokens become bytes of text (decoding.text.token_decoder).
-    bos_token_id, eos_token_id: as tokenizer_config.json says; None where it does not.
+    bos_token_id, eos_token_id: those of tokenizer_config.json; None if it has none.
     chat_templates: their texts by name, and chat_template, the one called "default"; decoding.chat runs them.
     special_tokens: texts of the tokens that tokenizer_config.json names, as bos_token.
-    digest: hex digest of what decides the ids.
-    known_bytes: by skip_special_tokens, bytes of tokens in the middle of a text, as detokenizers have met them.
+    digest: hex digest of everything that the ids depend on.
+    known_bytes: by skip_special_tokens, a cache of the bytes of tokens in the middle of a text.
 
-    The text of token ids is the bytes of the tokens, decoded as UTF-8 with maximal-subpart replacement. That
-    is what the library's own decoding gives wherever those bytes are valid UTF-8. A special token has no
-    bytes, unless it is asked for; nor has an id that the vocabulary does not know (models pad their
-    vocabulary).
+    The text of token ids is the bytes of the tokens, decoded as UTF-8 with maximal-subpart replacement. It
+    equals the library's own decoding if those bytes are valid UTF-8. A special token has no bytes, unless
+    skip_special_tokens is False, and an id outside the vocabulary has none, because models pad their
+    vocabulary.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class Tokenizer:
     ) -> None:
         """Read the bytes of a tokenizer.json.
 
-        exact: bytes of tokens that do not follow from the decoder, by the tokens' texts.
-        merger: cuts a normalised text into tokens, in place of the pre-tokenizer and the merges.
+        exact: bytes of tokens for which the decoder does not hold, by the tokens' texts.
+        merger: splits a normalised text into tokens, in place of the pre-tokenizer and the merges.
 
         Raises TokenizerError if the file breaks a rule.
         """
@@ -103,8 +103,8 @@ class Tokenizer:
     def from_folder(cls, path: str | os.PathLike[str], vocab_size: int | None = None) -> Tokenizer:
         """Read the tokenizer in the folder `path`.
 
-        vocab_size: the model's, where the tokenizer must fit a model. Raises TokenizerError where there is no
-        tokenizer.json, where a file breaks a rule, or where the tokenizer has ids that the model has not.
+        vocab_size: the model's, if the tokenizer must fit a model. Raises TokenizerError if there is no
+        tokenizer.json, if a file breaks a rule, or if the tokenizer has ids that the model does not have.
         """
         file = Path(path) / _FILE
         try:
@@ -127,16 +127,16 @@ class Tokenizer:
         max_tokens: int | None = None,
         parse_special: bool = True,
     ) -> list[int]:
-        """The token ids of `text`, with the special tokens (a BOS, say) that the tokenizer adds, or without.
+        """Return the token ids of `text`, with the special tokens (a BOS, say) that the tokenizer adds, or without.
 
         parse_special: text that spells a special token becomes that token. False encodes it as plain text: no added
-            token is found in it, special or not, but for runs of whitespace.
-        at_start: False for what goes on in the middle of a text, without the leading space that SentencePiece's
+            token is found in it, special or not, except runs of whitespace.
+        at_start: False for text that continues another, without the leading space that SentencePiece's
             convention gives to the first word of a text.
-        max_tokens: how many there is room for. A text that cannot fit, with more characters than so many of the
-            longest token have, is a ContextLengthError at once: tokenising takes about 1 s and 160 MB for each MB.
+        max_tokens: maximum number of tokens. A text with more characters than so many of the longest token is a
+            ContextLengthError at once, because tokenising takes about 1 s and 160 MB per MB.
 
-        Raises PromptError where `text` is not a string of valid Unicode, or cannot be encoded as plain text.
+        Raises PromptError if `text` is not a string of valid Unicode, or cannot be encoded as plain text.
         """
         if not _is_unicode(text):
             raise PromptError(f"text={shown(text)}: must be a string of valid Unicode (no lone surrogates)")
@@ -161,7 +161,7 @@ class Tokenizer:
     ) -> list[int]:
         """Return the ids of a text that a chat template has written, without added special tokens.
 
-        tokens: added tokens that stand for themselves only where they have no mark inside; with one, they are text.
+        tokens: added tokens that are recognised only without a mark inside; with one, their spelling is text.
         mark: a character; it is not encoded. max_tokens: as of `encode`.
         """
         if max_tokens is not None and len(text) > 2 * max_tokens * self._longest:  # a mark per character at most
@@ -174,7 +174,7 @@ class Tokenizer:
             return library.encode(text)
 
     def decode(self, token_ids: Iterable[int], skip_special_tokens: bool = True) -> str:
-        """The text of `token_ids`. Raises ParameterError where one is no integer from 0 to 2**31 - 1."""
+        """Return the text of `token_ids`. Raises ParameterError if one is not an integer from 0 to 2**31 - 1."""
         try:
             ids = list(token_ids)
         except TypeError:
@@ -183,12 +183,12 @@ class Tokenizer:
         return self._joined(ids, skip_special_tokens).decode("utf-8", "replace")
 
     def token_text(self, token_id: int, skip_special_tokens: bool = True) -> str | None:
-        """The token as the vocabulary spells it; None where it takes no part in the text."""
+        """Return the token's text in the vocabulary; None if it adds nothing to a text."""
         text = self._library.id_to_token(_checked(token_id))
         return None if skip_special_tokens and text in self._special else text
 
     def token_bytes(self, token_id: int, skip_special_tokens: bool = True) -> bytes:
-        """The bytes of one token in the middle of a text."""
+        """Return the bytes of one token in the middle of a text."""
         text = self.token_text(token_id, skip_special_tokens)
         return b"" if text is None else self.rules.piece(text, first=False)
 
@@ -201,11 +201,11 @@ class Tokenizer:
         return _checked(token_id) in self._added
 
     def token_to_id(self, text: str) -> int | None:
-        """The id of the token that the vocabulary spells `text`."""
+        """Return the id of the token whose text in the vocabulary is `text`; None if there is none."""
         return self._library.token_to_id(text) if _is_unicode(text) else None
 
     def tokens_containing(self, text: str) -> NDArray[np.int64]:
-        """The ids of all tokens whose bytes contain those of `text`, in ascending order."""
+        """Return the ids of all tokens whose bytes contain those of `text`, in ascending order."""
         return self._piece_index.find(text.encode())
 
     @cached_property
@@ -249,7 +249,7 @@ class Tokenizer:
 
     @cached_property
     def _surroundings(self) -> tuple[list[int], list[int]]:
-        """The ids that the post-processor of tokenizer.json puts before and after every text."""
+        """Return the ids that the post-processor of tokenizer.json puts before and after every text."""
         whole = self._library.encode("a", add_special_tokens=True)
         inside = [index for index, is_added in enumerate(whole.special_tokens_mask) if not is_added]
         first, end = (inside[0], inside[-1] + 1) if inside else (len(whole.ids), len(whole.ids))
@@ -261,7 +261,7 @@ class Tokenizer:
         return self._joined(self._library_ids("a"), False, at_start=False).startswith(b" ")
 
     def _encode_inside(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
-        """Encode behind a character that merges with nothing, and leave its tokens out (as Code Llama does)."""
+        """Encode after a character that never merges, and drop its tokens (as Code Llama does)."""
         for mark in _MARKS:
             ids = encode(mark + text)
             for count in range(1, min(len(ids), 8) + 1):
@@ -270,10 +270,10 @@ class Tokenizer:
         return encode(text)
 
     def _find_frame(self, config: TokenizerConfig) -> tuple[list[int], list[int]] | None:
-        """The ids before and after every text where tokenizer_config.json asks for others than tokenizer.json.
+        """Return the ids before and after every text if tokenizer_config.json overrides those of tokenizer.json.
 
-        None where the post-processor of tokenizer.json decides. The config wins, as it does in llama.cpp and in
-        transformers' Llama tokenizers before version 5: some models say only there that a text begins with BOS.
+        None if the post-processor of tokenizer.json decides. The config wins, as it does in llama.cpp and in
+        transformers' Llama tokenizers before version 5: some models set BOS only in this file.
         """
         added = self._library_ids("", add_special_tokens=True)
         if max(added, default=0) > _MAX_TOKEN_ID:
@@ -291,13 +291,13 @@ class Tokenizer:
 
 
 class _Cutter:
-    """A pre-tokenizer of the library that leaves the work to a merger."""
+    """A pre-tokenizer of the library that calls a merger."""
 
     def __init__(self, merger: ScoreMerger) -> None:
         self._merger = merger
 
     def pre_tokenize(self, text: tokenizers.PreTokenizedString) -> None:
-        """Cut each part of the text that is no token yet."""
+        """Split each part of the text that is not a token yet."""
         text.split(self._pieces)
 
     def _pieces(self, index: int, text: tokenizers.NormalizedString) -> list[tokenizers.NormalizedString]:
@@ -314,10 +314,10 @@ def _wanted(flag: bool | None, token_id: int | None, present: list[int]) -> list
 
 @contextmanager
 def _library_failures(what: str) -> Iterator[None]:
-    """Turn whatever the library raises into TokenizerError.
+    """Raise TokenizerError for any exception of the library.
 
     It raises plain Exception; a panic of its Rust code is a BaseException of a class that cannot be imported.
-    (What the panic prints to stderr first cannot be kept back, short of closing stderr for all threads.)
+    (The message that the panic prints to stderr could only be suppressed by closing stderr for all threads.)
     """
     try:
         yield
@@ -336,7 +336,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _read(file: Path, vocab_size: int | None) -> bytes:
-    """The file's bytes, where they are no more than a tokenizer of this size has any use for."""
+    """Return the file's bytes; TokenizerError if it is too large for a vocabulary of this size."""
     if not os.path.lexists(file):
         raise TokenizerError(f"no {_FILE} in this folder{_other_format(file.parent)}")
     most_bytes, most_values = _MAX_BYTES, _MAX_VALUES
@@ -368,7 +368,7 @@ def _parse(raw: bytes) -> tokenizers.Tokenizer:
 
 
 def _bound_cache(library: tokenizers.Tokenizer) -> None:
-    """Keep the models that remember words, BPE and Unigram, from growing with the texts that they see.
+    """Bound the caches of words in BPE and Unigram models, which grow with the texts.
 
     They hold 10,000 words by default, of up to 256 bytes with 24 bytes for each byte, and as many per thread.
     """

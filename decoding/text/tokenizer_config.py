@@ -23,8 +23,8 @@ _MAX_TEMPLATES = 64
 class TokenizerConfig:
     """tokenizer_config.json, checked.
 
-    bos_token, eos_token: texts of tokens. add_bos_token, add_eos_token: whether every text gets them. None where the
-    file does not say.
+    bos_token, eos_token: texts of tokens. add_bos_token, add_eos_token: True if every text gets them. None if
+    the file has no such key.
     chat_templates: by name; the usual one is called "default".
     special_tokens: texts of all tokens that are named there, by the names that templates have for them.
 
@@ -44,7 +44,7 @@ class TokenizerConfig:
 
     @classmethod
     def from_folder(cls, folder: Path) -> TokenizerConfig:
-        """The config in `folder`; templates in files of their own take the place of those in it."""
+        """Read the config in `folder`; templates in files of their own replace those in it."""
         try:
             path = folder / _CONFIG
             values = read_json_object(path) if os.path.lexists(path) else {}
@@ -57,7 +57,7 @@ class TokenizerConfig:
         return TokenizerError(f"{_CONFIG}: {key}={shown(self._values[key])}: {rule}")
 
     def _token(self, key: str) -> str | None:
-        """Either the text, or an object with the text in it."""
+        """Return the text of a token, which may be in an object."""
         value = self._values.get(key)
         text = value.get("content") if isinstance(value, dict) else value
         if text is not None and not isinstance(text, str):
@@ -65,7 +65,7 @@ class TokenizerConfig:
         return text
 
     def _named_token(self, key: str) -> str | None:
-        """Return the text of a token that only templates want to know; a key of another kind is none."""
+        """Return the text of a token that only templates use; None for another kind of value."""
         if key in ("bos_token", "eos_token"):
             return self._token(key)
         value = self._values[key]
@@ -79,7 +79,7 @@ class TokenizerConfig:
         return value
 
     def _chat_templates(self) -> dict[str, str]:
-        """One string, or a list of named ones."""
+        """Return the templates by name, from one string or a list of named ones."""
         value = self._values.get("chat_template")
         if value is None:
             return {}

@@ -12,14 +12,14 @@ _MAX_PARTS = 64  # a start and an end token; chat models have five at most
 
 
 def check_growth(name: str, section: Any) -> None:
-    """TokenizerError where the replacements in the section called `name` can make a text very much longer."""
+    """Raise TokenizerError if the replacements in the section called `name` can make a text very much longer."""
     growth = growth_of(section)
     if growth > _MAX_GROWTH:
         raise TokenizerError(f"{name} makes a text up to {growth:,.0f} times as long: must be at most {_MAX_GROWTH}")
 
 
 def growth_of(section: Any) -> float:
-    """Return how many times as long replacements can make a text; those of one after another multiply."""
+    """Return the factor by which replacements can lengthen a text: the product over those that run in sequence."""
     if isinstance(section, dict) and section.get("type") == "Replace":
         replaced = section["pattern"].get("String") or "?"  # a regular expression may match any character
         return max(1.0, len(section["content"]) / len(replaced))
@@ -28,7 +28,7 @@ def growth_of(section: Any) -> float:
 
 
 def check_template(name: str, section: Any) -> None:
-    """TokenizerError where the post-processor called `name` puts very many tokens around a text."""
+    """Raise TokenizerError if the post-processor called `name` puts very many tokens around a text."""
     if isinstance(section, dict):
         parts = [section.get("single", ()), *(token["ids"] for token in section.get("special_tokens", {}).values())]
         if max(map(len, parts)) > _MAX_PARTS:

@@ -6,7 +6,7 @@ import tokenizers
 
 
 class PlainText:
-    """A tokenizer of the library without its added tokens; those of whitespace alone stay, as they are only text.
+    """A tokenizer of the library without its added tokens, except those of whitespace alone, which are only text.
 
     It shares model, normalizer and pre-tokenizer with the one that it is made from. Tokens that are not marked as
     special are left out too: the markers of tools and of filling in the middle often are not.
@@ -33,5 +33,5 @@ class PlainText:
         return [self._ids.get(token_id, token_id) for token_id in ids]
 
     def hides(self, token_id: int) -> bool:
-        """Return True for an added token that was left out, which only the model itself can still make of a text."""
+        """Return True for an added token that was left out, which now only the model itself could produce."""
         return token_id in self._hidden

@@ -7,11 +7,11 @@ import re
 import tokenizers
 
 _TEXT = re.compile(r"[^\udc80-\udcff]+")
-"""Characters that are no surrogate escapes, which stand for bytes that are no UTF-8 by themselves."""
+"""Characters other than surrogate escapes, which represent bytes that are not UTF-8 by themselves."""
 
 
 class RegexReplacement:
-    """A function from text to text: what the library's decoder makes of it. Raises Exception for a bad pattern."""
+    """Replaces matches in a text with the library's decoder. Raises Exception for a bad pattern."""
 
     def __init__(self, pattern: str, content: str) -> None:
         self._decoder = tokenizers.decoders.Replace(tokenizers.Regex(pattern), content)

@@ -22,6 +22,7 @@ LAYERS = (
         "object_domains",
         "parameters",
         "params",
+        "presentation",
     ),
     ("sampling", "reference"),
     ("text", "chat", "models", "backends"),
@@ -49,6 +50,7 @@ ONLY_IN = {
     "scipy": ("testing/statistics.py",),
     "llguidance": ("engine/grammar.py",),
     "argparse": ("cli/",),
+    "rich": ("cli/colour.py",),
     **dict.fromkeys(WEB, ("server/",)),
     **dict.fromkeys(OTHERS, ("backends/", "adapters/")),
     "pytest": ("conformance/pytest_plugin.py",),
@@ -56,7 +58,7 @@ ONLY_IN = {
 }
 """Modules that only these files, or files of these folders, may import."""
 
-THIRD_PARTY = {"llguidance", "numpy", "minijinja", "tokenizers", "safetensors", "hypothesis", "scipy", "pytest"}
+THIRD_PARTY = {"llguidance", "numpy", "minijinja", "rich", "tokenizers", "safetensors", "hypothesis", "scipy", "pytest"}
 THIRD_PARTY |= {*WEB, *OTHERS}
 
 
@@ -145,6 +147,7 @@ def test_import_is_light():
     """Importing `decoding` loads no test tool, web framework, other engine, asyncio or command line."""
     heavy = (
         "hypothesis",
+        "rich",
         "scipy",
         "pytest",
         *OTHERS,

@@ -23,8 +23,8 @@ from decoding.llm import LLM
 def answers(llm: LLM, lines: Sequence[str], settings: ApiSettings | None = None) -> list[str]:
     """Return the answer of each batch line, as a line of JSON; all lines run in the engine together.
 
-    A line that is wrong, or asks for another model, is answered with an error. Whatever the engine itself raises is
-    raised, so that the lines can be tried again.
+    A line that is wrong, or asks for another model, is answered with an error. Exceptions of the
+    engine itself are raised, so that the lines can be tried again.
     """
     queued: list[tuple[str, BatchLine | None, list[CompletionTask], BatchOutput | None]] = []
     try:

@@ -53,7 +53,7 @@ def answered(
 
     requests: has a column `request` of batch lines (`read_requests`).
     num_workers, cpus_per_worker: processes with an engine each; threads of each engine.
-    batch_size: requests that are in an engine at the same time, and what is done again if a worker dies.
+    batch_size: requests in an engine at the same time. If a worker dies, its batch is run again.
     worker: Worker, or a subclass that adds to it.
     llm: arguments of LLM; num_threads is cpus_per_worker.
     """

@@ -1,4 +1,4 @@
-"""GPT-NeoX (Black et al. 2022): both halves of a layer side by side, rotary embeddings on a part of each head."""
+"""GPT-NeoX (Black et al. 2022): attention and MLP in parallel, rotary embeddings on a part of each head."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read_config(files: Sequence[ConfigFile]) -> ModelConfig:
 
 
 def _read_rope(file: ConfigFile, head_dim: int) -> Rope:
-    """Read as `rope_config.read_rope` does, under GPT-NeoX's names for the base and the part of a head that turns."""
+    """Read as `rope_config.read_rope` does, under GPT-NeoX's names for the base and the rotated part of a head."""
     settings = rope_section(file)
     theta = file.positive_real(alias(file, "rotary_emb_base", "rope_theta"), 10000.0)
     part = file.positive_real(alias(file, "rotary_pct", "partial_rotary_factor"), 0.25)

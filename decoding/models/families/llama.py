@@ -40,7 +40,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 """The values that transformers takes for keys that a config.json lacks, by model_type."""
 
 _UNASKED_IDS = {"olmo2": (50279,), "phi3": (32000,), "smollm3": (128000, 128001)}
-"""Start and end tokens that transformers writes where nobody named any (`special_token_ids`)."""
+"""Default start and end tokens that transformers writes (see `special_token_ids`)."""
 
 _ATTENTION_BIAS = ("granite", "llama", "olmo2", "qwen3", "smollm3")
 _MLP_BIAS = ("granite", "llama", "smollm3")
@@ -79,7 +79,7 @@ def read_config(files: Sequence[ConfigFile]) -> ModelConfig:
 
 
 def _multipliers(file: ConfigFile) -> dict[str, Any]:
-    """Return Granite's."""
+    """Return Granite's multipliers."""
     return {
         "embedding_scale": file.real("embedding_multiplier", 1.0),
         "residual_scale": file.real("residual_multiplier", 1.0),
@@ -94,7 +94,7 @@ def _read_rope(kind: str, file: ConfigFile, head_dim: int) -> Rope:
 
 
 def _turned_layers(kind: str, file: ConfigFile, count: int) -> list[bool]:
-    """Return which layers have rotary embeddings: all, except in SmolLM3."""
+    """Return for each layer if it has rotary embeddings: True, except in SmolLM3."""
     if kind != "smollm3":
         return [True] * count
     interval, flags = file.integer("no_rope_layer_interval", 4), file.get("no_rope_layers")
@@ -158,7 +158,7 @@ def _block(config: ModelConfig, prefix: str) -> BlockSpec:
 
 
 def head_norm(config: ModelConfig, name: str, num_heads: int, offset: float = 0.0) -> NormSpec:
-    """Return a norm of queries or keys: of each head by itself (num_heads=1), or of so many together."""
+    """Return a norm of queries or keys: of each head alone (num_heads=1), or of num_heads heads together."""
     return NormSpec(name, num_heads * config.head_dim, offset=offset)
 
 

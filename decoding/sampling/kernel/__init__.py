@@ -1,7 +1,7 @@
 """The compiled kernel, seen from Python: the only modules that touch `ffi` and `lib`.
 
-They know dtypes, layouts, pointers and status codes, and nothing of requests. What C will read is checked before C
-sees an address: ids, sizes and masks by decoding.sampling.state, logits by decoding.sampling.logits_input.
+They know dtypes, layouts, pointers and status codes, and nothing of requests. Arguments are checked before C
+reads them: ids, sizes and masks by decoding.sampling.state, logits by decoding.sampling.logits_input.
 """
 
 from decoding.sampling.kernel.call import Call, Kernel

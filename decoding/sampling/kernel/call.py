@@ -1,4 +1,4 @@
-"""Calls into C: a `decoding_batch` that is filled in again and again, and the threads that share one call's rows."""
+"""Calls into C: a reused `decoding_batch`, and the threads that share one call's rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from decoding.sampling.output import SamplerOutput
 from decoding.sampling.stages import STAGE_NAMES
 
 MIN_LOGITS_A_THREAD = 2**19
-"""Fewer than this are done before another thread wakes up."""
+"""Minimum number of logits for a further thread: fewer are done before it wakes up."""
 
 _DTYPES = {FLOAT32: lib.DECODING_FLOAT32, FLOAT16: lib.DECODING_FLOAT16, BFLOAT16: lib.DECODING_BFLOAT16}
 
@@ -33,7 +33,7 @@ _from_buffer, _new = ffi.from_buffer, ffi.new
 class Call:
     """One `decoding_batch` with its scratch memory: filled in and run, by one thread at a time.
 
-    C has addresses only. What `fill` returns must be kept until the call has run.
+    C gets only addresses, so the return value of `fill` must be kept until the call has run.
     """
 
     __slots__ = ("_batch", "_flags", "_pointers", "_structs", "_workspace", "kept", "output")
@@ -49,7 +49,7 @@ class Call:
         self._grow(0)
 
     def fill(self, matrix: NDArray[Any], structs: list[Any], output: SamplerOutput) -> object:
-        """Point to the logits [rows, vocab], to each row's struct, and to where the results go."""
+        """Point to the logits [rows, vocab], to each row's struct, and to the memory for results."""
         batch = self._batch
         if structs != self._structs:  # mostly they are those of the last call
             self._structs, self._pointers = structs, _new(_ROWS, structs)
@@ -80,7 +80,7 @@ class Call:
         return status == _OK or (self._goes_on(status) and self.sample())
 
     def probabilities(self, out: NDArray[np.float64]) -> bool:
-        """The distribution that `sample` draws from, into out [rows, vocab]; rows that fail are zero."""
+        """Write the distribution that `sample` draws from to out [rows, vocab]; rows that fail are zero."""
         status = lib.decoding_probabilities(self._batch, _from_buffer(_DOUBLES, out, True))
         return status == _OK or (self._goes_on(status) and self.probabilities(out))
 
@@ -93,7 +93,7 @@ class Call:
         return bool(status == lib.DECODING_SMALL_WORKSPACE)
 
     def _refusal(self) -> str:
-        """Return which field of which row was refused, in words."""
+        """Return a text that names the refused field and its row."""
         row, field = _new("int32_t *"), _new("const char **")
         lib.decoding_check_batch(self._batch, row, field)
         name = "" if field[0] == ffi.NULL else ffi.string(field[0]).decode()
@@ -127,7 +127,7 @@ class Kernel:
         """Prepare calls that run all stages in their default order.
 
         stages: numbers of the stages to run instead, in that order (decoding.sampling.stages).
-        plain_search: find top_k and top_p the slow and simple way, for comparison; the bits are the same.
+        plain_search: find top_k and top_p by a slow and simple search, for comparison; the bits are the same.
         """
         self.vocab_size = vocab_size
         self.num_threads = num_threads
@@ -157,9 +157,9 @@ class Kernel:
     def probabilities(
         self, matrix: NDArray[Any], rows: Sequence[KernelRow]
     ) -> tuple[NDArray[np.float64], SamplerOutput]:
-        """The distribution that `sample` draws from: float64 [rows, vocab]; rows that fail are zero.
+        """Return the distribution that `sample` draws from: float64 [rows, vocab]; rows that fail are zero.
 
-        Of the output only `failures` means anything.
+        Only `failures` of the output is filled in.
         """
         structs, output = _laid_out(rows)
         out = np.zeros((len(rows), self.vocab_size), np.float64)
@@ -182,7 +182,7 @@ class Kernel:
         output: SamplerOutput,
         out: NDArray[np.float64] | None = None,
     ) -> bool:
-        """`_run` on several threads, a part of the rows on each, where there is enough to do for them."""
+        """Run `_run` on several threads, a part of the rows on each, if there is enough work."""
         num_parts = min(self.num_threads, len(structs), matrix.size // MIN_LOGITS_A_THREAD)
         if num_parts < 2:
             return self._run(matrix, structs, output, out)
@@ -216,7 +216,7 @@ class Kernel:
 
 
 def _laid_out(rows: Sequence[KernelRow]) -> tuple[list[Any], SamplerOutput]:
-    """Return the rows as C reads them, and an output with room for their reports."""
+    """Return the rows in C's layout, and an output with room for their reports."""
     structs, num_top, num_modes = [], 0, 1
     for row in rows:
         structs.append(row.struct)

@@ -14,16 +14,16 @@ from decoding.sampling.kernel.row import KernelRow
 from decoding.types import RepetitionScope
 
 SPARE = 64
-"""Spare tokens at the start; later the memory doubles."""
+"""Number of spare tokens at first; later the memory doubles."""
 
 _SCOPES: dict[str, int] = {"prompt+output": lib.DECODING_SCOPE_ALL, "output": lib.DECODING_SCOPE_OUTPUT}
 _ids = ffi.typeof("int32_t[]")
 
 
 class TokenHistory:
-    """Tokens and counts, in memory that grows with the sequence. Tokens must be ids, i.e. be checked before.
+    """Tokens and counts, in memory that grows with the sequence. The caller checks that tokens are valid ids.
 
-    scope: the tokens that the repetition penalty looks at: prompt + output, the output, or a number of last tokens.
+    scope: the tokens to which the repetition penalty applies: prompt + output, the output, or a number of last tokens.
     struct: the `decoding_history`.
     """
 
@@ -88,13 +88,13 @@ class TokenHistory:
         _require(lib.decoding_history_truncate(self.struct, num_output))
 
     def grow(self) -> None:
-        """Move to memory for twice as many tokens. Rows that point here must be pointed anew (`use`)."""
+        """Move to memory for twice as many tokens. Rows that point here must be updated by `use`."""
         prompt, output = self.prompt, self.output
         self._begin(prompt, 2 * int(self.struct.max_tokens))
         self.extend(output)
 
     def use(self, row: KernelRow) -> None:
-        """Set the position of a row, and let it point to what its parameters read. Needed after each change."""
+        """Set the position of a row, and its pointers to tokens and counts, after each change."""
         lib.decoding_history_use(self.struct, row.struct)
         row.keep("history", self._memory)
 
@@ -108,7 +108,7 @@ class TokenHistory:
 
 
 def append_tokens(histories: Sequence[TokenHistory], rows: Sequence[KernelRow], token_ids: Sequence[int]) -> None:
-    """Append a generated token to each history and let its row point to it: one call into C, whatever their number."""
+    """Append a generated token to each history and let its row point to it: one call into C for all of them."""
     pointers = ffi.new("decoding_history *[]", [history.struct for history in histories])
     structs, tokens = ffi.new("decoding_row *[]", [row.struct for row in rows]), ffi.new(_ids, token_ids)
     done, count = 0, len(histories)

@@ -1,4 +1,4 @@
-"""The compiled module: its versions, its instruction sets, its status codes in words."""
+"""The compiled module: its versions, its instruction sets, and texts for its status codes."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def philox(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, i
 
 
 def status_message(status: int) -> str:
-    """Return a DECODING_* status in words."""
+    """Return the text for a DECODING_* status."""
     text: str = ffi.string(lib.decoding_status_message(status)).decode()
     return text
 

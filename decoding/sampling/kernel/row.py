@@ -1,4 +1,4 @@
-"""KernelRow: a `decoding_row`, i.e. the parameters of one row of logits as C reads them, with the arrays behind it."""
+"""KernelRow: a `decoding_row`, i.e. the parameters of one row of logits in C's layout, and their arrays."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COMPUTED = (
     "adaptive_p_target",
     "adaptive_p_decay",
 )
-"""Numbers of the table that C does not read itself: the state computes what follows from them, token by token."""
+"""Numbers of the table that C does not read: the state computes values from them for each token."""
 
 NUMBERS: tuple[str, ...] = tuple(
     name
@@ -38,7 +38,7 @@ NUMBERS: tuple[str, ...] = tuple(
     for name in stage.parameters
     if PARAMETERS[name].is_number and name not in _COMPUTED
 )
-"""Parameters that the kernel takes as they are, under the same names."""
+"""Parameters that the kernel reads unchanged, under the same names."""
 
 _OFF = {name: PARAMETERS[name].c_none for name in NUMBERS if PARAMETERS[name].default is None}
 """The number that stands for None in C."""
@@ -46,7 +46,7 @@ _OFF = {name: PARAMETERS[name].c_none for name in NUMBERS if PARAMETERS[name].de
 _NEW_ROW: dict[str, Any] = {"struct_size": ffi.sizeof("decoding_row"), "flags": lib.DECODING_ALLOW_ZEROS} | {
     name: _OFF[name] if name in _OFF else PARAMETERS[name].default for name in NUMBERS
 }
-"""Fields of a row with every parameter at its default; all others are 0. A zero is never a forgotten field here."""
+"""Fields of a row with every parameter at its default; all others are 0. No field of this row is zero by omission."""
 
 _POINTERS = {"i": "int32_t[]", "u": "uint32_t[]", "f": "float[]"}
 
@@ -72,7 +72,7 @@ class KernelRow:
         return row
 
     def set(self, **numbers: float | None) -> None:
-        """Set number fields. Floats are rounded to float32 here; None becomes the number that means "off"."""
+        """Set number fields. Floats are rounded to float32; None becomes the number that means "off"."""
         for field, number in numbers.items():
             setattr(self.struct, field, _OFF[field] if number is None else number)
 
@@ -107,7 +107,7 @@ class KernelRow:
         self.struct.flags |= lib.DECODING_P_LESS if rule == "plain" else lib.DECODING_P_LESS_NORM
 
     def point(self, field: str, array: NDArray[Any] | None) -> None:
-        """Let a field point to an int32, uint32 or float32 array, or to nothing.
+        """Let a field point to an int32, uint32 or float32 array; None sets a null pointer.
 
         C keeps only the address. The row keeps the array alive until the field points elsewhere.
         """

@@ -1,4 +1,4 @@
-"""Sequences: rows whose tokens C records by itself, so that a step of a batch has no loop over rows in Python."""
+"""Sequences: rows whose tokens C records, so that a step of a batch has no loop over rows in Python."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class KernelSequence:
         struct.min_tokens, struct.num_ending, struct.num_banned = min_tokens, num_ending, num_banned
 
     def set_mirostat(self, tau: float, eta: float) -> None:
-        """Follow mirostat's bound."""
+        """Let C update mirostat's bound."""
         self.struct.mirostat_tau, self.struct.mirostat_eta = tau, eta
 
     def point(self) -> None:
@@ -55,7 +55,7 @@ class KernelSequence:
 
 
 class Follower(Protocol):
-    """A row that C does not take forward, because a parameter of it is followed in Python."""
+    """A row that C does not update, because one of its parameters is updated in Python."""
 
     row: KernelRow
 

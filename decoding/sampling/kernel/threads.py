@@ -23,9 +23,9 @@ class Threads:
         self._process = 0
 
     def run(self, tasks: Sequence[Callable[[], bool]]) -> bool:
-        """Run all tasks; whether each of them returned True. What one raises is raised here.
+        """Run all tasks; return True if each returned True. Exceptions of tasks are raised here.
 
-        What no helper has begun with, because the other CPUs are busy, the caller does itself.
+        The caller itself runs the tasks that no helper has begun, such as when the other CPUs are busy.
         """
         pool = self._helpers()
         others = [(task, pool.submit(task)) for task in tasks[1:]]

@@ -1,14 +1,14 @@
-"""Oracles: what a right sampler does, as assertions that anyone's sampler can be put to.
+"""Oracles: assertions that hold for every correct sampler.
 
     assert_matches_reference(my_sampler, logits, SamplingParams(top_p=0.9), profile="vllm")
     assert_distribution(token_ids, probabilities)
-    assert_independent(token_ids, probabilities)        # [sequences, length]: no draw tells of the next
+    assert_independent(token_ids, probabilities)        # [sequences, length]: draws are independent
     assert_sequences(samples, sequence_distribution(next_logits, prompt, params, num_tokens=3))
     assert_logprobs(reported, logits, params)
     assert_ranking(logprobs_of_candidates, returned)
 
-Where chance is involved, `alpha` is the probability that a right sampler fails the assertion: one in a million by
-default, so that a verdict does not flicker. Every AssertionError says what was seen and what must hold.
+In statistical assertions, `alpha` is the probability that a correct sampler fails: one in a million by
+default, so that verdicts are stable. Every AssertionError has the observation and the rule.
 """
 
 from decoding.testing.assertions.distribution import ALPHA, assert_distribution, distribution_p_values

@@ -1,4 +1,4 @@
-"""Draws held against the distribution that they are said to come from."""
+"""Compare draws with the distribution that they should come from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from decoding.testing.statistics import (
 )
 
 ALPHA = 1e-6
-"""Probability that a right sampler fails an assertion: once in a million runs."""
+"""Probability that a correct sampler fails an assertion: once in a million runs."""
 
 
 def assert_distribution(draws: Any, probabilities: Any, *, alpha: float = ALPHA) -> None:
@@ -26,15 +26,15 @@ def assert_distribution(draws: Any, probabilities: Any, *, alpha: float = ALPHA)
 
     A token of probability 0 must not occur at all. The rest is decided by the tests of `distribution_p_values`
     with one family-wise error rate (Holm). The verdict is a function of the draws: with a seeded sampler it is the same
-    every time, and without seeds a right sampler fails once in 1 / alpha runs.
+    every time, and without seeds a correct sampler fails once in 1 / alpha runs.
 
-    What it can see grows with the number of draws n: a wrong share of the mass of about 6 / sqrt(n), so 0.5 % with a
-    million draws, and tokens that are never drawn once they should have been drawn about 30 times together.
+    Its power grows with the number of draws n. It detects a wrong share of the mass of about 6 / sqrt(n), 0.5 % with a
+    million draws, and tokens that are never drawn although about 30 draws of them are expected.
 
     Args:
         draws: token ids [n].
-        probabilities: [vocab], or [n, vocab] where each draw has a distribution of its own; they need not sum to 1.
-        alpha: probability that a right sampler fails.
+        probabilities: [vocab], or [n, vocab] if each draw has a distribution of its own; they need not sum to 1.
+        alpha: probability that a correct sampler fails.
     """
     ids, distribution = checked_draws(draws, probabilities)
     chances = distribution[ids] if distribution.ndim == 1 else distribution[np.arange(len(ids)), ids]
@@ -51,12 +51,12 @@ def assert_distribution(draws: Any, probabilities: Any, *, alpha: float = ALPHA)
 
 
 def distribution_p_values(draws: Any, probabilities: Any) -> dict[str, float]:
-    """p-values, by the test's name, that `draws` come from `probabilities`; both as `assert_distribution` takes them.
+    """Return the p-values, by test, that `draws` come from `probabilities`, the arguments of `assert_distribution`.
 
-    A G-test over tokens, rare ones pooled, and the largest deviation among them (neither where every draw has a
-    distribution of its own); and on the randomised PIT values, which a right sampler spreads evenly, a
-    Kolmogorov-Smirnov and a G-test, once with the tokens in order of id (a search that ends beside its place) and once
-    in order of probability (a distribution too flat or too sharp).
+    The tests are a G-test over tokens, rare ones pooled, and the largest deviation among them (neither if every draw
+    has a distribution of its own); and on the randomised PIT values, which are uniform for a correct sampler, a
+    Kolmogorov-Smirnov and a G-test, once with the tokens in order of id (which shows a search that ends beside its
+    target) and once in order of probability (which shows a distribution too flat or too sharp).
     """
     ids, distribution = checked_draws(draws, probabilities)
     p_values = {}
@@ -73,7 +73,7 @@ def distribution_p_values(draws: Any, probabilities: Any) -> dict[str, float]:
 
 
 def checked_draws(draws: Any, probabilities: Any) -> tuple[Array, Array]:
-    """Draws as int64 and probabilities as float64; ParameterError where they are none, or do not fit each other."""
+    """Return draws as int64 and probabilities as float64; ParameterError if they are invalid or of different sizes."""
     ids, distribution = np.asarray(draws), np.asarray(probabilities, dtype=np.float64)
     if ids.ndim != 1 or len(ids) == 0 or not np.issubdtype(ids.dtype, np.integer):
         raise ParameterError.single("draws", draws, "must be token ids, integers [n], at least one")
@@ -88,7 +88,7 @@ def checked_draws(draws: Any, probabilities: Any) -> tuple[Array, Array]:
 
 
 def _most_different(ids: Array, distribution: Array) -> str:
-    """The tokens whose number is furthest from what was expected, in standard deviations."""
+    """Return a text about the tokens whose counts deviate most from the expected ones, in standard deviations."""
     expected = distribution / distribution.sum(axis=-1, keepdims=True)
     expected = expected * len(ids) if expected.ndim == 1 else expected.sum(axis=0)
     counts = np.bincount(ids, minlength=len(expected))

@@ -1,4 +1,4 @@
-"""Draws that tell nothing of each other: across positions, choices, streams, seeds."""
+"""Test that draws are independent across positions, choices, streams or seeds."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ MAX_BINS = 16
 
 
 def assert_independent(draws: Any, probabilities: Any, *, lags: Sequence[int] = (1,), alpha: float = ALPHA) -> None:
-    """Raise AssertionError where a draw tells something of the draw `lag` places further along its row.
+    """Raise AssertionError if draws at a distance of `lag` in a row are not independent.
 
-    What the places of a row are is yours: positions of a sequence, choices of a request, neighbouring seeds, streams.
-    The flatter the distribution, the more is seen: a token that is nearly certain tells nothing of the random number
-    behind it.
+    A row may have the positions of a sequence, the choices of a request, or draws of neighbouring seeds or streams.
+    The flatter the distribution, the higher the power: a token that is nearly certain has no information about the
+    random number behind it.
 
     Args:
         draws: token ids [rows, length], all drawn from `probabilities`.
         probabilities: [vocab].
         lags: distances, each at least 1 and below `length`.
-        alpha: probability that a right sampler fails.
+        alpha: probability that a correct sampler fails.
     """
     p_values = independence_p_values(draws, probabilities, lags=lags)
     fallen = holm(p_values, alpha)
@@ -45,10 +45,10 @@ def assert_independent(draws: Any, probabilities: Any, *, lags: Sequence[int] = 
 
 
 def independence_p_values(draws: Any, probabilities: Any, *, lags: Sequence[int] = (1,)) -> dict[str, float]:
-    """p-values, by the test's name, that draws `lag` places apart are independent; as `assert_independent` takes them.
+    """Return the p-values, by test, that draws at each distance are independent; see `assert_independent`.
 
-    For each lag, of disjoint pairs of randomised PIT values: a G-test on the square; and whether their sum, modulo 1,
-    and their difference are spread evenly, which a number used again, or mirrored, is not.
+    Disjoint pairs of randomised PIT values at each lag have a G-test on the square, and tests that their sum, modulo
+    1, and their difference are uniform, which fails if a random number is reused or mirrored.
     """
     table = np.asarray(draws)
     if table.ndim != 2:
@@ -68,7 +68,7 @@ def independence_p_values(draws: Any, probabilities: Any, *, lags: Sequence[int]
 
 
 def _pairs(values: Array, lag: int) -> tuple[Array, Array]:
-    """Pairs (i, i + lag) along the rows, no place in two of them, so that the pairs are independent."""
+    """Return pairs (i, i + lag) along the rows; no index is in two pairs, so that the pairs are independent."""
     length = values.shape[1]
     if not 1 <= lag < length:
         raise ParameterError.single("lags", lag, f"must be from 1 to the length of a row less 1 ({length - 1})")

@@ -1,7 +1,7 @@
-"""Our own sampler against the float64 reference: what must be equal, what may round, and by how much.
+"""Our own sampler against the float64 reference: exact results must be equal, others within bounds on rounding.
 
-Which tokens are kept must be equal but where a threshold is nearer than rounding can tell (decoding.testing.margins).
-Everything after that follows from them, and is compared with what follows from the tokens that the sampler kept.
+The same tokens must be kept, except for those nearer to a threshold than rounding allows (decoding.testing.margins).
+All later results are compared with the reference's for the tokens that the sampler kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from decoding.types import LogprobsMode
 
 
 def assert_kernel_matches(sampler: Sampler, logits: Array, states: Sequence[SamplingState]) -> None:
-    """Sample all rows in one call, recording nothing, and hold every result to the float64 reference.
+    """Sample all rows in one call, recording nothing, and compare every result with the float64 reference.
 
     Compared are errors, the tokens kept, the probabilities, the drawn token, its log-probability in every mode, its
     rank, the top-N, and mirostat's surprise, row by row, under the sampler's profile.
@@ -81,7 +81,7 @@ def _final_logprobs(row: reference.Row, kept: Array) -> Array:
 
 
 def _exponents_before(row: reference.Row, kept: Array) -> Array:
-    """Return the exponents before adaptive_p and skew; a skew may drop tokens, so `kept` does not tell all of them."""
+    """Return the exponents before adaptive_p and skew; a skew may drop tokens, so they may be more than `kept`."""
     if row.params.skew != 0.0:
         return row.before_reshaping
     exponents = np.zeros(len(kept)) if row.temperature < GREEDY_TEMPERATURE else row.whole  # greedy: one token is kept
@@ -94,7 +94,7 @@ def _check_error(actual: LogitsError | None, expected: LogitsError) -> None:
 
 
 def _check_distribution(row: reference.Row, probabilities: Array) -> reference.Row:
-    """Returns the row that keeps what the sampler keeps: the given one, or one that rounding may have made of it."""
+    """Return the row that keeps the sampler's tokens: the given one, or one that rounding may have made of it."""
     kept = probabilities > 0
     found = row_that_keeps(row, kept)
     if found is None:
@@ -113,7 +113,7 @@ def _check_distribution(row: reference.Row, probabilities: Array) -> reference.R
 
 
 def _check_draw(row: reference.Row, probabilities: Array, token_id: int) -> None:
-    """The token is what the random words mean, by the reference's numbers and by the sampler's own."""
+    """Check that the random words select the token, by the reference's probabilities and by the sampler's own."""
     _expect(row, 0 <= token_id < len(probabilities), f"draws token {token_id}")
     _expect(row, probabilities[token_id] > 0, f"draws token {token_id}, which was dropped")
     slack = 4 * MARGIN + 30 * exponent_error(row) + reshaping_error(row)
@@ -123,7 +123,7 @@ def _check_draw(row: reference.Row, probabilities: Array, token_id: int) -> None
 
 
 def _check_logprobs(row: reference.Row, kept: Array, output: SamplerOutput) -> None:
-    """The reports on the drawn token and on the top-N, in every mode; nothing where none were asked for."""
+    """Check the reports on the drawn token and on the top-N, in every mode; without a request there must be none."""
     token_id, rank = int(output.token_ids[row.index]), int(output.ranks[row.index])
     modes = row.params.logprobs_modes
     if row.params.logprobs is None:
@@ -150,7 +150,7 @@ def _check_logprobs(row: reference.Row, kept: Array, output: SamplerOutput) -> N
 def _check_mode(
     row: reference.Row, mode: LogprobsMode, expected: Array, actual: dict[int, np.float32], what: str
 ) -> None:
-    """Within max(1e-6, one float32 ulp) of the float64 value, plus what dynamic temperature and smoothing add."""
+    """Check values to max(1e-6, one float32 ulp) of float64, plus the errors of dynamic temperature and smoothing."""
     error = exponent_error(row) if mode in ("scaled", "final") else 0.0
     added = reshaping_error(row) if mode == "final" else 0.0
     for token_id, logprob in actual.items():
@@ -167,7 +167,7 @@ def _check_mode(
 
 
 def _check_surprise(row: reference.Row, kept: Array, output: SamplerOutput) -> None:
-    """In bits, with mirostat or adaptive-p; none without."""
+    """Check the surprise in bits, which rows have only with mirostat or adaptive-p."""
     surprise, token_id = float(output.surprises[row.index]), int(output.token_ids[row.index])
     if row.params.mirostat_tau is None and row.params.adaptive_p_target is None:
         _expect(row, np.isnan(surprise), f"reports a surprise of {surprise} without mirostat and adaptive-p")

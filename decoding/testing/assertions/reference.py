@@ -1,4 +1,4 @@
-"""Any sampler against the float64 reference, under the profile that describes it."""
+"""Compare any sampler with the float64 reference, under the profile that describes it."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ def assert_matches_reference(
     tolerance: float = 1e-5,
     alpha: float = ALPHA,
 ) -> None:
-    """Raise AssertionError, saying what differs, where a sampler is not the float64 reference under `profile`.
+    """Raise AssertionError with the difference if a sampler differs from the float64 reference under `profile`.
 
-    sampler may be any function of (logits float32 [vocab], SamplingParams, History, seed). What it returns decides what
-    is compared:
+    sampler may be any function of (logits float32 [vocab], SamplingParams, History, seed). The comparison depends on
+    its result:
 
-    * a distribution, probabilities [vocab]: the tokens that it keeps (where a threshold is further away than
+    * a distribution, probabilities [vocab]: the tokens that it keeps (unless a threshold is nearer than
       `tolerance`) and every probability, to within a relative `tolerance`;
     * a token id: `num_draws` of them, with the seeds 0, 1, 2, ..., by `assert_distribution`.
 
-    Where the reference refuses a row (NaN, every token banned), the function must raise. A `Sampler` of this library is
-    held to everything that it reports, to the bit where that is promised; its own profile counts, and `num_draws`,
-    `tolerance` and `alpha` do not.
+    If the reference refuses a row (NaN, every token banned), the function must raise an exception. For a `Sampler` of
+    this library everything that it reports is compared, to the bit where that is documented; its own profile is used,
+    and `num_draws`, `tolerance` and `alpha` are ignored.
 
     Args:
         sampler: the sampler under test.
         logits: [rows, vocab], or [vocab] for one row.
         states: parameters or, with a history, a SamplingState; one for each row, or one for all.
         profile: a name of decoding.sampling.stages.PROFILES, or a Profile.
-        num_draws: draws a row, where the sampler returns tokens.
+        num_draws: draws per row of a sampler that returns tokens.
         tolerance: 1e-5 suits float32; 2e-3 float16.
-        alpha: probability that a right sampler that returns tokens fails, for each row.
+        alpha: probability that a correct sampler that returns tokens fails, for each row.
     """
     rows = np.atleast_2d(np.asarray(logits))
     row_states = states_of(states, len(rows))
@@ -78,7 +78,7 @@ def assert_matches_reference(
 
 
 def states_of(states: States, num_rows: int) -> list[SamplingState]:
-    """A state for each row: the given ones, or the one for all; of parameters alone, one without a history."""
+    """Return a state for each row: the given ones, or the one for all; parameters alone become a state."""
     if isinstance(states, (SamplingState, SamplingParams)):
         states = [states] * num_rows
     if len(states) != num_rows:
@@ -87,7 +87,7 @@ def states_of(states: States, num_rows: int) -> list[SamplingState]:
 
 
 def row_of(logits: Array, state: SamplingState, profile: str | Profile) -> reference.Row:
-    """The reference's row for one row of logits [vocab] in this state."""
+    """Return the reference's row for one row of logits [vocab] in this state."""
     return reference.Row(
         logits=logits,
         params=state.params,
@@ -141,7 +141,7 @@ def _check_refusal(ask: Callable[[int], Array], error: LogitsError) -> None:
 
 
 def _check_probabilities(row: reference.Row, probabilities: Array, tolerance: float) -> None:
-    """The tokens kept, and each one's share of what is kept."""
+    """Check the kept tokens and their renormalised probabilities."""
     if not np.isfinite(probabilities).all() or (probabilities < 0).any():
         bad = np.flatnonzero(~(np.isfinite(probabilities) & (probabilities >= 0)))[:8]
         raise AssertionError(f"returns {probabilities[bad]} at ids {bad.tolist()}, must be probabilities")
@@ -161,7 +161,7 @@ def _check_probabilities(row: reference.Row, probabilities: Array, tolerance: fl
 
 
 def _check_draws(row: reference.Row, token_ids: Array, tolerance: float, alpha: float) -> None:
-    """Draws from the reference's distribution, or from one that rounding may have made of it."""
+    """Check draws against the reference's distribution, or one that rounding may have made of it."""
     try:
         assert_distribution(token_ids, row.probabilities, alpha=alpha)
     except AssertionError as error:

@@ -24,7 +24,7 @@ def assert_logprobs(
     profile: str = "openai",
     tolerance: float = 1e-5,
 ) -> None:
-    """Raise AssertionError where a reported log-probability is not the reference's to within `tolerance`.
+    """Raise AssertionError if a reported log-probability differs from the reference's by more than `tolerance`.
 
     reported: {token id: natural log-probability}. logits: one row [vocab]. mode: docs/semantics.md, section 5.
     """
@@ -44,7 +44,7 @@ def assert_ranking(candidates: Sequence[Sequence[float]], returned: Sequence[int
     That order: the mean log-probability of all sampled tokens, the one that ended the sequence among them, highest
     first; ties go to the lower candidate.
 
-    candidates: each candidate's raw log-probabilities, one a sampled token. returned: candidates, by number, in the
+    candidates: each candidate's raw log-probabilities, one per sampled token. returned: numbers of candidates, in the
     order in which they were returned.
     """
     means = [math.fsum(logprobs) / len(logprobs) if logprobs else 0.0 for logprobs in candidates]

@@ -1,4 +1,4 @@
-"""Short sequences enumerated exactly from a model, and sampled text held against them."""
+"""Exact distributions of short sequences, by enumeration, and a comparison of sampled texts with them."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def sequence_distribution(
     profile: str = "openai",
     max_sequences: int = 100_000,
 ) -> dict[TokenIds, float]:
-    """The probability of every sequence of up to `num_tokens` tokens: exact, by the float64 reference.
+    """Return the exact probability of every sequence of up to `num_tokens` tokens, by the float64 reference.
 
         logits = lambda token_ids: llm.logits(token_ids)[-1]
         sequence_distribution(logits, [1], SamplingParams(top_k=4), num_tokens=3)     # 4 ** 3 sequences
 
-    A sequence ends with one of `eos_token_ids` or of params.stop_token_ids, or with its last token. The model is asked
-    once for each sequence that goes on, so keep the tree small: a truncation, or a small vocabulary.
+    A sequence ends with one of `eos_token_ids` or of params.stop_token_ids, or with its last token. `next_logits` is
+    called once per unfinished sequence, so keep the tree small by a truncation or a small vocabulary.
 
-    Raises ParameterError where there are more than `max_sequences`.
+    Raises ParameterError if there are more than `max_sequences`.
     """
     ends = {*params.stop_token_ids, *(() if params.ignore_eos else eos_token_ids)}
     growing: dict[TokenIds, float] = {(): 1.0}
@@ -67,7 +67,7 @@ def _row(
     eos_token_ids: Sequence[int],
     profile: str,
 ) -> Array:
-    """The distribution of the token after `output`: float64 [vocab]."""
+    """Return the distribution of the token after `output`: float64 [vocab]."""
     row = reference.Row(
         logits=np.asarray(next_logits([*prompt, *output]), dtype=np.float32),
         params=params,
@@ -83,7 +83,7 @@ def _row(
 def text_distribution(
     sequences: Mapping[TokenIds, float], decode: Callable[[TokenIds], Outcome]
 ) -> dict[Outcome, float]:
-    """The probability of every text, where `decode` makes it of token ids; sequences of equal text add up."""
+    """Return the probability of every text that `decode` makes of the sequences, summed over those of equal text."""
     texts: dict[Outcome, float] = defaultdict(float)
     for token_ids, probability in sequences.items():
         texts[decode(token_ids)] += probability
@@ -95,7 +95,7 @@ def assert_sequences(
 ) -> None:
     """Raise AssertionError unless the samples (token ids as tuples, or texts) can be draws from `distribution`.
 
-    A sample that is not in it fails at once; see `assert_distribution` for the rest.
+    A sample of probability 0 fails at once; all others are tested by `assert_distribution`.
     """
     numbers = {outcome: number for number, outcome in enumerate(distribution)}
     samples = list(samples)

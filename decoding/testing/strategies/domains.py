@@ -39,7 +39,7 @@ _NOT_PAIRS: tuple[Any, ...] = ([1], [(1, 1), (1, 2)], [(1, 1, 1)])
 
 
 def valid_values(row: Parameter, vocab_size: int) -> Strategy:
-    """Values of a parameter that fit a vocabulary: the table's corners, then its usual interval and its domain."""
+    """Draw values of a parameter that fit a vocabulary: the table's corners, then its usual interval and its domain."""
     ids = token_ids(vocab_size, max_size=6)
     match required(row.domain):
         case Integer(low, high):
@@ -85,7 +85,7 @@ def _numbers(number: Number, usual: tuple[float, float] | None) -> Strategy:
 
 
 def invalid_values(domain: Domain) -> tuple[Any, ...]:
-    """Values that a domain must refuse."""
+    """Draw values that a domain must refuse."""
     values = _invalid(required(domain))
     takes_none = isinstance(domain, OrNone | Text | TokenIds | TokenSequences | LogitBias | Strings)
     return values if takes_none else (*values, None)
@@ -121,7 +121,7 @@ def _invalid(domain: Domain) -> tuple[Any, ...]:
 
 
 def _outside(number: Number) -> tuple[float, ...]:
-    """Finite numbers just beyond the bounds; also one that float32 rounds to an open bound."""
+    """Draw finite numbers just beyond the bounds, and one that float32 rounds to an open bound."""
     below = () if number.low == -np.inf else (number.low - 1e-9, number.low - 1.0)
     above = () if number.high == np.inf else (number.high + 0.01, number.high + 1.0)
     return (*below, *above, *((0, 0.0, -0.0, 1e-60) if number.low_is_open else ()))

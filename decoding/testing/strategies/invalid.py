@@ -22,7 +22,7 @@ INVALID_VALUES: dict[str, tuple[Any, ...]] = {name: invalid_values(row.domain) f
 
 
 def invalid_sampling_params() -> st.SearchStrategy[InvalidParams]:
-    """One bad argument or several. An error must report every one of them. Shrinks to one."""
+    """Draw one or more bad arguments, all of which an error must report. Shrinks to one."""
     pairs = [st.tuples(st.just(name), st.sampled_from(values)) for name, values in INVALID_VALUES.items()]
     several = st.lists(st.one_of(pairs), unique_by=lambda pair: pair[0], min_size=1, max_size=10)
     return several.map(dict).map(_with_reasons)

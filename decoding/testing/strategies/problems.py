@@ -21,7 +21,7 @@ _SAMPLER_PARAMETERS = (
 
 @st.composite
 def sampling_params(draw: st.DrawFn, vocab_size: int, *, max_logprobs: int = 8) -> SamplingParams:
-    """Valid SamplingParams: up to ten parameters of the pipeline are set, the others are neutral."""
+    """Draw valid SamplingParams: up to ten parameters of the pipeline are set, the others are neutral."""
     given = draw(_given_parameters(vocab_size, max_logprobs))
     seed = draw(st.integers(-(2**63), 2**63 - 1))
     return SamplingParams(seed=seed, max_tokens=None, **dict(given))
@@ -29,14 +29,14 @@ def sampling_params(draw: st.DrawFn, vocab_size: int, *, max_logprobs: int = 8) 
 
 @cache
 def _given_parameters(vocab_size: int, max_logprobs: int) -> Strategy:
-    """Up to ten pairs of a name and a value. Each pair is drawn in one piece, so that shrinking can delete it."""
+    """Return up to ten pairs of a name and a value. Each pair is one draw, so that shrinking can delete it."""
     strategies = _pipeline_parameters(vocab_size, max_logprobs)
     pairs = [st.tuples(st.just(name), values) for name, values in strategies.items()]
     return st.lists(st.one_of(pairs), unique_by=lambda pair: pair[0], max_size=10)
 
 
 def _pipeline_parameters(vocab_size: int, max_logprobs: int) -> dict[str, Strategy]:
-    """Return, for each parameter that the sampler looks at, a strategy of its valid values."""
+    """Return, for each parameter of the sampler, a strategy of its valid values."""
     strategies = {name: valid_values(PARAMETERS[name], vocab_size) for name in _SAMPLER_PARAMETERS}
     top_ks = st.sampled_from((1, max(1, vocab_size - 1), vocab_size)) | st.integers(1, vocab_size + 1)
     return strategies | {"top_k": top_ks, "logprobs": st.integers(0, min(max_logprobs, vocab_size))}
@@ -44,7 +44,7 @@ def _pipeline_parameters(vocab_size: int, max_logprobs: int) -> dict[str, Strate
 
 @st.composite
 def sampling_states(draw: st.DrawFn, vocab_size: int, *, max_logprobs: int = 8) -> SamplingState:
-    """States with a prompt, some output, end-of-sequence ids, and a grammar mask in some of them."""
+    """Draw states with a prompt, some output, end-of-sequence ids, and a grammar mask in some of them."""
     state = SamplingState(
         draw(sampling_params(vocab_size, max_logprobs=max_logprobs)),
         prompt_token_ids=draw(token_ids(vocab_size)),
@@ -68,7 +68,7 @@ class SamplingProblem:
         self.states = states
 
     def __repr__(self) -> str:
-        """Show all that is needed to write a failing example down as a test."""
+        """Show everything needed to turn a failing example into a test."""
         valid, policy = self.sampler.num_valid_tokens, self.sampler.on_nonfinite
         profile = self.sampler.profile.name
         options = f"num_valid_tokens={valid}, on_nonfinite={policy!r}, profile={profile!r}"
@@ -90,13 +90,13 @@ def _shown(state: SamplingState) -> str:
 def sampling_problems(
     draw: st.DrawFn, *, max_rows: int = 4, large: bool = False, nonfinite: bool = False
 ) -> SamplingProblem:
-    """Whole problems with heterogeneous rows, some with padding ids at the end of the vocabulary.
+    """Draw whole problems with heterogeneous rows, some with padding ids at the end of the vocabulary.
 
     Args:
         draw: supplied by Hypothesis.
-        max_rows: most rows of a batch, at least 1.
-        large: whether vocabularies of 4,095 to 32,000 tokens occur.
-        nonfinite: whether rows with NaN, +inf or nothing but -inf occur, and samplers that mask NaN.
+        max_rows: maximum rows of a batch, at least 1.
+        large: also draw vocabularies of 4,095 to 32,000 tokens.
+        nonfinite: also draw rows with NaN, +inf or only -inf, and samplers that mask NaN.
     """
     vocab_size = draw(vocab_sizes(large=large))
     num_rows = draw(st.integers(1, max_rows))

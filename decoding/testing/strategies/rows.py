@@ -2,7 +2,7 @@
 
 A row is a background made from a few numbers (kind, scale, seed of a Philox generator) with a handful of
 logits overridden. Such a row shrinks in a few steps, to a short flat one with the one override that
-matters, and takes no more of Hypothesis's entropy at 4,097 tokens than at 3.
+matters, and needs no more of Hypothesis's entropy at 4,097 tokens than at 3.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _SPECIAL_LOGITS = (0.0, -0.0, 1.0, -1.0, -np.inf, 30.0, _SUBNORMAL, -_SUBNORMAL,
 
 
 def vocab_sizes(*, large: bool = False) -> st.SearchStrategy[int]:
-    """Vocabulary sizes at and around powers of two; with `large` also from 4,095 to 32,000. Shrinks to 1."""
+    """Draw vocabulary sizes at and around powers of two; with `large` also from 4,095 to 32,000. Shrinks to 1."""
     return st.sampled_from(VOCAB_SIZES + (LARGE_VOCAB_SIZES if large else ()))
 
 
 @cache
 def token_ids(vocab_size: int, *, max_size: int = 12) -> st.SearchStrategy[list[int]]:
-    """Histories of token ids: in any order, with repetitions; the first and the last id are favoured."""
+    """Draw histories of token ids, in any order, with repetitions; the first and the last id are favoured."""
     one = st.one_of(st.sampled_from((0, vocab_size - 1)), st.integers(0, vocab_size - 1))
     return st.lists(one, max_size=max_size)
 
 
 @cache
 def bitmasks(vocab_size: int) -> st.SearchStrategy[Array]:
-    """Grammar masks, uint32 [ceil(vocab_size / 32)]; the spare bits of the last word are random."""
+    """Draw grammar masks, uint32 [ceil(vocab_size / 32)]; the spare bits of the last word are random."""
     num_words = -(-vocab_size // 32)
     words = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=8)
     return words.map(lambda some: np.resize(np.array(some, dtype=np.uint32), num_words))
@@ -48,12 +48,12 @@ def bitmasks(vocab_size: int) -> st.SearchStrategy[Array]:
 
 @st.composite
 def logits_rows(draw: st.DrawFn, vocab_size: int, *, nonfinite: bool = False) -> Array:
-    """One row of float32 logits [vocab_size]: flat, peaked, tied, spread to 1e38, banned here and there.
+    """Draw one row of float32 logits [vocab_size]: flat, peaked, tied, spread to 1e38, with some tokens banned.
 
     Args:
         draw: supplied by Hypothesis.
         vocab_size: length of the row.
-        nonfinite: whether NaN, +inf and rows of nothing but -inf may occur.
+        nonfinite: NaN, +inf and rows of only -inf may occur.
     """
     background = draw(st.sampled_from(_BACKGROUNDS))
     generator = np.random.Generator(np.random.Philox(key=draw(st.integers(0, 2**16))))
@@ -68,7 +68,7 @@ def logits_rows(draw: st.DrawFn, vocab_size: int, *, nonfinite: bool = False) ->
 
 
 def logits_batches(vocab_size: int, num_rows: int, *, nonfinite: bool = False) -> st.SearchStrategy[Array]:
-    """Float32 logits [num_rows, vocab_size], each row a `logits_rows` of its own."""
+    """Draw float32 logits [num_rows, vocab_size], each row from `logits_rows`."""
     rows = [logits_rows(vocab_size, nonfinite=nonfinite) for _ in range(num_rows)]
     return st.tuples(*rows).map(lambda drawn: np.stack(drawn))
 
@@ -86,13 +86,13 @@ def _peaked(generator: np.random.Generator, n: int) -> Array:
 
 
 def _tied(generator: np.random.Generator, n: int) -> Array:
-    """Normal, with the 8 significant bits of bfloat16: hundreds of ties in a row of any length."""
+    """Return normal logits with the 8 significant bits of bfloat16, so that rows have hundreds of ties."""
     bits = generator.normal(0.0, 2.0, n).astype(np.float32).view(np.uint32)
     return (bits & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 def _spread(generator: np.random.Generator, n: int) -> Array:
-    """Every magnitude that float32 has, of both signs, subnormals among them."""
+    """Return logits of all magnitudes of float32 and both signs, including subnormals."""
     uniform = generator.random((n, 2))  # token by token, so that a shorter row is the beginning of a longer one
     return np.where(uniform[:, 0] < 0.5, -1.0, 1.0) * 10.0 ** (83.0 * uniform[:, 1] - 45.0)
 

@@ -1,6 +1,6 @@
-r"""Text as decoding meets it: split characters, overlapping stop strings, pieces cut anywhere.
+r"""Strategies of text: split characters, overlapping stop strings, pieces cut anywhere.
 
-Everything is made of few letters, so that repetitions and overlaps are the rule: `a`, `b`, a blank, and characters of
+Texts have few different letters, so that repetitions and overlaps are frequent: `a`, `b`, a blank, and characters of
 two, three and four bytes in UTF-8.
 """
 
@@ -16,16 +16,16 @@ Piece = TypeVar("Piece", str, bytes)
 
 
 def texts(*, min_size: int = 0, max_size: int = 20) -> st.SearchStrategy[str]:
-    """Texts of `a` and `b` alone, which repeat themselves, or of all of LETTERS. Shrinks to `aaa`."""
+    """Draw texts of `a` and `b` alone, which repeat themselves, or of all of LETTERS. Shrinks to `aaa`."""
     kinds = [st.text(st.sampled_from(letters), min_size=min_size, max_size=max_size) for letters in ("ab", LETTERS)]
     return st.one_of(kinds)
 
 
 @st.composite
 def vocabularies(draw: st.DrawFn, *, max_size: int = 8) -> list[bytes]:
-    """Tokens of two bytes and more, all different, many of which begin or end inside a character.
+    """Draw tokens of two bytes and more, all different, many of which begin or end inside a character.
 
-    With one token for every byte besides, `decoding.testing.scripted.byte_tokenizer(vocabulary)` is a tokenizer that
+    With one further token for every byte, `decoding.testing.scripted.byte_tokenizer(vocabulary)` is a tokenizer that
     can write any text in many ways.
     """
     pieces = texts(min_size=1, max_size=3).map(str.encode).filter(lambda data: len(data) > 1)
@@ -38,9 +38,9 @@ def vocabularies(draw: st.DrawFn, *, max_size: int = 8) -> list[bytes]:
 
 @st.composite
 def stop_sets(draw: st.DrawFn, text: str = "", *, max_size: int = 4) -> list[str]:
-    """Stop strings that overlap: parts of each other, with a common beginning or end, or one letter off.
+    """Draw stop strings that overlap: parts of each other, with a common beginning or end, or one letter off.
 
-    text: where it is given, many of them occur in it.
+    text: if given, many of them occur in it.
     """
     base = text + draw(texts(min_size=0 if text else 1, max_size=6))
     stops = []
@@ -56,14 +56,14 @@ def stop_sets(draw: st.DrawFn, text: str = "", *, max_size: int = 4) -> list[str
 
 @st.composite
 def chunkings(draw: st.DrawFn, whole: Piece) -> list[Piece]:
-    """A text (or bytes) cut into pieces, some of them empty; joined, they are the whole. Shrinks to one piece."""
+    """Draw a text (or bytes) cut into pieces, some of them empty; joined, they are the whole. Shrinks to one piece."""
     cuts: list[int] = sorted(draw(st.lists(st.integers(0, len(whole)), max_size=min(12, len(whole) + 2))))
     return [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
 
 
 @st.composite
 def tokenizations(draw: st.DrawFn, data: bytes, vocabulary: list[bytes]) -> list[int]:
-    """Token ids that spell `data`: id i < 256 is byte i, id 256 + j is vocabulary[j], as `byte_tokenizer` has them."""
+    """Draw token ids that spell `data`: id i < 256 is byte i, id 256 + j is vocabulary[j], as in `byte_tokenizer`."""
     ids, place = [], 0
     while place < len(data):
         fitting = [256 + j for j, token in enumerate(vocabulary) if data.startswith(token, place)]

@@ -1,4 +1,4 @@
-"""Requests as a server meets them: several at once, coming and going."""
+"""Strategies of traffic: concurrent requests that arrive and are aborted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from decoding.testing.strategies.texts import stop_sets
 
 
 class Arrival(NamedTuple):
-    """A request that comes before step `step`, and is given up after `abort_after` steps of its own, or never."""
+    """A request that arrives before step `step`, and is aborted after `abort_after` steps of its own; None: never."""
 
     step: int
     prompt_token_ids: list[int]
@@ -24,10 +24,10 @@ class Arrival(NamedTuple):
 def request_mixes(
     draw: st.DrawFn, vocab_size: int, *, max_requests: int = 8, max_prompt: int = 12, max_tokens: int = 8
 ) -> list[Arrival]:
-    """Requests in the order in which they come; some at the same step, some given up before or while they run.
+    """Draw requests in order of arrival, some in the same step, some aborted before or while they run.
 
-    Parameters are those that a scheduler and a decoding loop look at: lengths, choices, candidates, stop strings,
-    greedy or not; those of the distribution are for `sampling_params`. Shrinks to one request that asks for nothing.
+    Parameters are those that matter to a scheduler and a decoding loop: lengths, choices, candidates, stop strings,
+    greedy or not; those of the distribution are for `sampling_params`. Shrinks to one minimal request.
     """
     mix, step = [], 0
     for _ in range(draw(st.integers(1, max_requests))):
