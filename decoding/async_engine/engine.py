@@ -161,6 +161,8 @@ class AsyncEngine:
         adaptive_p_target, banned_strings and token_healing the completion runs again. Raises as `submit` does, and
         ParameterError for tokens that the request does not give.
         """
+        if params.seed is None:
+            raise ParameterError.single("seed", None, "must be that of the completion")
         self._require_room(1)
         recorder = PastDrawRecorder(token_ids, position, choice)
         requests = await self._prepared(prompt, params, (), profile, recorder.request)

@@ -130,6 +130,8 @@ def parse_explain(body: Mapping[str, Any], settings: ApiSettings, model: str | N
 def _problems(completion: CompletionRequest) -> list[Problem]:
     """Return the problems of a completion, right by itself, whose draws cannot be explained."""
     problems = []
+    if completion.beams is not None:
+        problems.append(Problem("use_beam_search", "True", "must be false or absent: a beam search draws nothing"))
     if len(completion.prompts) != 1:
         problems.append(Problem("prompt", f"{len(completion.prompts)} of them", "must be one prompt"))
     if completion.params.seed is None:
@@ -137,6 +139,4 @@ def _problems(completion: CompletionRequest) -> list[Problem]:
     if completion.params.ranks_candidates:
         rule = f"must be null or n={completion.params.n}: the number of a ranked choice is not that of its candidate"
         problems.append(Problem("best_of", shown(completion.params.best_of), rule))
-    if completion.beams is not None:
-        problems.append(Problem("use_beam_search", "True", "must be false or absent: a beam search draws nothing"))
     return problems

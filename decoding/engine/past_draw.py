@@ -55,13 +55,10 @@ class PastDrawRecorder:
         Where a draw depends on more than those tokens, the completion is run again instead: mirostat and adaptive-p
         follow how likely the tokens were, banned strings redraw, and healed tokens have rows of their own.
 
-        request: that of the completion. Raises ParameterError if the tokens cannot be its output.
+        request: that of the completion, with its seed. Raises ParameterError if the tokens cannot be its output.
         """
         params = request.params
-        if params.seed is None:
-            raise ParameterError.single("seed", None, "must be that of the completion")
-        num_candidates = params.num_candidates
-        checked_integer("choice", self._choice, 0, num_candidates - 1)
+        checked_integer("choice", self._choice, 0, params.num_candidates - 1)
         checked_token_ids("token_ids", self._token_ids, request.vocab_size)
         if self._position >= request.max_output_tokens:
             rule = f"must be below {request.max_output_tokens}, the maximum number of tokens of the completion"

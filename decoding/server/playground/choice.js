@@ -83,7 +83,7 @@ export class Choice {
 
   selectAt(target, isFirm) {
     const element = target.closest(".token");
-    if (element) this.onSelect(this, Number(element.dataset.index), isFirm);
+    if (element && !this.isQuiet) this.onSelect(this, Number(element.dataset.index), isFirm);
   }
 
   /** Show that a token is selected, and make it the one that Tab reaches; null: none is. */
@@ -93,6 +93,13 @@ export class Choice {
     for (const element of this.list.querySelectorAll("[tabindex='0']")) element.tabIndex = -1;
     this.elements[index].setAttribute("aria-selected", "true");
     this.elements[index].tabIndex = 0;
+  }
+
+  /** Move the focus to a token without selecting it. */
+  focusQuietly(index) {
+    this.isQuiet = true;
+    this.elements[index].focus();
+    this.isQuiet = false;
   }
 
   /** Scroll a token into view, above the panel where that covers a part of the page. */

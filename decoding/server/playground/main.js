@@ -11,7 +11,7 @@ const MOST_CONTEXT = 400;
 const MOST_EXPLANATIONS = 500;
 const USUAL_TOP = 8;
 
-const inspector = new Inspector(byId("inspector"), leaveToken);
+const inspector = new Inspector(byId("inspector"), closeInspector);
 let parameters = null;
 /** Alternatives to ask for: as many as the panel has room for, if the server gives that many. */
 let numTop = 0;
@@ -173,6 +173,13 @@ function leaveToken() {
   inspector.clear();
 }
 
+/** Close the panel, and give the focus back to its token. */
+function closeInspector() {
+  const last = selected;
+  leaveToken();
+  last?.choice.focusQuietly(last.index);
+}
+
 async function showExplanation(choice, index) {
   explaining?.abort();
   const current = new AbortController();
@@ -224,7 +231,7 @@ byId("prompt").addEventListener("keydown", (event) => {
 byId("stop").addEventListener("click", () => sending?.abort());
 byId("replay").addEventListener("click", replay);
 byId("inspector").addEventListener("keydown", (event) => {
-  if (event.key === "Escape") leaveToken();
+  if (event.key === "Escape") closeInspector();
 });
 byId("connection").addEventListener("submit", (event) => event.preventDefault());
 byId("key").value = apiKey();
