@@ -86,6 +86,7 @@ async function send(body, take) {
   const current = new AbortController();
   sending = current;
   setBusy(true);
+  status("Waiting for the first token …");
   let numTokens = 0;
   try {
     for await (const piece of complete(body, current.signal)) {
