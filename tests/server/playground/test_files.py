@@ -23,7 +23,7 @@ def policy_of(answer):
 
 
 def test_every_file(server):
-    """Each has its media type, and headers by which the page runs its own script alone and talks to its server alone."""
+    """Each has its media type, and headers by which the page runs its own script and talks to its server alone."""
     names = {path.name for path in FOLDER.iterdir() if path.suffix in TYPES}
     assert {"index.html", "main.js", "playground.css", "icon.svg"} <= names
     for path in ("/", *(f"/playground/{name}" for name in names)):
@@ -61,7 +61,9 @@ def test_a_key_is_for_the_api_alone(serve, tmp_path):
 def test_text_is_never_read_as_html():
     """No script writes HTML, evaluates text, or takes anything from another host; the page has no inline script."""
     assert len(SCRIPTS) >= 5
-    forbidden = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|srcdoc|\beval\b|new Function|https?://"
+    forbidden = (
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|srcdoc|\beval\b|new Function|https?://"
+    )
     for path in SCRIPTS:
         assert re.search(forbidden, path.read_text()) is None, path.name
     page = (FOLDER / "index.html").read_text()

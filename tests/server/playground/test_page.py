@@ -110,7 +110,7 @@ def test_replay(page):
 
 
 def test_choices_side_by_side(page):
-    """n = 3: three columns in one row, each with tokens of its own that can be explained."""
+    """Three choices: three columns in one row, each with tokens of its own that can be explained."""
     generate(page, n=3, temperature=1)
     boxes = [page.get_by_role("article").nth(index).bounding_box() for index in range(3)]
     assert len({box["y"] for box in boxes}) == 1
@@ -260,10 +260,12 @@ def test_contrast(visit, server, scheme):
         const numbers = text => text.match(/[\\d.]+/g).map(Number);
         const light = value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
         const luminance = ([r, g, b]) => 0.2126 * light(r / 255) + 0.7152 * light(g / 255) + 0.0722 * light(b / 255);
-        return [...document.querySelectorAll('.token, .status, .context, .help, .meta, .given, summary .title')].map(one => {
+        const texts = '.token, .status, .context, .help, .meta, .given, summary .title';
+        return [...document.querySelectorAll(texts)].map(one => {
             let under = one;
             while (numbers(getComputedStyle(under).backgroundColor)[3] === 0) under = under.parentElement;
-            const pair = [one, under].map((el, i) => luminance(numbers(getComputedStyle(el)[i ? 'backgroundColor' : 'color'])));
+            const colours = [getComputedStyle(one).color, getComputedStyle(under).backgroundColor];
+            const pair = colours.map(colour => luminance(numbers(colour)));
             return [one.className, (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05)];
         });
     }"""
