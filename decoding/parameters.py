@@ -32,6 +32,7 @@ class Parameter:
     default: the value of a parameter that is not given.
     domain: the values that it takes.
     stage: the stage of the pipeline that reads it, "" if none does.
+    group: the title of the parameters that it is shown with.
     help: one sentence, without a capital at its start and a full stop at its end.
     none: what None means, in words; "" if None is not in the domain.
     source: where the method was published, or which program has it.
@@ -46,6 +47,7 @@ class Parameter:
     default: Any
     domain: Domain
     stage: str
+    group: str = ""
     help: str
     none: str
     source: str
@@ -84,6 +86,7 @@ def parameter(
     help: str,
     *,
     stage: str = "",
+    group: str = "",
     none: str = "off",
     source: str = "",
     standard: bool = False,
@@ -92,11 +95,15 @@ def parameter(
     usual: tuple[float, float] | None = None,
     corners: tuple[Any, ...] = (),
 ) -> T:
-    """Return a dataclass field that is a row of the table; see Parameter. Its declared type is the default's."""
+    """Return a dataclass field that is a row of the table; see Parameter. Its declared type is the default's.
+
+    group: the title of a group that begins with this row; "" continues the group of the row before.
+    """
     row = Parameter(
         default=default,
         domain=domain,
         stage=stage,
+        group=group,
         help=help,
         none=none if domain_has_none(domain) else "",
         source=source,
@@ -116,7 +123,13 @@ def domain_has_none(domain: Domain) -> bool:
 
 def table_of(fields: Iterable[Field[Any]]) -> dict[str, Parameter]:
     """Return the rows of the table by name, in the order of the dataclass fields."""
-    return {one.name: replace(one.metadata[_KEY], name=one.name) for one in fields}
+    rows: dict[str, Parameter] = {}
+    group = ""
+    for one in fields:
+        row: Parameter = one.metadata[_KEY]
+        group = row.group or group
+        rows[one.name] = replace(row, name=one.name, group=group)
+    return rows
 
 
 def described(parameters: Iterable[Parameter]) -> str:

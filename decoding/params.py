@@ -58,9 +58,13 @@ class SamplingParams:
     SamplingState is made, so each must be finite as a float32.
     """
 
-    # Length and choices
     max_tokens: int | None = parameter(
-        16, OrNone(Integer(0)), "generate at most this many tokens", none="to the end of the context", standard=True
+        16,
+        OrNone(Integer(0)),
+        "generate at most this many tokens",
+        group="Length and choices",
+        none="to the end of the context",
+        standard=True,
     )
     min_tokens: int = parameter(
         0, Integer(0), "ban stop ids and EOS, and ignore stop strings, before this many tokens", stage="hard_masks"
@@ -84,11 +88,12 @@ class SamplingParams:
         standard=True,
     )
 
-    # Edits of the logits, in the order of the pipeline (decoding.sampling.stages)
+    # In the order of the pipeline (decoding.sampling.stages)
     repetition_penalty: float = parameter(
         1.0,
         POSITIVE,
         "divide positive logits of seen tokens by this and multiply negative ones; 1 is off",
+        group="Penalties and bans",
         stage="repetition_penalty",
         source="Keskar et al. 2019, CTRL",
         standard=True,
@@ -189,11 +194,11 @@ class SamplingParams:
         (), TokenSequences(), "never complete one of these sequences", stage="hard_masks", source="transformers"
     )
 
-    # Temperature
     temperature: float = parameter(
         1.0,
         NOT_NEGATIVE,
         "divide the logits by this; 0 is greedy",
+        group="Temperature",
         stage="temperature",
         standard=True,
         api=Number(0, 2),
@@ -230,11 +235,12 @@ class SamplingParams:
         1.0, Number(1, 3), "the curve of quadratic smoothing: 1 is a parabola, 3 a cubic", stage="temperature"
     )
 
-    # Truncation, each on what the stages before it kept
+    # Each on what the stages before it kept
     top_h: float = parameter(
         1.0,
         SHARE,
         "keep the most likely tokens while their entropy is at most this share of all; 1 is off, 0 keeps one token",
+        group="Truncation",
         stage="top_h",
         source="Potraghloo et al. 2025",
         corners=(0.4, 0.0),
@@ -354,11 +360,11 @@ class SamplingParams:
         source="Basu et al. 2021, llama.cpp",
     )
 
-    # Reshaping of what is left
     adaptive_p_target: float | None = parameter(
         None,
         OrNone(SHARE),
         "adaptive-p: prefer tokens near this probability, and keep the average of the drawn ones there",
+        group="Reshaping",
         stage="adaptive_p",
         source="llama.cpp",
         corners=(0.3, 0.55),
@@ -379,9 +385,8 @@ class SamplingParams:
         corners=(0.5, -0.5),
     )
 
-    # Stopping and output
     stop: str | Sequence[str] = parameter(
-        (), Strings(), "end the text before the first of these strings", standard=True
+        (), Strings(), "end the text before the first of these strings", group="Stopping and output", standard=True
     )
     stop_token_ids: Sequence[int] = parameter((), TokenIds(), "end the text at one of these tokens")
     include_stop_str_in_output: bool = parameter(False, Boolean(), "keep the stop string in the text")
@@ -414,12 +419,12 @@ class SamplingParams:
         "prompt or suffix that spells a special token becomes that token; off, it is plain text (for untrusted text)",
     )
 
-    # Constraints of the text
     structured: Mapping[str, Any] | tuple[str, Any] | None = parameter(
         None,
         OrNone(Structured()),
         "make the text a sentence of this grammar: a JSON Schema, a regular expression, one of a few texts, or a Lark"
         " grammar",
+        group="Constraints of the text",
         source="llguidance",
     )
     token_healing: bool = parameter(

@@ -22,6 +22,7 @@ from decoding.async_engine.text_work import num_characters, num_characters_in_pa
 from decoding.async_engine.worker_threads import Check
 from decoding.engine.logits_processors import Processor
 from decoding.engine.outputs import CompletionResult
+from decoding.engine.past_draw import PastDraw, PastDrawRecorder
 from decoding.engine.request import Request
 from decoding.engine.shared_engine import SharedEngine, check_streamable
 from decoding.engine.stats import EngineStats
@@ -35,6 +36,7 @@ from decoding.errors import (
     drop_frames,
     raisable,
 )
+from decoding.params import SamplingParams
 from decoding.sampling.stages import Profile
 
 _LOGGER = logging.getLogger("decoding")
@@ -137,12 +139,35 @@ class AsyncEngine:
         requests = await self._prepared(prompt, params, processors, profile)
         if stream:
             check_streamable(requests)
-        self._require_room(len(requests))
-        handle = RequestHandle(requests, stream, self._abort, self._end)
-        self._start()
-        self._open.add(handle)
-        self._send(self._add, handle)
-        return handle
+        return self._submitted(requests, stream=stream)
+
+    async def past_draw(
+        self,
+        prompt: Any,
+        params: SamplingParams,
+        token_ids: Sequence[int],
+        position: int,
+        *,
+        choice: int = 0,
+        profile: str | Profile | None = None,
+    ) -> PastDraw:
+        """Make one draw of a completion again, to be explained: `(await engine.past_draw(...)).explain()`.
+
+        prompt: one prompt, text or token ids. params: those of the completion, with its seed.
+        token_ids: the choice's tokens. position: the index of one of them, or their number for the next token.
+        choice: the number of the candidate.
+
+        Mostly costs one forward pass over the tokens that are not in the prefix cache; with mirostat_tau,
+        adaptive_p_target, banned_strings and token_healing the completion runs again. Raises as `submit` does, and
+        ParameterError for tokens that the request does not give.
+        """
+        if params.seed is None:
+            raise ParameterError.single("seed", None, "must be that of the completion")
+        self._require_room(1)
+        recorder = PastDrawRecorder(token_ids, position, choice)
+        requests = await self._prepared(prompt, params, (), profile, recorder.request)
+        (result,) = await self._submitted(requests, stream=False).results()
+        return recorder.draw(result)
 
     async def stream(
         self,
@@ -199,13 +224,28 @@ class AsyncEngine:
         for handle in self._open:
             handle.fail(self._closing_error())
 
+    def _submitted(self, requests: Sequence[Request], *, stream: bool) -> RequestHandle:
+        """Queue checked requests for the engine's thread."""
+        self._require_room(len(requests))
+        handle = RequestHandle(requests, stream, self._abort, self._end)
+        self._start()
+        self._open.add(handle)
+        self._send(self._add, handle)
+        return handle
+
     async def _prepared(
-        self, prompt: Any, params: Any, processors: Sequence[Processor], profile: str | Profile | None
+        self,
+        prompt: Any,
+        params: Any,
+        processors: Sequence[Processor],
+        profile: str | Profile | None,
+        changed: Callable[[Request], Request] = lambda request: request,
     ) -> list[Request]:
-        """Check and tokenise a request in a worker thread."""
+        """Check and tokenise a request in a worker thread, and apply `changed` to each prompt's."""
 
         def prepare(check: Check) -> list[Request]:
-            return self._engine.requests(prompt, params, processors, profile=profile, check=check)[0]
+            requests, _ = self._engine.requests(prompt, params, processors, profile=profile, check=check)
+            return [changed(request) for request in requests]
 
         future = start_text_work(num_characters(prompt) + num_characters_in_params(params), prepare)
         self._preparing.add(future)

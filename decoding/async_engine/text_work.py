@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
-from decoding.async_engine.loop_calls import call_in_loop
-from decoding.async_engine.worker_threads import Check, Job, WorkerThreads
+from decoding.async_engine.worker_threads import Check, WorkerThreads
 
 _T = TypeVar("_T")
 
@@ -24,20 +22,7 @@ def start_text_work(num_characters: int, work: Callable[[Check], _T]) -> asyncio
     At most two calls with long texts run at the same time in the process, and two with short ones.
     work: called with a function that it calls between two pieces, and that raises once the future is cancelled.
     """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[_T] = loop.create_future()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if not future.done():
-            future.set_result(result) if error is None else future.set_exception(error)
-
-    def done(result: Any, error: BaseException | None) -> None:
-        call_in_loop(loop, partial(settle, result, error))
-
-    job = Job(work, done)
-    (_LONG_WORK if num_characters > _LONG else _SHORT_WORK).submit(job)
-    future.add_done_callback(lambda _: job.abandon())
-    return future
+    return (_LONG_WORK if num_characters > _LONG else _SHORT_WORK).start(work)
 
 
 def num_characters(value: Any) -> int:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
+
+from decoding.async_engine.loop_calls import call_in_loop
+
+_T = TypeVar("_T")
 
 Check: TypeAlias = Callable[[], None]
 
@@ -61,6 +67,26 @@ class WorkerThreads:
         self._name = name
         self._start_afresh()
         os.register_at_fork(after_in_child=self._start_afresh)
+
+    def start(self, work: Callable[[Check], _T]) -> asyncio.Future[_T]:
+        """Run `work` in one of the threads; return the future of its outcome, for the running event loop.
+
+        work: called with a function that it calls between two pieces, and that raises once the future is cancelled.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[_T] = loop.create_future()
+
+        def settle(result: Any, error: BaseException | None) -> None:
+            if not future.done():
+                future.set_result(result) if error is None else future.set_exception(error)
+
+        def done(result: Any, error: BaseException | None) -> None:
+            call_in_loop(loop, partial(settle, result, error))
+
+        job = Job(work, done)
+        self.submit(job)
+        future.add_done_callback(lambda _: job.abandon())
+        return future
 
     def submit(self, job: Job) -> None:
         """Queue a job. Raise RuntimeError if there is no thread and none can be started."""

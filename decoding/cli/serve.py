@@ -69,6 +69,9 @@ def add_serve(commands: Any) -> None:
     )
     add_api(serve)
     serve.add_argument(
+        "--no-playground", action="store_true", help="serve neither the playground at / nor POST /v1/explain"
+    )
+    serve.add_argument(
         "--log-level",
         choices=("error", "warning", "info"),
         default="warning",
@@ -118,7 +121,8 @@ def _greet(names: list[str], address: tuple[Any, ...], settings: ServerSettings)
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     if host not in _LOOPBACK and not settings.api_keys:
         say("warning: anyone who can reach this address can use the server: no --api-key-file was given")
-    say(f"serving {', '.join(names)} on {url} (Ctrl-C ends it; the API is described at {url}/docs)")
+    page = f"the playground is {url}/, " if settings.playground else ""
+    say(f"serving {', '.join(names)} on {url} (Ctrl-C ends it; {page}the API is described at {url}/docs)")
 
 
 def _settings(options: argparse.Namespace) -> ServerSettings:
@@ -126,6 +130,7 @@ def _settings(options: argparse.Namespace) -> ServerSettings:
     return ServerSettings(
         api=api_settings(options),
         api_keys=_api_keys(options.api_key_file),
+        playground=not options.no_playground,
         log_level=options.log_level,
         log_prompts=options.log_prompts,
         **{name: given[name] for name in _SERVER},

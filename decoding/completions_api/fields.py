@@ -74,7 +74,7 @@ class Field:
         if self.name == "profile":
             return {**STRING, "enum": list(settings.profiles)}
         limits, kind = settings.limits, self.schema.get("type")
-        if kind == "object" and self.parameter is not None:
+        if self.parameter is not None and isinstance(self.parameter.api, LogitBias):
             keys = {"pattern": f"^({_TOKEN_ID.pattern})$"}
             return {**self.schema, "maxProperties": limits.max_list_entries, "propertyNames": keys}
         if kind == "integer":

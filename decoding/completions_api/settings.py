@@ -59,17 +59,20 @@ class Limits:
 
     @property
     def json_bytes(self) -> int:
-        """Bytes of the longest request that these limits allow, its text written as escapes."""
+        """Bytes of the longest request that these limits allow, its text written as escapes.
+
+        That is one to explain a token, which has the tokens of a completion beside its prompt.
+        """
         prompt = max(_CHAR_BYTES * self.prompt_chars, _ID_BYTES * self.max_prompt_tokens) + 4 * self.max_prompts
         strings = 3 * _CHAR_BYTES * self.max_stop_bytes
         entries = (_BIAS_BYTES + 5 * _ID_BYTES) * self.max_list_entries
-        return prompt + strings + entries + _OTHER_BYTES
+        return prompt + _ID_BYTES * self.max_prompt_tokens + strings + entries + _OTHER_BYTES
 
     @property
     def json_values(self) -> int:
         """Values of the request with the most that these limits allow."""
         entries = 7 * self.max_list_entries + self.max_stop
-        return self.max_prompt_tokens + 2 * self.max_prompts + entries + _OTHER_VALUES
+        return 2 * (self.max_prompt_tokens + self.max_prompts) + entries + _OTHER_VALUES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

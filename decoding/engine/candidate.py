@@ -111,6 +111,8 @@ class Candidate:
         self.masks: TokenMasks | None = None
         if request.grammar is not None or self._banned is not None:
             self.masks = TokenMasks(request.vocab_size, request.grammar, self._ending_ids)
+            for token_id in request.continued_token_ids:
+                self.masks.append(token_id)
         self._repetition: RepetitionDetector | None = None
         if request.detects_repetition:
             self._repetition = RepetitionDetector(*cast(tuple[int, int, int], params.repetition_detection))

@@ -87,6 +87,7 @@ class Request:
     vocab_size: the model's.
     banned: the automaton of the banned strings; None if there are none, or tokens are forced.
     remainder: the tokens at the prompt's end that were taken back, which are not in token_ids; None if there are none.
+    num_continued: number of last tokens of `token_ids` that are output: computed as a prompt, recorded as generated.
     """
 
     params: SamplingParams
@@ -106,11 +107,17 @@ class Request:
     vocab_size: int = 0
     banned: StopAutomaton | None = None
     remainder: Remainder | None = None
+    num_continued: int = 0
 
     @property
     def rope_length(self) -> int:
         """The length that chooses the rotary factors of the prompt, with the tokens that were taken back."""
         return len(self.token_ids) + (len(self.remainder.data) if self.remainder is not None else 0)
+
+    @property
+    def continued_token_ids(self) -> list[int]:
+        """The output tokens that a candidate begins with."""
+        return self.token_ids[len(self.token_ids) - self.num_continued :]
 
     @property
     def prefix_token_ids(self) -> list[int]:
@@ -133,8 +140,8 @@ class Request:
         return self.max_output_tokens if self.forced is None else len(self.forced[choice])
 
     def new_state(self, choice: int) -> SamplingState:
-        """Return the sampler's state of candidate number `choice` before its first token."""
-        return SamplingState(
+        """Return the sampler's state of candidate number `choice` before the first token that is sampled."""
+        state = SamplingState(
             self.sampling,
             self.prefix_token_ids,
             choice=choice if self.candidates is None else self.candidates[choice],
@@ -142,6 +149,9 @@ class Request:
             eos_token_ids=self.eos_token_ids,
             host_parameters=True,
         )
+        for token_id in self.continued_token_ids:
+            state.append(token_id)
+        return state
 
 
 def make_request(

@@ -16,11 +16,14 @@ from starlette.types import ASGIApp
 from decoding.completions_api.errors import ApiError
 from decoding.errors import DecodingError
 from decoding.server.chat import add_chat_route
-from decoding.server.completions import ClientGoneError, complete
+from decoding.server.completions import complete
 from decoding.server.edge import error_headers
+from decoding.server.explain import add_explain_route
 from decoding.server.openapi import completion_responses, completion_schema, error_responses, json_body
+from decoding.server.playground.pages import add_playground
 from decoding.server.service import Service, wire_error
 from decoding.server.tokens import add_token_routes
+from decoding.server.waiting import ClientGoneError
 from decoding.version import __version__
 
 _CLIENT_GONE = 499
@@ -43,6 +46,9 @@ def create_app(service: Service) -> ASGIApp:
     )
     _add_completions(app, service)
     add_chat_route(app, service)
+    if service.settings.playground:
+        add_playground(app)
+        add_explain_route(app, service)
     _add_models(app, service)
     _add_operations(app, service)
     add_token_routes(app, service)

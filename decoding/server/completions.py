@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -24,15 +24,10 @@ from decoding.server.beams import BeamHandle
 from decoding.server.body import read_json
 from decoding.server.event_stream import Event, EventStream, Outbox, joined
 from decoding.server.service import Served, Service, wire_error
-
-_T = TypeVar("_T")
+from decoding.server.waiting import ClientGoneError, first_of, timeout_error, unless_gone
 
 _QUICKLY_WRITTEN = 500
 """Tokens whose JSON is made within the event loop at once; that of more is made in pieces."""
-
-
-class ClientGoneError(Exception):
-    """The client is gone, so the answer is not needed."""
 
 
 async def complete(service: Service, request: Request) -> Response:
@@ -64,7 +59,7 @@ class Completion:
         handle: RequestHandle | BeamHandle
         handle = await self._submit(request) if self._parsed.beams is None else self._beam_handle(self._parsed.beams)
         try:
-            results = await _unless_gone(request, handle.results(), self._settings.request_timeout)
+            results = await unless_gone(request, handle.results(), self._settings.request_timeout)
         except ClientGoneError:
             self._note_gone()
             raise
@@ -87,7 +82,7 @@ class Completion:
         pieces = aiter(handle)
         first = asyncio.ensure_future(anext(pieces, None))
         try:
-            if await _first_of(request, first, self._settings.keep_alive):
+            if await first_of(request, first, self._settings.keep_alive):
                 self._raise_error(first.result())
         except BaseException as error:
             expiry.cancel()
@@ -105,7 +100,7 @@ class Completion:
         """End the request when its time is over; text that is held back for a stop string comes before the error."""
         seconds = self._settings.request_timeout
         left = max(0.0, seconds - (time.monotonic() - self._started))
-        return asyncio.get_running_loop().call_later(left, lambda: handle.end(_timeout(seconds)))
+        return asyncio.get_running_loop().call_later(left, lambda: handle.end(timeout_error(seconds)))
 
     def _stream(
         self, handle: RequestHandle, first: asyncio.Future[Delta | None], pieces: AsyncIterator[Delta]
@@ -151,7 +146,7 @@ class Completion:
         parsed = self._parsed
         submission = self._model.engine.submit(prompt, parsed.params, stream=parsed.stream, profile=parsed.profile)
         try:
-            return await _unless_gone(request, submission, self._settings.request_timeout)
+            return await unless_gone(request, submission, self._settings.request_timeout)
         except ClientGoneError:
             self._note_gone()
             raise
@@ -270,35 +265,3 @@ async def _with_turns(completion: Mapping[str, Any]) -> AsyncIterator[bytes]:
 def _unread() -> ApiError:
     rule = "the stream has more unread bytes than --max-unread-bytes allows: it must be read as it comes"
     return ApiError(408, rule, code="unread_stream")
-
-
-def _timeout(seconds: float) -> ApiError:
-    return ApiError(504, f"the completion took more than {seconds:g} s", code="timeout")
-
-
-async def _unless_gone(request: Request, work: Awaitable[_T], seconds: float) -> _T:
-    """The result of `work`; ApiError 504 where it takes longer, ClientGoneError where the client does not wait."""
-    task = asyncio.ensure_future(work)
-    try:
-        if not await _first_of(request, task, seconds):
-            raise _timeout(seconds)
-        return task.result()
-    finally:
-        task.cancel()
-
-
-async def _first_of(request: Request, task: asyncio.Future[Any], seconds: float) -> bool:
-    """Wait for `task` at most so long; whether it is done. ClientGoneError where the client goes first."""
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if gone.done() and not task.done():
-            raise ClientGoneError
-        return task.done()
-    finally:
-        gone.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -130,7 +130,7 @@ class Edge:
             raise ApiError(505, rule, code="http_version_not_supported")
         if b"transfer-encoding" in names and b"content-length" in names:  # a proxy may have seen another request
             raise ApiError(400, "content-length: must not come with transfer-encoding", code="invalid_http")
-        if scope["path"].startswith(_OPEN_TO_ALL):
+        if self._is_open_to_all(scope["path"]):
             return False
         if self._keys and not self._knows(scope["headers"]):
             raise ApiError(401, "a valid API key is needed: Authorization: Bearer KEY", code="invalid_api_key")
@@ -141,6 +141,12 @@ class Edge:
         if self._service.num_open > settings.max_open_requests:
             raise ApiError(503, "too many requests are open", code="too_many_requests", retry_after=1)
         return True
+
+    def _is_open_to_all(self, path: str) -> bool:
+        """Return True for a page that needs no key and no turn."""
+        if path.startswith(_OPEN_TO_ALL):
+            return True
+        return self._service.settings.playground and (path == "/" or path.startswith("/playground/"))
 
     def _knows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         """Return True if one of the keys was given, once. Every key is compared, each in constant time."""

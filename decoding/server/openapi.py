@@ -12,6 +12,8 @@ from decoding.completions_api.errors import ErrorObject
 from decoding.completions_api.fields import FIELDS, HARMLESS
 from decoding.completions_api.schema import ChunkObject, CompletionObject
 from decoding.completions_api.settings import ApiSettings
+from decoding.parameters import Parameter
+from decoding.params import PARAMETERS
 
 _ERRORS = {
     400: "A value breaks its rule; `param` names the first one that does.",
@@ -91,7 +93,10 @@ def completion_schema(settings: ApiSettings, vocab_size: int, *, needs_model: bo
         schema = _with_ids_below(field.schema_under(settings), vocab_size)
         null = [] if field.name in required else [{"type": "null"}]
         kind = "" if field.standard else "Extension. "
-        properties[field.name] = {"description": kind + field.description, "anyOf": [schema, *null]}
+        described: dict[str, Any] = {"description": kind + field.description, "anyOf": [schema, *null]}
+        if field.parameter is not None:
+            described["x-parameter"] = _row_of(field.parameter)
+        properties[field.name] = described
     harmless = {name: {"description": "Accepted, without effect."} for name in HARMLESS}
     return {
         "type": "object",
@@ -99,6 +104,12 @@ def completion_schema(settings: ApiSettings, vocab_size: int, *, needs_model: bo
         "properties": {**properties, **harmless},
         "additionalProperties": settings.unknown_fields == "ignore",
     }
+
+
+def _row_of(parameter: Parameter) -> dict[str, Any]:
+    """Return the columns of the table of parameters for which JSON Schema has no word; row: its index in the table."""
+    row = list(PARAMETERS).index(parameter.name)
+    return {"row": row, "group": parameter.group, "stage": parameter.stage, "none": parameter.none}
 
 
 def _with_ids_below(schema: dict[str, Any], vocab_size: int) -> dict[str, Any]:

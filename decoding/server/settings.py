@@ -37,6 +37,7 @@ class ServerSettings:
     max_connections: open connections; others wait outside. None: 4,096, or fewer where the process may not open as many
         files.
     max_log_lines: lines of the log that wait for stderr; further ones are dropped, and counted.
+    playground: True serves the playground at / and POST /v1/explain.
     log_level: "info" writes a line per request; log_prompts adds its prompt.
     """
 
@@ -58,6 +59,7 @@ class ServerSettings:
     send_timeout: float = 60.0
     keep_alive: float = 15.0
     shutdown_grace: float = 8.0
+    playground: bool = True
     log_level: LogLevel = "warning"
     log_prompts: bool = False
 

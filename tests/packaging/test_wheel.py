@@ -46,10 +46,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_files_of_the_wheel(wheel: Path) -> None:
-    """The wheel has type information, the licence, and every document that a docstring of the package names."""
+    """The wheel has type information, the licence, the playground's files, and every document that a docstring names."""
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "decoding/py.typed" in names
     assert any(name.endswith("LICENSE") for name in names)
+    page = {path.name for path in (ROOT / "decoding/server/playground").iterdir() if path.is_file()}
+    assert {"index.html", "main.js", "playground.css", "icon.svg"} <= page
+    assert {f"decoding/server/playground/{name}" for name in page} <= names
     sources = [path.read_text() for path in (ROOT / "decoding").rglob("*.py")]
     documents = {name for text in sources for name in re.findall(r"\bdocs/[\w/-]+\.md\b", text)}
     assert "docs/semantics.md" in documents

@@ -321,3 +321,21 @@ def test_held_text_comes_before_the_error_that_ends_a_request():
         text, caught = run(lambda engine, end=end: scenario(engine, end), make_llm(script))
         assert text.startswith("abSTO")
         assert error in str(caught)
+
+
+def test_a_draw_is_made_again_among_other_work():
+    """While other requests run, each draw of a completion is made again: same token, cached prefix, no seat kept."""
+    params = SamplingParams(seed=3, n=2, max_tokens=40, ignore_eos=True, top_p=0.9)
+
+    async def scenario(engine):
+        (result,) = await engine.complete("prompt", params)
+        others = asyncio.gather(*(engine.complete(f"other {i}", ENDLESS) for i in range(3)))
+        ids = result.choices[1].token_ids
+        draws = [await engine.past_draw("prompt", params, ids, index, choice=1) for index in range(len(ids))]
+        await others
+        with pytest.raises(ParameterError, match="seed=None: must be that of the completion"):
+            await engine.past_draw("prompt", SamplingParams(), ids, 0)
+        return ids, [draw.explain().token_id for draw in draws]
+
+    given, drawn = run(scenario)
+    assert drawn == given
