@@ -46,7 +46,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_files_of_the_wheel(wheel: Path) -> None:
-    """The wheel has type information, the licence, the playground's files, and every document that a docstring names."""
+    """The wheel has type information, licence, the playground's files, and every document that a docstring names."""
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "decoding/py.typed" in names
     assert any(name.endswith("LICENSE") for name in names)
