@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from decoding.errors import DecodingError
 from decoding.types import FinishReason, LogprobsMode
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from decoding.engine.request import Request
 
 
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
+class TokenLogprob(NamedTuple):
     r"""One token with its log-probability (natural log), rank (1 = most likely) and most likely alternatives.
 
     text: the token's text; `bytes:\xe2\x80` where its bytes are not UTF-8 by themselves; `token_id:7` without a
@@ -37,9 +37,9 @@ class TokenLogprob:
     top: dict[str, float] | None
     text_offset: int
     rank: int | None
-    by_mode: Mapping[LogprobsMode, float] = field(default_factory=dict)
+    by_mode: Mapping[LogprobsMode, float] = MappingProxyType({})
     data: bytes | None = None
-    by_token_id: Mapping[int, float] = field(default_factory=dict)
+    by_token_id: Mapping[int, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +59,13 @@ class Logprobs:
     @classmethod
     def from_tokens(cls, entries: Iterable[TokenLogprob]) -> Logprobs:
         """Return entries as columns."""
-        logprobs = cls()
-        for entry in entries:
-            logprobs.tokens.append(entry.text)
-            logprobs.token_ids.append(entry.token_id)
-            logprobs.token_logprobs.append(entry.logprob)
-            logprobs.top_logprobs.append(None if entry.top is None else dict(entry.top))
-            logprobs.text_offset.append(entry.text_offset)
-            logprobs.ranks.append(entry.rank)
-            logprobs.by_mode.append(dict(entry.by_mode))
-            logprobs.data.append(entry.data)
-            logprobs.by_token_id.append(dict(entry.by_token_id))
-        return logprobs
+        columns = [list(column) for column in zip(*entries, strict=True)]
+        if not columns:
+            return cls()
+        texts, token_ids, values, top, offsets, ranks, by_mode, data, by_token_id = columns
+        copies = [None if one is None else dict(one) for one in top]
+        by_mode, by_token_id = list(map(dict, by_mode)), list(map(dict, by_token_id))
+        return cls(texts, token_ids, values, copies, offsets, ranks, by_mode, data, by_token_id)
 
 
 @dataclass(frozen=True, slots=True)
