@@ -21,7 +21,6 @@ from decoding.types import FinishReason
 
 REPETITION_DETECTED = "repetition_detected"
 """The stop_reason of a text that a loop ended, as vLLM spells it."""
-_NO_STOP: tuple[StopMatch | None, int] = (None, 0)
 
 
 class Candidate:
@@ -31,7 +30,8 @@ class Candidate:
 
     state: the sequence's sampling state. drawing_state: the one that the sampler draws with; another one where there
         are processors.
-    is_scored: True if more is wanted of a sampled token than the token itself.
+    is_scored: True if more is wanted of a sampled token than the token itself. is_ranked: best_of ranks it.
+    logprobs_modes: those of `drawing_state`.
     is_special: True if there is anything to do before its draws: a mask, or `prepares_rows`.
     healing: the conditioned rows, until the text has all of the prompt's bytes that were taken back.
     num_healed: how many of these bytes it has.
@@ -62,9 +62,11 @@ class Candidate:
         "error",
         "finish_reason",
         "healing",
+        "is_ranked",
         "is_rewound",
         "is_scored",
         "is_special",
+        "logprobs_modes",
         "masks",
         "num_healed",
         "num_output_tokens",
@@ -94,7 +96,9 @@ class Candidate:
             self.drawing_state = self.processors.state
         self._healing = self.healing = healing
         self.num_healed = 0
-        self.is_scored = params.logprobs is not None or params.ranks_candidates
+        self.is_ranked = params.ranks_candidates
+        self.is_scored = params.logprobs is not None or self.is_ranked
+        self.logprobs_modes = self.drawing_state.params.logprobs_modes
         self.num_output_tokens = request.num_tokens_of(choice)
         self.num_tokens = 0
         self.finish_reason: FinishReason | None = None
@@ -120,7 +124,7 @@ class Candidate:
         self._is_looked_at = bool(request.processors or request.forced is not None or request.on_sample is not None)
         self.is_special = self.prepares_rows or self.masks is not None
         followers = (self.masks, self._repetition, healing)
-        self._is_text = followers == (None, None, None) and not params.ranks_candidates
+        self._is_text = followers == (None, None, None) and not self.is_ranked
         self._prompt_data = prompt.data
         self._offsets = OffsetCounter(prompt.data)
         if healing is not None:
@@ -145,7 +149,7 @@ class Candidate:
         if not data or not self._is_text:
             self._append_any(token_id, data, ends, score, raw_logprob)
             return
-        match, num_held = self._find_stop(data) if self._has_stops else _NO_STOP
+        match, num_held = self._find_stop(data) if self._has_stops else (None, 0)
         entry = None if score is None else self._entry(token_id, data, score)
         self._transcript.add(token_id, entry, data, data, num_held)
         if match is not None:
@@ -153,9 +157,7 @@ class Candidate:
         elif self.num_tokens >= self.num_output_tokens:
             self._finish("length")
 
-    def _append_any(
-        self, token_id: int, data: bytes, ends: bool, score: TokenScore | None, raw_logprob: float
-    ) -> None:
+    def _append_any(self, token_id: int, data: bytes, ends: bool, score: TokenScore | None, raw_logprob: float) -> None:
         """Take a token that is not just text, or that more than stop strings and the length look at.
 
         ends: it ends the sequence.
@@ -223,7 +225,6 @@ class Candidate:
     def finished_choice(self, beam_score: float | None = None) -> Choice:
         """Return the whole candidate, numbered by its candidate index. beam_score: of a hypothesis of a beam search."""
         text, token_ids, entries = self._transcript.whole()
-        is_ranked = self.request.params.ranks_candidates
         return Choice(
             index=self.choice,
             text=text,
@@ -232,7 +233,7 @@ class Candidate:
             stop_reason=self.stop_reason,
             logprobs=Logprobs.from_tokens(entries) if self._has_logprobs else None,
             seed=self.state.seed,
-            mean_logprob=self._raw_logprob_sum / max(1, self.num_tokens) if is_ranked else None,
+            mean_logprob=self._raw_logprob_sum / max(1, self.num_tokens) if self.is_ranked else None,
             error=self.error,
             candidate=self.state.choice,
             beam_score=beam_score,

@@ -12,7 +12,6 @@ from decoding.sampling.sampler import SamplerOutput
 from decoding.text.tokenizer import Tokenizer
 from decoding.types import LogprobsMode
 
-
 _NO_MODES: Mapping[LogprobsMode, float] = MappingProxyType({})
 _NO_IDS: Mapping[int, float] = MappingProxyType({})
 

@@ -42,7 +42,7 @@ class TokenLogprob(NamedTuple):
     by_token_id: Mapping[int, float] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, for the reason that Delta is not
 class Logprobs:
     """Log-probabilities of consecutive tokens, as columns of equal length (see `TokenLogprob`)."""
 
@@ -59,13 +59,13 @@ class Logprobs:
     @classmethod
     def from_tokens(cls, entries: Iterable[TokenLogprob]) -> Logprobs:
         """Return entries as columns."""
-        columns = [list(column) for column in zip(*entries, strict=True)]
+        columns = list(map(list, zip(*entries, strict=True)))
         if not columns:
             return cls()
-        texts, token_ids, values, top, offsets, ranks, by_mode, data, by_token_id = columns
-        copies = [None if one is None else dict(one) for one in top]
+        texts, token_ids, logprobs, tops, offsets, ranks, by_mode, data, by_token_id = columns
+        tops = [None if top is None else dict(top) for top in tops]
         by_mode, by_token_id = list(map(dict, by_mode)), list(map(dict, by_token_id))
-        return cls(texts, token_ids, values, copies, offsets, ranks, by_mode, data, by_token_id)
+        return cls(texts, token_ids, logprobs, tops, offsets, ranks, by_mode, data, by_token_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ everything before it recorded (as `Sampler.verify` does for one sequence). So th
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import numpy as np
 
 from decoding.engine.candidate import Candidate
@@ -16,6 +18,9 @@ from decoding.errors import DecodingError, EmptySupportError, EngineError, NonFi
 from decoding.models.batch import Logits
 from decoding.sampling.output import TOKEN_ID
 from decoding.sampling.sampler import Sampler
+
+_IS_SPECIAL, _IS_SCORED, _DRAWING_STATE = map(attrgetter, ("is_special", "is_scored", "drawing_state"))
+"""Loops over candidates that cost no bytecode per candidate: a step has several."""
 
 
 def sampling_step(
@@ -28,7 +33,7 @@ def sampling_step(
     Returns the errors of the sequences whose row failed.
     """
     errors: dict[Sequence, DecodingError] = {}
-    is_special = any([candidate.is_special for candidate in candidates])
+    is_special = any(map(_IS_SPECIAL, candidates))
     if is_special:
         sequences, candidates = _masked(sequences, candidates, errors)
     matrix = _whole(logits, sequences)
@@ -39,20 +44,20 @@ def sampling_step(
         if not sequences:
             return errors
         matrix = np.stack([row for row in rows if row is not None])
-    output = sampler.sample(matrix, [candidate.drawing_state for candidate in candidates], on_error="status")
-    scores = OutputScores(output) if any([candidate.is_scored for candidate in candidates]) else None
-    for row, token_id in enumerate(output.words[:, TOKEN_ID].tolist()):
-        candidate = candidates[row]
+    output = sampler.sample(matrix, list(map(_DRAWING_STATE, candidates)), on_error="status")
+    scores = OutputScores(output) if any(map(_IS_SCORED, candidates)) else None
+    token_ids = output.words[:, TOKEN_ID].tolist()
+    for row, (sequence, candidate, token_id) in enumerate(zip(sequences, candidates, token_ids, strict=True)):
         if token_id < 0:
-            errors[sequences[row]] = _numbered(output.failures[row], candidate)
+            errors[sequence] = _numbered(output.failures[row], candidate)
             continue
         score, raw_logprob = None, 0.0
         if scores is not None and candidate.is_scored:
             score, raw_logprob = _scored(sampler, candidate, token_id, scores, row)
-        if candidate.processors is not None:
+        if is_special and candidate.processors is not None:
             candidate.processors.commit(token_id, output, row)
         candidate.append(token_id, score, raw_logprob)
-        sequences[row].token_ids.append(token_id)
+        sequence.token_ids.append(token_id)
     return errors
 
 
@@ -126,13 +131,10 @@ def _scored(
 ) -> tuple[TokenScore | None, float]:
     """Return a token's score, and its raw log-probability where best_of ranks."""
     params, processors = candidate.request.params, candidate.processors
-    num_top, score, raw_logprob = params.logprobs, None, 0.0
+    num_top, score = params.logprobs, None
     if num_top is not None:
-        modes = candidate.drawing_state.params.logprobs_modes
-        score = scores.of_row(row, num_top, modes, params.logprob_token_ids)
+        score = scores.of_row(row, num_top, candidate.logprobs_modes, params.logprob_token_ids)
     if processors is not None:
         raw = processors.raw_score(sampler, token_id, num_top or 0)
         return score and processors.merged(raw, score), raw.logprob
-    if params.ranks_candidates:
-        raw_logprob = scores.raw_logprob(row)
-    return score, raw_logprob
+    return score, scores.raw_logprob(row) if candidate.is_ranked else 0.0

@@ -198,12 +198,15 @@ class Sampler:
         if state.params.logprobs is None:
             raise ParameterError.single("state", state, "must have logprobs in its parameters")
         row = state.kernel_row.copy()
-        row.set_report(state.params.logprobs_modes[:1], 0, chosen=checked_token_ids("token_ids", token_ids, self.vocab_size))
+        row.set_report(
+            state.params.logprobs_modes[:1], 0, chosen=checked_token_ids("token_ids", token_ids, self.vocab_size)
+        )
         row.force_token(0)
         output = self._kernel.sample(matrix, [row])
         for error in output.failures.values():
             raise error
-        return output.chosen_logprobs[0]
+        chosen: NDArray[np.float32] = output.chosen_logprobs[0]
+        return chosen
 
     def verify(
         self,
