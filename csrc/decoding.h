@@ -40,7 +40,7 @@ extern "C" {
 #endif
 
 /* Incremented when a struct or a signature changes. */
-#define DECODING_ABI_VERSION 3
+#define DECODING_ABI_VERSION 4
 /* Incremented when any drawn token, or any bit of a log-probability, changes for any seed. */
 #define DECODING_STREAM_VERSION 1
 
@@ -237,6 +237,11 @@ typedef struct decoding_row {
   float tfs;                /* 0 (*) .. 1; 1 is off */
   float skew;               /* -5 .. 5; 0 is off */
   double adaptive_p_center; /* 0 .. 1, a probability; used with DECODING_ADAPTIVE_P */
+
+  /* More of the report: log-probabilities of chosen tokens, in the first mode. */
+  const int32_t *chosen_token_ids; /* [num_chosen], each 0 .. vocab_size - 1 */
+  int32_t num_chosen;              /* 0 .. batch.chosen_stride */
+  int32_t reserved_end;
 } decoding_row;
 
 /* Result of one row. Every field is written, also if the row fails. */
@@ -276,6 +281,9 @@ typedef struct decoding_batch {
                                     * under the same condition */
   int64_t top_stride;              /* >= 0, in elements */
   int64_t top_modes;               /* >= the number of modes of every row whose num_top is not 0 */
+  float *chosen_logprobs;          /* [num_rows, chosen_stride], written, NaN after the last entry, and where the row has
+                                    * no mode or fails; may be null if every row's num_chosen is 0 */
+  int64_t chosen_stride;           /* >= 0, in elements */
   void *workspace;                 /* scratch memory; any alignment; its contents do not matter */
   size_t workspace_size;           /* in bytes; at least decoding_workspace_size() */
 } decoding_batch;

@@ -48,8 +48,8 @@ const char *decoding_status_message(int32_t status) {
   }
 }
 
-/* Return where the most likely tokens of row i are written, filled with "no entry". */
-static dk_top_lists clear_top(const decoding_batch *batch, int32_t i) {
+/* Return where the most likely and the chosen tokens of row i are written, filled with "no entry". */
+static dk_report_lists clear_lists(const decoding_batch *batch, int32_t i) {
   int64_t size = batch->top_stride, lists_size = batch->top_modes * size;
   int32_t *token_ids = batch->top_token_ids == NULL ? NULL : batch->top_token_ids + i * size;
   float *logprobs = batch->top_logprobs == NULL ? NULL : batch->top_logprobs + i * lists_size;
@@ -57,7 +57,10 @@ static dk_top_lists clear_top(const decoding_batch *batch, int32_t i) {
     token_ids[n] = -1;
   for (int64_t n = 0; logprobs != NULL && n < lists_size; n++)
     logprobs[n] = -INFINITY;
-  return (dk_top_lists){token_ids, logprobs, size};
+  float *chosen = batch->chosen_logprobs == NULL ? NULL : batch->chosen_logprobs + i * batch->chosen_stride;
+  for (int64_t n = 0; chosen != NULL && n < batch->chosen_stride; n++)
+    chosen[n] = NAN;
+  return (dk_report_lists){token_ids, logprobs, size, chosen};
 }
 
 static void run_row(const decoding_batch *batch, int32_t i, double *probabilities) {
@@ -67,7 +70,7 @@ static void run_row(const decoding_batch *batch, int32_t i, double *probabilitie
   dk_workspace workspace;
   (void)dk_workspace_layout(batch->vocab_size, edits, batch->workspace, &workspace);
   if (probabilities == NULL)
-    dk_sample_row(batch, row, logits, &workspace, clear_top(batch, i), &batch->results[i]);
+    dk_sample_row(batch, row, logits, &workspace, clear_lists(batch, i), &batch->results[i]);
   else
     dk_row_probabilities(batch, row, logits, &workspace, probabilities + (size_t)i * (size_t)batch->vocab_size,
                          &batch->results[i]);

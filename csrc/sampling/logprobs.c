@@ -90,13 +90,24 @@ static dk_distribution distribution_in_mode(int32_t mode, const dk_view *raw, co
   return mode == DECODING_LOGPROBS_FINAL ? *drawn : dk_untruncated(drawn);
 }
 
-/* Return the token's log-probability in one mode, and replace the values of the most likely tokens by theirs. */
-static float report_mode(int32_t mode, const dk_view *raw, const dk_distribution *drawn, const decoding_result *result,
-                         const int32_t *top_token_ids, float *top_logprobs) {
+static void write_logprobs(dk_distribution *d, const dk_view *view, const int32_t *token_ids, int32_t n,
+                           float *logprobs) {
+  for (int32_t i = 0; i < n; i++)
+    logprobs[i] = (float)logprob_of(d, dk_value(view, token_ids[i]), token_ids[i]);
+}
+
+/* Return the token's log-probability in mode number `index` of the row; replace the values of the most likely tokens by
+ * theirs, and write those of the chosen ones in the first mode. */
+static float report_mode(int32_t index, const dk_view *raw, const dk_distribution *drawn, const decoding_result *result,
+                         dk_report_lists lists) {
+  const decoding_row *row = drawn->row;
+  int32_t mode = row->logprobs_modes[index];
   dk_distribution d = distribution_in_mode(mode, raw, drawn);
   const dk_view *view = mode == DECODING_LOGPROBS_RAW ? raw : drawn->edited;
-  for (int32_t i = 0; i < result->num_top; i++)
-    top_logprobs[i] = (float)logprob_of(&d, dk_value(view, top_token_ids[i]), top_token_ids[i]);
+  if (result->num_top > 0)
+    write_logprobs(&d, view, lists.token_ids, result->num_top, lists.logprobs + index * lists.stride);
+  if (index == 0)
+    write_logprobs(&d, view, row->chosen_token_ids, row->num_chosen, lists.chosen);
   return (float)logprob_of(&d, dk_value(view, result->token_id), result->token_id);
 }
 
@@ -132,17 +143,16 @@ bool dk_report_needs_distribution(const decoding_row *row) {
   return needed;
 }
 
-void dk_report(const dk_view *raw, dk_distribution *drawn, dk_top_lists top, decoding_result *result) {
+void dk_report(const dk_view *raw, dk_distribution *drawn, dk_report_lists lists, decoding_result *result) {
   const decoding_row *row = drawn->row;
   const int32_t *modes = row->logprobs_modes;
   if (modes[0] != DECODING_LOGPROBS_NONE) {
     const dk_view *order = modes[0] == DECODING_LOGPROBS_RAW ? raw : drawn->edited;
     result->rank = rank_of(order, result->token_id);
-    result->num_top = list_top(order, row->num_top, top.token_ids, top.logprobs);
+    result->num_top = list_top(order, row->num_top, lists.token_ids, lists.logprobs);
   }
   for (int32_t i = 0; i < DECODING_MAX_MODES && modes[i] != DECODING_LOGPROBS_NONE; i++) {
-    float *list = top.logprobs == NULL ? NULL : top.logprobs + i * top.stride;
-    result->logprobs[i] = report_mode(modes[i], raw, drawn, result, top.token_ids, list);
+    result->logprobs[i] = report_mode(i, raw, drawn, result, lists);
     if (modes[i] == DECODING_LOGPROBS_RAW)
       result->raw_logprob = result->logprobs[i];
   }

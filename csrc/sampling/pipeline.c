@@ -112,7 +112,7 @@ static void run_stages(dk_distribution *d, const decoding_batch *batch) {
 }
 
 void dk_sample_row(const decoding_batch *batch, const decoding_row *row, const void *logits, dk_workspace *workspace,
-                   dk_top_lists top, decoding_result *result) {
+                   dk_report_lists lists, decoding_result *result) {
   dk_view raw, edited;
   bool is_forced = row->flags & DECODING_FORCE_TOKEN;
   dk_failure failure = make_views(batch, row, logits, workspace, &raw, &edited);
@@ -123,7 +123,7 @@ void dk_sample_row(const decoding_batch *batch, const decoding_row *row, const v
   if (!is_forced || dk_report_needs_distribution(row))
     run_stages(&d, batch);
   result->token_id = is_forced ? row->forced_token_id : dk_draw(&d);
-  dk_report(&raw, &d, top, result);
+  dk_report(&raw, &d, lists, result);
 }
 
 /* Write the probabilities of a distribution that has its total; the array must be all 0. */

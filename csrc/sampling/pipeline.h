@@ -7,7 +7,7 @@
 
 /* Draw a token, or take the forced one, and report on it. The batch must list its stages. */
 void dk_sample_row(const decoding_batch *batch, const decoding_row *row, const void *logits, dk_workspace *workspace,
-                   dk_top_lists top, decoding_result *result);
+                   dk_report_lists lists, decoding_result *result);
 
 /* Write the probabilities of all tokens in the draw. The batch must list its stages. */
 void dk_row_probabilities(const decoding_batch *batch, const decoding_row *row, const void *logits,

@@ -78,6 +78,13 @@ static bool are_all_from(const int32_t *numbers, int32_t n, int32_t minimum) {
   return true;
 }
 
+static bool are_all_below(const int32_t *numbers, int32_t n, int32_t end) {
+  for (int32_t i = 0; i < n; i++)
+    if (numbers[i] >= end)
+      return false;
+  return true;
+}
+
 static bool are_all_finite(const float *numbers, int32_t n) {
   for (int32_t i = 0; i < n; i++)
     if (!isfinite(numbers[i]))
@@ -112,6 +119,10 @@ static const char *check_arrays(const decoding_row *row) {
   REQUIRE(num_banned, row->num_banned >= 0);
   REQUIRE_ARRAY(banned_token_ids, num_banned);
   REQUIRE(num_allowed, row->num_allowed >= 0);
+  REQUIRE(num_chosen, row->num_chosen >= 0);
+  REQUIRE_ARRAY(chosen_token_ids, num_chosen);
+  REQUIRE(chosen_token_ids, are_all_from(row->chosen_token_ids, row->num_chosen, 0));
+  REQUIRE(reserved_end, row->reserved_end == 0);
   return NULL;
 }
 
@@ -151,6 +162,9 @@ static const char *check_fit(const decoding_batch *batch, const decoding_row *ro
   bool has_lists = batch->top_token_ids != NULL && batch->top_logprobs != NULL;
   REQUIRE(num_top, row->num_top == 0 || (row->num_top <= batch->top_stride && has_lists));
   REQUIRE(logprobs_modes, row->num_top == 0 || num_modes <= batch->top_modes);
+  bool has_chosen = row->num_chosen <= batch->chosen_stride && batch->chosen_logprobs != NULL;
+  REQUIRE(num_chosen, row->num_chosen == 0 || has_chosen);
+  REQUIRE(chosen_token_ids, are_all_below(row->chosen_token_ids, row->num_chosen, batch->vocab_size));
   REQUIRE(forced_token_id, !(row->flags & DECODING_FORCE_TOKEN) || row->forced_token_id < batch->vocab_size);
   return NULL;
 }
@@ -211,6 +225,7 @@ static const char *check_sizes(const decoding_batch *batch) {
   REQUIRE(row_stride, is_stride(batch));
   REQUIRE(top_stride, batch->top_stride >= 0);
   REQUIRE(top_modes, batch->top_modes >= 0);
+  REQUIRE(chosen_stride, batch->chosen_stride >= 0);
   return NULL;
 }
 

@@ -30,7 +30,9 @@ class Candidate:
 
     state: the sequence's sampling state. drawing_state: the one that the sampler draws with; another one where there
         are processors.
-    is_scored: True if more is wanted of a sampled token than the token itself.
+    is_scored: True if more is wanted of a sampled token than the token itself. is_ranked: best_of ranks it.
+    logprobs_modes: those of `drawing_state`.
+    is_special: True if there is anything to do before its draws: a mask, or `prepares_rows`.
     healing: the conditioned rows, until the text has all of the prompt's bytes that were taken back.
     num_healed: how many of these bytes it has.
     is_rewound: True once tokens were taken back, until the engine has taken them out of the sequence, too.
@@ -44,7 +46,8 @@ class Candidate:
         "_has_logprobs",
         "_has_stops",
         "_healing",
-        "_is_special",
+        "_is_looked_at",
+        "_is_text",
         "_matcher",
         "_may_cut",
         "_min_tokens",
@@ -59,8 +62,11 @@ class Candidate:
         "error",
         "finish_reason",
         "healing",
+        "is_ranked",
         "is_rewound",
         "is_scored",
+        "is_special",
+        "logprobs_modes",
         "masks",
         "num_healed",
         "num_output_tokens",
@@ -88,10 +94,11 @@ class Candidate:
         if request.processors:
             self.processors = ProcessorChain(request.processors, request.sampling, self.state, request.profile)
             self.drawing_state = self.processors.state
-        self._is_special = bool(request.processors or request.forced is not None or request.on_sample is not None)
         self._healing = self.healing = healing
         self.num_healed = 0
-        self.is_scored = params.logprobs is not None or params.ranks_candidates
+        self.is_ranked = params.ranks_candidates
+        self.is_scored = params.logprobs is not None or self.is_ranked
+        self.logprobs_modes = self.drawing_state.params.logprobs_modes
         self.num_output_tokens = request.num_tokens_of(choice)
         self.num_tokens = 0
         self.finish_reason: FinishReason | None = None
@@ -116,6 +123,10 @@ class Candidate:
         self._repetition: RepetitionDetector | None = None
         if request.detects_repetition:
             self._repetition = RepetitionDetector(*cast(tuple[int, int, int], params.repetition_detection))
+        self._is_looked_at = bool(request.processors or request.forced is not None or request.on_sample is not None)
+        self.is_special = self.prepares_rows or self.masks is not None
+        followers = (self.masks, self._repetition, healing)
+        self._is_text = followers == (None, None, None) and not self.is_ranked
         self._prompt_data = prompt.data
         self._offsets = OffsetCounter(prompt.data)
         if healing is not None:
@@ -123,21 +134,38 @@ class Candidate:
         self._transcript = Transcript(prompt if params.echo else NO_PREFIX, may_cut=self._may_cut)
 
     @property
-    def is_special(self) -> bool:
+    def prepares_rows(self) -> bool:
         """True if its rows are to be changed or looked at before the draw."""
-        return self._is_special or self.healing is not None
+        return self._is_looked_at or self.healing is not None
 
     @property
     def is_finished(self) -> bool:
         """True if nothing more will come."""
         return self.finish_reason is not None
 
-    def append(self, token_id: int, score: TokenScore | None, raw_logprob: float) -> None:
+    def append(self, token_id: int, score: TokenScore | None = None, raw_logprob: float = 0.0) -> None:
         """Take a sampled token; score: with logprobs; raw_logprob: counts where best_of ranks."""
         self.num_tokens += 1
-        self._raw_logprob_sum += raw_logprob  # float64, in token order
         ends = token_id in self._ending_ids
-        shown = data = b"" if ends or self._detokenizer is None else self._detokenizer.append(token_id)
+        data = b"" if ends or self._detokenizer is None else self._detokenizer.append(token_id)
+        if not data or not self._is_text:
+            self._append_any(token_id, data, ends, score, raw_logprob)
+            return
+        match, num_held = self._find_stop(data) if self._has_stops else (None, 0)
+        entry = None if score is None else self._entry(token_id, data, score)
+        self._transcript.add(token_id, entry, data, data, num_held)
+        if match is not None:
+            self._finish("stop", match.stop, self._transcript.num_bytes - num_held)
+        elif self.num_tokens >= self.num_output_tokens:
+            self._finish("length")
+
+    def _append_any(self, token_id: int, data: bytes, ends: bool, score: TokenScore | None, raw_logprob: float) -> None:
+        """Take a token that is not just text, or that more than stop strings and the length look at.
+
+        ends: it ends the sequence.
+        """
+        self._raw_logprob_sum += raw_logprob  # float64, in token order
+        shown = data
         is_hidden = not data and (ends or self._is_skipped(token_id))
         entry = None if score is None else self._entry(token_id, None if is_hidden else data, score)
         if self.healing is not None:
@@ -199,7 +227,6 @@ class Candidate:
     def finished_choice(self, beam_score: float | None = None) -> Choice:
         """Return the whole candidate, numbered by its candidate index. beam_score: of a hypothesis of a beam search."""
         text, token_ids, entries = self._transcript.whole()
-        is_ranked = self.request.params.ranks_candidates
         return Choice(
             index=self.choice,
             text=text,
@@ -208,7 +235,7 @@ class Candidate:
             stop_reason=self.stop_reason,
             logprobs=Logprobs.from_tokens(entries) if self._has_logprobs else None,
             seed=self.state.seed,
-            mean_logprob=self._raw_logprob_sum / max(1, self.num_tokens) if is_ranked else None,
+            mean_logprob=self._raw_logprob_sum / max(1, self.num_tokens) if self.is_ranked else None,
             error=self.error,
             candidate=self.state.choice,
             beam_score=beam_score,

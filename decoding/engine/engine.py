@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Container, Iterable
+from operator import attrgetter
 
 from decoding.engine.block_manager import BlockManager
 from decoding.engine.candidate import Candidate
@@ -39,6 +40,9 @@ from decoding.models.batch import BLOCK_SIZE, Logits, Model
 from decoding.sampling.sampler import Sampler
 from decoding.sampling.stages import PROFILES, Profile
 from decoding.text.tokenizer import Tokenizer
+
+_IS_SPECIAL, _PROFILE = attrgetter("candidate.is_special"), attrgetter("request.profile")
+"""Of a sequence with a candidate; of a candidate."""
 
 
 class Engine:
@@ -230,6 +234,8 @@ class Engine:
 
     def _healed(self, sequences: list[Sequence], logits: Logits) -> list[Sequence]:
         """Search the ends of prompts that are to be healed; return the sequences that can be sampled for then."""
+        if not any(map(_IS_SPECIAL, sequences)):
+            return sequences
         for sequence in sequences:
             candidate = sequence.candidate
             if candidate is not None and candidate.healing is not None and not candidate.healing.is_searched:
@@ -273,12 +279,12 @@ class Engine:
         self, logits: Logits, sequences: list[Sequence], candidates: list[Candidate]
     ) -> dict[Sequence, DecodingError]:
         """Draw a token per sequence, in one call of the sampler per profile; return the errors of rows that failed."""
-        first = candidates[0].request.profile
-        if all(candidate.request.profile is first for candidate in candidates):
-            return sampling_step(self._sampler_of(first), logits, sequences, candidates)
+        profiles = list(map(_PROFILE, candidates))
+        if profiles.count(profiles[0]) == len(profiles):
+            return sampling_step(self._sampler_of(profiles[0]), logits, sequences, candidates)
         errors: dict[Sequence, DecodingError] = {}
-        for profile in dict.fromkeys(candidate.request.profile for candidate in candidates):
-            chosen = [index for index, candidate in enumerate(candidates) if candidate.request.profile == profile]
+        for profile in dict.fromkeys(profiles):
+            chosen = [index for index, its in enumerate(profiles) if its == profile]
             part = [sequences[index] for index in chosen], [candidates[index] for index in chosen]
             errors |= sampling_step(self._sampler_of(profile), logits, *part)
         return errors

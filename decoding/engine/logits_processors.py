@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from decoding.engine.logprobs import TokenScore
+from decoding.engine.logprobs import OutputScores, TokenScore
 from decoding.errors import EmptySupportError, ProcessorError
 from decoding.models.batch import Logits
 from decoding.params import PARAMETERS, SamplingParams
@@ -86,20 +86,15 @@ class ProcessorChain:
             raise EmptySupportError(0, "processors")
         return edited
 
-    @property
-    def raw(self) -> Logits:
-        """The unchanged row of logits; available after `process`."""
-        if self._raw is None:
-            raise AssertionError("no row has been processed")
-        return self._raw
-
     def commit(self, token_id: int, output: SamplerOutput, row: int) -> None:
         """Record the sampled token in the sequence's own state; `state` has it already."""
         self._own.commit(token_id, output, row)
 
     def raw_score(self, sampler: Sampler, token_id: int, num_top: int) -> TokenScore:
         """Return the score of a token in mode "raw": in the unchanged row."""
-        return TokenScore.from_output(sampler.score(self._raw, [token_id], num_top=num_top), 0, num_top)
+        chosen = self._params.logprob_token_ids
+        output = sampler.score(self._raw, [token_id], num_top=num_top, chosen=chosen)
+        return OutputScores(output).of_row(0, num_top, chosen=chosen)
 
     def merged(self, raw: TokenScore, score: TokenScore) -> TokenScore:
         """Return the score in the request's own modes, from the raw one and that of `state`."""

@@ -12,6 +12,9 @@ from decoding.sampling.sampler import SamplerOutput
 from decoding.text.tokenizer import Tokenizer
 from decoding.types import LogprobsMode
 
+_NO_MODES: Mapping[LogprobsMode, float] = MappingProxyType({})
+_NO_IDS: Mapping[int, float] = MappingProxyType({})
+
 
 class TokenScore(NamedTuple):
     """The sampler's report on one token: log-probability, rank, and the most likely tokens with theirs.
@@ -23,21 +26,41 @@ class TokenScore(NamedTuple):
     logprob: float
     rank: int
     top: list[tuple[int, float]]
-    by_mode: Mapping[LogprobsMode, float] = MappingProxyType({})
-    by_token_id: Mapping[int, float] = MappingProxyType({})
+    by_mode: Mapping[LogprobsMode, float] = _NO_MODES
+    by_token_id: Mapping[int, float] = _NO_IDS
 
-    @classmethod
-    def from_output(
-        cls, output: SamplerOutput, row: int, num_top: int, modes: Sequence[LogprobsMode] = ()
+
+class OutputScores:
+    """The scores in a sampler's output, converted to Python numbers once for all of its rows."""
+
+    def __init__(self, output: SamplerOutput) -> None:
+        self._output = output
+        self._logprobs: list[float] = output.logprobs.tolist()
+        self._ranks: list[int] = output.ranks.tolist()
+
+    def of_row(
+        self, row: int, num_top: int, modes: Sequence[LogprobsMode] = (), chosen: Sequence[int] = ()
     ) -> TokenScore:
-        """Return row `row`, with `num_top` alternatives; other rows of the output may have more."""
-        top: list[tuple[int, float]] = []
+        """Return the score of the token of a row, as far as the row's state asks for it.
+
+        num_top: number of alternatives; other rows of the output may have more. chosen: the row's logprob_token_ids.
+        """
+        output, top = self._output, list[tuple[int, float]]()
+        by_mode: Mapping[LogprobsMode, float] = _NO_MODES
+        by_token_id: Mapping[int, float] = _NO_IDS
         if num_top:
             ids = output.top_token_ids[row, :num_top].tolist()
             logprobs = output.top_logprobs[row, :num_top].tolist()
             top = [(token_id, logprob) for token_id, logprob in zip(ids, logprobs, strict=True) if token_id >= 0]
-        by_mode = dict(zip(modes, output.all_logprobs[row].tolist(), strict=False)) if len(modes) > 1 else {}
-        return cls(float(output.logprobs[row]), int(output.ranks[row]), top, by_mode)
+        if len(modes) > 1:
+            by_mode = dict(zip(modes, output.all_logprobs[row].tolist(), strict=False))
+        if chosen:
+            by_token_id = dict(zip(chosen, output.chosen_logprobs[row].tolist(), strict=False))  # other rows have more
+        return TokenScore(self._logprobs[row], self._ranks[row], top, by_mode, by_token_id)
+
+    def raw_logprob(self, row: int) -> float:
+        """Return the raw log-probability of the token of a row."""
+        return float(self._output.raw_logprobs[row])
 
 
 class OffsetCounter:
@@ -47,17 +70,23 @@ class OffsetCounter:
         """before: the beginning of the text; its last character may be unfinished."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._num_complete = len(self._decoder.decode(before))
+        self._has_unfinished = self._num_unfinished() > 0
 
     def add(self, data: bytes) -> int:
         """Return the index of the character that holds the first byte of `data`.
 
         Without data: of the character that is still unfinished, or that comes next.
         """
+        if data.isascii() and not self._has_unfinished:
+            offset = self._num_complete
+            self._num_complete += len(data)
+            return offset
         if not data:
-            return self._num_complete + max(0, self._num_unfinished() - 1)
+            return self._num_complete + self._num_unfinished() - 1
         self._num_complete += len(self._decoder.decode(data[:1]))
         offset = self._num_complete + self._num_unfinished() - 1
         self._num_complete += len(self._decoder.decode(data[1:]))
+        self._has_unfinished = self._num_unfinished() > 0
         return offset
 
     def _num_unfinished(self) -> int:

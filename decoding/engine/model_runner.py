@@ -120,9 +120,7 @@ class ModelRunner:
 def _only_decodes(sequences: list[Sequence]) -> bool:
     """Return True if each sequence computes its last token, and nothing else."""
     for sequence in sequences:
-        if sequence.num_scheduled != 1 or sequence.num_draft or sequence.score_from is not None:
-            return False
-        if sequence.num_computed + 1 != len(sequence.token_ids):
+        if sequence.num_computed + 1 != len(sequence.token_ids) or sequence.num_draft:
             return False
     return True
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from decoding.engine.outputs_html import choice_html, result_html, score_html
 from decoding.errors import DecodingError
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from decoding.engine.request import Request
 
 
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
+class TokenLogprob(NamedTuple):
     r"""One token with its log-probability (natural log), rank (1 = most likely) and most likely alternatives.
 
     text: the token's text; `bytes:\xe2\x80` where its bytes are not UTF-8 by themselves; `token_id:7` without a
@@ -38,12 +38,12 @@ class TokenLogprob:
     top: dict[str, float] | None
     text_offset: int
     rank: int | None
-    by_mode: Mapping[LogprobsMode, float] = field(default_factory=dict)
+    by_mode: Mapping[LogprobsMode, float] = MappingProxyType({})
     data: bytes | None = None
-    by_token_id: Mapping[int, float] = field(default_factory=dict)
+    by_token_id: Mapping[int, float] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, for the reason that Delta is not
 class Logprobs:
     """Log-probabilities of consecutive tokens, as columns of equal length (see `TokenLogprob`)."""
 
@@ -60,18 +60,13 @@ class Logprobs:
     @classmethod
     def from_tokens(cls, entries: Iterable[TokenLogprob]) -> Logprobs:
         """Return entries as columns."""
-        logprobs = cls()
-        for entry in entries:
-            logprobs.tokens.append(entry.text)
-            logprobs.token_ids.append(entry.token_id)
-            logprobs.token_logprobs.append(entry.logprob)
-            logprobs.top_logprobs.append(None if entry.top is None else dict(entry.top))
-            logprobs.text_offset.append(entry.text_offset)
-            logprobs.ranks.append(entry.rank)
-            logprobs.by_mode.append(dict(entry.by_mode))
-            logprobs.data.append(entry.data)
-            logprobs.by_token_id.append(dict(entry.by_token_id))
-        return logprobs
+        columns = list(map(list, zip(*entries, strict=True)))
+        if not columns:
+            return cls()
+        texts, token_ids, logprobs, tops, offsets, ranks, by_mode, data, by_token_id = columns
+        tops = [None if top is None else dict(top) for top in tops]
+        by_mode, by_token_id = list(map(dict, by_mode)), list(map(dict, by_token_id))
+        return cls(texts, token_ids, logprobs, tops, offsets, ranks, by_mode, data, by_token_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,20 @@ everything before it recorded (as `Sampler.verify` does for one sequence). So th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from operator import attrgetter
 
 import numpy as np
 
 from decoding.engine.candidate import Candidate
-from decoding.engine.chosen_logprobs import logprobs_of_ids
-from decoding.engine.logprobs import TokenScore
+from decoding.engine.logprobs import OutputScores, TokenScore
 from decoding.engine.sequence import Sequence
-from decoding.errors import DecodingError, EmptySupportError, EngineError, LogitsError, NonFiniteLogitsError
+from decoding.errors import DecodingError, EmptySupportError, EngineError, NonFiniteLogitsError
 from decoding.models.batch import Logits
 from decoding.sampling.output import TOKEN_ID
-from decoding.sampling.sampler import Sampler, SamplerOutput
+from decoding.sampling.sampler import Sampler
+
+_IS_SPECIAL, _IS_SCORED, _DRAWING_STATE = map(attrgetter, ("is_special", "is_scored", "drawing_state"))
+"""Loops over candidates that cost no bytecode per candidate: a step has several."""
 
 
 def sampling_step(
@@ -32,32 +33,31 @@ def sampling_step(
     Returns the errors of the sequences whose row failed.
     """
     errors: dict[Sequence, DecodingError] = {}
-    if any(candidate.masks is not None for candidate in candidates):
+    is_special = any(map(_IS_SPECIAL, candidates))
+    if is_special:
         sequences, candidates = _masked(sequences, candidates, errors)
     matrix = _whole(logits, sequences)
-    if matrix is None or any(candidate.is_special for candidate in candidates):
+    if matrix is None or (is_special and any(candidate.prepares_rows for candidate in candidates)):
         rows = _prepared_rows(sampler, logits, sequences, candidates, errors)
         sequences = [sequence for sequence in sequences if sequence not in errors]
         candidates = [candidate for candidate, row in zip(candidates, rows, strict=True) if row is not None]
         if not sequences:
             return errors
         matrix = np.stack([row for row in rows if row is not None])
-    chosen = _chosen_logprobs(sampler, matrix, candidates)
-    output = sampler.sample(matrix, [candidate.drawing_state for candidate in candidates], on_error="status")
-    for row, token_id in enumerate(output.words[:, TOKEN_ID].tolist()):
-        candidate = candidates[row]
+    output = sampler.sample(matrix, list(map(_DRAWING_STATE, candidates)), on_error="status")
+    scores = OutputScores(output) if any(map(_IS_SCORED, candidates)) else None
+    token_ids = output.words[:, TOKEN_ID].tolist()
+    for row, (sequence, candidate, token_id) in enumerate(zip(sequences, candidates, token_ids, strict=True)):
         if token_id < 0:
-            errors[sequences[row]] = _numbered(output.failures[row], candidate)
+            errors[sequence] = _numbered(output.failures[row], candidate)
             continue
         score, raw_logprob = None, 0.0
-        if candidate.is_scored:
-            score, raw_logprob = _scored(sampler, candidate, token_id, output, row)
-            if score is not None and row in chosen:
-                score = score._replace(by_token_id=chosen[row])
-        if candidate.processors is not None:
+        if scores is not None and candidate.is_scored:
+            score, raw_logprob = _scored(sampler, candidate, token_id, scores, row)
+        if is_special and candidate.processors is not None:
             candidate.processors.commit(token_id, output, row)
         candidate.append(token_id, score, raw_logprob)
-        sequences[row].token_ids.append(token_id)
+        sequence.token_ids.append(token_id)
     return errors
 
 
@@ -77,28 +77,10 @@ def _masked(
     return [sequence for sequence, _ in pairs], [candidate for _, candidate in pairs]
 
 
-def _chosen_logprobs(sampler: Sampler, matrix: Logits, candidates: list[Candidate]) -> dict[int, Mapping[int, float]]:
-    """Return the log-probabilities of the ids that a request names, by row. A row that fails has none."""
-    chosen = {}
-    for row, candidate in enumerate(candidates):
-        token_ids = candidate.request.params.logprob_token_ids
-        if token_ids:
-            raw = matrix[row] if candidate.processors is None else candidate.processors.raw
-            mode = candidate.request.params.logprobs_modes[0]
-            with suppress(LogitsError):  # the draw fails, too, and reports it
-                state = candidate.drawing_state
-                chosen[row] = logprobs_of_ids(sampler, raw, matrix[row], state, mode, token_ids)
-    return chosen
-
-
 def _whole(logits: Logits, sequences: list[Sequence]) -> Logits | None:
     """Return the logits if their rows are those of the sequences, in this order; mostly they are."""
-    if len(logits) != len(sequences):
-        return None
-    for row, sequence in enumerate(sequences):
-        if not sequence.num_rows or sequence.row != row:
-            return None
-    return logits
+    rows = [sequence.row if sequence.num_rows else None for sequence in sequences]
+    return logits if rows == list(range(len(logits))) else None
 
 
 def _prepared_rows(
@@ -145,16 +127,14 @@ def _numbered(error: DecodingError, candidate: Candidate) -> DecodingError:
 
 
 def _scored(
-    sampler: Sampler, candidate: Candidate, token_id: int, output: SamplerOutput, row: int
+    sampler: Sampler, candidate: Candidate, token_id: int, scores: OutputScores, row: int
 ) -> tuple[TokenScore | None, float]:
     """Return a token's score, and its raw log-probability where best_of ranks."""
     params, processors = candidate.request.params, candidate.processors
-    num_top, score, raw_logprob = params.logprobs, None, 0.0
+    num_top, score = params.logprobs, None
     if num_top is not None:
-        score = TokenScore.from_output(output, row, num_top, candidate.drawing_state.params.logprobs_modes)
+        score = scores.of_row(row, num_top, candidate.logprobs_modes, params.logprob_token_ids)
     if processors is not None:
         raw = processors.raw_score(sampler, token_id, num_top or 0)
         return score and processors.merged(raw, score), raw.logprob
-    if params.ranks_candidates:
-        raw_logprob = float(output.raw_logprobs[row])
-    return score, raw_logprob
+    return score, scores.raw_logprob(row) if candidate.is_ranked else 0.0

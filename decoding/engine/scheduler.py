@@ -110,17 +110,17 @@ class Scheduler:
                 sequence.num_scheduled, sequence.num_draft = 1, 0
                 batch.append(sequence)
         self._budget -= len(batch)
-        if self._turn % 2 and self.num_preemptions == num_preemptions:
+        if self.waiting and self._turn % 2 and self.num_preemptions == num_preemptions:
             self._admit_waiting(batch, only_new=True)  # in every other step, before prompts take the whole budget
         for sequence in sorted(prompts, key=_TURN):
             num_tokens = self._chunk_of(sequence)
             if num_tokens and sequence.is_running and self._reserve(sequence, num_tokens):
                 self._schedule(sequence, num_tokens)
                 batch.append(sequence)
-        if self.num_preemptions == num_preemptions:
+        if self.num_preemptions != num_preemptions:
+            return [sequence for sequence in batch if sequence.is_running]
+        if self.waiting:
             self._admit_waiting(batch)
-        else:
-            batch = [sequence for sequence in batch if sequence.is_running]
         return batch
 
     def schedule_drafts(self, batch: Iterable[Sequence]) -> None:

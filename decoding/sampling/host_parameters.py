@@ -5,7 +5,8 @@ from __future__ import annotations
 from decoding.errors import ParameterError, Problem, shown
 from decoding.params import PARAMETERS, SamplingParams
 
-HOST_PARAMETERS = tuple(name for name, row in PARAMETERS.items() if not row.stage and name != "logprobs_mode")
+_OF_THE_REPORT = ("logprobs_mode", "logprob_token_ids")
+HOST_PARAMETERS = tuple(name for name, row in PARAMETERS.items() if not row.stage and name not in _OF_THE_REPORT)
 """Parameters that no stage reads, such as length, number of choices, stop strings and echo."""
 
 _WITH_MIN_TOKENS = ("stop_token_ids", "ignore_eos")

@@ -32,20 +32,24 @@ NUM_WORDS, TOKEN_ID = RECORD.itemsize // 4, RECORD.fields["token_id"][1] // 4  #
 class SamplerOutput:
     """Results per row. Arrays are made on first use, and belong to this output alone.
 
-    N is the largest params.logprobs of the rows, M the largest number of logprobs modes of a row, at least 1.
+    N is the largest params.logprobs of the rows, M the largest number of logprobs modes of a row, at least 1, C the
+    largest number of params.logprob_token_ids.
     `failures` has the errors of the rows that failed, by row: only with on_error="status" can there be any.
     """
 
     failures: Mapping[int, LogitsError] = MappingProxyType({})
     top: tuple[NDArray[np.int32], NDArray[np.float32]] | None = None
+    chosen: NDArray[np.float32] | None = None
 
-    def __init__(self, num_rows: int, num_top: int = 0, num_modes: int = 1) -> None:
+    def __init__(self, num_rows: int, num_top: int = 0, num_modes: int = 1, num_chosen: int = 0) -> None:
         """Allocate memory for the results of so many rows."""
         self.words: NDArray[np.int32] = np.empty((num_rows, NUM_WORDS), np.int32)  # thrice as fast as with RECORD
         self.num_modes = num_modes
         if num_top:
             shape = (num_rows, num_modes, num_top)
             self.top = np.empty((num_rows, num_top), np.int32), np.empty(shape, np.float32)
+        if num_chosen:
+            self.chosen = np.empty((num_rows, num_chosen), np.float32)
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -63,6 +67,7 @@ class SamplerOutput:
         part.words, part.num_modes = self.words[rows], self.num_modes
         if self.top is not None:
             part.top = self.top[0][rows], self.top[1][rows]
+        part.chosen = None if self.chosen is None else self.chosen[rows]
         return part
 
     @classmethod
@@ -76,6 +81,8 @@ class SamplerOutput:
         if tops:
             ids, logprobs = zip(*tops, strict=True)
             joined.top = np.concatenate(ids), np.concatenate(logprobs)
+        chosen = [output.chosen for output in outputs if output.chosen is not None]
+        joined.chosen = np.concatenate(chosen) if chosen else None
         return joined
 
     @property
@@ -117,6 +124,11 @@ class SamplerOutput:
     def surprises(self) -> NDArray[np.float32]:
         """float32 [rows], -log2 of the token's probability before adaptive_p and skew; NaN if not needed."""
         return self.records["surprise"].copy()
+
+    @property
+    def chosen_logprobs(self) -> NDArray[np.float32]:
+        """float32 [rows, C], of the row's params.logprob_token_ids in its first mode; NaN past its last."""
+        return np.empty((len(self), 0), np.float32) if self.chosen is None else self.chosen
 
     @cached_property
     def top_token_ids(self) -> NDArray[np.int32]:

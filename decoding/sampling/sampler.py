@@ -165,10 +165,14 @@ class Sampler:
             raise error
         return out
 
-    def score(self, logits: Any, token_ids: Sequence[int], *, num_top: int = 0) -> SamplerOutput:
+    def score(
+        self, logits: Any, token_ids: Sequence[int], *, num_top: int = 0, chosen: Sequence[int] = ()
+    ) -> SamplerOutput:
         """Return raw log-probabilities of given tokens, token_ids[i] in row i of the logits. Nothing is drawn.
 
-        num_top: number of the most likely tokens to report as well. A row that fails raises its LogitsError.
+        num_top: number of the most likely tokens to report as well.
+        chosen: token ids to report in every row as well (`chosen_logprobs`).
+        A row that fails raises its LogitsError.
         """
         matrix = matrix_of(logits, self.vocab_size)
         ids = checked_token_ids("token_ids", token_ids, self.vocab_size)
@@ -176,7 +180,8 @@ class Sampler:
             rule = f"must have one token id per row of logits ({len(matrix)})"
             raise ParameterError.single("token_ids", token_ids, rule)
         num_top = checked_integer("num_top", num_top, 0, self.vocab_size)
-        output = self._scorer.sample(matrix, [_forced_row(token_id, num_top) for token_id in ids])
+        chosen = checked_token_ids("chosen", chosen, self.vocab_size)
+        output = self._scorer.sample(matrix, [_forced_row(token_id, num_top, chosen) for token_id in ids])
         for error in output.failures.values():
             raise error
         return output
@@ -192,16 +197,16 @@ class Sampler:
         self._check_state(state)
         if state.params.logprobs is None:
             raise ParameterError.single("state", state, "must have logprobs in its parameters")
-        rows = []
-        for token_id in checked_token_ids("token_ids", token_ids, self.vocab_size):
-            row = state.kernel_row.copy()
-            row.set_report(state.params.logprobs_modes[:1], 0)
-            row.force_token(token_id)
-            rows.append(row)
-        output = self._kernel.sample(np.broadcast_to(matrix[0], (len(rows), self.vocab_size)), rows)
+        row = state.kernel_row.copy()
+        row.set_report(
+            state.params.logprobs_modes[:1], 0, chosen=checked_token_ids("token_ids", token_ids, self.vocab_size)
+        )
+        row.force_token(0)
+        output = self._kernel.sample(matrix, [row])
         for error in output.failures.values():
             raise error
-        return output.logprobs
+        chosen: NDArray[np.float32] = output.chosen_logprobs[0]
+        return chosen
 
     def verify(
         self,
@@ -316,9 +321,9 @@ def _new_sampler(
     )
 
 
-def _forced_row(token_id: int, num_top: int) -> KernelRow:
+def _forced_row(token_id: int, num_top: int, chosen: Sequence[int]) -> KernelRow:
     row = KernelRow()
-    row.set_report(("raw",), num_top)
+    row.set_report(("raw",), num_top, chosen=chosen)
     row.force_token(token_id)
     return row
 

@@ -143,6 +143,10 @@ class Profile:
         if wrong is not None:
             raise ParameterError.single("stages", *wrong)
 
+    def __hash__(self) -> int:
+        """Return the hash of the name, in place of one over all stages: the engine looks a profile up in every step."""
+        return hash(self.name)
+
     def __repr__(self) -> str:
         """Show the names of the stages."""
         names = " ".join(stage.name for stage in self.stages)

@@ -342,7 +342,7 @@ class SamplingState:
         row.set(seed=self._seed & (2**64 - 1), stream=self._stream, choice=self._choice)  # as two's complement
         row.set(**{name: getattr(p, name) for name in NUMBERS})
         modes = () if p.logprobs is None else p.logprobs_modes
-        row.set_report(modes, p.logprobs or 0, want_raw=p.ranks_candidates)
+        row.set_report(modes, p.logprobs or 0, chosen=p.logprob_token_ids, want_raw=p.ranks_candidates)
         if self._mus:
             row.use_mirostat()
             if p.mirostat_version == 1:

@@ -50,6 +50,7 @@ void make_problem(choices *in, problem *p) {
   batch->rules = one_in(in, 2) ? below(in, 8) : 0;
   batch->top_stride = one_in(in, 2) ? below(in, MAX_TOP) : 3;
   batch->top_modes = 1 + below(in, DECODING_MAX_MODES);
+  batch->chosen_stride = below(in, 4);
   make_stages(in, p);
   make_logits(in, p);
   const decoding_row **pointers = input_array(p, (size_t)batch->num_rows * sizeof *pointers);

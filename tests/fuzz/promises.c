@@ -13,6 +13,7 @@ typedef struct outcome {
   decoding_result *results;
   int32_t *top_token_ids;
   float *top_logprobs;
+  float *chosen_logprobs;
   decoding_result *probabilities_results;
   double *probabilities;
 } outcome;
@@ -28,10 +29,11 @@ static outcome run(const problem *p, const char *isa, uint32_t search, uint8_t b
   int rounding = roundings[byte % 4];
   decoding_batch batch = p->batch;
   size_t num_rows = (size_t)batch.num_rows, num_top = num_rows * (size_t)batch.top_stride, skew = byte % 64;
-  size_t num_logprobs = num_top * (size_t)batch.top_modes;
+  size_t num_logprobs = num_top * (size_t)batch.top_modes, num_chosen = num_rows * (size_t)batch.chosen_stride;
   outcome got = {.results = garbage(num_rows * sizeof *got.results, byte),
                  .top_token_ids = garbage(num_top * sizeof *got.top_token_ids, byte),
                  .top_logprobs = garbage(num_logprobs * sizeof *got.top_logprobs, byte),
+                 .chosen_logprobs = garbage(num_chosen * sizeof *got.chosen_logprobs, byte),
                  .probabilities_results = garbage(num_rows * sizeof *got.results, byte),
                  .probabilities = garbage(num_rows * (size_t)batch.vocab_size * sizeof(double), byte)};
   batch.flags |= search;
@@ -41,6 +43,7 @@ static outcome run(const problem *p, const char *isa, uint32_t search, uint8_t b
   batch.results = got.results;
   batch.top_token_ids = got.top_token_ids;
   batch.top_logprobs = got.top_logprobs;
+  batch.chosen_logprobs = got.chosen_logprobs;
   REQUIRE(decoding_force_isa(isa) == DECODING_OK && strcmp(decoding_active_isa(), isa) == 0);
   fesetround(rounding);
   got.sample_status = decoding_sample(&batch);
@@ -56,6 +59,7 @@ static void free_outcome(outcome *got) {
   free(got->results);
   free(got->top_token_ids);
   free(got->top_logprobs);
+  free(got->chosen_logprobs);
   free(got->probabilities_results);
   free(got->probabilities);
 }
@@ -67,6 +71,8 @@ static void require_same(const problem *p, const outcome *a, const outcome *b) {
   REQUIRE(memcmp(a->top_token_ids, b->top_token_ids, num_top * sizeof *a->top_token_ids) == 0);
   size_t num_logprobs = num_top * (size_t)p->batch.top_modes;
   REQUIRE(memcmp(a->top_logprobs, b->top_logprobs, num_logprobs * sizeof *a->top_logprobs) == 0);
+  size_t num_chosen = num_rows * (size_t)p->batch.chosen_stride;
+  REQUIRE(memcmp(a->chosen_logprobs, b->chosen_logprobs, num_chosen * sizeof *a->chosen_logprobs) == 0);
   size_t num_probabilities = num_rows * (size_t)p->batch.vocab_size;
   REQUIRE(memcmp(a->probabilities, b->probabilities, num_probabilities * sizeof(double)) == 0);
 }
@@ -166,6 +172,19 @@ static void check_top(const decoding_batch *batch, int32_t i, const decoding_res
   }
 }
 
+/* A chosen token that is the row's own has the same log-probability. */
+static void check_chosen(const decoding_batch *batch, int32_t i, const decoding_result *result, const outcome *got) {
+  const decoding_row *row = batch->rows[i];
+  const float *logprobs = got->chosen_logprobs + i * batch->chosen_stride;
+  for (int64_t n = 0; n < batch->chosen_stride; n++) {
+    if (n >= row->num_chosen || num_modes(row) == 0)
+      REQUIRE(isnan(logprobs[n]));
+    else
+      REQUIRE(is_logprob(logprobs[n]) &&
+              (row->chosen_token_ids[n] != result->token_id || logprobs[n] == result->logprobs[0]));
+  }
+}
+
 static void check_report(const decoding_batch *batch, int32_t i, const decoding_result *result, const outcome *got) {
   const decoding_row *row = batch->rows[i];
   int modes = num_modes(row);
@@ -176,6 +195,7 @@ static void check_report(const decoding_batch *batch, int32_t i, const decoding_
   REQUIRE(has_raw ? is_logprob(result->raw_logprob) : isnan(result->raw_logprob));
   REQUIRE(row->flags & DECODING_MIROSTAT ? result->surprise >= -1e-6f : isnan(result->surprise));
   check_top(batch, i, result, got);
+  check_chosen(batch, i, result, got);
 }
 
 static void check_probabilities(const decoding_batch *batch, int32_t i, const double *probabilities) {

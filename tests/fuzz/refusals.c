@@ -106,6 +106,7 @@ static const loss ROW_LOSSES[] = {
     ROW_LOSS(bias_values, num_bias),
     ROW_LOSS(banned_token_ids, num_banned),
     ROW_LOSS(context_token_ids, num_context),
+    ROW_LOSS(chosen_token_ids, num_chosen),
     ROW_LOSS(bad_words.token_ids, bad_words.num_sequences),
     ROW_LOSS(bad_words.lengths, bad_words.num_sequences),
     ROW_LOSS(dry_breakers.token_ids, dry_breakers.num_sequences),

@@ -189,11 +189,16 @@ static void make_masks(choices *in, problem *p, decoding_row *row) {
 }
 
 /* Sets any modes in any order. */
-static void make_report(choices *in, const problem *p, decoding_row *row) {
+static void make_report(choices *in, problem *p, decoding_row *row) {
   uint32_t first = below(in, 4), num_modes = below(in, DECODING_MAX_MODES + 1);
   for (uint32_t i = 0; i < num_modes; i++)
     row->logprobs_modes[i] = DECODING_LOGPROBS_RAW + (int32_t)((first + i) % 4);
   row->num_top = num_modes <= p->batch.top_modes ? (int32_t)below(in, (uint32_t)p->batch.top_stride + 1) : 0;
+  row->num_chosen = (int32_t)below(in, (uint32_t)p->batch.chosen_stride + 1);
+  int32_t *chosen = input_array(p, (size_t)row->num_chosen * sizeof *chosen);
+  for (int32_t i = 0; i < row->num_chosen; i++)
+    chosen[i] = (int32_t)below(in, (uint32_t)p->batch.vocab_size);
+  row->chosen_token_ids = chosen;
   row->flags |= one_in(in, 4) ? DECODING_WANT_RAW_LOGPROB : 0;
   if (one_in(in, 5)) {
     row->flags |= DECODING_FORCE_TOKEN;

@@ -81,6 +81,8 @@ ROW_FAULTS = {
     "reserved": 1,
     "flags": 1 << 20,
     "num_top": -1,
+    "num_chosen": -1,
+    "reserved_end": 1,
     "struct_size": 8,
 }
 
@@ -117,6 +119,7 @@ BATCH_FAULTS = {
     "row_stride": 0,
     "logits": ffi.NULL,
     "top_stride": -1,
+    "chosen_stride": -1,
     "struct_size": 0,
     "workspace_size": 5,
 }

@@ -144,7 +144,7 @@ class CompletionTask:
             except BaseException:  # the step fails, and the listener is not called for that: it would raise again
                 self.listener = None
                 raise
-            if self.is_done:
+            if candidate.finish_reason is not None and self.is_done:
                 self.listener = None  # which mostly refers to the task
 
     def on_preempted(self) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from decoding.engine.chosen_logprobs import raw_logprobs_of_ids
-from decoding.engine.logprobs import TokenScore
+from decoding.engine.logprobs import OutputScores, TokenScore
 from decoding.models.batch import Logits
 from decoding.sampling.sampler import Sampler
 
@@ -26,9 +25,5 @@ def token_scores(
 
     Raises LogitsError for a row that is not finite.
     """
-    output = sampler.score(logits[: len(token_ids)], token_ids, num_top=num_top)
-    scores = [TokenScore.from_output(output, row, num_top) for row in range(len(token_ids))]
-    if not chosen:
-        return scores
-    by_id = raw_logprobs_of_ids(sampler, logits[: len(token_ids)], chosen)
-    return [score._replace(by_token_id=values) for score, values in zip(scores, by_id, strict=True)]
+    scores = OutputScores(sampler.score(logits[: len(token_ids)], token_ids, num_top=num_top, chosen=chosen))
+    return [scores.of_row(row, num_top, chosen=chosen) for row in range(len(token_ids))]

@@ -62,13 +62,23 @@ class Call:
         batch.logits, batch.dtype, batch.row_stride = logits, _DTYPES[matrix.dtype], stride
         batch.flags = self._flags if stride else self._flags | _SHARED_LOGITS
         batch.results = results = _from_buffer(_RESULTS, output.words, True)
-        if output.top is None:
-            batch.top_stride = 0
-            return logits, results
-        return logits, results, self._point_to_top(*output.top)
+        return logits, results, self._point_to_top(output.top), self._point_to_chosen(output.chosen)
 
-    def _point_to_top(self, token_ids: NDArray[np.int32], logprobs: NDArray[np.float32]) -> tuple[Any, Any]:
+    def _point_to_chosen(self, logprobs: NDArray[np.float32] | None) -> object:
         batch = self._batch
+        if logprobs is None:
+            batch.chosen_stride = 0
+            return None
+        batch.chosen_stride = logprobs.shape[1]
+        batch.chosen_logprobs = kept = _from_buffer(_FLOATS, logprobs, True)
+        return kept
+
+    def _point_to_top(self, top: tuple[NDArray[np.int32], NDArray[np.float32]] | None) -> object:
+        batch = self._batch
+        if top is None:
+            batch.top_stride = 0
+            return None
+        token_ids, logprobs = top
         kept = _from_buffer(_INTS, token_ids, True), _from_buffer(_FLOATS, logprobs, True)
         batch.top_token_ids, batch.top_logprobs = kept
         batch.top_modes, batch.top_stride = logprobs.shape[1:]
@@ -217,12 +227,13 @@ class Kernel:
 
 def _laid_out(rows: Sequence[KernelRow]) -> tuple[list[Any], SamplerOutput]:
     """Return the rows in C's layout, and an output with room for their reports."""
-    structs, num_top, num_modes = [], 0, 1
+    structs, num_top, num_modes, num_chosen = [], 0, 1, 0
     for row in rows:
         structs.append(row.struct)
         if row.num_modes:
             num_top, num_modes = max(num_top, row.num_top), max(num_modes, row.num_modes)
-    return structs, SamplerOutput(len(structs), num_top, num_modes)
+            num_chosen = max(num_chosen, row.num_chosen)
+    return structs, SamplerOutput(len(structs), num_top, num_modes, num_chosen)
 
 
 def _failures(output: SamplerOutput) -> dict[int, LogitsError]:

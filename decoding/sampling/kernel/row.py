@@ -57,18 +57,19 @@ class KernelRow:
     Fields that change from token to token may be written to `struct` directly. A row is used by one call at a time.
     """
 
-    __slots__ = ("_kept", "num_modes", "num_top", "struct")
+    __slots__ = ("_kept", "num_chosen", "num_modes", "num_top", "struct")
 
     def __init__(self) -> None:
         self.struct: Any = ffi.new("decoding_row *", _NEW_ROW)
-        self.num_modes = self.num_top = 0
+        self.num_modes = self.num_top = self.num_chosen = 0
         self._kept: dict[str, object] = {}
 
     def copy(self) -> KernelRow:
         """Return another row with the same parameters that points to the same arrays."""
         row = KernelRow()
         row.struct[0] = self.struct[0]
-        row.num_modes, row.num_top, row._kept = self.num_modes, self.num_top, self._kept.copy()
+        row.num_modes, row.num_top, row.num_chosen = self.num_modes, self.num_top, self.num_chosen
+        row._kept = self._kept.copy()
         return row
 
     def set(self, **numbers: float | None) -> None:
@@ -76,12 +77,19 @@ class KernelRow:
         for field, number in numbers.items():
             setattr(self.struct, field, _OFF[field] if number is None else number)
 
-    def set_report(self, modes: Sequence[LogprobsMode], num_top: int, *, want_raw: bool = False) -> None:
-        """Ask for log-probabilities in these modes, if any, and for those of the `num_top` most likely tokens."""
+    def set_report(
+        self, modes: Sequence[LogprobsMode], num_top: int, *, chosen: Sequence[int] = (), want_raw: bool = False
+    ) -> None:
+        """Ask for log-probabilities in these modes, if any.
+
+        num_top: also those of so many of the most likely tokens. chosen: also those of these ids, in the first mode.
+        """
         for index in range(lib.DECODING_MAX_MODES):
             self.struct.logprobs_modes[index] = _MODES[modes[index]] if index < len(modes) else 0
         self.num_modes = len(modes)
         self.struct.num_top = self.num_top = num_top
+        self.point("chosen_token_ids", _int32(chosen))
+        self.struct.num_chosen = self.num_chosen = len(chosen)
         if want_raw:
             self.struct.flags |= lib.DECODING_WANT_RAW_LOGPROB
 

@@ -66,7 +66,7 @@ class Follower(Protocol):
 class Sequences:
     """Rows in the order of a call."""
 
-    __slots__ = ("_followers", "_pointers", "_rows", "items", "num_modes", "num_top", "structs")
+    __slots__ = ("_followers", "_pointers", "_rows", "items", "num_chosen", "num_modes", "num_top", "structs")
 
     def __init__(self, items: Sequence[KernelSequence | Follower]) -> None:
         self.items = list(items)
@@ -76,6 +76,7 @@ class Sequences:
         self._pointers = ffi.new("decoding_sequence *[]", pointers)
         self._rows = ffi.new("decoding_row *[]", self.structs)
         self.num_top = max((item.row.num_top for item in self.items), default=0)
+        self.num_chosen = max((item.row.num_chosen for item in self.items), default=0)
         self.num_modes = max((item.row.num_modes for item in self.items), default=0) or 1
 
     def __len__(self) -> int:
@@ -84,7 +85,7 @@ class Sequences:
 
     def new_output(self) -> SamplerOutput:
         """Return an output with room for the reports of the rows."""
-        return SamplerOutput(len(self.items), self.num_top, self.num_modes)
+        return SamplerOutput(len(self.items), self.num_top, self.num_modes, self.num_chosen)
 
     def use_bitmasks(self, masks: NDArray[np.uint32] | None) -> None:
         """Let each row point to its mask, [rows, words] with contiguous rows, or to none."""

@@ -8,6 +8,7 @@ import pytest
 from decoding import LLM, ParameterError, Sampler, SamplingParams, SamplingState
 from decoding.completions_api.schema import completion_object
 from decoding.engine.model_runner import all_logits
+from decoding.sampling.kernel.call import Call
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
 
 IDS = (97, 5, 256)
@@ -63,6 +64,21 @@ def test_asking_changes_nothing_else():
     pieces = list(make_llm().stream("ab", params()))
     streamed = [values for piece in pieces for values in piece.logprobs.by_token_id]
     assert streamed == make_llm().complete("ab", params()).choices[0].logprobs.by_token_id
+
+
+def test_asking_takes_no_call_of_the_kernel(monkeypatch):
+    """Steps of four candidates call it once each, with the ids as without."""
+    counts = []
+
+    def count(call, plain=Call.sample):
+        counts[-1] += 1
+        return plain(call)
+
+    monkeypatch.setattr(Call, "sample", count)
+    for ids in ((), IDS):
+        counts.append(0)
+        make_llm().complete(["ab"] * 4, params(logprob_token_ids=ids, ignore_eos=True))
+    assert counts == [5, 5]
 
 
 def test_with_processors_and_healing():
