@@ -3,11 +3,15 @@
 Behaviours: plain; same (nothing but a, in 20 ms each); ids (no tokenizer, from a folder of another name); nan (not
 finite after an N, and five tokens after an M); broken (raises after a B, has no memory after an H, dies after a D,
 never returns after a W); slow (every forward pass takes a second); paced (every one takes 20 ms). loading=SECONDS:
-how long it loads.
+how long it loads. garbage=1: no garbage collection, but for one at each SIGUSR1, whose finds are said.
 """
 
+import gc
+import json
+import signal
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 
@@ -64,6 +68,8 @@ def main(behaviour, *changes):
     fields = dict(change.split("=") for change in changes)
     running = int(fields.pop("max_running", 8))
     loading = float(fields.pop("loading", 0))
+    if fields.pop("garbage", None):
+        signal.signal(signal.SIGUSR1, say_garbage)
     settings = ServerSettings(log_level="info", **{name: type_of(name)(value) for name, value in fields.items()})
     tokenizer, name = (None, "folder") if behaviour == "ids" else (byte_tokenizer(), "scripted")
     llm = LLM.from_parts(Behaving(behaviour), tokenizer, name=name, max_num_seqs=running)
@@ -76,6 +82,18 @@ def main(behaviour, *changes):
         return {"scripted": llm}
 
     sys.exit(serve(["scripted"], load, listener, settings, lambda: say(f"serving on {url}")))
+
+
+def say_garbage(number, frame):
+    """Collect, and say how many objects of each type that has freed; from then on nothing else collects."""
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    gc.collect()
+    found = Counter(type(one).__name__ for one in gc.garbage)
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.collect()
+    say(f"garbage: {json.dumps(found)}")
 
 
 def type_of(name):
