@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from decoding.async_engine import RequestHandle
@@ -23,6 +23,7 @@ from decoding.engine.outputs import CompletionResult, Delta, Usage
 from decoding.server.beams import BeamHandle
 from decoding.server.body import read_json
 from decoding.server.event_stream import Event, EventStream, Outbox, joined
+from decoding.server.piecewise import PiecewiseResponse
 from decoding.server.service import Served, Service, wire_error
 from decoding.server.waiting import ClientGoneError, first_of, timeout_error, unless_gone
 
@@ -63,6 +64,8 @@ class Completion:
         except ClientGoneError:
             self._note_gone()
             raise
+        except ApiError:
+            raise
         except Exception as error:
             raise wire_error(error, self._parsed.given) from error
         finally:
@@ -73,7 +76,7 @@ class Completion:
         if num_tokens <= _QUICKLY_WRITTEN:
             return Response(json.dumps(self._object(results), allow_nan=False), media_type="application/json")
         completion = await asyncio.to_thread(self._object, results)
-        return StreamingResponse(_with_turns(completion), media_type="application/json")
+        return PiecewiseResponse(_with_turns(completion), media_type="application/json")
 
     async def streamed(self, request: Request) -> Response:
         """Server-sent events. What goes wrong before the first piece, or the first keep-alive, is a real HTTP error."""
@@ -88,8 +91,12 @@ class Completion:
             expiry.cancel()
             first.cancel()
             handle.abort()
+            if isinstance(error, ApiError):
+                raise
             if isinstance(error, Exception) and not isinstance(error, ClientGoneError):
-                raise wire_error(error, self._parsed.given) from error
+                failure = wire_error(error, self._parsed.given)
+                error.__traceback__ = None  # it refers to this frame, which refers to `first` and so to the error
+                raise failure from error
             self._note_gone()
             raise
         stream = self._stream(handle, first, pieces)
@@ -150,6 +157,8 @@ class Completion:
         except ClientGoneError:
             self._note_gone()
             raise
+        except ApiError:
+            raise
         except Exception as error:
             raise wire_error(error, self._parsed.given) from error
 
@@ -166,6 +175,7 @@ class Completion:
             yield b"[DONE]"
         except Exception as error:
             failure = wire_error(error, self._parsed.given)
+            error.__traceback__ = None  # it refers to this frame, which refers to `first` and so to the error
             self._record["code"] = failure.code
             yield json.dumps(failure.body()).encode()
 

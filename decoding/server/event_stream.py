@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import chain
 from typing import TypeAlias
 
-from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from decoding.server.budget import Budget
+from decoding.server.piecewise import PiecewiseResponse
 
 Event: TypeAlias = bytes | Iterator[str]
 """The data of an event: whole, or in pieces of which each is quickly made."""
@@ -99,7 +99,7 @@ class Outbox:
         self._budget.num_bytes += num_bytes
 
 
-class EventStream(StreamingResponse):
+class EventStream(PiecewiseResponse):
     """A response of events.
 
     was_taken: True if all of them have been handed to the connection.

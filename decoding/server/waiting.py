@@ -31,6 +31,7 @@ async def unless_gone(request: Request, work: Awaitable[_T], seconds: float) -> 
         return task.result()
     finally:
         task.cancel()
+        del task  # an error's traceback refers to this frame, and the task to the error
 
 
 async def first_of(request: Request, task: asyncio.Future[Any], seconds: float) -> bool:

@@ -7,11 +7,16 @@ nan: logits are NaN for prompts that begin with N, and after five tokens for pro
 broken: by the first letter of the prompt, B raises, H is out of memory, D dies, W never returns;
 slow: every forward pass takes one second; paced: every forward pass takes 20 ms.
 
-loading=SECONDS: time to load the model. Other fields are settings of the server.
+loading=SECONDS: time to load the model. garbage=1: no garbage collection except one at each SIGUSR1, which reports the
+objects that it found. Other fields are settings of the server.
 """
 
+import gc
+import json
+import signal
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 
@@ -68,6 +73,8 @@ def main(behaviour, *changes):
     fields = dict(change.split("=") for change in changes)
     running = int(fields.pop("max_running", 8))
     loading = float(fields.pop("loading", 0))
+    if fields.pop("garbage", None):
+        signal.signal(signal.SIGUSR1, say_garbage)
     settings = ServerSettings(log_level="info", **{name: type_of(name)(value) for name, value in fields.items()})
     tokenizer, name = (None, "folder") if behaviour == "ids" else (byte_tokenizer(), "scripted")
     llm = LLM.from_parts(Behaving(behaviour), tokenizer, name=name, max_num_seqs=running)
@@ -80,6 +87,18 @@ def main(behaviour, *changes):
         return {"scripted": llm}
 
     sys.exit(serve(["scripted"], load, listener, settings, lambda: say(f"serving on {url}")))
+
+
+def say_garbage(number, frame):
+    """Collect, and say how many objects of each type that has freed; from then on nothing else collects."""
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    gc.collect()
+    found = Counter(type(one).__name__ for one in gc.garbage)
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.collect()
+    say(f"garbage: {json.dumps(found)}")
 
 
 def type_of(name):

@@ -1,0 +1,92 @@
+"""A request over HTTP leaves no circle of objects for the garbage collector, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import time
+
+import pytest
+
+ASYNCIO = {"_SelectorSocketTransport", "TransportSocket", "socket", "tuple", "dict", "method"}
+"""Types in the circle that asyncio leaves for each closed connection: the transport refers to a method of its own."""
+JSON = {"content-type": "application/json"}
+LARGE = {"prompt": "a" * 2000, "max_tokens": 60, "n": 8, "logprobs": 5, "echo": True}
+"""An answer of megabytes."""
+
+
+def garbage_of(server, work):
+    """The types of what only the garbage collector freed after `work`, called once before; without asyncio's own."""
+    work()
+    collect(server)
+    work()
+    return set(collect(server)) - ASYNCIO
+
+
+def collect(server):
+    """The server's garbage since the last collection, once it has nothing to do: type -> number."""
+    num_lines = len(server.lines)
+    while server.metric("decoding_engine_running") + server.metric("decoding_engine_waiting"):
+        time.sleep(0.02)
+    time.sleep(0.2)  # the loop winds up the last request
+    server.process.send_signal(signal.SIGUSR1)
+    deadline = time.monotonic() + 60
+    while not (found := [line for line in server.lines[num_lines:] if line.startswith("garbage: ")]):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return json.loads(found[0].removeprefix("garbage: "))
+
+
+def leave(server, num_bytes, path="/v1/completions", **fields):
+    """Read so many bytes of an answer, and go."""
+    with contextlib.closing(server.connect()) as connection:
+        body = {"model": "scripted", "prompt": "a", "max_tokens": 3000, **fields}
+        connection.request("POST", path, json.dumps(body), JSON)
+        if num_bytes:
+            connection.sock.recv(num_bytes)
+
+
+WAYS = {
+    "a whole answer": lambda server: server.complete(max_tokens=5),
+    "a long answer": lambda server: server.complete(**LARGE),
+    "a stream": lambda server: server.complete(max_tokens=5, stream=True),
+    "left before its answer": lambda server: leave(server, 0),
+    "a stream left at its first bytes": lambda server: leave(server, 1, stream=True),
+    "a long answer left at its first bytes": lambda server: leave(server, 1, **LARGE),
+    "a chat stream left": lambda server: leave(server, 1, "/v1/chat/completions", messages=[{"role": "user"}]),
+    "refused by its fields": lambda server: server.complete(temperature=-1),
+    "too long for the context": lambda server: server.complete(prompt="a" * 5000),
+    "too long for the context, streamed": lambda server: server.complete(prompt="a" * 5000, stream=True),
+    "no such model": lambda server: server.complete(model="other"),
+    "no such route": lambda server: server.request("GET", "/nowhere"),
+    "not JSON": lambda server: server.request("POST", "/v1/completions", b"{"),
+    "tokenised": lambda server: server.request("POST", "/tokenize", {"prompt": "abc"}),
+    "health": lambda server: server.request("GET", "/health"),
+}
+
+
+def test_no_garbage(serve_script):
+    """Whether it is served, left at any time, or refused."""
+    server = serve_script("plain", "garbage=1")
+    found = {way: garbage_of(server, lambda work=work: [work(server) for _ in range(2)]) for way, work in WAYS.items()}
+    assert {way: types for way, types in found.items() if types} == {}
+
+
+@pytest.mark.parametrize("behaviour", ["nan", "broken"])
+def test_no_garbage_of_failures(serve_script, behaviour):
+    """Nor where rows or steps fail, before the first token of a stream or after it."""
+    server = serve_script(behaviour, "garbage=1")
+    found = {
+        (prompt, stream): garbage_of(server, lambda p=prompt, s=stream: server.complete(prompt=p, stream=s))
+        for prompt in (("N", "M") if behaviour == "nan" else ("B", "H"))
+        for stream in (False, True)
+    }
+    assert {way: types for way, types in found.items() if types} == {}
+
+
+def test_no_garbage_of_a_timeout(serve_script):
+    """Nor where the time is over."""
+    server = serve_script("paced", "garbage=1", "request_timeout=0.3")
+    for stream in (False, True):
+        assert garbage_of(server, lambda s=stream: server.complete(max_tokens=3000, stream=s)) == set()
