@@ -46,7 +46,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_has_what_its_users_need(wheel: Path) -> None:
-    """Type information, the licence, and every document that a docstring of the package names."""
+    """Type information, the licence, and every document that a docstring names; nothing that only the site needs."""
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "decoding/py.typed" in names
     assert any(name.endswith("LICENSE") for name in names)
@@ -54,6 +54,7 @@ def test_the_wheel_has_what_its_users_need(wheel: Path) -> None:
     documents = {name for text in sources for name in re.findall(r"\bdocs/[\w/-]+\.md\b", text)}
     assert "docs/semantics.md" in documents
     assert {f"decoding/{name}" for name in documents} <= names
+    assert [name for name in names if "/docs/reference/" in name or name.endswith((".png", ".css"))] == []
 
 
 def test_a_user_s_script_is_type_checked(wheel: Path, tmp_path: Path) -> None:
