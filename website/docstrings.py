@@ -10,8 +10,9 @@ HEADING = re.compile(r"(Args|Parameters|Attributes|Returns|Raises):?")
 
 
 def escaped(line: str) -> str:
-    """Return text in which nothing outside code is read as HTML."""
-    return re.sub(r"`[^`]*`|<", lambda part: "&lt;" if part[0] == "<" else part[0], line)
+    """Return text in which nothing outside code is markup, and names of documents are links from the reference."""
+    line = re.sub(r"`[^`]*`|<|__", lambda part: {"<": "&lt;", "__": r"\_\_"}.get(part[0], part[0]), line)
+    return re.sub(r"(?<!`)\bdocs/([\w/-]+)\.md\b", r"[\1](../\1.html)", line)
 
 
 def markdown(text: str) -> str:

@@ -39,6 +39,14 @@ def test_nothing_comes_from_the_network(site: Path) -> None:
     assert {found for style in styles for found in STYLE_URL.findall(style.read_text())} == set()
 
 
+def test_links_of_the_reference(site: Path) -> None:
+    """Documents that docstrings name are links to pages of the site; MkDocs does not check these."""
+    pages = list((site / "reference").glob("*.html"))
+    found = {(page, link) for page in pages for link in re.findall(r'href="(\.\./[\w/.-]+\.html)', page.read_text())}
+    assert (site / "reference" / "sampler.html", "../semantics.html") in found
+    assert {link for page, link in found if not (page.parent / link).exists()} == set()
+
+
 @pytest.mark.parametrize("name", ["LLM", "SamplingParams", "Sampler", "SamplingState", "BatchSampler", "AsyncEngine"])
 def test_public_names_are_in_the_reference(site: Path, name: str) -> None:
     """The reference has a heading for the name, with its members below it."""

@@ -46,7 +46,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_files_of_the_wheel(wheel: Path) -> None:
-    """The wheel has type information, licence, the playground's files, and every document that a docstring names."""
+    """The wheel has types, licence, the playground's files and the documents that docstrings name; not the site's."""
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "decoding/py.typed" in names
     assert any(name.endswith("LICENSE") for name in names)
@@ -57,6 +57,8 @@ def test_the_files_of_the_wheel(wheel: Path) -> None:
     documents = {name for text in sources for name in re.findall(r"\bdocs/[\w/-]+\.md\b", text)}
     assert "docs/semantics.md" in documents
     assert {f"decoding/{name}" for name in documents} <= names
+    of_the_site = ("/docs/reference/", "/docs/assets/", ".png")
+    assert [name for name in names if any(part in name for part in of_the_site)] == []
 
 
 def test_types_of_the_installed_wheel(wheel: Path, tmp_path: Path) -> None:

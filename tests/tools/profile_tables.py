@@ -101,7 +101,7 @@ QUESTIONS = (
 DISAGREEMENTS = (
     ("transformers", _SHAPE, {"top_h": 0.7}, (0, 1, 2), "adds up -p ln p, not renormalised, of the first 100 tokens"),
     ("vllm", (0.5, 0.5), {"temperature": 5e-6}, (0,), "is greedy below a temperature of 1e-5"),
-    ("mlx_lm", _SHAPE, {"top_p": 0.0}, (0, 1, 2, 3, 4), "takes a top_p of 0 for off"),
+    ("mlx_lm", _SHAPE, {"top_p": 0.0}, (0, 1, 2, 3, 4), "treats a top_p of 0 as off"),
     (
         "sglang",
         _SHAPE,
@@ -110,30 +110,36 @@ DISAGREEMENTS = (
         "on CUDA, with min_p: top_k, then top_p of its rest",
     ),
     ("exllamav2", _SHAPE, {"top_p": 0.7}, (0, 1), "drops the token that crosses p"),
-    ("exllamav2", _SHAPE, {"top_p": 0.52}, (0, 4), "and fills up with later tokens that still fit"),
+    ("exllamav2", _SHAPE, {"top_p": 0.52}, (0, 4), "adds later tokens whose probability still fits"),
     ("exllamav2", _SHAPE, {"typical_p": 0.3}, (1,), "measures ln p + p, and drops the token that crosses p"),
     ("exllamav2", _SHAPE, {"typical_p": 0.6}, (1, 2), "the same"),
-    ("exllamav2", _SHAPE, {"min_p": 1.0}, (0, 1, 2, 3, 4), "takes a min_p of 1 for off"),
+    ("exllamav2", _SHAPE, {"min_p": 1.0}, (0, 1, 2, 3, 4), "treats a min_p of 1 as off"),
     ("exllamav2", (0.5, 0.5), {"temperature": 0.005}, (0,), "is greedy below a temperature of 0.01"),
 )
 """Engine, probabilities, parameters, the ids that the engine keeps, and why. tests/oracle/test_exllamav2.py derives the
 fourth from the engine's formulas."""
 
 FURTHER = (
-    ("transformers", "bad_words of one EOS token: it is not banned."),
-    ("llama_cpp", "With mirostat: no penalties, no DRY, and the temperature is the static one."),
+    ("transformers", "a bad word that is one EOS token is not banned."),
+    ("llama_cpp", "with mirostat, there are no penalties and no DRY, and the temperature is static."),
     ("llama_cpp", "adaptive_p_decay is at most 0.99."),
-    ("vllm", "Bad words are looked for in the output alone; frequency and presence are two subtractions."),
+    ("vllm", "bad words are searched in the output only; frequency and presence penalties are two subtractions."),
     (
         "mlx_lm",
-        "An xtc_threshold above 0.5 is an error, and a choice at the threshold is none. XTC can spare special tokens.",
+        "xtc_threshold is at most 0.5, a token exactly at it does not count, and XTC can exempt special tokens.",
     ),
-    ("mlx_lm", "presence_context_size and frequency_context_size are windows of their own: here one scope for all."),
-    ("sglang", "repetition_penalty counts the output alone: set repetition_penalty_scope='output'."),
-    ("sglang", "Without overlap scheduling the penalties are a set, applied in no certain order."),
-    ("exllamav2", "Dynamic temperature acts on what truncation left; here with temperature, at its place."),
-    ("exllamav2", "token_repetition_decay lets the penalties fade towards the past: not there."),
-    ("exllamav2", "DRY multiplies by the number of earlier repetitions, and looks at 20 tokens of each."),
+    (
+        "mlx_lm",
+        "presence_context_size and frequency_context_size are separate; here penalties have one scope.",
+    ),
+    ("sglang", "repetition_penalty counts the output only; set repetition_penalty_scope='output'."),
+    ("sglang", "without overlap scheduling, the order of the penalties is not defined."),
+    (
+        "exllamav2",
+        "dynamic temperature acts after truncation; here it acts in the stage temperature.",
+    ),
+    ("exllamav2", "token_repetition_decay, which weakens penalties of earlier tokens, is not available here."),
+    ("exllamav2", "DRY multiplies by the number of earlier repetitions, and compares 20 tokens of each."),
     ("exllamav2", "top_p drops probabilities below 1e-6, tfs, typical and mirostat those below 1e-8."),
 )
 """Disagreements that need a history, or a setting that other engines do not have."""
