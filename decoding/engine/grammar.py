@@ -58,7 +58,9 @@ class Grammar:
         self._first = matcher
         words = np.zeros(num_words(vocab_size), np.uint32)
         if not GrammarMatcher(self, matcher.deep_copy()).fill(words, ()) or not words.any():
-            raise self.error("no token of this model begins a text of this grammar, or it has the empty text alone")
+            raise self.error(
+                "no token of this model can begin a text of this grammar, or it allows only the empty text"
+            )
 
     def error(self, problem: str) -> ParameterError:
         """Return the error of a grammar that cannot be used."""
