@@ -61,8 +61,8 @@ class BatchRun:
 
     Output lines come in the order in which requests finish; `custom_id` names the request. To continue a run
     that was interrupted at any point, start it again: an unfinished line at the output's end is cut off.
-    Raises ParameterError for an input that is no file, and for an output that is no batch output or that another run is
-    writing; OSError where it cannot write.
+    Raises ParameterError if the input is not a file, or if the output is not a batch output or another run is writing
+    to it; OSError if it cannot write.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ _MAX_ITEMS = {"json": 2_000, "grammar": 400}
 """Limit on the items in a row of the Earley parser. A schema of 400 properties needs 1,600; the time of an ambiguous
 grammar is proportional to their square."""
 _ANY_TOKENS = '%llguidance {"no_forcing": true}'
-"""Forced text may be spelled with any tokens; llguidance would allow the tokenizer's own alone."""
+"""Grammar option: forced text may be spelled with any tokens; by default llguidance allows only the tokenizer's own."""
 _WHITESPACE = r" |\n[ \t]{0,32}"
 """White space between the tokens of JSON; bounded, because small models may write blanks without end."""
 _PLAIN_ESCAPES = '"\\bfnrt'
