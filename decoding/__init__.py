@@ -64,8 +64,8 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     """Import a public name when it is first used.
 
-    So `import decoding` costs next to nothing, the command line answers --help at once, and an installation that
-    cannot work (no compiled module, an impossible DECODING_ISA) says so as an error of its own where it is used.
+    So `import decoding` and `decoding --help` are fast, and an installation that cannot work (no compiled module, an
+    unknown DECODING_ISA) raises its own error on first use.
     """
     for home, names in _HOMES.items():
         if name in names:

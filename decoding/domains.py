@@ -259,7 +259,7 @@ class LogitBias:
         biases: dict[int, float] = {}
         for token_id, bias in pairs:
             if wrong_token_id([token_id]) is not None:
-                raise RuleError(f"{self.rule}; key {shown(token_id)} is none")
+                raise RuleError(f"{self.rule}; key {shown(token_id)} is not a token id")
             try:
                 biases[int(token_id)] = self.number(bias)
             except RuleError:

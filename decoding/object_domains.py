@@ -172,7 +172,7 @@ _REFUSED = {
     "%llguidance": re.compile(r"%llguidance\b"),
     "temperature": re.compile(r"\[[^\[\]\n]*\btemperature\s*="),
 }
-"""What a grammar may not have: schemas that are not walked, and settings that would have no effect."""
+"""Parts that a grammar must not have: schemas that are not checked, and settings without effect."""
 
 
 def _check_grammar(source: str) -> None:

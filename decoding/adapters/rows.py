@@ -121,7 +121,7 @@ class RowSampler:
 
     def _follow(self, token_ids: Sequence[Sequence[int]]) -> None:
         """Check that the drawn tokens have been appended, and find the rows that are finished."""
-        rule = "one sampler serves one call, and each row must go on with the token that was drawn for it"
+        rule = "a sampler serves one call, and each row must continue with the token drawn for it"
         if len(token_ids) != len(self.states) or len(token_ids[0]) != self._length + 1:
             shape = f"{len(token_ids)} rows of {len(token_ids[0])} tokens"
             raise EngineError(f"{shape} after {len(self.states)} rows of {self._length}: {rule}")

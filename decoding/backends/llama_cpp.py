@@ -112,7 +112,7 @@ class LlamaCppBackend:
                 wanted.append(index)
         _messages.clear()
         if status := llama_cpp.llama_decode(self._context_handle, batch):
-            raise EngineError(f"llama_decode returned {status}: {' '.join(_messages) or 'no reason is given'}")
+            raise EngineError(f"llama_decode returned {status}: {' '.join(_messages) or 'no reason given'}")
         logits = np.empty((len(wanted), self.vocab_size), np.float32)
         for row, index in enumerate(wanted):
             pointer = llama_cpp.llama_get_logits_ith(self._context_handle, index)
@@ -128,7 +128,7 @@ class LlamaCppBackend:
         params.kv_unified, params.swa_full, params.no_perf = False, True, True
         context = llama_cpp.llama_init_from_model(self._model, params)
         if not context:
-            raise EngineError(f"llama.cpp makes no context: {' '.join(_messages) or 'no reason is given'}")
+            raise EngineError(f"llama.cpp cannot create a context: {' '.join(_messages) or 'no reason given'}")
         return context
 
 
@@ -145,7 +145,7 @@ def _load(path: Path) -> Any:
     _messages.clear()
     model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
-        raise CheckpointError(path, None, f"is not loaded by llama.cpp ({' '.join(_messages) or 'no reason is given'})")
+        raise CheckpointError(path, None, f"cannot be loaded by llama.cpp ({' '.join(_messages) or 'no reason given'})")
     if llama_cpp.llama_model_has_encoder(model) or not llama_cpp.llama_model_has_decoder(model):
         llama_cpp.llama_model_free(model)
         raise UnsupportedModelError(f"{path}: must be a decoder without an encoder")

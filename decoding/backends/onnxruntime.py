@@ -55,7 +55,7 @@ class OnnxBackend:
         try:
             self._session = onnxruntime.InferenceSession(self._file, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its classes have no common base but this one
-            raise CheckpointError(self._file, None, f"is not loaded by onnxruntime ({error})") from error
+            raise CheckpointError(self._file, None, f"cannot be loaded by onnxruntime ({error})") from error
         inputs = {node.name: node for node in self._session.get_inputs()}
         self._past = [name for name in inputs if name.startswith(_PAST)]
         others = set(inputs) - set(self._past)

@@ -82,7 +82,7 @@ class Slots:
         return target
 
     def _num_usable(self, slot: Slot, text: IntArray) -> int:
-        """Return the number of the slot's first tokens that can be continued to the text."""
+        """Return the length of the slot's longest prefix from which the text can be continued."""
         length = min(len(slot.token_ids), len(text))
         wrong = np.flatnonzero(slot.token_ids[:length] != text[:length])
         count = int(wrong[0]) if len(wrong) else length

@@ -49,7 +49,7 @@ class TransformersBackend:
                 self._path, local_files_only=True, dtype=torch.float32
             )
         except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(path, None, f"is not loaded by transformers ({error})") from error
+            raise CheckpointError(path, None, f"cannot be loaded by transformers ({error})") from error
         if getattr(loaded, "_is_stateful", False):
             raise UnsupportedModelError(f"{path}: {type(loaded).__name__}: must keep keys and values of every token")
         self._model: Any = loaded.eval()

@@ -97,7 +97,7 @@ class ControlTokens:
         """Put a mark behind the first character of each control token, until the text spells none."""
         for token in self._single:
             if token in text:
-                rule = f"must not have the control token {shown(token)}, a single character that no mark can part"
+                rule = f"must not have the control token {shown(token)}, a single character, which no mark can break up"
                 raise PromptError(f"messages={shown(text)}: {rule}", "messages")
         while self._pattern.search(text):
             text = self._pattern.sub(lambda found: found[0][0] + mark + found[0][1:], text)

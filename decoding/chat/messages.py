@@ -70,7 +70,7 @@ def _checked_message(message: Any, name: str) -> Message:
     if "content" in checked:
         checked["content"] = _content(checked["content"], f"{name}.content")
     elif "tool_calls" not in checked:
-        raise _error(f"{name}.content", None, "must be there, as text")
+        raise _error(f"{name}.content", None, "must be present, as text")
     if checked.get("tool_calls") is not None:
         checked["tool_calls"] = _tool_calls(checked["tool_calls"], f"{name}.tool_calls")
     reasoning = next((checked[key] for key in _REASONING if checked.get(key) is not None), None)

@@ -71,7 +71,7 @@ class Conversation:
         self.messages = list(self._start)
 
     def check(self) -> None:
-        """Raise the error that any message would have, such as that of a model without a template."""
+        """Raise the error that every message would raise, for example if the model has no template."""
         self._llm.chat_prompt([*self._start, {"role": "user", "content": "Hello"}])
 
     def reply(self, text: str) -> Iterator[str]:

@@ -61,8 +61,8 @@ class BatchRun:
 
     Output lines come in the order in which requests finish; `custom_id` names the request. To continue a run
     that was interrupted at any point, start it again: an unfinished line at the output's end is cut off.
-    Raises ParameterError for an input that is no file, and for an output that is no batch output or that another run is
-    writing; OSError where it cannot write.
+    Raises ParameterError if the input is not a file, or if the output is not a batch output or another run is writing
+    to it; OSError if it cannot write.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class BatchRun:
     ) -> None:
         """llms: one model, or models by the names that requests give. warn: called with each hint, once."""
         if not source.is_file():
-            raise ParameterError.single("input", str(source), "must be a file, a JSON object a line")
+            raise ParameterError.single("input", str(source), "must be a file with one JSON object per line")
         if target.exists() and target.samefile(source):
             raise ParameterError.single("output", str(target), "must not be the input")
         self._llms = llms if isinstance(llms, Mapping) else {llms.name: llms}
@@ -154,7 +154,7 @@ class BatchRun:
     def _queued(self, line: BatchLine) -> _Open:
         request = line.request
         if request is None:
-            raise line.refusal or ApiError(400, "body: is no request")
+            raise line.refusal or ApiError(400, "body: is not a request")
         llm = self._llms.get(request.model)
         if llm is None:
             raise unknown_model(request.model, list(self._llms))
@@ -211,7 +211,7 @@ def _locked(target: Path) -> IO[str]:
             fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         output.close()
-        rule = "must not be the output of another run at the same time"
+        rule = "must not be in use as the output of another run"
         raise ParameterError.single("output", str(target), rule) from None
     except OSError:  # a file system without locks
         pass

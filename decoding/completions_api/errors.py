@@ -115,7 +115,7 @@ def api_error(error: BaseException, given: Collection[str] = ()) -> ApiError:
             503, "there is not enough memory for this request now", code="out_of_memory", retry_after=_MEMORY_SECONDS
         )
     if isinstance(error, LogitsError):
-        return ApiError(500, "the model gave no logits that a token can be drawn from", code="model_error")
+        return ApiError(500, "no token can be drawn from the model's logits", code="model_error")
     return ApiError(500, "internal error", code="internal_error")
 
 

@@ -182,7 +182,7 @@ def _logit_bias(number: Number, limits: Limits) -> Check:
             raise RuleError(f"must have at most {limits.max_list_entries:,} entries (--max-list-entries)")
         for key, bias in value.items():
             if not _TOKEN_ID.fullmatch(key) or int(key) > INT32_MAX:
-                raise RuleError(f"must have token ids as keys; {shown(key)} is none")
+                raise RuleError(f"must have token ids as keys; {shown(key)} is not a token id")
             try:
                 number(bias)
             except RuleError as error:

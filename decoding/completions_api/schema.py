@@ -80,7 +80,7 @@ def completion_object(
     """Return the completion object for the results of one request, at least one, ready for `json.dumps`.
 
     Choices are ordered prompt by prompt: choice j of prompt i, of n choices each, has index i * n + j.
-    echo: whether the request asked for the prompt, too (see `choice_object`).
+    echo: True if the request has echo, for `choice_object`.
     model: the model's name in the answer; None is its own.
     completion_id: None makes a random one. created: Unix time in seconds; None is now.
     Raises ParameterError where there are no results.

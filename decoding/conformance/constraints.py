@@ -50,7 +50,7 @@ def _(target: Target) -> None:
     try:
         found = json.loads(completion.text)
     except ValueError:
-        completion.fail(f"{shown(completion.text)} is no JSON")
+        completion.fail(f"{shown(completion.text)} is not JSON")
     right = isinstance(found, dict) and set(found) == {"ok", "kind"} and found["kind"] in ("good", "bad")
     completion.require(right and isinstance(found["ok"], bool), f"{shown(completion.text)} is not of the schema")
 

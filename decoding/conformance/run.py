@@ -6,7 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 
-from decoding.conformance import choices, company, constraints, draws, errors, scores, shapes, stops, streaming
+from decoding.conformance import (
+    choices,
+    company,
+    constraints,
+    draws,
+    errors,
+    extensions,
+    scores,
+    shapes,
+    stops,
+    streaming,
+)
 from decoding.conformance.check import Check
 from decoding.conformance.client import Client, Load, LoadLimitError, NoAnswerError
 from decoding.conformance.outcome import FailedError, NotOfferedError
@@ -16,7 +27,7 @@ from decoding.errors import ParameterError
 
 CHECKS: tuple[Check, ...] = tuple(
     check
-    for module in (shapes, stops, streaming, scores, choices, draws, constraints, company, errors)
+    for module in (shapes, stops, streaming, scores, choices, draws, constraints, extensions, company, errors)
     for check in module.check.checks
 )
 """Every check, in the order in which they run."""

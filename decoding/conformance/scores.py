@@ -38,7 +38,7 @@ def _(target: Target) -> None:
     completion = _scored(target)
     tokens = completion.logprobs["tokens"]
     if not all(map(_is_text, tokens)):
-        raise NotOfferedError("the greedy completion has tokens that are no text by themselves")
+        raise NotOfferedError("the greedy completion has tokens that are not text by themselves")
     completion.require("".join(tokens) == completion.text, f"{shown(tokens)} for {shown(completion.text)}")
 
 
@@ -188,7 +188,7 @@ def _(target: Target) -> None:
         prompt=made.text, echo=True, logprobs=1, max_tokens=0, needs=["echo", "logprobs", "max_tokens 0"]
     )
     if made.logprobs["tokens"] != scored.logprobs["tokens"]:
-        raise NotOfferedError("the text has other tokens as a prompt than it was generated with")
+        raise NotOfferedError("the text has other tokens as a prompt than when it was generated")
     pairs = zip(made.logprobs["token_logprobs"], scored.logprobs["token_logprobs"], strict=True)
     off = [(one, other) for one, other in pairs if None not in (one, other) and abs(one - other) > SCORE_TOLERANCE]
     scored.require(not off, f"generated and scored: {shown(off)}")

@@ -73,7 +73,7 @@ def _(target: Target) -> None:
         if token and start > 0 and target.text.find(stop) == start - 1:
             _require_cut(target, stop)
             return
-    raise NotOfferedError("the greedy completion has no two tokens whose border is the first of its kind")
+    raise NotOfferedError("the greedy completion has no border of two tokens whose characters do not occur earlier")
 
 
 @check("stop.inside", "A stop string inside one token is found.", "The text is cut there, not the token.")
@@ -82,7 +82,9 @@ def _(target: Target) -> None:
         if len(token) >= 3 and target.text.find(token[1:-1]) == start + 1:
             _require_cut(target, token[1:-1])
             return
-    raise NotOfferedError("the greedy completion has no token of three characters whose middle comes there first")
+    raise NotOfferedError(
+        "the greedy completion has no token of three characters whose middle one does not occur earlier"
+    )
 
 
 @check(

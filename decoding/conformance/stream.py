@@ -35,9 +35,9 @@ class Stream:
                 try:
                     chunk = json.loads(event)
                 except ValueError:
-                    raise FailedError(f"an event's data is no JSON: {shown(event)}", self.request) from None
+                    raise FailedError(f"an event's data is not JSON: {shown(event)}", self.request) from None
                 if not isinstance(chunk, dict) or not isinstance(chunk.get("choices"), list):
-                    raise FailedError(f"an event is no chunk with choices: {shown(event)}", self.request)
+                    raise FailedError(f"an event is not a chunk with choices: {shown(event)}", self.request)
                 chunks.append(chunk)
         return chunks
 

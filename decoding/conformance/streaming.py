@@ -24,7 +24,7 @@ def _(target: Target) -> None:
     try:
         stream.raw.decode()
     except UnicodeDecodeError as error:
-        raise FailedError(f"byte {error.start} of the stream is no UTF-8", stream.request) from None
+        raise FailedError(f"byte {error.start} of the stream is not UTF-8", stream.request) from None
     stream.require(stream.raw.endswith((b"\n\n", b"\r\n\r\n")), f"the stream ends with {stream.raw[-40:]!r}")
     known = (b"data:", b":", b"event:", b"id:", b"retry:")
     odd = [line for line in stream.raw.splitlines() if line and not line.startswith(known)]

@@ -42,15 +42,15 @@ class Completion:
         try:
             self.object: dict[str, Any] = json.loads(answer.body)
         except ValueError:
-            self.fail(f"the body is no JSON: {shown(answer.text)}")
-        self.require(isinstance(self.object, dict), f"the body is no JSON object: {shown(answer.text)}")
+            self.fail(f"the body is not JSON: {shown(answer.text)}")
+        self.require(isinstance(self.object, dict), f"the body is not JSON object: {shown(answer.text)}")
 
     @property
     def choices(self) -> list[dict[str, Any]]:
         """The list of choices."""
         choices = self.object.get("choices")
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-            self.fail(f"choices is no list of objects: {shown(choices)}")
+            self.fail(f"choices is not a list of objects: {shown(choices)}")
         return choices
 
     @property
@@ -64,7 +64,7 @@ class Completion:
         """The first choice's text."""
         text = self.choice.get("text")
         if not isinstance(text, str):
-            self.fail(f"choices[0].text is no string: {shown(text)}")
+            self.fail(f"choices[0].text is not a string: {shown(text)}")
         return text
 
     @property
@@ -88,7 +88,7 @@ class Completion:
         usage = self.object.get("usage")
         names = ("prompt_tokens", "completion_tokens", "total_tokens")
         if not isinstance(usage, dict) or not all(type(usage.get(name)) is int for name in names):
-            self.fail(f"usage has not three integers: {shown(usage)}")
+            self.fail(f"usage does not have three integers: {shown(usage)}")
         return usage
 
     def require(self, holds: bool, evidence: str) -> None:

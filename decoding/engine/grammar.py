@@ -37,7 +37,7 @@ _MAX_ITEMS = {"json": 2_000, "grammar": 400}
 """Limit on the items in a row of the Earley parser. A schema of 400 properties needs 1,600; the time of an ambiguous
 grammar is proportional to their square."""
 _ANY_TOKENS = '%llguidance {"no_forcing": true}'
-"""Forced text may be spelled with any tokens; llguidance would allow the tokenizer's own alone."""
+"""Grammar option: forced text may be spelled with any tokens; by default llguidance allows only the tokenizer's own."""
 _WHITESPACE = r" |\n[ \t]{0,32}"
 """White space between the tokens of JSON; bounded, because small models may write blanks without end."""
 _PLAIN_ESCAPES = '"\\bfnrt'
@@ -58,7 +58,9 @@ class Grammar:
         self._first = matcher
         words = np.zeros(num_words(vocab_size), np.uint32)
         if not GrammarMatcher(self, matcher.deep_copy()).fill(words, ()) or not words.any():
-            raise self.error("no token of this model begins a text of this grammar, or it has the empty text alone")
+            raise self.error(
+                "no token of this model can begin a text of this grammar, or it allows only the empty text"
+            )
 
     def error(self, problem: str) -> ParameterError:
         """Return the error of a grammar that cannot be used."""

@@ -147,7 +147,9 @@ class Capsule:
             raise ParameterError.single("profile", profile_text(profile), rule)
         params = self.sampling_params()
         if force and params.banned_strings and params.logprobs_modes != ("raw",):
-            rule = "must be False for banned_strings with this logprobs_mode: tokens do not tell the masks of redraws"
+            rule = (
+                "must be False for banned_strings with this logprobs_mode: tokens do not determine the masks of redraws"
+            )
             raise ParameterError.single("force", True, rule)
         token_ids = checked_token_ids(self.prompt_token_ids, shape.vocab_size, "prompt_token_ids")
         room = shape.max_position_embeddings - len(token_ids) + 1

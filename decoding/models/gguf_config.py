@@ -281,7 +281,7 @@ def _caps(keys: ConfigFile, model_type: str) -> dict[str, float | None]:
 def _windows(keys: ConfigFile, default: int, every: int) -> list[int | None]:
     """Return the window of each layer, or None.
 
-    The pattern is a boolean for each layer (whether it has the window), or a number n: each n-th layer has none.
+    The pattern is a boolean for each layer (True if it has the window), or a number n: each n-th layer has none.
     """
     count, window = _num_layers(keys), keys.integer(_WINDOW, default, least=0)
     pattern = keys.get(_PATTERN)

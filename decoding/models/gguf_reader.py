@@ -258,7 +258,7 @@ def _read_metadata(cursor: _Cursor, num_keys: int) -> dict[str, Value | _Strings
         if not key.isprintable() or not key:
             raise cursor.error(f"key number {index}={shown(key)}", "must be printable text, and not empty")
         if key in values:
-            raise cursor.error(shown(key), "is there twice; a key must be unique")
+            raise cursor.error(shown(key), "occurs twice; a key must be unique")
         values[key] = _read_value(cursor, key)
     return values
 
@@ -332,7 +332,7 @@ def _placed(path: Path, entries: list[TensorInfo], start: int, alignment: int, f
     for name, kind, shape, offset in entries:
         info = TensorInfo(name, kind, shape, start + offset)
         if name in tensors:
-            raise CheckpointError(path, name, "is there twice; a tensor's name must be unique")
+            raise CheckpointError(path, name, "occurs twice; a tensor's name must be unique")
         if offset % alignment:
             raise CheckpointError(path, name, f"has offset {offset:,}; must be a multiple of the alignment {alignment}")
         if info.offset + info.num_bytes > file_size:

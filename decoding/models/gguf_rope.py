@@ -43,7 +43,7 @@ def read_rope(file: ConfigFile, factors: Factors, head_dim: int, *, partial: boo
     if dim != head_dim and not partial:
         raise file.unsupported("rope.dimension_count", f"only head_dim={head_dim} is implemented for this architecture")
     if dim % 2:
-        raise file.error("rope.dimension_count", "must be even: rotary embeddings turn pairs")
+        raise file.error("rope.dimension_count", "must be even: rotary embeddings rotate pairs")
     _refuse_unsupported(file)
     return _scaled(file, factors, theta, dim)
 

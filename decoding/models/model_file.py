@@ -30,7 +30,7 @@ class Signature(NamedTuple):
         try:
             return cls._of(path.stat())
         except OSError as error:
-            raise CheckpointError(path, None, f"is not there any more ({error.strerror})") from None
+            raise CheckpointError(path, None, f"no longer exists ({error.strerror})") from None
 
     @classmethod
     def of_open_file(cls, descriptor: int) -> Signature:

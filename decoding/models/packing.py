@@ -98,7 +98,7 @@ def _allocate(chains: list[list[StoredMatrix]]) -> list[list[PackedMatrix]]:
             raise MemoryError
         memory = np.empty(total + _HUGE_PAGE, np.uint8)
     except MemoryError:
-        rule = f"needs {total:,} bytes of memory for its weights, which are not there"
+        rule = f"needs {total:,} bytes of memory for its weights, more than is available"
         raise CheckpointError(chains[-1][0].parts[0].tensor.path, None, rule) from None
     begin = -memory.ctypes.data % _HUGE_PAGE
     packed = []

@@ -65,12 +65,12 @@ def parse_rope(
     if not 1.0 <= theta <= _MAX_THETA:
         raise settings.error("rope_theta", f"must be a finite number from 1 to {_MAX_THETA:g}")
     if head_dim % 2:
-        raise file.error("head_dim", f"must be even, not {head_dim}: rotary embeddings turn pairs")
+        raise file.error("head_dim", f"must be even, not {head_dim}: rotary embeddings rotate pairs")
     dim = int(head_dim * part)
     if not 1 <= dim <= head_dim:
-        raise settings.error("partial_rotary_factor", f"must leave 1 to head_dim={head_dim} numbers of a head to turn")
+        raise settings.error("partial_rotary_factor", f"must rotate 1 to head_dim={head_dim} elements of a head")
     rope = _READERS[kind](file, settings, theta, dim)
-    settings.refuse_others(_HARMLESS, f"is no setting of rope_type {kind!r}")
+    settings.refuse_others(_HARMLESS, f"is not a setting of rope_type {kind!r}")
     return rope
 
 

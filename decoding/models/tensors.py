@@ -112,7 +112,7 @@ class TensorSource:
             if name in optional:
                 self._check_tensor(self._tensors[name], optional[name])
             elif not harmless.search(name):
-                raise self._tensors[name].error("is no tensor of this architecture and config")
+                raise self._tensors[name].error("is not a tensor of this architecture and config")
 
     def _check_tensor(self, tensor: Tensor, shape: Shape) -> None:
         if tensor.shape != shape:
@@ -133,7 +133,7 @@ class TensorSource:
 def require_memory(num_bytes: int, tensor: Tensor) -> None:
     """Raise CheckpointError if the machine has less memory, whatever a sparse file claims."""
     if num_bytes > physical_memory():
-        raise tensor.error(f"needs {num_bytes:,} bytes of memory, which are not there")
+        raise tensor.error(f"needs {num_bytes:,} bytes of memory, more than this machine has")
 
 
 def physical_memory() -> int:

@@ -292,7 +292,9 @@ class _Finder:
             return self._config.tie_word_embeddings
         head = self._source[self._head]
         if not _are_equal(head, embedding):
-            problem = head.error("differs from the embedding, though the config says tie_word_embeddings: it is used")
+            problem = head.error(
+                "differs from the embedding, although the config says tie_word_embeddings; the stored one is used"
+            )
             warn_once(str(problem))
             return False
         return True

@@ -1,7 +1,7 @@
 """Parts of HTML without scripts, for notebooks and for pages that need nothing else.
 
-Colours stand in style attributes, because several notebook viewers drop style sheets. Text is escaped in one place,
-`escaped`: no element follows from it.
+Colours are in style attributes, because several notebook viewers drop style sheets. `escaped` is the only place where
+text becomes HTML.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ HUE: Rgb = (180, 60, 10)
 GREY: Rgb = (112, 112, 112)
 WHITE: Rgb = (255, 255, 255)
 MAX_OPACITY = 0.6
-"""Of the hue over a page's background; text of a light or a dark page stays readable on it."""
+"""Maximum opacity of the hue over a page's background, on which light and dark pages' text stays readable."""
 
 
 class Level(NamedTuple):

@@ -122,7 +122,7 @@ def _described(capsule: object) -> _Tensor:
     if _is_capsule(capsule, b"dltensor"):
         return _Tensor.from_address(_pointer_of(capsule, b"dltensor"))
     if not _is_capsule(capsule, b"dltensor_versioned"):
-        raise LogitsError(f"logits: __dlpack__ gave {capsule!r}: must be a capsule that nobody has consumed")
+        raise LogitsError(f"logits: __dlpack__ gave {capsule!r}: must be a capsule that has not been consumed")
     versioned = _VersionedTensor.from_address(_pointer_of(capsule, b"dltensor_versioned"))
     if versioned.major != 1:
         raise LogitsError(f"logits: DLPack version {versioned.major}.{versioned.minor}: must be 1")

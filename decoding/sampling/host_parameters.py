@@ -13,7 +13,7 @@ _WITH_MIN_TOKENS = ("stop_token_ids", "ignore_eos")
 """Parameters that decide, with min_tokens, which tokens stage hard_masks bans."""
 
 _RULE = (
-    "must be at its default: a sampler draws tokens and cannot act on it; a host that does passes host_parameters=True"
+    "must be at its default: a sampler draws tokens and cannot honour it; a host that does passes host_parameters=True"
 )
 
 

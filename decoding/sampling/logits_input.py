@@ -49,7 +49,9 @@ def _checked_rows(array: NDArray[Any], vocab_size: int) -> NDArray[Any]:
     if matrix.strides[1] != matrix.itemsize and vocab_size > 1 and len(matrix):
         return np.ascontiguousarray(matrix)
     if len(matrix) > 1 and 0 < abs(matrix.strides[0]) < vocab_size * matrix.itemsize:
-        raise LogitsError(f"logits.strides={array.strides}: rows must not overlap, unless all are one (stride 0)")
+        raise LogitsError(
+            f"logits.strides={array.strides}: rows must not overlap, unless all rows are the same one (stride 0)"
+        )
     return matrix
 
 

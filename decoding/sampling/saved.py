@@ -78,7 +78,7 @@ def to_json(values: Mapping[str, Any]) -> dict[str, Any]:
 def from_json(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return saved values of `to_json`. Raise ParameterError naming fields that are missing or unknown."""
     if not isinstance(values, Mapping) or set(values) != _FIELDS:
-        rule = f"must be what SamplingState.to_dict returned, with the keys {', '.join(sorted(_FIELDS))}"
+        rule = f"must be a dict of SamplingState.to_dict, with the keys {', '.join(sorted(_FIELDS))}"
         raise ParameterError.single("values", values, rule)
     mask = values["bitmask"]
     return dict(values) | {

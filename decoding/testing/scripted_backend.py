@@ -62,7 +62,9 @@ class ScriptedBackend:
         for chunk in chunks:
             keys = self._keys[chunk.sequence]
             if chunk.start != len(keys) or not 0 <= chunk.num_logits <= len(chunk.token_ids) > 0:
-                raise ValueError(f"{chunk}: must begin at {len(keys)}, with tokens, and logits of at most all of them")
+                raise ValueError(
+                    f"{chunk}: must begin at {len(keys)}, with at least one token, and at most as many logits"
+                )
             if chunk.start + len(chunk.token_ids) > self.max_tokens:
                 raise ValueError(f"{chunk}: must end within {self.max_tokens} tokens")
             call = self.vocab_size * call_size if self._noisy else 0

@@ -164,7 +164,7 @@ def _tokens(metadata: Mapping[str, Any], vocab_size: int | None) -> list[str]:
     if len(set(texts)) < len(texts):
         seen: set[str] = set()
         token_id = next(i for i, text in enumerate(texts) if text in seen or seen.add(text))  # type: ignore[func-returns-value]
-        raise TokenizerError(f"{PREFIX}tokens[{token_id}]={shown(texts[token_id])}: must be there once")
+        raise TokenizerError(f"{PREFIX}tokens[{token_id}]={shown(texts[token_id])}: must be unique")
     return texts
 
 

@@ -2,7 +2,7 @@
 
 The section describes how a *list* of token texts becomes a string. A decoding loop needs the same string token
 by token, in bytes (a token may hold a part of a character), so the section is compiled into steps that act on
-one token at a time, knowing only whether it is the first; into the characters that may be stripped off the start
+one token at a time, given only if it is the first; into the characters that may be stripped off the start
 of the whole; and into the properties of the token before that some kinds need.
 """
 

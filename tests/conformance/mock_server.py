@@ -108,6 +108,9 @@ RULES = {
     "structured_outputs": lambda v: isinstance(v, dict),
     "response_format": lambda v: isinstance(v, dict),
     "banned_strings": lambda v: isinstance(v, list),
+    "token_healing": lambda v: isinstance(v, bool),
+    "repetition_detection": lambda v: isinstance(v, dict),
+    "logprob_token_ids": is_ids,
 }
 
 
@@ -148,7 +151,8 @@ class MockServer:
     def params(self, body):
         """Return the SamplingParams of a checked request."""
         own = ("max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "n", "best_of", "seed")
-        fields = {name: body[name] for name in (*own, "echo", "logprobs", "banned_strings") if name in body}
+        extensions = ("banned_strings", "token_healing", "repetition_detection", "logprob_token_ids")
+        fields = {name: body[name] for name in (*own, "echo", "logprobs", *extensions) if name in body}
         stop = body.get("stop", [])
         bias = {int(key): value for key, value in body.get("logit_bias", {}).items()}
         grammar = body.get("structured_outputs")
@@ -209,14 +213,14 @@ class MockServer:
         try:
             body = json.loads(data, parse_constant=self.constant)
         except ValueError as error:
-            raise BadRequestError(400, f"the body is no JSON: {str(error)[:100]}") from None
+            raise BadRequestError(400, f"the body is not JSON: {str(error)[:100]}") from None
         if not isinstance(body, dict):
             raise BadRequestError(400, "the body must be an object")
         return body
 
     def constant(self, word):
         """Refuse NaN and infinities."""
-        raise ValueError(f"{word} is no JSON")
+        raise ValueError(f"{word} is not JSON")
 
     def answer(self, handler, data):
         """Answer a POST to /v1/completions."""

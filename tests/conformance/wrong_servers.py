@@ -421,6 +421,73 @@ class BannedOnce(MockServer):
         return super().params({**body, "banned_strings": body.get("banned_strings", [])[:1]})
 
 
+class HealingRepeatsPrompt(MockServer):
+    """The text begins with the bytes that healing took back."""
+
+    def complete(self, body):
+        """With the last character of the prompt first, unless the prompt is echoed."""
+        whole = super().complete(body)
+        if body.get("token_healing") and not body.get("echo"):
+            for choice in whole["choices"]:
+                choice["text"] = body["prompt"][-1] + choice["text"]
+        return whole
+
+
+class HealingIgnored(MockServer):
+    """token_healing is accepted and does nothing."""
+
+    def params(self, body):
+        """Without it."""
+        return super().params({name: value for name, value in body.items() if name != "token_healing"})
+
+
+class LoopStopsLate(MockServer):
+    """A loop ends the text one repetition too late."""
+
+    def params(self, body):
+        """With a larger count."""
+        detection = body.get("repetition_detection")
+        return super().params(
+            {**body, "repetition_detection": {**detection, "min_count": detection["min_count"] + 1}}
+            if detection
+            else body
+        )
+
+
+class LoopStopsOthers(MockServer):
+    """repetition_detection cuts texts that do not repeat themselves."""
+
+    def params(self, body):
+        """Ends every such text after eight tokens."""
+        return super().params({**body, "max_tokens": 8} if "repetition_detection" in body else body)
+
+
+class ChosenOneTokenLate(MockServer):
+    """Log-probabilities of chosen ids are those of the position before."""
+
+    def complete(self, body):
+        """Moves the column."""
+        whole = super().complete(body)
+        for choice in whole["choices"]:
+            columns = (choice["logprobs"] or {}).get("by_token_id")
+            if columns:
+                choice["logprobs"]["by_token_id"] = [columns[-1], *columns[:-1]]
+        return whole
+
+
+class ChosenOnlyFirst(MockServer):
+    """Only the first of the chosen ids is reported."""
+
+    def complete(self, body):
+        """Drops the others."""
+        whole = super().complete(body)
+        for choice in whole["choices"]:
+            columns = (choice["logprobs"] or {}).get("by_token_id")
+            if columns:
+                choice["logprobs"]["by_token_id"] = [dict(list(one.items())[:1]) for one in columns]
+        return whole
+
+
 WRONG = {
     StopInText: (
         ["stop.*"],
@@ -466,6 +533,12 @@ WRONG = {
     GrammarIgnored: (["grammar.*", "banned.*"], {"grammar.regex", "grammar.choice", "grammar.json", "grammar.bad"}),
     GrammarNotAnchored: (["grammar.*"], {"grammar.regex"}),
     BannedOnce: (["grammar.*", "banned.*"], {"banned.text"}),
+    HealingRepeatsPrompt: (["healing.*"], {"healing.text", "healing.tokens"}),
+    HealingIgnored: (["healing.*"], {"healing.tokens"}),
+    LoopStopsLate: (["loop.*"], {"loop.stop"}),
+    LoopStopsOthers: (["loop.*"], {"loop.other"}),
+    ChosenOneTokenLate: (["chosen.*"], {"chosen.same"}),
+    ChosenOnlyFirst: (["chosen.*"], {"chosen.columns", "chosen.same"}),
     NeverGivesUp: (["cancel.*"], {"cancel.stream"}),
 }
 """The checks to run per server, and the checks that must fail. No other check may fail."""

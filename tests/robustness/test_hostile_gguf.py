@@ -141,7 +141,7 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes] | Callable[[Path], None], str
     "empty key": (_keys(TEXT("") + SCALAR(GGUF.U32, 1)), "CheckpointError", "must be printable"),
     "key of control characters": (_keys(TEXT("\x1b[2J") + SCALAR(GGUF.U32, 1)), "CheckpointError", "must be printable"),
     "key that is no UTF-8": (_keys(TEXT(b"\xff\xfe") + SCALAR(GGUF.U32, 1)), "CheckpointError", "must be UTF-8"),
-    "key twice": (_keys(TEXT("llama.block_count") + SCALAR(GGUF.U32, 1)), "CheckpointError", "is there twice"),
+    "key twice": (_keys(TEXT("llama.block_count") + SCALAR(GGUF.U32, 1)), "CheckpointError", "occurs twice"),
     "string of 2^63 bytes": (
         _keys(TEXT("k") + struct.pack("<IQ", 8, 1 << 63)),
         "CheckpointError",
@@ -184,7 +184,7 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes] | Callable[[Path], None], str
     "name of 2^63 bytes": (replace(TINY, entries=(replace(ENTRY, name=b""),)).bytes(), "CheckpointError", "name"),
     "name of 65 bytes": (_entry(name="x" * 65), "CheckpointError", "must have at most 64"),
     "name of control characters": (_entry(name="a\nb"), "CheckpointError", "printable name"),
-    "name twice": (_entry(name="blk.0.attn_output.weight"), "CheckpointError", "is there twice"),
+    "name twice": (_entry(name="blk.0.attn_output.weight"), "CheckpointError", "occurs twice"),
     "5 dimensions": (_entry(dims=(32, 32, 1, 1, 1)), "CheckpointError", "has 5 dimensions"),
     "2^32-1 dimensions": (_entry(num_dims=(1 << 32) - 1), "CheckpointError", "dimensions; must have 1 to 4"),
     "no dimensions": (_entry(dims=()), "CheckpointError", "has 0 dimensions"),
@@ -250,7 +250,7 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes] | Callable[[Path], None], str
     "no tokens": (_tokens(tokens=None), "TokenizerError", "tokenizer.ggml.tokens"),
     "empty tokens": (_tokens(tokens=[]), "TokenizerError", "tokenizer.ggml.tokens"),
     "tokens that are numbers": (_tokens(tokens=np.zeros(12, "<i4")), "TokenizerError", "array of strings"),
-    "a token twice": (_tokens(tokens=["a"] * 12), "TokenizerError", "must be there once"),
+    "a token twice": (_tokens(tokens=["a"] * 12), "TokenizerError", "must be unique"),
     "a token that is no UTF-8": (
         _tokens(tokens=ARRAY_OF(GGUF.STRING, [b"\xff"] * 12)),
         "CheckpointError",

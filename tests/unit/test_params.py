@@ -90,7 +90,7 @@ def test_a_bias_error_names_the_key():
     """The error of a bad bias names its token id."""
     with pytest.raises(ParameterError, match=r"key 7 has nan"):
         SamplingParams(logit_bias={3: 1.0, 7: float("nan")})
-    with pytest.raises(ParameterError, match=r"key -1 is none"):
+    with pytest.raises(ParameterError, match=r"key -1 is not a token id"):
         SamplingParams(logit_bias={3: 1.0, -1: 1.0})
 
 

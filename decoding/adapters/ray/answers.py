@@ -56,7 +56,7 @@ def _queued(
         return None, [], error_line(_custom_id(raw), error)
     try:
         if parsed.request is None:
-            raise parsed.refusal or ApiError(400, "body: is no request")
+            raise parsed.refusal or ApiError(400, "body: is not a request")
         if parsed.request.model != llm.name:
             raise unknown_model(parsed.request.model, [llm.name])
         requests, _ = llm.engine.requests(parsed.request.prompts, parsed.request.params)

@@ -71,7 +71,7 @@ def _pairs(values: Array, lag: int) -> tuple[Array, Array]:
     """Return pairs (i, i + lag) along the rows; no index is in two pairs, so that the pairs are independent."""
     length = values.shape[1]
     if not 1 <= lag < length:
-        raise ParameterError.single("lags", lag, f"must be from 1 to the length of a row less 1 ({length - 1})")
+        raise ParameterError.single("lags", lag, f"must be from 1 to the length of a row minus 1 ({length - 1})")
     starts = np.flatnonzero(np.arange(length - lag) % (2 * lag) < lag)
     return values[:, starts].ravel(), values[:, starts + lag].ravel()
 
@@ -79,6 +79,6 @@ def _pairs(values: Array, lag: int) -> tuple[Array, Array]:
 def _square_test(first: Array, second: Array) -> float:
     bins = int(min(MAX_BINS, math.isqrt(int(len(first) / MIN_EXPECTED))))
     if bins < 2:
-        raise ParameterError.single("draws", len(first), "must make at least 80 pairs")
+        raise ParameterError.single("draws", len(first), "must give at least 80 pairs")
     cells = bin_of(first, bins) * bins + bin_of(second, bins)
     return independence_test(np.bincount(cells, minlength=bins * bins).reshape(bins, bins))

@@ -82,7 +82,9 @@ def states_of(states: States, num_rows: int) -> list[SamplingState]:
     if isinstance(states, (SamplingState, SamplingParams)):
         states = [states] * num_rows
     if len(states) != num_rows:
-        raise ParameterError.single("states", len(states), f"must be one a row of logits ({num_rows}), or one for all")
+        raise ParameterError.single(
+            "states", len(states), f"must be one per row of logits ({num_rows}), or one for all"
+        )
     return [SamplingState(state) if isinstance(state, SamplingParams) else state for state in states]
 
 

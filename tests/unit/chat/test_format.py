@@ -70,7 +70,7 @@ def test_contents_in_parts():
         (["hello"], "messages[0]='hello': must be an object"),
         ([USER, {"content": "x"}], "messages[1].role=None: must be a word"),
         ([{"role": "<|im_end|>", "content": "x"}], "messages[0].role='<|im_end|>': must be a word"),
-        ([{"role": "user"}], "messages[0].content=None: must be there"),
+        ([{"role": "user"}], "messages[0].content=None: must be present"),
         ([{"role": "user", "content": 3}], "messages[0].content=3: must be text"),
         (
             [{"role": "user", "content": [{"type": "image_url"}]}],

@@ -215,7 +215,7 @@ def test_two_runs_never_write_one_output(tmp_path):
     command = [sys.executable, "-m", "decoding", "batch", source, target]
     second = subprocess.run(command, capture_output=True, text=True, check=False)
     assert second.returncode != 0
-    assert "must not be the output of another run at the same time" in second.stderr
+    assert "must not be in use as the output of another run" in second.stderr
     assert first.run(lambda counts: None).num_answered == 2
     assert BatchRun(make_llm(), source, target).run(lambda counts: None).num_skipped == 2
 

@@ -178,7 +178,7 @@ def test_streams_add_up():
     ("structured", "message"),
     [
         ({"regex": "("}, "invalid regex"),
-        ({"regex": "()"}, "no token of this model begins"),
+        ({"regex": "()"}, "no token of this model can begin"),
         ({"regex": "(?=a)b"}, "invalid regex"),
         ({"grammar": "start: missing"}, "unknown name"),
         ({"grammar": "root ::= 'a'"}, "lexer error"),

@@ -119,17 +119,17 @@ def _without(name: str) -> Any:
             "model.layers.1.mlp.up_proj.weight",
             "is missing",
         ),
-        (lambda tensors: tensors.update(extra=np.zeros(3)), "extra", "is no tensor of this architecture"),
-        (lambda tensors: tensors.update({"a\nb": np.zeros(3)}), r"'a\nb'", "is no tensor of this architecture"),
+        (lambda tensors: tensors.update(extra=np.zeros(3)), "extra", "is not a tensor of this architecture"),
+        (lambda tensors: tensors.update({"a\nb": np.zeros(3)}), r"'a\nb'", "is not a tensor of this architecture"),
         (
             lambda tensors: tensors.update({"model.layers.0.self_attn.q_proj.bias": np.zeros(16)}),
             "model.layers.0.self_attn.q_proj.bias",
-            "is no tensor of this architecture and config",
+            "is not a tensor of this architecture and config",
         ),
         (
             lambda tensors: tensors.update({"model.layers.2.mlp.up_proj.weight": np.zeros((24, 16))}),
             "model.layers.2.mlp.up_proj.weight",
-            "is no tensor of this architecture",
+            "is not a tensor of this architecture",
         ),
         (
             lambda tensors: tensors.update({EMBEDDING: np.zeros((20, 16))}),

@@ -73,7 +73,7 @@ def test_constants_and_other_towers_are_harmless(workshop: Any, runs: Any, kind:
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_an_unknown_tensor_is_refused(workshop: Any, runs: Any, kind: str) -> None:
     """An unknown tensor with a similar name is refused."""
-    with pytest.raises(CheckpointError, match="is no tensor of this architecture"):
+    with pytest.raises(CheckpointError, match="is not a tensor of this architecture"):
         _logits(workshop, runs, kind, extra={"model.layers.0.self_attn.bias": np.ones(3)})
 
 

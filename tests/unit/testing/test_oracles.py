@@ -82,7 +82,7 @@ def test_the_message_names_row_and_parameters():
 
     with pytest.raises(AssertionError, match=r"row 1, SamplingParams\(top_k=5\): has probabilities"):
         assert_matches_reference(flat, logits, SamplingParams(top_k=5))
-    with pytest.raises(ParameterError, match="one a row"):
+    with pytest.raises(ParameterError, match="one per row"):
         assert_matches_reference(flat, logits, [SamplingParams()] * 3)
 
 
