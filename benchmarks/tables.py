@@ -23,7 +23,7 @@ BOUNDS = {
 WIDEST = {title.partition(",")[0]: bound for title, bound in BOUNDS.items()}
 """Bound by work alone: the larger one where rows differ."""
 
-MEMORY_BOUNDS = {"greedy": 1.5, "temperature": 2.5, "top_k + top_p + min_p": 2.5}
+MEMORY_BOUNDS = {"greedy": 1.1, "temperature": 2.5, "top_k + top_p + min_p": 1.4, "everything": 5.0}
 ODD_SLACK = 2.0
 BOUNDED_FROM = 128_256
 OVERHEAD_BOUNDS = (3.0, 0.3)

@@ -6,10 +6,16 @@
 #define CUT (-40.0 * DK_LN2)        /* weights below 2^-40 are zero by definition */
 #define NEGLIGIBLE (-45.0 * DK_LN2) /* weights below 2^-45 round to zero in units of 2^-43 */
 
+static int32_t block_of_max(const dk_view *view) {
+  for (int32_t first = 0;; first += DK_BLOCK) { /* one of the blocks has the maximum */
+    int32_t index = view->kernel->find((dk_block){view->block_max + first, DECODING_FLOAT32}, view->max);
+    if (index >= 0)
+      return first + index;
+  }
+}
+
 int32_t dk_first_token(const dk_view *view) {
-  int32_t block = 0;
-  while (view->block_max[block] != view->max)
-    block++;
+  int32_t block = block_of_max(view);
   return dk_id(view, block * DK_BLOCK + view->kernel->find(dk_fetch(view, block), view->max));
 }
 

@@ -55,7 +55,8 @@ typedef struct dk_tally {
 } dk_tally;
 
 typedef struct dk_kernel {
-  /* Write the maximum of each block of a row of n elements, NaN counting as -inf. Returns a set of DK_SAW_* bits. */
+  /* Write the maximum of each block of a row of n elements, NaN counting as -inf. The array needs room for
+   * DK_LANES more. Returns a set of DK_SAW_* bits. */
   uint32_t (*scan)(const void *row, int32_t dtype, int32_t n, float *block_max);
 
   /* Convert n <= DK_BLOCK elements to float32, NaN to -inf, and fill the rest of the block with -inf. */

@@ -38,10 +38,10 @@ static int32_t find(dk_block block, float value) {
 }
 
 DK_INLINE int32_t count_of(dk_block block, float low) {
-  int32_t total = 0;
+  dk_u total[2] = {u_set(0), u_set(0)};
   for (int v = 0; v < DK_VECTORS; v++)
-    total += __builtin_popcount(m_bits(f_ge(lanes_of(block, v), f_set(low))));
-  return total;
+    total[v % 2] = u_count(total[v % 2], f_ge(lanes_of(block, v), f_set(low)));
+  return (int32_t)u_fold_sum(u_add(total[0], total[1]));
 }
 
 static int32_t count(dk_block block, float low){DK_BY_DTYPE(count_of, block, low)}
@@ -73,8 +73,11 @@ typedef struct dk_sum {
 
 DK_INLINE dk_sum sum_none(void) { return (dk_sum){{u_set(0), u_set(0)}, 0}; }
 
+/* Held, because compilers would otherwise add in another order, which needs more registers than there are. */
+DK_INLINE dk_u held_sum(dk_u a, dk_u b) { return f_bits(f_hold(u_float(u_add(a, b)))); }
+
 DK_INLINE dk_sum sum_add(dk_sum sum, dk_parts parts) {
-  return (dk_sum){{u_add(sum.parts.high, parts.high), u_add(sum.parts.low, parts.low)}, sum.count + DK_LANES};
+  return (dk_sum){{held_sum(sum.parts.high, parts.high), held_sum(sum.parts.low, parts.low)}, sum.count + DK_LANES};
 }
 
 /* Leaves the count to the caller. */
@@ -124,43 +127,56 @@ static uint64_t weight(float value, const dk_scale *scale) {
   return lanes[0];
 }
 
+DK_INLINE void list_bit(const float *values, int index, int32_t first_id, int32_t i, dk_entries list) {
+  list.ids[i] = first_id + index;
+  memcpy(list.values + i, (const char *)values + (size_t)index * sizeof(float), sizeof(float)); /* any alignment */
+}
+
 /* Append the elements whose bit is set, in order. The CPU cannot predict how many there are, and a loop over them would
  * be mispredicted once per word. So the first four are always written, whether or not there are that many. */
 DK_INLINE int32_t list_bits(const float *values, uint64_t bits, int32_t first_id, dk_entries list) {
-  int32_t n = __builtin_popcountll(bits);
-  for (int32_t i = 0; i < 4 || i < n; i++, bits &= bits - 1) {
-    int index = __builtin_ctzll(bits | (uint64_t)1 << 63);
-    list.ids[i] = first_id + index;
-    memcpy(list.values + i, (const char *)values + (size_t)index * sizeof(float), sizeof(float)); /* any alignment */
-  }
+  int32_t n = __builtin_popcountll(bits), i = 0;
+  for (; i < 4; i++, bits &= bits - 1)
+    list_bit(values, __builtin_ctzll(bits | (uint64_t)1 << 63), first_id, i, list);
+  for (; i < n; i++, bits &= bits - 1)
+    list_bit(values, __builtin_ctzll(bits), first_id, i, list);
   return n;
 }
 
-/* Four vectors at a time, so that their comparisons fill a word of bits. */
+typedef struct dk_split_sums {
+  dk_sum all, above;
+  int32_t num_between;
+} dk_split_sums;
+
+/* Four vectors at a time, from vector v on, so that their comparisons fill a word of bits. */
+DK_INLINE dk_split_sums split_four(dk_split_sums sums, dk_block block, int v, float low, dk_scale scale, float middle,
+                                   float high, int32_t first_id, dk_entries list) {
+  uint64_t over_bits = 0, bits = 0;
+  float copy[4 * DK_LANES];
+  const float *values = block.dtype == DECODING_FLOAT32 ? (const float *)block.data + v * DK_LANES : copy;
+  for (int j = 0; j < 4; j++) {
+    dk_f x = lanes_of(block, v + j);
+    dk_m over = f_ge(x, f_set(high));
+    dk_parts parts = dk_weight_parts(x, f_ge(x, f_set(low)), scale);
+    sums.all = sum_add(sums.all, parts);
+    sums.above.parts = sum_add_where(sums.above, over, parts).parts;
+    over_bits |= (uint64_t)m_bits(over) << (j * DK_LANES);
+    bits |= (uint64_t)m_bits(f_ge(x, f_set(middle))) << (j * DK_LANES);
+    if (block.dtype != DECODING_FLOAT32)
+      f_store(copy + j * DK_LANES, x);
+  }
+  sums.above.count += __builtin_popcountll(over_bits);
+  dk_entries rest = {list.values + sums.num_between, list.ids + sums.num_between, NULL};
+  sums.num_between += list_bits(values, bits & ~over_bits, first_id + v * DK_LANES, rest);
+  return sums;
+}
+
 DK_INLINE dk_split split_of(dk_block block, float low, dk_scale scale, float middle, float high, int32_t first_id,
                             dk_entries list) {
-  dk_sum all = sum_none(), above = sum_none();
-  float copy[DK_BLOCK];
-  const float *values = block.dtype == DECODING_FLOAT32 ? block.data : copy;
-  int32_t n = 0;
-  for (int v = 0; v < DK_VECTORS; v += 4) {
-    uint64_t over_bits = 0, bits = 0;
-    for (int j = 0; j < 4; j++) {
-      dk_f x = lanes_of(block, v + j);
-      dk_m over = f_ge(x, f_set(high));
-      dk_parts parts = dk_weight_parts(x, f_ge(x, f_set(low)), scale);
-      all = sum_add(all, parts);
-      above.parts = sum_add_where(above, over, parts).parts;
-      over_bits |= (uint64_t)m_bits(over) << (j * DK_LANES);
-      bits |= (uint64_t)m_bits(f_ge(x, f_set(middle))) << (j * DK_LANES);
-      if (values == copy)
-        f_store(copy + (v + j) * DK_LANES, x);
-    }
-    above.count += __builtin_popcountll(over_bits);
-    dk_entries rest = {list.values + n, list.ids + n, NULL};
-    n += list_bits(values + v * DK_LANES, bits & ~over_bits, first_id + v * DK_LANES, rest);
-  }
-  return (dk_split){.all = sum_total(all), .num_between = n, .above = sum_total(above)};
+  dk_split_sums sums = {sum_none(), sum_none(), 0};
+  for (int v = 0; v < DK_VECTORS; v += 4)
+    sums = split_four(sums, block, v, low, scale, middle, high, first_id, list);
+  return (dk_split){.all = sum_total(sums.all), .num_between = sums.num_between, .above = sum_total(sums.above)};
 }
 
 static dk_split split(dk_block block, float low, const dk_scale *scale, float middle, float high, int32_t first_id,

@@ -10,6 +10,8 @@
 #include "simd/lanes.h"
 
 #define DK_VECTORS (DK_BLOCK / DK_LANES)
+#define DK_VECTOR_BYTES (DK_LANES * sizeof(float))
+#define DK_ALL_LANES 0xFFFFu
 
 DK_INLINE size_t element_size(int32_t dtype) { return dtype == DECODING_FLOAT32 ? 4 : 2; }
 
@@ -55,19 +57,19 @@ static void widen(const void *source, int32_t dtype, int32_t n, float *block) {
   }
 }
 
-/* Return the maximum of a block and set the lanes of *nan in which a NaN was seen. If there is one, the maximum is
+#define DK_CHAINS 4 /* of comparisons, so that none waits for the last one */
+
+/* Return the maxima of a block's lanes. Clears the lanes of `ordered` in which a NaN was seen; the maxima are then
  * meaningless. One comparison tests two vectors. */
-DK_INLINE float scan_block(dk_block block, dk_m *nan) {
+DK_INLINE dk_f lane_maxima(const char *block, dk_m *ordered) {
   dk_f top[2];
-  dk_m seen = m_from_bits(0);
   for (int v = 0; v < DK_VECTORS; v += 2) {
-    dk_f a = lanes_of(block, v), b = lanes_of(block, v + 1);
-    seen = m_or(seen, f_unordered(a, b));
+    dk_f a = f_hold(f_load(block + v * DK_VECTOR_BYTES)), b = f_hold(f_load(block + (v + 1) * DK_VECTOR_BYTES));
+    ordered[v / 2 % DK_CHAINS] = m_ordered(ordered[v / 2 % DK_CHAINS], a, b);
     top[0] = v == 0 ? a : f_max(top[0], a);
     top[1] = v == 0 ? b : f_max(top[1], b);
   }
-  *nan = seen;
-  return f_fold_max(f_max(top[0], top[1]));
+  return f_max(top[0], top[1]);
 }
 
 /* Both 16-bit types are sign and magnitude, and their NaNs lie beyond their infinities. So ordered integers, 32 at a
@@ -108,8 +110,10 @@ DK_INLINE bool scan_halves(const char *source, int32_t dtype, int32_t num_blocks
 }
 
 static float maximum(const float *block) {
-  dk_m ignored;
-  return scan_block((dk_block){block, DECODING_FLOAT32}, &ignored);
+  dk_f top = f_load(block);
+  for (int v = 1; v < DK_VECTORS; v++)
+    top = f_max(top, f_load(block + v * DK_LANES));
+  return f_fold_max(top);
 }
 
 /* The slow path, for a block with a NaN and for the short last block: widened first, so that NaN counts as -inf. */
@@ -127,14 +131,35 @@ static uint32_t scan_slowly(const char *source, int32_t dtype, int32_t n, float 
   return nan ? DK_SAW_NAN : 0u;
 }
 
+/* Write the maxima of up to DK_LANES whole blocks, and -inf behind them. Returns false if there is a NaN. */
+DK_INLINE bool scan_group(const char *source, int32_t num_blocks, float *block_max) {
+  dk_f tops[DK_LANES];
+  dk_m ordered[DK_CHAINS];
+  for (int c = 0; c < DK_CHAINS; c++)
+    ordered[c] = m_from_bits(DK_ALL_LANES);
+  for (int32_t i = 0; i < num_blocks; i++)
+    tops[i] = lane_maxima(source + (size_t)i * DK_BLOCK * sizeof(float), ordered);
+  for (int32_t i = num_blocks; i < DK_LANES; i++)
+    tops[i] = f_set(-INFINITY);
+  f_store(block_max, f_fold_max_each(tops));
+  return m_bits(m_and(m_and(ordered[0], ordered[1]), m_and(ordered[2], ordered[3]))) == DK_ALL_LANES;
+}
+
+static uint32_t scan_blocks_slowly(const char *source, int32_t dtype, int32_t num_blocks, float *block_max) {
+  uint32_t seen = 0;
+  for (int32_t block = 0; block < num_blocks; block++)
+    seen |= scan_slowly(source + (size_t)block * DK_BLOCK * element_size(dtype), dtype, DK_BLOCK, block_max + block);
+  return seen;
+}
+
 DK_INLINE uint32_t scan_floats(const char *source, int32_t num_blocks, float *block_max) {
   uint32_t seen = 0;
-  dk_m nan;
-  for (int32_t block = 0; block < num_blocks; block++, source += DK_BLOCK * sizeof(float)) {
-    block_max[block] = scan_block((dk_block){source, DECODING_FLOAT32}, &nan);
-    if (m_bits(nan))
-      seen |= scan_slowly(source, DECODING_FLOAT32, DK_BLOCK, block_max + block);
-    seen |= block_max[block] == INFINITY ? DK_SAW_INFINITY : 0u;
+  for (int32_t first = 0; first < num_blocks; first += DK_LANES, block_max += DK_LANES) {
+    int32_t n = num_blocks - first < DK_LANES ? num_blocks - first : DK_LANES;
+    const char *group = source + (size_t)first * DK_BLOCK * sizeof(float);
+    if (!scan_group(group, n, block_max))
+      seen |= scan_blocks_slowly(group, DECODING_FLOAT32, n, block_max);
+    seen |= m_bits(f_eq(f_load(block_max), f_set(INFINITY))) ? DK_SAW_INFINITY : 0u;
   }
   return seen;
 }
@@ -142,18 +167,17 @@ DK_INLINE uint32_t scan_floats(const char *source, int32_t num_blocks, float *bl
 DK_INLINE uint32_t scan_as(dk_block row, int32_t n, float *block_max) {
   const char *source = row.data;
   int32_t num_blocks = n / DK_BLOCK;
-  size_t step = DK_BLOCK * element_size(row.dtype);
   uint32_t seen = 0;
   if (row.dtype == DECODING_FLOAT32) {
     seen = scan_floats(source, num_blocks, block_max);
   } else if (num_blocks > 0 && scan_halves(source, row.dtype, num_blocks, block_max)) {
-    for (int32_t block = 0; block < num_blocks; block++)
-      seen |= scan_slowly(source + (size_t)block * step, row.dtype, DK_BLOCK, block_max + block);
+    seen = scan_blocks_slowly(source, row.dtype, num_blocks, block_max);
   }
   for (int32_t block = 0; row.dtype != DECODING_FLOAT32 && block < num_blocks; block++)
     seen |= block_max[block] == INFINITY ? DK_SAW_INFINITY : 0u;
   if (n % DK_BLOCK > 0) {
-    seen |= scan_slowly(source + (size_t)num_blocks * step, row.dtype, n % DK_BLOCK, block_max + num_blocks);
+    source += (size_t)num_blocks * DK_BLOCK * element_size(row.dtype);
+    seen |= scan_slowly(source, row.dtype, n % DK_BLOCK, block_max + num_blocks);
     seen |= block_max[num_blocks] == INFINITY ? DK_SAW_INFINITY : 0u;
   }
   return seen;

@@ -30,28 +30,39 @@ bool dk_prefix_contains(dk_prefix prefix, float value, int32_t token_id) {
   return value > prefix.value || (value == prefix.value && token_id <= prefix.last_id);
 }
 
+/* Return the index in a block at which the tied tokens of a prefix end: below 1 if before it, DK_BLOCK or more if behind
+ * it. */
+static int32_t end_of_ties(const dk_view *view, dk_prefix prefix, int32_t block) {
+  bool has_all_ties = prefix.last_id == INT32_MAX;
+  return has_all_ties ? DK_BLOCK : dk_num_ids_up_to(view, prefix.last_id) - block * DK_BLOCK;
+}
+
+static float low_of(dk_prefix prefix, int32_t end) { return end > 0 ? prefix.value : dk_next_above(prefix.value); }
+
 /* Only the block in which the tied tokens end must be copied. */
 dk_slice dk_slice_of(const dk_view *view, dk_prefix prefix, int32_t block) {
-  bool has_all_ties = prefix.last_id == INT32_MAX;
-  int32_t end = has_all_ties ? 0 : dk_num_ids_up_to(view, prefix.last_id) - block * DK_BLOCK;
-  if (has_all_ties || end >= DK_BLOCK)
-    return (dk_slice){dk_fetch(view, block), prefix.value};
-  if (end <= 0)
-    return (dk_slice){dk_fetch(view, block), dk_next_above(prefix.value)};
+  int32_t end = end_of_ties(view, prefix, block);
+  if (end <= 0 || end >= DK_BLOCK)
+    return (dk_slice){dk_fetch(view, block), low_of(prefix, end)};
   float *copy = dk_fetch_copy(view, block);
   for (int32_t i = end; i < DK_BLOCK; i++)
     copy[i] = copy[i] == prefix.value ? -INFINITY : copy[i];
   return (dk_slice){{copy, DECODING_FLOAT32}, prefix.value};
 }
 
+static int32_t count_in_block(const dk_view *view, dk_prefix prefix, int32_t block) {
+  int32_t end = end_of_ties(view, prefix, block);
+  if (end <= 0 || end >= DK_BLOCK)
+    return dk_count(view, block, low_of(prefix, end));
+  dk_slice slice = dk_slice_of(view, prefix, block);
+  return view->kernel->count(slice.block, slice.low);
+}
+
 int64_t dk_prefix_count(const dk_view *view, dk_prefix prefix) {
   int64_t total = 0;
-  for (int32_t block = 0; block < view->num_blocks; block++) {
-    if (!dk_may_contain(view, prefix, block))
-      continue;
-    dk_slice slice = dk_slice_of(view, prefix, block);
-    total += view->kernel->count(slice.block, slice.low);
-  }
+  for (int32_t block = 0; block < view->num_blocks; block++)
+    if (dk_may_contain(view, prefix, block))
+      total += count_in_block(view, prefix, block);
   return total;
 }
 

@@ -48,15 +48,29 @@ float *dk_fetch_copy(const dk_view *view, int32_t block) {
   return copy;
 }
 
+/* Return true if a block differs from the caller's memory by more than edits. */
+static bool needs_copy_without_edits(const dk_view *view, int32_t block) {
+  return block_length(view, block) < DK_BLOCK || view->has_nan || view->is_smoothed ||
+         dk_block_mask(view, block) != NULL;
+}
+
 static bool needs_copy(const dk_view *view, int32_t block) {
-  return block >= view->num_plain && (block_length(view, block) < DK_BLOCK || view->has_nan || view->is_smoothed ||
-                                      first_edit(view, block) >= 0 || dk_block_mask(view, block) != NULL);
+  return block >= view->num_plain && (first_edit(view, block) >= 0 || needs_copy_without_edits(view, block));
 }
 
 dk_block dk_fetch(const dk_view *view, int32_t block) {
   if (needs_copy(view, block))
     return (dk_block){dk_fetch_copy(view, block), DECODING_FLOAT32};
   return (dk_block){address_of(view, block * DK_BLOCK), view->dtype};
+}
+
+int32_t dk_count(const dk_view *view, int32_t block, float low) {
+  if (needs_copy_without_edits(view, block))
+    return view->kernel->count(dk_fetch(view, block), low);
+  int32_t n = view->kernel->count((dk_block){address_of(view, block * DK_BLOCK), view->dtype}, low);
+  for (int32_t i = first_edit(view, block); i >= 0; i = view->edits->items[i].next)
+    n += (view->edits->items[i].value >= low) - (view->edits->items[i].raw >= low);
+  return n;
 }
 
 const float *dk_fetch_floats(const dk_view *view, int32_t block) {

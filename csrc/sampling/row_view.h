@@ -49,6 +49,9 @@ dk_view dk_view_list(const dk_view *view, dk_entries entries, int32_t n, float *
 /* Return the DK_BLOCK values of a block, -inf past the end of the row. Valid until the next fetch. */
 dk_block dk_fetch(const dk_view *view, int32_t block);
 
+/* Return the number of values of a block that are >= low. Edits are counted, not applied to a copy. */
+int32_t dk_count(const dk_view *view, int32_t block, float low);
+
 /* Return the values as float32. Valid until the next fetch. */
 const float *dk_fetch_floats(const dk_view *view, int32_t block);
 

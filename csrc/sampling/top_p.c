@@ -104,10 +104,11 @@ static dk_list list_of(const dk_search *s, dk_prefix prefix) {
 
 /* ---- head, sample, bracket ---- */
 
-/* Return the prefix of the tokens above the block maximum that a quarter of the blocks reach. */
+/* Return the prefix of the tokens above a value that about a quarter of the blocks reach. */
 static dk_prefix head_of(const dk_search *s) {
   dk_view maxima = dk_view_maxima(s->view);
-  uint32_t key = dk_key_of_kth(&maxima, dk_key_of(-FLT_MAX), dk_key_of(s->view->max), s->view->num_blocks / 4);
+  int32_t k = s->view->num_blocks / 4;
+  uint32_t key = dk_key_of_kth(&maxima, dk_key_of(-FLT_MAX), dk_key_of(s->view->max), k, k + k / 8);
   return dk_prefix_shorter(s->within, dk_prefix_above(dk_value_of(key)));
 }
 

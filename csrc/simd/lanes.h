@@ -5,7 +5,9 @@
  *   dk_h    32 int16        dk_w    16 uint64
  *
  * The including file defines exactly one of DK_ISA_*. Every operation is exact or correctly rounded, so the sets agree
- * bit for bit. Loads and stores take any alignment. */
+ * bit for bit. Loads and stores take any alignment. f_hold(a) is a, kept in a register: where an instruction can read
+ * memory, compilers would otherwise load a value again for each use. f_fold_max_each(rows) has the maximum of rows[i] in
+ * lane i. */
 #ifndef DK_LANES_H
 #define DK_LANES_H
 
@@ -26,6 +28,11 @@
 #include "simd/lanes_portable.h"
 #else
 #error "define one of DK_ISA_* before including lanes.h"
+#endif
+
+/* Return m without the lanes in which a or b is NaN. */
+#ifndef DK_MASKED_COMPARE
+DK_INLINE dk_m m_ordered(dk_m m, dk_f a, dk_f b) { return m_and_not(m, f_unordered(a, b)); }
 #endif
 
 #ifndef DK_MASKED_ADD

@@ -48,6 +48,25 @@ DK_INLINE dk_m f_unordered(dk_f a, dk_f b) { DK_HALVES(dk_m, _mm256_cmp_ps(a.hal
 DK_INLINE dk_f f_select(dk_m m, dk_f yes, dk_f no) {
   DK_HALVES(dk_f, _mm256_blendv_ps(no.half[h], yes.half[h], m.half[h]));
 }
+DK_INLINE dk_f f_hold(dk_f a) {
+  __asm__("" : "+x"(a.half[0]), "+x"(a.half[1]));
+  return a;
+}
+/* Each step folds two vectors into one: by halves, pairs and single lanes. */
+DK_INLINE __m256 fold_max_of_eight(const dk_f *rows) {
+  __m256 top[8], quarters[4], pairs[2];
+  for (int i = 0; i < 8; i++)
+    top[i] = _mm256_max_ps(rows[i].half[0], rows[i].half[1]);
+  for (int i = 0; i < 4; i++) /* rows r and r + 4 */
+    quarters[i] = _mm256_max_ps(_mm256_permute2f128_ps(top[i], top[i + 4], 0x20),
+                                _mm256_permute2f128_ps(top[i], top[i + 4], 0x31));
+  for (int i = 0; i < 2; i++) { /* r and r + 1 */
+    __m256 a = quarters[2 * i], b = quarters[2 * i + 1];
+    pairs[i] = _mm256_max_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xEE));
+  }
+  return _mm256_max_ps(_mm256_shuffle_ps(pairs[0], pairs[1], 0x88), _mm256_shuffle_ps(pairs[0], pairs[1], 0xDD));
+}
+DK_INLINE dk_f f_fold_max_each(const dk_f rows[16]) { DK_HALVES(dk_f, fold_max_of_eight(rows + 8 * h)); }
 DK_INLINE float f_fold_max(dk_f a) {
   __m256 top = _mm256_max_ps(a.half[0], a.half[1]);
   __m128 four = _mm_max_ps(_mm256_castps256_ps128(top), _mm256_extractf128_ps(top, 1));
@@ -61,6 +80,10 @@ DK_INLINE dk_u u_add(dk_u a, dk_u b) { DK_HALVES(dk_u, _mm256_add_epi32(a.half[h
 DK_INLINE dk_u u_sub(dk_u a, dk_u b) { DK_HALVES(dk_u, _mm256_sub_epi32(a.half[h], b.half[h])); }
 DK_INLINE dk_u u_shift_23(dk_u a) { DK_HALVES(dk_u, _mm256_slli_epi32(a.half[h], 23)); }
 DK_INLINE dk_u u_where(dk_m m, dk_u a) { DK_HALVES(dk_u, _mm256_and_si256(_mm256_castps_si256(m.half[h]), a.half[h])); }
+/* a + 1 where m is set, all bits of which are -1, otherwise a */
+DK_INLINE dk_u u_count(dk_u a, dk_m m) {
+  DK_HALVES(dk_u, _mm256_sub_epi32(a.half[h], _mm256_castps_si256(m.half[h])));
+}
 DK_INLINE uint32_t u_fold_sum(dk_u a) {
   __m256i eight = _mm256_add_epi32(a.half[0], a.half[1]);
   __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));

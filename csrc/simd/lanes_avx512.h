@@ -31,7 +31,32 @@ DK_INLINE dk_m f_eq(dk_f a, dk_f b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ
 DK_INLINE dk_m f_ge(dk_f a, dk_f b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
 DK_INLINE dk_m f_unordered(dk_f a, dk_f b) { return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q); }
 DK_INLINE dk_f f_select(dk_m m, dk_f yes, dk_f no) { return _mm512_mask_blend_ps(m, no, yes); }
+DK_INLINE dk_f f_hold(dk_f a) {
+#if defined(__AVX512F__) /* not where a test emulates the set */
+  __asm__("" : "+v"(a));
+#endif
+  return a;
+}
+#define DK_MASKED_COMPARE
+DK_INLINE dk_m m_ordered(dk_m m, dk_f a, dk_f b) { return _mm512_mask_cmp_ps_mask(m, a, b, _CMP_ORD_Q); }
 DK_INLINE float f_fold_max(dk_f a) { return _mm512_reduce_max_ps(a); }
+/* Each step folds two vectors into one: by halves, quarters, pairs and single lanes. */
+DK_INLINE dk_f f_fold_max_each(const dk_f rows[16]) {
+  dk_f halves[8], quarters[4], pairs[2];
+  for (int i = 0; i < 8; i++) { /* rows r and r + 4 */
+    dk_f a = rows[i + (i & 4)], b = rows[i + (i & 4) + 4];
+    halves[i] = f_max(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
+  }
+  for (int i = 0; i < 4; i++) { /* r and r + 8 */
+    dk_f a = halves[i], b = halves[i + 4];
+    quarters[i] = f_max(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD));
+  }
+  for (int i = 0; i < 2; i++) { /* r and r + 1 */
+    dk_f a = quarters[2 * i], b = quarters[2 * i + 1];
+    pairs[i] = f_max(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xEE));
+  }
+  return f_max(_mm512_shuffle_ps(pairs[0], pairs[1], 0x88), _mm512_shuffle_ps(pairs[0], pairs[1], 0xDD));
+}
 DK_INLINE int32_t f_compress(float *p, dk_f a, dk_m m) {
   _mm512_storeu_ps(p, _mm512_maskz_compress_ps(m, a));
   return __builtin_popcount(m);
@@ -49,6 +74,8 @@ DK_INLINE dk_f f_power_of_two(dk_m m, dk_f a, dk_f n, dk_f shifted) {
 }
 #define DK_MASKED_ADD
 DK_INLINE dk_u u_add_where(dk_u a, dk_m m, dk_u b) { return _mm512_mask_add_epi32(a, m, a, b); }
+/* a + 1 where m is set, otherwise a */
+DK_INLINE dk_u u_count(dk_u a, dk_m m) { return _mm512_mask_add_epi32(a, m, a, _mm512_set1_epi32(1)); }
 /* By hand: gcc's own _mm512_reduce_add_epi32 adds signed integers in C, where an overflow is undefined. */
 DK_INLINE uint32_t u_fold_sum(dk_u a) {
   __m256i eight = _mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));

@@ -65,6 +65,15 @@ DK_INLINE dk_m f_unordered(dk_f a, dk_f b) {
 DK_INLINE dk_f f_select(dk_m m, dk_f yes, dk_f no) {
   DK_QUARTERS(dk_f, vbslq_f32(m.quarter[q], yes.quarter[q], no.quarter[q]));
 }
+DK_INLINE dk_f f_hold(dk_f a) { return a; } /* no arithmetic instruction reads memory */
+DK_INLINE float32x4_t neon_fold_four(const dk_f *rows) {
+  float32x4_t top[4];
+  for (int i = 0; i < 4; i++)
+    top[i] = vmaxq_f32(vmaxq_f32(rows[i].quarter[0], rows[i].quarter[1]),
+                       vmaxq_f32(rows[i].quarter[2], rows[i].quarter[3]));
+  return vpmaxq_f32(vpmaxq_f32(top[0], top[1]), vpmaxq_f32(top[2], top[3]));
+}
+DK_INLINE dk_f f_fold_max_each(const dk_f rows[16]) { DK_QUARTERS(dk_f, neon_fold_four(rows + 4 * q)); }
 DK_INLINE float f_fold_max(dk_f a) {
   return vmaxvq_f32(vmaxq_f32(vmaxq_f32(a.quarter[0], a.quarter[1]), vmaxq_f32(a.quarter[2], a.quarter[3])));
 }
@@ -75,6 +84,8 @@ DK_INLINE dk_u u_add(dk_u a, dk_u b) { DK_QUARTERS(dk_u, vaddq_u32(a.quarter[q],
 DK_INLINE dk_u u_sub(dk_u a, dk_u b) { DK_QUARTERS(dk_u, vsubq_u32(a.quarter[q], b.quarter[q])); }
 DK_INLINE dk_u u_shift_23(dk_u a) { DK_QUARTERS(dk_u, vshlq_n_u32(a.quarter[q], 23)); }
 DK_INLINE dk_u u_where(dk_m m, dk_u a) { DK_QUARTERS(dk_u, vandq_u32(m.quarter[q], a.quarter[q])); }
+/* a + 1 where m is set, all bits of which are -1, otherwise a */
+DK_INLINE dk_u u_count(dk_u a, dk_m m) { DK_QUARTERS(dk_u, vsubq_u32(a.quarter[q], m.quarter[q])); }
 DK_INLINE uint32_t u_fold_sum(dk_u a) {
   return vaddvq_u32(vaddq_u32(vaddq_u32(a.quarter[0], a.quarter[1]), vaddq_u32(a.quarter[2], a.quarter[3])));
 }

@@ -65,6 +65,8 @@ DK_INLINE float f_fold_max(dk_f a) {
       a.lane[i] = a.lane[i] > a.lane[i + width] ? a.lane[i] : a.lane[i + width];
   return a.lane[0];
 }
+DK_INLINE dk_f f_hold(dk_f a) { return a; }
+DK_INLINE dk_f f_fold_max_each(const dk_f rows[16]) { DK_EACH(dk_f, f_fold_max(rows[i])); }
 DK_INLINE dk_u f_bits(dk_f a) { DK_EACH(dk_u, portable_bits(a.lane[i])); }
 DK_INLINE dk_f u_float(dk_u a) { DK_EACH(dk_f, dk_float_of_bits(a.lane[i])); }
 DK_INLINE dk_u u_set(uint32_t a) { DK_EACH(dk_u, a); }
@@ -72,6 +74,7 @@ DK_INLINE dk_u u_add(dk_u a, dk_u b) { DK_EACH(dk_u, a.lane[i] + b.lane[i]); }
 DK_INLINE dk_u u_sub(dk_u a, dk_u b) { DK_EACH(dk_u, a.lane[i] - b.lane[i]); }
 DK_INLINE dk_u u_shift_23(dk_u a) { DK_EACH(dk_u, a.lane[i] << 23); }
 DK_INLINE dk_u u_where(dk_m m, dk_u a) { DK_EACH(dk_u, m.lane[i] ? a.lane[i] : 0); }
+DK_INLINE dk_u u_count(dk_u a, dk_m m) { DK_EACH(dk_u, a.lane[i] + m.lane[i]); }
 DK_INLINE uint32_t u_fold_sum(dk_u a) {
   uint32_t total = 0;
   for (int i = 0; i < 16; i++)

@@ -14,12 +14,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from decoding.cli.processor import processor
 from decoding.errors import ParameterError
 from decoding.llm import LLM
 from decoding.models.native_plan import aligned_bytes
@@ -151,8 +151,10 @@ class Progress:
 
 def machine() -> dict[str, Any]:
     """Return the facts of this machine that two tables can be compared by."""
+    name, kind = processor()
     return {
-        "cpu": _cpu_name(),
+        "cpu": name,
+        "microarchitecture": kind,
         "cpus": os.cpu_count(),
         "instruction_sets": list(available_isas()),
         "system": f"{platform.system()} {platform.machine()}",
@@ -166,20 +168,11 @@ def machine() -> dict[str, Any]:
 def machine_lines(facts: Mapping[str, Any]) -> list[str]:
     """Return the facts of `machine()` as lines of text."""
     return [
-        f"CPU     {facts['cpu']}, {facts['cpus']} CPUs, {' '.join(facts['instruction_sets'])}",
+        f"CPU     {facts['cpu']} ({facts['microarchitecture']}), {facts['cpus']} CPUs,"
+        f" {' '.join(facts['instruction_sets'])}",
         f"with    decoding {facts['decoding']} (stream version {facts['stream_version']}), numpy {facts['numpy']},"
         f" Python {facts['python']}, {facts['system']}",
     ]
-
-
-def _cpu_name() -> str:
-    """Return the processor's name from Linux, otherwise from Python's platform module."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def sampler_times(vocab_size: int, seconds: float, progress: Callable[[str], None]) -> list[dict[str, Any]]:

@@ -79,19 +79,45 @@ static inline simde__m512i emulated_srai_epi32(simde__m512i a, int count) {
   return vector.integer;
 }
 
+static inline simde__m512 emulated_shuffle_f32x4(simde__m512 a, simde__m512 b, int order) {
+  emulated_vector from[2], result;
+  from[0].single = a;
+  from[1].single = b;
+  for (int i = 0; i < 16; i++)
+    result.floats[i] = from[i / 8].floats[(order >> i / 4 * 2 & 3) * 4 + i % 4];
+  return result.single;
+}
+
+static inline simde__m512 emulated_shuffle_ps(simde__m512 a, simde__m512 b, int order) {
+  emulated_vector from[2], result;
+  from[0].single = a;
+  from[1].single = b;
+  for (int i = 0; i < 16; i++)
+    result.floats[i] = from[i % 4 / 2].floats[i / 4 * 4 + (order >> i % 4 * 2 & 3)];
+  return result.single;
+}
+
 #undef _mm512_cvtepi32_epi64
 #undef _mm512_cvtepu16_epi32
 #undef _mm512_cvtph_ps
 #undef _mm512_extractf32x8_ps
+#undef _mm512_madd_epi16
+#undef _mm512_mask_cmp_ps_mask
 #undef _mm512_reduce_add_epi64
 #undef _mm512_reduce_max_ps
+#undef _mm512_shuffle_f32x4
+#undef _mm512_shuffle_ps
 #undef _mm512_srai_epi32
 #define _mm512_cvtepi32_epi64 emulated_cvtepi32_epi64
 #define _mm512_cvtepu16_epi32 emulated_cvtepu16_epi32
 #define _mm512_cvtph_ps emulated_cvtph_ps
 #define _mm512_extractf32x8_ps emulated_extractf32x8_ps
+#define _mm512_madd_epi16 simde_mm512_madd_epi16 /* 0.7.4 gives it the masked version's arguments */
+#define _mm512_mask_cmp_ps_mask(mask, a, b, op) ((simde__mmask16)((mask) & _mm512_cmp_ps_mask(a, b, op)))
 #define _mm512_reduce_add_epi64 emulated_reduce_add_epi64
 #define _mm512_reduce_max_ps emulated_reduce_max_ps
+#define _mm512_shuffle_f32x4 emulated_shuffle_f32x4
+#define _mm512_shuffle_ps emulated_shuffle_ps
 #define _mm512_srai_epi32 emulated_srai_epi32
 
 #endif

@@ -51,9 +51,9 @@ def test_report_has_every_work_on_every_set(quick):
 
 
 def test_table_shows_the_machine_and_every_work(quick):
-    """The table names the CPU and the unit, and has a line of figures for each work."""
+    """The table names the CPU and its microarchitecture, the versions and the unit, and has a line for each work."""
     text = measure.table(quick)
-    assert quick["machine"]["cpu"] in text
+    assert f"{quick['machine']['cpu']} ({quick['machine']['microarchitecture']})" in text
     assert "times numpy.max of the row" in text
     for work in measure.WORKS:
         (line,) = [line for line in text.splitlines() if line.startswith(work.title)]
