@@ -8,7 +8,13 @@ from decoding.sampling.output import SamplerOutput
 
 VOCAB_SIZE = 300
 IDS = (7, 299, 0, 41)
-SETTINGS = {"temperature": 0.7, "top_k": 290, "frequency_penalty": 1.5, "banned_token_ids": [41], "logit_bias": {7: 2.0}}
+SETTINGS = {
+    "temperature": 0.7,
+    "top_k": 290,
+    "frequency_penalty": 1.5,
+    "banned_token_ids": [41],
+    "logit_bias": {7: 2.0},
+}
 
 
 def make_state(mode, ids=(), **others):
