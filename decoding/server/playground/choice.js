@@ -26,7 +26,12 @@ export class Choice {
     const before = h("span", { class: "context" }, prompt);
     const after = h("span", { class: "context" }, suffix);
     this.body = h("div", { class: "text" }, before, this.list, after);
-    this.node = h("article", { class: "choice", "aria-label": title }, h("header", {}, h("h3", {}, title), this.meta), this.body);
+    this.node = h(
+      "article",
+      { class: "choice", "aria-label": title },
+      h("header", {}, h("h3", {}, title), this.meta),
+      this.body,
+    );
     this.list.addEventListener("keydown", (event) => this.onKey(event, onLeave));
     this.list.addEventListener("focusin", (event) => this.selectAt(event.target, true));
     this.list.addEventListener("click", (event) => this.selectAt(event.target, true));
@@ -43,7 +48,12 @@ export class Choice {
     for (let i = 0; i < (logprobs?.token_ids.length ?? 0); i++) {
       const logprob = logprobs.token_logprobs[i];
       const top = Object.entries(logprobs.top_logprobs[i] ?? {}).map(([text, one]) => [text, Math.exp(one)]);
-      const token = { ...textOf(logprobs.bytes[i], logprobs.tokens[i]), id: logprobs.token_ids[i], p: logprob === null ? null : Math.exp(logprob), top };
+      const token = {
+        ...textOf(logprobs.bytes[i], logprobs.tokens[i]),
+        id: logprobs.token_ids[i],
+        p: logprob === null ? null : Math.exp(logprob),
+        top,
+      };
       this.tokens.push(token);
       this.addElement(token);
     }
@@ -88,7 +98,8 @@ export class Choice {
 
   /** Show that a token is selected, and make it the one that Tab reaches; null: none is. */
   mark(index) {
-    for (const element of this.list.querySelectorAll("[aria-selected=true]")) element.setAttribute("aria-selected", "false");
+    for (const element of this.list.querySelectorAll("[aria-selected=true]"))
+      element.setAttribute("aria-selected", "false");
     if (index === null) return;
     for (const element of this.list.querySelectorAll("[tabindex='0']")) element.tabIndex = -1;
     this.elements[index].setAttribute("aria-selected", "true");

@@ -23,16 +23,30 @@ export class Inspector {
     this.facts = h("p", { class: "facts" });
     this.content = h("div", { class: "inspector-body" });
     const where = `${isOneOfMany ? `Choice ${choice.index + 1}, ` : ""}Token ${index + 1}`;
-    const close = h("button", { type: "button", class: "close", "aria-label": "Close", title: "Escape", onclick: this.onClose }, "×");
-    const title = h("h2", { id: "inspector-title" }, `${where} `, h("code", { class: "chosen" }, token.isText ? visible(token.text) : token.text));
+    const close = h(
+      "button",
+      { type: "button", class: "close", "aria-label": "Close", title: "Escape", onclick: this.onClose },
+      "×",
+    );
+    const title = h(
+      "h2",
+      { id: "inspector-title" },
+      `${where} `,
+      h("code", { class: "chosen" }, token.isText ? visible(token.text) : token.text),
+    );
     const head = h("div", { class: "inspector-head" }, title, this.facts, close);
     this.node.replaceChildren(head, this.content);
     this.node.classList.add("is-open");
     const p = token.p === null ? "" : `, ${percent(token.p)}`;
     this.facts.textContent = `id ${token.id}${p}`;
     const largest = Math.max(...token.top.map(([, one]) => one));
-    const rows = token.top.map(([text, one]) => bar({ name: visible(text), p: one, largest, isChosen: text === token.text }));
-    this.content.append(panel("Alternatives", h("div", { class: "bars" }, ...rows)), panel("Stages", h("p", { class: "empty" }, "…")));
+    const rows = token.top.map(([text, one]) =>
+      bar({ name: visible(text), p: one, largest, isChosen: text === token.text }),
+    );
+    this.content.append(
+      panel("Alternatives", h("div", { class: "bars" }, ...rows)),
+      panel("Stages", h("p", { class: "empty" }, "…")),
+    );
   }
 
   showError(text) {
@@ -68,7 +82,7 @@ export class Inspector {
     const before = steps[Math.max(0, number - 1)];
     const largest = Math.max(...steps.flatMap((one) => one.probabilities));
     const title = number === 0 ? "As the model gives them" : `After ${titleOf(step)}`;
-    this.heading.replaceChildren(title, number === 0 ? "" : h("span", { class: "hint" }, " grey: before it"));
+    this.heading.replaceChildren(title, number === 0 ? "" : h("span", { class: "hint" }, " (grey: before it)"));
     const order = tokens.map((_, index) => index).sort((a, b) => steps[0].probabilities[b] - steps[0].probabilities[a]);
     const rows = order.map((index) => {
       const token = tokens[index];
@@ -121,12 +135,27 @@ function bar({ name, p, before = p, largest = 1, isChosen, note = "" }) {
 function stages({ steps }, at, onPick) {
   const rows = steps.map((step, number) => {
     const id = `stage-${number}`;
-    const radio = h("input", { type: "radio", name: "stage", id, checked: number === steps.length - 1, onchange: () => onPick(number) });
+    const radio = h("input", {
+      type: "radio",
+      name: "stage",
+      id,
+      checked: number === steps.length - 1,
+      onchange: () => onPick(number),
+    });
     const title = h("label", { for: id, title: step.title }, titleOf(step));
     const removed = step.mass_removed > 0 ? percent(step.mass_removed) : "";
-    const cells = [step.num_kept.toLocaleString("en"), removed, step.entropy.toFixed(2), percent(step.probabilities[at])];
+    const cells = [
+      step.num_kept.toLocaleString("en"),
+      removed,
+      step.entropy.toFixed(2),
+      percent(step.probabilities[at]),
+    ];
     return h("tr", {}, h("th", { scope: "row" }, radio, title), ...cells.map((text) => h("td", {}, text)));
   });
   const head = ["stage", "kept", "removed", "entropy", "this token"].map((text) => h("th", { scope: "col" }, text));
-  return h("div", { class: "scroll" }, h("table", { class: "stages" }, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows)));
+  return h(
+    "div",
+    { class: "scroll" },
+    h("table", { class: "stages" }, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows)),
+  );
 }

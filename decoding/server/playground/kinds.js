@@ -140,14 +140,17 @@ function bias(field, attributes) {
     return Object.fromEntries(pairs.map(pair));
   };
   const write = (value) => {
-    area.value = Object.entries(value ?? {}).map(([id, one]) => `${id}: ${one}`).join("\n");
+    area.value = Object.entries(value ?? {})
+      .map(([id, one]) => `${id}: ${one}`)
+      .join("\n");
   };
   return { element: area, isTall: true, read, write };
 }
 
 function pair(one) {
   const match = /^\s*(\d+)\s*[:=]\s*(\S+)\s*$/.exec(one);
-  if (!match || Number.isNaN(Number(match[2]))) throw new RuleError("must have a token id and a number per line: 17: -2");
+  if (!match || Number.isNaN(Number(match[2])))
+    throw new RuleError("must have a token id and a number per line: 17: -2");
   return [match[1], Number(match[2])];
 }
 
@@ -169,7 +172,13 @@ function oneOf(field, attributes) {
     const name = select.value;
     if (name === "") return undefined;
     if (area.value === "") throw new RuleError(`must have a ${name}`);
-    if (isList(name)) return { [name]: area.value.split("\n").filter((one) => one !== "").map(unescaped) };
+    if (isList(name))
+      return {
+        [name]: area.value
+          .split("\n")
+          .filter((one) => one !== "")
+          .map(unescaped),
+      };
     return { [name]: isObject(name) ? parsedJson(area.value) : area.value };
   };
   const write = (value) => {
@@ -186,7 +195,13 @@ function oneOf(field, attributes) {
 function record(field, attributes) {
   const inputs = Object.entries(field.schema.properties).map(([name, schema]) => {
     const range = { min: schema.minimum, max: schema.maximum, placeholder: schema.default ?? "" };
-    return h("input", { type: "number", id: `${attributes.id}-${name}`, name, ...range, "aria-label": `${field.name}: ${name}` });
+    return h("input", {
+      type: "number",
+      id: `${attributes.id}-${name}`,
+      name,
+      ...range,
+      "aria-label": `${field.name}: ${name}`,
+    });
   });
   const labels = inputs.map((input) => h("span", { class: "part" }, input.name, input));
   const group = h("div", { id: attributes.id, class: "record", role: "group", "aria-label": field.name }, ...labels);
@@ -203,11 +218,21 @@ function record(field, attributes) {
 function json(field, attributes) {
   const control = text(field, attributes);
   const read = () => (control.element.value === "" ? undefined : parsedJson(control.element.value));
-  return { ...control, read, write: (value) => (control.element.value = value === undefined ? "" : JSON.stringify(value)) };
+  return {
+    ...control,
+    read,
+    write: (value) => (control.element.value = value === undefined ? "" : JSON.stringify(value)),
+  };
 }
 
 function line(field, attributes) {
-  return h("input", { placeholder: placeholder(field), ...attributes, type: "text", spellcheck: "false", autocomplete: "off" });
+  return h("input", {
+    placeholder: placeholder(field),
+    ...attributes,
+    type: "text",
+    spellcheck: "false",
+    autocomplete: "off",
+  });
 }
 
 function lines(attributes, hint, parse, written) {

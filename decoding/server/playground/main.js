@@ -24,8 +24,9 @@ let explaining = null;
 const explanations = new Map();
 
 function status(text, kind = "") {
+  byId("progress").textContent = "";
   byId("status").textContent = text;
-  byId("status").className = `status ${kind}`;
+  byId("status").className = kind;
 }
 
 async function start() {
@@ -62,7 +63,12 @@ function bodyOf() {
     status("A parameter is not right.", "bad");
     return null;
   }
-  return { model: byId("model").value, prompt: byId("prompt").value, logprobs: parameters.maximum("logprobs"), ...values };
+  return {
+    model: byId("model").value,
+    prompt: byId("prompt").value,
+    logprobs: parameters.maximum("logprobs"),
+    ...values,
+  };
 }
 
 async function generate() {
@@ -86,14 +92,14 @@ async function send(body, take) {
   const current = new AbortController();
   sending = current;
   setBusy(true);
-  status("Waiting for the first token …");
+  status("Generating …");
   let numTokens = 0;
   try {
     for await (const piece of complete(body, current.signal)) {
       if (current.signal.aborted) break;
       take(piece);
       numTokens += piece.token_ids.length;
-      status(`${count(numTokens, "token")} …`);
+      byId("progress").textContent = count(numTokens, "token"); // outside the status line, which is read aloud
     }
     const seconds = (performance.now() - started) / 1000;
     status(`${count(numTokens, "token")} in ${seconds.toFixed(1)} s, seed ${run.choices[0]?.seed ?? "-"}.`, "good");
@@ -143,7 +149,9 @@ async function replay() {
 }
 
 function showComparison(before, again, seed) {
-  const different = before.findIndex((one, index) => one.text !== again[index].text || String(one.ids) !== String(again[index].ids));
+  const different = before.findIndex(
+    (one, index) => one.text !== again[index].text || String(one.ids) !== String(again[index].ids),
+  );
   if (different === -1 && before.length === again.length) {
     const numTokens = before.reduce((sum, one) => sum + one.ids.length, 0);
     status(`Replayed with seed ${seed}: ${count(numTokens, "token")}, the same bytes.`, "good");

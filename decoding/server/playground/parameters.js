@@ -3,10 +3,9 @@
 import { h } from "./dom.js";
 import { kindOf, RuleError } from "./kinds.js";
 
+/** Fields without a control: the prompt stays in its own box. */
 const LEFT_OUT = new Set(["echo"]);
-/** Fields that the page sets itself: the prompt stays in its own box. */
 const OPEN = new Set(["Length and choices", "Temperature"]);
-
 const IS_NARROW = matchMedia("(max-width: 720px)");
 
 /** A control with its label, help, error and reset button. */
@@ -17,13 +16,17 @@ class Row {
     this.field = field;
     this.control = kindOf(field.schema)(field, { id, name: field.name, "aria-describedby": described });
     this.problem = h("p", { id: `${id}-error`, class: "error", role: "alert" });
-    this.reset = h("button", { type: "button", class: "reset", "aria-label": `Reset ${field.name}`, title: "Reset" }, "×");
+    this.reset = h(
+      "button",
+      { type: "button", class: "reset", "aria-label": `Reset ${field.name}`, title: "Reset" },
+      "×",
+    );
     this.reset.addEventListener("click", () => {
       this.write(undefined);
       onChange();
       this.focus();
     });
-    const name = this.control.hasOwnLabel ? h("span", { class: "name" }, field.name) : h("label", { for: id, class: "name" }, field.name);
+    const name = nameOf(field.name, this.control.hasOwnLabel ? null : id);
     const input = h("div", { class: "input" }, this.control.beside ?? null, this.control.element);
     if (this.control.isTall) input.prepend(this.control.element);
     const help = h("p", { id: `${id}-help`, class: "help" }, field.help);
@@ -74,7 +77,12 @@ export class Parameters {
     const rows = fields.map((field) => new Row(field, () => this.mark()));
     const given = h("span", { class: "given" });
     const summary = h("summary", {}, h("span", { class: "title" }, title), given);
-    const details = h("details", { open: OPEN.has(title) && !IS_NARROW.matches }, summary, ...rows.map((row) => row.node));
+    const details = h(
+      "details",
+      { open: OPEN.has(title) && !IS_NARROW.matches },
+      summary,
+      ...rows.map((row) => row.node),
+    );
     for (const row of rows) this.rows.set(row.field.name, { row, details });
     this.groups.push({ rows, given });
     parent.append(details);
@@ -133,9 +141,18 @@ export class Parameters {
   mark() {
     for (const { rows, given } of this.groups) {
       for (const row of rows) row.node.classList.toggle("is-given", row.isGiven);
-      given.textContent = rows.filter((row) => row.isGiven).map(shortly).join(", ");
+      given.textContent = rows
+        .filter((row) => row.isGiven)
+        .map(shortly)
+        .join(", ");
     }
   }
+}
+
+/** Return the name of a field, which may be broken after each underscore; a label if `id` is that of its control. */
+function nameOf(name, id) {
+  const parts = name.split(/(?<=_)/).flatMap((part) => [part, h("wbr")]);
+  return id === null ? h("span", { class: "name" }, ...parts) : h("label", { for: id, class: "name" }, ...parts);
 }
 
 function shortly(row) {
@@ -157,11 +174,18 @@ function grouped(schemas) {
   for (const [name, schema] of rows) {
     const { group, none } = schema["x-parameter"];
     if (!groups.has(group)) groups.set(group, []);
-    groups.get(group).push({ name, none, help: schema.description.replace(/^Extension\. /, ""), schema: schema.anyOf[0] });
+    groups
+      .get(group)
+      .push({ name, none, help: schema.description.replace(/^Extension\. /, ""), schema: schema.anyOf[0] });
   }
   const profiles = schemas.profile?.anyOf[0].enum ?? [];
   if (profiles.length > 0) {
-    const field = { name: "profile", none: "the server's own", help: schemas.profile.description, schema: schemas.profile.anyOf[0] };
+    const field = {
+      name: "profile",
+      none: "the server's own",
+      help: schemas.profile.description,
+      schema: schemas.profile.anyOf[0],
+    };
     groups.set("Order of the stages", [field]);
   }
   return groups;
