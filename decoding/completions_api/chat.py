@@ -167,7 +167,8 @@ def _cross_checks(own: Mapping[str, Any], fields: Mapping[str, Any], settings: A
     if "top_logprobs" in own and not own.get("logprobs"):
         problems.append(Problem("top_logprobs", shown(own["top_logprobs"]), "must come with logprobs=true"))
     if own.get("top_logprobs", 0) > (most := settings.limits.max_top_logprobs):
-        problems.append(Problem("top_logprobs", shown(own["top_logprobs"]), f"must be an integer from 0 to {most}"))
+        rule = f"must be an integer from 0 to {most} (--max-top-logprobs)"
+        problems.append(Problem("top_logprobs", shown(own["top_logprobs"]), rule))
     limit = own.get("max_completion_tokens")
     if limit is not None and fields.get("max_tokens", limit) != limit:
         rule = f"must be max_tokens={shown(fields['max_tokens'])}, or one of them absent"

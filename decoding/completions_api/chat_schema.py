@@ -121,12 +121,13 @@ def chat_object(
         "created": int(time.time()),
         "model": model,
         "system_fingerprint": system_fingerprint,
-        "choices": [_choice(choice, index, num_top) for index, choice in enumerate(choices)],
+        "choices": [chat_choice_object(choice, index, num_top) for index, choice in enumerate(choices)],
         "usage": usage_object(Usage.sum([result.usage for result in results])),
     }
 
 
-def _choice(choice: Choice, index: int, num_top: int) -> ChatChoiceObject:
+def chat_choice_object(choice: Choice, index: int, num_top: int) -> ChatChoiceObject:
+    """Return one choice as number `index` of its answer. num_top: its top_logprobs."""
     wire = choice_object(choice, index)
     reply: ChatChoiceObject = {
         "index": index,

@@ -11,8 +11,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from decoding.completions_api.chat import CHAT_FIELDS, NOT_IN_CHAT, parse_chat
-from decoding.completions_api.chat_schema import ChatChunkObject, ChatCompletionObject, ChatStreamWriter, chat_object
-from decoding.engine.outputs import CompletionResult
+from decoding.completions_api.chat_schema import (
+    ChatChoiceObject,
+    ChatChunkObject,
+    ChatCompletionObject,
+    ChatStreamWriter,
+    chat_choice_object,
+    chat_object,
+)
+from decoding.engine.outputs import Choice, CompletionResult
 from decoding.server.body import read_json
 from decoding.server.completions import Completion
 from decoding.server.openapi import answer_responses, completion_schema, json_body
@@ -59,6 +66,9 @@ class ChatCompletion(Completion):
 
     def _object(self, results: list[CompletionResult]) -> ChatCompletionObject:
         return chat_object(results, **self._chat_fields())
+
+    def _choice(self, choice: Choice, index: int) -> ChatChoiceObject:
+        return chat_choice_object(choice, index, self._parsed.params.logprobs or 0)
 
     def _writer(self) -> ChatStreamWriter:
         return ChatStreamWriter(**self._chat_fields())

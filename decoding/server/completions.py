@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from starlette.requests import Request
@@ -13,13 +16,19 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from decoding.async_engine import RequestHandle
-from decoding.completions_api.chat_schema import ChatCompletionObject, ChatStreamWriter
+from decoding.completions_api.chat_schema import ChatChoiceObject, ChatCompletionObject, ChatStreamWriter
 from decoding.completions_api.errors import ApiError
 from decoding.completions_api.json_pieces import json_pieces
 from decoding.completions_api.request import CompletionRequest, parse_completion
-from decoding.completions_api.schema import CompletionObject, StreamWriter, completion_object
+from decoding.completions_api.schema import (
+    ChoiceObject,
+    CompletionObject,
+    StreamWriter,
+    choice_object,
+    completion_object,
+)
 from decoding.engine.beam_params import BeamSearchParams
-from decoding.engine.outputs import CompletionResult, Delta, Usage
+from decoding.engine.outputs import Choice, CompletionResult, Delta, Usage
 from decoding.server.beams import BeamHandle
 from decoding.server.body import read_json
 from decoding.server.event_stream import Event, EventStream, Outbox, joined
@@ -29,6 +38,7 @@ from decoding.server.waiting import ClientGoneError, first_of, timeout_error, un
 
 _QUICKLY_WRITTEN = 500
 """Tokens whose JSON is made within the event loop at once; that of more is made in pieces."""
+_NO_CHOICES = '"choices": []'
 
 
 async def complete(service: Service, request: Request) -> Response:
@@ -75,8 +85,7 @@ class Completion:
         num_tokens = sum(len(choice.token_ids) for result in results for choice in result.choices)
         if num_tokens <= _QUICKLY_WRITTEN:
             return Response(json.dumps(self._object(results), allow_nan=False), media_type="application/json")
-        completion = await asyncio.to_thread(self._object, results)
-        return PiecewiseResponse(_with_turns(completion), media_type="application/json")
+        return PiecewiseResponse(self._parts(results), media_type="application/json")
 
     async def streamed(self, request: Request) -> Response:
         """Server-sent events. What goes wrong before the first piece, or the first keep-alive, is a real HTTP error."""
@@ -136,8 +145,27 @@ class Completion:
         if not stream.was_taken:
             self._note_gone()
 
+    async def _parts(self, results: list[CompletionResult]) -> AsyncIterator[bytes]:
+        """Write a long answer choice by choice, with a turn for others after each part.
+
+        A choice is freed once it is written: freeing the millions of objects of 100 MB at once would hold the loop.
+        """
+        envelope = self._object([replace(result, choices=[]) for result in results])
+        before, choices, after = json.dumps(envelope, allow_nan=False).partition(_NO_CHOICES)
+        separator = before + choices[:-1]
+        for index, choice in enumerate(_taken(results)):
+            wire = await asyncio.to_thread(self._choice, choice, index)
+            for part in joined(chain((separator,), json_pieces(wire))):
+                yield part
+                await asyncio.sleep(0)
+            separator = ", "
+        yield (choices[-1] + after).encode()
+
     def _object(self, results: list[CompletionResult]) -> CompletionObject | ChatCompletionObject:
         return completion_object(results, **self._shared())
+
+    def _choice(self, choice: Choice, index: int) -> ChoiceObject | ChatChoiceObject:
+        return choice_object(choice, index, echo=self._parsed.params.echo)
 
     def _writer(self) -> StreamWriter | ChatStreamWriter:
         return StreamWriter(**self._shared())
@@ -265,11 +293,13 @@ async def _chunk_event(writer: StreamWriter | ChatStreamWriter, delta: Delta, us
     return json_pieces(await asyncio.to_thread(writer.chunk, delta, usage))
 
 
-async def _with_turns(completion: Mapping[str, Any]) -> AsyncIterator[bytes]:
-    """Write a long answer as it is read, with a turn for others after each part."""
-    for part in joined(json_pieces(completion)):
-        yield part
-        await asyncio.sleep(0)
+def _taken(results: list[CompletionResult]) -> Iterator[Choice]:
+    """Take all choices out of their results, one by one."""
+    for result in results:
+        choices = deque(result.choices)
+        result.choices.clear()
+        while choices:
+            yield choices.popleft()
 
 
 def _unread() -> ApiError:

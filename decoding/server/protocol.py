@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 import h11
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 
 _BAD_REQUEST = ApiError(400, "the request is no valid HTTP, or its headers are too large", code="invalid_http")
 _REASONS = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
-_AT_ONCE = 1 << 11
-"""Bytes parsed at a time: a few milliseconds, if each of them is a chunk or a header of its own."""
+_AT_ONCE = 1 << 9
+"""Bytes parsed at a time: two milliseconds, if they are chunks of one byte."""
+_OF_BODY_AT_ONCE = 1 << 16
+"""Bytes parsed at a time of a body whose length is declared, which h11 passes on as they are."""
 _TURN_SECONDS = 0.002
-"""After so much parsing for one connection, others have their turn."""
+"""After so much parsing, for all connections together, the rest of the loop has its turn."""
 _SHORTEST_HEADER = 3
 
 
@@ -31,7 +34,44 @@ def protocol_with(settings: ServerSettings) -> type[H11Protocol]:
     `send_timeout` seconds has gone: nothing else would ever end a stream that waits for its reader.
     """
     names = ("header_timeout", "send_timeout", "max_headers")
-    return type("Protocol", (_Protocol,), {name: getattr(settings, name) for name in names})
+    return type("Protocol", (_Protocol,), {"turns": _Turns(), **{name: getattr(settings, name) for name in names}})
+
+
+class _Turns:
+    """Lets connections parse in turn, a piece each, for a few milliseconds in every turn of the loop.
+
+    A limit for each connection would let twenty large bodies hold the loop for twenty times as long.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[_Protocol] = deque()
+        self._is_due = False
+
+    def join(self, connection: _Protocol) -> None:
+        """Append a connection with data to parse, which must not be waiting already."""
+        self._waiting.append(connection)
+        if not self._is_due:
+            self._is_due = True
+            connection.loop.call_soon(self._run, connection.loop)
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        end = time.monotonic() + _TURN_SECONDS
+        try:
+            while self._waiting and time.monotonic() < end:
+                self._parse(self._waiting.popleft())
+        finally:
+            self._is_due = bool(self._waiting)
+            if self._is_due:
+                loop.call_soon(self._run, loop)
+
+    def _parse(self, connection: _Protocol) -> None:
+        try:
+            has_more = connection.parse_piece()
+        except Exception:
+            connection.transport.abort()
+            raise
+        if has_more:
+            self._waiting.append(connection)
 
 
 class _Protocol(H11Protocol):
@@ -43,9 +83,11 @@ class _Protocol(H11Protocol):
     header_timeout: float
     send_timeout: float
     max_headers: int
+    turns: _Turns
     _deadline: asyncio.TimerHandle | None = None
     _patience: asyncio.TimerHandle | None = None
-    _has_turn_to_come = False
+    _is_waiting = False
+    _has_plain_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -54,27 +96,28 @@ class _Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._arrived += data
-        if not self._has_turn_to_come:
-            self._parse()
+        if not self._is_waiting:
+            self._is_waiting = True
+            self.turns.join(self)
 
-    def _parse(self) -> None:
-        """Parse what has arrived; if that takes long, go on in a later turn of the loop."""
-        self._has_turn_to_come = False
-        end = time.monotonic() + _TURN_SECONDS
-        while self._arrived and not self.transport.is_closing():
-            if self._num_waiting_lines() > self.max_headers + 1:
-                self._refuse_headers()
-                return
-            piece = bytes(self._arrived[:_AT_ONCE])
-            del self._arrived[:_AT_ONCE]
-            super().data_received(piece)
-            if self._arrived and time.monotonic() > end:
-                self._has_turn_to_come = True
-                self.transport.pause_reading()
-                self.loop.call_soon(self._parse)
-                return
-        if not self.flow.read_paused:
+    def parse_piece(self) -> bool:
+        """Parse a piece of what has arrived. Return True if there is more, and read nothing until it is parsed."""
+        self._is_waiting = False
+        if self.transport.is_closing():
+            return False
+        if self._num_waiting_lines() > self.max_headers + 1:
+            self._refuse_headers()
+            return False
+        size = _OF_BODY_AT_ONCE if self._has_plain_body and self.conn.their_state is h11.SEND_BODY else _AT_ONCE
+        piece = bytes(self._arrived[:size])
+        del self._arrived[:size]
+        super().data_received(piece)
+        if self._arrived and not self.transport.is_closing():
+            self.transport.pause_reading()
+            self._is_waiting = True
+        elif not self.flow.read_paused:
             self.transport.resume_reading()
+        return self._is_waiting
 
     def _num_waiting_lines(self) -> int:
         """Return how many lines wait to be parsed: of headers, or of what may come behind a body in chunks."""
@@ -90,6 +133,7 @@ class _Protocol(H11Protocol):
         before = self.cycle
         super().handle_events()
         if self.cycle is not before:
+            self._has_plain_body = all(name != b"transfer-encoding" for name, _ in self.scope["headers"])
             self._stop_waiting()
         elif self.cycle is None or self.cycle.response_complete:
             self._wait_for_headers()

@@ -120,10 +120,15 @@ def wire_error(error: BaseException, given: frozenset[str] = frozenset()) -> Api
         return ApiError(429, "the queue is full: try again later", code="queue_full", retry_after=seconds)
     if isinstance(error, EngineClosedError):
         return ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
-    if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
+    if _is_for_memory(error) or _is_for_memory(error.__cause__):
         LOGGER.error("a request failed: there was no memory", exc_info=error)
         rule = "there is not enough memory for this request now"
         return ApiError(503, rule, code="out_of_memory", retry_after=_MEMORY_SECONDS)
     if isinstance(error, EngineError) or not isinstance(error, DecodingError):
         LOGGER.error("a request failed", exc_info=error)
     return api_error(error, given)
+
+
+def _is_for_memory(error: BaseException | None) -> bool:
+    """Return True for an error that means exhausted memory; a thread that cannot be started is one."""
+    return isinstance(error, MemoryError) or (type(error) is RuntimeError and "can't start new thread" in str(error))

@@ -8,6 +8,8 @@ from itertools import pairwise
 
 import tokenizers
 
+from decoding.text.tokenizer_encode import encode_ids
+
 
 class PrivateTokens:
     """A tokenizer in which some added tokens have private names, a mark before their texts, that no text spells.
@@ -53,8 +55,7 @@ class PrivateTokens:
         return [self._ids.get(token_id, token_id) for token_id in ids if token_id != self._mark_id]
 
     def _encoded(self, pieces: Iterator[str]) -> list[int]:
-        ids: list[int] = self._library.encode("".join(pieces), add_special_tokens=False).ids
-        return ids
+        return encode_ids(self._library, "".join(pieces))
 
 
 def _renamed(token: tokenizers.AddedToken, name: str, normalized: bool) -> tokenizers.AddedToken:

@@ -24,6 +24,7 @@ from decoding.text.private_tokens import PrivateTokens
 from decoding.text.score_merger import ScoreMerger
 from decoding.text.token_decoder import PieceJoiner, PieceRules
 from decoding.text.tokenizer_config import TokenizerConfig
+from decoding.text.tokenizer_encode import encode_ids
 from decoding.text.tokenizer_limits import check_growth, check_template
 from decoding.text.tokenizer_plain import PlainText
 
@@ -36,8 +37,6 @@ _VALUES_PER_TOKEN, _MORE_VALUES = 16, 1 << 16  # ... which are 7 for each token
 _BYTES_PER_TOKEN, _MORE_BYTES = 512, 1 << 20  # ... and 130 bytes
 _IMAGE = "<image_soft_token>"  # Gemma 3's tokenizer is one for all sizes; those that see no images have no row for it
 _MARKS = ("☺", "\n", ".")
-_LONG = 2048
-"""Characters from which a text is tokenised without the GIL; for shorter texts, releasing it does not pay."""
 _CACHED_WORDS = 1000
 """Words whose tokens the library caches: 6 MB at most. If a text is one word, the cache would not help."""
 
@@ -229,9 +228,7 @@ class Tokenizer:
 
     def _library_ids(self, text: str, add_special_tokens: bool = False) -> list[int]:
         with _library_failures(f"tokenizer.json cannot encode text={shown(text)}"):
-            if len(text) < _LONG:
-                return self._library.encode(text, add_special_tokens=add_special_tokens).ids
-            return self._library.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
+            return encode_ids(self._library, text, add_special_tokens=add_special_tokens)
 
     def _plain_ids(self, text: str) -> list[int]:
         """Encode without added tokens. Raise PromptError if the model itself makes one of the text."""
@@ -314,13 +311,15 @@ def _wanted(flag: bool | None, token_id: int | None, present: list[int]) -> list
 
 @contextmanager
 def _library_failures(what: str) -> Iterator[None]:
-    """Raise TokenizerError for any exception of the library.
+    """Raise TokenizerError for any exception of the library except MemoryError.
 
     It raises plain Exception; a panic of its Rust code is a BaseException of a class that cannot be imported.
     (The message that the panic prints to stderr could only be suppressed by closing stderr for all threads.)
     """
     try:
         yield
+    except MemoryError:
+        raise
     except BaseException as error:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise TokenizerError(f"{what} ({error})") from None

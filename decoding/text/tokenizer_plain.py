@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tokenizers
 
+from decoding.text.tokenizer_encode import encode_ids
+
 
 class PlainText:
     """A tokenizer of the library without its added tokens, except those of whitespace alone, which are only text.
@@ -29,8 +31,7 @@ class PlainText:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without any special tokens around it."""
-        ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
-        return [self._ids.get(token_id, token_id) for token_id in ids]
+        return [self._ids.get(token_id, token_id) for token_id in encode_ids(self._library, text)]
 
     def hides(self, token_id: int) -> bool:
         """Return True for an added token that was left out, which now only the model itself could produce."""

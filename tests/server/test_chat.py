@@ -146,7 +146,11 @@ def test_a_reply_may_fill_the_context(client, llm):
         ({"echo": True}, "echo", "must be a field of the API"),
         ({"mesages": []}, "mesages", "did you mean messages?"),
         ({"top_logprobs": 3}, "top_logprobs", "must come with logprobs=true"),
-        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "must be an integer from 0 to 20"),
+        (
+            {"logprobs": True, "top_logprobs": 21},
+            "top_logprobs",
+            "must be an integer from 0 to 20 (--max-top-logprobs)",
+        ),
         ({"logprobs": 3}, "logprobs", "logprobs=3: must be True or False"),
         ({"max_tokens": 3, "max_completion_tokens": 4}, "max_completion_tokens", "must be max_tokens=3"),
         ({"tool_choice": "required"}, "tool_choice", "must be"),

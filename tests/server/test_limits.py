@@ -349,6 +349,18 @@ def test_the_table_of_the_documentation():
     assert sorted(names) == sorted([*Limits.__slots__, *bounded])
 
 
+def test_the_documentation_names_every_flag():
+    """Each flag of `decoding serve` is on the page of the server."""
+    page = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
+    help_page = subprocess.run(
+        [sys.executable, "-m", "decoding", "serve", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    flags = set(re.findall(r"--[a-z-]+[a-z]", help_page)) - {"--help"}
+    named = set(re.findall(r"--[a-z-]+[a-z]", page))
+    assert {"--max-n", "--keep-alive"} < flags
+    assert {flag for flag in flags if not {flag, flag.replace("--", "--no-", 1)} & named} == set()
+
+
 def test_limits_that_do_not_nest():
     """A limit on a total must be at least the limit on a single item."""
     for fields in ({"max_total_body_bytes": 10**6}, {"max_total_unread_bytes": 10**6}):

@@ -1,0 +1,32 @@
+"""encode_ids: the one call of the `tokenizers` library that makes ids of a text, with its memory asked for first."""
+
+from __future__ import annotations
+
+import mmap
+
+import tokenizers
+
+_LONG = 2048
+"""Characters from which a text is tokenised without the GIL; below, that costs more than it gives."""
+_WORK_BYTES = 160
+"""Memory for tokenising per byte of text."""
+_MORE_BYTES = 1 << 20
+
+
+def encode_ids(library: tokenizers.Tokenizer, text: str, *, add_special_tokens: bool = False) -> list[int]:
+    """Return the ids of a text. Raise MemoryError if there is no address space for the work."""
+    _require_memory(_WORK_BYTES * len(text.encode()) + _MORE_BYTES)
+    ids: list[int]
+    if len(text) < _LONG:
+        ids = library.encode(text, add_special_tokens=add_special_tokens).ids
+    else:
+        ids = library.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
+    return ids
+
+
+def _require_memory(num_bytes: int) -> None:
+    """Raise MemoryError unless so much could be mapped: the library ends the process where an allocation fails."""
+    try:
+        mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except OSError as error:
+        raise MemoryError(f"{num_bytes:,} bytes to tokenise a text") from error
