@@ -1,1 +1,1 @@
-"""The HTTP server of the Completions API (extra `server`): FastAPI on uvicorn, one engine thread a model."""
+"""The HTTP server of the Completions API (extra `server`): FastAPI on uvicorn, one engine thread per model."""

@@ -1,4 +1,4 @@
-"""The accept loop: connections come in one by one, and wait outside while too many are open."""
+"""The accept loop: accepts one connection at a time, and pauses while too many are open."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _SAY_SECONDS = 60.0
 
 
 def max_connections(wanted: int | None) -> int:
-    """Return how many connections may be open; None wants the default, or what the limit of open files allows.
+    """Return the limit on open connections; None selects the default, or less if the limit of open files is low.
 
-    Raises the soft limit of open files to the hard one. ParameterError if that is too low for what is wanted.
+    Raises the soft limit of open files to the hard one. Raises ParameterError if even that is too low for `wanted`.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
@@ -63,7 +63,7 @@ class Acceptor:
         self._said = -_SAY_SECONDS
 
     async def run(self) -> None:
-        """Accept until it is cancelled. What fails is logged once a minute at most, and tried again."""
+        """Accept connections until cancelled. Failures are retried, and logged at most once per minute."""
         loop = asyncio.get_running_loop()
         self._listener.setblocking(False)
         while True:

@@ -1,4 +1,4 @@
-"""The application: its routes, and what becomes of errors."""
+"""The application: its routes, and the handling of errors."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ async def _any_error(request: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Routes that are not there, and methods that a route does not have."""
+    """Answer a request for an unknown route, or with a method that the route does not have."""
     assert isinstance(error, HTTPException)
     rules = {
         404: "there is nothing at this path (GET /openapi.json tells what there is)",
@@ -143,7 +143,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _client_gone(request: Request, error: Exception) -> Response:
-    """Status for the log and the metrics; the client that could read it is gone."""
+    """Return a response for the log and the metrics only; the client has left."""
     request.scope["record"]["code"] = "client_gone"
     return Response(status_code=_CLIENT_GONE)
 

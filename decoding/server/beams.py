@@ -1,4 +1,4 @@
-"""Beam searches of requests: one at a time per model, a step at a time, so that other requests run in between."""
+"""Run the beam searches of requests: one search at a time per model, with other requests between its steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TURNS: WeakKeyDictionary[LLM, asyncio.Lock] = WeakKeyDictionary()
 
 
 class BeamHandle:
-    """One request for beam searches, with the part of a RequestHandle that answers without a stream need."""
+    """A request for beam searches, with those methods of RequestHandle that a whole answer needs."""
 
     def __init__(self, llm: LLM, prompts: Sequence[Prompt], beams: BeamSearchParams) -> None:
         self._llm = llm

@@ -1,4 +1,4 @@
-"""Reading a request's JSON: bounded while it comes in, and parsed where it cannot hold up other requests."""
+"""Read a request's JSON: bounded as it arrives, and parsed without blocking other requests."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ _MOST_DISCARDED = 1 << 25
 
 
 async def read_json(request: Request, service: Service, parse: Callable[[dict[str, Any]], _T]) -> _T:
-    """Return what `parse` makes of the JSON object in a request's body.
+    """Return the result of `parse` on the JSON object in a request's body.
 
-    Raises ApiError: 415 for other content, 413 for too much of it, 503 for too many bodies at once, 408 where it does
-    not come, 400 for bad JSON; and what `parse` raises, which for a long body runs in a thread.
+    Raises ApiError: 415 for another content type, 413 if the body is too large, 503 if all bodies together are, 408 if
+    it
+    does not arrive in time, 400 for invalid JSON; and any error of `parse`, which runs in a thread for a long body.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -49,7 +50,7 @@ async def read_json(request: Request, service: Service, parse: Callable[[dict[st
 
 
 class _Body:
-    """The bytes of one body, which count against the budget of all bodies until they are parsed."""
+    """The bytes of one body. Until they are parsed they count against the budget of all bodies."""
 
     def __init__(self, service: Service) -> None:
         self._budget = service.bodies
@@ -63,7 +64,7 @@ class _Body:
         self._budget.num_bytes -= len(self.data)
 
     async def receive(self, request: Request) -> None:
-        """Read all of it."""
+        """Read the whole body."""
         declared = request.headers.get("content-length", "")
         if not (declared.isascii() and declared.isdigit() and int(declared[:20]) > self._limit):
             async for piece in request.stream():
@@ -81,7 +82,7 @@ class _Body:
 
 
 async def discard(receive: Receive) -> None:
-    """Read on for a second: who is still sending would see a broken connection instead of our answer."""
+    """Read on for a second, because a client that is still sending would get a broken connection instead of the answer."""
     num_bytes = 0
     try:
         async with asyncio.timeout(1.0):

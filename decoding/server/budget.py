@@ -1,4 +1,4 @@
-"""Budget: bytes that all requests of the server hold together."""
+"""Budget: a limit on bytes that all requests of the server share."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Budget:
-    """Bytes that are held, and the limit that their holders keep."""
+    """The bytes in use, and their limit."""
 
     limit: int
     num_bytes: int = 0
 
     @property
     def is_exceeded(self) -> bool:
-        """True if more is held than the limit."""
+        """True if more bytes than the limit are in use."""
         return self.num_bytes > self.limit

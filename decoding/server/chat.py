@@ -44,7 +44,7 @@ def add_chat_route(app: FastAPI, service: Service) -> None:
 
 
 async def reply(service: Service, request: Request) -> Response:
-    """Answer one chat request; ApiError or an error of the library's where it cannot be."""
+    """Answer one chat request. Raise ApiError or an error of the library if it cannot be answered."""
     api, default_model = service.settings.api, service.default_model
     parsed = await read_json(request, service, lambda fields: parse_chat(fields, api, default_model))
     record: dict[str, Any] = request.scope["record"]
@@ -62,7 +62,7 @@ async def reply(service: Service, request: Request) -> Response:
 
 
 class ChatCompletion(Completion):
-    """A completion that is written as a reply."""
+    """A completion whose answer has the shape of a chat reply."""
 
     def _object(self, results: list[CompletionResult]) -> ChatCompletionObject:
         return chat_object(results, **self._chat_fields())
@@ -82,7 +82,7 @@ class ChatCompletion(Completion):
 
 
 def chat_schema(service: Service, vocab_size: int) -> dict[str, Any]:
-    """Return the JSON Schema of a chat request: the fields of a completion request, and those of its own."""
+    """Return the JSON Schema of a chat request: the fields of a completion request and the chat fields."""
     api = service.settings.api
     needs_model = service.default_model is None
     schema = completion_schema(api, vocab_size, needs_model=needs_model)

@@ -1,4 +1,4 @@
-"""POST /v1/completions: one request from its JSON to its answer, streamed or whole."""
+"""POST /v1/completions: a request from its JSON to its answer, streamed or whole."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NO_CHOICES = '"choices": []'
 
 
 async def complete(service: Service, request: Request) -> Response:
-    """Answer one request; ApiError or an error of the library's where it cannot be."""
+    """Answer one request. Raise ApiError or an error of the library if it cannot be answered."""
     api, default_model = service.settings.api, service.default_model
     parsed = await read_json(request, service, lambda fields: parse_completion(fields, api, default_model))
     record: dict[str, Any] = request.scope["record"]
@@ -55,7 +55,7 @@ async def complete(service: Service, request: Request) -> Response:
 
 
 class Completion:
-    """One completion: the request, the engine's handle of it, and the measures of its progress."""
+    """A completion: the request, its handle in the engine, and the metrics of its progress."""
 
     def __init__(self, service: Service, model: Served, parsed: CompletionRequest, record: dict[str, Any]) -> None:
         self._service = service
@@ -66,7 +66,7 @@ class Completion:
         self._started = time.monotonic()
 
     async def whole(self, request: Request) -> Response:
-        """All choices at once, as one JSON object."""
+        """Return all choices as one JSON object."""
         handle: RequestHandle | BeamHandle
         handle = await self._submit(request) if self._parsed.beams is None else self._beam_handle(self._parsed.beams)
         try:
@@ -88,7 +88,7 @@ class Completion:
         return PiecewiseResponse(self._parts(results), media_type="application/json")
 
     async def streamed(self, request: Request) -> Response:
-        """Server-sent events. What goes wrong before the first piece, or the first keep-alive, is a real HTTP error."""
+        """Return a stream of events. An error before the first piece or keep-alive is raised, as an HTTP error."""
         handle = await self._submit(request)
         expiry = self._expiry(handle)
         pieces = aiter(handle)
@@ -113,7 +113,7 @@ class Completion:
         return stream
 
     def _expiry(self, handle: RequestHandle) -> asyncio.TimerHandle:
-        """End the request when its time is over; text that is held back for a stop string comes before the error."""
+        """End the request at its timeout; text held back for a stop string is sent before the error."""
         seconds = self._settings.request_timeout
         left = max(0.0, seconds - (time.monotonic() - self._started))
         return asyncio.get_running_loop().call_later(left, lambda: handle.end(timeout_error(seconds)))
@@ -138,7 +138,7 @@ class Completion:
         expiry: asyncio.TimerHandle,
         stream: EventStream,
     ) -> None:
-        """Free what the engine holds of a stream, also one that ended before its first event."""
+        """Free the engine's resources of a stream, even if it ended before its first event."""
         expiry.cancel()
         first.cancel()
         handle.abort()
@@ -146,9 +146,10 @@ class Completion:
             self._note_gone()
 
     async def _parts(self, results: list[CompletionResult]) -> AsyncIterator[bytes]:
-        """Write a long answer choice by choice, with a turn for others after each part.
+        """Write a long answer choice by choice, and let other tasks run after each part.
 
-        A choice is freed once it is written: freeing the millions of objects of 100 MB at once would hold the loop.
+        A choice is freed once it is written, because freeing the millions of objects of 100 MB at once would block the
+        loop.
         """
         envelope = self._object([replace(result, choices=[]) for result in results])
         before, choices, after = json.dumps(envelope, allow_nan=False).partition(_NO_CHOICES)
@@ -196,7 +197,7 @@ class Completion:
     async def _events(
         self, handle: RequestHandle, first: asyncio.Future[Delta | None], pieces: AsyncIterator[Delta]
     ) -> AsyncIterator[Event]:
-        """The events of a stream, an error at its end included."""
+        """Yield the events of a stream; an error is the last event."""
         try:
             async for event in self._chunks(handle, first, pieces):
                 yield event
@@ -225,7 +226,7 @@ class Completion:
             yield json.dumps(writer.usage_chunk(_usage(results))).encode()
 
     def _count(self, results: list[CompletionResult]) -> None:
-        """Put what the engine measured into the metrics and the log."""
+        """Add the engine's measurements to the metrics and the log."""
         metrics, model, usage = self._service.metrics, self._parsed.model, _usage(results)
         metrics.prompt_tokens.labels(model).inc(usage.prompt_tokens)
         metrics.completion_tokens.labels(model).inc(usage.completion_tokens)
@@ -257,7 +258,7 @@ class Completion:
 
 
 class _Stream(EventStream):
-    """A response that winds up its completion at its end."""
+    """A response that winds up its completion when it ends."""
 
     on_end: Callable[[], None]
 
@@ -270,14 +271,14 @@ class _Stream(EventStream):
 
 
 class _Progress:
-    """Usage in the middle of a stream."""
+    """The usage so far, for the chunks of a stream."""
 
     def __init__(self, handle: RequestHandle) -> None:
         self._prompt_tokens = handle.num_prompt_tokens
         self._sampled: dict[int, int] = {}
 
     def after(self, delta: Delta) -> Usage:
-        """The usage once `delta` has been sent."""
+        """Return the usage once `delta` has been sent."""
         self._sampled[delta.index] = delta.num_sampled
         return Usage(self._prompt_tokens, sum(self._sampled.values()))
 
@@ -287,14 +288,14 @@ def _usage(results: list[CompletionResult]) -> Usage:
 
 
 async def _chunk_event(writer: StreamWriter | ChatStreamWriter, delta: Delta, usage: Usage | None) -> Event:
-    """Return the event of a delta; one with many tokens, as of an echoed prompt, in pieces."""
+    """Return the event of a delta. If it has many tokens, such as an echoed prompt, the event is in pieces."""
     if len(delta.token_ids) <= _QUICKLY_WRITTEN:
         return json.dumps(writer.chunk(delta, usage), allow_nan=False).encode()
     return json_pieces(await asyncio.to_thread(writer.chunk, delta, usage))
 
 
 def _taken(results: list[CompletionResult]) -> Iterator[Choice]:
-    """Take all choices out of their results, one by one."""
+    """Remove the choices from their results one by one, and yield them."""
     for result in results:
         choices = deque(result.choices)
         result.choices.clear()

@@ -1,7 +1,6 @@
-"""The outermost layer, before a byte of the body is read: ids, keys, limits, logs and metrics of every request.
+"""The outermost layer, before the body is read: request ids, keys, limits, logs and metrics of every request.
 
-Plain ASGI, because a stream must be seen until its last byte, and a middleware of the framework would stand
-between it and the socket.
+Plain ASGI, because it must see a stream until its last byte, and a middleware of the framework would wrap the stream.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class _Turnstile:
     """Admit a few requests per turn of the event loop.
 
     Otherwise a thousand requests that arrive together would be handled in one turn, and health checks and streams would
-    have to wait for the last of them.
+    wait for the last of them.
     """
 
     def __init__(self) -> None:
@@ -65,7 +64,7 @@ class _Turnstile:
 class Edge:
     """ASGI middleware that adds request ids, API keys, limits, logs and metrics to an application.
 
-    app: the application, once the models are loaded; until then health is told, and everything else is refused.
+    app: the application, once the models are loaded. Until then /health is answered and all other requests are refused.
     """
 
     def __init__(self, service: Service) -> None:
@@ -75,7 +74,7 @@ class Edge:
         self._turnstile = _Turnstile()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, from its headers to its line in the log."""
+        """Handle one request, from its headers to its line in the log."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -99,7 +98,7 @@ class Edge:
             visit.close()
 
     async def _loading(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer while the models are being loaded: health, and an error for everything else."""
+        """Answer while the models are loading: /health, and an error for everything else."""
         status = {"/health/live": "live", "/health": "loading", "/health/ready": "loading"}.get(scope["path"])
         if status is None or scope["method"] != "GET":
             raise _still_loading()
@@ -108,7 +107,7 @@ class Edge:
         await answer(scope, receive, send)
 
     async def _admitted(self, scope: Scope, receive: Receive) -> bool:
-        """Return `_admit`. The body of a refused request is read first, unless too many are open already."""
+        """Return the result of `_admit`. Before a refusal the body is read, unless too many requests are open."""
         try:
             return self._admit(scope)
         except ApiError as error:
@@ -118,7 +117,7 @@ class Edge:
             raise
 
     def _admit(self, scope: Scope) -> bool:
-        """Raise the ApiError of a request that is refused. Return True if the request must wait for its turn."""
+        """Raise ApiError if the request is refused. Return True if the request must wait for its turn."""
         settings = self._service.settings
         names = [name for name, _ in scope["headers"]]
         size = len(scope["raw_path"]) + sum(len(name) + len(value) for name, value in scope["headers"])
@@ -149,7 +148,7 @@ class Edge:
         return self._service.settings.playground and (path == "/" or path.startswith("/playground/"))
 
     def _knows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Return True if one of the keys was given, once. Every key is compared, each in constant time."""
+        """Return True if exactly one key was sent and it is accepted. Compares with every key in constant time."""
         given = [value for name, value in headers if name == b"authorization"]
         if len(given) != 1:
             return False
@@ -159,7 +158,7 @@ class Edge:
 
 
 class _Visit:
-    """One request: the status of its answer, and its record for the log."""
+    """A request, the status of its answer, and its record for the log."""
 
     def __init__(self, scope: Scope, send: Send, service: Service) -> None:
         self._started = time.monotonic()
@@ -176,7 +175,7 @@ class _Visit:
         return self._status > 0
 
     async def send(self, message: Message) -> None:
-        """Pass an answer on, with the request's id among its headers."""
+        """Forward the answer, with the request's id among its headers."""
         if message["type"] == "http.response.start":
             self._status = message["status"]
             message["headers"] = [*message["headers"], (b"x-request-id", self.record["request_id"].encode())]
@@ -208,10 +207,9 @@ class _Visit:
 
 
 def _normalised(scope: Scope) -> Scope:
-    """Return the scope as routes know it.
+    """Return the scope in the form that the routes expect.
 
-    HEAD becomes GET, whose body goes no further than the protocol. A target that is a whole URL, as proxies send it,
-    becomes its path.
+    HEAD becomes GET; the protocol drops the body. A target that is a whole URL, as proxies send it, becomes its path.
     """
     changed = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
     url = _ABSOLUTE_FORM.fullmatch(scope["raw_path"])
@@ -230,7 +228,7 @@ def _still_loading() -> ApiError:
 
 
 def error_headers(error: ApiError, body: bytes) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer that is an error; one that may leave a body unread ends the connection."""
+    """Return the headers of an error. If the body may be unread, the answer closes the connection."""
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if error.retry_after is not None:
         headers.append((b"retry-after", str(error.retry_after).encode()))
@@ -242,7 +240,7 @@ def error_headers(error: ApiError, body: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """Return the client's own id if it is a plain word, otherwise a new one."""
+    """Return the client's id if it is a plain word, otherwise a new one."""
     for name, value in headers:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return value.decode()

@@ -1,7 +1,7 @@
-"""Server-sent events at the pace of their reader: bounded while it does not read, with comments while they are silent.
+"""Server-sent events at the client's pace: bounded if it does not read, with comments during silence.
 
-One task takes events from their source as they are made, so that nothing piles up behind it; the response sends what
-waits in the outbox.
+One task takes events from their source as they are made, so that the source never waits; the response sends the events
+in the outbox.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
 class Outbox:
-    """Data that waits for a reader.
+    """Data that waits to be sent.
 
-    limit: bytes after which `on_full` is called, once; while all outboxes together have more than `budget` allows, an
+    limit: `on_full` is called, once, when more bytes than this wait. While all outboxes together exceed `budget`, an
     outbox is full at its fair share of it. Data in pieces is not counted: it is in memory as an object already.
     """
 
@@ -47,11 +47,11 @@ class Outbox:
 
     @property
     def is_empty(self) -> bool:
-        """True if nothing waits."""
+        """True if no data waits."""
         return not self._waiting
 
     def put(self, data: bytes | Iterator[bytes]) -> None:
-        """Append data. Never waits."""
+        """Append data without waiting."""
         self._waiting.append(data)
         self._news.set()
         if isinstance(data, bytes):
@@ -75,18 +75,18 @@ class Outbox:
                     await asyncio.sleep(0)  # a connection that takes everything does not give others a turn
 
     def close(self) -> None:
-        """Let the iteration end after what waits."""
+        """End the iteration after the data that waits."""
         self._is_closed = True
         self._news.set()
 
     def discard(self) -> None:
-        """Drop the waiting events, because the client is gone, and end the iteration."""
+        """Drop all data, because the client has left, and end the iteration."""
         self._waiting.clear()
         self._count(-self._num_bytes)
         self.close()
 
     def _short(self) -> bytes:
-        """Take whole events from the front, several if they are small."""
+        """Remove and return whole events from the front, several if they are small."""
         taken = bytearray()
         while self._waiting and isinstance(self._waiting[0], bytes) and len(taken) < _AT_ONCE:
             taken += self._waiting[0]
@@ -102,13 +102,15 @@ class Outbox:
 class EventStream(PiecewiseResponse):
     """A response of events.
 
-    was_taken: True if all of them have been handed to the connection.
+    was_taken: True if all events have been handed to the connection.
     """
 
     was_taken = False
 
     def __init__(self, events: AsyncIterator[Event], outbox: Outbox, keep_alive: float, *, is_silent: bool) -> None:
-        """keep_alive: seconds of silence before a comment. is_silent: True if that has been the case already."""
+        """Set up the stream. keep_alive: seconds of silence before a comment. is_silent: True if that time is over
+        already.
+        """
         super().__init__(aiter(outbox), media_type="text/event-stream", headers=_HEADERS)
         self._events = events
         self._outbox = outbox
@@ -116,7 +118,7 @@ class EventStream(PiecewiseResponse):
         self._last = asyncio.get_running_loop().time() - keep_alive * is_silent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events until they end or the client has gone."""
+        """Send the events until they end or the client leaves."""
         tasks = asyncio.ensure_future(self._pump()), asyncio.ensure_future(self._comment())
         try:
             await super().__call__(scope, receive, send)
@@ -128,7 +130,7 @@ class EventStream(PiecewiseResponse):
             self._outbox.discard()
 
     async def _pump(self) -> None:
-        """Put every event into the outbox as soon as it is there."""
+        """Put every event into the outbox as soon as it exists."""
         try:
             async for event in self._events:
                 self._outbox.put(b"data: " + event + b"\n\n" if isinstance(event, bytes) else _in_pieces(event))
@@ -137,7 +139,7 @@ class EventStream(PiecewiseResponse):
             self._outbox.close()
 
     async def _comment(self) -> None:
-        """Put a comment when there has been no event for so long and nothing waits for the reader."""
+        """Send a comment if there has been no event for `keep_alive` seconds and the outbox is empty."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(max(0.0, self._last + self._keep_alive - loop.time()))
@@ -148,7 +150,7 @@ class EventStream(PiecewiseResponse):
 
 
 def joined(pieces: Iterator[str]) -> Iterator[bytes]:
-    """Yield pieces of text as UTF-8, short ones together."""
+    """Yield pieces of text as UTF-8, with short pieces joined."""
     texts, length = [], 0
     for piece in pieces:
         texts.append(piece)

@@ -47,7 +47,7 @@ def add_explain_route(app: FastAPI, service: Service) -> None:
 
 
 async def _explain(service: Service, request: Request) -> Response:
-    """Answer one request; ApiError or an error of the library's if it cannot be answered."""
+    """Answer one request. Raise ApiError or an error of the library if it cannot be answered."""
     api, default_model = service.settings.api, service.default_model
     parsed = await read_json(request, service, lambda fields: parse_explain(fields, api, default_model))
     completion = parsed.completion
@@ -66,7 +66,7 @@ async def _explain(service: Service, request: Request) -> Response:
 
 
 async def _explained(model: Served, request: ExplainRequest) -> ExplanationObject:
-    """Make the draw again in the engine, and explain it in a thread of its own."""
+    """Repeat the draw in the engine, and explain it in a separate thread."""
     completion = request.completion
     draw = await model.engine.past_draw(
         completion.prompts[0],
@@ -88,7 +88,7 @@ def _tokenizer_of(model: Served) -> Tokenizer | None:
 
 
 def _explain_schema(service: Service) -> dict[str, object]:
-    """Return the JSON Schema of a request: the fields of a completion request, and those of its own."""
+    """Return the JSON Schema of a request: the fields of a completion request and the fields of explain."""
     api = service.settings.api
     vocab_size = max(model.llm.vocab_size for model in service.models.values())
     schema = completion_schema(api, vocab_size, needs_model=service.default_model is None)

@@ -1,6 +1,7 @@
-"""Structured logs: one JSON object per line on stderr. The text of requests is in them only on demand.
+"""Structured logs: one JSON object per line on stderr. The text of requests is logged only on demand.
 
-A thread of its own writes them, so that a reader of stderr that does not read, or a full disk, never stops the server.
+A separate thread writes the lines, so that a full disk, or a reader of stderr that stops reading, never blocks the
+server.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ _LAST_SECONDS = 1.0
 
 
 class JsonLines(logging.Formatter):
-    """A record as a line of JSON; `extra={"fields": {...}}` adds its own names."""
+    """Format a record as a line of JSON; `extra={"fields": {...}}` adds fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Time, level, message, further fields, and the traceback where there is one."""
+        """Return time, level, message, further fields, and the traceback if there is one."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -36,10 +37,10 @@ class JsonLines(logging.Formatter):
 
 
 class LogWriter(logging.Handler):
-    """Hands lines to a thread that writes them; those that do not fit into its queue are dropped and counted."""
+    """Queue lines for a thread that writes them. Lines that do not fit into the queue are dropped and counted."""
 
     def __init__(self, max_lines: int, descriptor: int = _STDERR) -> None:
-        """max_lines: lines that may wait."""
+        """Start the thread. max_lines: limit on queued lines."""
         super().__init__()
         self.setFormatter(JsonLines())
         self._descriptor = descriptor
@@ -48,14 +49,14 @@ class LogWriter(logging.Handler):
         threading.Thread(target=self._run, name="decoding log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue a line. Never waits."""
+        """Queue a line without waiting."""
         try:
             self._lines.put_nowait(self.format(record))
         except queue.Full:
             self._num_dropped += 1
 
     def finish(self) -> None:
-        """Wait a moment for the lines that are queued."""
+        """Wait briefly until the queued lines are written."""
         deadline = time.monotonic() + _LAST_SECONDS
         while self._lines.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -70,7 +71,9 @@ class LogWriter(logging.Handler):
             self._lines.task_done()
 
     def _write(self, line: str) -> None:
-        """Write past sys.stderr, whose lock would stop the end of the process while a write waits."""
+        """Write to the file descriptor, because a blocked write would hold the lock of sys.stderr at the end of the
+        process.
+        """
         data = (line + "\n").encode()
         try:
             while data:
@@ -80,7 +83,7 @@ class LogWriter(logging.Handler):
 
 
 def set_up(level: str, max_lines: int) -> LogWriter:
-    """Send our logs, warnings and uvicorn's errors to stderr; called once by the command, never on import."""
+    """Send our logs, warnings and uvicorn's errors to stderr. Called by the command only, never on import."""
     handler = LogWriter(max_lines)
     logging.captureWarnings(True)
     names = {"decoding": level, "uvicorn.error": "error", "asyncio": "error", "py.warnings": "warning"}
@@ -92,5 +95,5 @@ def set_up(level: str, max_lines: int) -> LogWriter:
 
 
 def silence_uvicorn() -> None:
-    """It would write a traceback for each request that we cancel."""
+    """Silence uvicorn's error log, which would have a traceback for each request that we cancel."""
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

@@ -25,7 +25,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class Metrics:
-    """Counters and histograms of one server, in a registry of their own: two servers in a process do not share them."""
+    """Counters and histograms of one server. Each server has a registry of its own, so two in a process stay separate."""
 
     def __init__(self, engines: Mapping[str, AsyncEngine]) -> None:
         self._registry = CollectorRegistry()
@@ -60,18 +60,18 @@ class Metrics:
         )
 
     def text(self) -> bytes:
-        """Return the page."""
+        """Return the metrics page."""
         return generate_latest(self._registry)
 
 
 class _EngineGauges(Collector):
-    """The statistics of the engines at the moment of the request."""
+    """The statistics of the engines at the time of a request for the metrics."""
 
     def __init__(self, engines: Mapping[str, AsyncEngine]) -> None:
         self._engines = engines
 
     def collect(self) -> Iterable[Metric]:
-        """One metric for each number of EngineStats, with the model as its label."""
+        """Yield one metric per number of EngineStats, with the model as its label."""
         stats = {name: asdict(engine.stats()) for name, engine in self._engines.items()}
         for field in (one.name for one in fields(EngineStats)):
             kind = CounterMetricFamily if field in _TOTALS else GaugeMetricFamily

@@ -32,7 +32,7 @@ _ERRORS = {
 
 @cache
 def model_of(typed_dict: type) -> type[BaseModel]:
-    """Return a pydantic model with the fields of a TypedDict, so that a shape is written once."""
+    """Return a pydantic model with the fields of a TypedDict, so that a shape is defined once."""
     fields: dict[str, Any] = {}
     for name, hint in get_type_hints(typed_dict, include_extras=True).items():
         optional = get_origin(hint) is NotRequired
@@ -62,7 +62,7 @@ def completion_responses() -> dict[int | str, dict[str, Any]]:
 
 
 def answer_responses(whole: type, piece: type, what: str) -> dict[int | str, dict[str, Any]]:
-    """Return the answers of a route that answers with one object, or with its pieces as events."""
+    """Return the answers of a route that answers with one object, or with a stream of chunks."""
     chunk = model_of(piece).model_json_schema(ref_template="#/components/schemas/{model}")
     chunk.pop("$defs", None)
     stream = {"schema": {"type": "string", "description": "With stream: events whose data is", "contentSchema": chunk}}
@@ -83,9 +83,9 @@ def json_body(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]
 
 
 def completion_schema(settings: ApiSettings, vocab_size: int, *, needs_model: bool) -> dict[str, Any]:
-    """Return the JSON Schema of a completion request, with the limits of this server and its largest vocabulary.
+    """Return the JSON Schema of a completion request, with this server's limits and its largest vocabulary.
 
-    needs_model: True if a request must name its model, as there are several.
+    needs_model: True if a request must name its model, because there are several.
     """
     properties = {}
     required = ["model", "prompt"] if needs_model else ["prompt"]
@@ -107,7 +107,7 @@ def completion_schema(settings: ApiSettings, vocab_size: int, *, needs_model: bo
 
 
 def _row_of(parameter: Parameter) -> dict[str, Any]:
-    """Return the columns of the table of parameters for which JSON Schema has no word; row: its index in the table."""
+    """Return those columns of the table of parameters that JSON Schema cannot express; `row` is the index in the table."""
     row = list(PARAMETERS).index(parameter.name)
     return {"row": row, "group": parameter.group, "stage": parameter.stage, "none": parameter.none}
 

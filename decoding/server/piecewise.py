@@ -1,4 +1,4 @@
-"""PiecewiseResponse: an answer that is sent piece by piece until it ends or its client goes."""
+"""PiecewiseResponse: an answer that is sent piece by piece until it ends or its client leaves."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from starlette.types import Receive, Scope, Send
 class PiecewiseResponse(StreamingResponse):
     """A StreamingResponse without a task group.
 
-    When the client goes, a task group of anyio leaves a circle of references through the traceback of its cancelled
-    task. The circle holds the whole answer and waits for the garbage collector.
+    When the client leaves, anyio's task group keeps a reference cycle through the traceback of its cancelled task. The
+    cycle holds the whole answer until the garbage collector runs.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the pieces. Return early if the client goes."""
+        """Send the pieces. Return early if the client leaves."""
         sending = asyncio.ensure_future(self.stream_response(send))
         leaving = asyncio.ensure_future(self.listen_for_disconnect(receive))
         try:

@@ -28,19 +28,20 @@ _SHORTEST_HEADER = 3
 
 
 def protocol_with(settings: ServerSettings) -> type[H11Protocol]:
-    """Return the class of connections under these settings.
+    """Return the class of connections with these settings.
 
-    Headers must have arrived within `header_timeout` seconds. A client that leaves what was sent unread for
-    `send_timeout` seconds has gone: nothing else would ever end a stream that waits for its reader.
+    The headers must arrive within `header_timeout` seconds. A client that does not read for `send_timeout` seconds
+    counts
+    as gone: otherwise a stream that waits for its reader would never end.
     """
     names = ("header_timeout", "send_timeout", "max_headers")
     return type("Protocol", (_Protocol,), {"turns": _Turns(), **{name: getattr(settings, name) for name in names}})
 
 
 class _Turns:
-    """Lets connections parse in turn, a piece each, for a few milliseconds in every turn of the loop.
+    """Let connections parse in turn, a piece each, for a few milliseconds per turn of the event loop.
 
-    A limit for each connection would let twenty large bodies hold the loop for twenty times as long.
+    The limit is shared: with one per connection, twenty large bodies could block the loop twenty times as long.
     """
 
     def __init__(self) -> None:
@@ -48,7 +49,7 @@ class _Turns:
         self._is_due = False
 
     def join(self, connection: _Protocol) -> None:
-        """Append a connection with data to parse, which must not be waiting already."""
+        """Append a connection with data to parse. It must not be queued already."""
         self._waiting.append(connection)
         if not self._is_due:
             self._is_due = True
@@ -77,7 +78,7 @@ class _Turns:
 class _Protocol(H11Protocol):
     """A connection.
 
-    h11 rather than httptools, because it bounds the headers that it keeps while it waits for the others.
+    Based on h11, because httptools does not bound the headers that it keeps while the rest arrives.
     """
 
     header_timeout: float
@@ -101,7 +102,7 @@ class _Protocol(H11Protocol):
             self.turns.join(self)
 
     def parse_piece(self) -> bool:
-        """Parse a piece of what has arrived. Return True if there is more, and read nothing until it is parsed."""
+        """Parse a piece of the received data. Return True if there is more; reading pauses until all of it is parsed."""
         self._is_waiting = False
         if self.transport.is_closing():
             return False
@@ -120,7 +121,7 @@ class _Protocol(H11Protocol):
         return self._is_waiting
 
     def _num_waiting_lines(self) -> int:
-        """Return how many lines wait to be parsed: of headers, or of what may come behind a body in chunks."""
+        """Return the number of lines to be parsed: header lines, or trailers of a chunked body."""
         waiting = self.conn.trailing_data[0]
         return waiting.count(b"\n") if len(waiting) > _SHORTEST_HEADER * self.max_headers else 0
 
@@ -139,13 +140,13 @@ class _Protocol(H11Protocol):
             self._wait_for_headers()
 
     def _skip_blank_lines(self) -> None:
-        """Skip empty lines before a request, which some clients send behind a body."""
+        """Skip empty lines before a request; some clients send them after a body."""
         waiting = self.conn.trailing_data[0]
         if num_bytes := len(waiting) - len(waiting.lstrip(b"\r\n")):
             self.conn._receive_buffer.maybe_extract_at_most(num_bytes)
 
     def _has_too_many_headers(self) -> bool:
-        """Count the lines of the next request's head, before h11 spends 0.1 ms on each."""
+        """Count the lines of the next request's head before h11 parses them, which takes 0.1 ms per line."""
         waiting = self.conn.trailing_data[0]
         if len(waiting) <= _SHORTEST_HEADER * self.max_headers:
             return False
@@ -174,7 +175,7 @@ class _Protocol(H11Protocol):
         self._refuse(ApiError(431, rule, code="headers_too_large"))
 
     def _refuse(self, error: ApiError) -> None:
-        """Answer what never becomes a request, and close the connection."""
+        """Answer data that is not a valid request, and close the connection."""
         body = json.dumps(error.body()).encode()
         self.transport.write(
             b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
@@ -183,7 +184,7 @@ class _Protocol(H11Protocol):
         self.transport.close()
 
     def _wait_for_headers(self) -> None:
-        """From the first byte of the next request on a connection that is kept."""
+        """Start the header timeout at the first byte of the next request on a kept-alive connection."""
         if self._deadline is None:
             self._deadline = self.loop.call_later(self.header_timeout, self.transport.close)
 

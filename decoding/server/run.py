@@ -1,4 +1,4 @@
-"""Run the server: a socket, models, signals, exit."""
+"""Run the server: socket, models, signals, exit."""
 
 from __future__ import annotations
 
@@ -45,10 +45,12 @@ def serve(
     settings: ServerSettings,
     on_ready: Callable[[], None],
 ) -> int:
-    """Serve until SIGTERM or Ctrl-C: then no new work, what runs gets its grace, and the exit code is returned.
+    """Serve until SIGTERM or Ctrl-C. Then refuse new work, give running requests their grace period, and return the
+    exit code.
 
-    names: of the models. load: returns them; called in a thread, while requests are answered with 503. on_ready: called
-    when they are there. Raises what `load` raises. The exit code is 1 if an engine has died, otherwise 0.
+    names: names of the models. load: returns the models; called in a thread, while requests are answered with 503.
+    on_ready: called when the models are loaded. Raises the errors of `load`. The exit code is 1 if an engine has died,
+    otherwise 0.
     """
     limit = max_connections(settings.max_connections)
     writer = log.set_up(settings.log_level, settings.max_log_lines)
@@ -72,7 +74,7 @@ def serve(
 
 
 class _Loader:
-    """Loads the models in a thread of its own."""
+    """Load the models in a separate thread."""
 
     def __init__(self, load: Callable[[], Mapping[str, LLM]], service: Service, edge: Edge) -> None:
         self._load = load
@@ -83,11 +85,11 @@ class _Loader:
 
     @property
     def is_alive(self) -> bool:
-        """True while it loads."""
+        """True while the models are loading."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, on_end: Callable[[BaseException | None], None], on_ready: Callable[[], None]) -> None:
-        """Load, and call `on_end` with None or the error; on_ready: called before, if there is none."""
+        """Load, and call `on_end` with None or the error. on_ready: called before `on_end` if there is no error."""
 
         def run() -> None:
             try:
@@ -105,10 +107,10 @@ class _Loader:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which ends the engines' work while it waits for the last connections."""
+    """uvicorn's server, which also ends the engines' work while it waits for the last connections."""
 
     def __init__(self, config: uvicorn.Config, service: Service, limit: int, watchdog: Watchdog) -> None:
-        """limit: of open connections."""
+        """Set up the server. limit: maximum number of open connections."""
         super().__init__(config)
         self._service = service
         self._limit = limit
@@ -117,12 +119,12 @@ class _Server(uvicorn.Server):
         self.exit_code = 0
 
     def on_loaded(self, error: BaseException | None) -> None:
-        """End if loading has failed. May be called from any thread."""
+        """End the server if loading has failed. May be called from any thread."""
         if error is not None:
             self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, with an accept loop of our own: asyncio's fills the log when files run out."""
+        """Listen, with our own accept loop: asyncio's fills the log if file descriptors run out."""
         await self.lifespan.startup()
         self.servers = []
         assert sockets is not None
@@ -131,7 +133,7 @@ class _Server(uvicorn.Server):
         self.started = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Do what uvicorn does ten times per second, and end if an engine or the accept loop has died."""
+        """Run uvicorn's periodic work, ten times per second, and end if an engine or the accept loop has died."""
         if not self.should_exit:
             dead = self._accepting is not None and self._accepting.done()
             if dead or self._service.has_failed:
@@ -143,7 +145,9 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the door, then wait; both at once, because a connection closes when its stream has ended."""
+        """Stop accepting, and wait for connections and engines together, because a connection closes when its stream
+        ends.
+        """
         self._watchdog.arm()
         if self._accepting is not None:
             self._accepting.cancel()
@@ -200,7 +204,7 @@ def listen(host: str, port: int) -> socket.socket:
 def _spare_pauses() -> None:
     """Exempt all objects so far from garbage collection, and make full collections ten times rarer.
 
-    A full collection stops all threads: for 50 ms after the imports alone, for 0.1 s with 1,000 streams open.
+    A full collection stops all threads: 50 ms after the imports alone, 0.1 s with 1,000 open streams.
     """
     gc.collect()
     gc.freeze()
@@ -209,4 +213,4 @@ def _spare_pauses() -> None:
 
 
 def _ignore(number: int, frame: Any) -> None:
-    """Ignore a signal that has been handled."""
+    """Ignore a signal that has been handled already."""

@@ -33,7 +33,7 @@ class Served(NamedTuple):
 class Service:
     """The models, settings and metrics of one server.
 
-    names: of the models, which are there after `open`.
+    names: names of the models; the models themselves are available after `open`.
     """
 
     def __init__(self, names: Sequence[str], settings: ServerSettings) -> None:
@@ -53,19 +53,19 @@ class Service:
         self._hinted: set[str] = set()
 
     def open(self, models: Mapping[str, LLM]) -> None:
-        """Take the models, which are loaded; `is_loading` stays as it is."""
+        """Set the loaded models. `is_loading` does not change."""
         for name, llm in models.items():
             self._engines[name] = AsyncEngine(llm, max_waiting=self.settings.max_waiting)
             self.models[name] = Served(llm, self._engines[name], llm.system_fingerprint)
 
     @property
     def has_failed(self) -> bool:
-        """Return True if an engine has ended that should run."""
+        """Return True if an engine has ended unexpectedly."""
         return not self.is_draining and not all(engine.is_open for engine in list(self._engines.values()))
 
     @property
     def status(self) -> Literal["loading", "ready", "draining", "failed"]:
-        """Return what the server is doing; it takes work when it is ready."""
+        """Return the server's state. It accepts work in state "ready"."""
         if self.is_draining:
             return "draining"
         if self.is_loading:
@@ -74,7 +74,7 @@ class Service:
 
     @property
     def default_model(self) -> str | None:
-        """The model of a request that names none: the only one, or None."""
+        """The model of a request that names none: the only model, or None if there are several."""
         return self.names[0] if len(self.names) == 1 else None
 
     def model(self, name: str) -> Served:
@@ -92,15 +92,15 @@ class Service:
                 LOGGER.warning(text)
 
     async def drain(self) -> None:
-        """Take no new work, and end running requests with an error after the grace period."""
+        """Refuse new work, and end running requests with an error after the grace period."""
         self.is_draining = True
         grace = self.settings.shutdown_grace
         await asyncio.gather(*(model.engine.close(grace=grace) for model in self.models.values()))
 
     async def parsed(self, work: Callable[[], _T]) -> _T:
-        """Run the parsing of a long body in the one thread for it. Raise EngineClosedError once the server has ended.
+        """Parse a long body in the thread for parsing. Raise EngineClosedError once the server has ended.
 
-        One at a time: json.loads keeps the GIL, and the event loop gets it only when no other thread does.
+        There is one such thread: json.loads keeps the GIL, and the event loop gets it only if no other thread wants it.
         """
         if self._has_ended:
             raise EngineClosedError("the server is shutting down")
@@ -114,7 +114,7 @@ class Service:
 
 
 def wire_error(error: BaseException, given: frozenset[str] = frozenset()) -> ApiError:
-    """Return an error as the client may see it. Errors of the engine and of the server itself are logged."""
+    """Return an error in the form that the client sees. Errors of the engine and the server are logged."""
     if isinstance(error, OverloadedError):
         seconds = max(1, round(error.retry_after))
         return ApiError(429, "the queue is full: try again later", code="queue_full", retry_after=seconds)
@@ -130,5 +130,5 @@ def wire_error(error: BaseException, given: frozenset[str] = frozenset()) -> Api
 
 
 def _is_for_memory(error: BaseException | None) -> bool:
-    """Return True for an error that means exhausted memory; a thread that cannot be started is one."""
+    """Return True if the error means that memory is exhausted, such as a thread that cannot be started."""
     return isinstance(error, MemoryError) or (type(error) is RuntimeError and "can't start new thread" in str(error))

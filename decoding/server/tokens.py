@@ -1,4 +1,4 @@
-"""POST /tokenize and /detokenize, GET /tokenizer_info: what harnesses ask that count tokens at the server."""
+"""POST /tokenize and /detokenize, GET /tokenizer_info, for evaluation harnesses that count tokens at the server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _STATUSES = (400, 401, 404, 408, 413, 415, 431, 503)
 
 
 def add_token_routes(app: FastAPI, service: Service) -> None:
-    """Put both routes on an application."""
+    """Add the routes to an application."""
     name = next(iter(service.models))
     settings = service.settings.api
     limit = settings.limits.max_prompt_tokens
@@ -101,7 +101,7 @@ def _text_of(tokenizer: Tokenizer, token_id: int | None) -> str | None:
 def _checked(
     body: Mapping[str, Any], required: Mapping[str, type], optional: Mapping[str, type], settings: ApiSettings
 ) -> dict[str, Any]:
-    """The fields that are not null, each of its type; ApiError with every problem."""
+    """Return the fields that are not null. Raise ApiError with every field of a wrong type."""
     names = {str: "a string of valid Unicode", bool: "a boolean", list: "an array"}
     known = {**required, **optional}
     fields = {name: value for name, value in body.items() if value is not None}
@@ -119,19 +119,19 @@ def _checked(
 
 
 def _is_a(value: Any, kind: type) -> bool:
-    """Return True if the value is of this very type and, if it is a string, valid Unicode."""
+    """Return True if the value has exactly this type and, if it is a string, is valid Unicode."""
     return type(value) is kind and (not isinstance(value, str) or is_unicode(value))
 
 
 def _check_chars(text: str, limits: Limits) -> None:
-    """Raise ApiError for a text with too many characters."""
+    """Raise ApiError if a text has too many characters."""
     if len(text) > limits.prompt_chars:
         rule = f"must have at most {limits.prompt_chars:,} characters (--max-prompt-chars)"
         raise invalid([Problem("prompt", f"{len(text):,} characters", rule)])
 
 
 def _check_ids(ids: list[Any], llm: LLM, limit: int) -> None:
-    """Raise ApiError for too many ids, and ParameterError for the first that the vocabulary does not have."""
+    """Raise ApiError for too many ids, and ParameterError for the first id that is not in the vocabulary."""
     if len(ids) > limit:
         raise invalid(
             [Problem("tokens", f"{len(ids)} of them", f"must be at most {limit:,} token ids (--max-prompt-tokens)")]

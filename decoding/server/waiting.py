@@ -1,4 +1,4 @@
-"""Wait for work as long as the client waits for its answer."""
+"""Wait for work while the client waits for its answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 
 
 class ClientGoneError(Exception):
-    """The client is gone, so the answer is not needed."""
+    """The client has left, so the answer is not needed."""
 
 
 def timeout_error(seconds: float) -> ApiError:
@@ -23,7 +23,7 @@ def timeout_error(seconds: float) -> ApiError:
 
 
 async def unless_gone(request: Request, work: Awaitable[_T], seconds: float) -> _T:
-    """Return the result of `work`. Raise ApiError 504 if it takes longer, ClientGoneError if the client goes first."""
+    """Return the result of `work`. Raise ApiError 504 if it takes longer, ClientGoneError if the client leaves first."""
     task = asyncio.ensure_future(work)
     try:
         if not await first_of(request, task, seconds):
@@ -35,7 +35,7 @@ async def unless_gone(request: Request, work: Awaitable[_T], seconds: float) -> 
 
 
 async def first_of(request: Request, task: asyncio.Future[Any], seconds: float) -> bool:
-    """Wait for `task` at most so long; return True if it is done. Raise ClientGoneError if the client goes first."""
+    """Wait at most `seconds` for `task`; return True if it is done. Raise ClientGoneError if the client leaves first."""
     gone = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""Watchdog: the end of the process, should its own end take too long."""
+"""Watchdog: ends the process if its shutdown takes too long."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ _NUMBERS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Watchdog:
-    """Ends the process with exit code 1 if it is still there some time after a signal, or after `arm`.
+    """End the process with exit code 1 if it still runs some time after a signal, or after `arm`.
 
-    Its thread is made at the start, because later there may be no memory for one. The system tells it of a signal
-    whatever the main thread is doing.
+    Its thread is started at once, because later there may be no memory for one. The system wakes it on a signal,
+    whatever
+    the main thread is doing.
     """
 
     def __init__(self, seconds: float, log: LogWriter) -> None:
-        """seconds: from the signal to the end."""
+        """Start the thread. seconds: time from the signal to the end."""
         self._seconds = seconds
         self._log = log
         self._reader, self._writer = socket.socketpair()
@@ -31,7 +32,7 @@ class Watchdog:
         threading.Thread(target=self._run, name="decoding watchdog", daemon=True).start()
 
     def arm(self) -> None:
-        """Count from now on, unless a signal has come already."""
+        """Start the countdown, unless a signal has started it already."""
         with suppress(BlockingIOError):  # full of signals
             self._writer.send(bytes([signal.SIGTERM]))
 

@@ -1,4 +1,4 @@
-"""The routes of the playground's page and files, and the headers that keep it to this server."""
+"""The routes of the playground's page and files, and the headers that forbid the page any other server."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _File(NamedTuple):
 
 
 def add_playground(app: FastAPI) -> None:
-    """Add the page at `/`, and its files under /playground/, which are read once."""
+    """Add the page at `/` and its files under /playground/. The files are read once."""
     known = _read_files()
 
     @app.get("/", include_in_schema=False)
