@@ -135,16 +135,16 @@ class Candidate:
 
     @property
     def prepares_rows(self) -> bool:
-        """True if its rows are to be changed or looked at before the draw."""
+        """True if its rows are changed or observed before the draw."""
         return self._is_looked_at or self.healing is not None
 
     @property
     def is_finished(self) -> bool:
-        """True if nothing more will come."""
+        """True if nothing more will be generated."""
         return self.finish_reason is not None
 
     def append(self, token_id: int, score: TokenScore | None = None, raw_logprob: float = 0.0) -> None:
-        """Take a sampled token; score: with logprobs; raw_logprob: counts where best_of ranks."""
+        """Append a sampled token. score: its log-probabilities, if requested. raw_logprob: used if best_of ranks."""
         self.num_tokens += 1
         ends = token_id in self._ending_ids
         data = b"" if ends or self._detokenizer is None else self._detokenizer.append(token_id)
@@ -197,20 +197,20 @@ class Candidate:
             self._finish("length")
 
     def finish_empty(self) -> None:
-        """End before the first token, because none was asked for."""
+        """End before the first token, because max_tokens is 0."""
         self._finish("length")
 
     def fail(self, error: DecodingError) -> None:
-        """End because no next token can be drawn; the tokens so far stay."""
+        """End with an error, because no next token can be drawn. The tokens so far stay."""
         self.error = error
         self._finish("error")
 
     def release(self) -> None:
-        """Release the text that was held back, because nothing more will come."""
+        """Release the text that was held back, because nothing more will be generated."""
         self._transcript.close()
 
     def delta(self, index: int) -> Delta:
-        """Return what was released since the last call, as choice number `index`."""
+        """Return the text and tokens released since the last call, as choice number `index`."""
         text, token_ids, entries = self._transcript.take()
         return Delta(
             index,
@@ -242,9 +242,9 @@ class Candidate:
         )
 
     def _take_back(self, banned: BannedStrings, num_tokens: int) -> None:
-        """Keep the first tokens, and mask the token behind them where it stood; it is drawn again.
+        """Keep the first tokens, and mask the token that followed them, so that its position is drawn again.
 
-        The newest token is in the states and in `banned`, and nowhere else yet.
+        The newest token is in the states and in `banned`, but not in the transcript yet.
         """
         num_held, token_id = self.num_tokens - 1 - num_tokens, self.state.output_token_ids[num_tokens]
         banned.take_back(num_tokens)
@@ -261,7 +261,7 @@ class Candidate:
             self.fail(ParameterError.single("banned_strings", strings, f"takes more than {MAX_REDRAWS:,} redraws"))
 
     def _read_again(self, drawn: list[Drawn]) -> None:
-        """Bring everything that follows the tokens to the state after these."""
+        """Rebuild all state that depends on the tokens."""
         self._raw_logprob_sum = sum((one.raw_logprob for one in drawn), 0.0)
         self._detokenizer = self._new_detokenizer()
         for token_id in self.state.output_token_ids:
@@ -295,7 +295,7 @@ class Candidate:
         return data[self.num_healed - before :]
 
     def _completes(self, masks: TokenMasks, token_id: int) -> bool:
-        """Return True if the text is a whole sentence now, which nothing can follow; fail if it is the part of none."""
+        """Return True if the text is a complete sentence of the grammar; fail if it cannot become one."""
         try:
             masks.append(token_id)
         except ParameterError as error:
@@ -304,7 +304,7 @@ class Candidate:
         return masks.is_complete and self.num_tokens >= self._min_tokens
 
     def _repeats(self, token_id: int) -> bool:
-        """Return True if the output ends with a repetition that ends the text."""
+        """Return True if the output ends with a repetition that stops it."""
         repeats = self._repetition is not None and self._repetition.append(token_id)
         return repeats and self.num_tokens >= self._min_tokens
 
@@ -317,7 +317,7 @@ class Candidate:
         return token_logprob(self._tokenizer, token_id, shown, self._offsets.add(shown or b""), score)
 
     def _find_stop(self, generated: bytes) -> tuple[StopMatch | None, int]:
-        """Return the stop string that these bytes complete, and how many of all bytes must not be shown (yet)."""
+        """Return the stop string that these bytes complete, and the number of bytes that must be held back."""
         matcher = self._matcher
         match = matcher.feed(generated, ignore=self.num_tokens < self._min_tokens)
         if match is None:

@@ -99,12 +99,12 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        """True if `step` has anything left to do."""
+        """True if `step` has work to do."""
         return bool(self._instant) or self._scheduler.has_work
 
     @property
     def stats(self) -> EngineStats:
-        """The counts of this moment."""
+        """The current counts."""
         scheduler, blocks = self._scheduler, self._blocks
         tasks = {sequence.task for sequence in (*scheduler.running, *scheduler.waiting)}
         return EngineStats(
@@ -147,9 +147,9 @@ class Engine:
         return task
 
     def add_scoring(self, prompt: list[int], continuations: list[list[int]]) -> ScoringTask:
-        """Queue the scoring of token ids, at least one each, behind a prompt of at least one token.
+        """Queue the scoring of continuations, at least one token each, of a prompt of at least one token.
 
-        Raises ContextLengthError where they can never fit the KV cache together.
+        Raises ContextLengthError if they can never fit the KV cache together.
         """
         length = len(prompt) + max(map(len, continuations))
         self._check_length(length - 1, length)  # the last token is predicted, never computed
@@ -160,7 +160,7 @@ class Engine:
         return task
 
     def abort(self, task: CompletionTask | ScoringTask) -> list[Candidate]:
-        """Free everything that a task holds; nothing more comes of it. Returns its candidates that had begun."""
+        """Free all resources of a task, and return those of its candidates that had begun."""
         if isinstance(task, CompletionTask):
             task.listener = None
             if task in self._instant:
@@ -217,7 +217,7 @@ class Engine:
         ]
 
     def _on_prompt(self, sequence: Sequence, logits: Logits) -> None:
-        """Score the rows of a prompt that are wanted, and begin the candidate at its end."""
+        """Score the requested rows of a prompt, and begin the candidate at its end."""
         task = sequence.task
         self._num_prompt_tokens += sequence.num_scheduled
         rows = logits[sequence.first_row : sequence.first_row + sequence.num_rows]
@@ -233,7 +233,7 @@ class Engine:
                 self._scheduler.finish(sequence)
 
     def _healed(self, sequences: list[Sequence], logits: Logits) -> list[Sequence]:
-        """Search the ends of prompts that are to be healed; return the sequences that can be sampled for then."""
+        """Search the ends of prompts with token healing; return the sequences that can be sampled for afterwards."""
         if not any(map(_IS_SPECIAL, sequences)):
             return sequences
         for sequence in sequences:
@@ -310,7 +310,7 @@ class Engine:
         return going_on
 
     def _take_back(self, sequence: Sequence, candidate: Candidate) -> None:
-        """Take out of a sequence the tokens that its candidate has taken back."""
+        """Remove from a sequence the tokens that its candidate has taken back."""
         candidate.is_rewound = False
         self._scheduler.take_back(sequence, sequence.num_shared + candidate.num_tokens)
         self._runner.forget()
@@ -325,7 +325,7 @@ class Engine:
         self._num_accepted += sequence.num_accepted
 
     def _propose_drafts(self, drafter: Drafter) -> None:
-        """Have draft tokens proposed for each sequence that has nothing but its newest token to compute."""
+        """Request draft tokens for each sequence that has only its newest token to compute."""
         proposals = []
         for sequence in self._scheduler.running:
             sequence.draft, sequence.num_draft, sequence.num_accepted = [], 0, 0
@@ -356,7 +356,7 @@ class Engine:
         return min(room, self._num_draft_tokens)
 
     def _fail(self, batch: Iterable[Sequence], cause: BaseException) -> None:
-        """End every request of a step that raised, and free what it held."""
+        """End every request of a step that raised, and free its resources."""
         kind = EngineMemoryError if isinstance(cause, MemoryError) else EngineError
         error = kind(f"the engine's step failed: {type(cause).__name__}")
         error.__cause__ = cause

@@ -106,7 +106,7 @@ class GrammarMatcher:
         return may_end or bool(words.any())
 
     def append(self, token_id: int) -> None:
-        """Take a token of the text. Raises ParameterError for one that the grammar does not have here."""
+        """Append a token of the text. Raise ParameterError if the grammar does not allow it here."""
         self._matcher.consume_token(token_id)
         self._check()
 
@@ -115,7 +115,7 @@ class GrammarMatcher:
         return int(self._matcher.validate_tokens(token_ids)) if token_ids else 0
 
     def take_back(self, num_tokens: int) -> None:
-        """Forget the last tokens."""
+        """Remove the last tokens."""
         if num_tokens:
             self._matcher.rollback(num_tokens)
             self._check()

@@ -1,4 +1,4 @@
-"""A draw that a completion has made, made again to be explained: the row of logits, and the state before the draw."""
+"""Repeat a draw that a completion has made, to explain it: the row of logits, and the state before the draw."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class PastDrawRecorder:
         )
 
     def draw(self, result: CompletionResult) -> PastDraw:
-        """Return the draw, once the request has run; raise if it did not come to it, or came another way."""
+        """Return the draw once the request has run. Raise an error if it failed or drew other tokens."""
         (choice,) = result.choices
         if choice.error is not None and (self._draw is None or not isinstance(choice.error, LogitsError)):
             raise choice.error

@@ -24,7 +24,7 @@ class RepetitionDetector:
         self._end = max_pattern_size
 
     def append(self, token_id: int) -> bool:
-        """Take a token. Return True if the output ends with a pattern that is repeated often enough."""
+        """Append a token. Return True if the output ends with a pattern that is repeated often enough."""
         if self._end == len(self._tokens):
             self._tokens = np.concatenate([self._tokens, np.empty_like(self._tokens)])
         before = self._tokens[self._end - self._sizes]

@@ -120,7 +120,7 @@ def _prepared_row(sampler: Sampler, logits: Logits, sequence: Sequence, candidat
 
 
 def _numbered(error: DecodingError, candidate: Candidate) -> DecodingError:
-    """Return an error whose row is the number of the output token; the row in a batch means nothing to the caller."""
+    """Return an error whose row is the index of the output token; the row in a batch means nothing to the caller."""
     if isinstance(error, (NonFiniteLogitsError, EmptySupportError)):
         return type(error)(candidate.num_tokens, *error.args[1:])
     return error

@@ -45,10 +45,11 @@ _LOGGER.addHandler(logging.NullHandler())  # silent, unless the application conf
 
 
 class SharedEngine:
-    """A model, its tokenizer, and an engine that is made on first use.
+    """A model, its tokenizer, and an engine that is created on first use.
 
-    A caller that wants a result steps the engine until it is there; a step serves all callers. All methods may be
-    called from any thread: one steps at a time.
+    A caller that waits for a result steps the engine until the result exists; a step serves all callers. All methods
+    may be
+    called from any thread: one thread steps at a time.
     """
 
     def __init__(
@@ -187,7 +188,7 @@ class SharedEngine:
             return has_work
 
     def abort(self, tasks: Iterable[CompletionTask | ScoringTask]) -> list[tuple[CompletionTask, Candidate]]:
-        """Free everything that these tasks hold; finished tasks hold nothing.
+        """Free all resources of these tasks; finished tasks have none.
 
         Returns the candidates that had begun, each with its task.
         """
@@ -201,7 +202,7 @@ class SharedEngine:
         return begun
 
     def _reset_after_fork(self) -> None:
-        """Start afresh in a forked child: a thread of the parent may have held the lock, in the middle of a step."""
+        """Start anew in a forked child: a thread of the parent may have held the lock in the middle of a step."""
         self._lock = threading.RLock()
         self.__dict__.pop("_engine", None)
 

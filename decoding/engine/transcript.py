@@ -82,14 +82,14 @@ class Transcript:
         self._is_holding = bool(self._held_tokens or self._held_text)
 
     def close(self, cut: int | None = None) -> None:
-        """Release what is held, up to `cut` where a stop string cuts the text, and drop the rest."""
+        """Release the held output, up to `cut` if a stop string cuts the text, and drop the rest."""
         self._release(self.num_bytes + 1 if cut is None else cut)
         self._is_closed = True
         self._held_text.clear()
         self._held_tokens.clear()
 
     def take(self) -> Pieces:
-        """Return what was released since the last call."""
+        """Return the output released since the last call."""
         released, token_ids = self._released, self._token_ids
         text = self._utf8.feed(b"".join(released[self._num_pieces_taken :]), final=self._is_closed)
         num_taken = self._num_tokens_taken
@@ -97,7 +97,7 @@ class Transcript:
         return text, token_ids[num_taken:], self._entries[num_taken:]
 
     def whole(self) -> Pieces:
-        """Return all that was released."""
+        """Return all released output."""
         text = Utf8Decoder().feed(b"".join(self._released), final=self._is_closed)
         return text, list(self._token_ids), self._entries
 
@@ -112,7 +112,7 @@ class Transcript:
         self._is_holding = bool(self._held_tokens or self._held_text)
 
     def _held_bytes(self, end: int) -> bytes:
-        """Take the shown bytes before offset `end` out of the held ones."""
+        """Remove the shown bytes before offset `end` from the held ones, and return them."""
         taken = b""
         while self._held_text and self._held_text[0][0] < end:
             start, data = self._held_text.popleft()

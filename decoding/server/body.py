@@ -82,7 +82,7 @@ class _Body:
 
 
 async def discard(receive: Receive) -> None:
-    """Read on for a second, because a client that is still sending would get a broken connection instead of the answer."""
+    """Read on for a second: a client that is still sending would get a broken connection instead of the answer."""
     num_bytes = 0
     try:
         async with asyncio.timeout(1.0):

@@ -25,7 +25,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class Metrics:
-    """Counters and histograms of one server. Each server has a registry of its own, so two in a process stay separate."""
+    """Counters and histograms of one server, in a registry of its own, so that two in a process stay separate."""
 
     def __init__(self, engines: Mapping[str, AsyncEngine]) -> None:
         self._registry = CollectorRegistry()

@@ -107,7 +107,7 @@ def completion_schema(settings: ApiSettings, vocab_size: int, *, needs_model: bo
 
 
 def _row_of(parameter: Parameter) -> dict[str, Any]:
-    """Return those columns of the table of parameters that JSON Schema cannot express; `row` is the index in the table."""
+    """Return those columns of the table of parameters that JSON Schema cannot express. row: index in the table."""
     row = list(PARAMETERS).index(parameter.name)
     return {"row": row, "group": parameter.group, "stage": parameter.stage, "none": parameter.none}
 

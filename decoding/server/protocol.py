@@ -102,7 +102,7 @@ class _Protocol(H11Protocol):
             self.turns.join(self)
 
     def parse_piece(self) -> bool:
-        """Parse a piece of the received data. Return True if there is more; reading pauses until all of it is parsed."""
+        """Parse a piece of the received data. Return True if there is more; until all is parsed, reading pauses."""
         self._is_waiting = False
         if self.transport.is_closing():
             return False

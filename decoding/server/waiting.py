@@ -23,7 +23,7 @@ def timeout_error(seconds: float) -> ApiError:
 
 
 async def unless_gone(request: Request, work: Awaitable[_T], seconds: float) -> _T:
-    """Return the result of `work`. Raise ApiError 504 if it takes longer, ClientGoneError if the client leaves first."""
+    """Return the result of `work`. Raise ApiError 504 if it takes too long, ClientGoneError if the client leaves."""
     task = asyncio.ensure_future(work)
     try:
         if not await first_of(request, task, seconds):
@@ -35,7 +35,7 @@ async def unless_gone(request: Request, work: Awaitable[_T], seconds: float) -> 
 
 
 async def first_of(request: Request, task: asyncio.Future[Any], seconds: float) -> bool:
-    """Wait at most `seconds` for `task`; return True if it is done. Raise ClientGoneError if the client leaves first."""
+    """Wait at most `seconds` for `task`; return True if it is done. Raise ClientGoneError if the client leaves."""
     gone = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

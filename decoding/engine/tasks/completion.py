@@ -86,11 +86,11 @@ class CompletionTask:
 
     @property
     def num_unstarted(self) -> int:
-        """Sequences that have not been made; where the prompt is only scored, one is enough for all candidates."""
+        """The number of sequences that have not been made. A prompt that is only scored needs one for all candidates."""
         return (self.num_runs if self.request.max_output_tokens else 1) - self._num_made
 
     def next_sequence(self) -> Sequence:
-        """Make the sequence of the next candidate; the first one has the prompt scored, where echo wants that."""
+        """Make the sequence of the next candidate. With echo, the first one has the prompt scored."""
         index, token_ids = self._num_made, self.request.token_ids
         self._num_made += 1
         if not self.request.max_output_tokens:  # nobody wants the logits of the last token
@@ -133,7 +133,7 @@ class CompletionTask:
         return None
 
     def on_sampled(self, candidate: Candidate) -> None:
-        """Count a token or an end, and tell the listener."""
+        """Count a token or an end, and call the listener."""
         if self._first_token_at is None and candidate.num_tokens:
             self._first_token_at = time.perf_counter()
         if candidate.finish_reason is not None:
@@ -166,9 +166,9 @@ class CompletionTask:
             self.on_sampled(candidate)
 
     def deltas(self, candidate: Candidate, first_index: int) -> list[Delta]:
-        """Return what a candidate has released since the last call, as choices from number `first_index` on.
+        """Return a candidate's output since the last call, as choices numbered from `first_index`.
 
-        Text that was held back comes in a piece of its own, before the one that has the candidate's error.
+        Text that was held back is a piece of its own, before the piece with the candidate's error.
         """
         delta = candidate.delta(first_index + candidate.choice)
         if not (delta.text or delta.token_ids or delta.finish_reason):
@@ -193,7 +193,7 @@ class CompletionTask:
 
     @property
     def usage(self) -> Usage:
-        """Tokens of the candidates that have ended; a greedy one counts for all that it stands for."""
+        """Tokens of the candidates that have ended. The one run of a greedy request counts for all its choices."""
         times = self.request.params.num_candidates if self._is_greedy else 1
         return Usage(prompt_tokens=len(self.request.token_ids), completion_tokens=self._num_sampled * times)
 

@@ -11,9 +11,9 @@ from decoding.text.tokenizer import Tokenizer
 
 
 def shown_prompt(request: Request, tokenizer: Tokenizer | None, scores: list[TokenScore]) -> Prefix:
-    """Return what stands before the output of a request's candidates.
+    """Return the text, tokens and scores that precede the output of a request's candidates.
 
-    scores: of the prompt's tokens but the first, as far as there are any.
+    scores: of the prompt's tokens except the first, as far as they are computed.
     """
     params = request.params
     if not params.echo and params.logprobs is None:
@@ -34,9 +34,9 @@ def _pieces(request: Request, tokenizer: Tokenizer | None) -> list[bytes]:
 def _entries(
     request: Request, tokenizer: Tokenizer | None, pieces: list[bytes], scores: list[TokenScore]
 ) -> list[TokenLogprob]:
-    """Return the entries of the caller's own part.
+    """Return the entries of the caller's own part of the prompt.
 
-    The first has no log-probability, by contract also behind a marker; nor have those that were not scored.
+    By contract the first entry has no log-probability, even behind a marker; nor do tokens that were not scored.
     """
     offsets = OffsetCounter()
     first = request.prefix.start

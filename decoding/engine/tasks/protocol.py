@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 class Task(Protocol):
-    """One request: makes its sequences one by one, and takes what the engine computes for them.
+    """A request: makes its sequences one by one, and receives the results that the engine computes for them.
 
-    Sequences are made lazily, because a request may want a million candidates. The engine calls the methods in the
-    order in which they stand here.
+    Sequences are made lazily, because a request may have a million candidates. The engine calls the methods in the
+    order
+    of their definition here.
     """
 
     metrics: Metrics
@@ -32,7 +33,7 @@ class Task(Protocol):
 
     @property
     def num_unstarted(self) -> int:
-        """Sequences that have not been made."""
+        """The number of sequences that have not been made."""
         ...
 
     @property
@@ -41,11 +42,11 @@ class Task(Protocol):
         ...
 
     def next_sequence(self) -> Sequence:
-        """Make the next sequence; only if there is one."""
+        """Make the next sequence. Called only if num_unstarted is not 0."""
         ...
 
     def on_admitted(self, sequence: Sequence) -> None:
-        """Note that a sequence has memory now, its first `num_computed` tokens from the cache."""
+        """Note that a sequence has got memory; its first `num_computed` tokens come from the cache."""
         ...
 
     def on_logits(self, sequence: Sequence, first: int, logits: Logits, sampler: Sampler) -> None:
@@ -56,9 +57,9 @@ class Task(Protocol):
         ...
 
     def on_prompt_computed(self, sequence: Sequence, logits: Logits | None) -> Candidate | None:
-        """Return the candidate to sample for; None where the sequence ends here.
+        """Return the candidate to sample for; None if the sequence ends here.
 
-        logits: [vocab], of the last token; None where the sequence was forked from one that had them.
+        logits: [vocab], of the last token; None if the sequence was forked from one that had them.
         """
         ...
 
@@ -68,7 +69,7 @@ class Task(Protocol):
         ...
 
     def on_sampled(self, candidate: Candidate) -> None:
-        """Take the news of a candidate: a token, or its end."""
+        """Handle a candidate that has got a token or has ended."""
         ...
 
     def on_preempted(self) -> None:

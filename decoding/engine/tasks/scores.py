@@ -21,8 +21,7 @@ def token_scores(
 ) -> list[TokenScore]:
     """Return the raw score of each token, given the row that predicts it; rows without a token are not scored.
 
-    chosen: ids whose log-probabilities are wanted, too.
-
+    chosen: ids whose log-probabilities are reported, too.
     Raises LogitsError for a row that is not finite.
     """
     scores = OutputScores(sampler.score(logits[: len(token_ids)], token_ids, num_top=num_top, chosen=chosen))

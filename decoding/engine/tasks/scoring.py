@@ -55,7 +55,7 @@ class ScoringTask:
 
     @property
     def first_logits(self) -> Logits:
-        """Not there: a sequence that is forked has its continuation to compute."""
+        """Unavailable: each forked sequence computes the prompt's last token itself."""
         raise AssertionError("scoring samples nothing")
 
     def next_sequence(self) -> Sequence:
@@ -73,7 +73,7 @@ class ScoringTask:
         )
 
     def on_admitted(self, sequence: Sequence) -> None:
-        """Nothing to note."""
+        """Do nothing: there are no times to record."""
 
     def on_logits(self, sequence: Sequence, first: int, logits: Logits, sampler: Sampler) -> None:
         """Score the next tokens of a continuation, or the same ones again after a preemption."""
@@ -87,14 +87,14 @@ class ScoringTask:
         return None
 
     def on_sampled(self, candidate: Candidate) -> None:
-        """Never called: nothing is sampled."""
+        """Do nothing; never called, because nothing is sampled."""
 
     def on_preempted(self) -> None:
         """Count a preemption."""
         self.metrics.num_preemptions += 1
 
     def fail(self, sequences: Iterable[Sequence], error: DecodingError) -> None:
-        """End everything; `result` raises the error."""
+        """End the whole task; `result` then raises the error."""
         self.error = error
 
     def result(self) -> list[Score]:
