@@ -86,7 +86,7 @@ class CompletionTask:
 
     @property
     def num_unstarted(self) -> int:
-        """The number of sequences that have not been made. A prompt that is only scored needs one for all candidates."""
+        """The number of sequences not made yet. A prompt that is only scored needs one for all candidates."""
         return (self.num_runs if self.request.max_output_tokens else 1) - self._num_made
 
     def next_sequence(self) -> Sequence:
