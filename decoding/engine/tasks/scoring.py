@@ -29,7 +29,7 @@ class ScoringTask:
         vocab_size: int,
         rope_regime: Callable[[int], int],
     ) -> None:
-        """Check that each continuation has a token. rope_regime: the model's number of the rotary factors for a length."""
+        """Set up; each continuation has a token. rope_regime: the model's number of the rotary factors for a length."""
         self.arrival = arrival
         self.metrics = Metrics()
         self.share = Share()
