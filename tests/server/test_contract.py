@@ -266,7 +266,7 @@ END = b"\r\nhost: x\r\nconnection: close\r\n\r\n"
         (b"GET /health HTTP/0.9", 505),
         (b"GET http://somewhere:80/health HTTP/1.1", 200),
         (b"HEAD HTTPS://somewhere/v1/models?x=1 HTTP/1.1", 200),
-        (b"GET http://somewhere HTTP/1.1", 404),
+        (b"GET http://somewhere HTTP/1.1", 200),
         (b"GET http:///health HTTP/1.1", 404),
         (b"\r\nGET /health HTTP/1.1", 200),
         (b"\r\n\r\n\r\nGET /health HTTP/1.1", 200),
