@@ -42,7 +42,7 @@ from decoding.sampling.stages import PROFILES, Profile
 from decoding.text.tokenizer import Tokenizer
 
 _IS_SPECIAL, _PROFILE = attrgetter("candidate.is_special"), attrgetter("request.profile")
-"""Of a sequence with a candidate; of a candidate."""
+"""Getters of a sequence's `is_special` and of a candidate's profile."""
 
 
 class Engine:

@@ -58,7 +58,7 @@ def test_tokens_must_be_the_drawn_ones():
     (token,) = rows.draw([[3]], logits)
     with pytest.raises(EngineError, match=f"row 0 has token {(token + 1) % 256} where {token} was drawn"):
         rows.draw([[3, (token + 1) % 256]], logits)
-    with pytest.raises(EngineError, match="one sampler serves one call"):
+    with pytest.raises(EngineError, match="a sampler serves one call"):
         rows.draw([[3]], logits)
 
 
