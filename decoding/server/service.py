@@ -20,6 +20,8 @@ from decoding.server.settings import ServerSettings
 _T = TypeVar("_T")
 
 _MEMORY_SECONDS = 10
+_PARSING_PAUSE = 0.01
+"""Seconds between two long bodies that are parsed."""
 
 
 class Served(NamedTuple):
@@ -47,6 +49,7 @@ class Service:
         self.unread = Budget(settings.max_total_unread_bytes)
         self.bodies = Budget(settings.total_body_bytes)
         self._parser = ThreadPoolExecutor(1, "decoding parser")
+        self._parsing = asyncio.Lock()
         self._has_ended = False
         self.is_loading = True
         self.is_draining = False
@@ -100,11 +103,17 @@ class Service:
     async def parsed(self, work: Callable[[], _T]) -> _T:
         """Parse a long body in the thread for parsing. Raise EngineClosedError once the server has ended.
 
-        There is one such thread: json.loads keeps the GIL, and the event loop gets it only if no other thread wants it.
+        There is one such thread, and a pause between two bodies: json.loads keeps the GIL, so the event loop gets little
+        done meanwhile, and a health check takes several of its turns.
         """
-        if self._has_ended:
-            raise EngineClosedError("the server is shutting down")
-        return await asyncio.get_running_loop().run_in_executor(self._parser, work)
+        loop = asyncio.get_running_loop()
+        await self._parsing.acquire()
+        try:
+            if self._has_ended:
+                raise EngineClosedError("the server is shutting down")
+            return await loop.run_in_executor(self._parser, work)
+        finally:
+            loop.call_later(_PARSING_PAUSE, self._parsing.release)
 
     async def end(self) -> None:
         """End all running requests with an error."""

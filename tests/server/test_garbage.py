@@ -20,8 +20,13 @@ def garbage_of(server, work):
     """The types of what only the garbage collector freed after `work`, called once before; without asyncio's own."""
     work()
     collect(server)
-    work()
-    return set(collect(server)) - ASYNCIO
+    found = set()
+    for _ in range(2):  # on a busy machine, a connection that closes late can be caught in the middle: once, not twice
+        work()
+        found = set(collect(server)) - ASYNCIO
+        if not found:
+            break
+    return found
 
 
 def collect(server):
