@@ -103,8 +103,8 @@ class Service:
     async def parsed(self, work: Callable[[], _T]) -> _T:
         """Parse a long body in the thread for parsing. Raise EngineClosedError once the server has ended.
 
-        There is one such thread, and a pause between two bodies: json.loads keeps the GIL, so the event loop gets little
-        done meanwhile, and a health check takes several of its turns.
+        There is one such thread, and a pause between two bodies: json.loads keeps the GIL, which delays the event loop,
+        and a health check takes several turns of it.
         """
         loop = asyncio.get_running_loop()
         await self._parsing.acquire()
