@@ -116,6 +116,7 @@ def test_the_loop_over_many_sequences(csrc: Path, objects: list[Path], run: Call
     assert run(tmp_path / "host") == "".join(f"{first} {second}\n" for first, second in steps)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="builds the sets of x86-64")
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_the_build_by_hand_with_all_sets(

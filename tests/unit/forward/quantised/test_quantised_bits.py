@@ -75,7 +75,7 @@ def x86_bits(tmp_path_factory):
     return compile_bits(tmp_path_factory.mktemp("bits"), "cc", sets, "-DDK_HAVE_X86", "-DDK_HAVE_AMX")
 
 
-@pytest.mark.parametrize("step", ["1", "2", "3", "5", "9", "16", "33", "35"])
+@pytest.mark.parametrize("step", ["1", "3", "16", "35"])
 @pytest.mark.parametrize("name", list(FLAGS))
 def test_golden_hashes(x86_bits, name, step):
     """Portable, AVX2 and emulated AVX-512 (alone, with VNNI, with AMX) have the golden bits for any number of rows."""
