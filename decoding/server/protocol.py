@@ -16,7 +16,7 @@ from decoding.completions_api.errors import ApiError
 if TYPE_CHECKING:
     from decoding.server.settings import ServerSettings
 
-_BAD_REQUEST = ApiError(400, "the request is no valid HTTP, or its headers are too large", code="invalid_http")
+_BAD_REQUEST = ApiError(400, "the request is not valid HTTP, or its headers are too large", code="invalid_http")
 _REASONS = {400: b"Bad Request", 431: b"Request Header Fields Too Large"}
 _AT_ONCE = 1 << 9
 """Bytes parsed at a time: two milliseconds, if they are chunks of one byte."""
