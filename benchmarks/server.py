@@ -1,4 +1,6 @@
-"""What the server costs and bears: `python -m benchmarks.server`, about a minute; `--soak 3600`: a soak.
+"""Measure the server's cost and limits: `python -m benchmarks.server`, about a minute.
+
+`--held` measures how long large requests delay /health; `--soak 3600` loads the server for an hour.
 
 The server runs in a process of its own with the model of --model (default: stories260K beside the checkout, else the
 bundled one), the client here. CPU time is that of the server's process (/proc). The engine's own figures come from
@@ -190,7 +192,7 @@ async def refusals(port: int, name: str) -> dict[str, float]:
 
 
 def measure(model: str) -> dict[str, float]:
-    """All figures."""
+    """Return all figures except those of --held."""
     name = Path(model).name if model else "bundled"
     command = [sys.executable, "-m", "benchmarks.server_engine", model, *map(str, (STREAMS, TOKENS, ROUNDS))]
     engine = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -213,7 +215,6 @@ def measure(model: str) -> dict[str, float]:
             **asyncio.run(crowd(port, name)),
             **asyncio.run(beside_a_large_one(port, name)),
             **asyncio.run(siege(port, name)),
-            **asyncio.run(held(port, name)),
         }
     with serving(model, "--max-num-seqs=8", "--max-waiting=32") as (port, _):
         figures |= asyncio.run(flood(port, name))
@@ -265,7 +266,7 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="write all figures to a file, too")
     parser.add_argument("--peer", nargs=2, metavar=("PORT", "MODEL"), help="measure another server on this machine")
     parser.add_argument("--soak", type=float, metavar="SECONDS", help="mixed requests for so long, and nothing else")
-    parser.add_argument("--held", action="store_true", help="what holds the event loop, and nothing else")
+    parser.add_argument("--held", action="store_true", help="how long large requests delay /health, and nothing else")
     parser.add_argument("--plot", metavar="FILE", help="draw the memory of the soak (needs matplotlib)")
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
