@@ -79,7 +79,7 @@ class BeamSearchParams:
 
     @property
     def sampling(self) -> SamplingParams:
-        """The same arguments as SamplingParams; nothing is drawn, so the seed does not matter."""
+        """These parameters as SamplingParams. The seed is 0, because a beam search draws nothing."""
         return SamplingParams(
             max_tokens=self.max_tokens,
             stop_token_ids=self.stop_token_ids,

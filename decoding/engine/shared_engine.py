@@ -48,8 +48,7 @@ class SharedEngine:
     """A model, its tokenizer, and an engine that is created on first use.
 
     A caller that waits for a result steps the engine until the result exists; a step serves all callers. All methods
-    may be
-    called from any thread: one thread steps at a time.
+    may be called from any thread: one thread steps at a time.
     """
 
     def __init__(

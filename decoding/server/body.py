@@ -23,8 +23,7 @@ async def read_json(request: Request, service: Service, parse: Callable[[dict[st
     """Return the result of `parse` on the JSON object in a request's body.
 
     Raises ApiError: 415 for another content type, 413 if the body is too large, 503 if all bodies together are, 408 if
-    it
-    does not arrive in time, 400 for invalid JSON; and any error of `parse`, which runs in a thread for a long body.
+    it does not arrive in time, 400 for invalid JSON; and any error of `parse`, which runs in a thread for a long body.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":

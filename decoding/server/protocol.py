@@ -31,8 +31,7 @@ def protocol_with(settings: ServerSettings) -> type[H11Protocol]:
     """Return the class of connections with these settings.
 
     The headers must arrive within `header_timeout` seconds. A client that does not read for `send_timeout` seconds
-    counts
-    as gone: otherwise a stream that waits for its reader would never end.
+    counts as gone: otherwise a stream that waits for its reader would never end.
     """
     names = ("header_timeout", "send_timeout", "max_headers")
     return type("Protocol", (_Protocol,), {"turns": _Turns(), **{name: getattr(settings, name) for name in names}})
@@ -126,6 +125,7 @@ class _Protocol(H11Protocol):
         return waiting.count(b"\n") if len(waiting) > _SHORTEST_HEADER * self.max_headers else 0
 
     def handle_events(self) -> None:
+        """Check the number of headers of a new request, handle the events, and update the header timeout."""
         if self.conn.their_state is h11.IDLE:
             self._skip_blank_lines()
             if self._has_too_many_headers():

@@ -204,7 +204,7 @@ def listen(host: str, port: int) -> socket.socket:
 def _spare_pauses() -> None:
     """Exempt all objects so far from garbage collection, and make full collections ten times rarer.
 
-    A full collection stops all threads: 50 ms after the imports alone, 0.1 s with 1,000 open streams.
+    A full collection stops all threads; `python -m benchmarks.collector` prints for how long.
     """
     gc.collect()
     gc.freeze()

@@ -18,8 +18,7 @@ class Watchdog:
     """End the process with exit code 1 if it still runs some time after a signal, or after `arm`.
 
     Its thread is started at once, because later there may be no memory for one. The system wakes it on a signal,
-    whatever
-    the main thread is doing.
+    whatever the main thread is doing.
     """
 
     def __init__(self, seconds: float, log: LogWriter) -> None:

@@ -19,8 +19,7 @@ class Task(Protocol):
     """A request: makes its sequences one by one, and receives the results that the engine computes for them.
 
     Sequences are made lazily, because a request may have a million candidates. The engine calls the methods in the
-    order
-    of their definition here.
+    order of their definition here.
     """
 
     metrics: Metrics

@@ -105,8 +105,12 @@ def test_a_click_holds_a_token(page):
 def test_replay(page):
     """The same seed gives the same bytes, also where the first run chose the seed itself."""
     generate(page, n=2, seed="", temperature=1)
+    before = texts(page)
     page.get_by_role("button", name="Replay").click()
-    page.get_by_text(re.compile(r"Replayed with seed \d+: 24 tokens, the same bytes")).wait_for()
+    verdict = page.get_by_text(re.compile(r"^Replayed with seed \d+: 24 tokens"))
+    verdict.wait_for()
+    assert verdict.inner_text().endswith("the same bytes.")
+    assert texts(page) == before
 
 
 def test_choices_side_by_side(page):
