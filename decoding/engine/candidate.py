@@ -30,7 +30,7 @@ class Candidate:
 
     state: the sequence's sampling state. drawing_state: the one that the sampler draws with; another one where there
         are processors.
-    is_scored: True if more is wanted of a sampled token than the token itself. is_ranked: best_of ranks it.
+    is_scored: True if log-probabilities of its tokens are needed. is_ranked: True if best_of ranks it.
     logprobs_modes: those of `drawing_state`.
     is_special: True if there is anything to do before its draws: a mask, or `prepares_rows`.
     healing: the conditioned rows, until the text has all of the prompt's bytes that were taken back.
@@ -46,7 +46,7 @@ class Candidate:
         "_has_logprobs",
         "_has_stops",
         "_healing",
-        "_is_looked_at",
+        "_is_observed",
         "_is_text",
         "_matcher",
         "_may_cut",
@@ -123,7 +123,7 @@ class Candidate:
         self._repetition: RepetitionDetector | None = None
         if request.detects_repetition:
             self._repetition = RepetitionDetector(*cast(tuple[int, int, int], params.repetition_detection))
-        self._is_looked_at = bool(request.processors or request.forced is not None or request.on_sample is not None)
+        self._is_observed = bool(request.processors or request.forced is not None or request.on_sample is not None)
         self.is_special = self.prepares_rows or self.masks is not None
         followers = (self.masks, self._repetition, healing)
         self._is_text = followers == (None, None, None) and not self.is_ranked
@@ -136,7 +136,7 @@ class Candidate:
     @property
     def prepares_rows(self) -> bool:
         """True if its rows are changed or observed before the draw."""
-        return self._is_looked_at or self.healing is not None
+        return self._is_observed or self.healing is not None
 
     @property
     def is_finished(self) -> bool:
@@ -160,9 +160,9 @@ class Candidate:
             self._finish("length")
 
     def _append_any(self, token_id: int, data: bytes, ends: bool, score: TokenScore | None, raw_logprob: float) -> None:
-        """Take a token that is not just text, or that more than stop strings and the length look at.
+        """Append a token in the general case: one without text, or a candidate with more rules than stop strings and length.
 
-        ends: it ends the sequence.
+        ends: True if the token ends the sequence.
         """
         self._raw_logprob_sum += raw_logprob  # float64, in token order
         shown = data

@@ -284,7 +284,7 @@ class Engine:
             return sampling_step(self._sampler_of(profiles[0]), logits, sequences, candidates)
         errors: dict[Sequence, DecodingError] = {}
         for profile in dict.fromkeys(profiles):
-            chosen = [index for index, its in enumerate(profiles) if its == profile]
+            chosen = [index for index, other in enumerate(profiles) if other == profile]
             part = [sequences[index] for index in chosen], [candidates[index] for index in chosen]
             errors |= sampling_step(self._sampler_of(profile), logits, *part)
         return errors

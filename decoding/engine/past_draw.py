@@ -26,7 +26,7 @@ class PastDraw:
     state: SamplingState
 
     def explain(self) -> Explanation:
-        """Return what each stage did; takes a pass over the logits per stage."""
+        """Return the effect of each stage. Takes a pass over the logits per stage."""
         return self.sampler.explain(self.logits, self.state)
 
     def scores(self, token_ids: Sequence[int]) -> list[tuple[float, int]]:
@@ -50,7 +50,7 @@ class PastDrawRecorder:
         self._draw: PastDraw | None = None
 
     def request(self, request: Request) -> Request:
-        """Return the request to run: one step behind the tokens before the position, which are computed as a prompt.
+        """Return the request to run: one step after the tokens before the position, which are computed as a prompt.
 
         Where a draw depends on more than those tokens, the completion is run again instead: mirostat and adaptive-p
         follow how likely the tokens were, banned strings redraw, and healed tokens have rows of their own.

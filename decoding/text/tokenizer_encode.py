@@ -1,4 +1,4 @@
-"""encode_ids: the one call of the `tokenizers` library that makes ids of a text, with its memory asked for first."""
+"""encode_ids: the only call of the `tokenizers` library that encodes a text, after a check for its memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import mmap
 import tokenizers
 
 _LONG = 2048
-"""Characters from which a text is tokenised without the GIL; below, that costs more than it gives."""
+"""Characters from which a text is tokenised without the GIL; for shorter texts, releasing it does not pay."""
 _WORK_BYTES = 160
 """Memory for tokenising per byte of text."""
 _MORE_BYTES = 1 << 20
@@ -25,7 +25,7 @@ def encode_ids(library: tokenizers.Tokenizer, text: str, *, add_special_tokens: 
 
 
 def _require_memory(num_bytes: int) -> None:
-    """Raise MemoryError unless so much could be mapped: the library ends the process where an allocation fails."""
+    """Raise MemoryError if so much cannot be mapped: the library ends the process if an allocation fails."""
     try:
         mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
     except OSError as error:
