@@ -23,8 +23,7 @@ class BeamSearchParams:
     max_tokens: >= 1; None is to the end of the context.
     length_penalty: a hypothesis of L tokens scores its log-probability divided by L to the power of this.
     early_stopping: True ends a group when it has as many finished hypotheses as beams; False also ends it when its best
-        running one would not be better now; "never" only when it could not become better, as far as length_penalty
-        tells.
+        running one would not be better now; "never" only when length_penalty does not allow it to become better.
     num_beam_groups: groups that are searched one after another at each position; a divisor of beam_width.
     diversity_penalty: >= 0; subtracted from a token's log-probability for each beam of the earlier groups that has
         just chosen it. Only with groups.

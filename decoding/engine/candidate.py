@@ -160,7 +160,7 @@ class Candidate:
             self._finish("length")
 
     def _append_any(self, token_id: int, data: bytes, ends: bool, score: TokenScore | None, raw_logprob: float) -> None:
-        """Append a token in the general case: one without text, or a candidate with more rules than stop strings and length.
+        """Append a token in the general case: no text, or rules beyond stop strings and length.
 
         ends: True if the token ends the sequence.
         """
