@@ -281,11 +281,11 @@ typedef struct decoding_batch {
                                     * under the same condition */
   int64_t top_stride;              /* >= 0, in elements */
   int64_t top_modes;               /* >= the number of modes of every row whose num_top is not 0 */
-  float *chosen_logprobs;          /* [num_rows, chosen_stride], written, NaN after the last entry, and where the row has
-                                    * no mode or fails; may be null if every row's num_chosen is 0 */
-  int64_t chosen_stride;           /* >= 0, in elements */
-  void *workspace;                 /* scratch memory; any alignment; its contents do not matter */
-  size_t workspace_size;           /* in bytes; at least decoding_workspace_size() */
+  float *chosen_logprobs; /* [num_rows, chosen_stride], written, NaN after the last entry, and where the row has
+                           * no mode or fails; may be null if every row's num_chosen is 0 */
+  int64_t chosen_stride;  /* >= 0, in elements */
+  void *workspace;        /* scratch memory; any alignment; its contents do not matter */
+  size_t workspace_size;  /* in bytes; at least decoding_workspace_size() */
 } decoding_batch;
 
 /* Return the number of bytes of workspace for rows of this vocabulary whose num_history + num_bias + num_context is at
@@ -418,9 +418,9 @@ DECODING_API const char *decoding_active_isa(void);
 DECODING_API int32_t decoding_force_isa(const char *name);
 
 /* Ask Linux for the tiles of Intel AMX for this process, and use them from now on for quantised weights, wherever
- * "avx512" is the set in use. Results have the same bits with and without. Linux grants tiles per process and on request
- * only (arch_prctl), so nothing else in the library asks. A test product is computed first. Returns 1 if tiles are in
- * use, otherwise 0: another processor, system or build. May be called again, from any thread. */
+ * "avx512" is the set in use. Results have the same bits with and without. Linux grants tiles per process and on
+ * request only (arch_prctl), so nothing else in the library asks. A test product is computed first. Returns 1 if tiles
+ * are in use, otherwise 0: another processor, system or build. May be called again, from any thread. */
 DECODING_API int32_t decoding_enable_amx(void);
 
 /* ---- The forward pass: from token ids to a row of logits ----

@@ -15,8 +15,8 @@ typedef struct dk_report_lists {
 /* Return true if a report on the row needs the distribution after the truncations. */
 bool dk_report_needs_distribution(const decoding_row *row);
 
-/* Write rank, log-probabilities and surprise of result->token_id, the most likely tokens and the chosen ones, as the row asks
- * for. */
+/* Write rank, log-probabilities and surprise of result->token_id, the most likely tokens and the chosen ones, as the
+ * row asks for. */
 void dk_report(const dk_view *raw, dk_distribution *drawn, dk_report_lists lists, decoding_result *result);
 
 #endif

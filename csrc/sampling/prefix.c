@@ -30,8 +30,8 @@ bool dk_prefix_contains(dk_prefix prefix, float value, int32_t token_id) {
   return value > prefix.value || (value == prefix.value && token_id <= prefix.last_id);
 }
 
-/* Return the index in a block at which the tied tokens of a prefix end: below 1 if before it, DK_BLOCK or more if behind
- * it. */
+/* Return the index in a block at which the tied tokens of a prefix end: below 1 if before it, DK_BLOCK or more if
+ * behind it. */
 static int32_t end_of_ties(const dk_view *view, dk_prefix prefix, int32_t block) {
   bool has_all_ties = prefix.last_id == INT32_MAX;
   return has_all_ties ? DK_BLOCK : dk_num_ids_up_to(view, prefix.last_id) - block * DK_BLOCK;

@@ -12,8 +12,8 @@ int32_t dk_list_first(const dk_view *view, int64_t k, bool with_ties);
  */
 int32_t dk_nth_equal(const dk_view *view, float value, int64_t n);
 
-/* Return a key (float_keys.h) in [low, high] such that at least k tokens have this key or a larger one: any that at most
- * `most` tokens reach, or the largest if there is none of these; low if fewer than k tokens reach it. */
+/* Return a key (float_keys.h) in [low, high] such that at least k tokens have this key or a larger one: any that at
+ * most `most` tokens reach, or the largest if there is none of these; low if fewer than k tokens reach it. */
 uint32_t dk_key_of_kth(const dk_view *view, uint32_t low, uint32_t high, int64_t k, int64_t most);
 
 #endif

@@ -6,8 +6,8 @@
  *
  * The including file defines exactly one of DK_ISA_*. Every operation is exact or correctly rounded, so the sets agree
  * bit for bit. Loads and stores take any alignment. f_hold(a) is a, kept in a register: where an instruction can read
- * memory, compilers would otherwise load a value again for each use. f_fold_max_each(rows) has the maximum of rows[i] in
- * lane i. */
+ * memory, compilers would otherwise load a value again for each use. f_fold_max_each(rows) has the maximum of rows[i]
+ * in lane i. */
 #ifndef DK_LANES_H
 #define DK_LANES_H
 

@@ -81,9 +81,7 @@ DK_INLINE dk_u u_sub(dk_u a, dk_u b) { DK_HALVES(dk_u, _mm256_sub_epi32(a.half[h
 DK_INLINE dk_u u_shift_23(dk_u a) { DK_HALVES(dk_u, _mm256_slli_epi32(a.half[h], 23)); }
 DK_INLINE dk_u u_where(dk_m m, dk_u a) { DK_HALVES(dk_u, _mm256_and_si256(_mm256_castps_si256(m.half[h]), a.half[h])); }
 /* a + 1 where m is set, all bits of which are -1, otherwise a */
-DK_INLINE dk_u u_count(dk_u a, dk_m m) {
-  DK_HALVES(dk_u, _mm256_sub_epi32(a.half[h], _mm256_castps_si256(m.half[h])));
-}
+DK_INLINE dk_u u_count(dk_u a, dk_m m) { DK_HALVES(dk_u, _mm256_sub_epi32(a.half[h], _mm256_castps_si256(m.half[h]))); }
 DK_INLINE uint32_t u_fold_sum(dk_u a) {
   __m256i eight = _mm256_add_epi32(a.half[0], a.half[1]);
   __m128i four = _mm_add_epi32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));

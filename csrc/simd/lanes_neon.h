@@ -69,8 +69,8 @@ DK_INLINE dk_f f_hold(dk_f a) { return a; } /* no arithmetic instruction reads m
 DK_INLINE float32x4_t neon_fold_four(const dk_f *rows) {
   float32x4_t top[4];
   for (int i = 0; i < 4; i++)
-    top[i] = vmaxq_f32(vmaxq_f32(rows[i].quarter[0], rows[i].quarter[1]),
-                       vmaxq_f32(rows[i].quarter[2], rows[i].quarter[3]));
+    top[i] =
+        vmaxq_f32(vmaxq_f32(rows[i].quarter[0], rows[i].quarter[1]), vmaxq_f32(rows[i].quarter[2], rows[i].quarter[3]));
   return vpmaxq_f32(vpmaxq_f32(top[0], top[1]), vpmaxq_f32(top[2], top[3]));
 }
 DK_INLINE dk_f f_fold_max_each(const dk_f rows[16]) { DK_QUARTERS(dk_f, neon_fold_four(rows + 4 * q)); }

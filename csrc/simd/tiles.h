@@ -31,13 +31,12 @@ static inline void tiles_configure(int depth) {
 }
 
 #define TILES_RELEASE() __asm__ volatile("tilerelease" ::: "memory")
-#define TILE_ZERO(tile) __asm__ volatile("tilezero %%tmm" #tile ::)
+#define TILE_ZERO(tile) __asm__ volatile("tilezero %%tmm" #tile::)
 #define TILE_LOAD(tile, rows, stride)                                                                                  \
-  __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(rows), "r"((int64_t)(stride)) : "memory")
+  __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile::"r"(rows), "r"((int64_t)(stride)) : "memory")
 #define TILE_STORE(tile, rows, stride)                                                                                 \
   __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" ::"r"(rows), "r"((int64_t)(stride)) : "memory")
 /* sums += inputs times weights */
-#define TILE_DOT(sums, inputs, weights)                                                                                \
-  __asm__ volatile("tdpbssd %%tmm" #weights ", %%tmm" #inputs ", %%tmm" #sums ::)
+#define TILE_DOT(sums, inputs, weights) __asm__ volatile("tdpbssd %%tmm" #weights ", %%tmm" #inputs ", %%tmm" #sums::)
 
 #endif
