@@ -1,3 +1,4 @@
 #include "decoding.h"
-#include "python/rows.h"
 #include "python/thread_pool.h"
+
+#include "python/rows.h" /* uses the types above */

@@ -17,7 +17,7 @@ import re
 import sys
 from pathlib import Path
 
-INCLUDE = re.compile(r'^#include "(.+)"$', re.MULTILINE)
+INCLUDE = re.compile(r'^#include "([^"]+)"', re.MULTILINE)
 COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 GUARD = re.compile(r"\s*#ifndef\s+(\w+)\s*\n\s*#define\s+\1\s*\n(.*)#endif\s*", re.DOTALL)
 DEFINE = re.compile(r"#define\s+(\w+)(\()?\s*(.*)")

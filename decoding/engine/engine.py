@@ -291,8 +291,10 @@ class Engine:
 
     def _sampler_of(self, profile: Profile) -> Sampler:
         if profile not in self._samplers:
-            vocab_size = self._model.config.vocab_size
+            vocab_size, threads = self._model.config.vocab_size, getattr(self._model, "threads", None)
             self._samplers[profile] = Sampler(vocab_size, num_valid_tokens=self._num_valid, profile=profile)
+            if threads is not None:  # the native model's, which are idle between two forward passes
+                self._samplers[profile].use_threads(threads)
         return self._samplers[profile]
 
     def _accept_drafts(self, sequences: list[Sequence], errors: Container[Sequence]) -> list[Sequence]:

@@ -20,7 +20,6 @@ from decoding.models.native_plan import (
     PlanLayer,
     PlanNorm,
     Step,
-    ThreadPool,
     enable_amx,
     rotary_table,
 )
@@ -28,6 +27,7 @@ from decoding.models.packing import TYPES, Progress, pack_weights
 from decoding.models.rotary import RotaryTables, Rows
 from decoding.models.threads import default_num_threads
 from decoding.models.weights import NormWeights, StoredMatrix, Weights
+from decoding.sampling.kernel.threads import ThreadPool
 
 _MAX_THREADS = 1024
 
@@ -53,7 +53,9 @@ class NativeModel(ModelBase):
         self.num_threads = _checked_num_threads(num_threads)
         enable_amx()
         self._plan = build_plan(config, pack_weights(weights, self.num_threads, progress), self._rotary)
-        self._forward = Forward(self._plan, ThreadPool(self.num_threads))
+        self.threads = ThreadPool(self.num_threads)
+        """The threads of the forward pass, idle between two passes."""
+        self._forward = Forward(self._plan, self.threads)
 
     @property
     def num_weight_bytes(self) -> int:

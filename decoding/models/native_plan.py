@@ -6,7 +6,6 @@ meaning of every field.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from decoding.errors import KernelError, ParameterError
 from decoding.models.native_names import ACTIVATION_NUMBERS, BLOCKS, NORM_KINDS, WEIGHT_TYPES
 from decoding.sampling.kernel.library import ffi, lib, status_message
+from decoding.sampling.kernel.threads import ThreadPool
 
 Floats: TypeAlias = NDArray[np.float32]
 Integers: TypeAlias = NDArray[np.int32]
@@ -264,25 +264,6 @@ class KVPool:
         self.memory[target] = self.memory[source]
 
 
-class ThreadPool:
-    """Threads for the native forward pass, the calling one among them. They start with the first step."""
-
-    def __init__(self, num_threads: int) -> None:
-        """num_threads: at least 1."""
-        if num_threads < 1:
-            raise ParameterError.single("num_threads", num_threads, "must be at least 1")
-        self.num_threads = num_threads
-        self.pool = lib.dk_thread_pool_new(num_threads)
-        if self.pool == ffi.NULL:
-            raise MemoryError("no memory for a pool of threads")
-        weakref.finalize(self, lib.dk_thread_pool_free, self.pool).atexit = False  # another thread may still compute
-
-    @property
-    def num_running(self) -> int:
-        """Threads that run now, the calling one among them."""
-        return int(lib.dk_thread_pool_running(self.pool))
-
-
 class Step(NamedTuple):
     """The arguments of one step: decoding_forward_batch of csrc/decoding.h. Integer arrays are int32 and contiguous.
 
@@ -333,9 +314,16 @@ class Forward:
         batch.num_logits, batch.logits_tokens = num_logits, _pointer(step.logits_tokens, "int32_t")
         batch.logits, batch.logits_stride = _pointer(logits, "float"), self.plan.vocab_size
         batch.kv_cache, batch.num_blocks = _pointer(cache.memory, "char"), cache.num_blocks
-        check(lib.decoding_forward(self.plan.struct, batch))
+        status = self._run()
         del flat  # alive until here
+        check(status)
         return logits
+
+    def _run(self) -> int:
+        if self._threads is None:
+            return int(lib.decoding_forward(self.plan.struct, self._batch))
+        with self._threads.lock:
+            return int(lib.decoding_forward(self.plan.struct, self._batch))
 
     def _reserve(self, num_tokens: int, num_logits: int) -> None:
         """Make the workspace large enough."""

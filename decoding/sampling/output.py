@@ -61,15 +61,6 @@ class SamplerOutput:
         ids = self.token_ids.tolist()
         return f"<SamplerOutput token_ids={ids if len(ids) <= 16 else [*ids[:15], '...']}{failed}>"
 
-    def part(self, rows: slice) -> SamplerOutput:
-        """Return some of the rows, in the same memory."""
-        part = SamplerOutput.__new__(SamplerOutput)
-        part.words, part.num_modes = self.words[rows], self.num_modes
-        if self.top is not None:
-            part.top = self.top[0][rows], self.top[1][rows]
-        part.chosen = None if self.chosen is None else self.chosen[rows]
-        return part
-
     @classmethod
     def joined(cls, outputs: Sequence[SamplerOutput]) -> SamplerOutput:
         """Return the rows of several outputs, all with the same numbers of modes and top entries, as one output."""

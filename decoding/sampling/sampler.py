@@ -19,6 +19,7 @@ from decoding.sampling.kernel import (
     Kernel,
     KernelRow,
     Sequences,
+    ThreadPool,
     append_tokens,
     checked_vocab_size,
     num_mask_words,
@@ -79,7 +80,9 @@ class Sampler:
         if "hard_masks" in self._lacking and self._num_valid_tokens < self._vocab_size:
             rule = f"must be vocab_size={self._vocab_size}, because the profile has no stage hard_masks"
             raise ParameterError.single("num_valid_tokens", num_valid_tokens, rule)
-        self._kernel = self._new_kernel(self._profile.order, num_threads=self._num_threads)
+        self._kernel = self._new_kernel(self._profile.order)
+        if self._num_threads > 1:
+            self.use_threads(ThreadPool(self._num_threads))
         self._scorer = Kernel(self._vocab_size, self._vocab_size, mask_nan=on_nonfinite == "mask")
 
     @property
@@ -264,14 +267,17 @@ class Sampler:
         """Raise ParameterError if a state does not fit the vocabulary and the profile."""
         self._check_state(state)
 
-    def _new_kernel(self, stages: Sequence[int], *, num_threads: int = 1) -> Kernel:
+    def use_threads(self, threads: ThreadPool) -> None:
+        """Share the rows of a call among these threads from now on, such as those of a model."""
+        self._num_threads, self._kernel.threads = threads.num_threads, threads
+
+    def _new_kernel(self, stages: Sequence[int]) -> Kernel:
         return Kernel(
             self._vocab_size,
             self._num_valid_tokens,
             mask_nan=self._on_nonfinite == "mask",
             stages=stages,
             rules=self._profile.rules,
-            num_threads=num_threads,
         )
 
     def _rows(self, matrix: NDArray[Any], states: Sequence[SamplingState]) -> list[KernelRow]:

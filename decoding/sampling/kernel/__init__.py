@@ -20,6 +20,7 @@ from decoding.sampling.kernel.library import (
 )
 from decoding.sampling.kernel.row import KernelRow
 from decoding.sampling.kernel.sequences import Sequences
+from decoding.sampling.kernel.threads import ThreadPool
 
 __all__ = [
     "ABI_VERSION",
@@ -29,6 +30,7 @@ __all__ = [
     "Kernel",
     "KernelRow",
     "Sequences",
+    "ThreadPool",
     "TokenHistory",
     "active_isa",
     "append_tokens",

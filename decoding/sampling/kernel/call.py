@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,13 +11,15 @@ from numpy.typing import NDArray
 from decoding.errors import EmptySupportError, KernelError, LogitsError, NonFiniteLogitsError
 from decoding.sampling.kernel.library import ffi, lib, status_message
 from decoding.sampling.kernel.row import KernelRow
-from decoding.sampling.kernel.threads import Threads
+from decoding.sampling.kernel.threads import ThreadPool
 from decoding.sampling.logits_input import BFLOAT16, FLOAT16, FLOAT32
 from decoding.sampling.output import SamplerOutput
 from decoding.sampling.stages import STAGE_NAMES
 
-MIN_LOGITS_A_THREAD = 2**19
+MIN_LOGITS_A_THREAD = 2**17
 """Minimum number of logits for a further thread: fewer are done before it wakes up."""
+
+MAX_PARTS: int = lib.DK_MAX_PARTS
 
 _DTYPES = {FLOAT32: lib.DECODING_FLOAT32, FLOAT16: lib.DECODING_FLOAT16, BFLOAT16: lib.DECODING_BFLOAT16}
 
@@ -36,7 +36,7 @@ class Call:
     C gets only addresses, so the return value of `fill` must be kept until the call has run.
     """
 
-    __slots__ = ("_batch", "_flags", "_pointers", "_structs", "_workspace", "kept", "output")
+    __slots__ = ("_batch", "_flags", "_num_parts", "_pointers", "_structs", "_workspace", "kept", "output")
 
     def __init__(self, constants: dict[str, Any]) -> None:
         """`constants`: the fields that are the same in every call."""
@@ -46,6 +46,7 @@ class Call:
         self._structs: list[Any] = []
         self.output: SamplerOutput
         self.kept: object
+        self._num_parts = 1
         self._grow(0)
 
     def fill(self, matrix: NDArray[Any], structs: list[Any], output: SamplerOutput) -> object:
@@ -94,6 +95,15 @@ class Call:
         status = lib.decoding_probabilities(self._batch, _from_buffer(_DOUBLES, out, True))
         return status == _OK or (self._goes_on(status) and self.probabilities(out))
 
+    def run_in_parts(self, threads: ThreadPool, num_parts: int, out: NDArray[np.float64] | None) -> bool:
+        """Do what `sample` does, or with `out` what `probabilities` does, on threads whose lock the caller holds."""
+        if num_parts > self._num_parts:
+            self._num_parts = num_parts
+            self._grow(0)
+        probabilities = ffi.NULL if out is None else _from_buffer(_DOUBLES, out, True)
+        status = lib.dk_sample_in_parts(threads.pool, self._batch, num_parts, probabilities)
+        return status == _OK or (self._goes_on(status) and self.run_in_parts(threads, num_parts, out))
+
     def _goes_on(self, status: int) -> bool:
         """Return True if the call must be repeated with its larger workspace; otherwise a row has failed."""
         if status == lib.DECODING_SMALL_WORKSPACE:
@@ -110,9 +120,9 @@ class Call:
         return f" ({name} of the batch)" if row[0] < 0 else f" ({name} of row {row[0]})"
 
     def _grow(self, max_edits: int) -> None:
-        """Allocate a workspace for twice as many edits, because histories grow."""
+        """Allocate a workspace for twice as many edits, because histories grow; one for each part."""
         batch = self._batch
-        batch.workspace_size = lib.decoding_workspace_size(batch.vocab_size, 2 * max_edits + 64)
+        batch.workspace_size = self._num_parts * lib.decoding_workspace_size(batch.vocab_size, 2 * max_edits + 64)
         self._workspace = _from_buffer("char[]", np.empty(batch.workspace_size, np.uint8), True)
         batch.workspace = self._workspace
 
@@ -131,16 +141,17 @@ class Kernel:
         mask_nan: bool = False,
         stages: Sequence[int] | None = None,
         rules: int = 0,
-        num_threads: int = 1,
+        threads: ThreadPool | None = None,
         plain_search: bool = False,
     ) -> None:
         """Prepare calls that run all stages in their default order.
 
         stages: numbers of the stages to run instead, in that order (decoding.sampling.stages).
+        threads: share the rows of a call if there is enough work; a call that finds them at work does without.
         plain_search: find top_k and top_p by a slow and simple search, for comparison; the bits are the same.
         """
         self.vocab_size = vocab_size
-        self.num_threads = num_threads
+        self.threads = threads
         self._constants = {
             "flags": lib.DECODING_MASK_NAN * mask_nan | lib.DECODING_PLAIN_SEARCH * plain_search,
             "rules": rules,
@@ -150,7 +161,6 @@ class Kernel:
             "stages": ffi.NULL if stages is None else _new(_INTS, list(stages)),
         }
         self._pool: list[Call] = []
-        self._threads = Threads(num_threads - 1)
 
     def sample(self, matrix: NDArray[Any], rows: Sequence[KernelRow]) -> SamplerOutput:
         """Draw (or take the forced token) and report, for every row of a matrix (logits_input.matrix_of)."""
@@ -160,8 +170,7 @@ class Kernel:
 
     def sample_into(self, output: SamplerOutput, matrix: NDArray[Any], structs: list[Any]) -> None:
         """Do what `sample` does for the structs of rows, into an output that has room for their reports."""
-        run = self._run if self.num_threads == 1 else self._share
-        if not run(matrix, structs, output):
+        if not self._run(matrix, structs, output):
             output.failures = _failures(output)
 
     def probabilities(
@@ -173,8 +182,7 @@ class Kernel:
         """
         structs, output = _laid_out(rows)
         out = np.zeros((len(rows), self.vocab_size), np.float64)
-        run = self._run if self.num_threads == 1 else self._share
-        if not run(matrix, structs, output, out):
+        if not self._run(matrix, structs, output, out):
             output.failures = _failures(output)
         return out, output
 
@@ -185,27 +193,6 @@ class Kernel:
         call.kept = call.fill(matrix, structs, call.output), rows
         return call
 
-    def _share(
-        self,
-        matrix: NDArray[Any],
-        structs: list[Any],
-        output: SamplerOutput,
-        out: NDArray[np.float64] | None = None,
-    ) -> bool:
-        """Run `_run` on several threads, a part of the rows on each, if there is enough work."""
-        num_parts = min(self.num_threads, len(structs), matrix.size // MIN_LOGITS_A_THREAD)
-        if num_parts < 2:
-            return self._run(matrix, structs, output, out)
-        borders = [len(structs) * part // num_parts for part in range(num_parts + 1)]
-        parts = [slice(*border) for border in pairwise(borders)]
-        outs = [None if out is None else out[part] for part in parts]
-        return self._threads.run(
-            [
-                partial(self._run, matrix[part], structs[part], output.part(part), part_of_out)
-                for part, part_of_out in zip(parts, outs, strict=True)
-            ]
-        )
-
     def _run(
         self,
         matrix: NDArray[Any],
@@ -214,15 +201,26 @@ class Kernel:
         out: NDArray[np.float64] | None = None,
     ) -> bool:
         """Call C once, to draw or, with `out`, for the probabilities. Return True if all rows succeeded."""
+        threads = self.threads
         try:
             call = self._pool.pop()
         except IndexError:
             call = Call(self._constants)
         kept = call.fill(matrix, structs, output)
-        succeeded = call.sample() if out is None else call.probabilities(out)
+        num_parts = 1 if threads is None else self._num_parts(matrix, threads)
+        if threads is not None and num_parts > 1 and threads.lock.acquire(blocking=False):
+            try:
+                succeeded = call.run_in_parts(threads, num_parts, out)
+            finally:
+                threads.lock.release()
+        else:
+            succeeded = call.sample() if out is None else call.probabilities(out)
         del kept
         self._pool.append(call)
         return succeeded
+
+    def _num_parts(self, matrix: NDArray[Any], threads: ThreadPool) -> int:
+        return min(threads.num_threads, len(matrix), matrix.size // MIN_LOGITS_A_THREAD, MAX_PARTS)
 
 
 def _laid_out(rows: Sequence[KernelRow]) -> tuple[list[Any], SamplerOutput]:

@@ -1,43 +1,33 @@
-"""A few threads that help with the rows of one call, started when they are first needed."""
+"""ThreadPool: the threads that share the matrices of a forward pass, or the rows of a sampler's call."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+import weakref
+from threading import Lock
 
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+from decoding.errors import ParameterError
+from decoding.sampling.kernel.library import ffi, lib
 
 
-class Threads:
-    """Runs tasks side by side, the first of them on the caller's thread.
+class ThreadPool:
+    """Threads of the compiled module, the calling one among them. They start with the first work.
 
-    Several callers may share one object. The threads end when it is dropped. A forked child has none of its parent's
-    threads, so it starts its own.
+    pool: the `dk_thread_pool`. lock: held by the caller while the pool works, which it does for one caller at a time.
+    A forked child has none of its parent's threads, so the pool starts its own.
     """
 
-    def __init__(self, num_helpers: int) -> None:
-        self._num_helpers = num_helpers
-        self._pool: ThreadPoolExecutor | None = None
-        self._process = 0
+    def __init__(self, num_threads: int) -> None:
+        """num_threads: at least 1."""
+        if num_threads < 1:
+            raise ParameterError.single("num_threads", num_threads, "must be at least 1")
+        self.num_threads = num_threads
+        self.lock = Lock()
+        self.pool = lib.dk_thread_pool_new(num_threads)
+        if self.pool == ffi.NULL:
+            raise MemoryError("no memory for a pool of threads")
+        weakref.finalize(self, lib.dk_thread_pool_free, self.pool).atexit = False  # another thread may still compute
 
-    def run(self, tasks: Sequence[Callable[[], bool]]) -> bool:
-        """Run all tasks; return True if each returned True. Exceptions of tasks are raised here.
-
-        The caller itself runs the tasks that no helper has begun, such as when the other CPUs are busy.
-        """
-        pool = self._helpers()
-        others = [(task, pool.submit(task)) for task in tasks[1:]]
-        results = [tasks[0]()]
-        for task, future in reversed(others):
-            results.append(task() if future.cancel() else future.result())
-        return all(results)
-
-    def _helpers(self) -> ThreadPoolExecutor:
-        if self._pool is None or self._process != os.getpid():
-            from concurrent.futures import ThreadPoolExecutor  # most programs never need it
-
-            self._pool = ThreadPoolExecutor(self._num_helpers, thread_name_prefix="decoding")
-            self._process = os.getpid()
-        return self._pool
+    @property
+    def num_running(self) -> int:
+        """Threads that run now, the calling one among them."""
+        return int(lib.dk_thread_pool_running(self.pool))

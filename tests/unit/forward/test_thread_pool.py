@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from decoding.errors import ParameterError
-from decoding.models.native_plan import ThreadPool
 from decoding.sampling.kernel.library import ffi, lib
+from decoding.sampling.kernel.threads import ThreadPool
 
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6] * 5
 

@@ -2,14 +2,13 @@
 
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from decoding import Sampler, SamplingParams, SamplingState
-from decoding.errors import LogitsError, NonFiniteLogitsError
+from decoding.errors import KernelError, LogitsError, NonFiniteLogitsError
 from decoding.sampling.kernel import call
 
 VOCAB_SIZE, NUM_ROWS = 300, 13
@@ -75,46 +74,39 @@ def test_errors_do_not_depend_on_the_number_of_threads(num_threads):
         several.probabilities(logits, rows)
 
 
-def test_other_threads_take_part(monkeypatch):
-    """With two threads, the halves of a call run on two different threads."""
-    seen, both = [], threading.Barrier(2, timeout=30)
-    sample = call.Call.sample
-
-    def watched(self):
-        seen.append(threading.current_thread())
-        both.wait()
-        return sample(self)
-
-    monkeypatch.setattr(call.Call, "sample", watched)
-    Sampler(VOCAB_SIZE, num_threads=2).sample(LOGITS, states())
-    assert len(set(seen)) == 2
-    assert threading.current_thread() in seen
+def test_other_threads_take_part():
+    """The rows of a call are divided among the threads, which start with the first call."""
+    sampler = Sampler(VOCAB_SIZE, num_threads=3)
+    assert sampler._kernel.threads.num_running == 1
+    sampler.sample(LOGITS, states())
+    assert sampler._kernel.threads.num_running == 3
 
 
-def test_the_caller_does_the_work_of_a_busy_helper():
-    """If the only helper thread is busy, the calling thread computes the helper's part too."""
-    sampler, release = Sampler(VOCAB_SIZE, num_threads=2), threading.Event()
-    busy = sampler._kernel._threads._helpers().submit(release.wait)
-    try:
+def test_threads_at_work_are_not_waited_for():
+    """A call that finds the threads at work, such as for another caller, computes all rows itself."""
+    sampler = Sampler(VOCAB_SIZE, num_threads=2)
+    with sampler._kernel.threads.lock:
         assert results(sampler) == results(Sampler(VOCAB_SIZE))
-    finally:
-        release.set()
-    assert busy.result() is True
+    assert sampler._kernel.threads.num_running == 1
 
 
-def test_an_error_of_a_helper_is_raised(monkeypatch):
-    """An exception in a helper thread is raised in the calling thread."""
-    caller, both = threading.current_thread(), threading.Barrier(2, timeout=30)
+def test_every_part_has_a_workspace_for_long_histories():
+    """Histories that outgrow the workspace give the same bits on several threads."""
+    params = [SamplingParams(seed=row, frequency_penalty=0.1) for row in range(NUM_ROWS)]
+    states = [SamplingState(one, list(range(VOCAB_SIZE)) * 20) for one in params]
+    one, several = Sampler(VOCAB_SIZE), Sampler(VOCAB_SIZE, num_threads=4)
+    outputs = [sampler.sample(LOGITS, states, commit=False).words.tobytes() for sampler in (one, several)]
+    assert outputs[0] == outputs[1]
 
-    def failing(self):
-        both.wait()
-        if threading.current_thread() is not caller:
-            raise MemoryError("no workspace")
-        return True
 
-    monkeypatch.setattr(call.Call, "sample", failing)
-    with pytest.raises(MemoryError, match="no workspace"):
-        Sampler(VOCAB_SIZE, num_threads=2).sample(LOGITS, states())
+def test_a_refusal_concerns_the_whole_call():
+    """Arguments that the kernel refuses in one part raise KernelError, also beside a row that fails in another."""
+    logits, rows = LOGITS.copy(), states()
+    logits[0, 0] = np.inf
+    sampler = Sampler(VOCAB_SIZE, num_threads=2)
+    rows[-1].kernel_row.struct.temperature = -1.0  # as no state would set it
+    with pytest.raises(KernelError, match=f"temperature of row {NUM_ROWS - 1}"):
+        sampler.sample(logits, rows)
 
 
 def test_few_logits_stay_on_the_callers_thread(monkeypatch):
@@ -122,10 +114,10 @@ def test_few_logits_stay_on_the_callers_thread(monkeypatch):
     monkeypatch.setattr(call, "MIN_LOGITS_A_THREAD", LOGITS.size)
     sampler = Sampler(VOCAB_SIZE, num_threads=8)
     sampler.sample(LOGITS, states())
-    assert sampler._kernel._threads._pool is None
+    assert sampler._kernel.threads.num_running == 1
     monkeypatch.setattr(call, "MIN_LOGITS_A_THREAD", LOGITS.size // 2)
     sampler.sample(LOGITS, states())
-    assert sampler._kernel._threads._pool is not None
+    assert sampler._kernel.threads.num_running == 8
 
 
 def test_many_callers_share_the_threads():

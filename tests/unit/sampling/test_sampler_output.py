@@ -102,10 +102,11 @@ def test_an_output_can_be_saved():
     assert restored.top_logprobs.tobytes() == output.top_logprobs.tobytes()
 
 
-def test_parts_and_joined():
-    """The parts of an output joined again equal the output."""
-    output = sample(*[SamplingParams(seed=seed, logprobs=2, logprobs_mode=MODES[:2]) for seed in range(3)])
-    joined = SamplerOutput.joined([output.part(slice(0, 1)), output.part(slice(1, 3))])
+def test_joined():
+    """Outputs of some rows each, joined, equal the output of all rows."""
+    states = [SamplingState(SamplingParams(seed=seed, logprobs=2, logprobs_mode=MODES[:2])) for seed in range(3)]
+    parts = [Sampler(50).sample(LOGITS[part], states[part], commit=False) for part in (slice(1), slice(1, 3))]
+    output, joined = Sampler(50).sample(LOGITS, states, commit=False), SamplerOutput.joined(parts)
     for name in NAMES:
         assert getattr(joined, name).tobytes() == getattr(output, name).tobytes()
     assert len(SamplerOutput.joined([])) == 0
