@@ -81,7 +81,8 @@ class LLM:
     ) -> None:
         """Load a checkpoint folder in Hugging Face's layout, or a .gguf file; None is the bundled model.
 
-        num_threads: threads of the forward pass; None: all CPUs that this process may use. Texts do not depend on it.
+        num_threads: threads of the forward pass and of large draws; None: all CPUs that this process may use. Texts do
+            not depend on it.
         backend: "native" runs the network in C; "numpy" in the readable reference, which is slow; "llama-cpp",
             "transformers" and "onnxruntime" run it in these libraries (docs/backends.md).
         batching: with such a library, "exact" makes logits independent of other requests; "shared" is faster.

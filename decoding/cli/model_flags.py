@@ -62,7 +62,7 @@ def add_compute(group: Any) -> None:
         type=integer,
         default=argparse.SUPPRESS,
         metavar="N",
-        help="threads of the forward pass (default: one per CPU that the process may use)",
+        help="threads of the forward pass and of large draws (default: one per CPU that the process may use)",
     )
     group.add_argument(
         "--backend",

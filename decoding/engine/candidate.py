@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 from decoding.engine.banned_strings import MAX_REDRAWS, BannedStrings, Drawn, redraw_stream
@@ -14,7 +15,7 @@ from decoding.engine.repetition import RepetitionDetector
 from decoding.engine.request import Request
 from decoding.engine.transcript import NO_PREFIX, Prefix, Transcript
 from decoding.errors import DecodingError, ParameterError
-from decoding.text.detokenizer import Detokenizer
+from decoding.text.detokenizer import NOTHING_KNOWN, Detokenizer
 from decoding.text.stop_strings import StopMatch, StopMatcher
 from decoding.text.tokenizer import Tokenizer
 from decoding.types import FinishReason
@@ -41,6 +42,7 @@ class Candidate:
 
     __slots__ = (
         "_banned",
+        "_begins_no_stop",
         "_detokenizer",
         "_ending_ids",
         "_has_logprobs",
@@ -48,6 +50,7 @@ class Candidate:
         "_healing",
         "_is_observed",
         "_is_text",
+        "_known_bytes",
         "_matcher",
         "_may_cut",
         "_min_tokens",
@@ -107,8 +110,10 @@ class Candidate:
         self._raw_logprob_sum = 0.0
         self._tokenizer = tokenizer
         self._detokenizer = self._new_detokenizer()
+        self._known_bytes: Mapping[int, bytes] = NOTHING_KNOWN  # where nothing but a token's own bytes matters
         self._has_logprobs = params.logprobs is not None
         self._matcher = StopMatcher(request.stops)
+        self._begins_no_stop = request.stops.first_bytes.isdisjoint
         self._has_stops = bool(params.stop)
         self._may_cut = self._has_stops and not params.include_stop_str_in_output
         self._min_tokens = params.min_tokens
@@ -146,24 +151,21 @@ class Candidate:
     def append(self, token_id: int, score: TokenScore | None = None, raw_logprob: float = 0.0) -> None:
         """Append a sampled token. score: its log-probabilities, if requested. raw_logprob: used if best_of ranks."""
         self.num_tokens += 1
-        ends = token_id in self._ending_ids
-        data = b"" if ends or self._detokenizer is None else self._detokenizer.append(token_id)
-        if not data or not self._is_text:
-            self._append_any(token_id, data, ends, score, raw_logprob)
+        data = self._known_bytes.get(token_id)
+        if not data or self._matcher.held or not self._begins_no_stop(data) or token_id in self._ending_ids:
+            self._append_any(token_id, score, raw_logprob)
             return
-        match, num_held = self._find_stop(data) if self._has_stops else (None, 0)
-        entry = None if score is None else self._entry(token_id, data, score)
-        self._transcript.add(token_id, entry, data, data, num_held)
-        if match is not None:
-            self._finish("stop", match.stop, self._transcript.num_bytes - num_held)
-        elif self.num_tokens >= self.num_output_tokens:
+        entry = None if score is None else self._entry(token_id, data, score)  # most tokens by far
+        self._transcript.add_released(token_id, entry, data)
+        if self.num_tokens >= self.num_output_tokens:
             self._finish("length")
 
-    def _append_any(self, token_id: int, data: bytes, ends: bool, score: TokenScore | None, raw_logprob: float) -> None:
-        """Append a token in the general case: no text, or rules beyond stop strings and length.
-
-        ends: True if the token ends the sequence.
-        """
+    def _append_any(self, token_id: int, score: TokenScore | None, raw_logprob: float) -> None:
+        """Append a token in the general case: one that ends the text, may be a part of a stop string, and so on."""
+        ends = token_id in self._ending_ids
+        data = b"" if ends or self._detokenizer is None else self._detokenizer.append(token_id)
+        if self._is_text and self._detokenizer is not None:
+            self._known_bytes = self._detokenizer.known_bytes
         self._raw_logprob_sum += raw_logprob  # float64, in token order
         shown = data
         is_hidden = not data and (ends or self._is_skipped(token_id))
@@ -264,6 +266,7 @@ class Candidate:
         """Rebuild all state that depends on the tokens."""
         self._raw_logprob_sum = sum((one.raw_logprob for one in drawn), 0.0)
         self._detokenizer = self._new_detokenizer()
+        self._known_bytes = NOTHING_KNOWN
         for token_id in self.state.output_token_ids:
             if self._detokenizer is None or self._detokenizer.is_settled:
                 break
@@ -319,6 +322,7 @@ class Candidate:
     def _find_stop(self, generated: bytes) -> tuple[StopMatch | None, int]:
         """Return the stop string that these bytes complete, and the number of bytes that must be held back."""
         matcher = self._matcher
+        matcher.num_bytes = self._transcript.num_bytes  # some of them were not fed, because they begin no stop string
         match = matcher.feed(generated, ignore=self.num_tokens < self._min_tokens)
         if match is None:
             return None, matcher.held if self._may_cut else 0

@@ -18,7 +18,7 @@ from decoding.engine.model_runner import ModelRunner
 from decoding.engine.request import Request
 from decoding.engine.sampling_step import sampling_step
 from decoding.engine.scheduler import Scheduler
-from decoding.engine.sequence import Sequence
+from decoding.engine.sequence import NO_ROW, Sequence
 from decoding.engine.settings import DEFAULT_CACHE_BYTES, EngineSettings
 from decoding.engine.share import Share
 from decoding.engine.speculation import Drafter
@@ -41,8 +41,8 @@ from decoding.sampling.sampler import Sampler
 from decoding.sampling.stages import PROFILES, Profile
 from decoding.text.tokenizer import Tokenizer
 
-_IS_SPECIAL, _PROFILE = attrgetter("candidate.is_special"), attrgetter("request.profile")
-"""Getters of a sequence's `is_special` and of a candidate's profile."""
+_CANDIDATE, _IS_SPECIAL, _PROFILE = map(attrgetter, ("candidate", "candidate.is_special", "request.profile"))
+"""Getters of a sequence's candidate and its `is_special`, and of a candidate's profile."""
 
 
 class Engine:
@@ -193,7 +193,7 @@ class Engine:
             batch = self._scheduler.schedule()
             if self._drafter is not None:
                 self._scheduler.schedule_drafts(batch)
-            logits = self._runner.forward(batch)
+            logits = self._runner.forward(batch, only_decodes=self._scheduler.only_decodes)
             self._scheduler.commit(batch)
             self._sample(logits, self._healed(self._ready(batch, logits), logits))
         except BaseException as error:  # an interrupt, too, must not leave a step that is half done
@@ -207,6 +207,8 @@ class Engine:
 
     def _ready(self, batch: list[Sequence], logits: Logits) -> list[Sequence]:
         """Return the sequences to sample for, after prompts have been scored and candidates begun."""
+        if self._scheduler.only_decodes and all(map(_CANDIDATE, batch)):
+            return batch
         for sequence in batch:
             if sequence.candidate is None and sequence.is_running:
                 self._on_prompt(sequence, logits)
@@ -246,7 +248,7 @@ class Engine:
         """Search the end of one prompt in the sequence's own blocks, for all candidates of its task."""
         if not sequence.is_running or not self._scheduler.reserve_behind(sequence, len(healing.remainder.data)):
             return  # it is computed again, and searched then
-        first = logits[sequence.row] if sequence.num_rows else sequence.task.first_logits
+        first = logits[sequence.row] if sequence.row != NO_ROW else sequence.task.first_logits
         try:
             healing.search(first.copy(), self._sampler, lambda path: self._runner.row_behind(sequence, path))
         except (LogitsError, ParameterError) as error:
@@ -257,7 +259,7 @@ class Engine:
     def _sample(self, logits: Logits, sequences: list[Sequence]) -> None:
         """Sample one token per sequence, and go on with those whose draft tokens are right."""
         while sequences:
-            candidates = [sequence.candidate for sequence in sequences if sequence.candidate is not None]
+            candidates = [candidate for candidate in map(_CANDIDATE, sequences) if candidate is not None]
             errors = self._draw(logits, sequences, candidates)
             self._num_sampled += len(sequences) - len(errors)
             drafting = [] if self._drafter is None else self._accept_drafts(sequences, errors)

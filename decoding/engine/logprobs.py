@@ -45,6 +45,8 @@ class OutputScores:
 
         num_top: number of alternatives; other rows of the output may have more. chosen: the row's logprob_token_ids.
         """
+        if not num_top and not chosen and len(modes) < 2:
+            return TokenScore(self._logprobs[row], self._ranks[row], [])
         output, top = self._output, list[tuple[int, float]]()
         by_mode: Mapping[LogprobsMode, float] = _NO_MODES
         by_token_id: Mapping[int, float] = _NO_IDS
@@ -127,10 +129,9 @@ def token_logprob(
     text = f"token_id:{token_id}" if own is None else text_of_bytes(own)
     if score is None:
         return TokenLogprob(text, token_id, None, None, text_offset, None, data=own)
+    logprob, rank, alternatives, by_mode, by_token_id = score
     top: dict[str, float] = {}
-    for alternative, logprob in score.top:  # most likely first: of equal texts the first is the larger
-        top.setdefault(text if alternative == token_id else token_text(tokenizer, alternative), logprob)
-    top[text] = score.logprob
-    return TokenLogprob(
-        text, token_id, score.logprob, top, text_offset, score.rank, score.by_mode, own, score.by_token_id
-    )
+    for other_id, other in alternatives:  # most likely first: of equal texts the first is the larger
+        top.setdefault(text if other_id == token_id else token_text(tokenizer, other_id), other)
+    top[text] = logprob
+    return TokenLogprob(text, token_id, logprob, top, text_offset, rank, by_mode, own, by_token_id)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as ListLike
+from operator import attrgetter, itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decoding.engine.sequence import Sequence
+from decoding.engine.sequence import NO_ROW, Sequence
 from decoding.models.batch import BLOCK_SIZE, ForwardBatch, KVCache, Logits, Model
+
+_TOKEN_IDS, _LAST, _BLOCKS = attrgetter("token_ids"), itemgetter(-1), attrgetter("block_table.array")
 
 
 class ModelRunner:
@@ -25,14 +28,15 @@ class ModelRunner:
         self._decoding: list[Sequence] = []  # the sequences of the last step, if each computed one token
         self._views: tuple[NDArray[np.int32], ...] = ()  # of the arrays above, one element per sequence
 
-    def forward(self, sequences: list[Sequence]) -> Logits:
+    def forward(self, sequences: list[Sequence], *, only_decodes: bool = False) -> Logits:
         """Run the scheduled tokens of sequences; return the wanted logits [rows, vocab], sequence after sequence.
 
+        only_decodes: that of the scheduler.
         Sets each sequence's `first_row`, `num_rows` and `row`. Sequences without a scheduled token have no rows.
         """
         if not sequences:
             return self._no_logits
-        if _only_decodes(sequences):
+        if only_decodes:
             batch = self._decode_batch(sequences)
         else:
             batch, self._decoding = self._mixed_batch(sequences), []
@@ -78,12 +82,12 @@ class ModelRunner:
             for row, sequence in enumerate(sequences):
                 sequence.num_rows = 1
                 sequence.row = sequence.first_row = row
-        token_ids[:] = [sequence.token_ids[-1] for sequence in sequences]
+        token_ids[:] = list(map(_LAST, map(_TOKEN_IDS, sequences)))
         return ForwardBatch(
             token_ids=token_ids,
             num_new=num_new,
             start=start,
-            block_tables=[sequence.block_table.array for sequence in sequences],
+            block_tables=list(map(_BLOCKS, sequences)),
             rope_lengths=rope_lengths,
             logits_tokens=logits_tokens,
         )
@@ -94,7 +98,7 @@ class ModelRunner:
         computed = [sequence for sequence in sequences if sequence.num_scheduled]
         for sequence in sequences:
             if not sequence.num_scheduled:
-                sequence.num_rows = 0
+                sequence.num_rows, sequence.row = 0, NO_ROW
                 continue
             before, end = len(token_ids), sequence.num_computed + sequence.num_scheduled
             token_ids += sequence.token_ids[sequence.num_computed : end]
@@ -115,14 +119,6 @@ class ModelRunner:
             rope_lengths=self._rope_lengths[:count],
             logits_tokens=_int32(logits_tokens),
         )
-
-
-def _only_decodes(sequences: list[Sequence]) -> bool:
-    """Return True if each sequence computes its last token, and nothing else."""
-    for sequence in sequences:
-        if sequence.num_computed + 1 != len(sequence.token_ids) or sequence.num_draft:
-            return False
-    return True
 
 
 def wanted_rows(sequence: Sequence) -> int:

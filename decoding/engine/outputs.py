@@ -45,7 +45,7 @@ class TokenLogprob(NamedTuple):
 
 @dataclass(slots=True)  # not frozen, for the reason that Delta is not
 class Logprobs:
-    """Log-probabilities of consecutive tokens, as columns of equal length (see `TokenLogprob`)."""
+    """Log-probabilities of consecutive tokens, as columns of equal length: the fields of `TokenLogprob` in order."""
 
     tokens: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
@@ -63,10 +63,9 @@ class Logprobs:
         columns = list(map(list, zip(*entries, strict=True)))
         if not columns:
             return cls()
-        texts, token_ids, logprobs, tops, offsets, ranks, by_mode, data, by_token_id = columns
-        tops = [None if top is None else dict(top) for top in tops]
-        by_mode, by_token_id = list(map(dict, by_mode)), list(map(dict, by_token_id))
-        return cls(texts, token_ids, logprobs, tops, offsets, ranks, by_mode, data, by_token_id)
+        columns[3] = [None if top is None else dict(top) for top in columns[3]]  # the caller's, as all lists are
+        columns[6], columns[8] = list(map(dict, columns[6])), list(map(dict, columns[8]))
+        return cls(*columns)
 
 
 @dataclass(frozen=True, slots=True)

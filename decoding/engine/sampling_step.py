@@ -13,13 +13,14 @@ import numpy as np
 
 from decoding.engine.candidate import Candidate
 from decoding.engine.logprobs import OutputScores, TokenScore
-from decoding.engine.sequence import Sequence
+from decoding.engine.sequence import NO_ROW, Sequence
 from decoding.errors import DecodingError, EmptySupportError, EngineError, NonFiniteLogitsError
 from decoding.models.batch import Logits
 from decoding.sampling.output import TOKEN_ID
 from decoding.sampling.sampler import Sampler
 
 _IS_SPECIAL, _IS_SCORED, _DRAWING_STATE = map(attrgetter, ("is_special", "is_scored", "drawing_state"))
+_ROW = attrgetter("row")
 """Loops over candidates that cost no bytecode per candidate: a step has several."""
 
 
@@ -46,7 +47,12 @@ def sampling_step(
         matrix = np.stack([row for row in rows if row is not None])
     output = sampler.sample(matrix, list(map(_DRAWING_STATE, candidates)), on_error="status")
     scores = OutputScores(output) if any(map(_IS_SCORED, candidates)) else None
-    token_ids = output.words[:, TOKEN_ID].tolist()
+    token_ids: list[int] = output.words[:, TOKEN_ID].tolist()
+    if scores is None and not is_special and not output.failures:
+        for sequence, candidate, token_id in zip(sequences, candidates, token_ids, strict=True):
+            candidate.append(token_id)
+            sequence.token_ids.append(token_id)
+        return errors
     for row, (sequence, candidate, token_id) in enumerate(zip(sequences, candidates, token_ids, strict=True)):
         if token_id < 0:
             errors[sequence] = _numbered(output.failures[row], candidate)
@@ -79,8 +85,7 @@ def _masked(
 
 def _whole(logits: Logits, sequences: list[Sequence]) -> Logits | None:
     """Return the logits if their rows are those of the sequences, in this order; mostly they are."""
-    rows = [sequence.row if sequence.num_rows else None for sequence in sequences]
-    return logits if rows == list(range(len(logits))) else None
+    return logits if list(map(_ROW, sequences)) == list(range(len(logits))) else None
 
 
 def _prepared_rows(
@@ -103,7 +108,7 @@ def _prepared_rows(
 
 def _prepared_row(sampler: Sampler, logits: Logits, sequence: Sequence, candidate: Candidate) -> Logits:
     """Return the row of a sequence after processors, with forced tokens set and `on_sample` called."""
-    row: Logits = logits[sequence.row] if sequence.num_rows else sequence.task.first_logits
+    row: Logits = logits[sequence.row] if sequence.row != NO_ROW else sequence.task.first_logits
     request, state = candidate.request, candidate.drawing_state
     if candidate.healing is not None:
         row = candidate.healing.condition(row, candidate.state.output_token_ids, candidate.num_healed)

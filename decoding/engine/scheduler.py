@@ -70,6 +70,8 @@ class Scheduler:
         self.waiting: list[Sequence] = []  # oldest first, as `running`
         self.running: list[Sequence] = []
         self.held: dict[Task, HeldPrompt] = {}
+        self.only_decodes = False
+        """True if each sequence of the step computes its last token, and nothing else is computed."""
         self.num_preemptions = 0
         self.num_cached_tokens = 0
         self._budget = 0  # tokens that the step being scheduled has left
@@ -109,6 +111,7 @@ class Scheduler:
             elif num_computed < sequence.num_reserved or (sequence.is_running and self._reserve(sequence, 1)):
                 sequence.num_scheduled, sequence.num_draft = 1, 0
                 batch.append(sequence)
+        self.only_decodes = not prompts
         self._budget -= len(batch)
         if self.waiting and self._turn % 2 and self.num_preemptions == num_preemptions:
             self._admit_waiting(batch, only_new=True)  # in every other step, before prompts take the whole budget
@@ -134,6 +137,7 @@ class Scheduler:
                 sequence.num_reserved = max(sequence.num_reserved, end)
                 sequence.num_draft = num_draft
                 self._budget -= num_draft
+                self.only_decodes = False
 
     def reserve_behind(self, sequence: Sequence, num_tokens: int) -> bool:
         """Reserve blocks for tokens behind the computed ones of a running sequence, preempting younger sequences.
@@ -159,10 +163,10 @@ class Scheduler:
         """Count the step's known tokens as computed."""
         block_size = self.block_manager.block_size
         for sequence in batch:
-            before = sequence.num_computed
-            sequence.num_computed = now = before + sequence.num_scheduled
-            if before // block_size != now // block_size:
-                self._register(sequence, before // block_size)
+            num_scheduled = sequence.num_scheduled
+            sequence.num_computed = now = sequence.num_computed + num_scheduled
+            if now % block_size < num_scheduled:  # the end of a block is among these tokens
+                self._register(sequence, (now - num_scheduled) // block_size)
             if sequence.waits_for_shared and now >= sequence.num_shared:
                 self._on_shared_computed(sequence)
 
@@ -250,6 +254,7 @@ class Scheduler:
             if sequence is None or not self._admit(sequence):
                 break
             batch.append(sequence)
+            self.only_decodes = False
 
     def _next_waiting(self, limit: int) -> Sequence | None:
         """Return the oldest sequence of the requests with the fewest running sequences, fewer than the limit."""

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from decoding.engine.candidate import Candidate
     from decoding.engine.tasks.protocol import Task
 
+NO_ROW = -1
+
 
 class Sequence:
     """Known tokens, with the number of computed ones, their blocks in the KV cache, and their task.
@@ -31,7 +33,7 @@ class Sequence:
         digests: of its full blocks, as far as they were needed.
     In the current step
         num_scheduled: known tokens to compute. num_draft: draft tokens to check behind them, the first of `draft`.
-        first_row, num_rows: its rows of logits; row: the one that predicts its next token.
+        first_row, num_rows: its rows of logits; row: the one that predicts its next token, NO_ROW right after a fork.
         num_accepted: draft tokens that were accepted so far.
     """
 
@@ -92,7 +94,8 @@ class Sequence:
         self.waits_for_shared = True  # the next sequence of the task starts once this one has the shared tokens
         self.draft: list[int] = []
         self.num_scheduled = self.num_draft = self.num_accepted = 0
-        self.first_row = self.num_rows = self.row = 0
+        self.first_row = self.num_rows = 0
+        self.row = NO_ROW
 
     @property
     def num_pending(self) -> int:

@@ -67,7 +67,18 @@ class Transcript:
                 self._held_text.append((start, shown))
             self._release(end - num_held)
             return
-        self._released.append(shown)  # most tokens are released without having been held
+        self._released.append(shown)
+        self._token_ids.append(token_id)
+        if entry is not None:
+            self._entries.append(entry)
+
+    def add_released(self, token_id: int, entry: TokenLogprob | None, data: bytes) -> None:
+        """Add a token whose bytes, one or more, are shown and need not be held."""
+        if self._is_holding:
+            self.add(token_id, entry, data, data, 0)
+            return
+        self.num_bytes += len(data)
+        self._released.append(data)
         self._token_ids.append(token_id)
         if entry is not None:
             self._entries.append(entry)

@@ -314,16 +314,9 @@ class Forward:
         batch.num_logits, batch.logits_tokens = num_logits, _pointer(step.logits_tokens, "int32_t")
         batch.logits, batch.logits_stride = _pointer(logits, "float"), self.plan.vocab_size
         batch.kv_cache, batch.num_blocks = _pointer(cache.memory, "char"), cache.num_blocks
-        status = self._run()
+        check(lib.decoding_forward(self.plan.struct, batch))
         del flat  # alive until here
-        check(status)
         return logits
-
-    def _run(self) -> int:
-        if self._threads is None:
-            return int(lib.decoding_forward(self.plan.struct, self._batch))
-        with self._threads.lock:
-            return int(lib.decoding_forward(self.plan.struct, self._batch))
 
     def _reserve(self, num_tokens: int, num_logits: int) -> None:
         """Make the workspace large enough."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 from decoding.text.token_decoder import PieceJoiner
 from decoding.text.tokenizer import Tokenizer
+
+NOTHING_KNOWN: Mapping[int, bytes] = MappingProxyType({})
 
 
 class Detokenizer:
@@ -41,6 +44,11 @@ class Detokenizer:
     def is_settled(self) -> bool:
         """True if the bytes of the next tokens do not depend on the tokens before them."""
         return self._joiner.settled
+
+    @property
+    def known_bytes(self) -> Mapping[int, bytes]:
+        """The bytes of the tokens seen so far, once they do not depend on the tokens before them; otherwise nothing."""
+        return NOTHING_KNOWN if self._known is None else self._known
 
     def append(self, token_id: int) -> bytes:
         """Append the next token; return the bytes that it adds, b"" for a special token that is skipped."""

@@ -12,7 +12,7 @@ from decoding.sampling.kernel.library import ffi, lib
 class ThreadPool:
     """Threads of the compiled module, the calling one among them. They start with the first work.
 
-    pool: the `dk_thread_pool`. lock: held by the caller while the pool works, which it does for one caller at a time.
+    pool: the `dk_thread_pool`, which works for one caller at a time. lock: for callers that may meet.
     A forked child has none of its parent's threads, so the pool starts its own.
     """
 
