@@ -1,6 +1,6 @@
 """The engine's own cost, and what it saves: `python -m benchmarks.engine`.
 
-On a Llama network of 15 million random weights with the bundled tokenizer. The engine's own cost is the time of a step
+On a Llama network of random weights, 15 million unless --size says so, with the bundled tokenizer. The engine's own cost is the time of a step
 less that of the forward pass and of the sampler. A time is the minimum over many repeats: other load on the machine can
 only add to it. The Poisson arrivals are one run.
 """
@@ -215,11 +215,12 @@ def _prompt(num_tokens: int, key: int) -> list[int]:
     return np.random.Generator(np.random.Philox(key)).integers(3, 4000, num_tokens).tolist()
 
 
-def report(folder: Path, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Measure everything; --json writes it."""
-    write_checkpoint(folder, NETWORKS["15M"])
+def report(folder: Path, progress: Callable[[str], None], size: str = "15M") -> dict[str, Any]:
+    """Measure everything on a network of benchmarks.shapes; --json writes it."""
+    folder /= size
+    write_checkpoint(folder, NETWORKS[size])
     model = load_model(folder)
-    found: dict[str, Any] = {"machine": machine()}
+    found: dict[str, Any] = {"machine": machine(), "network": size}
     found["steps"] = [own_cost(model, progress, count) for count in (1, STREAMS)]
     found["logprobs"] = logprobs_cost(model, progress)
     found["sharing"], found["prefix"] = sharing(model, progress), prefix_hit(model, progress)
@@ -239,6 +240,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     shared, prefix = found["sharing"], found["prefix"]
     return [
         *machine_lines(found["machine"]),
+        f"network {found['network']}, float32",
         "",
         *(
             f"step, {step['num_sequences']:>2} sequences      {step['step_ms']:.2f} ms, the engine's own"
@@ -272,13 +274,14 @@ def lines(found: dict[str, Any]) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description="The engine's own cost.")
+    parser.add_argument("--size", choices=NETWORKS, default="15M", help="the network (default: 15M)")
     parser.add_argument("--folder", metavar="DIR", help="where to keep the network (default: nowhere)")
     parser.add_argument("--json", metavar="FILE", help="write all figures to a file, too")
     options = parser.parse_args(arguments)
     progress = Progress()
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            found = report(Path(options.folder or scratch), progress)
+            found = report(Path(options.folder or scratch), progress, options.size)
     finally:
         progress()
     print("\n".join(lines(found)))
