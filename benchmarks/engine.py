@@ -1,8 +1,8 @@
 """The engine's own cost, and what it saves: `python -m benchmarks.engine`.
 
-On a Llama network of random weights, 15 million unless --size says so, with the bundled tokenizer. The engine's own cost
-is the time of a step less that of the forward pass and of the sampler. A time is the minimum over many repeats: other load on the machine can
-only add to it. The Poisson arrivals are one run.
+On a Llama network of random weights, 15 million unless --size says so, with the bundled tokenizer. The engine's own
+cost is the time of a step less that of the forward pass and of the sampler. A time is the minimum over many repeats:
+other load on the machine can only add to it. The Poisson arrivals are one run.
 """
 
 from __future__ import annotations
