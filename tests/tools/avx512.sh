@@ -19,6 +19,7 @@ pretend() { # makes dispatch.c find the set on any processor
 }
 
 copy_checkout
+forbid_inlining
 pretend
 install_copy "-O1" "" \
   "cmake.define.DECODING_AVX512_FLAGS=-mavx2;-mfma;-mf16c;-std=gnu11;-w;-I$checkout/tests/tools/emulated;-I$simde" \

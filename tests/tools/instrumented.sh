@@ -11,7 +11,7 @@ copy_checkout() { # links the optional test data, a folder called shared beside 
   if [ -d "$checkout/../shared" ]; then ln -s "$(cd "$checkout/../shared" && pwd)" "$scratch/shared"; fi
 }
 
-forbid_inlining() { # so that lines match the source, and because gcc needs minutes to instrument inlined lanes
+forbid_inlining() { # so that lines match the source, and because gcc needs minutes for instrumented or emulated lanes that are inlined
   sed -i 's/ __attribute__((always_inline))//' "$scratch/decoding/csrc/simd/lanes.h"
 }
 
