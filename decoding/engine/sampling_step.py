@@ -16,7 +16,6 @@ from decoding.engine.logprobs import OutputScores, TokenScore
 from decoding.engine.sequence import Sequence
 from decoding.errors import DecodingError, EmptySupportError, EngineError, NonFiniteLogitsError
 from decoding.models.batch import Logits
-from decoding.sampling.output import TOKEN_ID
 from decoding.sampling.sampler import Sampler
 
 _IS_SPECIAL, _IS_SCORED, _DRAWING_STATE = map(attrgetter, ("is_special", "is_scored", "drawing_state"))
@@ -46,7 +45,7 @@ def sampling_step(
         matrix = np.stack([row for row in rows if row is not None])
     output = sampler.sample(matrix, list(map(_DRAWING_STATE, candidates)), on_error="status")
     scores = OutputScores(output) if any(map(_IS_SCORED, candidates)) else None
-    token_ids = output.words[:, TOKEN_ID].tolist()
+    token_ids = output.drawn_ids()
     for row, (sequence, candidate, token_id) in enumerate(zip(sequences, candidates, token_ids, strict=True)):
         if token_id < 0:
             errors[sequence] = _numbered(output.failures[row], candidate)
