@@ -19,9 +19,8 @@ pretend() { # makes dispatch.c find the set on any processor
 }
 
 copy_checkout
-forbid_inlining
 pretend
-install_copy "-O1" "" \
+install_copy "-O1" "-DDK_WITHOUT_INLINING" \
   "cmake.define.DECODING_AVX512_FLAGS=-mavx2;-mfma;-mf16c;-std=gnu11;-w;-I$checkout/tests/tools/emulated;-I$simde" \
   "cmake.define.DECODING_VNNI_FLAGS="
 "$scratch/venv/bin/python" -c 'from decoding.sampling.kernel import available_isas; assert "avx512" in available_isas()'

@@ -11,10 +11,6 @@ copy_checkout() { # links the optional test data, a folder called shared beside 
   if [ -d "$checkout/../shared" ]; then ln -s "$(cd "$checkout/../shared" && pwd)" "$scratch/shared"; fi
 }
 
-forbid_inlining() { # so that lines match the source, and because gcc needs minutes for instrumented or emulated lanes that are inlined
-  sed -i 's/ __attribute__((always_inline))//' "$scratch/decoding/csrc/simd/lanes.h"
-}
-
 install_copy() { # OPTIMISATION C-FLAGS SETTINGS: installs the package, compiled with these, and its test requirements
   local optimisation=$1 flags=$2
   shift 2
