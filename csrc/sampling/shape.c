@@ -150,8 +150,8 @@ static int32_t count_up_to_curvature(const dk_distribution *d, const dk_sorted *
 
 /* Weights below the cut are 0. They have no curvature among themselves, so two of them are enough. */
 void dk_apply_tfs(dk_distribution *d) {
-  int64_t num_tokens = dk_prefix_count(&d->view, d->kept);
-  if (d->row->tfs >= 1.0f || num_tokens < 3)
+  int64_t num_tokens = d->row->tfs < 1.0f ? dk_prefix_count(&d->view, d->kept) : 0;
+  if (num_tokens < 3)
     return;
   const dk_workspace *workspace = d->view.workspace;
   dk_sorted sorted = dk_sort_list(workspace, dk_gather(&d->view, dk_within_cut(d), workspace->list));

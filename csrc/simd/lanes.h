@@ -16,7 +16,11 @@
 
 #include "simd/strict_math.h"
 
+#if defined(DK_WITHOUT_INLINING) /* for instrumented and emulated builds, which take minutes otherwise */
+#define DK_INLINE static inline
+#else
 #define DK_INLINE static inline __attribute__((always_inline))
+#endif
 
 #if defined(DK_ISA_AVX512)
 #include "simd/lanes_avx512.h"

@@ -31,10 +31,13 @@ DK_INLINE dk_m f_eq(dk_f a, dk_f b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ
 DK_INLINE dk_m f_ge(dk_f a, dk_f b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
 DK_INLINE dk_m f_unordered(dk_f a, dk_f b) { return _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q); }
 DK_INLINE dk_f f_select(dk_m m, dk_f yes, dk_f no) { return _mm512_mask_blend_ps(m, no, yes); }
-DK_INLINE dk_f f_hold(dk_f a) {
 #if defined(__AVX512F__) /* not where a test emulates the set */
-  __asm__("" : "+v"(a));
+#define DK_IN_REGISTER(a) __asm__("" : "+v"(a))
+#else
+#define DK_IN_REGISTER(a) (void)0
 #endif
+DK_INLINE dk_f f_hold(dk_f a) {
+  DK_IN_REGISTER(a);
   return a;
 }
 #define DK_MASKED_COMPARE
@@ -183,7 +186,7 @@ typedef struct dk_s {
 } dk_s;
 /* Compilers turn a chain of integer additions into a tree, which has more terms at once than there are registers. */
 DK_INLINE __m512i chain(__m512i a) {
-  __asm__("" : "+v"(a));
+  DK_IN_REGISTER(a);
   return a;
 }
 DK_INLINE dk_n n_step(dk_n n, dk_q w, dk_a a) { return chain(_mm512_add_epi16(n, _mm512_maddubs_epi16(w, a))); }

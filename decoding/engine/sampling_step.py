@@ -16,7 +16,6 @@ from decoding.engine.logprobs import OutputScores, TokenScore
 from decoding.engine.sequence import NO_ROW, Sequence
 from decoding.errors import DecodingError, EmptySupportError, EngineError, NonFiniteLogitsError
 from decoding.models.batch import Logits
-from decoding.sampling.output import TOKEN_ID
 from decoding.sampling.sampler import Sampler
 
 _IS_SPECIAL, _IS_SCORED, _DRAWING_STATE = map(attrgetter, ("is_special", "is_scored", "drawing_state"))
@@ -47,7 +46,7 @@ def sampling_step(
         matrix = np.stack([row for row in rows if row is not None])
     output = sampler.sample(matrix, list(map(_DRAWING_STATE, candidates)), on_error="status")
     scores = OutputScores(output) if any(map(_IS_SCORED, candidates)) else None
-    token_ids: list[int] = output.words[:, TOKEN_ID].tolist()
+    token_ids = output.drawn_ids()
     if scores is None and not is_special and not output.failures:
         for sequence, candidate, token_id in zip(sequences, candidates, token_ids, strict=True):
             candidate.append(token_id)

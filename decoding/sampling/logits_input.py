@@ -37,6 +37,8 @@ def matrix_of(logits: object, vocab_size: int) -> NDArray[Any]:
     shape = array.shape
     if len(shape) == 2 and shape[1] == vocab_size and array.flags.c_contiguous:
         return array
+    if len(shape) == 1 and shape[0] == vocab_size and array.flags.c_contiguous:
+        return array[None]  # [1, vocab]
     return _checked_rows(array, vocab_size)
 
 

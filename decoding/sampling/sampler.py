@@ -23,9 +23,10 @@ from decoding.sampling.kernel import (
     append_tokens,
     checked_vocab_size,
     num_mask_words,
+    output_of,
 )
 from decoding.sampling.logits_input import matrix_of
-from decoding.sampling.output import TOKEN_ID, SamplerOutput
+from decoding.sampling.output import SamplerOutput
 from decoding.sampling.stages import PROFILES, Profile
 from decoding.sampling.state import SamplingState
 from decoding.sampling.verify import Verification, checked_bitmasks, verify
@@ -141,16 +142,17 @@ class Sampler:
         on_error: "raise" raises the LogitsError of the first row that fails, and nothing is recorded; "status" reports
             it in `errors`, and the other rows are recorded.
         """
-        matrix = matrix_of(logits, self.vocab_size)
-        rows = self._rows(matrix, states)
+        matrix = matrix_of(logits, self._vocab_size)
+        structs, reporting = self._rows(matrix, states)
         if commit is not True and commit is not False:
             raise ParameterError.single("commit", commit, "must be True or False")
         if on_error not in ("raise", "status"):
             raise ParameterError.single("on_error", on_error, "must be 'raise' or 'status'")
-        if commit and len(rows) > 1 and len(set(rows)) != len(rows):
+        if commit and len(structs) > 1 and len(set(structs)) != len(structs):
             rule = "each state may be used for one row only, unless commit=False"
             raise ParameterError.single("states", len(states), rule)
-        output = self._kernel.sample(matrix, rows)
+        output = output_of(len(structs), reporting) if reporting else SamplerOutput(len(structs))
+        self._kernel.sample_into(output, matrix, structs)
         if output.failures and on_error == "raise":
             raise next(iter(output.failures.values()))
         if commit:
@@ -163,7 +165,8 @@ class Sampler:
         Each row sums to 1 up to float64 rounding. Tokens that cannot be drawn are exactly 0.
         """
         matrix = matrix_of(logits, self.vocab_size)
-        out, output = self._kernel.probabilities(matrix, self._rows(matrix, states))
+        self._rows(matrix, states)
+        out, output = self._kernel.probabilities(matrix, [state.kernel_row for state in states])
         for error in output.failures.values():
             raise error
         return out
@@ -280,20 +283,26 @@ class Sampler:
             rules=self._profile.rules,
         )
 
-    def _rows(self, matrix: NDArray[Any], states: Sequence[SamplingState]) -> list[KernelRow]:
-        """Return each state's kernel row. Raise ParameterError if a state does not fit the vocabulary."""
-        if not isinstance(states, (list, tuple)) and not isinstance(states, Sequence):  # the ABC is slow
+    def _rows(self, matrix: NDArray[Any], states: Sequence[SamplingState]) -> tuple[list[Any], list[KernelRow]]:
+        """Return the struct of each state's row, and the rows that report log-probabilities.
+
+        Raise ParameterError if a state does not fit the vocabulary.
+        """
+        if type(states) is not list and not isinstance(states, Sequence):  # the ABC is slow
             raise ParameterError.single("states", states, _STATES_RULE)
         if len(states) != len(matrix):
             rule = f"must have one state per row of logits ({len(matrix)})"
             raise ParameterError.single("states", f"{len(states)} states", rule)
-        vocab_size, lacking, rows = self._vocab_size, self._lacking, []
+        vocab_size, lacking, structs, reporting = self._vocab_size, self._lacking, [], []
         for state in states:
             if not isinstance(state, SamplingState):
                 raise ParameterError.single("states", states, _STATES_RULE)
             state.check_fit(vocab_size, lacking)
-            rows.append(state.kernel_row)
-        return rows
+            row = state.kernel_row
+            structs.append(row.struct)
+            if row.num_modes:
+                reporting.append(row)
+        return structs, reporting
 
     def _check_state(self, state: SamplingState) -> None:
         if not isinstance(state, SamplingState):
@@ -304,12 +313,12 @@ class Sampler:
 def _commit(states: Sequence[SamplingState], output: SamplerOutput) -> None:
     """Record the tokens that were drawn, with one call into C for all histories."""
     histories, rows, token_ids = [], [], []
-    for row, token_id in enumerate(output.words[:, TOKEN_ID].tolist()):
+    for row, (state, token_id) in enumerate(zip(states, output.drawn_ids(), strict=True)):
         if token_id >= 0:
-            history = states[row].commit_outside_history(token_id, output, row)
+            history = state.commit_outside_history(token_id, output, row)
             if history is not None:
                 histories.append(history)
-                rows.append(states[row].kernel_row)
+                rows.append(state.kernel_row)
                 token_ids.append(token_id)
     if histories:
         append_tokens(histories, rows, token_ids)

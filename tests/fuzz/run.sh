@@ -14,7 +14,7 @@ trap 'rm -rf "$scratch"' EXIT
 corpus=${2:-$scratch/corpus}
 mkdir -p "$corpus"
 
-flags=(-std=c11 -g -O2 -ffp-contract=off -fno-omit-frame-pointer -DDK_HAVE_X86 -I"$csrc"
+flags=(-std=c11 -g -O1 -ffp-contract=off -fno-omit-frame-pointer -DDK_HAVE_X86 -DDK_WITHOUT_INLINING -I"$csrc"
   -fsanitize=address,undefined -fno-sanitize-recover=all)
 declare -A set_flags=(
   [kernels_avx2]="-mavx2 -mfma -mf16c"

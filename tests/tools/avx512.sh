@@ -9,19 +9,19 @@ source "$(dirname "${BASH_SOURCE[0]}")/instrumented.sh"
 simde=${SIMDE:-/usr/include}
 test -f "$simde/simde/x86/avx512.h" || { echo "no SIMDe in $simde"; exit 1; }
 
-emulate() { # replaces the flags of the set, and the test of the processor
-  local lists=$scratch/decoding/csrc/CMakeLists.txt dispatch=$scratch/decoding/csrc/simd/dispatch.c
-  local flags="-mavx2;-mfma;-mf16c;-std=gnu11;-w;-I$checkout/tests/tools/emulated;-I$simde"
-  sed -i "s#-mavx512f;[^\"]*#$flags#" "$lists"
-  sed -i 's/return __builtin_cpu_supports("avx512f") .*/return 1;/; /__builtin_cpu_supports("avx512dq")/d' "$dispatch"
-  if cmp -s "$checkout/csrc/CMakeLists.txt" "$lists" || cmp -s "$checkout/csrc/simd/dispatch.c" "$dispatch"; then
-    echo "nothing to emulate was found: CMakeLists.txt or dispatch.c has changed"
+pretend() { # makes dispatch.c find the set on any processor
+  local dispatch=$scratch/decoding/csrc/simd/dispatch.c
+  sed -i 's/__builtin_cpu_supports("avx512[a-z]*")/1/g' "$dispatch"
+  if cmp -s "$checkout/csrc/simd/dispatch.c" "$dispatch"; then
+    echo "dispatch.c has changed: it does not ask for AVX-512"
     exit 1
   fi
 }
 
 copy_checkout
-emulate
-install_copy "-O1" ""
+pretend
+install_copy "-O1" "-DDK_WITHOUT_INLINING" \
+  "cmake.define.DECODING_AVX512_FLAGS=-mavx2;-mfma;-mf16c;-std=gnu11;-w;-I$checkout/tests/tools/emulated;-I$simde" \
+  "cmake.define.DECODING_VNNI_FLAGS="
 "$scratch/venv/bin/python" -c 'from decoding.sampling.kernel import available_isas; assert "avx512" in available_isas()'
 run_tests

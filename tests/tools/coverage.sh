@@ -6,8 +6,7 @@
 # any set covers it. Sets that this CPU cannot run are not measured.
 source "$(dirname "${BASH_SOURCE[0]}")/instrumented.sh"
 copy_checkout
-forbid_inlining
-install_copy -O0 "--coverage -fprofile-update=atomic"
+install_copy -O0 "-DDK_WITHOUT_INLINING --coverage -fprofile-update=atomic"
 run_tests
 python3 -m venv "$scratch/gcovr"
 "$scratch/gcovr/bin/pip" install --quiet --disable-pip-version-check gcovr

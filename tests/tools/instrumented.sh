@@ -11,15 +11,13 @@ copy_checkout() { # links the optional test data, a folder called shared beside 
   if [ -d "$checkout/../shared" ]; then ln -s "$(cd "$checkout/../shared" && pwd)" "$scratch/shared"; fi
 }
 
-forbid_inlining() { # so that lines match the source, and because gcc needs minutes to instrument inlined lanes
-  sed -i 's/ __attribute__((always_inline))//' "$scratch/decoding/csrc/simd/lanes.h"
-}
-
-install_copy() { # OPTIMISATION C-FLAGS: installs the package, compiled with these, and its test requirements
-  sed -i "s/ -O3 / $1 /" "$scratch/decoding/csrc/CMakeLists.txt"
+install_copy() { # OPTIMISATION C-FLAGS SETTINGS: installs the package, compiled with these, and its test requirements
+  local optimisation=$1 flags=$2
+  shift 2
+  sed -i "s/ -O3 / $optimisation /" "$scratch/decoding/csrc/CMakeLists.txt"
   python3 -m venv "$scratch/venv"
-  CC=gcc CFLAGS=$2 "$scratch/venv/bin/pip" install --quiet --disable-pip-version-check \
-    --config-settings=build-dir="$scratch/build" -e "$scratch/decoding[test]"
+  CC=gcc CFLAGS=$flags "$scratch/venv/bin/pip" install --quiet --disable-pip-version-check \
+    --config-settings=build-dir="$scratch/build" "${@/#/--config-settings=}" -e "$scratch/decoding[test]"
 }
 
 run_tests() { # PYTEST-OPTIONS: runs the tests of the kernel; most of them run on every instruction set

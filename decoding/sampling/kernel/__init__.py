@@ -4,7 +4,7 @@ They know dtypes, layouts, pointers and status codes, and nothing of requests. A
 reads them: ids, sizes and masks by decoding.sampling.state, logits by decoding.sampling.logits_input.
 """
 
-from decoding.sampling.kernel.call import Call, Kernel
+from decoding.sampling.kernel.call import Call, Kernel, output_of
 from decoding.sampling.kernel.history import TokenHistory, append_tokens
 from decoding.sampling.kernel.library import (
     ABI_VERSION,
@@ -39,5 +39,6 @@ __all__ = [
     "force_isa",
     "forced_isa",
     "num_mask_words",
+    "output_of",
     "philox",
 ]

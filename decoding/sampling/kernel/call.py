@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ _OK, _SHARED_LOGITS = lib.DECODING_OK, lib.DECODING_SHARED_LOGITS
 _RESULTS, _ROWS = ffi.typeof("decoding_result[]"), ffi.typeof("decoding_row *[]")
 _INTS, _FLOATS, _DOUBLES = ffi.typeof("int32_t[]"), ffi.typeof("float[]"), ffi.typeof("double[]")
 _from_buffer, _new = ffi.from_buffer, ffi.new
+_sample, _probabilities = lib.decoding_sample, lib.decoding_probabilities
 
 
 class Call:
@@ -36,7 +37,10 @@ class Call:
     C gets only addresses, so the return value of `fill` must be kept until the call has run.
     """
 
-    __slots__ = ("_batch", "_flags", "_num_parts", "_pointers", "_structs", "_workspace", "kept", "output")
+    __slots__ = (
+        *("_batch", "_flags", "_layout", "_num_parts", "_pointers", "_reports", "_structs", "_workspace"),
+        *("kept", "output"),
+    )
 
     def __init__(self, constants: dict[str, Any]) -> None:
         """`constants`: the fields that are the same in every call."""
@@ -44,6 +48,8 @@ class Call:
         self._batch.struct_size = ffi.sizeof("decoding_batch")
         self._flags: int = constants["flags"]
         self._structs: list[Any] = []
+        self._layout: tuple[Any, int] | None = None  # element type and row stride of the last call
+        self._reports = True  # the last call may have pointed to memory for reports
         self.output: SamplerOutput
         self.kept: object
         self._num_parts = 1
@@ -52,18 +58,29 @@ class Call:
     def fill(self, matrix: NDArray[Any], structs: list[Any], output: SamplerOutput) -> object:
         """Point to the logits [rows, vocab], to each row's struct, and to the memory for results."""
         batch = self._batch
-        if structs != self._structs:  # mostly they are those of the last call
+        if structs != self._structs:  # mostly they are those of the last call, and so is the layout
             self._structs, self._pointers = structs, _new(_ROWS, structs)
             batch.rows, batch.num_rows = self._pointers, len(structs)
+        layout = matrix.dtype, matrix.strides[0]
+        if layout != self._layout:
+            self._lay_out(*layout)
         try:
             logits = _from_buffer(matrix)
         except ValueError:  # it refuses what is strided
             logits = _from_buffer(matrix[0]) if structs else ffi.NULL
-        stride = matrix.strides[0]
-        batch.logits, batch.dtype, batch.row_stride = logits, _DTYPES[matrix.dtype], stride
-        batch.flags = self._flags if stride else self._flags | _SHARED_LOGITS
-        batch.results = results = _from_buffer(_RESULTS, output.words, True)
+        batch.logits = logits
+        batch.results = results = _from_buffer(_RESULTS, output.memory, True)
+        reports = output.top is not None or output.chosen is not None
+        if not reports and not self._reports:
+            return logits, results
+        self._reports = reports
         return logits, results, self._point_to_top(output.top), self._point_to_chosen(output.chosen)
+
+    def _lay_out(self, dtype: np.dtype[Any], stride: int) -> None:
+        batch = self._batch
+        batch.dtype, batch.row_stride = _DTYPES[dtype], stride
+        batch.flags = self._flags if stride else self._flags | _SHARED_LOGITS
+        self._layout = dtype, stride
 
     def _point_to_chosen(self, logprobs: NDArray[np.float32] | None) -> object:
         batch = self._batch
@@ -87,12 +104,12 @@ class Call:
 
     def sample(self) -> bool:
         """Draw (or take the forced token) and report, for every row. Return True if all rows succeeded."""
-        status = lib.decoding_sample(self._batch)
+        status = _sample(self._batch)
         return status == _OK or (self._goes_on(status) and self.sample())
 
     def probabilities(self, out: NDArray[np.float64]) -> bool:
         """Write the distribution that `sample` draws from to out [rows, vocab]; rows that fail are zero."""
-        status = lib.decoding_probabilities(self._batch, _from_buffer(_DOUBLES, out, True))
+        status = _probabilities(self._batch, _from_buffer(_DOUBLES, out, True))
         return status == _OK or (self._goes_on(status) and self.probabilities(out))
 
     def run_in_parts(self, threads: ThreadPool, num_parts: int, out: NDArray[np.float64] | None) -> bool:
@@ -164,8 +181,8 @@ class Kernel:
 
     def sample(self, matrix: NDArray[Any], rows: Sequence[KernelRow]) -> SamplerOutput:
         """Draw (or take the forced token) and report, for every row of a matrix (logits_input.matrix_of)."""
-        structs, output = _laid_out(rows)
-        self.sample_into(output, matrix, structs)
+        output = output_of(len(rows), rows)
+        self.sample_into(output, matrix, [row.struct for row in rows])
         return output
 
     def sample_into(self, output: SamplerOutput, matrix: NDArray[Any], structs: list[Any]) -> None:
@@ -180,7 +197,7 @@ class Kernel:
 
         Only `failures` of the output is filled in.
         """
-        structs, output = _laid_out(rows)
+        structs, output = [row.struct for row in rows], output_of(len(rows), rows)
         out = np.zeros((len(rows), self.vocab_size), np.float64)
         if not self._run(matrix, structs, output, out):
             output.failures = _failures(output)
@@ -189,8 +206,8 @@ class Kernel:
     def prepare(self, matrix: NDArray[Any], rows: Sequence[KernelRow]) -> Call:
         """Return a call that is ready to run, for benchmarks. It may be run repeatedly, always into `output`."""
         call = Call(self._constants)
-        structs, call.output = _laid_out(rows)
-        call.kept = call.fill(matrix, structs, call.output), rows
+        call.output = output_of(len(rows), rows)
+        call.kept = call.fill(matrix, [row.struct for row in rows], call.output), rows
         return call
 
     def _run(
@@ -223,15 +240,13 @@ class Kernel:
         return min(threads.num_threads, len(matrix), matrix.size // MIN_LOGITS_A_THREAD, MAX_PARTS)
 
 
-def _laid_out(rows: Sequence[KernelRow]) -> tuple[list[Any], SamplerOutput]:
-    """Return the rows in C's layout, and an output with room for their reports."""
-    structs, num_top, num_modes, num_chosen = [], 0, 1, 0
-    for row in rows:
-        structs.append(row.struct)
-        if row.num_modes:
-            num_top, num_modes = max(num_top, row.num_top), max(num_modes, row.num_modes)
-            num_chosen = max(num_chosen, row.num_chosen)
-    return structs, SamplerOutput(len(structs), num_top, num_modes, num_chosen)
+def output_of(num_rows: int, reporting: Iterable[KernelRow]) -> SamplerOutput:
+    """Return an output for so many rows, with room for what some of them report."""
+    num_top, num_modes, num_chosen = 0, 1, 0
+    for row in reporting:
+        num_top, num_modes = max(num_top, row.num_top), max(num_modes, row.num_modes)
+        num_chosen = max(num_chosen, row.num_chosen)
+    return SamplerOutput(num_rows, num_top, num_modes, num_chosen)
 
 
 def _failures(output: SamplerOutput) -> dict[int, LogitsError]:

@@ -12,7 +12,7 @@ from decoding.errors import KernelError
 from decoding.sampling.kernel.history import TokenHistory
 from decoding.sampling.kernel.library import ffi, lib, status_message
 from decoding.sampling.kernel.row import KernelRow
-from decoding.sampling.output import TOKEN_ID, SamplerOutput
+from decoding.sampling.output import SamplerOutput
 
 
 class KernelSequence:
@@ -97,7 +97,7 @@ class Sequences:
 
     def commit(self, output: SamplerOutput) -> None:
         """Record the tokens of an output of these rows; rows that failed are left alone."""
-        results, full = ffi.from_buffer("decoding_result[]", output.words), ffi.new("int32_t *")
+        results, full = ffi.from_buffer("decoding_result[]", output.memory), ffi.new("int32_t *")
         while True:
             status = lib.decoding_commit(self._pointers, results, len(self.items), full)
             if status != lib.DECODING_SMALL_WORKSPACE:
@@ -105,7 +105,8 @@ class Sequences:
             cast(KernelSequence, self.items[full[0]]).grow()
         if status != lib.DECODING_OK:  # the structs are made here
             raise KernelError(f"the kernel refused to record tokens: {status_message(status)}")
+        token_ids = output.drawn_ids() if self._followers else []
         for row, follower in self._followers:
-            token_id = int(output.words[row, TOKEN_ID])
+            token_id = token_ids[row]
             if token_id >= 0:
                 follower.commit(token_id, output, row)

@@ -9,6 +9,7 @@
 #include <string.h>
 
 typedef union emulated_vector {
+  uint8_t bytes[64];
   float floats[16];
   int32_t words[16];
   int64_t longs[8];
@@ -16,6 +17,43 @@ typedef union emulated_vector {
   simde__m512 single;
   simde__m512i integer;
 } emulated_vector;
+
+static inline simde__m512 emulated_cvtepi32_ps(simde__m512i a) {
+  emulated_vector from, result;
+  from.integer = a;
+  for (int i = 0; i < 16; i++)
+    result.floats[i] = (float)from.words[i];
+  return result.single;
+}
+
+static inline simde__m128i emulated_cvtepi32_epi8(simde__m512i a) {
+  emulated_vector from;
+  uint8_t bytes[16];
+  simde__m128i result;
+  from.integer = a;
+  for (int i = 0; i < 16; i++)
+    bytes[i] = (uint8_t)from.words[i];
+  memcpy(&result, bytes, sizeof result);
+  return result;
+}
+
+static inline simde__m512i emulated_cvtepi8_epi32(simde__m128i a) {
+  emulated_vector result;
+  int8_t bytes[16];
+  memcpy(bytes, &a, sizeof bytes);
+  for (int i = 0; i < 16; i++)
+    result.words[i] = bytes[i];
+  return result.integer;
+}
+
+static inline simde__m512i emulated_cvtepu8_epi32(simde__m128i a) {
+  emulated_vector result;
+  uint8_t bytes[16];
+  memcpy(bytes, &a, sizeof bytes);
+  for (int i = 0; i < 16; i++)
+    result.words[i] = bytes[i];
+  return result.integer;
+}
 
 static inline simde__m512i emulated_cvtepi32_epi64(simde__m256i a) {
   emulated_vector result;
@@ -52,6 +90,15 @@ static inline simde__m256 emulated_extractf32x8_ps(simde__m512 a, int half) {
   return result;
 }
 
+static inline simde__mmask64 emulated_movepi8_mask(simde__m512i a) {
+  emulated_vector vector;
+  simde__mmask64 mask = 0;
+  vector.integer = a;
+  for (int i = 0; i < 64; i++)
+    mask |= (simde__mmask64)(vector.bytes[i] >> 7) << i;
+  return mask;
+}
+
 static inline int64_t emulated_reduce_add_epi64(simde__m512i a) {
   emulated_vector vector;
   uint64_t sum = 0;
@@ -59,6 +106,15 @@ static inline int64_t emulated_reduce_add_epi64(simde__m512i a) {
   for (int i = 0; i < 8; i++)
     sum += (uint64_t)vector.longs[i];
   return (int64_t)sum;
+}
+
+static inline uint32_t emulated_reduce_max_epu32(simde__m512i a) {
+  emulated_vector vector;
+  uint32_t maximum = 0;
+  vector.integer = a;
+  for (int i = 0; i < 16; i++)
+    maximum = (uint32_t)vector.words[i] > maximum ? (uint32_t)vector.words[i] : maximum;
+  return maximum;
 }
 
 static inline float emulated_reduce_max_ps(simde__m512 a) {
@@ -98,23 +154,35 @@ static inline simde__m512 emulated_shuffle_ps(simde__m512 a, simde__m512 b, int 
 }
 
 #undef _mm512_cvtepi32_epi64
+#undef _mm512_cvtepi32_epi8
+#undef _mm512_cvtepi32_ps
+#undef _mm512_cvtepi8_epi32
 #undef _mm512_cvtepu16_epi32
+#undef _mm512_cvtepu8_epi32
 #undef _mm512_cvtph_ps
 #undef _mm512_extractf32x8_ps
 #undef _mm512_madd_epi16
 #undef _mm512_mask_cmp_ps_mask
+#undef _mm512_movepi8_mask
 #undef _mm512_reduce_add_epi64
+#undef _mm512_reduce_max_epu32
 #undef _mm512_reduce_max_ps
 #undef _mm512_shuffle_f32x4
 #undef _mm512_shuffle_ps
 #undef _mm512_srai_epi32
 #define _mm512_cvtepi32_epi64 emulated_cvtepi32_epi64
+#define _mm512_cvtepi32_epi8 emulated_cvtepi32_epi8
+#define _mm512_cvtepi32_ps emulated_cvtepi32_ps
+#define _mm512_cvtepi8_epi32 emulated_cvtepi8_epi32
 #define _mm512_cvtepu16_epi32 emulated_cvtepu16_epi32
+#define _mm512_cvtepu8_epi32 emulated_cvtepu8_epi32
 #define _mm512_cvtph_ps emulated_cvtph_ps
 #define _mm512_extractf32x8_ps emulated_extractf32x8_ps
 #define _mm512_madd_epi16 simde_mm512_madd_epi16 /* 0.7.4 gives it the masked version's arguments */
 #define _mm512_mask_cmp_ps_mask(mask, a, b, op) ((simde__mmask16)((mask) & _mm512_cmp_ps_mask(a, b, op)))
+#define _mm512_movepi8_mask emulated_movepi8_mask
 #define _mm512_reduce_add_epi64 emulated_reduce_add_epi64
+#define _mm512_reduce_max_epu32 emulated_reduce_max_epu32
 #define _mm512_reduce_max_ps emulated_reduce_max_ps
 #define _mm512_shuffle_f32x4 emulated_shuffle_f32x4
 #define _mm512_shuffle_ps emulated_shuffle_ps
