@@ -274,13 +274,33 @@ DK_INLINE void add_group(int32_t type, const uint8_t *group, super_scales super,
 
 /* ---- a panel ---- */
 
-DK_INLINE void multiply_tile(int32_t type, const uint8_t *panel, int32_t num_groups, tile x, dk_f *acc) {
+/* The part of the next panel that a tile of several rows prefetches while it passes over this one. */
+typedef struct share {
+  const uint8_t *next;
+  int32_t bytes_per_group;
+} share;
+
+DK_INLINE void fetch_next(share *part) {
+  for (int32_t i = 0; i < part->bytes_per_group; i += 64)
+    __builtin_prefetch(part->next + i);
+  part->next += part->bytes_per_group;
+}
+
+DK_INLINE share share_of(size_t panel_bytes, const uint8_t *panel, tile x, int32_t num_rows, int32_t row) {
+  const size_t num_tiles = (size_t)((num_rows + x.count - 1) / x.count);
+  return (share){.next = panel + panel_bytes + panel_bytes * (size_t)(row / x.count) / num_tiles,
+                 .bytes_per_group = (int32_t)(panel_bytes / x.stride / num_tiles + 1)};
+}
+
+DK_INLINE void multiply_tile(int32_t type, const uint8_t *panel, int32_t num_groups, tile x, share part, dk_f *acc) {
   super_scales super = {f_set(0.0f), f_set(0.0f)};
   const dk_format format = DK_FORMATS[type];
   DK_UNROLL
   for (int r = 0; r < x.count; r++)
     acc[r] = f_set(0.0f);
   for (int32_t g = 0; g < num_groups; g++, x.first++, panel += format.group_bytes) {
+    if (x.count > 1)
+      fetch_next(&part);
     if (is_k_quant(type) && g % (DK_SUPERGROUP / DK_GROUP) == 0) {
       super = load_super_scales(type, panel);
       panel += format.super_bytes;
@@ -296,11 +316,12 @@ DK_INLINE void multiply_tile(int32_t type, const uint8_t *panel, int32_t num_gro
 DK_INLINE int32_t multiply_rows(int32_t type, int count, const dk_quantised_product *product, int32_t panel,
                                 int32_t row) {
   const size_t num_groups = (size_t)(product->num_inputs / DK_GROUP);
-  const uint8_t *weights = product->panels + (size_t)panel * dk_quantised_panel_bytes(type, product->num_inputs);
+  const size_t panel_bytes = dk_quantised_panel_bytes(type, product->num_inputs);
+  const uint8_t *weights = product->panels + (size_t)panel * panel_bytes;
   float *y = product->y + row * product->y_stride + panel * DK_PANEL;
   dk_f acc[DK_TILE_ROWS];
   tile x = {product->inputs + (size_t)row * num_groups, num_groups, count};
-  multiply_tile(type, weights, (int32_t)num_groups, x, acc);
+  multiply_tile(type, weights, (int32_t)num_groups, x, share_of(panel_bytes, weights, x, product->num_rows, row), acc);
   for (int r = 0; r < count; r++)
     f_store(y + r * product->y_stride, acc[r]);
   return row + count;
