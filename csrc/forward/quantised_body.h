@@ -79,12 +79,6 @@ typedef struct tile {
 
 DK_INLINE const dk_input_group *group_of(tile x, int row) { return x.first + (size_t)row * x.stride; }
 
-DK_INLINE dk_q load_vector(const uint8_t *p, int count) {
-  if (count == 1)
-    __builtin_prefetch(p + DK_PREFETCH);
-  return q_load(p);
-}
-
 DK_INLINE void add_step(dk_n *sums, dk_q weights, tile x, int step) {
   DK_UNROLL
   for (int r = 0; r < x.count; r++)
@@ -115,7 +109,7 @@ DK_INLINE void widen_sums(dk_n *sums, tile x, dk_u *dots) {
 DK_INLINE void dots_8(const uint8_t *vectors, tile x, dk_u *dots) {
   DK_UNROLL
   for (int s = 0; s < 8; s++) {
-    dk_s weights = s_weights(load_vector(vectors + 64 * s, x.count));
+    dk_s weights = s_weights(q_load(vectors + 64 * s));
     DK_UNROLL
     for (int r = 0; r < x.count; r++)
       dots[r] = s_step(dots[r], weights, a_load(group_of(x, r)->q + 4 * s));
@@ -127,7 +121,7 @@ DK_INLINE void dots_4(const uint8_t *vectors, tile x, dk_u *dots) {
   clear_sums(sums);
   DK_UNROLL
   for (int s = 0; s < 4; s++) {
-    dk_q pairs = load_vector(vectors + 64 * s, x.count);
+    dk_q pairs = q_load(vectors + 64 * s);
     add_step(sums, q_low(pairs), x, s);
     add_step(sums, q_high(pairs), x, s + 4);
   }
@@ -136,14 +130,14 @@ DK_INLINE void dots_4(const uint8_t *vectors, tile x, dk_u *dots) {
 
 /* The low nibbles are inputs 0 .. 15, the high ones inputs 16 .. 31: four steps each, which is what the sums hold. */
 DK_INLINE void dots_5(const uint8_t *vectors, tile x, dk_u *dots) {
-  dk_q fifth = load_vector(vectors + 256, x.count);
+  dk_q fifth = q_load(vectors + 256);
   dk_n sums[DK_TILE_ROWS];
   clear_sums(sums);
   DK_UNROLL
   for (int half = 0; half < 2; half++) {
     DK_UNROLL
     for (int s = 4 * half; s < 4 * half + 4; s++) {
-      dk_q pairs = load_vector(vectors + 64 * (s - 4 * half), x.count);
+      dk_q pairs = q_load(vectors + 64 * (s - 4 * half));
       add_step(sums, q_merge(half ? q_high(pairs) : q_low(pairs), fifth, 4 - s, 16), x, s);
     }
     widen_sums(sums, x, dots);
@@ -152,14 +146,14 @@ DK_INLINE void dots_5(const uint8_t *vectors, tile x, dk_u *dots) {
 
 /* 16 inputs. */
 DK_INLINE void dots_6(const uint8_t *vectors, tile x, int first_step, dk_u *dots) {
-  dk_q upper = load_vector(vectors + 128, x.count);
+  dk_q upper = q_load(vectors + 128);
   dk_n sums[DK_TILE_ROWS];
   clear_sums(sums);
   DK_UNROLL
   for (int half = 0; half < 2; half++) {
     DK_UNROLL
     for (int s = 2 * half; s < 2 * half + 2; s++) {
-      dk_q pairs = load_vector(vectors + 64 * (s - 2 * half), x.count);
+      dk_q pairs = q_load(vectors + 64 * (s - 2 * half));
       add_step(sums, q_merge(half ? q_high(pairs) : q_low(pairs), upper, 4 - 2 * s, 48), x, first_step + s);
     }
     widen_sums(sums, x, dots);
@@ -280,10 +274,9 @@ typedef struct share {
   int32_t bytes_per_group;
 } share;
 
-DK_INLINE void fetch_next(share *part) {
-  for (int32_t i = 0; i < part->bytes_per_group; i += 64)
-    __builtin_prefetch(part->next + i);
-  part->next += part->bytes_per_group;
+DK_INLINE void fetch(const uint8_t *p, int32_t num_bytes) {
+  for (int32_t i = 0; i < num_bytes; i += 64)
+    __builtin_prefetch(p + i);
 }
 
 DK_INLINE share share_of(size_t panel_bytes, const uint8_t *panel, tile x, int32_t num_rows, int32_t row) {
@@ -299,8 +292,12 @@ DK_INLINE void multiply_tile(int32_t type, const uint8_t *panel, int32_t num_gro
   for (int r = 0; r < x.count; r++)
     acc[r] = f_set(0.0f);
   for (int32_t g = 0; g < num_groups; g++, x.first++, panel += format.group_bytes) {
-    if (x.count > 1)
-      fetch_next(&part);
+    if (x.count == 1) {
+      fetch(panel + DK_PREFETCH, format.group_bytes);
+    } else {
+      fetch(part.next, part.bytes_per_group);
+      part.next += part.bytes_per_group;
+    }
     if (is_k_quant(type) && g % (DK_SUPERGROUP / DK_GROUP) == 0) {
       super = load_super_scales(type, panel);
       panel += format.super_bytes;
