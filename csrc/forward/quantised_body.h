@@ -268,21 +268,22 @@ DK_INLINE void add_group(int32_t type, const uint8_t *group, super_scales super,
 
 /* ---- a panel ---- */
 
-/* The part of the next panel that a tile of several rows prefetches while it passes over this one. */
+/* The part of the next panel that a tile of several rows prefetches while it passes over this one: a line per group,
+ * which is all of it from nine tiles on. For Q8_0 only, whose panels are the largest: other types gained nothing. */
 typedef struct share {
   const uint8_t *next;
-  int32_t bytes_per_group;
+  size_t step; /* bytes */
 } share;
 
-DK_INLINE void fetch(const uint8_t *p, int32_t num_bytes) {
-  for (int32_t i = 0; i < num_bytes; i += 64)
-    __builtin_prefetch(p + i);
+DK_INLINE share share_of(size_t panel_bytes, const uint8_t *panel, tile x, int32_t num_rows, int32_t row) {
+  const size_t bytes = panel_bytes / (size_t)((num_rows + x.count - 1) / x.count);
+  return (share){panel + panel_bytes + bytes * (size_t)(row / x.count), bytes / x.stride};
 }
 
-DK_INLINE share share_of(size_t panel_bytes, const uint8_t *panel, tile x, int32_t num_rows, int32_t row) {
-  const size_t num_tiles = (size_t)((num_rows + x.count - 1) / x.count);
-  return (share){.next = panel + panel_bytes + panel_bytes * (size_t)(row / x.count) / num_tiles,
-                 .bytes_per_group = (int32_t)(panel_bytes / x.stride / num_tiles + 1)};
+DK_INLINE void fetch_group(const uint8_t *group, int32_t num_bytes) {
+  DK_UNROLL
+  for (int32_t i = 0; i < num_bytes; i += 64)
+    __builtin_prefetch(group + i);
 }
 
 DK_INLINE void multiply_tile(int32_t type, const uint8_t *panel, int32_t num_groups, tile x, share part, dk_f *acc) {
@@ -293,10 +294,10 @@ DK_INLINE void multiply_tile(int32_t type, const uint8_t *panel, int32_t num_gro
     acc[r] = f_set(0.0f);
   for (int32_t g = 0; g < num_groups; g++, x.first++, panel += format.group_bytes) {
     if (x.count == 1) {
-      fetch(panel + DK_PREFETCH, format.group_bytes);
-    } else {
-      fetch(part.next, part.bytes_per_group);
-      part.next += part.bytes_per_group;
+      fetch_group(panel + DK_PREFETCH, format.group_bytes);
+    } else if (type == DECODING_Q8_0) {
+      __builtin_prefetch(part.next);
+      part.next += part.step;
     }
     if (is_k_quant(type) && g % (DK_SUPERGROUP / DK_GROUP) == 0) {
       super = load_super_scales(type, panel);
