@@ -36,10 +36,12 @@ static void attend_task(void *argument, int32_t index, int32_t worker) {
   const dk_pass *pass = job->pass;
   const decoding_plan *plan = pass->plan;
   const dk_buffers *buffers = &pass->buffers;
-  const int32_t parts = plan->num_kv_heads * job->num_parts, group = group_size(plan);
+  const int32_t group = group_size(plan);
+  /* Head by head: its keys and values stay in the cache while all tiles pass over them. */
+  const int32_t head = index / pass->num_tiles;
   /* Backwards: the last tiles of a prompt see most, and should not be begun last. */
-  const dk_query_tile *tile = buffers->tiles + (pass->num_tiles - 1 - index / parts);
-  const int32_t kv_head = index % parts / job->num_parts, part = index % job->num_parts;
+  const dk_query_tile *tile = buffers->tiles + (pass->num_tiles - 1 - index % pass->num_tiles);
+  const int32_t kv_head = head / job->num_parts, part = head % job->num_parts;
   const int32_t begin = part * job->heads, heads = smaller(job->heads, group - begin);
   const int32_t window = plan->layers[job->layer].window;
   float *queries[DK_ATTENTION_ROWS];

@@ -6,11 +6,13 @@
  * last position that a query sees, nor other queries of its tile, nor the numbers of the blocks move a border.
  * Positions that a query does not see never enter its result: such lanes of scores are replaced, such values skipped.
  *
- * All tiles of queries pass over one block of keys, later over one column of values, while it is in the L1 cache. */
+ * All tiles of queries pass over one block of keys, later over one column of values, while it is in the L1 cache, and
+ * meanwhile fetch what comes next. */
 #ifndef DK_ATTENTION_BODY_H
 #define DK_ATTENTION_BODY_H
 
 #include <math.h>
+#include <stdbool.h>
 
 #include "forward/kernels.h"
 #include "forward/rows_body.h"
@@ -35,6 +37,8 @@ typedef struct attention_state {
   int32_t end_block;
   const float *key_blocks[DK_PIECE_BLOCKS];
   const float *value_blocks[DK_PIECE_BLOCKS];
+  int32_t num_next; /* blocks of the next piece */
+  const float *next_key_blocks[DK_PIECE_BLOCKS];
 } attention_state;
 
 DK_INLINE int32_t larger(int32_t a, int32_t b) { return a > b ? a : b; }
@@ -262,20 +266,42 @@ static void attend_tile(const attention_state *state, attention_half half, int32
   }
 }
 
-/* Computes one half for all tiles, a few blocks or vectors at a time; a single tile takes all of them at once. */
+/* Fetches part i of n of what comes next into the L2 cache: the values of the piece, or the keys of the next one. */
+DK_INLINE void fetch_next(const attention_state *state, attention_half half, int32_t i, int32_t n) {
+  const bool is_values = half == SCORES;
+  const float *const *blocks = is_values ? state->value_blocks + state->first_block : state->next_key_blocks;
+  const int32_t num_blocks = is_values ? state->end_block - state->first_block : state->num_next;
+  const int32_t vectors = is_values ? state->padded : state->call->head_dim; /* of a block */
+  const int32_t begin = num_blocks * vectors * i / n, end = num_blocks * vectors * (i + 1) / n;
+  for (int32_t v = begin, block = begin / vectors; v < end; block++)
+    for (; v < smaller(end, (block + 1) * vectors); v++)
+      __builtin_prefetch(blocks[block] + 16 * (v - block * vectors), 0, 2);
+}
+
+/* Computes one half for all tiles, a few blocks or vectors at a time; a single tile takes all of them at once, and has
+ * too little to compute to hide what it would fetch. */
 static void attend_half(const attention_state *state, attention_half half, int32_t first, int32_t end) {
-  const int32_t num_rows = state->call->num_rows;
-  const int32_t group = state->height == num_rows ? end - first : DK_WIDE(DK_TILE);
-  for (; first < end; first += group)
-    for (int32_t row = 0; row < num_rows; row += state->height)
+  const int32_t num_rows = state->call->num_rows, num_tiles = (num_rows + state->height - 1) / state->height;
+  const int32_t group = num_tiles == 1 ? end - first : DK_WIDE(DK_TILE);
+  const int32_t steps = (end - first + group - 1) / group * num_tiles;
+  for (int32_t step = 0; first < end; first += group) {
+    for (int32_t row = 0; row < num_rows; row += state->height, step++) {
+      if (num_tiles > 1)
+        fetch_next(state, half, step, steps);
       attend_tile(state, half, row, smaller(state->height, num_rows - row), first, smaller(first + group, end));
+    }
+  }
 }
 
 /* ---- pieces ---- */
 
-/* Finds the positions that each row sees in the piece beginning at `base`, and the addresses of its blocks. Returns 0
- * if no row sees any. */
-DK_INLINE int32_t find_piece(attention_state *state, int32_t base) {
+DK_INLINE const float *block_address(const dk_attention *call, const char *in_block_0, int32_t block) {
+  return (const float *)(const void *)(in_block_0 + (size_t)call->block_table[block] * call->block_size);
+}
+
+/* Finds the positions that each row sees in the piece beginning at `base`, and the addresses of its blocks. Returns
+ * false if no row sees any. */
+DK_INLINE bool find_piece(attention_state *state, int32_t base) {
   const dk_attention *call = state->call;
   int32_t first = DK_PIECE, end = 0;
   for (int32_t row = 0; row < call->num_rows; row++) {
@@ -289,11 +315,17 @@ DK_INLINE int32_t find_piece(attention_state *state, int32_t base) {
   state->first_block = first / 16;
   state->end_block = (end + 15) / 16;
   for (int32_t b = state->first_block; b < state->end_block; b++) {
-    size_t offset = (size_t)call->block_table[base / 16 + b] * call->block_size;
-    state->key_blocks[b] = (const float *)(const void *)(call->keys + offset);
-    state->value_blocks[b] = (const float *)(const void *)(call->values + offset);
+    state->key_blocks[b] = block_address(call, call->keys, base / 16 + b);
+    state->value_blocks[b] = block_address(call, call->values, base / 16 + b);
   }
   return first < end;
+}
+
+/* The keys of the piece beginning at `base`, of which positions before `end` are in blocks. */
+DK_INLINE void find_next_keys(attention_state *state, int32_t base, int32_t end) {
+  state->num_next = smaller((larger(end - base, 0) + 15) / 16, DK_PIECE_BLOCKS);
+  for (int32_t b = 0; b < state->num_next; b++)
+    state->next_key_blocks[b] = block_address(state->call, state->call->keys, base / 16 + b);
 }
 
 static void attend_piece(const attention_state *state) {
@@ -329,9 +361,12 @@ static void attend(const dk_attention *call) {
     begin = smaller(begin, call->first[row]);
     end = larger(end, call->end[row]);
   }
-  for (int32_t base = begin / DK_PIECE * DK_PIECE; base < end; base += DK_PIECE)
-    if (find_piece(&state, base))
+  for (int32_t base = begin / DK_PIECE * DK_PIECE; base < end; base += DK_PIECE) {
+    if (find_piece(&state, base)) {
+      find_next_keys(&state, base + DK_PIECE, end);
       attend_piece(&state);
+    }
+  }
   for (int32_t row = 0; row < rows; row++) {
     dk_f sum = f_set(f_fold_sum(f_load(state.sums + row * 16)));
     for (int32_t i = 0; i < dim; i += 16)

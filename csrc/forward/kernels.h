@@ -10,7 +10,7 @@
 #define DK_CHAIN 256         /* inputs per chain of fused multiply-adds; the sums of the chains are added in order */
 #define DK_MAX_TILE 12       /* at least the tokens per tile of every set */
 #define DK_PIECE 128         /* positions per step of attention's softmax, counted from position 0 */
-#define DK_ATTENTION_ROWS 48 /* at most so many queries (tokens times heads) share a pass over keys and values */
+#define DK_ATTENTION_ROWS 96 /* at most so many queries (tokens times heads) share a pass over keys and values */
 
 /* Tokens times panels. x: prepared inputs of the tokens (see `prepare`); y: row 0 of the outputs. */
 typedef struct dk_product {

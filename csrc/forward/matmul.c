@@ -1,5 +1,7 @@
 #include "forward/matmul.h"
 
+#include <stdbool.h>
+
 #include "forward/pack.h"
 #include "forward/quantised.h"
 
@@ -126,9 +128,17 @@ static int32_t panels_per_task(const dk_pass *pass, int32_t num_panels, int32_t 
   return chunk >= wide ? divided_up(chunk, wide) * wide : smaller(wide, divided_up(num_panels, tasks / 2));
 }
 
+/* As few blocks as hold all rows, of about equal size: a small one would have to wait for weights from memory. */
+static int32_t tokens_per_task(const matmul_job *job) {
+  const bool is_quantised = dk_format_of(job->matrix->type) != NULL;
+  int32_t block = is_quantised ? DK_QUANTISED_BLOCK : DK_TOKEN_BLOCK;
+  int32_t tile = is_quantised ? DK_QUANTISED_TILE : job->pass->kernel->tile;
+  return divided_up(divided_up(job->num_rows, tile), divided_up(job->num_rows, block)) * tile;
+}
+
 static void run(matmul_job *job) {
   const dk_pass *pass = job->pass;
-  job->block = dk_format_of(job->matrix->type) != NULL ? DK_QUANTISED_BLOCK : DK_TOKEN_BLOCK;
+  job->block = tokens_per_task(job);
   int32_t num_blocks = divided_up(job->num_rows, job->block), num_panels = job->end_panel - job->first_panel;
   job->chunk = panels_per_task(pass, num_panels, num_blocks);
   job->num_chunks = divided_up(num_panels, job->chunk);

@@ -1,19 +1,23 @@
 /* Matmul with panels of 16 outputs: y = W x in chains of DK_CHAIN inputs.
  *
- * A panel's chain (16 KiB of float32) stays in the L1 cache while all tiles of tokens pass over it; with one tile
- * it is read once, from memory, several panels at a time. */
+ * A panel's chain (16 KiB of float32) stays in the L1 cache while all tiles of tokens pass over it, each of which
+ * fetches an equal part of the next chain; with one tile it is read once, from memory, several panels at a time. */
 #ifndef DK_MATMUL_BODY_H
 #define DK_MATMUL_BODY_H
 
 #include "forward/kernels.h"
 #include "forward/tile.h"
 
+#define DK_LINE 64 /* bytes of a line of the cache */
+
 /* One chain of a tile: `n` steps of panels that lie panel_bytes apart, into y (added to it unless it is the first). */
 typedef struct tile_arguments {
   const float *x;
   const char *w;
   size_t panel_bytes;
-  size_t ahead; /* bytes from where weights are read to what is prefetched */
+  const char *next; /* weights to prefetch: a line of each panel every `next_steps` steps */
+  size_t next_panel_bytes;
+  int32_t next_steps;
   int32_t n;
   int32_t is_first;
   float *y;
@@ -24,8 +28,10 @@ typedef struct tile_arguments {
 DK_INLINE void multiply_tile(int type, int tokens, int panels, const tile_arguments *a) {
   const float *x = a->x;
   const char *w = a->w;
-  const size_t panel_bytes = a->panel_bytes;
+  const char *next = a->next;
+  const size_t panel_bytes = a->panel_bytes, next_panel_bytes = a->next_panel_bytes;
   const int vector = type == 0 ? 64 : 32;
+  int32_t wait = a->next_steps;
   dk_f acc[DK_TILE][DK_MAX_WIDE], step[DK_MAX_WIDE];
   DK_UNROLL
   for (int t = 0; t < tokens; t++) {
@@ -35,13 +41,18 @@ DK_INLINE void multiply_tile(int type, int tokens, int panels, const tile_argume
   }
   for (int32_t k = 0; k < a->n; k++) {
     DK_UNROLL
-    for (int p = 0; p < panels; p++) {
+    for (int p = 0; p < panels; p++)
       step[p] = load_weights(w + (size_t)p * panel_bytes, type);
-      __builtin_prefetch(w + (size_t)p * panel_bytes + a->ahead);
-    }
     tile_step(acc, tokens, panels, x, 1, step);
     w += vector;
     x += tokens;
+    if (--wait == 0) {
+      DK_UNROLL
+      for (int p = 0; p < panels; p++)
+        __builtin_prefetch(next + (size_t)p * next_panel_bytes);
+      next += DK_LINE;
+      wait = a->next_steps;
+    }
   }
   DK_UNROLL
   for (int t = 0; t < tokens; t++) {
@@ -111,16 +122,16 @@ DK_INLINE void widen_chain(int type, const tile_arguments *a, int panels, float 
   }
 }
 
-/* All tiles of tokens with one chain of `panels` panels. */
-DK_INLINE void multiply_chain(int type, const dk_product *product, int32_t k, int panels, tile_arguments *a) {
-  float *const y = a->y;
+/* All tiles of tokens with one chain of `panels` panels. Each fetches its share of the next chain. */
+DK_INLINE void multiply_chain(int type, const dk_product *product, int32_t k, int panels, const tile_arguments *a) {
+  tile_arguments tile = *a;
   for (int32_t row = 0; row < product->num_tokens; row += DK_TILE) {
     int32_t tokens = product->num_tokens - row < DK_TILE ? product->num_tokens - row : DK_TILE;
-    a->x = product->x + (size_t)row * (size_t)product->num_inputs + (size_t)k * (size_t)tokens;
-    a->y = y + row * a->y_stride;
-    multiply_any(type, tokens, panels, a);
+    tile.x = product->x + (size_t)row * (size_t)product->num_inputs + (size_t)k * (size_t)tokens;
+    tile.y = a->y + row * a->y_stride;
+    multiply_any(type, tokens, panels, &tile);
+    tile.next += (size_t)(a->n / a->next_steps) * DK_LINE;
   }
-  a->y = y;
 }
 
 /* All chains of `panels` panels. Where several tiles share a chain, it is widened once, and while they pass over it the
@@ -129,15 +140,19 @@ DK_INLINE void multiply_panels(int type, const dk_product *product, int32_t firs
   const size_t vector = DK_PANEL * (type == 0 ? 4 : 2);
   const size_t panel_bytes = (size_t)product->num_inputs * vector;
   const char *w = (const char *)product->panels + (size_t)first_panel * panel_bytes;
-  const int32_t is_shared = product->num_tokens > DK_TILE;
+  const int32_t tiles = (product->num_tokens + DK_TILE - 1) / DK_TILE;
+  const int32_t is_shared = tiles > 1;
   float wide[DK_MAX_WIDE * DK_CHAIN * DK_PANEL];
-  tile_arguments a = {.y = product->y + first_panel * DK_PANEL, .y_stride = product->y_stride};
+  tile_arguments a = {.y = product->y + first_panel * DK_PANEL,
+                      .y_stride = product->y_stride,
+                      .next_panel_bytes = panel_bytes,
+                      .next_steps = tiles * (int32_t)(DK_LINE / vector)};
   for (int32_t k = 0; k < product->num_inputs; k += DK_CHAIN) {
     a.n = product->num_inputs - k < DK_CHAIN ? product->num_inputs - k : DK_CHAIN;
     a.is_first = k == 0;
     a.w = w + (size_t)k * vector;
     a.panel_bytes = panel_bytes;
-    a.ahead = is_shared && type == 0 ? DK_CHAIN * vector : DK_PREFETCH_AHEAD;
+    a.next = a.w + (is_shared ? DK_CHAIN * vector : DK_PREFETCH_AHEAD);
     if (is_shared && type != 0) {
       widen_chain(type, &a, panels, wide);
       a.w = (const char *)wide;

@@ -33,7 +33,8 @@ size_t dk_buffers_layout(const decoding_plan *plan, int32_t num_tokens, int32_t 
   if (memory != NULL) /* the caller's memory may begin anywhere */
     used = (ALIGNMENT - (size_t)((uintptr_t)memory % ALIGNMENT)) % ALIGNMENT;
   buffers->hidden_stride = (int64_t)padded(hidden);
-  buffers->wide_stride = (int64_t)padded(larger(qkv, up));
+  /* A vector more: with multiples of 4 KiB, the rows of a tile would share a few sets of the caches. */
+  buffers->wide_stride = (int64_t)padded(larger(qkv, up)) + DK_PANEL;
   buffers->worker_bytes = (scratch_floats(plan, longest) * sizeof(float) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
   buffers->hidden = take(memory, &used, tokens, padded(hidden) * sizeof(float));
   buffers->prepared = take(memory, &used, tokens, longest * sizeof(float));

@@ -7,7 +7,8 @@
 #include "forward/quantised.h"
 
 #define DK_TOKEN_BLOCK 72     /* tokens per task, whole tiles of any set: their inputs should fit the L2 cache */
-#define DK_QUANTISED_BLOCK 64 /* with quantised weights: whole tiles of 4, 8 or 16 rows */
+#define DK_QUANTISED_BLOCK 64 /* with quantised weights: whole tiles */
+#define DK_QUANTISED_TILE 16  /* rows, a multiple of every set's */
 #define DK_LOGITS_PANELS 4    /* panels of logits that a task computes at once in its scratch */
 #define DK_LOGITS_SCRATCH ((size_t)DK_TOKEN_BLOCK * DK_LOGITS_PANELS * DK_PANEL)
 

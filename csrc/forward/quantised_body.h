@@ -79,12 +79,6 @@ typedef struct tile {
 
 DK_INLINE const dk_input_group *group_of(tile x, int row) { return x.first + (size_t)row * x.stride; }
 
-DK_INLINE dk_q load_vector(const uint8_t *p, int count) {
-  if (count == 1)
-    __builtin_prefetch(p + DK_PREFETCH);
-  return q_load(p);
-}
-
 DK_INLINE void add_step(dk_n *sums, dk_q weights, tile x, int step) {
   DK_UNROLL
   for (int r = 0; r < x.count; r++)
@@ -115,7 +109,7 @@ DK_INLINE void widen_sums(dk_n *sums, tile x, dk_u *dots) {
 DK_INLINE void dots_8(const uint8_t *vectors, tile x, dk_u *dots) {
   DK_UNROLL
   for (int s = 0; s < 8; s++) {
-    dk_s weights = s_weights(load_vector(vectors + 64 * s, x.count));
+    dk_s weights = s_weights(q_load(vectors + 64 * s));
     DK_UNROLL
     for (int r = 0; r < x.count; r++)
       dots[r] = s_step(dots[r], weights, a_load(group_of(x, r)->q + 4 * s));
@@ -127,7 +121,7 @@ DK_INLINE void dots_4(const uint8_t *vectors, tile x, dk_u *dots) {
   clear_sums(sums);
   DK_UNROLL
   for (int s = 0; s < 4; s++) {
-    dk_q pairs = load_vector(vectors + 64 * s, x.count);
+    dk_q pairs = q_load(vectors + 64 * s);
     add_step(sums, q_low(pairs), x, s);
     add_step(sums, q_high(pairs), x, s + 4);
   }
@@ -136,14 +130,14 @@ DK_INLINE void dots_4(const uint8_t *vectors, tile x, dk_u *dots) {
 
 /* The low nibbles are inputs 0 .. 15, the high ones inputs 16 .. 31: four steps each, which is what the sums hold. */
 DK_INLINE void dots_5(const uint8_t *vectors, tile x, dk_u *dots) {
-  dk_q fifth = load_vector(vectors + 256, x.count);
+  dk_q fifth = q_load(vectors + 256);
   dk_n sums[DK_TILE_ROWS];
   clear_sums(sums);
   DK_UNROLL
   for (int half = 0; half < 2; half++) {
     DK_UNROLL
     for (int s = 4 * half; s < 4 * half + 4; s++) {
-      dk_q pairs = load_vector(vectors + 64 * (s - 4 * half), x.count);
+      dk_q pairs = q_load(vectors + 64 * (s - 4 * half));
       add_step(sums, q_merge(half ? q_high(pairs) : q_low(pairs), fifth, 4 - s, 16), x, s);
     }
     widen_sums(sums, x, dots);
@@ -152,14 +146,14 @@ DK_INLINE void dots_5(const uint8_t *vectors, tile x, dk_u *dots) {
 
 /* 16 inputs. */
 DK_INLINE void dots_6(const uint8_t *vectors, tile x, int first_step, dk_u *dots) {
-  dk_q upper = load_vector(vectors + 128, x.count);
+  dk_q upper = q_load(vectors + 128);
   dk_n sums[DK_TILE_ROWS];
   clear_sums(sums);
   DK_UNROLL
   for (int half = 0; half < 2; half++) {
     DK_UNROLL
     for (int s = 2 * half; s < 2 * half + 2; s++) {
-      dk_q pairs = load_vector(vectors + 64 * (s - 2 * half), x.count);
+      dk_q pairs = q_load(vectors + 64 * (s - 2 * half));
       add_step(sums, q_merge(half ? q_high(pairs) : q_low(pairs), upper, 4 - 2 * s, 48), x, first_step + s);
     }
     widen_sums(sums, x, dots);
@@ -274,13 +268,37 @@ DK_INLINE void add_group(int32_t type, const uint8_t *group, super_scales super,
 
 /* ---- a panel ---- */
 
-DK_INLINE void multiply_tile(int32_t type, const uint8_t *panel, int32_t num_groups, tile x, dk_f *acc) {
+/* The part of the next panel that a tile of several rows prefetches while it passes over this one: a line per group,
+ * which is all of it from nine tiles on. For Q8_0 only, whose panels are the largest: other types gained nothing. */
+typedef struct share {
+  const uint8_t *next;
+  size_t step; /* bytes */
+} share;
+
+DK_INLINE share share_of(size_t panel_bytes, const uint8_t *panel, tile x, int32_t num_rows, int32_t row) {
+  const size_t bytes = panel_bytes / (size_t)((num_rows + x.count - 1) / x.count);
+  return (share){panel + panel_bytes + bytes * (size_t)(row / x.count), bytes / x.stride};
+}
+
+DK_INLINE void fetch_group(const uint8_t *group, int32_t num_bytes) {
+  DK_UNROLL
+  for (int32_t i = 0; i < num_bytes; i += 64)
+    __builtin_prefetch(group + i);
+}
+
+DK_INLINE void multiply_tile(int32_t type, const uint8_t *panel, int32_t num_groups, tile x, share part, dk_f *acc) {
   super_scales super = {f_set(0.0f), f_set(0.0f)};
   const dk_format format = DK_FORMATS[type];
   DK_UNROLL
   for (int r = 0; r < x.count; r++)
     acc[r] = f_set(0.0f);
   for (int32_t g = 0; g < num_groups; g++, x.first++, panel += format.group_bytes) {
+    if (x.count == 1) {
+      fetch_group(panel + DK_PREFETCH, format.group_bytes);
+    } else if (type == DECODING_Q8_0) {
+      __builtin_prefetch(part.next);
+      part.next += part.step;
+    }
     if (is_k_quant(type) && g % (DK_SUPERGROUP / DK_GROUP) == 0) {
       super = load_super_scales(type, panel);
       panel += format.super_bytes;
@@ -296,11 +314,12 @@ DK_INLINE void multiply_tile(int32_t type, const uint8_t *panel, int32_t num_gro
 DK_INLINE int32_t multiply_rows(int32_t type, int count, const dk_quantised_product *product, int32_t panel,
                                 int32_t row) {
   const size_t num_groups = (size_t)(product->num_inputs / DK_GROUP);
-  const uint8_t *weights = product->panels + (size_t)panel * dk_quantised_panel_bytes(type, product->num_inputs);
+  const size_t panel_bytes = dk_quantised_panel_bytes(type, product->num_inputs);
+  const uint8_t *weights = product->panels + (size_t)panel * panel_bytes;
   float *y = product->y + row * product->y_stride + panel * DK_PANEL;
   dk_f acc[DK_TILE_ROWS];
   tile x = {product->inputs + (size_t)row * num_groups, num_groups, count};
-  multiply_tile(type, weights, (int32_t)num_groups, x, acc);
+  multiply_tile(type, weights, (int32_t)num_groups, x, share_of(panel_bytes, weights, x, product->num_rows, row), acc);
   for (int r = 0; r < count; r++)
     f_store(y + r * product->y_stride, acc[r]);
   return row + count;
