@@ -23,14 +23,17 @@ def csrc() -> Path:
 
 @pytest.fixture(scope="session")
 def objects(
-    csrc: Path, run: Callable[..., str], made_once: Callable[[str, Callable[[Path], object]], Path]
+    csrc: Path,
+    fast_build: list[str],
+    run: Callable[..., str],
+    made_once: Callable[[str, Callable[[Path], object]], Path],
 ) -> list[Path]:
     """Return the portable library as object files."""
 
     def compile_all(folder: Path) -> None:
         for source in (csrc / "sources.txt").read_text().split():
             output = folder / f"{source.replace('/', '_')}.o"
-            run("cc", "-std=c11", "-ffp-contract=off", f"-I{csrc}", "-c", csrc / source, "-o", output)
+            run("cc", "-std=c11", *fast_build, "-ffp-contract=off", f"-I{csrc}", "-c", csrc / source, "-o", output)
 
     return sorted(made_once("objects", compile_all).iterdir())
 

@@ -49,7 +49,7 @@ def test_rare_rows_are_generated():
         assert condition(row).any(), condition.__name__
 
 
-class _AllFound(Exception):
+class AllFoundError(Exception):
     """Ends the search for kinds of problems."""
 
 
@@ -63,15 +63,18 @@ def test_every_kind_of_problem_is_reached():
     def look_at(problem):
         (state,), params = problem.states, problem.states[0].params
         context = [*state.prompt_token_ids, *state.output_token_ids]
-        missing.discard(problem.sampler.profile.name)
-        missing.difference_update(["mirostat"] if state.mirostat_mu not in (None, 2 * (params.mirostat_tau or 0)) else [])
-        missing.difference_update(["modes"] if len(params.logprobs_modes) > 1 else [])
-        missing.difference_update(["dry"] if dry_penalties(params, context) else [])
-        missing.difference_update(["ngram"] if completed_ngrams(context, params.no_repeat_ngram_size) else [])
+        found = {
+            problem.sampler.profile.name: True,
+            "mirostat": state.mirostat_mu not in (None, 2 * (params.mirostat_tau or 0)),
+            "modes": len(params.logprobs_modes) > 1,
+            "dry": dry_penalties(params, context),
+            "ngram": completed_ngrams(context, params.no_repeat_ngram_size),
+        }
+        missing.difference_update(kind for kind, is_found in found.items() if is_found)
         if not missing:
-            raise _AllFound
+            raise AllFoundError
 
-    with suppress(_AllFound):
+    with suppress(AllFoundError):
         look_at()
     assert missing == set()
 
