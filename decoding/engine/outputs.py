@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from decoding.engine.outputs_html import choice_html, result_html, score_html
 from decoding.errors import DecodingError
@@ -65,8 +65,13 @@ class Logprobs:
             return cls()
         texts, token_ids, logprobs, tops, offsets, ranks, by_mode, data, by_token_id = columns
         tops = [None if top is None else dict(top) for top in tops]
-        by_mode, by_token_id = list(map(dict, by_mode)), list(map(dict, by_token_id))
-        return cls(texts, token_ids, logprobs, tops, offsets, ranks, by_mode, data, by_token_id)
+        return cls(texts, token_ids, logprobs, tops, offsets, ranks, _dicts(by_mode), data, _dicts(by_token_id))
+
+
+def _dicts(mappings: Iterable[Mapping[Any, float]]) -> list[Mapping[Any, float]]:
+    """Return copies that can be pickled. Empty ones are one object: a large result would have a million of them."""
+    empty: dict[Any, float] = {}
+    return [dict(mapping) if mapping else empty for mapping in mappings]
 
 
 @dataclass(frozen=True, slots=True)
