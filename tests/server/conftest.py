@@ -90,8 +90,8 @@ class Server:
 
     @staticmethod
     def wait_until(condition: Callable[[], object]) -> None:
-        """Wait for a condition that comes true soon, however busy the machine is. Fail after two minutes."""
-        deadline = time.monotonic() + 120
+        """Wait for a condition that comes true soon, however busy the machine is. Fail after five minutes."""
+        deadline = time.monotonic() + 300
         while not condition():
             assert time.monotonic() < deadline, "it did not happen"
             time.sleep(0.01)
