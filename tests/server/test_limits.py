@@ -53,10 +53,16 @@ def narrow_connection(server):
         ({"banned_token_ids": [1, 2, 3, 4]}, {"banned_token_ids": [1, 2, 3, 4, 5]}, "banned_token_ids"),
         ({"allowed_token_ids": [1, 2, 3, 4]}, {"allowed_token_ids": [1, 2, 3, 4, 5]}, "allowed_token_ids"),
         ({"bad_words": [[i] for i in range(4)]}, {"bad_words": [[i] for i in range(5)]}, "bad_words"),
+        ({"bad_words": ["é" * 3, "0123"]}, {"bad_words": ["é" * 3, "01234"]}, "bad_words"),
         ({"bad_words": [[1, 2, 3, 4]]}, {"bad_words": [[1, 2, 3, 4, 5]]}, "bad_words"),
         (
             {"dry_sequence_breakers": [[1], [2], [3], [4]], "dry_multiplier": 1},
             {"dry_sequence_breakers": [[1], [2], [3], [4], [5]], "dry_multiplier": 1},
+            "dry_sequence_breakers",
+        ),
+        (
+            {"dry_sequence_breakers": ["é" * 5], "dry_multiplier": 1},
+            {"dry_sequence_breakers": ["é" * 5, "x"], "dry_multiplier": 1},
             "dry_sequence_breakers",
         ),
     ],
@@ -69,6 +75,14 @@ def test_limits_on_fields(small, at, beyond, param):
     refused = small.complete(**{**fields, **beyond})
     assert (refused.status, refused.error["param"]) == (400, param)
     assert "(--max-" in refused.error["message"]
+
+
+def test_the_characters_of_a_text_to_tokenize(small):
+    """A text to tokenize has the limit of the prompts."""
+    assert small.request("POST", "/tokenize", {"prompt": "a" * 30}).status == 200
+    refused = small.request("POST", "/tokenize", {"prompt": "a" * 31})
+    assert (refused.status, refused.error["param"]) == (400, "prompt")
+    assert "--max-prompt-chars" in refused.error["message"]
 
 
 def test_outer_limits_follow_from_inner_ones(server, serve):
