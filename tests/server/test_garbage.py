@@ -12,7 +12,7 @@ import pytest
 ASYNCIO = {"_SelectorSocketTransport", "TransportSocket", "socket", "tuple", "dict", "method"}
 """Types in the circle that asyncio leaves for each closed connection: the transport refers to a method of its own."""
 JSON = {"content-type": "application/json"}
-LARGE = {"prompt": "a" * 2000, "max_tokens": 60, "n": 8, "logprobs": 5, "echo": True}
+LARGE = {"prompt": "a" * 1000, "max_tokens": 60, "n": 8, "logprobs": 5, "echo": True}
 """An answer of megabytes."""
 
 
