@@ -108,14 +108,14 @@ def test_a_refused_client_may_finish_sending(serve, tmp_path):
     head = (
         b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 3000000\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as raw:
         raw.sendall(head)
         time.sleep(0.3)
         for _ in range(3):
             raw.sendall(b" " * 1_000_000)
             time.sleep(0.1)
         assert raw.recv(1 << 16).startswith(b"HTTP/1.1 401 ")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as raw:
         raw.sendall(head)  # then disconnect
     assert server.request("GET", "/health").status == 200
     assert not [line for line in server.log if line["level"] == "error"]

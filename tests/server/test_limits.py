@@ -113,7 +113,7 @@ def test_all_bodies_together(serve_script):
     head = b"POST /tokenize HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 3000\r\n\r\n"
     whole = json.dumps({"prompt": "a" * 2900}).encode()
     with contextlib.ExitStack() as stack:
-        half = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+        half = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=120))
         half.sendall(head + b" " * 2500)
         server.wait_until(lambda: server.request("POST", "/tokenize", whole).status == 503)
         answer = server.request("POST", "/tokenize", whole)
@@ -185,7 +185,7 @@ def test_the_number_of_headers(serve_script):
         (head + b"a:\r\n" * 9000, 431),
         (chunks + b"a:\r\n" * 9000, 431),
     ):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=120) as raw:
             raw.sendall(data)
             assert raw.recv(1000).startswith(b"HTTP/1.1 %d " % status)
     assert server.request("GET", "/health").status == 200
@@ -286,7 +286,7 @@ def test_the_time_of_a_body_and_of_headers(serve_script):
         answer = server.answer(connection)
         assert (answer.status, answer.error["code"]) == (408, "body_timeout")
     for beginning in (b"", b"GET /health HTTP/1.1\r\nhost: x\r\n"):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=120) as raw:
             raw.sendall(beginning)
             assert raw.recv(100) == b""
 

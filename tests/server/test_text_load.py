@@ -24,7 +24,7 @@ def test_shutdown_does_not_wait_for_the_tokeniser(serve):
     request = raw_request("/tokenize", prompt=TEXT * 28_000)
     with contextlib.ExitStack() as stack:
         clients = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60)) for _ in range(10)
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=120)) for _ in range(10)
         ]
         for client in clients:
             client.sendall(request)

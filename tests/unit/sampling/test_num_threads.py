@@ -77,7 +77,7 @@ def test_errors_do_not_depend_on_the_number_of_threads(num_threads):
 
 def test_other_threads_take_part(monkeypatch):
     """With two threads, the halves of a call run on two different threads."""
-    seen, both = [], threading.Barrier(2, timeout=30)
+    seen, both = [], threading.Barrier(2, timeout=120)
     sample = call.Call.sample
 
     def watched(self):
@@ -104,7 +104,7 @@ def test_the_caller_does_the_work_of_a_busy_helper():
 
 def test_an_error_of_a_helper_is_raised(monkeypatch):
     """An exception in a helper thread is raised in the calling thread."""
-    caller, both = threading.current_thread(), threading.Barrier(2, timeout=30)
+    caller, both = threading.current_thread(), threading.Barrier(2, timeout=120)
 
     def failing(self):
         both.wait()
@@ -155,7 +155,7 @@ def test_a_forked_child_has_threads_of_its_own():
         _, status = os.waitpid(child, 0)
         sys.exit(os.waitstatus_to_exitcode(status) or draw() != expected)
     """
-    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0
 
 
 @pytest.mark.parametrize("num_threads", [0, -1, 65, 1.0, True, None, "2"])
