@@ -32,6 +32,10 @@ from decoding.cli.measure import machine, machine_lines
 
 STREAMS, TOKENS, ROUNDS = 32, 200, 5
 MANY, MANY_TOKENS = 1000, 32
+LARGE_PROMPTS, LARGE_N = 17, 60
+SLOW_READERS, HALF_BODIES = 300, 50
+FLOOD = 400
+ALONE = 20
 HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n"
 STORIES = Path(__file__).resolve().parents[2] / "shared" / "models" / "stories260K"
 
@@ -102,7 +106,7 @@ def machine_noise() -> float:
 
 async def steady(port: int, pid: int | None, name: str) -> dict[str, float]:
     """32 streams, round after round: CPU a token, gaps; and the first token of a stream alone."""
-    alone = [await stream(port, request(name, seed, 2)) for seed in range(40)]
+    alone = [await stream(port, request(name, seed, 2)) for seed in range(2 * ALONE)]
     cpu = cpu_seconds(pid) if pid else 0.0
     start = time.perf_counter()
     rounds = [await many(port, name, STREAMS, TOKENS) for _ in range(ROUNDS)]
@@ -137,7 +141,7 @@ async def crowd(port: int, name: str) -> dict[str, float]:
 
 async def flood(port: int, name: str) -> dict[str, float]:
     """Ten times what a small server takes, at once: who is refused hears it soon, who is not gets everything."""
-    every = await many(port, name, 400, 30)
+    every = await many(port, name, FLOOD, 30)
     start = time.perf_counter()
     await stream(port, request(name, 0, 1))
     served = [one for one in every if one.status == 200]
@@ -153,11 +157,11 @@ async def flood(port: int, name: str) -> dict[str, float]:
 
 async def beside_a_large_one(port: int, name: str) -> dict[str, float]:
     """The first token of a small request while one of 1,020 candidates runs, and while nothing else does."""
-    alone = [await stream(port, request(name, seed, 2)) for seed in range(20)]
-    large = {**request(name, 0, 400), "prompt": [f"Once {i}" for i in range(17)], "n": 60}
+    alone = [await stream(port, request(name, seed, 2)) for seed in range(ALONE)]
+    large = {**request(name, 0, 400), "prompt": [f"Once {i}" for i in range(LARGE_PROMPTS)], "n": LARGE_N}
     running = asyncio.ensure_future(stream(port, large))
     await asyncio.sleep(1)
-    beside = [await stream(port, request(name, seed, 2)) for seed in range(20)]
+    beside = [await stream(port, request(name, seed, 2)) for seed in range(ALONE)]
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running
@@ -173,9 +177,9 @@ async def siege(port: int, name: str) -> dict[str, float]:
     body = json.dumps({**request(name, 0, 400), "stream": True}).encode()
     head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     writers = []
-    for number in range(350):
+    for number in range(SLOW_READERS + HALF_BODIES):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(HEAD + head.encode() + (body if number < 300 else body[:9]))
+        writer.write(HEAD + head.encode() + (body if number < SLOW_READERS else body[:9]))
         writers.append(writer)
     _, seconds = await seconds_of(port, "POST", "/tokenize", {"model": name, "prompt": "a normal request"})
     for writer in writers:

@@ -7,7 +7,7 @@ null is absent.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -163,11 +163,16 @@ def _strings(domain: Strings, limits: Limits, limit: str) -> Check:
         if not isinstance(value, str | list):
             raise RuleError("must be a string or a list of strings")
         strings = domain(value)
-        if sum(len(string.encode()) for string in strings) > limits.max_stop_bytes:
-            raise RuleError(f"must have at most {limits.max_stop_bytes:,} bytes in all (--max-stop-bytes)")
+        _check_bytes(strings, limits)
         return strings
 
     return check
+
+
+def _check_bytes(strings: Iterable[str], limits: Limits) -> None:
+    """Raise RuleError if strings, which may have lone surrogates, have too many bytes of UTF-8."""
+    if sum(len(string.encode(errors="surrogatepass")) for string in strings) > limits.max_stop_bytes:
+        raise RuleError(f"must have at most {limits.max_stop_bytes:,} bytes in all (--max-stop-bytes)")
 
 
 def _logit_bias(number: Number, limits: Limits) -> Check:
@@ -193,7 +198,7 @@ def _logit_bias(number: Number, limits: Limits) -> Check:
 
 
 def _list_of(domain: Domain, limits: Limits) -> Check:
-    """Return the check of an array with at most as many entries, and characters in its strings, as the limits allow."""
+    """Return the check of an array with at most as many entries, and bytes in its strings, as the limits allow."""
 
     def check(value: Any) -> object:
         if not isinstance(value, list):
@@ -201,8 +206,7 @@ def _list_of(domain: Domain, limits: Limits) -> Check:
         inner = sum(len(item) for item in value if isinstance(item, list))
         if max(len(value), inner) > limits.max_list_entries:
             raise RuleError(f"must have at most {limits.max_list_entries:,} entries (--max-list-entries)")
-        if sum(len(item) for item in value if isinstance(item, str)) > limits.max_stop_bytes:
-            raise RuleError(f"must have at most {limits.max_stop_bytes:,} characters in all (--max-stop-bytes)")
+        _check_bytes((item for item in value if isinstance(item, str)), limits)
         return domain(value)
 
     return check

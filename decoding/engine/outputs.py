@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from decoding.engine.outputs_html import choice_html, result_html, score_html
 from decoding.errors import DecodingError
@@ -64,8 +64,13 @@ class Logprobs:
         if not columns:
             return cls()
         columns[3] = [None if top is None else dict(top) for top in columns[3]]  # the caller's, as all lists are
-        columns[6], columns[8] = list(map(dict, columns[6])), list(map(dict, columns[8]))
+        columns[6], columns[8] = _dicts(columns[6]), _dicts(columns[8])
         return cls(*columns)
+
+
+def _dicts(mappings: list[Mapping[Any, float]]) -> list[Mapping[Any, float]]:
+    """Return copies that can be pickled. Empty ones are one object: a large result would have a million of them."""
+    return list(map(dict, mappings)) if any(mappings) else [{}] * len(mappings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def serving(*arguments):
             pytest.fail("the server said nothing of where it listens")
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
 def test_our_server_passes_every_check():

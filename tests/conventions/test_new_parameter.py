@@ -96,8 +96,8 @@ def add_the_toy(tree):
     replace(tree / "csrc" / "sampling" / "temperature.c", r"\(double\)d->row->temperature", in_c)
 
 
-def build(tree):
-    """Compile the Python module with the portable instruction set and little optimisation."""
+def build(tree, fast_build):
+    """Compile the Python module with the portable instruction set."""
     csrc, source = tree / "csrc", tree / "_kernel.c"
     cdef = csrc / "python" / "ffi.cdef.txt"
     if not cdef.exists():
@@ -108,7 +108,7 @@ def build(tree):
     files = [csrc / line for line in (csrc / "sources.txt").read_text().split()]
     files += (csrc / "python").glob("*.c")
     files.remove(glue)
-    options = ["-O1", "-std=c11", "-ffp-contract=off", "-fPIC", "-shared", "-w", f"-I{csrc}"]
+    options = [*fast_build, "-std=c11", "-ffp-contract=off", "-fPIC", "-shared", "-w", f"-I{csrc}"]
     python = ["-DPy_LIMITED_API=0x030B0000", f"-I{sysconfig.get_path('include')}"]
     target = tree / "decoding" / "_kernel.abi3.so"
     run("cc", *options, *python, source, *files, "-o", target, "-lm", "-pthread")
@@ -123,7 +123,7 @@ def run(*command):
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a Unix linker")
-def test_a_new_parameter_needs_three_edits(root, tmp_path):
+def test_a_new_parameter_needs_three_edits(root, fast_build, tmp_path):
     """With these three edits class, flags, API, docs, stages, strategies and kernel have the parameter."""
     ignore = shutil.ignore_patterns("__pycache__", "*.so")
     for name in ("decoding", "csrc"):
@@ -135,7 +135,7 @@ def test_a_new_parameter_needs_three_edits(root, tmp_path):
     for page in ("semantics.md", "profiles.md"):
         shutil.copy(root / "docs" / page, tmp_path / "docs")
     add_the_toy(tmp_path)
-    build(tmp_path)
+    build(tmp_path, fast_build)
     # without site's .pth files, an editable installation cannot hide the copy
     paths = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]; sys.path.append({sysconfig.get_path('purelib')!r})"
     assert "all found" in run(sys.executable, "-S", "-c", f"{paths}\n{FACTS}")

@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,27 +45,15 @@ WITH_CODE = [
 @contextmanager
 def running_server(log: Path) -> Iterator[str]:
     """Start `decoding serve` with the bundled model and yield its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "decoding", "serve", "--port", str(port)]
+    command = [sys.executable, "-m", "decoding", "serve", "--port", "0"]
     with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
         try:
-            while not is_ready(f"http://127.0.0.1:{port}/health"):
+            while (address := re.search(r" on http://(127\.0\.0\.1:\d+)", log.read_text())) is None:
                 assert process.poll() is None, log.read_text()
-                time.sleep(0.1)
-            yield f"127.0.0.1:{port}"
+                time.sleep(0.05)
+            yield address[1]
         finally:
             process.terminate()
-
-
-def is_ready(url: str) -> bool:
-    """Return True if the server answers with 200."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status == 200
-    except OSError:
-        return False
 
 
 def run_page(name: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

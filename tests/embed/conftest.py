@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,44 +22,26 @@ def csrc() -> Path:
 
 
 @pytest.fixture(scope="session")
-def run() -> Callable[..., str]:
-    """Return a function that runs a command and returns its output; a failing command fails the test."""
-
-    def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> str:
-        arguments, variables = [str(word) for word in command], os.environ | environment
-        done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=variables, cwd=cwd)
-        assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}{done.stderr}"
-        return done.stdout
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def objects(csrc: Path, run: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def objects(
+    csrc: Path,
+    fast_build: list[str],
+    run: Callable[..., str],
+    made_once: Callable[[str, Callable[[Path], object]], Path],
+) -> list[Path]:
     """Return the portable library as object files."""
-    folder = tmp_path_factory.mktemp("objects")
-    for source in (csrc / "sources.txt").read_text().split():
-        output = folder / f"{source.replace('/', '_')}.o"
-        run("cc", "-std=c11", "-ffp-contract=off", f"-I{csrc}", "-c", csrc / source, "-o", output)
-    return sorted(folder.iterdir())
+
+    def compile_all(folder: Path) -> None:
+        for source in (csrc / "sources.txt").read_text().split():
+            output = folder / f"{source.replace('/', '_')}.o"
+            run("cc", "-std=c11", *fast_build, "-ffp-contract=off", f"-I{csrc}", "-c", csrc / source, "-o", output)
+
+    return sorted(made_once("objects", compile_all).iterdir())
 
 
 @pytest.fixture(scope="session")
-def quickly() -> str:
-    """Return the CMake option to compile without optimising: this takes a fifth of the time and gives the same bits."""
-    return "-DCMAKE_C_COMPILE_OBJECT=<CMAKE_C_COMPILER> <DEFINES> <INCLUDES> <FLAGS> -O0 -o <OBJECT> -c <SOURCE>"
-
-
-@pytest.fixture(scope="session")
-def prefix(csrc: Path, quickly: str, run: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the installed library, moved after installation: no file may depend on its first path."""
-    if shutil.which("cmake") is None or shutil.which("cc") is None:
-        pytest.skip("needs cmake and a C compiler")
-    folder = tmp_path_factory.mktemp("package")
-    run("cmake", "-S", csrc, "-B", folder / "build", f"-DCMAKE_INSTALL_PREFIX={folder / 'first'}", quickly)
-    run("cmake", "--build", folder / "build", "--parallel")
-    run("cmake", "--install", folder / "build")
-    return (folder / "first").rename(folder / "moved")
+def prefix(package: Path) -> Path:
+    """Return the folder of the installed library."""
+    return package / "moved"
 
 
 @pytest.fixture(scope="session")

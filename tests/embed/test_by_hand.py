@@ -34,7 +34,11 @@ def test_example_draws_what_python_draws(
 
 
 def test_the_command_of_the_manual(
-    csrc: Path, run: Callable[..., str], assert_draws_like_python: Callable[..., None], tmp_path: Path
+    csrc: Path,
+    fast_build: list[str],
+    run: Callable[..., str],
+    assert_draws_like_python: Callable[..., None],
+    tmp_path: Path,
 ) -> None:
     """The command without CMake in docs/embedding.md builds a program that draws like Python.
 
@@ -42,7 +46,7 @@ def test_the_command_of_the_manual(
     """
     (command,) = re.findall(r"^cd csrc && (cc -std=c11 .*) && ./example$", MANUAL.read_text(), flags=re.M)
     program = tmp_path / "example"
-    command = command.replace("-o example", f"-o {shlex.quote(str(program))}").replace("-O3", "-O0")
+    command = command.replace("-o example", f"-o {shlex.quote(str(program))}").replace("-O3", " ".join(fast_build))
     run("sh", "-c", f"cd {shlex.quote(str(csrc))} && {command}")
     assert_draws_like_python(program)
 

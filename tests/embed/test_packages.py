@@ -50,14 +50,14 @@ def test_cmake(
     source: str,
     csrc: Path,
     prefix: Path,
-    quickly: str,
+    quickly: list[str],
     run: Callable[..., str],
     assert_draws_like_python: Callable[..., None],
     tmp_path: Path,
 ) -> None:
     """A CMake host finds the installed package or adds the subdirectory: C11 and C++17, static and shared."""
     where = f"-DCMAKE_PREFIX_PATH={prefix}" if source == "find_package" else f"-DDECODING_CSRC={csrc}"
-    run("cmake", "-S", CONSUMER, "-B", tmp_path, f"-DEXAMPLE={csrc / 'example.c'}", where, quickly)
+    run("cmake", "-S", CONSUMER, "-B", tmp_path, f"-DEXAMPLE={csrc / 'example.c'}", where, *quickly)
     run("cmake", "--build", tmp_path, "--parallel")
     for program in ("decoding_c", "decoding_cpp", "decoding_shared_c", "decoding_shared_cpp"):
         assert_draws_like_python(tmp_path / program)

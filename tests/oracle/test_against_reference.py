@@ -1,5 +1,8 @@
 """The kernel against the float64 reference on every instruction set, with Hypothesis."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,29 +11,29 @@ from hypothesis import strategies as st
 from decoding import reference
 from decoding.params import SamplingParams
 from decoding.sampling.sampler import Sampler, SamplingState
-from decoding.testing import assert_matches_reference, logits_rows, sampling_problems, vocab_sizes
+from decoding.testing import logits_rows, sampling_problems, vocab_sizes
 
-pytestmark = pytest.mark.usefixtures("isa")
+assert_every_set_matches = runpy.run_path(str(Path(__file__).parent / "every_set.py"))["assert_every_set_matches"]
 
 
 @settings(max_examples=settings.default.max_examples * 2)
 @given(sampling_problems())
 def test_everything_reported_matches(problem):
     """Kept set, probabilities, token, log-probability, rank and top-N equal the reference's for each row."""
-    assert_matches_reference(problem.sampler, problem.logits, problem.states)
+    assert_every_set_matches(problem.sampler, problem.logits, problem.states)
 
 
 @given(sampling_problems(nonfinite=True))
 def test_errors_match(problem):
     """A row fails with the reference's error, stage and token; other rows of the batch are drawn."""
-    assert_matches_reference(problem.sampler, problem.logits, problem.states)
+    assert_every_set_matches(problem.sampler, problem.logits, problem.states)
 
 
 @settings(max_examples=settings.default.max_examples // 3)
 @given(sampling_problems(max_rows=2, large=True))
 def test_long_rows_match(problem):
     """Rows of many blocks give the reference's results."""
-    assert_matches_reference(problem.sampler, problem.logits, problem.states)
+    assert_every_set_matches(problem.sampler, problem.logits, problem.states)
 
 
 @given(sampling_problems(nonfinite=True))
@@ -38,14 +41,14 @@ def test_float16_rows_match(problem):
     """Logits in float16 are converted exactly to float32, overflow to infinity included."""
     with np.errstate(over="ignore"):
         logits = problem.logits.astype(np.float16)
-    assert_matches_reference(problem.sampler, logits, problem.states)
+    assert_every_set_matches(problem.sampler, logits, problem.states)
 
 
 @given(sampling_problems(nonfinite=True))
 def test_bfloat16_rows_match(problem):
     """Logits in bfloat16, as bits in uint16, are converted exactly to float32."""
     logits = (problem.logits.view(np.uint32) >> 16).astype(np.uint16)
-    assert_matches_reference(problem.sampler, logits, problem.states)
+    assert_every_set_matches(problem.sampler, logits, problem.states)
 
 
 @settings(max_examples=3)
@@ -57,9 +60,10 @@ def test_a_real_vocabulary_matches(seed):
         SamplingState(SamplingParams(seed=seed, temperature=0.7, top_p=0.95, logprobs=20, logprobs_mode=mode))
         for mode in ("raw", "penalized", "scaled", "final")
     ]
-    assert_matches_reference(Sampler(128_256), logits, states)
+    assert_every_set_matches(Sampler(128_256), logits, states)
 
 
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
 def test_weights_are_as_close_as_promised(temperature):
     """The error of exp(l / T) is within the bound of docs/adr/0002 plus half a unit of 2**-43."""
@@ -71,6 +75,7 @@ def test_weights_are_as_close_as_promised(temperature):
     assert (abs(p / p[0] - exact) <= allowed * exact + 2.0**-44).all()
 
 
+@pytest.mark.usefixtures("isa")
 @given(st.data())
 def test_score_matches(data):
     """The method `score` reports the reference's raw log-probabilities, ranks and top-N, padding ids included."""
@@ -91,6 +96,7 @@ def test_score_matches(data):
     np.testing.assert_allclose(output.top_logprobs[0, : len(top)], expected[top], rtol=2e-7, atol=1e-6)
 
 
+@pytest.mark.usefixtures("isa")
 @given(st.data())
 def test_a_ranking_always_gets_raw_logprobs(data):
     """With best_of > n the raw log-probability of the drawn token is reported, for any requested mode."""

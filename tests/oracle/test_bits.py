@@ -1,9 +1,12 @@
 """Results have the same bits on every instruction set, in every batch, from every memory layout."""
 
 import os
+import runpy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,22 +18,8 @@ from decoding.sampling.kernel import active_isa, available_isas, force_isa, forc
 from decoding.sampling.sampler import Sampler, SamplingState
 from decoding.testing import sampling_problems
 
-
-def bits(output):
-    """Return every array of a SamplerOutput as bytes, and the errors as text."""
-    arrays = {k: v.tobytes() for k, v in vars_of(output).items() if k != "errors"}
-    return arrays | {"errors": [repr(error) for error in output.errors]}
-
-
-ARRAYS = (
-    *("token_ids", "logprobs", "all_logprobs", "raw_logprobs", "ranks", "surprises"),
-    *("top_token_ids", "top_logprobs", "all_top_logprobs"),
-)
-
-
-def vars_of(output):
-    """Return all arrays and the errors of an output, by name."""
-    return {name: getattr(output, name) for name in (*ARRAYS, "errors")}
+EVERY_SET = SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "every_set.py")))
+bits, vars_of = EVERY_SET.bits, EVERY_SET.vars_of
 
 
 def sample(problem, logits=None):
@@ -42,20 +31,10 @@ def sample(problem, logits=None):
 @given(sampling_problems(nonfinite=True, large=True))
 def test_instruction_sets_agree(problem):
     """Tokens, log-probabilities, ranks, top-N and probabilities are byte for byte equal on all instruction sets."""
-    results = {}
-    for isa in available_isas():
-        with forced_isa(isa):
-            assert active_isa() == isa
-            output = sample(problem)
-            results[isa] = (
-                bits(output),
-                [
-                    problem.sampler.probabilities(problem.logits[row], [problem.states[row]]).tobytes()
-                    for row, error in enumerate(output.errors)
-                    if error is None
-                ],
-            )
-    assert all(result == results["portable"] for result in results.values())
+    first, *others = (
+        EVERY_SET.all_bits(problem.sampler, problem.logits, problem.states, isa) for isa in available_isas()
+    )
+    assert all(other == first for other in others)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.uint16])

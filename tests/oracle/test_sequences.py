@@ -1,5 +1,8 @@
 """Whole sequences against the reference: the state's history gives the results that follow from the tokens."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,9 +10,8 @@ from hypothesis import strategies as st
 
 from decoding import Sampler, SamplingParams, SamplingState
 from decoding.sampling.stages import PROFILES
-from decoding.testing import assert_matches_reference
 
-pytestmark = pytest.mark.usefixtures("isa")
+assert_every_set_matches = runpy.run_path(str(Path(__file__).parent / "every_set.py"))["assert_every_set_matches"]
 
 VOCAB_SIZE = 6  # small, so that sequences repeat
 
@@ -47,7 +49,7 @@ def test_every_step_of_a_sequence_matches(data):
     state = SamplingState(params, prompt, host_parameters=True)  # stop ids without min_tokens are left to the host
     logits = np.random.default_rng(data.draw(st.integers(0, 99))).standard_normal((20, VOCAB_SIZE)).astype(np.float32)
     for row in logits:
-        assert_matches_reference(sampler, row[np.newaxis], [state])
+        assert_every_set_matches(sampler, row[np.newaxis], [state])
         if sampler.sample(row, [state], on_error="status").failures or data.draw(st.integers(0, 9)) == 0:
             state.truncate(data.draw(st.integers(0, state.position)))
 
@@ -62,4 +64,4 @@ def test_many_breakers_of_one_token(vocab_size):
         params = SamplingParams(seed=1, dry_multiplier=0.5, dry_sequence_breakers=breakers)
         logits = rng.standard_normal((1, vocab_size)).astype(np.float32)
         for length in range(24, 36):
-            assert_matches_reference(Sampler(vocab_size), logits, [SamplingState(params, context[:length])])
+            assert_every_set_matches(Sampler(vocab_size), logits, [SamplingState(params, context[:length])])

@@ -3,6 +3,9 @@
 Hypothesis finds corner cases (test_against_reference.py); these tests cover the ordinary cases evenly.
 """
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,9 +14,8 @@ from decoding.reference import next_mu
 from decoding.reference.reshape import next_average
 from decoding.sampling.sampler import Sampler, SamplingState
 from decoding.sampling.stages import PROFILES
-from decoding.testing import assert_matches_reference
 
-pytestmark = pytest.mark.usefixtures("isa")
+assert_every_set_matches = runpy.run_path(str(Path(__file__).parent / "every_set.py"))["assert_every_set_matches"]
 
 ALONE = {
     "top_k": (1, 2, 5, 40),
@@ -82,7 +84,7 @@ def test_truncation(vocab_size, profile, kind):
     rng = np.random.default_rng([vocab_size, len(kind)])
     logits = np.stack([KINDS[kind](rng, vocab_size) for _ in QUESTIONS]).astype(np.float32)  # [questions, vocab]
     logits[:, -1] = np.maximum(logits[:, -1], 0)  # at least one finite logit
-    assert_matches_reference(Sampler(vocab_size, profile=profile), logits, states())
+    assert_every_set_matches(Sampler(vocab_size, profile=profile), logits, states())
 
 
 ENDS = {
@@ -102,9 +104,10 @@ def test_ends_of_the_range(row, temperature, profile):
     questions = [{"temperature": temperature, **question} for question in QUESTIONS]
     states = [SamplingState(SamplingParams(seed=7, logprobs=2, **question)) for question in questions]
     logits = np.tile(np.array(ENDS[row], np.float32), (len(states), 1))
-    assert_matches_reference(Sampler(logits.shape[1], profile=profile), logits, states)
+    assert_every_set_matches(Sampler(logits.shape[1], profile=profile), logits, states)
 
 
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("version", [1, 2])
 def test_mirostat_follows_its_target(version):
     """Over 300 tokens mirostat_mu follows the reported surprises by definition, and their mean is the target."""
@@ -119,6 +122,7 @@ def test_mirostat_follows_its_target(version):
     assert abs(np.mean(surprises[50:]) - 3.0) < 0.1
 
 
+@pytest.mark.usefixtures("isa")
 def test_adaptive_p_follows_its_target():
     """The center of adaptive-p follows the reference's average; the mean drawn probability follows the target."""
     means = [mean_of_adapted(target) for target in (0.05, 0.6)]
@@ -149,4 +153,4 @@ def test_long_rows_are_sorted_as_far_as_needed(stage):
     ties = np.repeat(np.float32([2.0, 1.0, 0.0]), [1500, 8500, 30_000])
     rows = [rng.normal(0, 0.1, 40_000), rng.normal(0, 3, 40_000), rng.permutation(ties)]
     states = [SamplingState(SamplingParams(seed=1, **{stage: value})) for _ in rows]
-    assert_matches_reference(Sampler(40_000), np.stack(rows).astype(np.float32), states)
+    assert_every_set_matches(Sampler(40_000), np.stack(rows).astype(np.float32), states)

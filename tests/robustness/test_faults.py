@@ -73,7 +73,7 @@ def test_ctrl_c_in_a_c_call() -> None:
     time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     try:
-        assert process.communicate(timeout=30)[0] == "interrupted, and right\n"
+        assert process.communicate(timeout=120)[0] == "interrupted, and right\n"
     finally:
         process.kill()  # if it is still running
     assert process.returncode == 0
@@ -91,7 +91,7 @@ def port() -> object:
         found = re.search(r"http://127\.0\.0\.1:(\d+)", process.stdout.readline())
     yield int(found[1])
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
 
 
 BODY = json.dumps({"model": "bundled", "prompt": "def f(", "max_tokens": 24, "seed": 1, "stream": True}).encode()
@@ -101,7 +101,7 @@ REQUEST += b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(BODY), BO
 
 def exchange(port: int, sent: int, read: int) -> bytes:
     """Send the first `sent` bytes of the request, read the first `read` bytes of the answer, and disconnect."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as line:
         line.sendall(REQUEST[:sent])
         answer = b""
         while len(answer) < read and (some := line.recv(min(4096, read - len(answer)))):

@@ -60,6 +60,12 @@ class Server:
     ready: threading.Event = field(default_factory=threading.Event)
     listening: threading.Event = field(default_factory=threading.Event)
     is_read: threading.Event = field(default_factory=threading.Event)
+    reader: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start to read stderr."""
+        self.reader = threading.Thread(target=self.read_log, daemon=True)
+        self.reader.start()
 
     def read_log(self) -> None:
         """Append the lines of stderr to `lines` while `is_read` is set. The line with the address sets `ready`."""
@@ -78,14 +84,29 @@ class Server:
         self.ready.set()
 
     def wait_for_log(self, **fields: Any) -> dict[str, Any]:
-        """Return the first structured line with these fields. Fail after 30 seconds. A thread writes the lines."""
-        deadline = time.monotonic() + 30
-        while True:
-            for line in self.log:
-                if fields.items() <= line.items():
-                    return line
-            assert time.monotonic() < deadline, fields
+        """Return the first structured line with these fields, once it is there. A thread writes the lines."""
+        self.wait_until(lambda: any(fields.items() <= line.items() for line in self.log))
+        return next(line for line in self.log if fields.items() <= line.items())
+
+    @staticmethod
+    def wait_until(condition: Callable[[], object]) -> None:
+        """Wait for a condition that comes true soon, however busy the machine is. Fail after five minutes."""
+        deadline = time.monotonic() + 300
+        while not condition():
+            assert time.monotonic() < deadline, "it did not happen"
             time.sleep(0.01)
+
+    def wait_until_idle(self) -> None:
+        """Wait until the engine has no requests."""
+        self.wait_until(lambda: not self.metric("decoding_engine_running") + self.metric("decoding_engine_waiting"))
+
+    def is_refusing(self) -> bool:
+        """Return True if the server accepts no connections."""
+        try:
+            self.request("GET", "/health/live")
+        except OSError:
+            return True
+        return False
 
     @property
     def url(self) -> str:
@@ -128,9 +149,15 @@ class Server:
         return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", page, flags=re.M))
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and return the exit code."""
+        """Send a signal and return the exit code. Then all lines of stderr are in `lines`."""
         self.process.send_signal(number)
-        return self.process.wait(timeout=30)
+        return self.exit_code()
+
+    def exit_code(self) -> int:
+        """Return the exit code of the process, which is about to end. Then all lines of stderr are in `lines`."""
+        code = self.process.wait(timeout=120)
+        self.reader.join(timeout=120)
+        return code
 
 
 def read_answer(connection: http.client.HTTPConnection) -> Answer:
@@ -150,8 +177,6 @@ def running(*command: str, ready: bool = True, shell: str = "") -> Iterator[Serv
     whole = ["sh", "-c", f'{shell or ":"}; exec "$@"', "sh", sys.executable, *command]
     process = subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     server = Server(process)
-    reader = threading.Thread(target=server.read_log, daemon=True)
-    reader.start()
     try:
         assert (server.ready if ready else server.listening).wait(120)
         assert server.port, "".join(server.lines)
@@ -160,7 +185,7 @@ def running(*command: str, ready: bool = True, shell: str = "") -> Iterator[Serv
         process.kill()
         process.wait()
         server.is_read.set()
-        reader.join()
+        server.reader.join()
         assert process.stderr is not None
         process.stderr.close()
 

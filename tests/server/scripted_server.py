@@ -7,14 +7,15 @@ nan: logits are NaN for prompts that begin with N, and after five tokens for pro
 broken: by the first letter of the prompt, B raises, H is out of memory, D dies, W never returns;
 slow: every forward pass takes one second; paced: every forward pass takes 20 ms.
 
-loading=SECONDS: time to load the model. garbage=1: no garbage collection except one at each SIGUSR1, which reports the
-objects that it found. Other fields are settings of the server.
+held=1: the model is not loaded before a SIGUSR2. garbage=1: no garbage collection except one at each SIGUSR1, which
+reports the objects that it found. Other fields are settings of the server.
 """
 
 import gc
 import json
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 
@@ -72,7 +73,11 @@ def main(behaviour, *changes):
     """Serve until a signal arrives."""
     fields = dict(change.split("=") for change in changes)
     running = int(fields.pop("max_running", 8))
-    loading = float(fields.pop("loading", 0))
+    may_load = threading.Event()
+    if fields.pop("held", None):
+        signal.signal(signal.SIGUSR2, lambda number, frame: may_load.set())
+    else:
+        may_load.set()
     if fields.pop("garbage", None):
         signal.signal(signal.SIGUSR1, say_garbage)
     settings = ServerSettings(log_level="info", **{name: type_of(name)(value) for name, value in fields.items()})
@@ -83,7 +88,7 @@ def main(behaviour, *changes):
     say(f"loading, {url.replace('http', 'at')}")
 
     def load():
-        time.sleep(loading)
+        may_load.wait()
         return {"scripted": llm}
 
     sys.exit(serve(["scripted"], load, listener, settings, lambda: say(f"serving on {url}")))

@@ -249,7 +249,7 @@ def test_two_lengths_of_one_body_end_the_connection(server):
 
 def raw_answer(server, data):
     """Send bytes and return all bytes that the server sends until it closes the connection."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as raw:
         raw.sendall(data)
         return b"".join(iter(lambda: raw.recv(4096), b""))
 

@@ -12,7 +12,7 @@ import pytest
 ASYNCIO = {"_SelectorSocketTransport", "TransportSocket", "socket", "tuple", "dict", "method"}
 """Types in the circle that asyncio leaves for each closed connection: the transport refers to a method of its own."""
 JSON = {"content-type": "application/json"}
-LARGE = {"prompt": "a" * 2000, "max_tokens": 60, "n": 8, "logprobs": 5, "echo": True}
+LARGE = {"prompt": "a" * 1000, "max_tokens": 60, "n": 8, "logprobs": 5, "echo": True}
 """An answer of megabytes."""
 
 
@@ -32,15 +32,12 @@ def garbage_of(server, work):
 def collect(server):
     """The server's garbage since the last collection, once it has nothing to do: type -> number."""
     num_lines = len(server.lines)
-    while server.metric("decoding_engine_running") + server.metric("decoding_engine_waiting"):
-        time.sleep(0.02)
+    server.wait_until_idle()
     time.sleep(0.2)  # the loop winds up the last request
     server.process.send_signal(signal.SIGUSR1)
-    deadline = time.monotonic() + 60
-    while not (found := [line for line in server.lines[num_lines:] if line.startswith("garbage: ")]):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return json.loads(found[0].removeprefix("garbage: "))
+    server.wait_until(lambda: any(line.startswith("garbage: ") for line in server.lines[num_lines:]))
+    found = next(line for line in server.lines[num_lines:] if line.startswith("garbage: "))
+    return json.loads(found.removeprefix("garbage: "))
 
 
 def leave(server, num_bytes, path="/v1/completions", **fields):

@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import json
 import random
-import time
 
 import pytest
 
@@ -35,8 +34,6 @@ OTHERS = ("null", "true", '"1"', '""', '"\\ud800"', "1.5", "1e2", *LISTS)
 IDS = (-(2**63), -1, 4096, 4097, 2**31, 2**63 - 1)
 ID_FIELDS = ("prompt", "stop_token_ids", "allowed_token_ids", "banned_token_ids", "bad_words", "dry_sequence_breakers")
 PLAIN = {"model": '"bundled"', "prompt": '"a"', "max_tokens": "1"}
-SLOWEST = 5.0
-"""Seconds per answer. The goal is 0.25 (measured by `python -m benchmarks.server`); a busy machine may be slower."""
 
 
 def body(**fields):
@@ -90,10 +87,8 @@ def drive(server, requests):
     num_refused = 0
     with contextlib.closing(server.connect()) as connection:
         for data, fields in requests:
-            started = time.monotonic()
             connection.request("POST", "/v1/completions", data, {"content-type": "application/json"})
             answer = server.answer(connection)
-            assert time.monotonic() - started < SLOWEST, data[:300]
             assert answer.status in (200, 400, 404), (data[:300], answer)
             assert len(answer.body) < 5000
             if answer.status != 200:

@@ -36,25 +36,16 @@ def raw_request(**fields):
     return b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" + head.encode(), body
 
 
-def wait_until_idle(server):
-    """Wait until the engine has no requests. Fail after ten seconds."""
-    deadline = time.monotonic() + 10
-    while server.metric("decoding_engine_running") + server.metric("decoding_engine_waiting"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_frees_its_work(serve_script, stream):
     """If a client disconnects, its request is aborted and freed, whether it streams or not."""
     server = serve_script("paced")
     connection = server.connect()
     connection.request("POST", "/v1/completions", json.dumps({**LONG, "stream": stream, "n": 4}), JSON)
-    while server.metric("decoding_engine_running") < 4:
-        time.sleep(0.01)
+    server.wait_until(lambda: server.metric("decoding_engine_running") == 4)
     connection.sock.shutdown(socket.SHUT_RDWR)
     connection.close()
-    wait_until_idle(server)
+    server.wait_until_idle()
     assert server.metric("decoding_aborted_total") == 1
     assert server.complete(max_tokens=2).status == 200
 
@@ -70,7 +61,7 @@ def test_a_client_that_leaves_at_any_byte(serve_script):
         with socket.create_connection(("127.0.0.1", server.port)) as raw:
             raw.sendall(request)
             raw.recv(num_read)
-    wait_until_idle(server)
+    server.wait_until_idle()
     assert server.complete(max_tokens=2).status == 200
     assert not [line for line in server.log if line["level"] == "error"]
 
@@ -117,14 +108,14 @@ def test_a_refused_client_may_finish_sending(serve, tmp_path):
     head = (
         b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 3000000\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as raw:
         raw.sendall(head)
         time.sleep(0.3)
         for _ in range(3):
             raw.sendall(b" " * 1_000_000)
             time.sleep(0.1)
         assert raw.recv(1 << 16).startswith(b"HTTP/1.1 401 ")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as raw:
         raw.sendall(head)  # then disconnect
     assert server.request("GET", "/health").status == 200
     assert not [line for line in server.log if line["level"] == "error"]
@@ -146,7 +137,7 @@ def test_several_models(serve, shared):
 
 def test_loading(serve_script):
     """While models load, /health reports it and every other route gets 503 with Retry-After."""
-    server = serve_script("plain", "loading=1.5", ready=False)
+    server = serve_script("plain", "held=1", ready=False)
     health = server.request("GET", "/health")
     assert (health.status, health.json) == (503, {"status": "loading", "models": ["scripted"]})
     assert server.request("GET", "/health/live").json == {"status": "live"}
@@ -154,14 +145,15 @@ def test_loading(serve_script):
         refused = server.request(method, path, b"{}")
         assert (refused.status, refused.error["code"]) == (503, "loading")
         assert int(refused.headers["retry-after"]) > 0
-    assert server.ready.wait(60)
+    server.process.send_signal(signal.SIGUSR2)
+    assert server.ready.wait(120)
     assert server.request("GET", "/health").json["status"] == "ready"
     assert server.complete(max_tokens=1).status == 200
 
 
 def test_a_signal_during_loading(serve_script):
     """SIGTERM during loading ends the process at once, with exit code 0."""
-    server = serve_script("plain", "loading=60", ready=False)
+    server = serve_script("plain", "held=1", ready=False)
     assert server.request("GET", "/health/live").status == 200
     assert server.stop() == 0
     assert not any("Traceback" in line for line in server.lines)
@@ -176,10 +168,7 @@ def test_a_log_that_is_not_read(serve_script):
             connection.request("GET", "/health/live")
             assert server.answer(connection).status == 200
     server.is_read.set()
-    deadline = time.monotonic() + 30
-    while not any("lines of the log were dropped" in line["message"] for line in server.log):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    server.wait_until(lambda: any("lines of the log were dropped" in line["message"] for line in server.log))
     assert server.stop() == 0
 
 
@@ -197,7 +186,7 @@ def test_a_stderr_on_a_full_disk():
     command = f"exec {sys.executable} -m decoding serve --port={port} --log-level=info 2>/dev/full"
     process = subprocess.Popen(["sh", "-c", command])
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             with contextlib.suppress(OSError), contextlib.closing(http.client.HTTPConnection("127.0.0.1", port)) as one:
                 one.request("GET", "/health")
@@ -206,23 +195,21 @@ def test_a_stderr_on_a_full_disk():
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
     finally:
         process.kill()
 
 
 def test_sigterm_lets_streams_finish(serve_script):
     """After SIGTERM a stream may finish within the grace period, connections are refused, and the exit code is 0."""
-    server = serve_script("paced")
+    server = serve_script("paced", "shutdown_grace=60")
     with open_stream(server, max_tokens=60) as response:
         server.process.send_signal(signal.SIGTERM)
-        time.sleep(0.4)
-        with pytest.raises(OSError, match="refused"):
-            server.request("GET", "/health")
+        server.wait_until(server.is_refusing)
         rest = response.read()
         assert rest.endswith(b"data: [DONE]\n\n")
         assert b'"finish_reason": "length"' in rest
-        assert server.process.wait(timeout=15) == 0
+        assert server.exit_code() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -230,9 +217,7 @@ def test_a_signal_ends_streams_after_the_grace_period(serve_script, number):
     """After the grace period a stream ends with an error event; the exit code is 0, without a traceback."""
     server = serve_script("paced", "shutdown_grace=0.3")
     with open_stream(server) as response:
-        started = time.monotonic()
         assert server.stop(number) == 0
-        assert time.monotonic() - started < 10
         last = json.loads(response.read().split(b"data: ")[-1])
         assert last["error"]["code"] == "shutting_down"
     assert not any("Traceback" in line for line in server.lines)
@@ -240,13 +225,11 @@ def test_a_signal_ends_streams_after_the_grace_period(serve_script, number):
 
 def test_a_second_interrupt_ends_the_grace(serve_script):
     """A second SIGINT ends the grace period: the stream gets its error event, and the exit code is 0."""
-    server = serve_script("paced", "shutdown_grace=60")
+    server = serve_script("paced", "shutdown_grace=600")
     with open_stream(server) as response:
-        started = time.monotonic()
         server.process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
+        server.wait_until(server.is_refusing)  # two signals at once would be one
         assert server.stop(signal.SIGINT) == 0
-        assert time.monotonic() - started < 10
         assert b'"shutting_down"' in response.read().split(b"data: ")[-1]
 
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -52,10 +53,16 @@ def narrow_connection(server):
         ({"banned_token_ids": [1, 2, 3, 4]}, {"banned_token_ids": [1, 2, 3, 4, 5]}, "banned_token_ids"),
         ({"allowed_token_ids": [1, 2, 3, 4]}, {"allowed_token_ids": [1, 2, 3, 4, 5]}, "allowed_token_ids"),
         ({"bad_words": [[i] for i in range(4)]}, {"bad_words": [[i] for i in range(5)]}, "bad_words"),
+        ({"bad_words": ["é" * 3, "0123"]}, {"bad_words": ["é" * 3, "01234"]}, "bad_words"),
         ({"bad_words": [[1, 2, 3, 4]]}, {"bad_words": [[1, 2, 3, 4, 5]]}, "bad_words"),
         (
             {"dry_sequence_breakers": [[1], [2], [3], [4]], "dry_multiplier": 1},
             {"dry_sequence_breakers": [[1], [2], [3], [4], [5]], "dry_multiplier": 1},
+            "dry_sequence_breakers",
+        ),
+        (
+            {"dry_sequence_breakers": ["é" * 5], "dry_multiplier": 1},
+            {"dry_sequence_breakers": ["é" * 5, "x"], "dry_multiplier": 1},
             "dry_sequence_breakers",
         ),
     ],
@@ -68,6 +75,14 @@ def test_limits_on_fields(small, at, beyond, param):
     refused = small.complete(**{**fields, **beyond})
     assert (refused.status, refused.error["param"]) == (400, param)
     assert "(--max-" in refused.error["message"]
+
+
+def test_the_characters_of_a_text_to_tokenize(small):
+    """A text to tokenize has the limit of the prompts."""
+    assert small.request("POST", "/tokenize", {"prompt": "a" * 30}).status == 200
+    refused = small.request("POST", "/tokenize", {"prompt": "a" * 31})
+    assert (refused.status, refused.error["param"]) == (400, "prompt")
+    assert "--max-prompt-chars" in refused.error["message"]
 
 
 def test_outer_limits_follow_from_inner_ones(server, serve):
@@ -98,17 +113,14 @@ def test_all_bodies_together(serve_script):
     head = b"POST /tokenize HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 3000\r\n\r\n"
     whole = json.dumps({"prompt": "a" * 2900}).encode()
     with contextlib.ExitStack() as stack:
-        half = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+        half = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=120))
         half.sendall(head + b" " * 2500)
-        deadline = time.monotonic() + 30
-        while (answer := server.request("POST", "/tokenize", whole)).status != 503:
-            assert time.monotonic() < deadline
+        server.wait_until(lambda: server.request("POST", "/tokenize", whole).status == 503)
+        answer = server.request("POST", "/tokenize", whole)
         assert answer.error["code"] == "too_many_requests"
         assert answer.headers["retry-after"] == "1"
         assert server.request("POST", "/tokenize", whole[:1000]).status == 400
-    deadline = time.monotonic() + 30
-    while server.request("POST", "/tokenize", whole).status != 200:
-        assert time.monotonic() < deadline
+    server.wait_until(lambda: server.request("POST", "/tokenize", whole).status == 200)
 
 
 def test_the_body(small):
@@ -131,18 +143,16 @@ def test_a_body_far_too_large_is_still_answered(small):
     """A client that sends 20 MB gets 413, not a broken connection; an endless body is cut off."""
     refused = small.request("POST", "/v1/completions", b" " * 20_000_000)
     assert (refused.status, refused.headers["connection"]) == (413, "close")
-    started = time.monotonic()
     with contextlib.closing(small.connect()) as connection:
+        headers = {"content-type": "application/json"}
 
         def endless():
-            while time.monotonic() - started < 30:
+            while True:
                 yield b" " * 1000
                 time.sleep(0.01)
 
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            headers = {"content-type": "application/json"}
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
             connection.request("POST", "/v1/completions", endless(), headers, encode_chunked=True)
-    assert time.monotonic() - started < 20
 
 
 def test_the_headers(small):
@@ -175,7 +185,7 @@ def test_the_number_of_headers(serve_script):
         (head + b"a:\r\n" * 9000, 431),
         (chunks + b"a:\r\n" * 9000, 431),
     ):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=120) as raw:
             raw.sendall(data)
             assert raw.recv(1000).startswith(b"HTTP/1.1 %d " % status)
     assert server.request("GET", "/health").status == 200
@@ -241,27 +251,23 @@ def test_the_queue(serve_script):
             connection.request("POST", "/v1/completions", body, {"content-type": "application/json"})
             if number == 0:
                 connection.getresponse().fp.readline()
-        deadline = time.monotonic() + 10
-        while server.metric("decoding_engine_waiting") < 1 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        started = time.monotonic()
+        server.wait_until(lambda: server.metric("decoding_engine_waiting") == 1)
         refused = server.complete(model="scripted")
         assert (refused.status, refused.error["type"]) == (429, "rate_limit_error")
         assert int(refused.headers["retry-after"]) >= 1
-        assert time.monotonic() - started < 1
-    deadline = time.monotonic() + 10  # both have disconnected, so there is room again
-    while server.complete(model="scripted", max_tokens=1).status != 200 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert server.complete(model="scripted", max_tokens=1).status == 200
+        assert server.metric("decoding_engine_waiting") == 1
+    # both have disconnected, so there is room again
+    server.wait_until(lambda: server.complete(model="scripted", max_tokens=1).status == 200)
 
 
 def test_the_time_of_a_request(serve_script):
     """A request beyond request_timeout gets 504, or an error event if its stream has begun."""
-    server = serve_script("paced", "request_timeout=0.5")
+    server = serve_script("paced", "request_timeout=3")
     assert server.complete(max_tokens=2).status == 200
-    slow = server.complete(max_tokens=1000)
+    with ThreadPoolExecutor(2) as pool:
+        slow, stream = pool.map(lambda stream: server.complete(max_tokens=4000, stream=stream), (False, True))
     assert (slow.status, slow.error["code"]) == (504, "timeout")
-    *chunks, last = server.complete(max_tokens=1000, stream=True).events
+    *chunks, last = stream.events
     assert last["error"]["code"] == "timeout"
     assert len(chunks) > 1
     silent = serve_script("slow", "request_timeout=0.3")
@@ -280,29 +286,30 @@ def test_the_time_of_a_body_and_of_headers(serve_script):
         answer = server.answer(connection)
         assert (answer.status, answer.error["code"]) == (408, "body_timeout")
     for beginning in (b"", b"GET /health HTTP/1.1\r\nhost: x\r\n"):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=120) as raw:
             raw.sendall(beginning)
             assert raw.recv(100) == b""
 
 
 def test_the_time_of_a_reader(serve_script):
     """A client that pauses gets its whole stream; a client that stops reading is disconnected after send_timeout."""
-    server = serve_script("plain", "send_timeout=2", "max_open_requests=1")
-    body = json.dumps({**MUCH, "max_tokens": 500, "stream": True}).encode()
+    body = json.dumps({**MUCH, "max_tokens": 900, "stream": True}).encode()
     head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
     request = head + b"content-length: %d\r\n\r\n" % len(body) + body
-    with narrow_connection(server) as raw:
+    patient = serve_script("plain")
+    with narrow_connection(patient) as raw:
         raw.sendall(request)
         time.sleep(0.5)
         assert b"".join(iter(lambda: raw.recv(1 << 16), b"")).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+    server = serve_script("plain", "send_timeout=1")
     with narrow_connection(server) as raw:
-        raw.sendall(request.replace(b'"max_tokens": 500', b'"max_tokens": 900'))
-        raw.recv(1)
-        assert server.request("GET", "/v1/models").error["code"] == "too_many_requests"
-        deadline = time.monotonic() + 30
-        while server.request("GET", "/v1/models").status != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        raw.sendall(request)
+        server.wait_until(lambda: server.metric("decoding_aborted_total") == 1)
+        answer = bytearray()
+        with contextlib.suppress(ConnectionResetError):
+            while piece := raw.recv(1 << 16):
+                answer += piece
+        assert b"data: [DONE]" not in answer
 
 
 @pytest.mark.parametrize(
@@ -318,14 +325,12 @@ def test_unread_bytes(serve_script, limit):
     head = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
     with narrow_connection(server) as raw:
         raw.sendall(head + b"content-length: %d\r\n\r\n" % len(body) + body)
-        deadline = time.monotonic() + 60
-        while server.metric("decoding_engine_running") or not server.metric("decoding_engine_sampled_tokens_total"):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        server.wait_until(lambda: server.metric("decoding_engine_sampled_tokens_total"))
+        server.wait_until_idle()
         answer = b"".join(iter(lambda: raw.recv(1 << 16), b""))
     assert b'"code": "unread_stream"' in answer[-400:]
     assert answer.count(b"data: {") < 16_000
-    assert server.complete(**{**MUCH, "max_tokens": 500}, stream=True).events[-1] == "[DONE]"
+    assert server.complete(**{**MUCH, "max_tokens": 250}, stream=True).events[-1] == "[DONE]"
 
 
 def test_the_table_of_the_documentation():

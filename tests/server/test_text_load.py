@@ -7,7 +7,6 @@ import json
 import signal
 import socket
 import threading
-import time
 
 TEXT = "def add(a, b):\n    return a + b\n"
 
@@ -25,7 +24,7 @@ def test_shutdown_does_not_wait_for_the_tokeniser(serve):
     request = raw_request("/tokenize", prompt=TEXT * 28_000)
     with contextlib.ExitStack() as stack:
         clients = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60)) for _ in range(10)
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=120)) for _ in range(10)
         ]
         for client in clients:
             client.sendall(request)
@@ -44,10 +43,7 @@ def test_a_client_that_leaves_while_its_texts_are_tokenised_is_counted(serve):
     server = serve()
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(raw_request("/v1/completions", model="bundled", prompt=[TEXT * 30] * 128, max_tokens=400))
-    deadline = time.monotonic() + 60
-    while server.metric("decoding_aborted_total") < 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    server.wait_until(lambda: server.metric("decoding_aborted_total") >= 1)
     assert server.complete(max_tokens=1).status == 200
     assert not [line for line in server.log if line["level"] == "error"]
 

@@ -13,7 +13,7 @@ from decoding.params import SamplingParams
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
 
 PARAMS = SamplingParams(seed=1, max_tokens=5, ignore_eos=True)
-SECONDS = 30
+SECONDS = 120
 """Timeout of events that come at once, however busy the machine is."""
 
 

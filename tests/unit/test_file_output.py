@@ -49,7 +49,7 @@ def test_a_pipe_is_written_to(tmp_path):
     reader = threading.Thread(target=lambda: read.append(fifo.read_text()))
     reader.start()
     write_whole(fifo, "text")
-    reader.join(timeout=30)
+    reader.join(timeout=120)
     assert read == ["text"]
     assert stat.S_ISFIFO(fifo.stat().st_mode)
     write_whole("/dev/null", "text")

@@ -32,12 +32,14 @@ def modules() -> Iterator[SimpleNamespace]:
 def test_every_figure_is_measured(modules: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each bound has a figure, measured on real servers, and a line in the table."""
     monkeypatch.chdir(ROOT)
-    for name, value in {"STREAMS": 4, "TOKENS": 5, "ROUNDS": 2, "MANY": 8, "MANY_TOKENS": 100}.items():
+    sizes = {"STREAMS": 4, "TOKENS": 5, "ROUNDS": 2, "MANY": 8, "MANY_TOKENS": 100, "LARGE_PROMPTS": 2, "LARGE_N": 20}
+    sizes |= {"SLOW_READERS": 9, "HALF_BODIES": 3, "FLOOD": 60, "ALONE": 4}
+    for name, value in sizes.items():
         monkeypatch.setattr(modules.server, name, value)
     figures = modules.server.measure("")
     assert set(modules.server.BOUNDS) <= set(figures)
     assert figures["errors of 1,000 streams"] == 0
-    assert figures["flood: served"] + figures["flood: refused"] == 400
+    assert figures["flood: served"] + figures["flood: refused"] == 60
     assert modules.server.table(figures).count("<=") == len(modules.server.BOUNDS)
 
 

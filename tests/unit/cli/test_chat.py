@@ -119,7 +119,7 @@ def test_on_a_terminal(tmp_path):
 
     def until(text, times=1):
         nonlocal seen
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while seen.count(text) < times:
             assert time.monotonic() < deadline, seen
             seen += os.read(ours, 4096)

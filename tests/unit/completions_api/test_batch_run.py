@@ -184,7 +184,7 @@ def test_the_command_survives_ctrl_c(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     try:
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=120)
     finally:
         process.kill()  # if it has not ended by itself
     assert process.returncode == 130

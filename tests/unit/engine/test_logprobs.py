@@ -1,8 +1,11 @@
 """Tests of token texts, offsets and top entries of log-probabilities."""
 
+import pickle
+
 import pytest
 
 from decoding.engine.logprobs import OffsetCounter, TokenScore, text_of_bytes, token_logprob, token_text
+from decoding.engine.outputs import Logprobs, TokenLogprob
 from decoding.testing.scripted import byte_tokenizer
 
 
@@ -54,3 +57,15 @@ def test_the_drawn_token_is_always_among_the_top():
     """The top entries include the drawn token, as the last of N + 1 if it is not one of the N."""
     entry = token_logprob(byte_tokenizer(), 67, b"C", 0, TokenScore(-5.0, 9, [(65, -0.5)]))
     assert list(entry.top.items()) == [("A", -0.5), ("C", -5.0)]
+
+
+def test_columns_of_empty_mappings_hold_one_object():
+    """A column of empty mappings holds one dict, other columns hold copies, and all can be pickled."""
+    modes = {"raw": -1.0, "final": -2.0}
+    entries = [TokenLogprob("a", 1, -1.0, None, 0, 1), TokenLogprob("b", 2, -1.0, None, 1, 1, by_mode=modes)] * 2
+    columns = Logprobs.from_tokens(entries)
+    assert columns.by_mode == [{}, modes, {}, modes]
+    assert columns.by_mode[1] is not modes
+    assert columns.by_token_id == [{}] * 4
+    assert columns.by_token_id[0] is columns.by_token_id[3]
+    assert pickle.loads(pickle.dumps(columns)) == columns

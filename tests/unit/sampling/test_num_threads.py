@@ -147,7 +147,7 @@ def test_a_forked_child_has_threads_of_its_own():
         _, status = os.waitpid(child, 0)
         sys.exit(os.waitstatus_to_exitcode(status) or draw() != expected)
     """
-    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=120).returncode == 0
 
 
 @pytest.mark.parametrize("num_threads", [0, -1, 65, 1.0, True, None, "2"])

@@ -41,14 +41,14 @@ EMULATED = [*FLAGS["avx2"], "-include", str(HERE / "emulated_avx512.h")]
 NEON_FLAGS = {"neon": [], "neon_dot": ["-march=armv8.2-a+dotprod"]}
 
 
-def compile_bits(folder, compiler, sets, *options):
+def compile_bits(folder, compiler, sets, fast_build, *options):
     """Build quantised_bits.c with the files of the given sets and their flags. Return the program.
 
-    It is not optimised, which takes a tenth of the time.
+    It is neither optimised nor inlined, which takes a hundredth of the time.
     """
     if shutil.which(compiler) is None:
         pytest.skip(f"needs {compiler}")
-    common = [compiler, "-w", "-std=c11", "-O0", "-ffp-contract=off", f"-I{CSRC}", *options]
+    common = [compiler, "-w", "-std=c11", *fast_build, "-ffp-contract=off", f"-I{CSRC}", *options]
     sources = {HERE / "quantised_bits.c": [], CSRC / "forward" / "quantised_pack.c": []}
     sources |= {CSRC / "forward" / f"quantised_{name}.c": flags for name, flags in sets.items()}
     objects = []
@@ -66,13 +66,13 @@ def hashes(*command):
 
 
 @pytest.fixture(scope="module")
-def x86_bits(tmp_path_factory):
+def x86_bits(tmp_path_factory, fast_build):
     """Return the program with the x86 instruction sets, with AVX-512 emulated."""
     if platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("needs x86-64")
     sets = {"portable": [], "avx2": FLAGS["avx2"], "avx512": EMULATED, "avx512_vnni": EMULATED}
     sets["avx512_amx"] = [*EMULATED, "-include", str(HERE / "emulated_tiles.h")]
-    return compile_bits(tmp_path_factory.mktemp("bits"), "cc", sets, "-DDK_HAVE_X86", "-DDK_HAVE_AMX")
+    return compile_bits(tmp_path_factory.mktemp("bits"), "cc", sets, fast_build, "-DDK_HAVE_X86", "-DDK_HAVE_AMX")
 
 
 @pytest.mark.parametrize("step", ["1", "3", "16", "35"])
@@ -83,13 +83,13 @@ def test_golden_hashes(x86_bits, name, step):
 
 
 @pytest.mark.parametrize("name", ["avx512", "avx512_vnni"])  # the library itself tests AMX, see test_amx
-def test_golden_hashes_on_avx512(tmp_path, name):
+def test_golden_hashes_on_avx512(tmp_path, fast_build, name):
     """The processor's own AVX-512, with and without VNNI, has the golden bits."""
     flags = Path("/proc/cpuinfo").read_text().split() if os.path.exists("/proc/cpuinfo") else []
     if name not in flags and name + "f" not in flags:
         pytest.skip(f"needs a processor with {name}")
     sets = {key: value for key, value in FLAGS.items() if key != "avx512_amx"}
-    program = compile_bits(tmp_path, "cc", sets, "-DDK_HAVE_X86")
+    program = compile_bits(tmp_path, "cc", sets, fast_build, "-DDK_HAVE_X86")
     assert hashes(program, name) == GOLDEN
 
 
@@ -101,15 +101,15 @@ def test_amx():
 
 
 @pytest.fixture(scope="module")
-def neon_bits(tmp_path_factory):
+def neon_bits(tmp_path_factory, fast_build):
     """Return the command that runs the program with the ARM instruction sets, emulated on other processors."""
     folder, sets = tmp_path_factory.mktemp("neon"), {"portable": [], **NEON_FLAGS}
     if platform.machine() in ("aarch64", "arm64"):
-        return [compile_bits(folder, "cc", sets, "-DDK_HAVE_NEON", "-O1")]
+        return [compile_bits(folder, "cc", sets, fast_build, "-DDK_HAVE_NEON", "-O1")]
     qemu = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
     if qemu is None:
         pytest.skip("needs qemu-aarch64")
-    return [qemu, compile_bits(folder, "aarch64-linux-gnu-gcc", sets, "-DDK_HAVE_NEON", "-O1", "-static")]
+    return [qemu, compile_bits(folder, "aarch64-linux-gnu-gcc", sets, fast_build, "-DDK_HAVE_NEON", "-O1", "-static")]
 
 
 @pytest.mark.slow
