@@ -22,7 +22,7 @@ from benchmarks.floor import FLAGS, HERE, ISA_FLAGS
 
 UNROLLED = "--param max-completely-peeled-insns=100000 --param max-completely-peel-times=64"
 ITERATIONS = 100
-VECTORS = {"scan_16_blocks": 256, "split_quarter": 4}
+VECTORS = {"scan_16_blocks": 256, "mass_4_blocks": 64, "split_quarter": 4}
 """Vectors of sixteen logits per region, where it is not one block of 16 vectors."""
 
 

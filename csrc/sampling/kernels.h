@@ -13,6 +13,9 @@
 #define DK_BLOCK 256 /* elements per block */
 #define DK_MASK_WORDS (DK_BLOCK / 32)
 
+/* Blocks whose weights one call sums. A lane then adds 16 * 32 parts of at most 2^21, which fits 32 bits. */
+#define DK_MAX_RUN 32
+
 /* Round up to a multiple of DK_BLOCK. */
 static inline int32_t dk_whole_blocks(int32_t n) { return (n + DK_BLOCK - 1) / DK_BLOCK * DK_BLOCK; }
 
@@ -80,8 +83,8 @@ typedef struct dk_kernel {
    * need room for DK_LANES more. */
   int32_t (*gather)(dk_block block, float low, int32_t first_id, float *values, int32_t *ids);
 
-  /* Return the sum of the weights of the elements >= low. */
-  uint64_t (*mass)(dk_block block, float low, const dk_scale *scale);
+  /* Return the sum of the weights of the elements >= low in n <= DK_MAX_RUN consecutive blocks. */
+  uint64_t (*mass)(dk_block first, int32_t n, float low, const dk_scale *scale);
 
   /* Write the weights of the elements >= low, and 0 for the others. */
   void (*weights)(dk_block block, float low, const dk_scale *scale, uint64_t *out);

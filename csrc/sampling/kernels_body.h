@@ -59,11 +59,20 @@ DK_INLINE int32_t gather_of(dk_block block, float low, int32_t first_id, float *
   return n;
 }
 
-static int32_t gather(dk_block block, float low, int32_t first_id, float *values, int32_t *ids) {
-  DK_BY_DTYPE(gather_of, block, low, first_id, values, ids)
-}
+static int32_t gather(dk_block block, float low, int32_t first_id, float *values,
+                      int32_t *ids){DK_BY_DTYPE(gather_of, block, low, first_id, values, ids)}
 
 /* ---- weights ---- */
+
+/* Compile a loop once per element type for a unit of 1, so that the test for another unit, which is rare, stays outside
+ * of it. */
+#define DK_BY_SCALE(function, block, scale, ...)                                                                       \
+  dk_scale known = scale;                                                                                              \
+  if (known.unit != 1.0f) {                                                                                            \
+    return function(block, known, __VA_ARGS__);                                                                        \
+  }                                                                                                                    \
+  known.unit = 1.0f;                                                                                                   \
+  DK_BY_DTYPE(function, block, known, __VA_ARGS__)
 
 /* Sum of weights as float bits, modulo 2^32; sum_total subtracts their origins, `count` of each. */
 typedef struct dk_sum {
@@ -91,18 +100,27 @@ DK_INLINE uint64_t sum_total(dk_sum sum) {
   return dk_join((int32_t)high, (int32_t)low);
 }
 
-DK_INLINE uint64_t mass_of(dk_block block, float low, dk_scale scale) {
-  dk_sum sum = sum_none();
-  for (int v = 0; v < DK_VECTORS; v++) {
-    dk_f x = lanes_of(block, v);
-    sum = sum_add(sum, dk_weight_parts(x, f_ge(x, f_set(low)), scale));
-  }
-  return sum_total(sum);
+/* Return what sum_total does for more than a block, where a sum over all lanes would not fit 32 bits. */
+DK_INLINE uint64_t sum_of_run(dk_sum sum) {
+  uint32_t per_lane = (uint32_t)sum.count / DK_LANES;
+  dk_u high = u_sub(sum.parts.high, u_set(per_lane * DK_HIGH_ORIGIN_BITS));
+  dk_u low = u_sub(sum.parts.low, u_set(per_lane * DK_LOW_ORIGIN_BITS));
+  return w_fold_sum(w_join(high, low));
 }
 
-static uint64_t mass(dk_block block, float low, const dk_scale *scale){DK_BY_DTYPE(mass_of, block, low, *scale)}
+DK_INLINE uint64_t mass_of(dk_block first, dk_scale scale, int32_t n, float low) {
+  dk_sum sum = sum_none();
+  for (int v = 0; v < n * DK_VECTORS; v++) {
+    dk_f x = lanes_of(first, v);
+    sum = sum_add(sum, dk_weight_parts(x, f_ge(x, f_set(low)), scale));
+  }
+  return n == 1 ? sum_total(sum) : sum_of_run(sum);
+}
 
-DK_INLINE int32_t weights_of(dk_block block, float low, dk_scale scale, uint64_t *out) {
+static uint64_t mass(dk_block first, int32_t n, float low,
+                     const dk_scale *scale){DK_BY_SCALE(mass_of, first, *scale, n, low)}
+
+DK_INLINE int32_t weights_of(dk_block block, dk_scale scale, float low, uint64_t *out) {
   for (int v = 0; v < DK_VECTORS; v++) {
     dk_f x = lanes_of(block, v);
     dk_parts parts = dk_weight_parts(x, f_ge(x, f_set(low)), scale);
@@ -112,7 +130,7 @@ DK_INLINE int32_t weights_of(dk_block block, float low, dk_scale scale, uint64_t
 }
 
 static int32_t weights_by_dtype(dk_block block, float low, const dk_scale *scale, uint64_t *out) {
-  DK_BY_DTYPE(weights_of, block, low, *scale, out)
+  DK_BY_SCALE(weights_of, block, *scale, low, out)
 }
 
 static void weights(dk_block block, float low, const dk_scale *scale, uint64_t *out) {
@@ -171,7 +189,7 @@ DK_INLINE dk_split_sums split_four(dk_split_sums sums, dk_block block, int v, fl
   return sums;
 }
 
-DK_INLINE dk_split split_of(dk_block block, float low, dk_scale scale, float middle, float high, int32_t first_id,
+DK_INLINE dk_split split_of(dk_block block, dk_scale scale, float low, float middle, float high, int32_t first_id,
                             dk_entries list) {
   dk_split_sums sums = {sum_none(), sum_none(), 0};
   for (int v = 0; v < DK_VECTORS; v += 4)
@@ -181,7 +199,7 @@ DK_INLINE dk_split split_of(dk_block block, float low, dk_scale scale, float mid
 
 static dk_split split(dk_block block, float low, const dk_scale *scale, float middle, float high, int32_t first_id,
                       dk_entries list) {
-  DK_BY_DTYPE(split_of, block, low, *scale, middle, high, first_id, list)
+  DK_BY_SCALE(split_of, block, *scale, low, middle, high, first_id, list)
 }
 
 /* ---- lists of values and weights ---- */

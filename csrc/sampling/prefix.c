@@ -66,13 +66,24 @@ int64_t dk_prefix_count(const dk_view *view, dk_prefix prefix) {
   return total;
 }
 
+/* Return the number of blocks from this one on that one call can sum: unchanged in the caller's memory, with all their
+ * ties. At least 1. */
+static int32_t length_of_run(const dk_view *view, dk_prefix prefix, int32_t block) {
+  int32_t n = 1, most = view->num_plain - block < DK_MAX_RUN ? view->num_plain - block : DK_MAX_RUN;
+  while (n < most && prefix.last_id == INT32_MAX && dk_may_contain(view, prefix, block + n))
+    n++;
+  return n;
+}
+
 uint64_t dk_prefix_mass(const dk_view *view, dk_prefix prefix, const dk_scale *scale, uint64_t *sums) {
   uint64_t total = 0;
-  for (int32_t block = 0; block < view->num_blocks; block++) {
+  for (int32_t block = 0, n = 1; block < view->num_blocks; block += n) {
     uint64_t sum = 0;
+    n = 1;
     if (dk_may_contain(view, prefix, block)) {
       dk_slice slice = dk_slice_of(view, prefix, block);
-      sum = view->kernel->mass(slice.block, slice.low, scale);
+      n = sums == NULL ? length_of_run(view, prefix, block) : 1;
+      sum = view->kernel->mass(slice.block, n, slice.low, scale);
     }
     if (sums != NULL)
       sums[block] = sum;

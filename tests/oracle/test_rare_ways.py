@@ -207,3 +207,14 @@ def test_forcing_none_restores_the_widest_set(isa):
     force_isa(None)
     assert active_isa() == available_isas()[0]
     force_isa(isa)
+
+
+@pytest.mark.parametrize("num_kept", [255, 257, 32 * 256 - 1, 32 * 256, 32 * 256 + 1, VOCAB_SIZE])
+@pytest.mark.parametrize("first", [0, 3 * 256])
+def test_the_total_of_equal_logits(num_kept: int, first: int) -> None:
+    """The weights of a run of blocks, all of them the largest there are, add up exactly, for any length of the run."""
+    num_kept = min(num_kept, VOCAB_SIZE - first)
+    row = np.full((1, VOCAB_SIZE), -np.inf, np.float32)
+    row[0, first : first + num_kept] = 2.5
+    output = Sampler(VOCAB_SIZE).score(row, [first])
+    assert output.logprobs[0] == np.float32(-np.log(np.float64(num_kept)))
