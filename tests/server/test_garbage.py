@@ -21,7 +21,7 @@ def garbage_of(server, work):
     work()
     collect(server)
     found = set()
-    for _ in range(2):  # on a busy machine, a connection that closes late can be caught in the middle: once, not twice
+    for _ in range(9):  # on a busy machine, objects of the work itself can be caught in the middle, but not every time
         work()
         found = set(collect(server)) - ASYNCIO
         if not found:
