@@ -216,9 +216,10 @@ class AsyncEngine:
         for handle in tuple(self._open):
             self._end(handle, self._closing_error())
         self._wake.set()
-        if self._thread is not None:
+        thread = self._thread
+        if thread is not None:
             await self._has_ended.wait()
-            self._thread.join()
+            thread.join()  # also if another call of `close`, which waited too, has joined it
             self._thread = None
             self._flush()
         for handle in self._open:

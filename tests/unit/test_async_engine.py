@@ -339,3 +339,15 @@ def test_a_draw_is_made_again_among_other_work():
 
     given, drawn = run(scenario)
     assert drawn == given
+
+
+def test_two_calls_of_close_at_once():
+    """A second `close`, with less grace, ends the first one's wait, and both return."""
+
+    async def scenario(engine):
+        handle = await engine.submit("a", ENDLESS)
+        await asyncio.gather(engine.close(grace=600), engine.close(), engine.close())
+        with pytest.raises(EngineClosedError):
+            await handle.results()
+
+    run(scenario)
