@@ -41,9 +41,13 @@ def check_params(params: SamplingParams, refused: Sequence[str]) -> SamplingPara
 def new_state(
     params: SamplingParams, prompt_token_ids: Sequence[int], *, choice: int = 0, eos_token_ids: Sequence[int] = ()
 ) -> SamplingState:
-    """Return the state with which `LLM.complete` would draw candidate number `choice` of this prompt."""
+    """Return the state with which `LLM.complete` would draw candidate number `choice` of this prompt.
+
+    params: checked, so that the caller's loop honours all of those which no sampler can.
+    """
     ids = list(prompt_token_ids)
-    return SamplingState(params, ids, choice=choice, stream=rng_stream_of(ids), eos_token_ids=eos_token_ids)
+    stream = rng_stream_of(ids)
+    return SamplingState(params, ids, choice=choice, stream=stream, eos_token_ids=eos_token_ids, host_parameters=True)
 
 
 class RowSampler:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from decoding import LLM, SamplingParams
-from decoding.adapters.rows import OF_OUR_LOOP, RowSampler, check_params
+from decoding.adapters.rows import OF_OUR_LOOP, RowSampler, check_params, new_state
 from decoding.errors import EngineError, ParameterError
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
 
@@ -90,3 +90,9 @@ def test_all_problems_at_once():
     with pytest.raises(ParameterError) as caught:
         check_params(SamplingParams(n=2, echo=True), OF_OUR_LOOP)
     assert [problem.parameter for problem in caught.value.problems] == ["n", "echo"]
+
+
+def test_a_state_of_a_host_that_ends_texts():
+    """The state takes parameters that the host's loop honours, such as a length and end tokens."""
+    state = new_state(SamplingParams(max_tokens=12, stop_token_ids=[3], seed=1), [1, 2])
+    assert (state.position, state.params.max_tokens) == (0, 12)
