@@ -43,7 +43,7 @@ def new_state(
 ) -> SamplingState:
     """Return the state with which `LLM.complete` would draw candidate number `choice` of this prompt.
 
-    params: checked, so that the caller's loop honours all of those which no sampler can.
+    params: checked with `check_params`: the caller's loop honours every parameter that no sampler can honour.
     """
     ids = list(prompt_token_ids)
     stream = rng_stream_of(ids)

@@ -110,7 +110,7 @@ class Candidate:
         self._raw_logprob_sum = 0.0
         self._tokenizer = tokenizer
         self._detokenizer = self._new_detokenizer()
-        self._known_bytes: Mapping[int, bytes] = NOTHING_KNOWN  # where nothing but a token's own bytes matters
+        self._known_bytes: Mapping[int, bytes] = NOTHING_KNOWN  # by token id, where the text alone decides
         self._has_logprobs = params.logprobs is not None
         self._matcher = StopMatcher(request.stops)
         self._begins_no_stop = request.stops.first_bytes.isdisjoint
@@ -161,7 +161,7 @@ class Candidate:
             self._finish("length")
 
     def _append_any(self, token_id: int, score: TokenScore | None, raw_logprob: float) -> None:
-        """Append a token in the general case: one that ends the text, may be a part of a stop string, and so on."""
+        """Append a token in the general case, such as one that ends the text or may be part of a stop string."""
         ends = token_id in self._ending_ids
         data = b"" if ends or self._detokenizer is None else self._detokenizer.append(token_id)
         if self._is_text and self._detokenizer is not None:

@@ -271,7 +271,7 @@ class Sampler:
         self._check_state(state)
 
     def use_threads(self, threads: ThreadPool) -> None:
-        """Share the rows of a call among these threads from now on; a model's, while it runs no forward pass."""
+        """Share the rows of each call among these threads, such as those of a model between its forward passes."""
         self._num_threads, self._kernel.threads = threads.num_threads, threads
 
     def _new_kernel(self, stages: Sequence[int]) -> Kernel:

@@ -191,7 +191,7 @@ def test_included_headers_are_read(tmp_path: Path) -> None:
     (tmp_path / "public.h").write_text("int f(void);\n")
     (tmp_path / "private.h").write_text("int g(void);\n")
     source, output = tmp_path / "source.c", tmp_path / "cdef.txt"
-    source.write_text('#include <math.h>\n#include "public.h"\n#include "private.h"\n')
+    source.write_text('#include <math.h>\n#include "public.h"\n#include "private.h" /* after the other */\n')
     command = [sys.executable, SCRIPT, source, tmp_path, output]
     subprocess.run(command, check=True)
     assert output.read_text() == "int f(void);\nint g(void);\n"

@@ -20,6 +20,7 @@ MIN_LOGITS_A_THREAD = 2**17
 """Minimum number of logits for a further thread: fewer are done before it wakes up."""
 
 MAX_PARTS: int = lib.DK_MAX_PARTS
+"""Maximum number of parts into which the rows of a call are divided."""
 
 _DTYPES = {FLOAT32: lib.DECODING_FLOAT32, FLOAT16: lib.DECODING_FLOAT16, BFLOAT16: lib.DECODING_BFLOAT16}
 

@@ -12,7 +12,8 @@ from decoding.sampling.kernel.library import ffi, lib
 class ThreadPool:
     """Threads of the compiled module, the calling one among them. They start with the first work.
 
-    pool: the `dk_thread_pool`, which works for one caller at a time. lock: for callers that may meet.
+    pool: the `dk_thread_pool`, which works for one caller at a time.
+    lock: held while the pool works, if several threads may call.
     A forked child has none of its parent's threads, so the pool starts its own.
     """
 

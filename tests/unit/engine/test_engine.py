@@ -9,6 +9,7 @@ from decoding.engine.settings import EngineSettings
 from decoding.engine.tasks import scores as scores_module
 from decoding.errors import EmptySupportError, NonFiniteLogitsError
 from decoding.params import SamplingParams
+from decoding.sampling.kernel import ThreadPool
 from decoding.testing.scripted import ScriptedModel, byte_tokenizer, hashed_logits
 
 TOKENIZER = byte_tokenizer(special=["<eos>"])
@@ -58,6 +59,14 @@ def test_results_do_not_depend_on_max_num_seqs(max_num_seqs):
     results, most = run(scripted(), requests, max_num_seqs)
     assert most == min(max_num_seqs, 15)
     assert [choices(r) for r in results] == [choices(r) for r in expected]
+
+
+def test_draws_use_the_threads_of_the_model():
+    """The engine's sampler shares its rows among the threads of a model that has some."""
+    model = scripted()
+    assert make_engine(model)._sampler.num_threads == 1
+    model.threads = ThreadPool(3)
+    assert make_engine(model)._sampler.num_threads == 3
 
 
 def test_candidates_share_one_prefill():
