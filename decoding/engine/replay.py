@@ -25,6 +25,7 @@ from decoding.errors import ContextLengthError, DecodingError, ParameterError
 from decoding.file_output import write_whole
 from decoding.json_file import read_json_object
 from decoding.params import SamplingParams
+from decoding.sampling.fit import Fit
 from decoding.sampling.kernel import STREAM_VERSION
 from decoding.sampling.stages import PROFILES, Profile
 from decoding.text.stop_strings import StopAutomaton
@@ -181,7 +182,7 @@ class Capsule:
             banned=stop_automaton(params.banned_strings) if params.banned_strings and not force else None,
         )
         request = without_remainder(request, shape, tokenizer)
-        request.new_state(0).check_fit(shape.vocab_size)
+        request.new_state(0).check_fit(Fit(shape.vocab_size))
         return request
 
 

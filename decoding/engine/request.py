@@ -26,6 +26,7 @@ from decoding.errors import (
 )
 from decoding.models.batch import Logits, ModelShape
 from decoding.params import SamplingParams, to_float32, with_seed
+from decoding.sampling.fit import Fit
 from decoding.sampling.sampler import Sampler
 from decoding.sampling.stages import GREEDY_TEMPERATURE, PROFILES, Profile
 from decoding.sampling.state import SamplingState, random_seed
@@ -207,7 +208,7 @@ def make_request(
         banned=stop_automaton(params.banned_strings) if params.banned_strings else None,
     )
     request = without_remainder(request, shape, tokenizer)
-    request.new_state(0).check_fit(shape.vocab_size, profile.lacking)
+    request.new_state(0).check_fit(Fit(shape.vocab_size, profile.lacking))
     return request
 
 

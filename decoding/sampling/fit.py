@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     from decoding.sampling.state import SamplingState
 
 _SEQUENCES = ("dry_sequence_breakers", "bad_words")
+
+
+class Fit(NamedTuple):
+    """What a sampler demands of a state.
+
+    vocab_size: what its token ids and its bitmask must fit.
+    lacking: names of the stages that the sampler's profile leaves out, whose parameters would be ignored.
+    """
+
+    vocab_size: int
+    lacking: Collection[str] = ()
 
 
 def check_ids(state: SamplingState, vocab_size: int) -> None:

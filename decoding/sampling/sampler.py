@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from decoding.errors import LogitsError, ParameterError
 from decoding.sampling.explain import Explanation, explain
+from decoding.sampling.fit import Fit
 from decoding.sampling.kernel import (
     Kernel,
     KernelRow,
@@ -77,8 +78,8 @@ class Sampler:
         self._num_threads = checked_integer("num_threads", num_threads, 1, MAX_THREADS)
         self._on_nonfinite: Literal["raise", "mask"] = _one_of("on_nonfinite", on_nonfinite, ("raise", "mask"))
         self._profile = profile if isinstance(profile, Profile) else PROFILES[_one_of("profile", profile, PROFILES)]
-        self._lacking = self._profile.lacking
-        if "hard_masks" in self._lacking and self._num_valid_tokens < self._vocab_size:
+        self._fit = Fit(self._vocab_size, self._profile.lacking)
+        if "hard_masks" in self._fit.lacking and self._num_valid_tokens < self._vocab_size:
             rule = f"must be vocab_size={self._vocab_size}, because the profile has no stage hard_masks"
             raise ParameterError.single("num_valid_tokens", num_valid_tokens, rule)
         self._kernel = self._new_kernel(self._profile.order)
@@ -293,11 +294,12 @@ class Sampler:
         if len(states) != len(matrix):
             rule = f"must have one state per row of logits ({len(matrix)})"
             raise ParameterError.single("states", f"{len(states)} states", rule)
-        vocab_size, lacking, structs, reporting = self._vocab_size, self._lacking, [], []
+        fit, structs, reporting = self._fit, [], []
         for state in states:
             if not isinstance(state, SamplingState):
                 raise ParameterError.single("states", states, _STATES_RULE)
-            state.check_fit(vocab_size, lacking)
+            if state.fit is not fit:
+                state.check_fit(fit)
             row = state.kernel_row
             structs.append(row.struct)
             if row.num_modes:
@@ -307,21 +309,19 @@ class Sampler:
     def _check_state(self, state: SamplingState) -> None:
         if not isinstance(state, SamplingState):
             raise ParameterError.single("state", state, "must be a SamplingState")
-        state.check_fit(self._vocab_size, self._lacking)
+        state.check_fit(self._fit)
 
 
 def _commit(states: Sequence[SamplingState], output: SamplerOutput) -> None:
     """Record the tokens that were drawn, with one call into C for all histories."""
-    histories, rows, token_ids = [], [], []
+    recorded = []
     for row, (state, token_id) in enumerate(zip(states, output.drawn_ids(), strict=True)):
         if token_id >= 0:
             history = state.commit_outside_history(token_id, output, row)
             if history is not None:
-                histories.append(history)
-                rows.append(state.kernel_row)
-                token_ids.append(token_id)
-    if histories:
-        append_tokens(histories, rows, token_ids)
+                recorded.append((history, state.kernel_row, token_id))
+    if recorded:
+        append_tokens(*zip(*recorded, strict=True))
 
 
 def _new_sampler(

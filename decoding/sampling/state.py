@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +14,7 @@ from decoding.errors import ParameterError
 from decoding.params import SamplingParams
 from decoding.sampling import saved
 from decoding.sampling.adaptive_p import Average, center_of, first_average, next_average
-from decoding.sampling.fit import check_ids, check_stages, checked_surprise, sequences_of_ids, unsigned_64
+from decoding.sampling.fit import Fit, check_ids, check_stages, checked_surprise, sequences_of_ids, unsigned_64
 from decoding.sampling.host_parameters import check_host_parameters
 from decoding.sampling.kernel import KernelRow, TokenHistory, num_mask_words
 from decoding.sampling.kernel.row import NUMBERS
@@ -46,8 +46,9 @@ class SamplingState:
     operating system if params.seed is None), `choice`, `stream`, `prompt_token_ids`, `eos_token_ids`,
     `output_token_ids`, a list that `append` and `truncate` change. `fork` and `with_params` make other states.
 
-    For decoding.sampling and the engine only: `kernel_row`, the row that C reads; `check_fit`, called before C
-    reads it; `commit` and `commit_outside_history`, which record the token that C drew.
+    For decoding.sampling and the engine only: `kernel_row`, the row that C reads; `check_fit`, called before C reads it
+    unless `fit`, which is None after a change, is the sampler's; `commit` and `commit_outside_history`, which record
+    the token that C drew.
     """
 
     __slots__ = (
@@ -66,6 +67,7 @@ class SamplingState:
         "_prompt_ids",
         "_seed",
         "_stream",
+        "fit",
         "kernel_row",
         "output_token_ids",
     )
@@ -94,6 +96,7 @@ class SamplingState:
         self.output_token_ids: list[int] = []
         self._bitmask: NDArray[np.uint32] | None = None
         self._fits = 0  # the vocabulary size that all ids are known to fit; 0 if none is known
+        self.fit: Fit | None = None
         self._mus = [] if params.mirostat_tau is None else [2.0 * to_float32(params.mirostat_tau)]  # one per position
         self._averages = [] if params.adaptive_p_target is None else [first_average(params)]  # one per position
         self.kernel_row = KernelRow()
@@ -223,6 +226,7 @@ class SamplingState:
     def bitmask(self, words: Any) -> None:
         self._bitmask = None if words is None else mask_of("bitmask", words, 1)
         self.kernel_row.point("bitmask", self._bitmask)
+        self.fit = None
 
     def append(self, token_id: int, surprise: float | None = None) -> None:
         """Record a generated token.
@@ -244,7 +248,7 @@ class SamplingState:
         self.output_token_ids.append(token_id)
         self.kernel_row.struct.position = len(self.output_token_ids)
         if token_id >= self._fits:
-            self._fits = 0
+            self._forget_fit()
         if self._is_followed:
             if surprise is not None:
                 self._follow(surprise)
@@ -256,13 +260,17 @@ class SamplingState:
 
     def commit_outside_history(self, token_id: int, output: SamplerOutput, row: int) -> TokenHistory | None:
         """Do what `commit` does, except for the token history, which is returned for the caller to append to."""
-        self._record(token_id, float(output.surprises[row]) if self.needs_surprise else None)
+        if self._is_followed:
+            self._record(token_id, float(output.surprises[row]) if self.needs_surprise else None)
+        else:  # all that is left of it, as the sampler whose token it is has checked the state
+            self.output_token_ids.append(token_id)
+            self.kernel_row.struct.position = len(self.output_token_ids)
         return self._history
 
     def force(self, token_id: int) -> None:
         """Report on this token instead of drawing one, from now on and until another one is forced."""
         token_id = checked_token_id("token_id", token_id)
-        self._fits = 0
+        self._forget_fit()
         self.kernel_row.force_token(token_id)
 
     def use_stream(self, stream: int) -> None:
@@ -379,17 +387,18 @@ class SamplingState:
             return ()
         return (*self._params.stop_token_ids, *(() if self._params.ignore_eos else self._eos))
 
-    def check_fit(self, vocab_size: int, lacking: Collection[str] = ()) -> None:
-        """Raise ParameterError if this state does not fit a sampler.
-
-        vocab_size: size of the vocabulary that token ids and the bitmask must fit.
-        lacking: names of the stages that the sampler's profile leaves out, whose parameters would be ignored.
-        """
+    def check_fit(self, fit: Fit) -> None:
+        """Raise ParameterError if this state does not fit a sampler. The last fit is in the attribute `fit`."""
+        vocab_size = fit.vocab_size
         if self._fits != vocab_size:
             check_ids(self, vocab_size)
             self._fits = vocab_size
         if self._bitmask is not None and len(self._bitmask) != num_mask_words(vocab_size):
             rule = f"must have {num_mask_words(vocab_size)} words for vocab_size={vocab_size}"
             raise ParameterError.single("bitmask", self._bitmask, rule)
-        if lacking:
-            check_stages(self, lacking)
+        if fit.lacking:
+            check_stages(self, fit.lacking)
+        self.fit = fit
+
+    def _forget_fit(self) -> None:
+        self._fits, self.fit = 0, None

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.errors import ParameterError
+from decoding.sampling.fit import Fit
 from decoding.sampling.kernel import Kernel
 from decoding.sampling.output import SamplerOutput
 from decoding.sampling.state import SamplingState
@@ -66,7 +67,7 @@ def verify(
 
 def _draw(kernel: Kernel, matrix: NDArray[Any], row: int, state: SamplingState) -> SamplerOutput:
     """Draw from one row and record the token."""
-    state.check_fit(kernel.vocab_size)
+    state.check_fit(Fit(kernel.vocab_size))
     output = kernel.sample(matrix[row : row + 1], [state.kernel_row])
     for error in output.failures.values():
         raise type(error)(row, *error.args[1:])  # it was row 0 of its call

@@ -9,6 +9,7 @@ import pytest
 from decoding.errors import LogitsError, ParameterError
 from decoding.params import SamplingParams
 from decoding.sampling.sampler import Sampler, SamplingState
+from decoding.sampling.stages import PROFILES, Profile
 
 FLAT = np.zeros((1, 4), np.float32)
 
@@ -251,3 +252,40 @@ def test_torch_ids_and_masks():
         assert problem_of(lambda wrong=wrong: state.append(wrong)) == "token_id"
     with pytest.raises(ParameterError, match="bitmask"):
         state.bitmask = torch.zeros(1)
+
+
+def with_wide_bitmask(state):
+    """Set a bitmask for 64 tokens."""
+    state.bitmask = np.full(2, 2**32 - 1, np.uint32)
+
+
+WITHOUT_PENALTY = Profile(
+    "short", [stage for stage in PROFILES["openai"].stages if "frequency_penalty" not in stage.parameters]
+)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "change", "sampler"),
+    [
+        ("bitmask", with_wide_bitmask, Sampler(4)),
+        ("output_token_ids", lambda state: state.append(4), Sampler(4)),
+        ("output_token_ids", lambda state: state.append(3), Sampler(3)),
+        ("frequency_penalty", lambda state: None, Sampler(4, profile=WITHOUT_PENALTY)),
+    ],
+)
+def test_a_state_is_checked_again_after_a_change(parameter, change, sampler):
+    """A state that a sampler has accepted is refused once it, or another sampler, does not fit."""
+    state = SamplingState(SamplingParams(frequency_penalty=0.5, seed=1))
+    first = sampler if sampler.vocab_size == 4 and sampler.profile is PROFILES["openai"] else Sampler(4)
+    for _ in range(2):
+        first.sample(FLAT, [state])
+    change(state)
+    assert problem_of(lambda: sampler.sample(FLAT[:, : sampler.vocab_size], [state])) == parameter
+
+
+def test_states_may_alternate_between_samplers():
+    """Two samplers of other sizes accept the same state in turn, with the tokens of either."""
+    state = SamplingState(SamplingParams(presence_penalty=0.5, seed=1))
+    for size in (4, 9, 4):
+        Sampler(size).sample(np.zeros((1, size), np.float32), [state], commit=size == 4)
+    assert state.position == 2

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from decoding.reference.dry import dry_penalties
 from decoding.reference.masks import completed_ngrams
+from decoding.sampling.fit import Fit
 from decoding.sampling.stages import PROFILES
 from decoding.testing import (
     SamplingProblem,
@@ -98,7 +99,7 @@ def test_ids_and_masks_fit_the_vocabulary(data):
     vocab_size = data.draw(vocab_sizes())
     assert data.draw(bitmasks(vocab_size)).shape == (-(-vocab_size // 32),)
     assert data.draw(sampling_params(vocab_size)).seed is not None
-    data.draw(sampling_states(vocab_size)).check_fit(vocab_size)
+    data.draw(sampling_states(vocab_size)).check_fit(Fit(vocab_size))
     assert data.draw(logits_batches(vocab_size, 2)).shape == (2, vocab_size)
 
 
