@@ -42,7 +42,7 @@ def serve(kind: str, model: str, path: str) -> int:
     from decoding.server import run
 
     if (setting := SETTINGS[kind]) is not None:
-        run._spare_pauses = setting
+        run.spare_pauses = setting
     started, seconds = 0.0, []
 
     def note(phase: str, info: dict[str, int]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -20,6 +19,7 @@ from decoding.server import log
 from decoding.server.accept import Acceptor, max_connections
 from decoding.server.app import create_app
 from decoding.server.edge import Edge
+from decoding.server.garbage import collect_if_due, spare_pauses
 from decoding.server.log import LOGGER
 from decoding.server.protocol import protocol_with
 from decoding.server.service import Service
@@ -32,8 +32,6 @@ _MARGIN = 5.0
 """Seconds that the end may take besides the grace."""
 _LAST_SECONDS = 0.5
 """After the grace, for the last bytes of answers to be read."""
-_FULL_COLLECTION = 100
-"""Collections of the middle generation for one of everything (Python's own: 10)."""
 _SWITCH_INTERVAL = 0.001
 """Seconds for which the engine's thread may hold the GIL before the event loop gets it (Python's own: 0.005)."""
 
@@ -95,7 +93,7 @@ class _Loader:
             try:
                 self._service.open(self._load())
                 self._edge.app = create_app(self._service)
-                _spare_pauses()
+                spare_pauses()
                 self._service.is_loading = False
                 on_ready()
             except BaseException as error:
@@ -134,6 +132,8 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Run uvicorn's periodic work, ten times per second, and end if an engine or the accept loop has died."""
+        if not self._service.num_open:
+            collect_if_due()
         if not self.should_exit:
             dead = self._accepting is not None and self._accepting.done()
             if dead or self._service.has_failed:
@@ -199,17 +199,6 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _spare_pauses() -> None:
-    """Exempt all objects so far from garbage collection, and make full collections ten times rarer.
-
-    A full collection stops all threads; `python -m benchmarks.collector` prints for how long.
-    """
-    gc.collect()
-    gc.freeze()
-    young, middle, _ = gc.get_threshold()
-    gc.set_threshold(young, middle, _FULL_COLLECTION)
 
 
 def _ignore(number: int, frame: Any) -> None:

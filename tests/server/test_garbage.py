@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import signal
 import time
+import weakref
 
 import pytest
+
+from decoding.server import garbage
 
 ASYNCIO = {"_SelectorSocketTransport", "TransportSocket", "socket", "tuple", "dict", "method"}
 """Types in the circle that asyncio leaves for each closed connection: the transport refers to a method of its own."""
@@ -92,3 +96,28 @@ def test_no_garbage_of_a_timeout(serve_script):
     server = serve_script("paced", "garbage=1", "request_timeout=0.3")
     for stream in (False, True):
         assert garbage_of(server, lambda s=stream: server.complete(max_tokens=3000, stream=s)) == set()
+
+
+class Node:
+    """An object that may refer to itself."""
+
+
+def test_garbage_is_collected_when_no_request_is_open():
+    """What is old enough to wait for a full collection goes as soon as it is due and the server is idle."""
+    before = gc.get_threshold()
+    try:
+        garbage.spare_pauses()
+        node = Node()
+        node.itself, alive = node, weakref.ref(node)
+        gc.collect(1)
+        del node
+        garbage.collect_if_due()  # too soon
+        assert alive() is not None
+        for _ in range(20):
+            gc.collect(1)
+        assert alive() is not None
+        garbage.collect_if_due()
+        assert alive() is None
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
