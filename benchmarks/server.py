@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.server_client import Arrivals, seconds_of, stream
+from benchmarks.server_client import Arrivals, asked, seconds_of, stream
 from benchmarks.server_hold import held
 from benchmarks.soak import plot, report, soak
 from decoding.cli.measure import machine, machine_lines
@@ -129,7 +129,7 @@ async def crowd(port: int, name: str) -> dict[str, float]:
         probe.stdout.readline()
         every = await many(port, name, MANY, MANY_TOKENS)
         probe.terminate()
-        health = [float(line) for line in probe.stdout]
+        health = [one.seconds for one in asked(probe.stdout)]
     bad = sum(one.status != 200 or not one.is_whole for one in every)
     return {
         "errors of 1,000 streams": bad,

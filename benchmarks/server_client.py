@@ -2,7 +2,7 @@
 
 HTTP is read by hand because the client shares two cores with the server. As a program,
 `python -m benchmarks.server_client PORT`, it asks for the server's health fifty times per second and prints the
-seconds that each answer took.
+seconds that each answer took, and by how many its own timer was late before.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
+_PAUSE = 0.02
 _HEAD = (
     "POST {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-type: application/json\r\n"
     "content-length: {length}\r\n\r\n"
@@ -75,12 +77,28 @@ async def answer(port: int, method: str, path: str, body: dict[str, Any] | None 
     return status, time.perf_counter() - start, page
 
 
+class Asked(NamedTuple):
+    """Seconds that an answer to /health took, and by how many the timer of the pause before it was late."""
+
+    seconds: float
+    late: float
+
+
+def asked(lines: Iterable[str]) -> list[Asked]:
+    """Read what this program prints."""
+    return [Asked(*map(float, line.split())) for line in lines]
+
+
 async def _ask_for_health(port: int) -> None:
+    """Print the seconds of each answer, and by how many the timer of the pause before it was late."""
+    late = 0.0
     while True:
         status, seconds = await seconds_of(port, "GET", "/health")
         assert status == 200
-        print(seconds, flush=True)
-        await asyncio.sleep(0.02)
+        print(seconds, late, flush=True)
+        start = time.perf_counter()
+        await asyncio.sleep(_PAUSE)
+        late = time.perf_counter() - start - _PAUSE
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.server_client import answer
+from benchmarks.server_client import answer, asked
 
 _HEAD = b"POST %s HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
 _IDLE_SECONDS = 3.0
@@ -89,8 +89,21 @@ LOADS: dict[str, Load] = {
 }
 
 
-async def slowest_health(port: int, load: Awaitable[Any]) -> tuple[float, float, Any]:
-    """Return the slowest and the median answer to /health meanwhile, in seconds, and what the load returned."""
+class Hold(NamedTuple):
+    """Seconds of answers to /health beside a load.
+
+    late: the most by which the timer of the process that asks was late, which is not the server's doing.
+    found: what the load returned.
+    """
+
+    slowest: float
+    middle: float
+    late: float
+    found: Any
+
+
+async def slowest_health(port: int, load: Awaitable[Any]) -> Hold:
+    """Ask for /health while the load lasts."""
     command = [sys.executable, "-m", "benchmarks.server_client", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as probe:
         assert probe.stdout is not None
@@ -98,17 +111,19 @@ async def slowest_health(port: int, load: Awaitable[Any]) -> tuple[float, float,
         found = await load
         _, last, _ = await answer(port, "GET", "/health")
         probe.terminate()
-        times = [*map(float, probe.stdout), last]
-    return max(times), median(times), found
+        answers = asked(probe.stdout)
+    times = [*(one.seconds for one in answers), last]
+    return Hold(max(times), median(times), max((one.late for one in answers), default=0.0), found)
 
 
 async def held(port: int, name: str) -> dict[str, float]:
     """Return the slowest answer to /health for each load, in ms."""
     figures = {}
     for kind, load in LOADS.items():
-        slowest, middle, found = await slowest_health(port, load(port, name))
-        figures[f"health beside {kind}, slowest, ms"] = 1e3 * slowest
-        figures[f"  median beside {kind}"] = 1e3 * middle
-        if found is not None:
-            figures["  MB of that answer"] = found
+        hold = await slowest_health(port, load(port, name))
+        figures[f"health beside {kind}, slowest, ms"] = 1e3 * hold.slowest
+        figures[f"  median beside {kind}"] = 1e3 * hold.middle
+        figures[f"  delay of another process beside {kind}"] = 1e3 * hold.late
+        if hold.found is not None:
+            figures["  MB of that answer"] = hold.found
     return figures
