@@ -197,7 +197,7 @@ def report(name: str, options: argparse.Namespace) -> None:
     """Measure one network and print a table."""
     prefills = options.prefill
     for weight_type in options.types:
-        engine = Engine(SIZES[name], weight_type, options.threads, max(*prefills, 1024))
+        engine = Engine(SIZES[name], weight_type, options.threads, max([*prefills, 1024]))
         read = reader(engine.num_bytes, options.threads)
         short: dict[str, Callable[[], object]] = {
             "read pass": read,
