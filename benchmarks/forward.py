@@ -2,7 +2,8 @@
 
 Times one token of one sequence, a step of 32 sequences, and prefills, for Llama networks with random weights, and a
 plain read of as many bytes as the weights have, which no step of one token can beat. The jobs of a network take turns,
-so that load on the machine affects all of them; the fastest time of each counts.
+so that load on the machine affects all of them. The fastest time of each short job counts, and the average of each
+prefill over as long a time as the longest one takes: a long one could not choose the machine's fast moments either.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from decoding.models.native_plan import (
     PlanNorm,
     Step,
     ThreadPool,
+    packed_size,
     rotary_table,
 )
 from decoding.sampling.kernel import active_isa, forced_isa
@@ -38,13 +40,30 @@ from decoding.sampling.kernel import active_isa, forced_isa
 SIZES = NETWORKS | {"135M": Network(576, 30, 9, 3, 1_536, 49_152)}
 """Those of the other benchmarks, and SmolLM2's, which is what people have as a GGUF file."""
 
+HUGE_PAGE = 1 << 21
 CONTEXT = 64
 """Tokens in the cache when one more is computed."""
 
 
-def random_matrix(weight_type: str, num_outputs: int, num_inputs: int, generator: np.random.Generator) -> PackedMatrix:
+class Arena:
+    """Memory for all matrices of a network, side by side on huge pages, as a loaded model has it."""
+
+    def __init__(self, num_bytes: int) -> None:
+        memory = np.empty(num_bytes + HUGE_PAGE, np.uint8)
+        self._free = memory[-memory.ctypes.data % HUGE_PAGE :]
+
+    def take(self, size: int) -> NDArray[np.uint8]:
+        """Return the next `size` bytes; the following ones begin at a multiple of 64."""
+        taken, self._free = self._free[:size], self._free[size + -size % 64 :]
+        return taken
+
+
+def random_matrix(
+    weight_type: str, num_outputs: int, num_inputs: int, generator: np.random.Generator, arena: Arena
+) -> PackedMatrix:
     """Return weights of about the scale that trained weights have."""
-    matrix = PackedMatrix(weight_type, num_outputs, num_inputs)
+    panels = arena.take(packed_size(weight_type, num_outputs, num_inputs))
+    matrix = PackedMatrix(weight_type, num_outputs, num_inputs, panels=panels)
     if weight_type in BLOCKS:
         matrix.put(0, random_blocks(weight_type, num_outputs, num_inputs, generator))
         return matrix
@@ -76,6 +95,7 @@ class Engine:
         self._matrices: list[PackedMatrix] = []
         self._generator = np.random.default_rng(0)
         self._type = weight_type
+        self._arena = Arena(8 * network.num_weights)  # more than any type takes; untouched memory costs nothing
         norm = PlanNorm("rms", np.ones(network.hidden, np.float32), 1e-5)
         qkv = network.hidden + 2 * network.kv_heads * head_dim
         layers = [
@@ -116,7 +136,7 @@ class Engine:
         self._table = rotary_table(frequencies, 1.0, 0, num_tokens)
 
     def _matrix(self, num_outputs: int, num_inputs: int) -> PackedMatrix:
-        self._matrices.append(random_matrix(self._type, num_outputs, num_inputs, self._generator))
+        self._matrices.append(random_matrix(self._type, num_outputs, num_inputs, self._generator, self._arena))
         return self._matrices[-1]
 
     def step(self, sequences: int, new: int, start: int) -> None:
@@ -153,6 +173,25 @@ def fastest(
             job()
             best[name] = min(best[name], clock() - begin)
     return best
+
+
+def averages(jobs: dict[str, Callable[[], object]], clock: Callable[[], float], rounds: int = 2) -> dict[str, float]:
+    """Return the average time of each job; they take turns, each for as long as one run of the slowest takes."""
+    spent, counts = dict.fromkeys(jobs, 0.0), dict.fromkeys(jobs, 0)
+    longest = 0.0
+    for job in jobs.values():
+        begin = time.perf_counter()
+        job()
+        longest = max(longest, time.perf_counter() - begin)
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            end = time.perf_counter() + longest
+            while not counts[name] or time.perf_counter() < end:
+                begin = clock()
+                job()
+                spent[name] += clock() - begin
+                counts[name] += 1
+    return {name: spent[name] / counts[name] for name in jobs}
 
 
 @contextmanager
@@ -206,13 +245,16 @@ def report(name: str, options: argparse.Namespace) -> None:
         }
         long = {f"prefill {n}": (lambda n=n, e=engine: e.prefill(n)) for n in prefills}
         clock = time.process_time if options.cpu_time else time.perf_counter
-        times = fastest(short, options.seconds, clock) | fastest(long, options.seconds, clock)  # type: ignore[arg-type]
+        times = fastest(short, options.seconds, clock) | averages(long, clock)  # type: ignore[arg-type]
         floor = times["read pass"]
         print(f"{name} {weight_type}, {active_isa()}, {options.threads} threads, {engine.num_bytes / 1e6:.0f} MB")
         tokens: dict[str, Any] = {"1 token": 1, "32 streams": 32, **{f"prefill {n}": n for n in prefills}}
         print(f"  {'read pass':<14}{floor * 1e3:9.2f} ms {engine.num_bytes / floor / 1e9:8.1f} GB/s")
         for job, count in tokens.items():
             extra = f"{floor / times[job]:8.2f} of a read pass" if job == "1 token" else ""
+            if prefills and job in list(long)[1:]:
+                ratio = count / times[job] * times[f"prefill {prefills[0]}"] / prefills[0]
+                extra = f"{ratio:8.2f} of the rate of {prefills[0]}"
             print(f"  {job:<14}{times[job] * 1e3:9.2f} ms {count / times[job]:8.0f} tokens/s{extra}")
 
 
