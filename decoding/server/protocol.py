@@ -166,6 +166,7 @@ class _Protocol(H11Protocol):
         self._stop_waiting()
         self._stop_losing_patience()
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn leaves the timer of a connection that was reset: a circle
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(_BAD_REQUEST)
