@@ -129,13 +129,15 @@ async def crowd(port: int, name: str) -> dict[str, float]:
         probe.stdout.readline()
         every = await many(port, name, MANY, MANY_TOKENS)
         probe.terminate()
-        health = [one.seconds for one in asked(probe.stdout)]
+        answers = asked(probe.stdout)
+    health = [one.seconds for one in answers]
     bad = sum(one.status != 200 or not one.is_whole for one in every)
     return {
         "errors of 1,000 streams": bad,
         "1,000 streams, seconds": max(one.seconds for one in every),
         "health under 1,000 streams, slowest, ms": 1e3 * max(health),
         "  median": 1e3 * median(health),
+        "  delay of another process under 1,000 streams": 1e3 * max(one.late for one in answers),
     }
 
 

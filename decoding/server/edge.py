@@ -29,7 +29,7 @@ from decoding.server.service import Service, wire_error
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _ABSOLUTE_FORM = re.compile(rb"https?://[^/]+(?P<path>/.*)?", re.IGNORECASE | re.DOTALL)
 _OPEN_TO_ALL = ("/health", "/docs", "/openapi.json")
-_LET_IN_AT_ONCE = 4
+_LET_IN_AT_ONCE = 2
 _LOADING_SECONDS = 5
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -54,3 +55,41 @@ def test_a_body_of_tiny_chunks_does_not_block_the_loop():
 
     assert asyncio.run(serve()) > 20
     assert bodies == [b"x" * 40_000]
+
+
+class Connection:
+    """A connection with so many pieces to parse, each of which takes longer than a turn."""
+
+    transport = None
+
+    def __init__(self, name, parsed, num_pieces=1, *, is_short=False):
+        self.name, self.parsed, self.num_pieces = name, parsed, num_pieces
+        self.begins_short_request = is_short
+        self.loop = asyncio.get_running_loop()
+
+    def parse_piece(self):
+        """Note the connection; return True if there is more."""
+        time.sleep(0.005)
+        self.parsed.append(self.name)
+        self.num_pieces -= 1
+        return self.num_pieces > 0
+
+
+def test_short_requests_come_first():
+    """A request without a body waits for one piece of the others at most, and they for one of it, per turn."""
+    from decoding.server.protocol import _Turns
+
+    parsed = []
+
+    async def serve():
+        turns = _Turns()
+        for number in range(3):
+            turns.join(Connection(number, parsed, 2))
+        turns.join(Connection("health", parsed, is_short=True))
+        turns.join(Connection("headers", parsed, 2, is_short=True))
+        while len(parsed) < 9:
+            await asyncio.sleep(0)
+
+    asyncio.run(serve())
+    assert parsed[:4] == ["health", 0, "headers", 1]
+    assert sorted(map(str, parsed)) == ["0", "0", "1", "1", "2", "2", "headers", "headers", "health"]
