@@ -121,11 +121,22 @@ static void multiply_task(void *argument, int32_t index, int32_t worker) {
 }
 
 /* More tasks than workers, so that one that is late holds up little; but whole groups of panels where there are many.
- */
+ * Among such sizes of a task, one with which the workers have as nearly as possible equally much to do. */
 static int32_t panels_per_task(const dk_pass *pass, int32_t num_panels, int32_t num_blocks) {
-  int32_t tasks = TASKS_PER_WORKER * pass->batch->num_workers, wide = pass->kernel->panels;
-  int32_t chunk = divided_up(num_panels, divided_up(tasks, num_blocks));
-  return chunk >= wide ? divided_up(chunk, wide) * wide : smaller(wide, divided_up(num_panels, tasks / 2));
+  const int32_t workers = pass->batch->num_workers, wide = pass->kernel->panels;
+  const int32_t aim = divided_up(num_panels, divided_up(TASKS_PER_WORKER * workers, num_blocks));
+  const int32_t most = divided_up(aim, wide) * wide;
+  int64_t least = INT64_MAX;
+  int32_t best = most;
+  for (int32_t chunk = most; chunk > 0 && 2 * chunk >= aim; chunk -= chunk > wide ? wide : 1) {
+    int64_t tasks = (int64_t)divided_up(num_panels, chunk) * num_blocks;
+    int64_t panels_of_one = (tasks + workers - 1) / workers * chunk;
+    if (panels_of_one < least) {
+      least = panels_of_one;
+      best = chunk;
+    }
+  }
+  return best;
 }
 
 /* As few blocks as hold all rows, of about equal size: a small one would have to wait for weights from memory. */
