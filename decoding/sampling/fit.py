@@ -23,7 +23,7 @@ _SEQUENCES = ("dry_sequence_breakers", "bad_words")
 
 
 class Fit(NamedTuple):
-    """What a sampler demands of a state.
+    """The conditions of a sampler that a state must fit.
 
     vocab_size: what its token ids and its bitmask must fit.
     lacking: names of the stages that the sampler's profile leaves out, whose parameters would be ignored.
