@@ -29,12 +29,11 @@ from decoding.server.service import Service, wire_error
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _ABSOLUTE_FORM = re.compile(rb"https?://[^/]+(?P<path>/.*)?", re.IGNORECASE | re.DOTALL)
 _OPEN_TO_ALL = ("/health", "/docs", "/openapi.json")
-_LET_IN_AT_ONCE = 2
 _LOADING_SECONDS = 5
 
 
 class _Turnstile:
-    """Admit a few requests per turn of the event loop.
+    """Admit one request per turn of the event loop.
 
     Otherwise a thousand requests that arrive together would be handled in one turn, and health checks and streams would
     wait for the last of them.
@@ -53,10 +52,9 @@ class _Turnstile:
         await turn
 
     def _let_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        for _ in range(min(_LET_IN_AT_ONCE, len(self._waiting))):
-            turn = self._waiting.popleft()
-            if not turn.done():  # whoever waited may have been cancelled
-                turn.set_result(None)
+        turn = self._waiting.popleft()
+        if not turn.done():  # whoever waited may have been cancelled
+            turn.set_result(None)
         if self._waiting:
             loop.call_soon(self._let_in, loop)
 

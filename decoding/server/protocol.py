@@ -24,6 +24,8 @@ _OF_BODY_AT_ONCE = 1 << 16
 """Bytes parsed at a time of a body whose length is declared, which h11 passes on as they are."""
 _TURN_SECONDS = 0.001
 """After so much parsing, for all connections together, the rest of the loop has its turn."""
+_AT_ONCE_SECONDS = 0.005
+"""Time between two requests that do not wait for their turn."""
 _SHORTEST_HEADER = 3
 
 
@@ -41,18 +43,26 @@ class _Turns:
     """Let connections parse in turn, a piece each, for a few milliseconds per turn of the event loop.
 
     The limit is shared: with one per connection, twenty large bodies could block the loop twenty times as long.
-    Requests without a body come first: behind a thousand that generate, a health check would wait for a second.
+    Requests without a body come first, and now and then at once: behind a thousand that generate, a health check would
+    wait for a second.
     """
 
     def __init__(self) -> None:
         self._short: deque[_Protocol] = deque()
         self._waiting: deque[_Protocol] = deque()
         self._is_due = False
+        self._next_at_once = 0.0
 
     def join(self, connection: _Protocol) -> None:
-        """Append a connection with data to parse. It must not be queued already."""
-        (self._short if connection.begins_short_request else self._waiting).append(connection)
-        if not self._is_due:
+        """Parse a connection's data, at once or in turn. It must not be queued already."""
+        if not connection.begins_short_request:
+            self._waiting.append(connection)
+        elif (now := time.monotonic()) < self._next_at_once:
+            self._short.append(connection)
+        else:
+            self._next_at_once = now + _AT_ONCE_SECONDS
+            self._parse(connection)
+        if (self._short or self._waiting) and not self._is_due:
             self._is_due = True
             connection.loop.call_soon(self._run, connection.loop)
 
