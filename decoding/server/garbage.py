@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 
-_FULL_COLLECTION = 1000
+_FULL_COLLECTION = 100
 """Collections of the middle generation for one of everything, requests or not (Python's own: 10)."""
 _IDLE_COLLECTION = 20
 """The same, when there is no request."""
