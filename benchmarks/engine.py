@@ -1,9 +1,9 @@
 """The engine's own cost, and what it saves: `python -m benchmarks.engine`.
 
 On a Llama network of random weights, 15 million unless --size says so, with the bundled tokenizer. The engine's own
-cost is the time of a step less that of the forward pass and of the sampler: once on that network, whose weights take
-the engine's code and objects from the caches in every step, and once on one that leaves them there. A time is the
-minimum over many repeats: other load on the machine can only add to it. The Poisson arrivals are one run.
+cost is the time of a step less that of the forward pass and of the sampler. It is measured on that network, whose
+weights push the engine's code and objects out of the caches in every step, and on a tiny one. A time is the minimum
+over many repeats: other load on the machine can only add to it. The Poisson arrivals are one run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STREAMS, STEPS = 32, 200
 PROMPT, CANDIDATES = 512, 16
 TOKENS = 32
 TINY = Network(64, 1, 2, 2, 128, 4_096)
-"""1.2 MB of weights, which leave the caches as they are."""
+"""1.2 MB of weights, which leave the engine's code and objects in the caches."""
 LOADS = (0.5, 0.9)
 ARRIVALS = 150
 

@@ -2,8 +2,8 @@
 
 Times one token of one sequence, a step of 32 sequences, and prefills, for Llama networks with random weights, and a
 plain read of as many bytes as the weights have, which no step of one token can beat. The jobs of a network take turns,
-so that load on the machine affects all of them. The fastest time of each short job counts, and the average of each
-prefill over as long a time as the longest one takes: a long one could not choose the machine's fast moments either.
+so that load on the machine affects all of them. Of each short job, the fastest time counts. Of each prefill, the
+average over the time that the longest prefill takes counts: the machine's fast moments favour no length.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ from decoding.sampling.kernel import active_isa, forced_isa
 SIZES = NETWORKS | {"135M": Network(576, 30, 9, 3, 1_536, 49_152)}
 """Those of the other benchmarks, and SmolLM2's, which is what people have as a GGUF file."""
 
-HUGE_PAGE = 1 << 21
 CONTEXT = 64
 """Tokens in the cache when one more is computed."""
+
+HUGE_PAGE = 1 << 21
 
 
 class Arena:
@@ -252,7 +253,7 @@ def report(name: str, options: argparse.Namespace) -> None:
         print(f"  {'read pass':<14}{floor * 1e3:9.2f} ms {engine.num_bytes / floor / 1e9:8.1f} GB/s")
         for job, count in tokens.items():
             extra = f"{floor / times[job]:8.2f} of a read pass" if job == "1 token" else ""
-            if prefills and job in list(long)[1:]:
+            if job in long and count != prefills[0]:
                 ratio = count / times[job] * times[f"prefill {prefills[0]}"] / prefills[0]
                 extra = f"{ratio:8.2f} of the rate of {prefills[0]}"
             print(f"  {job:<14}{times[job] * 1e3:9.2f} ms {count / times[job]:8.0f} tokens/s{extra}")

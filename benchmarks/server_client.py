@@ -77,16 +77,20 @@ async def answer(port: int, method: str, path: str, body: dict[str, Any] | None 
     return status, time.perf_counter() - start, page
 
 
-class Asked(NamedTuple):
-    """Seconds that an answer to /health took, and by how many the timer of the pause before it was late."""
+class HealthAnswer(NamedTuple):
+    """An answer to /health.
+
+    seconds: the time that it took.
+    late: seconds by which the timer of the pause before it was late.
+    """
 
     seconds: float
     late: float
 
 
-def asked(lines: Iterable[str]) -> list[Asked]:
-    """Read what this program prints."""
-    return [Asked(*map(float, line.split())) for line in lines]
+def health_answers(lines: Iterable[str]) -> list[HealthAnswer]:
+    """Parse the lines that this program prints."""
+    return [HealthAnswer(*map(float, line.split())) for line in lines]
 
 
 async def _ask_for_health(port: int) -> None:

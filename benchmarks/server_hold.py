@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmarks.server_client import answer, asked
+from benchmarks.server_client import answer, health_answers
 
 _HEAD = b"POST %s HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
 _IDLE_SECONDS = 3.0
@@ -90,10 +90,10 @@ LOADS: dict[str, Load] = {
 
 
 class Hold(NamedTuple):
-    """Seconds of answers to /health beside a load.
+    """Seconds that answers to /health took beside a load: the slowest, and the median.
 
-    late: the most by which the timer of the process that asks was late, which is not the server's doing.
-    found: what the load returned.
+    late: maximum delay of a timer in the process that asks, a measure of the machine's own delays.
+    found: the load's return value.
     """
 
     slowest: float
@@ -103,7 +103,7 @@ class Hold(NamedTuple):
 
 
 async def slowest_health(port: int, load: Awaitable[Any]) -> Hold:
-    """Ask for /health while the load lasts."""
+    """Ask for /health while the load lasts, and return the times."""
     command = [sys.executable, "-m", "benchmarks.server_client", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as probe:
         assert probe.stdout is not None
@@ -111,7 +111,7 @@ async def slowest_health(port: int, load: Awaitable[Any]) -> Hold:
         found = await load
         _, last, _ = await answer(port, "GET", "/health")
         probe.terminate()
-        answers = asked(probe.stdout)
+        answers = health_answers(probe.stdout)
     times = [*(one.seconds for one in answers), last]
     return Hold(max(times), median(times), max((one.late for one in answers), default=0.0), found)
 

@@ -120,8 +120,8 @@ static void multiply_task(void *argument, int32_t index, int32_t worker) {
     multiply_in_place(job, panels, rows);
 }
 
-/* More tasks than workers, so that one that is late holds up little; but whole groups of panels where there are many.
- * Among such sizes of a task, one with which the workers have as nearly as possible equally much to do. */
+/* More tasks than workers, so that one that is late holds up little; but whole groups of panels if there are many. Of
+ * the sizes down to half of that, the largest with which the worker that has most to do has least. */
 static int32_t panels_per_task(const dk_pass *pass, int32_t num_panels, int32_t num_blocks) {
   const int32_t workers = pass->batch->num_workers, wide = pass->kernel->panels;
   const int32_t aim = divided_up(num_panels, divided_up(TASKS_PER_WORKER * workers, num_blocks));

@@ -23,9 +23,9 @@ _SEQUENCES = ("dry_sequence_breakers", "bad_words")
 
 
 class Fit(NamedTuple):
-    """The conditions of a sampler that a state must fit.
+    """The vocabulary and the stages of a sampler, which a state must fit.
 
-    vocab_size: what its token ids and its bitmask must fit.
+    vocab_size: the vocabulary size that token ids and the bitmask must fit.
     lacking: names of the stages that the sampler's profile leaves out, whose parameters would be ignored.
     """
 

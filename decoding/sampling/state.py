@@ -46,9 +46,9 @@ class SamplingState:
     operating system if params.seed is None), `choice`, `stream`, `prompt_token_ids`, `eos_token_ids`,
     `output_token_ids`, a list that `append` and `truncate` change. `fork` and `with_params` make other states.
 
-    For decoding.sampling and the engine only: `kernel_row`, the row that C reads; `check_fit`, called before C reads it
-    unless `fit`, which is None after a change, is the sampler's; `commit` and `commit_outside_history`, which record
-    the token that C drew.
+    For decoding.sampling and the engine only: `kernel_row`, the row that C reads; `check_fit`, called before C reads
+    it; `fit`, that of the last check, None after a change; `commit` and `commit_outside_history`, which record the
+    token that C drew.
     """
 
     __slots__ = (
@@ -262,7 +262,7 @@ class SamplingState:
         """Do what `commit` does, except for the token history, which is returned for the caller to append to."""
         if self._is_followed:
             self._record(token_id, float(output.surprises[row]) if self.needs_surprise else None)
-        else:  # all that is left of it, as the sampler whose token it is has checked the state
+        else:  # as _record does, but the token fits: the sampler that drew it has checked the state
             self.output_token_ids.append(token_id)
             self.kernel_row.struct.position = len(self.output_token_ids)
         return self._history
@@ -359,7 +359,7 @@ class SamplingState:
             row.use_adaptive_p()
         if p.p_less is not None:
             row.use_p_less(p.p_less)
-        row.set_bias(self._bias())
+        row.set_bias(cast(tuple[tuple[int, float], ...], p.logit_bias))
         # The stop ids come last, so that dropping them at min_tokens is only a smaller count.
         row.set_ids("banned", [*p.banned_token_ids, *self._ending_ids()])
         if p.allowed_token_ids is not None:
@@ -378,9 +378,6 @@ class SamplingState:
             ending = len(self._ending_ids()) if self.position < self._params.min_tokens else 0
             struct.num_banned = len(self._params.banned_token_ids) + ending
 
-    def _bias(self) -> tuple[tuple[int, float], ...]:
-        return cast(tuple[tuple[int, float], ...], self._params.logit_bias)
-
     def _ending_ids(self) -> tuple[int, ...]:
         """Ids that end the sequence, banned until min_tokens."""
         if self._params.min_tokens == 0:
@@ -388,13 +385,12 @@ class SamplingState:
         return (*self._params.stop_token_ids, *(() if self._params.ignore_eos else self._eos))
 
     def check_fit(self, fit: Fit) -> None:
-        """Raise ParameterError if this state does not fit a sampler. The last fit is in the attribute `fit`."""
-        vocab_size = fit.vocab_size
-        if self._fits != vocab_size:
-            check_ids(self, vocab_size)
-            self._fits = vocab_size
-        if self._bitmask is not None and len(self._bitmask) != num_mask_words(vocab_size):
-            rule = f"must have {num_mask_words(vocab_size)} words for vocab_size={vocab_size}"
+        """Raise ParameterError if this state does not fit a sampler; otherwise set the attribute `fit`."""
+        if self._fits != fit.vocab_size:
+            check_ids(self, fit.vocab_size)
+            self._fits = fit.vocab_size
+        if self._bitmask is not None and len(self._bitmask) != num_mask_words(fit.vocab_size):
+            rule = f"must have {num_mask_words(fit.vocab_size)} words for vocab_size={fit.vocab_size}"
             raise ParameterError.single("bitmask", self._bitmask, rule)
         if fit.lacking:
             check_stages(self, fit.lacking)

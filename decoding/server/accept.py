@@ -17,8 +17,8 @@ DEFAULT_CONNECTIONS = 4096
 """Connections that may be open, where the system lets the process open files enough."""
 
 _AT_ONCE = 12
-"""Connections accepted per turn, in about a millisecond. With fewer, a burst of clients would keep a health check
-waiting behind it for as many turns."""
+"""Maximum number of connections accepted per turn, which takes about a millisecond. A health check waits in the same
+queue: if a turn accepted only one, it would wait for a turn per client of a burst."""
 _SPARE_FILES = 16
 """Open files that are left for everything but connections."""
 _LOOK_SECONDS = 0.05
@@ -84,7 +84,7 @@ class Acceptor:
             await asyncio.gather(*map(self._connect, (connection, *self._accept_more())))
 
     def _accept_more(self) -> list[socket.socket]:
-        """Return further connections that are there already. Errors are left to the next turn."""
+        """Accept further connections that are waiting, and return them. Errors are left to the next turn."""
         accepted: list[socket.socket] = []
         with suppress(OSError, MemoryError):
             while len(accepted) < min(_AT_ONCE, self._limit - len(self._connections)) - 1:

@@ -1,6 +1,6 @@
-"""When Python's garbage collector looks at all objects, which stops all threads: when no request is open, if possible.
+"""Rules for Python's full garbage collections, which stop all threads.
 
-`python -m benchmarks.collector` prints for how long. Requests leave no cyclic garbage, but asyncio leaves some for each
+`python -m benchmarks.collector` prints for how long. Requests leave no cyclic garbage, but asyncio leaves some per
 connection.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 import gc
 
 _FULL_COLLECTION = 100
-"""Collections of the middle generation for one of everything, requests or not (Python's own: 10)."""
+"""Collections of the middle generation per full collection at any time (Python's own: 10)."""
 _IDLE_COLLECTION = 20
-"""The same, when there is no request."""
+"""Collections of the middle generation after which an idle server runs a full one."""
 
 
 def spare_pauses() -> None:
@@ -23,6 +23,6 @@ def spare_pauses() -> None:
 
 
 def collect_if_due() -> None:
-    """Collect everything if there may be something: to be called when no request is open."""
+    """Run a full collection if enough others have passed. Call it only if no request is open."""
     if gc.get_count()[2] >= _IDLE_COLLECTION:
         gc.collect()

@@ -24,8 +24,8 @@ _OF_BODY_AT_ONCE = 1 << 16
 """Bytes parsed at a time of a body whose length is declared, which h11 passes on as they are."""
 _TURN_SECONDS = 0.001
 """After so much parsing, for all connections together, the rest of the loop has its turn."""
-_AT_ONCE_SECONDS = 0.005
-"""Time between two requests that do not wait for their turn."""
+_SHORT_REQUEST_SECONDS = 0.005
+"""Minimum time between two short requests that are parsed without waiting for a turn."""
 _SHORTEST_HEADER = 3
 
 
@@ -40,27 +40,27 @@ def protocol_with(settings: ServerSettings) -> type[H11Protocol]:
 
 
 class _Turns:
-    """Let connections parse in turn, a piece each, for a few milliseconds per turn of the event loop.
+    """Let connections parse in turn, a piece each, for about a millisecond per turn of the event loop.
 
     The limit is shared: with one per connection, twenty large bodies could block the loop twenty times as long.
-    Requests without a body come first, and now and then at once: behind a thousand that generate, a health check would
-    wait for a second.
+    Requests without a body come first, and one per few milliseconds does not wait at all: behind a thousand requests
+    that generate, a health check would wait for a second.
     """
 
     def __init__(self) -> None:
         self._short: deque[_Protocol] = deque()
         self._waiting: deque[_Protocol] = deque()
         self._is_due = False
-        self._next_at_once = 0.0
+        self._next_immediate = 0.0
 
     def join(self, connection: _Protocol) -> None:
         """Parse a connection's data, at once or in turn. It must not be queued already."""
         if not connection.begins_short_request:
             self._waiting.append(connection)
-        elif (now := time.monotonic()) < self._next_at_once:
+        elif (now := time.monotonic()) < self._next_immediate:
             self._short.append(connection)
         else:
-            self._next_at_once = now + _AT_ONCE_SECONDS
+            self._next_immediate = now + _SHORT_REQUEST_SECONDS
             self._parse(connection)
         if (self._short or self._waiting) and not self._is_due:
             self._is_due = True
@@ -69,7 +69,7 @@ class _Turns:
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         end = time.monotonic() + _TURN_SECONDS
         try:
-            for queue in (self._short, self._waiting):  # one of each in every turn: neither keeps the other waiting
+            for queue in (self._short, self._waiting):  # one of each per turn, so that neither queue blocks the other
                 if queue:
                     self._parse(queue.popleft())
             while (self._short or self._waiting) and time.monotonic() < end:
@@ -186,7 +186,7 @@ class _Protocol(H11Protocol):
         self._stop_waiting()
         self._stop_losing_patience()
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()  # uvicorn leaves the timer of a connection that was reset: a circle
+        self._unset_keepalive_if_required()  # if it was reset, uvicorn keeps the timer, which refers to this object
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(_BAD_REQUEST)
