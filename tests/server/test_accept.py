@@ -59,3 +59,31 @@ def test_the_default_is_below_the_limit_of_open_files(monkeypatch):
     monkeypatch.setattr(accept.resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert accept.max_connections(None) == accept.DEFAULT_CONNECTIONS
     assert accept.max_connections(10**6) == 10**6
+
+
+def test_a_burst_does_not_exceed_the_limit():
+    """Of ten clients that wait at once, only as many are accepted as the limit allows; the others follow later."""
+    connections, maximum = set(), 0
+
+    class Member(asyncio.Protocol):
+        def connection_made(self, transport):
+            nonlocal maximum
+            connections.add(transport)
+            maximum = max(maximum, len(connections))
+
+    async def serve():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            clients = [socket.create_connection(listener.getsockname()) for _ in range(10)]
+            task = asyncio.ensure_future(accept.Acceptor(listener, Member, connections, 3).run())
+            num_served = 0
+            while num_served < 10:
+                await asyncio.sleep(0)
+                while connections:
+                    num_served += 1
+                    connections.pop().close()
+            task.cancel()
+            for client in clients:
+                client.close()
+
+    asyncio.run(asyncio.wait_for(serve(), 60))
+    assert maximum == 3

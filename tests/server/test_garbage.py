@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import json
@@ -10,6 +11,7 @@ import socket
 import struct
 import time
 import weakref
+from types import SimpleNamespace
 
 import pytest
 
@@ -140,3 +142,18 @@ def test_garbage_is_collected_when_no_request_is_open():
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
+
+
+@pytest.mark.parametrize(("num_open", "is_collected"), [(0, True), (1, False)])
+def test_only_an_idle_server_collects(monkeypatch, num_open, is_collected):
+    """The server's periodic work collects garbage if and only if no request is open."""
+    import uvicorn
+
+    from decoding.server import run
+
+    calls = []
+    monkeypatch.setattr(run, "collect_if_due", lambda: calls.append(True))
+    service = SimpleNamespace(num_open=num_open, has_failed=False)
+    server = run._Server(uvicorn.Config(None, log_config=None), service, 1, None)
+    asyncio.run(server.on_tick(1))
+    assert bool(calls) == is_collected

@@ -58,7 +58,7 @@ def test_a_body_of_tiny_chunks_does_not_block_the_loop():
 
 
 class Connection:
-    """A connection with so many pieces to parse, each of which takes longer than a turn."""
+    """A connection with a number of pieces to parse, each of which takes longer than a turn."""
 
     transport = None
 
@@ -68,31 +68,56 @@ class Connection:
         self.loop = asyncio.get_running_loop()
 
     def parse_piece(self):
-        """Note the connection; return True if there is more."""
-        time.sleep(0.005)
+        """Record the connection; return True if there is more."""
+        time.sleep(0.0015)
         self.parsed.append(self.name)
         self.num_pieces -= 1
         return self.num_pieces > 0
 
 
-def test_short_requests_come_first():
-    """A request without a body waits for one piece of the others at most, and they for one of it, per turn.
+def test_short_requests_come_first(monkeypatch):
+    """The first short request does not wait; the next ones and the others take turns, a piece each."""
+    from decoding.server import protocol
 
-    If there has been none for a while, it does not wait at all.
-    """
-    from decoding.server.protocol import _Turns
-
+    monkeypatch.setattr(protocol, "_SHORT_REQUEST_SECONDS", 60.0)
     parsed = []
 
     async def serve():
-        turns = _Turns()
+        turns = protocol._Turns()
         for number in range(3):
             turns.join(Connection(number, parsed, 2))
-        turns.join(Connection("health", parsed, is_short=True))
-        turns.join(Connection("headers", parsed, 2, is_short=True))
-        while len(parsed) < 9:
+        turns.join(Connection("first", parsed, is_short=True))
+        turns.join(Connection("second", parsed, 2, is_short=True))
+        turns.join(Connection("third", parsed, is_short=True))
+        while len(parsed) < 10:
             await asyncio.sleep(0)
 
     asyncio.run(serve())
-    assert parsed[:4] == ["health", "headers", 0, 1]
-    assert sorted(map(str, parsed)) == ["0", "0", "1", "1", "2", "2", "headers", "headers", "health"]
+    assert parsed[:5] == ["first", "second", 0, "third", 1]
+    assert sorted(map(str, parsed)) == ["0", "0", "1", "1", "2", "2", "first", "second", "second", "third"]
+
+
+def test_a_short_request_has_no_body():
+    """Only the beginning of a GET request is one; bytes of a body that look like it are not."""
+    import uvicorn
+
+    from decoding.server.protocol import protocol_with
+    from decoding.server.settings import ServerSettings
+
+    async def app(scope, receive, send):
+        """Is never called."""
+
+    async def answers():
+        config = uvicorn.Config(app, http=protocol_with(ServerSettings()), lifespan="off", log_config=None, ws="none")
+        config.load()
+        protocol = config.http_protocol_class(config, uvicorn.server.ServerState(), {})
+        found = []
+        for data in (b"GET /health HTTP/1.1\r\n", b"POST /tokenize HTTP/1.1\r\n", b"GE"):
+            protocol._arrived = bytearray(data)
+            found.append(protocol.begins_short_request)
+        protocol.conn.receive_data(HEAD)
+        protocol.conn.next_event()
+        protocol._arrived = bytearray(b"GET ")
+        return [*found, protocol.begins_short_request]
+
+    assert asyncio.run(answers()) == [True, False, False, False]
