@@ -26,7 +26,9 @@ from decoding.cli.measure import Progress, machine, machine_lines
 from decoding.llm import LLM
 from decoding.models import load_model
 from decoding.models.batch import ForwardBatch, KVCache, Logits, Model
+from decoding.models.native import NativeModel
 from decoding.params import SamplingParams
+from decoding.sampling.kernel import DrawnSteps
 from decoding.sampling.sampler import Sampler
 
 STREAMS, STEPS = 32, 200
@@ -39,15 +41,23 @@ ARRIVALS = 150
 
 
 class Timed:
-    """A model that measures its forward passes."""
+    """A model that measures its forward passes, and its steps in a row with the draws in them."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: NativeModel) -> None:
         self._model = model
         self.config = model.config
         self.rope_border = model.rope_border
         self.rope_regime = model.rope_regime
         self.new_cache = model.new_cache
+        self.max_steps = model.max_steps
         self.seconds = 0.0
+
+    def decode(self, *args: Any) -> DrawnSteps:
+        """Run the model's steps in a row."""
+        start = time.perf_counter()
+        drawn = self._model.decode(*args)
+        self.seconds += time.perf_counter() - start
+        return drawn
 
     def forward(self, batch: ForwardBatch, cache: KVCache) -> Logits:
         """Run the model's forward pass."""
@@ -58,9 +68,17 @@ class Timed:
 
 
 def own_cost(
-    model: Model, progress: Callable[[str], None], num_sequences: int = STREAMS, num_steps: int = STEPS
+    model: NativeModel,
+    progress: Callable[[str], None],
+    num_sequences: int = STREAMS,
+    is_streamed: bool = False,
+    num_steps: int = STEPS,
 ) -> dict[str, float]:
-    """Measure a decoding step of streamed sequences, and the part that is neither the model's nor the sampler's."""
+    """Measure a decoding step, and the part that is neither the model's nor the sampler's.
+
+    is_streamed: make a piece of each token, as `LLM.stream`; otherwise run steps in a row, as `LLM.complete`, and
+        divide their times by their number.
+    """
     timed, sampler = Timed(model), 0.0
     plain_sample = Sampler.sample
 
@@ -72,10 +90,14 @@ def own_cost(
         return output
 
     llm = LLM.from_parts(timed, LLM().tokenizer, max_num_seqs=num_sequences)
-    params = SamplingParams(max_tokens=num_steps + 20, ignore_eos=True, stop=["@@@", "\x00\x01"], top_p=0.9)
+    in_a_row = 1 if is_streamed else model.max_steps(num_sequences)
+    params = SamplingParams(
+        max_tokens=(num_steps + 20) * in_a_row, ignore_eos=True, stop=["@@@", "\x00\x01"], top_p=0.9
+    )
     requests, _ = llm.engine.requests([[5, 6, 7, 8 + i] for i in range(num_sequences)], params)
     news: list[Any] = []
-    tasks = llm.engine.add(requests, lambda task, candidate: news.extend(task.deltas(candidate, 0)))
+    listen = (lambda task, candidate: news.extend(task.deltas(candidate, 0))) if is_streamed else None
+    tasks = llm.engine.add(requests, listen, is_streamed=is_streamed)
     for _ in range(10):
         llm.engine.step()
     own, whole = [], []
@@ -86,8 +108,8 @@ def own_cost(
             timed.seconds = sampler = 0.0
             start = time.perf_counter()
             llm.engine.step()
-            whole.append(time.perf_counter() - start)
-            own.append(whole[-1] - timed.seconds - sampler)
+            whole.append((time.perf_counter() - start) / in_a_row)
+            own.append(whole[-1] - (timed.seconds + sampler) / in_a_row)
             news.clear()
     finally:
         Sampler.sample = plain_sample  # type: ignore[method-assign]
@@ -95,6 +117,8 @@ def own_cost(
     cost, step = min(own), min(whole)
     return {
         "num_sequences": num_sequences,
+        "is_streamed": is_streamed,
+        "steps_in_a_row": in_a_row,
         "step_ms": 1e3 * step,
         "own_ms": 1e3 * cost,
         "own_share": cost / step,
@@ -110,20 +134,22 @@ LOGPROBS: dict[str, dict[str, Any]] = {
 }
 
 
-def logprobs_cost(model: Model, progress: Callable[[str], None], num_steps: int = 150) -> list[dict[str, Any]]:
-    """Measure a step of streamed sequences with each kind of log-probabilities; the kinds take turns."""
+def logprobs_cost(model: NativeModel, progress: Callable[[str], None], num_steps: int = 150) -> list[dict[str, Any]]:
+    """Measure a step of STREAMS sequences with each kind of log-probabilities; the kinds take turns."""
     llms = {name: LLM.from_parts(model, LLM().tokenizer, max_num_seqs=STREAMS) for name in LOGPROBS}
     for name, llm in llms.items():
-        params = SamplingParams(max_tokens=num_steps + 20, ignore_eos=True, top_p=0.9, seed=1, **LOGPROBS[name])
+        max_tokens = (num_steps + 20) * model.max_steps(STREAMS)
+        params = SamplingParams(max_tokens=max_tokens, ignore_eos=True, top_p=0.9, seed=1, **LOGPROBS[name])
         requests, _ = llm.engine.requests([[5, 6, 7, 8 + number] for number in range(STREAMS)], params)
-        llm.engine.add(requests, lambda task, candidate: task.deltas(candidate, 0) and None)
+        llm.engine.add(requests)
+    in_a_row = model.max_steps(STREAMS)
     times: dict[str, list[float]] = {name: [] for name in LOGPROBS}
     for number in range(num_steps + 10):
         progress(f"log-probabilities, step {number}")
         for name, llm in llms.items():
             start = time.perf_counter()
             llm.engine.step()
-            times[name].append(time.perf_counter() - start)
+            times[name].append((time.perf_counter() - start) / in_a_row)
     plain = min(times["none"][10:])
     return [
         {"logprobs": name, "step_ms": 1e3 * min(of[10:]), "ratio": min(of[10:]) / plain} for name, of in times.items()
@@ -226,8 +252,9 @@ def report(folder: Path, progress: Callable[[str], None], size: str = "15M") -> 
     found: dict[str, Any] = {"machine": machine(), "network": size}
     write_checkpoint(folder.parent / "tiny", TINY)
     tiny = load_model(folder.parent / "tiny")
-    found["steps"] = [own_cost(model, progress, count) for count in (1, STREAMS)]
-    found["warm_steps"] = [own_cost(tiny, progress, count) for count in (1, STREAMS)]
+    kinds = [(count, is_streamed) for count in (1, STREAMS) for is_streamed in (False, True)]
+    found["steps"] = [own_cost(model, progress, *kind) for kind in kinds]
+    found["warm_steps"] = [own_cost(tiny, progress, *kind) for kind in kinds]
     found["logprobs"] = logprobs_cost(model, progress)
     found["sharing"], found["prefix"] = sharing(model, progress), prefix_hit(model, progress)
     progress("capacity")
@@ -249,9 +276,11 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"network {found['network']}, float32",
         "",
         *(
-            f"step, {step['num_sequences']:>2} sequences      {step['step_ms']:.2f} ms, the engine's own"
-            f" {step['own_ms']:.3f} ms: {100 * step['own_share']:.1f} %, {step['us_per_sequence']:.1f} us per sequence,"
-            f" with warm caches {warm['us_per_sequence']:.1f} us"
+            f"step, {step['num_sequences']:>2} {'streams' if step['is_streamed'] else 'sequences'},"
+            f" {step['steps_in_a_row']} in a row  {step['step_ms']:.2f} ms,"
+            f" the engine's own {step['own_ms']:.3f} ms: {100 * step['own_share']:.1f} %,"
+            f" {step['us_per_sequence']:.1f} us per sequence,"
+            f" with warm caches {warm['us_per_sequence']:.1f} us ({warm['steps_in_a_row']} in a row)"
             for step, warm in zip(found["steps"], found["warm_steps"], strict=True)
         ),
         *(

@@ -75,6 +75,7 @@ class LLM:
         max_batched_tokens: int = 512,
         kv_cache_bytes: int | None = None,
         prefix_cache: bool = True,
+        num_scheduler_steps: int | None = None,
         speculation: Speculation = None,
         num_draft_tokens: int = 4,
         progress: Progress | None = None,
@@ -87,21 +88,19 @@ class LLM:
             "transformers" and "onnxruntime" run it in these libraries (docs/backends.md).
         batching: with such a library, "exact" makes logits independent of other requests; "shared" is faster.
         quantization: "q8_0" or "q4_0" quantises a checkpoint as it is loaded; None keeps the types of the file.
-        fim_template: the text that combines a prompt and its suffix to fill in the middle, such as
-            "<fim_prefix>{prefix}<fim_suffix>{suffix}<fim_middle>". None looks for the tokens of the known
-            families in the tokenizer (docs/text.md).
+        fim_template: how a prompt and its suffix become one text, such as "<fim_prefix>{prefix}<fim_suffix>{suffix}
+            <fim_middle>" in one line; None looks for the tokens of the known families (docs/text.md).
         profile: the order and the rules of the sampler's stages: "openai", "transformers", "llama_cpp", "vllm",
             "mlx_lm", "sglang", "exllamav2", one of them + "+temperature_last", or a Profile (docs/profiles.md).
         max_num_seqs: sequences that run at the same time, >= 1; further ones wait.
         max_num_seqs_per_request: sequences of one call that run at the same time, >= 1; None is max_num_seqs.
-        max_batched_tokens: tokens to compute per step, >= 1; a longer prompt takes several steps. It also
-            limits the sequences that run at the same time.
+        max_batched_tokens: tokens to compute per step, >= 1, and so of sequences that run; a longer prompt is cut.
         kv_cache_bytes: memory for keys and values, at least one block of 16 tokens; the context is no more than it
             holds. None is enough for max_num_seqs sequences of full length, and at most 2 GiB.
         prefix_cache: keep the keys and values of prompts and outputs, for prompts that begin alike.
+        num_scheduler_steps: decoding steps in a row, >= 1; None is as many as take little time (docs/engine.md).
         speculation: None; "prompt_lookup", which proposes tokens that followed the same words before; or a smaller LLM
-            of the same vocabulary, which proposes its own tokens. It changes the speed, never the text.
-        num_draft_tokens: tokens to propose per step, >= 1.
+            of the same vocabulary. It proposes num_draft_tokens, >= 1, per step, and never changes the text.
         progress: called with (parts done, parts in all) while weights are loaded.
 
         A model without a tokenizer takes and returns token ids only: arguments that need text raise TokenizerError, and
@@ -113,6 +112,7 @@ class LLM:
             max_batched_tokens=max_batched_tokens,
             kv_cache_bytes=kv_cache_bytes,
             prefix_cache=prefix_cache,
+            num_scheduler_steps=num_scheduler_steps,
             num_draft_tokens=num_draft_tokens,
         )
         loaded = load(model, backend, batching, quantization, num_threads, settings, progress)
@@ -136,7 +136,7 @@ class LLM:
         """Return an LLM around any object with the interface of our models (`decoding.models.batch.Model`).
 
         settings: max_num_seqs, max_num_seqs_per_request, max_batched_tokens, kv_cache_bytes, prefix_cache,
-            num_draft_tokens, as of LLM itself.
+            num_scheduler_steps, num_draft_tokens, as of LLM itself.
         """
         llm = cls.__new__(cls)
         llm._files = None
@@ -419,7 +419,7 @@ class LLM:
         def listen(task: CompletionTask, candidate: Candidate) -> None:
             news.extend(task.deltas(candidate, first_index[task.request]))
 
-        tasks = self.engine.add(requests, listen)
+        tasks = self.engine.add(requests, listen, is_streamed=True)
         try:
             while news or not all(task.is_done for task in tasks):
                 while news:

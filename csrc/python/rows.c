@@ -17,6 +17,16 @@ int32_t dk_append_tokens(decoding_history *const *histories, decoding_row *const
   return n;
 }
 
+void dk_move_outputs(decoding_batch *batch, int64_t num_rows) {
+  batch->results += num_rows;
+  if (batch->top_stride > 0) {
+    batch->top_token_ids += num_rows * batch->top_stride;
+    batch->top_logprobs += num_rows * batch->top_modes * batch->top_stride;
+  }
+  if (batch->chosen_stride > 0)
+    batch->chosen_logprobs += num_rows * batch->chosen_stride;
+}
+
 typedef struct shared_batch {
   const decoding_batch *batch;
   double *probabilities;
@@ -34,13 +44,7 @@ static void sample_part(void *argument, int32_t index, int32_t worker) {
   part.num_rows = (int32_t)(num_rows * (index + 1) / shared->num_parts - first);
   part.rows += first;
   part.logits = (const char *)part.logits + first * part.row_stride;
-  part.results += first;
-  if (part.top_stride > 0) {
-    part.top_token_ids += first * part.top_stride;
-    part.top_logprobs += first * part.top_modes * part.top_stride;
-  }
-  if (part.chosen_stride > 0)
-    part.chosen_logprobs += first * part.chosen_stride;
+  dk_move_outputs(&part, first);
   part.workspace_size /= (size_t)shared->num_parts;
   part.workspace = (char *)part.workspace + (size_t)index * part.workspace_size;
   shared->status[index] = shared->probabilities == NULL

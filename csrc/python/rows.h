@@ -13,6 +13,9 @@ void dk_use_bitmasks(decoding_row *const *rows, int32_t num_rows, const uint32_t
 int32_t dk_append_tokens(decoding_history *const *histories, decoding_row *const *rows, const int32_t *token_ids,
                          int32_t n);
 
+/* Move the places for results and reports by so many rows. */
+void dk_move_outputs(decoding_batch *batch, int64_t num_rows);
+
 #define DK_MAX_PARTS 64
 
 /* Do what decoding_sample does, or with probabilities what decoding_probabilities does, with the rows divided among

@@ -287,6 +287,7 @@ class AsyncEngine:
     def _send(self, command: Callable[[RequestHandle], None], handle: RequestHandle) -> None:
         """Hand a command for a request to the engine's thread."""
         self._inbox.append((command, handle))
+        self._engine.interrupt()
         self._wake.set()
 
     def _post(self, news: News) -> None:
@@ -402,7 +403,7 @@ class AsyncEngine:
 
     def _add(self, handle: RequestHandle) -> None:
         listener = Listener(handle, self._engine.name, self._post, self._break)
-        handle.tasks = self._engine.add(handle.requests, listener.listen)
+        handle.tasks = self._engine.add(handle.requests, listener.listen, is_streamed=handle.is_streamed)
 
     def _abort(self, handle: RequestHandle) -> None:
         self._open.discard(handle)

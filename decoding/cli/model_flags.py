@@ -32,6 +32,7 @@ _ARGUMENTS = {
     "prefix_cache": "prefix_cache",
     "fim_template": "fim_template",
     "profile": "profile",
+    "num_scheduler_steps": "num_scheduler_steps",
     "num_draft_tokens": "num_draft_tokens",
 }
 """Destinations of flags -> arguments of LLM."""
@@ -149,6 +150,14 @@ def add_engine(group: Any) -> None:
         action=argparse.BooleanOptionalAction,
         default=argparse.SUPPRESS,
         help="keep what was computed for prompts, for later prompts that begin alike (default: on)",
+    )
+    group.add_argument(
+        "--num-scheduler-steps",
+        type=integer,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="decoding steps in a row at most, after which a stream gets several tokens at once (default: 1 beside a"
+        " stream, otherwise as many as take little time)",
     )
     group.add_argument(
         "--speculation",

@@ -34,6 +34,7 @@ class Candidate:
     is_scored: True if log-probabilities of its tokens are needed. is_ranked: True if best_of ranks it.
     logprobs_modes: those of `drawing_state`.
     is_special: True if there is anything to do before its draws: a mask, or `prepares_rows`.
+    is_plain: True if nothing is done between two draws but to record the token.
     healing: the conditioned rows, until the text has all of the prompt's bytes that were taken back.
     num_healed: how many of these bytes it has.
     is_rewound: True once tokens were taken back, until the engine has taken them out of the sequence, too.
@@ -65,6 +66,7 @@ class Candidate:
         "error",
         "finish_reason",
         "healing",
+        "is_plain",
         "is_ranked",
         "is_rewound",
         "is_scored",
@@ -131,12 +133,18 @@ class Candidate:
         self._is_observed = bool(request.processors or request.forced is not None or request.on_sample is not None)
         self.is_special = self.prepares_rows or self.masks is not None
         followers = (self.masks, self._repetition, healing)
+        self.is_plain = not self.is_special and self.state.is_recorded_in_c
         self._is_text = followers == (None, None, None) and not self.is_ranked
         self._prompt_data = prompt.data
         self._offsets = OffsetCounter(prompt.data)
         if healing is not None:
             prompt = prompt._replace(data=prompt.data + healing.remainder.data)
         self._transcript = Transcript(prompt if params.echo else NO_PREFIX, may_cut=self._may_cut)
+
+    @property
+    def ending_ids(self) -> frozenset[int]:
+        """Ids that end the text, where the sampler draws one."""
+        return self._ending_ids
 
     @property
     def prepares_rows(self) -> bool:

@@ -7,14 +7,18 @@ share a step, on chunks, cached prefixes or preemptions: a request gets what it 
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Container, Iterable
 from operator import attrgetter
+
+import numpy as np
 
 from decoding.engine.block_manager import BlockManager
 from decoding.engine.candidate import Candidate
 from decoding.engine.healing import Healing
 from decoding.engine.model_runner import ModelRunner
+from decoding.engine.multi_step import append_drawn, drawn_tokens, fewest_tokens_left, plain_candidates
 from decoding.engine.request import Request
 from decoding.engine.sampling_step import sampling_step
 from decoding.engine.scheduler import Scheduler
@@ -36,13 +40,15 @@ from decoding.errors import (
     ParameterError,
     drop_frames,
 )
-from decoding.models.batch import BLOCK_SIZE, Logits, Model
+from decoding.models.batch import BLOCK_SIZE, Logits, Model, StepsModel
+from decoding.sampling.kernel import StepsAhead
 from decoding.sampling.sampler import Sampler
 from decoding.sampling.stages import PROFILES, Profile
 from decoding.text.tokenizer import Tokenizer
 
-_CANDIDATE, _IS_SPECIAL, _PROFILE = map(attrgetter, ("candidate", "candidate.is_special", "request.profile"))
-"""Getters of a sequence's candidate and its `is_special`, and of a candidate's profile."""
+_CANDIDATE, _IS_SPECIAL = map(attrgetter, ("candidate", "candidate.is_special"))
+_PROFILE, _STATE, _ENDING_IDS = map(attrgetter, ("request.profile", "state", "ending_ids"))
+"""Getters of a sequence's candidate and its `is_special`, and of attributes of a candidate."""
 
 
 class Engine:
@@ -93,6 +99,10 @@ class Engine:
         if self.max_tokens < config.max_position_embeddings:
             self.context_limit = f"the KV cache (kv_cache_bytes={settings.kv_cache_bytes or DEFAULT_CACHE_BYTES:,})"
         self._instant: list[CompletionTask] = []
+        self._steps_model = model if isinstance(model, StepsModel) else None
+        self._most_steps = settings.num_scheduler_steps or sys.maxsize
+        self._streams_singly = settings.num_scheduler_steps is None
+        self._interrupted = np.zeros(1, np.int32)
         self._is_stepping = False
         self._num_requests = self._num_steps = self._num_prompt_tokens = self._num_sampled = 0
         self._num_drafted = self._num_accepted = 0
@@ -125,19 +135,33 @@ class Engine:
         )
 
     def add_request(
-        self, request: Request, listener: Listener | None = None, share: Share | None = None
+        self,
+        request: Request,
+        listener: Listener | None = None,
+        share: Share | None = None,
+        *,
+        is_streamed: bool = False,
     ) -> CompletionTask:
         """Queue a request. Raises ContextLengthError for a prompt that can never fit the KV cache.
 
         listener: called within `step` for each candidate that has got a token or has ended. It may add and abort
             requests; if it raises, the step fails.
         share: that of several prompts which are one request to the engine's other users; None is one of its own.
+        is_streamed: call the listener for each token as soon as it is drawn, unless num_scheduler_steps is set.
         """
         length = len(request.token_ids)
         self._check_length(length, length)
         regime = self._model.rope_regime(request.rope_length)
+        vocab_size = self._model.config.vocab_size
         task = CompletionTask(
-            request, self._num_requests, self._tokenizer, self._model.config.vocab_size, regime, listener, share
+            request,
+            self._num_requests,
+            self._tokenizer,
+            vocab_size,
+            regime,
+            listener,
+            share,
+            is_streamed=is_streamed and self._streams_singly,
         )
         self._num_requests += 1
         if task.is_instant:
@@ -167,8 +191,14 @@ class Engine:
                 self._instant.remove(task)
         return [sequence.candidate for sequence in self._scheduler.remove(task) if sequence.candidate is not None]
 
+    def interrupt(self) -> None:
+        """End a step that decodes several tokens after the current one; from any thread, to add or abort a request."""
+        self._interrupted[0] = 1
+
     def step(self) -> int:
         """Run one step for everything that fits; return the number of sequences in it.
+
+        Where all sequences decode and need nothing else, the step may be several decoding steps in a row.
 
         A row of logits that nothing can be drawn from ends its own candidate. A forward pass that raises ends the
         requests of its step, with an EngineError that has the cause. Raises EngineError for a call from within a step,
@@ -193,9 +223,10 @@ class Engine:
             batch = self._scheduler.schedule()
             if self._drafter is not None:
                 self._scheduler.schedule_drafts(batch)
-            logits = self._runner.forward(batch, only_decodes=self._scheduler.only_decodes)
-            self._scheduler.commit(batch)
-            self._sample(logits, self._healed(self._ready(batch, logits), logits))
+            if not self._decode_ahead(batch):
+                logits = self._runner.forward(batch, only_decodes=self._scheduler.only_decodes)
+                self._scheduler.commit(batch)
+                self._sample(logits, self._healed(self._ready(batch, logits), logits))
         except BaseException as error:  # an interrupt, too, must not leave a step that is half done
             self._fail(batch, error)
             if not batch or not isinstance(error, Exception):
@@ -203,7 +234,32 @@ class Engine:
             drop_frames(error)  # they refer to what the results of the step's requests refer to, and these to the error
         if not self._scheduler.has_work:
             self._runner.forget()
+        self._interrupted[0] = 0
         return len(batch)
+
+    def _decode_ahead(self, batch: list[Sequence]) -> bool:
+        """Run several decoding steps in a row; return False if the sequences need the engine after each of them."""
+        model = self._steps_model
+        if model is None or not batch or not self._scheduler.only_decodes or self._drafter is not None:
+            return False
+        candidates = plain_candidates(batch)
+        if not candidates:
+            return False
+        num_steps = min(self._most_steps, model.max_steps(len(batch)), fewest_tokens_left(candidates))
+        if num_steps < 2 or not self._scheduler.reserve_ahead(batch, num_steps):
+            return False
+        sampler, states = self._sampler_of(candidates[0].request.profile), list(map(_STATE, candidates))
+        ahead = StepsAhead(num_steps, frozenset().union(*map(_ENDING_IDS, candidates)), self._interrupted)
+        drawn = self._runner.decode(model, batch, sampler, states, ahead)
+        self._num_steps += len(drawn.token_ids) - 1
+        for sequence, candidate, tokens in zip(batch, candidates, drawn_tokens(drawn, candidates), strict=True):
+            if not sequence.is_running:  # aborted by a listener, just now
+                continue
+            append_drawn(sequence, candidate, tokens)
+            self._num_sampled += sequence.num_scheduled
+            self._scheduler.commit((sequence,))
+            self._report(sequence, candidate)
+        return True
 
     def _ready(self, batch: list[Sequence], logits: Logits) -> list[Sequence]:
         """Return the sequences to sample for, after prompts have been scored and candidates begun."""
@@ -272,10 +328,14 @@ class Engine:
                     self._settle_drafts(sequence)
                 if candidate.is_rewound:
                     self._take_back(sequence, candidate)
-                if candidate.finish_reason is not None:  # what a bad row left in the cache may be as bad
-                    self._scheduler.finish(sequence, forget=candidate.error is not None)
-                sequence.task.on_sampled(candidate)
+                self._report(sequence, candidate)
             sequences = [sequence for sequence in drafting if sequence.is_running]
+
+    def _report(self, sequence: Sequence, candidate: Candidate) -> None:
+        """Remove a sequence that has ended, and report its new tokens."""
+        if candidate.finish_reason is not None:  # what a bad row left in the cache may be as bad
+            self._scheduler.finish(sequence, forget=candidate.error is not None)
+        sequence.task.on_sampled(candidate)
 
     def _draw(
         self, logits: Logits, sequences: list[Sequence], candidates: list[Candidate]

@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.engine.sequence import NO_ROW, Sequence
-from decoding.models.batch import BLOCK_SIZE, ForwardBatch, KVCache, Logits, Model
+from decoding.models.batch import BLOCK_SIZE, ForwardBatch, KVCache, Logits, Model, StepsModel
+from decoding.sampling.kernel import DrawnSteps, StepsAhead
+from decoding.sampling.sampler import Sampler
+from decoding.sampling.state import SamplingState
 
 _TOKEN_IDS, _LAST, _BLOCKS = attrgetter("token_ids"), itemgetter(-1), attrgetter("block_table.array")
 
@@ -43,6 +46,20 @@ class ModelRunner:
         if not len(batch.num_new):
             return self._no_logits
         return self._model.forward(batch, self._cache)
+
+    def decode(
+        self,
+        model: StepsModel,
+        sequences: list[Sequence],
+        sampler: Sampler,
+        states: list[SamplingState],
+        ahead: StepsAhead,
+    ) -> DrawnSteps:
+        """Decode several tokens for sequences of which each computes its last one. model: this one."""
+        batch = self._decode_batch(sequences)
+        drawn = model.decode(batch, self._cache, sampler, states, ahead)
+        batch.start[:] -= 1  # as after a single step
+        return drawn
 
     def forget(self) -> None:
         """Drop the references to the sequences of the last step; also needed when a sequence has lost tokens."""

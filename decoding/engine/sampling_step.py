@@ -54,7 +54,7 @@ def sampling_step(
         return errors
     for row, (sequence, candidate, token_id) in enumerate(zip(sequences, candidates, token_ids, strict=True)):
         if token_id < 0:
-            errors[sequence] = _numbered(output.failures[row], candidate)
+            errors[sequence] = numbered(output.failures[row], candidate)
             continue
         score, raw_logprob = None, 0.0
         if scores is not None and candidate.is_scored:
@@ -100,7 +100,7 @@ def _prepared_rows(
         try:
             rows.append(_prepared_row(sampler, logits, sequence, candidate))
         except DecodingError as error:
-            errors[sequence] = _numbered(error, candidate)
+            errors[sequence] = numbered(error, candidate)
             rows.append(None)
     return rows
 
@@ -123,7 +123,7 @@ def _prepared_row(sampler: Sampler, logits: Logits, sequence: Sequence, candidat
     return row
 
 
-def _numbered(error: DecodingError, candidate: Candidate) -> DecodingError:
+def numbered(error: DecodingError, candidate: Candidate) -> DecodingError:
     """Return an error whose row is the index of the output token; the row in a batch means nothing to the caller."""
     if isinstance(error, (NonFiniteLogitsError, EmptySupportError)):
         return type(error)(candidate.num_tokens, *error.args[1:])
@@ -134,11 +134,17 @@ def _scored(
     sampler: Sampler, candidate: Candidate, token_id: int, scores: OutputScores, row: int
 ) -> tuple[TokenScore | None, float]:
     """Return a token's score, and its raw log-probability where best_of ranks."""
-    params, processors = candidate.request.params, candidate.processors
-    num_top, score = params.logprobs, None
-    if num_top is not None:
-        score = scores.of_row(row, num_top, candidate.logprobs_modes, params.logprob_token_ids)
-    if processors is not None:
-        raw = processors.raw_score(sampler, token_id, num_top or 0)
-        return score and processors.merged(raw, score), raw.logprob
+    score, raw_logprob = plain_score(candidate, scores, row)
+    processors = candidate.processors
+    if processors is None:
+        return score, raw_logprob
+    raw = processors.raw_score(sampler, token_id, candidate.request.params.logprobs or 0)
+    return score and processors.merged(raw, score), raw.logprob
+
+
+def plain_score(candidate: Candidate, scores: OutputScores, row: int) -> tuple[TokenScore | None, float]:
+    """Return the score of the token of a row, without processors, and its raw log-probability where best_of ranks."""
+    params, score = candidate.request.params, None
+    if params.logprobs is not None:
+        score = scores.of_row(row, params.logprobs, candidate.logprobs_modes, params.logprob_token_ids)
     return score, scores.raw_logprob(row) if candidate.is_ranked else 0.0

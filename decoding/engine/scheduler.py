@@ -139,6 +139,16 @@ class Scheduler:
                 self._budget -= num_draft
                 self.only_decodes = False
 
+    def reserve_ahead(self, batch: Iterable[Sequence], num_tokens: int) -> bool:
+        """Reserve blocks for the next tokens of a step's sequences; return False if memory is short."""
+        for sequence in batch:
+            end = sequence.num_computed + num_tokens
+            if end > sequence.num_reserved:
+                if not self.block_manager.reserve(sequence.block_table, sequence.num_computed, end):
+                    return False
+                sequence.num_reserved = len(sequence.block_table) * self.block_manager.block_size
+        return True
+
     def reserve_behind(self, sequence: Sequence, num_tokens: int) -> bool:
         """Reserve blocks for tokens behind the computed ones of a running sequence, preempting younger sequences.
 

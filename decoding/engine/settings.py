@@ -23,6 +23,8 @@ class EngineSettings:
         sequences that run at the same time.
     kv_cache_bytes: memory for keys and values; None is what max_num_seqs sequences of full length need, at most 2 GiB.
     prefix_cache: keep the keys and values of prompts and outputs in that memory, for prompts that begin alike.
+    num_scheduler_steps: >= 1; decoding steps to run in a row at most, without the engine's work between them; None is
+        one where a sequence is streamed, and otherwise as many as take little time.
     num_draft_tokens: >= 1; tokens to propose per step, where there is speculation.
     """
 
@@ -31,6 +33,7 @@ class EngineSettings:
     max_batched_tokens: int = 512
     kv_cache_bytes: int | None = None
     prefix_cache: bool = True
+    num_scheduler_steps: int | None = None
     num_draft_tokens: int = 4
 
     def __post_init__(self) -> None:
@@ -71,5 +74,6 @@ _DOMAINS: dict[str, Domain] = {
     "max_batched_tokens": Integer(1),
     "kv_cache_bytes": OrNone(Integer(1, 2**63 - 1)),
     "prefix_cache": Boolean(),
+    "num_scheduler_steps": OrNone(Integer(1)),
     "num_draft_tokens": Integer(1),
 }

@@ -157,15 +157,20 @@ class SharedEngine:
         """Return the request of a capsule; raise if this model cannot run it."""
         return capsule.request(self._shape, self.tokenizer, self.profile, force=force)
 
-    def add(self, requests: Iterable[Request], listener: Listener | None = None) -> list[CompletionTask]:
-        """Queue the requests of one call; `listener` is called within a step, in the thread that runs the step."""
+    def add(
+        self, requests: Iterable[Request], listener: Listener | None = None, *, is_streamed: bool = False
+    ) -> list[CompletionTask]:
+        """Queue the requests of one call; `listener` is called within a step, in the thread that runs the step.
+
+        is_streamed: as of `Engine.add_request`.
+        """
         share = Share()
-        with self._lock:
-            return [self._engine.add_request(request, listener, share) for request in requests]
+        with self._between_steps():
+            return [self._engine.add_request(request, listener, share, is_streamed=is_streamed) for request in requests]
 
     def add_scoring(self, prompt: list[int], continuations: list[list[int]]) -> ScoringTask:
         """Queue the scoring of continuations of one prompt."""
-        with self._lock:
+        with self._between_steps():
             return self._engine.add_scoring(prompt, continuations)
 
     def encode(self, text: Prompt, name: str, *, at_start: bool) -> list[int]:
@@ -177,6 +182,19 @@ class SharedEngine:
         if not isinstance(text, str):
             return checked_token_ids(text, self._shape.vocab_size, name)
         return make_request(text, SamplingParams(max_tokens=0), self._shape, self.tokenizer, name).token_ids
+
+    def interrupt(self) -> None:
+        """End a step that decodes several tokens early, because a request is to be added or aborted."""
+        engine = self.__dict__.get("_engine")
+        if engine is not None:
+            engine.interrupt()
+
+    @contextmanager
+    def _between_steps(self) -> Iterator[None]:
+        """Hold the lock, which a step gives back soon."""
+        self.interrupt()
+        with self._lock:
+            yield
 
     def step(self) -> bool:
         """Run one step if there is anything to do; return True if there was."""
@@ -192,7 +210,7 @@ class SharedEngine:
         Returns the candidates that had begun, each with its task.
         """
         begun = []
-        with self._lock:
+        with self._between_steps():
             for task in tasks:
                 if not task.is_done:
                     candidates = self._engine.abort(task)

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decoding.errors import ContextLengthError, ParameterError
+
+if TYPE_CHECKING:
+    from decoding.sampling.kernel import DrawnSteps, StepsAhead
+    from decoding.sampling.sampler import Sampler
+    from decoding.sampling.state import SamplingState
 
 IntArray: TypeAlias = NDArray[np.int32]
 Logits: TypeAlias = NDArray[np.float32]
@@ -59,6 +64,22 @@ class Model(Protocol):
     def rope_regime(self, length: int) -> int: ...
     def new_cache(self, num_blocks: int) -> KVCache: ...
     def forward(self, batch: ForwardBatch, cache: KVCache) -> Logits: ...
+
+
+@runtime_checkable
+class StepsModel(Model, Protocol):
+    """A model that can run decoding steps in a row, with a sampler's draws between its forward passes.
+
+    max_steps: how many steps in a row such a batch may take at most, >= 1.
+    decode: forward, a draw for each sequence, and so on with the drawn tokens; the bits are those of single steps. The
+        batch has one token per sequence, whose row of logits is wanted, and block tables with room for the tokens of
+        all steps. Its token_ids and start are updated to the newest tokens. One state per sequence.
+    """
+
+    def max_steps(self, num_sequences: int) -> int: ...
+    def decode(
+        self, batch: ForwardBatch, cache: KVCache, sampler: Sampler, states: list[SamplingState], ahead: StepsAhead
+    ) -> DrawnSteps: ...
 
 
 @dataclass(slots=False, frozen=True, eq=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +29,17 @@ from decoding.models.packing import TYPES, Progress, pack_weights
 from decoding.models.rotary import RotaryTables, Rows
 from decoding.models.threads import default_num_threads
 from decoding.models.weights import NormWeights, StoredMatrix, Weights
+from decoding.sampling.kernel.decode_steps import DrawnSteps, StepsAhead
 from decoding.sampling.kernel.threads import ThreadPool
 
+if TYPE_CHECKING:
+    from decoding.sampling.sampler import Sampler
+    from decoding.sampling.state import SamplingState
+
 _MAX_THREADS = 1024
+_MAX_STEPS = 8
+_STEP_BYTES = 2**29
+"""Bytes of weights to read in steps in a row, with which they take 20 to 60 ms; many sequences take fewer steps."""
 
 
 class NativeModel(ModelBase):
@@ -77,20 +87,50 @@ class NativeModel(ModelBase):
         Returns logits [num_logits, vocab]. Weights that make a number overflow give NaN or infinite logits. Raises
         ParameterError or ContextLengthError for a batch that does not fit the model or the cache.
         """
+        pool = self._own(cache)
+        batch.check_shapes(self.config)
+        step, rows = self._step(batch)
+        try:
+            return self._forward(step, pool)
+        except KernelError:
+            batch.check(self.config, cache.num_blocks)  # says which value is wrong
+            raise
+        finally:
+            del rows  # the step has their addresses
+
+    def max_steps(self, num_sequences: int) -> int:
+        """Return how many decoding steps of so many sequences may run in a row: few where a step takes long."""
+        if self._rotary.depends_on_length:
+            return 1
+        num_bytes = self.num_weight_bytes * (1 + num_sequences / 32)
+        return max(1, min(_MAX_STEPS, int(_STEP_BYTES // num_bytes)))
+
+    def decode(
+        self, batch: ForwardBatch, cache: KVCache, sampler: Sampler, states: list[SamplingState], ahead: StepsAhead
+    ) -> DrawnSteps:
+        """Run decoding steps in a row, as StepsModel describes. Raises as `forward` does."""
+        pool = self._own(cache)
+        last = replace(batch, start=batch.start + np.int32(ahead.num_steps - 1))
+        last.check_shapes(self.config)
+        list(self._rotary.rows(last))  # so that the tables have the last step's rows
+        step, rows = self._step(batch)
+        drawn = sampler.decode(self._forward.steps(step, pool, ahead), states)
+        del rows
+        return drawn
+
+    def _own(self, cache: KVCache) -> KVPool:
         if not isinstance(cache, KVPool) or cache.block_bytes != self._plan.kv_block_bytes:
             raise ParameterError.single("cache", cache, "must be a cache of this model")
-        batch.check_shapes(self.config)
+        return cache
+
+    def _step(self, batch: ForwardBatch) -> tuple[Step, object]:
+        """Return a batch in the form of the C library, and the rows that it has the addresses of."""
         rows = list(self._rotary.rows(batch))
         token_ids, num_new, start, logits_tokens = map(
             _int32s, (batch.token_ids, batch.num_new, batch.start, batch.logits_tokens)
         )
         addresses = _addresses(rows, len(token_ids)) if rows else None
-        step = Step(token_ids, num_new, start, batch.block_tables, logits_tokens, addresses)
-        try:
-            return self._forward(step, cache)
-        except KernelError:
-            batch.check(self.config, cache.num_blocks)  # says which value is wrong
-            raise
+        return Step(token_ids, num_new, start, batch.block_tables, logits_tokens, addresses), rows
 
 
 def _checked_num_threads(num_threads: int | None) -> int:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from decoding.errors import KernelError, ParameterError
 from decoding.models.native_names import ACTIVATION_NUMBERS, BLOCKS, NORM_KINDS, WEIGHT_TYPES
+from decoding.sampling.kernel.decode_steps import DecodeSteps, StepsAhead
 from decoding.sampling.kernel.library import ffi, lib, status_message
 from decoding.sampling.kernel.threads import ThreadPool
 
@@ -302,6 +303,30 @@ class Forward:
 
     def __call__(self, step: Step, cache: KVPool) -> Floats:
         """Compute one step and return its logits, float32 [num_logits, vocab_size]; KernelError if it fails."""
+        logits, kept = self._fill(step, cache)
+        check(lib.decoding_forward(self.plan.struct, self._batch))
+        del kept  # alive until here
+        return logits
+
+    def steps(self, step: Step, cache: KVPool, ahead: StepsAhead) -> DecodeSteps:
+        """Return decoding steps that begin with this one, which has a new token and a row of logits per sequence.
+
+        The arrays of `step` are updated as the steps run. Nothing else may run here before they are done.
+        """
+        logits, kept = self._fill(step, cache)
+        return DecodeSteps(
+            self.plan.struct,
+            self._batch,
+            logits,
+            ahead,
+            token_ids=step.token_ids,
+            start=step.start,
+            rotary=step.rotary,
+            kept=(step, cache, kept),
+        )
+
+    def _fill(self, step: Step, cache: KVPool) -> tuple[Floats, object]:
+        """Fill in the batch; return memory for its logits, and what the batch points to besides the arguments."""
         batch, num_logits = self._batch, len(step.logits_tokens)
         logits = np.empty((num_logits, self.plan.vocab_size), np.float32)
         flat, tables = _table_addresses(step.block_tables)
@@ -314,9 +339,7 @@ class Forward:
         batch.num_logits, batch.logits_tokens = num_logits, _pointer(step.logits_tokens, "int32_t")
         batch.logits, batch.logits_stride = _pointer(logits, "float"), self.plan.vocab_size
         batch.kv_cache, batch.num_blocks = _pointer(cache.memory, "char"), cache.num_blocks
-        check(lib.decoding_forward(self.plan.struct, batch))
-        del flat  # alive until here
-        return logits
+        return logits, (flat, tables)
 
     def _reserve(self, num_tokens: int, num_logits: int) -> None:
         """Make the workspace large enough."""

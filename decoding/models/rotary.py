@@ -55,6 +55,11 @@ class RotaryTables:
         """Return a number that is equal for two lengths if and only if all embeddings have the same frequencies."""
         return max((rope.regime(length) for rope in self._by_length), default=0)
 
+    @property
+    def depends_on_length(self) -> bool:
+        """True if the rows of a position are not the same in every sequence."""
+        return bool(self._by_length)
+
     def rows(self, batch: ForwardBatch) -> Iterator[Sequence[Rows]]:
         """Yield, for each rotary embedding, the rows of all new tokens, in one piece or in several."""
         for tables in self._tables:

@@ -17,6 +17,8 @@ from decoding.errors import LogitsError, ParameterError
 from decoding.sampling.explain import Explanation, explain
 from decoding.sampling.fit import Fit
 from decoding.sampling.kernel import (
+    DecodeSteps,
+    DrawnSteps,
     Kernel,
     KernelRow,
     Sequences,
@@ -266,6 +268,18 @@ class Sampler:
         rows.use_bitmasks(masks)
         self._kernel.sample_into(output, matrix, rows.structs)
         return output
+
+    def decode(self, steps: DecodeSteps, states: Sequence[SamplingState]) -> DrawnSteps:
+        """Run decoding steps in C, with a draw from each step's logits for each state, which records its tokens.
+
+        states: different ones, whose rows do not change with tokens but for the history (`is_recorded_in_c`).
+        """
+        structs, reporting = self._rows(steps.logits, states)
+        steps.record_in([state.kernel_row for state in states], [state.history for state in states])
+        drawn = self._kernel.decode(steps, structs, output_of(steps.num_steps * len(structs), reporting))
+        for state, token_ids in zip(states, drawn.token_ids.T.tolist(), strict=True):
+            state.output_token_ids += token_ids if token_ids[-1] >= 0 else token_ids[:-1]
+        return drawn
 
     def check(self, state: SamplingState) -> None:
         """Raise ParameterError if a state does not fit the vocabulary and the profile."""

@@ -311,6 +311,16 @@ class SamplingState:
         return saved.restored(type(self), saved.saved(self) | taken)
 
     @property
+    def is_recorded_in_c(self) -> bool:
+        """Return True if C can record drawn tokens, because only the position and the history depend on them."""
+        return not self._is_followed
+
+    @property
+    def history(self) -> TokenHistory | None:
+        """The token history that the row points to; None if no parameter reads one."""
+        return self._history
+
+    @property
     def is_followed_in_c(self) -> bool:
         """Return True if C can update this state, which it cannot with adaptive-p."""
         return not self._averages

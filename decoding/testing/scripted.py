@@ -19,6 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.models.batch import BLOCK_SIZE, ForwardBatch, KVCache
+from decoding.sampling.kernel import DrawnSteps, StepsAhead
+from decoding.sampling.output import SamplerOutput
+from decoding.sampling.sampler import Sampler
+from decoding.sampling.state import SamplingState
 from decoding.text.token_decoder import PieceRules
 from decoding.text.tokenizer import Tokenizer
 from decoding.text.tokenizer_config import TokenizerConfig
@@ -77,6 +81,7 @@ class ScriptedModel:
     rope_border, rope_regime: as of `decoding.models.batch.Model`. With `rope_regime`, the script gets
         token_id + vocab_size * regime for each token, with the regime of the length that rotated its
         key, so that logits depend on it as in a real model.
+    most_steps: decoding steps that it runs in a row at most, as `decoding.models.batch.StepsModel`.
     num_forwards, num_tokens: forward passes so far, and tokens computed in them.
     """
 
@@ -90,6 +95,7 @@ class ScriptedModel:
         eos_token_ids: tuple[int, ...] = (),
         rope_border: int | None = None,
         rope_regime: Callable[[int], int] | None = None,
+        most_steps: int = 1,
     ) -> None:
         self.config = ScriptedConfig(vocab_size, max_position_embeddings, bos_token_id, eos_token_ids)
         self.rope_border = rope_border
@@ -97,6 +103,7 @@ class ScriptedModel:
         self.num_tokens = 0
         self._script = script
         self._regime = rope_regime
+        self._most_steps = most_steps
 
     def rope_regime(self, length: int) -> int:
         """Return the number of the rotary factors for a length."""
@@ -126,6 +133,27 @@ class ScriptedModel:
             logits += [self._logits(turned[:end]) for end in ends]
             first += num_new
         return np.stack(logits) if logits else np.empty((0, self.config.vocab_size), np.float32)
+
+    def max_steps(self, num_sequences: int) -> int:
+        """Return how many decoding steps it runs in a row at most."""
+        return self._most_steps
+
+    def decode(
+        self, batch: ForwardBatch, cache: KVCache, sampler: Sampler, states: list[SamplingState], ahead: StepsAhead
+    ) -> DrawnSteps:
+        """Run decoding steps in a row, one by one."""
+        steps: list[NDArray[np.int32]] = []
+        outputs: list[SamplerOutput] = []
+        while True:
+            output = sampler.sample(self.forward(batch, cache), states, on_error="status")
+            steps.append(output.token_ids)
+            outputs.append(output)
+            has_drawn = output.token_ids >= 0
+            batch.token_ids[has_drawn] = output.token_ids[has_drawn]
+            batch.start[has_drawn] += 1
+            ends = output.failures or ahead.interrupted[0] or set(output.token_ids.tolist()) & set(ahead.ending_ids)
+            if ends or len(steps) == ahead.num_steps:
+                return DrawnSteps(np.stack(steps), output.failures, SamplerOutput.joined(outputs))
 
     def _extend(
         self, cache: ScriptedCache, blocks: list[int], start: int, token_ids: list[int], rope_length: int

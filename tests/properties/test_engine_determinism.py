@@ -45,7 +45,7 @@ REQUESTS = st.tuples(PROMPTS, PARAMS)
 
 def make_llm(**settings):
     """Return a scripted model whose logits depend only on the sequence's own tokens."""
-    model = ScriptedModel(hashed_logits(), VOCAB_SIZE, max_position_embeddings=16, eos_token_ids=(EOS,))
+    model = ScriptedModel(hashed_logits(), VOCAB_SIZE, max_position_embeddings=16, eos_token_ids=(EOS,), most_steps=4)
     return LLM.from_parts(model, TOKENIZER, **settings)
 
 

@@ -50,7 +50,9 @@ SETTINGS = st.fixed_dictionaries(
 
 def make_llm(**settings):
     """Return a scripted model with a context of 96 tokens; logits depend only on the sequence's own tokens."""
-    model = ScriptedModel(hashed_logits(), TOKENIZER.vocab_size, max_position_embeddings=96, eos_token_ids=(EOS,))
+    model = ScriptedModel(
+        hashed_logits(), TOKENIZER.vocab_size, max_position_embeddings=96, eos_token_ids=(EOS,), most_steps=3
+    )
     return LLM.from_parts(model, TOKENIZER, **settings)
 
 

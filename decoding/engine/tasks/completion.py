@@ -47,6 +47,8 @@ class CompletionTask:
         rope_regime: int,
         listener: Listener | None = None,
         share: Share | None = None,
+        *,
+        is_streamed: bool = False,
     ) -> None:
         """rope_regime: the model's, for the length of the prompt. share: that of its request; None is its own one."""
         params = request.params
@@ -56,6 +58,7 @@ class CompletionTask:
         self.num_runs = 1 if self._is_greedy else params.num_candidates
         self.max_score_rows = max_score_rows(vocab_size)
         self.listener = listener
+        self.is_streamed = is_streamed
         self.metrics = Metrics()
         self.share = Share() if share is None else share
         self.scores_prompt = params.echo and params.logprobs is not None and len(request.token_ids) > 1

@@ -24,6 +24,8 @@ class Task(Protocol):
 
     metrics: Metrics
     share: Share
+    is_streamed: bool
+    """True if each token is wanted as soon as it is drawn."""
 
     @property
     def arrival(self) -> int:

@@ -33,6 +33,7 @@ class ScoringTask:
         self.arrival = arrival
         self.metrics = Metrics()
         self.share = Share()
+        self.is_streamed = False
         self.max_score_rows = max_score_rows(vocab_size)
         self.error: DecodingError | None = None
         self._prompt = prompt

@@ -5,6 +5,7 @@ reads them: ids, sizes and masks by decoding.sampling.state, logits by decoding.
 """
 
 from decoding.sampling.kernel.call import Call, Kernel, output_of
+from decoding.sampling.kernel.decode_steps import DecodeSteps, DrawnSteps, StepsAhead
 from decoding.sampling.kernel.history import TokenHistory, append_tokens
 from decoding.sampling.kernel.library import (
     ABI_VERSION,
@@ -27,9 +28,12 @@ __all__ = [
     "MAX_VOCAB_SIZE",
     "STREAM_VERSION",
     "Call",
+    "DecodeSteps",
+    "DrawnSteps",
     "Kernel",
     "KernelRow",
     "Sequences",
+    "StepsAhead",
     "ThreadPool",
     "TokenHistory",
     "active_isa",

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.errors import EmptySupportError, KernelError, LogitsError, NonFiniteLogitsError
+from decoding.sampling.kernel.decode_steps import DecodeSteps, DrawnSteps
 from decoding.sampling.kernel.library import ffi, lib, status_message
 from decoding.sampling.kernel.row import KernelRow
 from decoding.sampling.kernel.threads import ThreadPool
 from decoding.sampling.logits_input import BFLOAT16, FLOAT16, FLOAT32
-from decoding.sampling.output import SamplerOutput
+from decoding.sampling.output import TOKEN_ID, SamplerOutput
 from decoding.sampling.stages import STAGE_NAMES
 
 MIN_LOGITS_A_THREAD = 2**17
@@ -122,6 +123,15 @@ class Call:
         status = lib.dk_sample_in_parts(threads.pool, self._batch, num_parts, probabilities)
         return status == _OK or (self._goes_on(status) and self.run_in_parts(threads, num_parts, out))
 
+    def decode(self, steps: DecodeSteps, threads: ThreadPool | None, num_parts: int) -> bool:
+        """Run decoding steps, each with a draw for every row. Return True if all rows of all steps succeeded."""
+        if num_parts > self._num_parts:
+            self._num_parts = num_parts
+            self._grow(0)
+        steps.draw_with(self._batch, self._pointers, ffi.NULL if threads is None else threads.pool, num_parts)
+        status = lib.dk_decode(steps.struct)
+        return status == _OK or (self._goes_on(status) and self.decode(steps, threads, num_parts))
+
     def _goes_on(self, status: int) -> bool:
         """Return True if the call must be repeated with its larger workspace; otherwise a row has failed."""
         if status == lib.DECODING_SMALL_WORKSPACE:
@@ -189,7 +199,7 @@ class Kernel:
     def sample_into(self, output: SamplerOutput, matrix: NDArray[Any], structs: list[Any]) -> None:
         """Do what `sample` does for the structs of rows, into an output that has room for their reports."""
         if not self._run(matrix, structs, output):
-            output.failures = _failures(output)
+            output.failures = _failures(output.records)
 
     def probabilities(
         self, matrix: NDArray[Any], rows: Sequence[KernelRow]
@@ -201,8 +211,28 @@ class Kernel:
         structs, output = [row.struct for row in rows], output_of(len(rows), rows)
         out = np.zeros((len(rows), self.vocab_size), np.float64)
         if not self._run(matrix, structs, output, out):
-            output.failures = _failures(output)
+            output.failures = _failures(output.records)
         return out, output
+
+    def decode(self, steps: DecodeSteps, structs: list[Any], output: SamplerOutput) -> DrawnSteps:
+        """Run decoding steps for the structs of rows, into an output that has room for the reports of all steps."""
+        threads, num_rows = self.threads, len(structs)
+        call = self._taken_call()
+        kept = call.fill(steps.logits, structs, output)
+        num_parts = 1 if threads is None else self._num_parts(steps.logits, threads)
+        if threads is not None and num_parts > 1 and threads.lock.acquire(blocking=False):
+            try:
+                succeeded = call.decode(steps, threads, num_parts)
+            finally:
+                threads.lock.release()
+        else:
+            succeeded = call.decode(steps, None, 1)
+        del kept
+        self._pool.append(call)
+        done = int(steps.struct.num_done)
+        last = output.records[(done - 1) * num_rows : done * num_rows]
+        token_ids = output.words[: done * num_rows, TOKEN_ID].reshape(done, num_rows)
+        return DrawnSteps(token_ids, {} if succeeded else _failures(last), output)
 
     def prepare(self, matrix: NDArray[Any], rows: Sequence[KernelRow]) -> Call:
         """Return a call that is ready to run, for benchmarks. It may be run repeatedly, always into `output`."""
@@ -220,10 +250,7 @@ class Kernel:
     ) -> bool:
         """Call C once, to draw or, with `out`, for the probabilities. Return True if all rows succeeded."""
         threads = self.threads
-        try:
-            call = self._pool.pop()
-        except IndexError:
-            call = Call(self._constants)
+        call = self._taken_call()
         kept = call.fill(matrix, structs, output)
         num_parts = 1 if threads is None else self._num_parts(matrix, threads)
         if threads is not None and num_parts > 1 and threads.lock.acquire(blocking=False):
@@ -236,6 +263,13 @@ class Kernel:
         del kept
         self._pool.append(call)
         return succeeded
+
+    def _taken_call(self) -> Call:
+        """Take a call from the pool; the caller puts it back, unless it raises."""
+        try:
+            return self._pool.pop()
+        except IndexError:
+            return Call(self._constants)
 
     def _num_parts(self, matrix: NDArray[Any], threads: ThreadPool) -> int:
         return min(threads.num_threads, len(matrix), matrix.size // MIN_LOGITS_A_THREAD, MAX_PARTS)
@@ -250,9 +284,8 @@ def output_of(num_rows: int, reporting: Iterable[KernelRow]) -> SamplerOutput:
     return SamplerOutput(num_rows, num_top, num_modes, num_chosen)
 
 
-def _failures(output: SamplerOutput) -> dict[int, LogitsError]:
+def _failures(records: NDArray[np.void]) -> dict[int, LogitsError]:
     """Return the errors of the rows that failed, by row."""
-    records = output.records
     return {row: _error(row, records[row]) for row in np.flatnonzero(records["status"]).tolist()}
 
 

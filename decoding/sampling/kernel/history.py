@@ -93,6 +93,12 @@ class TokenHistory:
         self._begin(prompt, 2 * int(self.struct.max_tokens))
         self.extend(output)
 
+    def reserve(self, num_tokens: int, row: KernelRow) -> None:
+        """Make room for further tokens, and let the row point to memory that has moved."""
+        while int(self.struct.max_tokens - self.struct.num_tokens) < num_tokens:
+            self.grow()
+            self.use(row)
+
     def use(self, row: KernelRow) -> None:
         """Set the position of a row, and its pointers to tokens and counts, after each change."""
         lib.decoding_history_use(self.struct, row.struct)

@@ -24,7 +24,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
         monkeypatch.setitem(shapes.NETWORKS, "15M", shapes.Network(16, 2, 2, 1, 24, 4096))
         for name, value in {"STREAMS": 3, "PROMPT": 64, "CANDIDATES": 4, "TOKENS": 3, "LOADS": (0.5,)}.items():
             monkeypatch.setattr(module, name, value)
-        monkeypatch.setattr(module.own_cost, "__defaults__", (3, 5))
+        monkeypatch.setattr(module.own_cost, "__defaults__", (3, False, 5))
         monkeypatch.setattr(module.poisson, "__defaults__", (6,))
         yield module
     finally:
@@ -35,7 +35,8 @@ def test_it_runs_and_reports(engine: ModuleType, tmp_path: Path, capsys: pytest.
     """Every figure is in the file and in the text, and the figures that follow from counting are right."""
     assert engine.main(["--folder", str(tmp_path / "network"), "--json", str(tmp_path / "found.json")]) == 0
     found = json.loads((tmp_path / "found.json").read_text())
-    assert [step["num_sequences"] for step in found["steps"]] == [1, 3]
+    steps = [(step["num_sequences"], step["is_streamed"], step["steps_in_a_row"]) for step in found["steps"]]
+    assert steps == [(1, False, 8), (1, True, 1), (3, False, 8), (3, True, 1)]
     assert all(0 < step["own_ms"] < step["step_ms"] for step in found["steps"])
     assert found["sharing"]["prompt_tokens"] == 64
     assert found["prefix"]["ratio"] > 0
