@@ -163,7 +163,7 @@ def _choices(source: Any) -> tuple[str, ...]:
 def _check_text(kind: str, source: Any) -> None:
     if not isinstance(source, str) or not source or not is_unicode(source):
         raise RuleError(f"must have a text of valid Unicode, not empty, as {kind}")
-    if len(source.encode()) > MAX_SOURCE_BYTES:
+    if len(source) > MAX_SOURCE_BYTES or len(source.encode()) > MAX_SOURCE_BYTES:
         raise RuleError(f"must have at most {MAX_SOURCE_BYTES:,} bytes as {kind}")
 
 
