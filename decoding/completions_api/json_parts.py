@@ -53,7 +53,7 @@ class _Text:
     def __init__(self, text: str, hooks: Hooks) -> None:
         self._text = text
         self._decoder = json.JSONDecoder(**hooks)
-        self._budget = len(text) // 16 + _PART
+        self._budget = len(text) // 16 + 2 * _PART
 
     def document(self) -> Any:
         value, end = self._value(self._after_space(0), 0)
@@ -74,35 +74,40 @@ class _Text:
         position = self._after_space(position)
         if self._text.startswith("]", position):
             return values, position + 1
+        size = _PART
         while True:
             position = self._after_space(position)
-            cut = self._element_cut(position)
+            cut = self._element_cut(position, size)
             part = self._part("[", position, cut, "]")
             if part:
                 values += part
                 position = cut
+                size = min(2 * size, _PART)
             else:
                 value, position = self._value(position, depth + 1)
                 values.append(value)
+                size = max(size // 4, _STEP)
             position, is_end = self._after_mark(position, "]")
             if is_end:
                 return values, position
 
     def _object(self, position: int, depth: int) -> tuple[dict[str, Any], int]:
         members: dict[str, Any] = {}
-        num_members = 0
+        num_members, size = 0, _PART
         position = self._after_space(position)
         if self._text.startswith("}", position):
             return members, position + 1
         while True:
             position = self._after_space(position)
-            cut = self._member_cut(position)
+            cut = self._member_cut(position, size)
             part = self._part("{", position, cut, "}")
             if part:
                 position = cut
+                size = min(2 * size, _PART)
             else:
                 name, value, position = self._member(position, depth)
                 part = {name: value}
+                size = max(size // 4, _STEP)
             members.update(part)
             num_members += len(part)
             if len(members) < num_members:  # a name is repeated
@@ -151,9 +156,9 @@ class _Text:
         num_backslashes = len(before) - len(before.rstrip("\\"))
         return last + 1 - num_backslashes % 2
 
-    def _element_cut(self, start: int) -> int:
-        """Return a position behind an element of an array, probably; `start` if there is none to be seen."""
-        text, end = self._text, start + _PART
+    def _element_cut(self, start: int, size: int) -> int:
+        """Return a position behind elements of an array, probably, at most `size` on; `start` if none is seen."""
+        text, end = self._text, start + size
         closer = _CLOSERS.get(text[start : start + 1])
         if closer is None:
             for mark in ('"', "[", "{", "]"):
@@ -165,9 +170,13 @@ class _Text:
             cut = text.rfind(closer, start, cut)
         return max(start, cut + 1)
 
-    def _member_cut(self, start: int) -> int:
-        """Return a position behind a member of an object, probably; `start` if there is none to be seen."""
-        return max(start, *(self._text.rfind(mark, start, start + _PART) for mark in (', "', ',"')))
+    def _member_cut(self, start: int, size: int) -> int:
+        """Return a position behind members of an object, probably, at most `size` on; `start` if none is seen."""
+        end = start + size
+        for mark in "[{":
+            found = self._text.find(mark, start, end)
+            end = end if found < 0 else found
+        return max(start, *(self._text.rfind(mark, start, end) for mark in (', "', ',"')))
 
     def _part(self, opener: str, start: int, end: int, closer: str) -> Any:
         """Return the values from start to end as an array or a dict; None if they are not whole values."""
