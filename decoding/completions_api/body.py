@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections.abc import Callable
 from typing import Any
 
 from decoding.completions_api.errors import ApiError, given_name
@@ -48,8 +49,12 @@ class RepeatedName:
         return "<an object with a name twice>"
 
 
-def parse_object(data: bytes, max_values: int = _MAX_VALUES) -> dict[str, Any]:
+def parse_object(
+    data: bytes, max_values: int = _MAX_VALUES, between_parts: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
     """Return the JSON object in a request's body, which is UTF-8 and has at most `max_values` values.
+
+    between_parts: called before each part of a long body, of which there is one in about 16,000 characters.
 
     A byte order mark at its start is left out.
 
@@ -59,7 +64,7 @@ def parse_object(data: bytes, max_values: int = _MAX_VALUES) -> dict[str, Any]:
     data = data.removeprefix(codecs.BOM_UTF8)
     try:
         _check_num_values(data, max_values)
-        value = _parse(_decoded(data))
+        value = _parse(_decoded(data), between_parts)
     except UnicodeDecodeError as error:
         raise _invalid_json(f"must be UTF-8 (byte {error.start} is not)") from None
     except RecursionError:
@@ -108,9 +113,9 @@ def _decoded(data: bytes) -> str:
         return data.decode()  # whose error has the position in all of the data
 
 
-def _parse(text: str) -> Any:
+def _parse(text: str, between_parts: Callable[[], None]) -> Any:
     try:
-        return loads_in_parts(text, _HOOKS)
+        return loads_in_parts(text, _HOOKS, between_parts)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not valid JSON ({error})") from None
     except ValueError:  # more digits than int() takes; a hook for every integer would be too slow for the others

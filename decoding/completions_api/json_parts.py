@@ -1,10 +1,13 @@
 """Parse long JSON in parts of some thousand characters, so that other threads get the GIL in between.
 
 json.loads keeps the GIL from the first character to the last: 20 ms for 131,072 token ids. Here the standard library
-parses short parts of the text, and Python code joins their values. A part of an array is cut out at a comma. If it is a
-JSON array once it is in brackets of its own, then its values are the array's next values, wherever that comma was found:
-had the cut been inside a string or an inner value, the brackets would not match. The same holds for members of objects.
-Any text in which the parts do not succeed, such as one that is no JSON, is parsed as a whole.
+parses short parts of the text, and Python code joins their values. A part of an array ends at a comma. If it is an
+array by itself, once it is in brackets, then its values are the next values of the array, wherever that comma was
+found: if it was inside a string or an inner value, the part in brackets is not JSON. The same holds for the members of
+objects.
+
+A text that does not parse in this way is parsed as a whole. This includes every text that is not JSON, so errors are
+those of json.loads.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-Hooks = dict[str, Callable[..., Any]]
+Hooks = dict[str, Any]
 """Keyword arguments of json.loads."""
 
 _PART = 1 << 14
@@ -30,15 +33,15 @@ class _DoubtError(ValueError):
     """The text is not JSON, or not in a form that can be cut."""
 
 
-def loads_in_parts(text: str, hooks: Hooks) -> Any:
-    """Return `json.loads(text, **hooks)`, or raise its error.
+def loads_in_parts(text: str, hooks: Hooks, between_parts: Callable[[], None] = lambda: None) -> Any:
+    """Return `json.loads(text, **hooks)`, or raise its error. Call `between_parts` before each part of a long text.
 
     object_pairs_hook, which must be among the hooks, returns dict(pairs) unless a name is repeated. Only the depth at
     which nested values raise RecursionError may differ by a few levels.
     """
     if len(text) > _PART:
         try:
-            return _Text(text, hooks).document()
+            return _Text(text, hooks, between_parts).document()
         except (ValueError, RecursionError):
             pass
     return json.loads(text, **hooks)
@@ -50,8 +53,9 @@ class _Text:
     Positions are indices of characters. A method that reads something returns its value and the position behind it.
     """
 
-    def __init__(self, text: str, hooks: Hooks) -> None:
+    def __init__(self, text: str, hooks: Hooks, between_parts: Callable[[], None]) -> None:
         self._text = text
+        self._between_parts = between_parts
         self._decoder = json.JSONDecoder(**hooks)
         self._budget = len(text) // 16 + 2 * _PART
 
@@ -131,8 +135,9 @@ class _Text:
         quote = text.find('"', position, position + _STRING_PART)
         if quote >= 0 and text[quote - 1] != "\\":
             return self._decoder.raw_decode(text, start)
-        pieces = []
+        pieces: list[str] = []
         while True:
+            self._between_parts()
             cut = self._string_cut(position)
             piece, num_read = self._decoder.raw_decode(f'"{text[position:cut]}"')
             if num_read < cut - position + 2:  # the string's own quote came first
@@ -183,6 +188,7 @@ class _Text:
         self._spend(_STEP)
         if start == end:
             return None
+        self._between_parts()
         try:
             part = self._decoder.decode(opener + self._text[start:end] + closer)
         except json.JSONDecodeError:

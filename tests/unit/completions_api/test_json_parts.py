@@ -23,11 +23,14 @@ def _object_of(pairs):
 
 HOOKS = {"object_pairs_hook": _object_of, "parse_constant": NotJson}
 
-PIECES = [*'"[]{},: \\', "\n", "\\u", "\\ud83d", "\\ude00", "0", "-", ".5", "e9", "NaN", "null", '"a":', "],", '", "', "é", "\x00"]
+CHARS = '"[]{},: \\\n\x00'
+PIECES = [*CHARS, "\\u", "\\ud83d", "\\ude00", "0", "-", ".5", "e9", "NaN", "null", '"a":', "],", '", "', "é"]
 STRINGS = st.text(max_size=40) | st.lists(st.sampled_from(PIECES), max_size=20).map("".join)
 SCALARS = (
     st.sampled_from(["0", "-0", "-0.0", "1.5", "1E400", "12345678901234567890", "true", "false", "null", "-Infinity"])
-    | st.sampled_from(["NaN", '"\\ud83d"', '"\\ud83d\\ude00"', '"\\ude00\\ud83d"', '"\\\\"', '"\\/"', "[]", "{}", "[ ]"])
+    | st.sampled_from(
+        ["NaN", '"\\ud83d"', '"\\ud83d\\ude00"', '"\\ude00\\ud83d"', '"\\\\"', '"\\/"', "[]", "{}", "[ ]"]
+    )
     | st.integers().map(str)
     | st.floats(allow_nan=False, allow_infinity=False).map(str)
     | st.builds(json.dumps, STRINGS, ensure_ascii=st.booleans())
@@ -57,7 +60,7 @@ def changed_texts(draw):
 
 
 def short_parts(size, bounded=False):
-    """Parts of this many characters; without a bound on the work that they cost, so that no text is left to json.loads."""
+    """Return patches for parts of this many characters, by default without a bound on the work that they cost."""
     spend = json_parts._Text._spend if bounded else lambda self, num_chars: None
     sizes = mock.patch.multiple(json_parts, _PART=size, _STRING_PART=size, _STEP=1)
     return sizes, mock.patch.object(json_parts._Text, "_spend", spend)
@@ -84,7 +87,7 @@ def test_values_are_those_of_json_loads(text, size):
     with sizes, spend:
         assert outcome(lambda text: loads_in_parts(text, HOOKS), text) == outcome(plain, text)
         if "with a name twice" not in repr(expected):
-            assert repr(json_parts._Text(text, HOOKS).document()) == repr(expected)
+            assert repr(json_parts._Text(text, HOOKS, lambda: None).document()) == repr(expected)
 
 
 @given(changed_texts(), st.integers(13, 70), st.booleans())
@@ -129,7 +132,7 @@ BACKSLASHES = "\\\\" * 70_001
         f'{{"prompt": [{IDS}], "metadata": {{"a": 1, "b": [{IDS}], "a": 2}}}}',
         f'{{"prompt": [{IDS}]; "n": 1}}',
         f'{{"prompt" [{IDS}]}}',
-        f'{{prompt: [{IDS}]}}',
+        f"{{prompt: [{IDS}]}}",
         f'{{"prompt": "{LONG}',
         f'{{"prompt": "{LONG}\\ud83d',
         f'{{"prompt": "{LONG}\\',
@@ -138,7 +141,7 @@ BACKSLASHES = "\\\\" * 70_001
         f'{{"prompt": "{LONG}\\x"}}',
         f'{{"prompt": "{LONG}" "n": 1}}',
         "[" * 20_000,
-        f'{"[" * 500}{IDS}{"]" * 500}',
+        f"{'[' * 500}{IDS}{']' * 500}",
         f'{{"a": {{"b": [{{"c": [{{"d": [[[[[[{IDS}]]]]]]}}]}}]}}}}',
         f"[{IDS}]",
         "[" + "[1], " * 30_000 + "[2]]",
@@ -160,12 +163,12 @@ def test_long_texts(text):
     [
         {"prompt": list(range(131_072)), "max_tokens": 5},
         {"prompt": [list(range(1000))] * 128},
-        {"prompt": ["It is \"so\", [he] {says},\n" * 300] * 128},
-        {"prompt": "It is \"so\", [he] says,\n" * 30_000},
+        {"prompt": ['It is "so", [he] {says},\n' * 300] * 128},
+        {"prompt": 'It is "so", [he] says,\n' * 30_000},
         {"prompt": "\U0001f600, " * 30_000},
         {"prompt": "a", "logit_bias": {str(token_id): 1.5 for token_id in range(50_000)}},
         {"prompt": "a", "bad_words": [[token_id] for token_id in range(50_000)]},
-        {"messages": [{"role": "user", "content": "Is it \"so\"?\n" * 30}] * 1000},
+        {"messages": [{"role": "user", "content": 'Is it "so"?\n' * 30}] * 1000},
     ],
     ids=lambda fields: f"{[*fields]} {type(fields.get('prompt')).__name__}",
 )
