@@ -6,8 +6,8 @@ array by itself, once it is in brackets, then its values are the next values of 
 found: if it was inside a string or an inner value, the part in brackets is not JSON. The same holds for the members of
 objects.
 
-A text that does not parse in this way is parsed as a whole. This includes every text that is not JSON, so errors are
-those of json.loads.
+The error of a text that is not JSON is that of json.loads, which is given the text from the last good value on, behind
+the brackets that are open there. A text that cannot be cut well is parsed as a whole.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 _CLOSERS = {"[": "],", "{": "},", '"': '",'}
 
 
-class _DoubtError(ValueError):
-    """The text is not JSON, or not in a form that can be cut."""
+class _UncutError(Exception):
+    """The text cannot be parsed in parts, or not without much more work."""
 
 
 def loads_in_parts(text: str, hooks: Hooks, between_parts: Callable[[], None] = lambda: None) -> Any:
@@ -40,10 +40,15 @@ def loads_in_parts(text: str, hooks: Hooks, between_parts: Callable[[], None] = 
     which nested values raise RecursionError may differ by a few levels.
     """
     if len(text) > _PART:
+        walk = _Text(text, hooks, between_parts)
         try:
-            return _Text(text, hooks, between_parts).document()
-        except (ValueError, RecursionError):
-            pass
+            return walk.document()
+        except ValueError:
+            error = walk.error()
+        except (_UncutError, RecursionError):
+            error = None
+        if error is not None:
+            raise error
     return json.loads(text, **hooks)
 
 
@@ -58,12 +63,40 @@ class _Text:
         self._between_parts = between_parts
         self._decoder = json.JSONDecoder(**hooks)
         self._budget = len(text) // 16 + 2 * _PART
+        self._open: list[str] = []
+        self._last = ""
+        self._last_end = 0
 
     def document(self) -> Any:
+        """Return the value of the text. Raise ValueError if it is not JSON."""
         value, end = self._value(self._after_space(0), 0)
+        self._settle("[]", end)
         if self._after_space(end) != len(self._text):
-            raise _DoubtError
+            raise ValueError("extra data")
         return value
+
+    def error(self) -> json.JSONDecodeError | None:
+        """Return the error of json.loads after `document` has raised ValueError; None if it is not to be found."""
+        outer = "".join("[" if bracket == "[" else '{"":' for bracket in self._open[:-1])
+        before = outer + "".join(self._open[-1:]) + self._last
+        if not before:
+            return None
+        try:
+            self._decoder.decode(before + self._text[self._last_end :])
+        except json.JSONDecodeError as error:
+            return json.JSONDecodeError(error.msg, self._text, error.pos - len(before) + self._last_end)
+        except (ValueError, RecursionError):
+            pass
+        return None
+
+    def _enter(self, bracket: str, position: int) -> None:
+        """Note that an array or an object is open, whose first element or member begins at a position."""
+        self._open.append(bracket)
+        self._settle("", position)
+
+    def _settle(self, last: str, position: int) -> None:
+        """Note the end of the last good value, and a value in its place for `error`."""
+        self._last, self._last_end = last, position
 
     def _value(self, start: int, depth: int) -> tuple[Any, int]:
         first = self._text[start : start + 1]
@@ -75,8 +108,10 @@ class _Text:
 
     def _array(self, position: int, depth: int) -> tuple[list[Any], int]:
         values: list[Any] = []
+        self._enter("[", position)
         position = self._after_space(position)
         if self._text.startswith("]", position):
+            self._open.pop()
             return values, position + 1
         size = _PART
         while True:
@@ -91,6 +126,7 @@ class _Text:
                 value, position = self._value(position, depth + 1)
                 values.append(value)
                 size = max(size // 4, _STEP)
+            self._settle("[]", position)
             position, is_end = self._after_mark(position, "]")
             if is_end:
                 return values, position
@@ -98,8 +134,10 @@ class _Text:
     def _object(self, position: int, depth: int) -> tuple[dict[str, Any], int]:
         members: dict[str, Any] = {}
         num_members, size = 0, _PART
+        self._enter("{", position)
         position = self._after_space(position)
         if self._text.startswith("}", position):
+            self._open.pop()
             return members, position + 1
         while True:
             position = self._after_space(position)
@@ -115,18 +153,19 @@ class _Text:
             members.update(part)
             num_members += len(part)
             if len(members) < num_members:  # a name is repeated
-                raise _DoubtError
+                raise _UncutError
+            self._settle('"":[]', position)
             position, is_end = self._after_mark(position, "}")
             if is_end:
                 return members, position
 
     def _member(self, position: int, depth: int) -> tuple[str, Any, int]:
         if not self._text.startswith('"', position):
-            raise _DoubtError
+            raise ValueError("no name")
         name, position = self._string(position)
         position = self._after_space(position)
         if not self._text.startswith(":", position):
-            raise _DoubtError
+            raise ValueError("no colon")
         value, position = self._value(self._after_space(position + 1), depth + 1)
         return name, value, position
 
@@ -143,7 +182,7 @@ class _Text:
             if num_read < cut - position + 2:  # the string's own quote came first
                 return "".join([*pieces, piece]), position + num_read - 1
             if cut == len(text):
-                raise _DoubtError
+                raise ValueError("no closing quote")
             if "\ud800" <= piece[-1] <= "\udbff":  # an escape, which may be the first of a pair
                 piece, cut = piece[:-1], cut - len(r"\ud800")
             pieces.append(piece)
@@ -195,21 +234,23 @@ class _Text:
             self._spend(end - start)
             return None
         if not isinstance(part, list | dict):  # a name is repeated
-            raise _DoubtError
+            raise _UncutError
         return part
 
     def _spend(self, num_chars: int) -> None:
         """Bound the work that parsing the text as a whole would not have."""
         self._budget -= num_chars
         if self._budget < 0:
-            raise _DoubtError
+            raise _UncutError
 
     def _after_mark(self, position: int, closer: str) -> tuple[int, bool]:
         """Read a comma or the closing bracket; return the position behind it, and True for the bracket."""
         position = self._after_space(position)
         mark = self._text[position : position + 1]
         if mark not in (",", closer):
-            raise _DoubtError
+            raise ValueError("no comma")
+        if mark == closer:
+            self._open.pop()
         return position + 1, mark == closer
 
     def _after_space(self, position: int) -> int:

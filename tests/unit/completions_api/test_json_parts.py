@@ -213,3 +213,22 @@ def test_long_bodies(text):
     fields["n"] = [1] * 100
     with pytest.raises(ApiError, match="must have at most 100 values"):
         parse_object(json.dumps(fields, ensure_ascii=False).encode(), 100)
+
+
+@pytest.mark.parametrize(
+    "end", ["", "]", ",]}", "x]}", "], }", '], "a}', "]} 1", '], "a": "\x00"}', '], "a": {"b": [tru]}}']
+)
+def test_no_call_parses_more_than_a_part_of_a_text_that_is_not_json(end):
+    """An error after a million characters is found without parsing them at once."""
+    text = f'{{"model": "m", "prompt": [[{IDS}], [{IDS}' + end
+    expected = outcome(plain, text)
+    lengths = []
+    decode = json.JSONDecoder.decode
+
+    def counted(self, text):
+        lengths.append(len(text))
+        return decode(self, text)
+
+    with mock.patch.object(json.JSONDecoder, "decode", counted):
+        assert outcome(lambda text: loads_in_parts(text, HOOKS), text) == expected
+    assert max(lengths) <= json_parts._PART + 2
