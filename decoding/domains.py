@@ -22,6 +22,7 @@ from decoding.validation import (
     is_integer,
     is_real,
     is_unicode,
+    plain_token_ids,
     to_float32,
     wrong_token_id,
 )
@@ -327,9 +328,10 @@ def required(domain: Domain) -> Domain:
 
 def _token_ids(value: Any, rule: str) -> tuple[int, ...]:
     ids = elements_of(value)
-    if ids is None or wrong_token_id(ids) is not None:
+    plain = [] if ids is None else plain_token_ids(ids)
+    if ids is None or len(plain) < len(ids):
         raise RuleError(rule)
-    return tuple(map(int, ids))
+    return tuple(plain)
 
 
 def _require_unicode(texts: list[str]) -> None:

@@ -140,6 +140,8 @@ def _schema_text(source: Any) -> str:
             raise RuleError("must have a JSON Schema as json") from None
     if schema is True:
         schema = {}
+    if _is_long(schema):
+        raise RuleError(f"must have at most {MAX_SOURCE_BYTES:,} bytes as json")
     try:
         text = json.dumps(schema, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
@@ -147,6 +149,19 @@ def _schema_text(source: Any) -> str:
     _check_text("json", text)
     check_schema(schema)
     return text
+
+
+def _is_long(schema: Any) -> bool:
+    """Return True if a schema has too many values for its text: each takes a byte and a comma, or a bracket."""
+    open_values, num_values = [schema], 0
+    while open_values and num_values <= MAX_SOURCE_BYTES // 2:
+        value = open_values.pop()
+        num_values += 1
+        if isinstance(value, dict):
+            open_values += value.values()
+        elif isinstance(value, list | tuple):
+            open_values += value
+    return bool(open_values)
 
 
 def _choices(source: Any) -> tuple[str, ...]:
@@ -163,7 +178,7 @@ def _choices(source: Any) -> tuple[str, ...]:
 def _check_text(kind: str, source: Any) -> None:
     if not isinstance(source, str) or not source or not is_unicode(source):
         raise RuleError(f"must have a text of valid Unicode, not empty, as {kind}")
-    if len(source.encode()) > MAX_SOURCE_BYTES:
+    if len(source) > MAX_SOURCE_BYTES or len(source.encode()) > MAX_SOURCE_BYTES:
         raise RuleError(f"must have at most {MAX_SOURCE_BYTES:,} bytes as {kind}")
 
 

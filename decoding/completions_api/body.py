@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections.abc import Callable
 from typing import Any
 
 from decoding.completions_api.errors import ApiError, given_name
+from decoding.completions_api.json_parts import Hooks, loads_in_parts
 from decoding.completions_api.settings import Limits
 from decoding.errors import shown
 from decoding.json_file import repeated_name
 
 _MAX_VALUES = Limits().json_values
 _MOST_DIGITS = 4000
+_PART = 1 << 18
+"""Bytes that are decoded, or whose marks are counted, in one call that keeps the GIL (a millisecond)."""
 
 
 class HugeInteger:
@@ -45,8 +49,12 @@ class RepeatedName:
         return "<an object with a name twice>"
 
 
-def parse_object(data: bytes, max_values: int = _MAX_VALUES) -> dict[str, Any]:
+def parse_object(
+    data: bytes, max_values: int = _MAX_VALUES, between_parts: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
     """Return the JSON object in a request's body, which is UTF-8 and has at most `max_values` values.
+
+    between_parts: called before each part of a long body, of which there is one in about 16,000 characters.
 
     A byte order mark at its start is left out.
 
@@ -56,7 +64,7 @@ def parse_object(data: bytes, max_values: int = _MAX_VALUES) -> dict[str, Any]:
     data = data.removeprefix(codecs.BOM_UTF8)
     try:
         _check_num_values(data, max_values)
-        value = _parse(data.decode())
+        value = _parse(_decoded(data), between_parts)
     except UnicodeDecodeError as error:
         raise _invalid_json(f"must be UTF-8 (byte {error.start} is not)") from None
     except RecursionError:
@@ -72,25 +80,46 @@ def parse_object(data: bytes, max_values: int = _MAX_VALUES) -> dict[str, Any]:
 
 def _check_num_values(data: bytes, max_values: int) -> None:
     """Raise ValueError if JSON has more values, before each takes a hundred times the memory of its text."""
-    if _num_marks(data) <= max_values:
+    if sum(_num_marks(data, first, first + _PART) for first in range(0, len(data), _PART)) <= max_values:
         return
-    plain = data.replace(b"\\\\", b"").replace(b'\\"', b"")  # the quotes that are left begin and end strings
-    if plain.count(b'"') > 4 * max_values or sum(map(_num_marks, plain.split(b'"')[::2])) > max_values:
-        raise ValueError(f"must have at most {max_values:,} values")
+    num_quotes = num_marks = 0
+    rest = b""
+    for first in range(0, len(data), _PART):
+        part = rest + data[first : first + _PART]
+        cut = len(part) - (len(part) - len(part.rstrip(b"\\"))) % 2  # not inside an escape
+        part, rest = part[:cut], part[cut:]
+        plain = part.replace(b"\\\\", b"").replace(b'\\"', b"")  # the quotes that are left begin and end strings
+        between = plain.split(b'"')
+        num_marks += sum(_num_marks(one) for one in between[num_quotes % 2 :: 2])
+        num_quotes += len(between) - 1
+        if num_quotes > 4 * max_values or num_marks > max_values:
+            raise ValueError(f"must have at most {max_values:,} values")
 
 
-def _num_marks(data: bytes) -> int:
+def _num_marks(data: bytes, first: int = 0, end: int | None = None) -> int:
     """Count the bytes that precede values, including such bytes within strings."""
-    return sum(data.count(mark) for mark in (b",", b"[", b"{"))
+    return sum(data.count(mark, first, end) for mark in (b",", b"[", b"{"))
 
 
-def _parse(text: str) -> Any:
+def _decoded(data: bytes) -> str:
+    """Return `data.decode()`, made in parts if it is long."""
+    if len(data) <= _PART:
+        return data.decode()
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    starts = range(0, len(data), _PART)
     try:
-        return json.loads(text, object_pairs_hook=_object_of, parse_constant=NotJson)
+        return "".join([decoder.decode(data[first : first + _PART], first == starts[-1]) for first in starts])
+    except UnicodeDecodeError:
+        return data.decode()  # whose error has the position in all of the data
+
+
+def _parse(text: str, between_parts: Callable[[], None]) -> Any:
+    try:
+        return loads_in_parts(text, _HOOKS, between_parts)
     except json.JSONDecodeError as error:
         raise ValueError(f"is not valid JSON ({error})") from None
     except ValueError:  # more digits than int() takes; a hook for every integer would be too slow for the others
-        return json.loads(text, object_pairs_hook=_object_of, parse_constant=NotJson, parse_int=_integer)
+        return json.loads(text, **_HOOKS, parse_int=_integer)
 
 
 def _integer(digits: str) -> int | HugeInteger:
@@ -100,6 +129,9 @@ def _integer(digits: str) -> int | HugeInteger:
 def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any] | RepeatedName:
     repeated = repeated_name(pairs)
     return dict(pairs) if repeated is None else RepeatedName(repeated)
+
+
+_HOOKS: Hooks = {"object_pairs_hook": _object_of, "parse_constant": NotJson}
 
 
 def contains_not_json(value: Any) -> bool:

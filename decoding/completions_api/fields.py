@@ -171,8 +171,10 @@ def _strings(domain: Strings, limits: Limits, limit: str) -> Check:
 
 def _check_bytes(strings: Iterable[str], limits: Limits) -> None:
     """Raise RuleError if strings, which may have lone surrogates, have too many bytes of UTF-8."""
-    if sum(len(string.encode(errors="surrogatepass")) for string in strings) > limits.max_stop_bytes:
-        raise RuleError(f"must have at most {limits.max_stop_bytes:,} bytes in all (--max-stop-bytes)")
+    limit = limits.max_stop_bytes
+    sizes = (len(string if len(string) > limit else string.encode(errors="surrogatepass")) for string in strings)
+    if sum(sizes) > limit:
+        raise RuleError(f"must have at most {limit:,} bytes in all (--max-stop-bytes)")
 
 
 def _logit_bias(number: Number, limits: Limits) -> Check:

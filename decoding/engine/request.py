@@ -34,7 +34,7 @@ from decoding.text.detokenizer import Detokenizer, pieces_are_settled
 from decoding.text.fim import FimFormat
 from decoding.text.stop_strings import StopAutomaton
 from decoding.text.tokenizer import Tokenizer
-from decoding.validation import elements_of, token_id_rule, wrong_token_id
+from decoding.validation import PART, elements_of, is_unicode, plain_token_ids, token_id_rule
 
 NO_TOKENIZER = (
     "this model has no tokenizer: without a tokenizer.json in its folder it takes and gives token ids only,"
@@ -291,8 +291,10 @@ def rng_stream_of(token_ids: Sequence[int]) -> int:
 
     With one seed, each prompt has its own random numbers, and the same prompt always the same.
     """
-    digest = hashlib.blake2b(np.asarray(token_ids, "<i4").tobytes(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+    digest = hashlib.blake2b(digest_size=8)
+    for first in range(0, len(token_ids), PART):
+        digest.update(np.asarray(token_ids[first : first + PART], "<i4").tobytes())
+    return int.from_bytes(digest.digest(), "little")
 
 
 def split_prompts(prompts: Any, name: str = "prompt") -> tuple[list[Any], bool]:
@@ -336,11 +338,8 @@ def _check_text(prompt: object, params: SamplingParams, tokenizer: Tokenizer | N
     for parameter, text in texts.items():
         if tokenizer is None and text is not None:
             raise TokenizerError(f"{parameter}={shown(text)}: {NO_TOKENIZER}", parameter)
-    if isinstance(prompt, str):
-        try:
-            prompt.encode()
-        except UnicodeEncodeError:
-            raise _prompt_error(name, prompt, "must be valid Unicode (no lone surrogates)") from None
+    if isinstance(prompt, str) and not is_unicode(prompt):
+        raise _prompt_error(name, prompt, "must be valid Unicode (no lone surrogates)")
 
 
 def _encode(
@@ -386,7 +385,7 @@ def checked_token_ids(token_ids: object, vocab_size: int, name: str) -> list[int
     ids = elements_of(token_ids) or []
     if not ids:
         raise _prompt_error(name, ids, "must have at least one token id")
-    wrong = wrong_token_id(ids, vocab_size)
-    if wrong is not None:
-        raise _prompt_error(f"{name}[{wrong}]", ids[wrong], token_id_rule(vocab_size))
-    return [int(token_id) for token_id in ids]
+    plain = plain_token_ids(ids, vocab_size)
+    if len(plain) < len(ids):
+        raise _prompt_error(f"{name}[{len(plain)}]", ids[len(plain)], token_id_rule(vocab_size))
+    return plain

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from decoding.errors import LogitsError, ParameterError
 from decoding.sampling import dlpack
-from decoding.validation import INT32_MAX, checked_token_ids
+from decoding.validation import INT32_MAX, PART, checked_token_ids
 
 _MASK_RULES = {
     1: "must be a contiguous one-dimensional uint32 or int32 array, or None",
@@ -23,7 +23,7 @@ def checked_prompt(name: str, value: Any) -> tuple[tuple[int, ...], NDArray[np.i
     is_vector = isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "iu" and len(value) > 0
     if is_vector and value.min() >= 0 and value.max() <= INT32_MAX:
         return tuple(value.tolist()), value.astype(np.int32)
-    if isinstance(value, (list, tuple)) and set(map(type, value)) == {int}:
+    if isinstance(value, (list, tuple)) and value:
         numbers = _as_int32(value)
         if numbers is not None and numbers.min() >= 0:
             return tuple(value), numbers
@@ -31,12 +31,18 @@ def checked_prompt(name: str, value: Any) -> tuple[tuple[int, ...], NDArray[np.i
     return ids, np.frombuffer(array("i", ids), np.int32)
 
 
-def _as_int32(ids: list[int] | tuple[int, ...]) -> NDArray[np.int32] | None:
-    """Return integers as int32; None if one does not fit."""
-    try:
-        return np.frombuffer(array("i", ids), np.int32)
-    except OverflowError:
-        return None
+def _as_int32(ids: list[Any] | tuple[Any, ...]) -> NDArray[np.int32] | None:
+    """Return plain ints as int32; None if one does not fit, or has another type."""
+    numbers = array("i")
+    for first in range(0, len(ids), PART):
+        part = ids[first : first + PART]
+        if set(map(type, part)) != {int}:
+            return None
+        try:
+            numbers.extend(part)
+        except OverflowError:
+            return None
+    return np.frombuffer(numbers, np.int32)
 
 
 def mask_of(name: str, words: Any, ndim: int) -> NDArray[np.uint32]:

@@ -212,6 +212,14 @@ def test_a_grammar_that_takes_too_much_work_later_fails_its_own_choice():
     assert set(failed.text) == {"x"}
 
 
+@pytest.mark.parametrize("values", [[[index] for index in range(40_000)], [0] * 131_072])
+def test_a_schema_of_too_many_values_is_refused(values):
+    """A schema whose text must be too long is refused like one whose text is."""
+    for schema in ({"const": values}, {"enum": ["a" * 65_536]}):
+        with pytest.raises(ParameterError, match="must have at most 65,536 bytes as json"):
+            SamplingParams(structured={"json": schema})
+
+
 def test_text_needs_a_tokenizer():
     """Structured output without a tokenizer raises an error that names the parameter."""
     llm = LLM.from_parts(ScriptedModel(hashed_logits(1), VOCAB))
