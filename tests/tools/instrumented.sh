@@ -25,6 +25,7 @@ run_tests() { # PYTEST-OPTIONS: runs the tests of the kernel; most of them run o
   "$scratch/venv/bin/python" -c \
     'from decoding.sampling.kernel import available_isas; print("instruction sets:", *available_isas(), flush=True)'
   "$scratch/venv/bin/python" -m pytest -q -p no:cacheprovider "$@" \
-    tests/oracle tests/vectors tests/unit/forward tests/unit/sampling/test_explain.py tests/unit/sampling/test_num_threads.py tests/unit/sampling/test_philox.py \
+    tests/oracle tests/vectors tests/unit/forward tests/unit/engine/test_multi_step.py \
+    tests/unit/sampling/test_explain.py tests/unit/sampling/test_num_threads.py tests/unit/sampling/test_philox.py \
     tests/unit/sampling/test_sampler_arguments.py
 }
