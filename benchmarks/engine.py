@@ -91,9 +91,8 @@ def own_cost(
 
     llm = LLM.from_parts(timed, LLM().tokenizer, max_num_seqs=num_sequences)
     in_a_row = 1 if is_streamed else model.max_steps(num_sequences)
-    params = SamplingParams(
-        max_tokens=(num_steps + 20) * in_a_row, ignore_eos=True, stop=["@@@", "\x00\x01"], top_p=0.9
-    )
+    max_tokens = num_steps + 20 * in_a_row
+    params = SamplingParams(max_tokens=max_tokens, ignore_eos=True, stop=["@@@", "\x00\x01"], top_p=0.9)
     requests, _ = llm.engine.requests([[5, 6, 7, 8 + i] for i in range(num_sequences)], params)
     news: list[Any] = []
     listen = (lambda task, candidate: news.extend(task.deltas(candidate, 0))) if is_streamed else None
@@ -103,7 +102,7 @@ def own_cost(
     own, whole = [], []
     Sampler.sample = sample  # type: ignore[method-assign]
     try:
-        for number in range(num_steps):
+        for number in range(0, num_steps, in_a_row):
             progress(f"steps of {num_sequences} sequences: {number}")
             timed.seconds = sampler = 0.0
             start = time.perf_counter()
@@ -138,13 +137,13 @@ def logprobs_cost(model: NativeModel, progress: Callable[[str], None], num_steps
     """Measure a step of STREAMS sequences with each kind of log-probabilities; the kinds take turns."""
     llms = {name: LLM.from_parts(model, LLM().tokenizer, max_num_seqs=STREAMS) for name in LOGPROBS}
     for name, llm in llms.items():
-        max_tokens = (num_steps + 20) * model.max_steps(STREAMS)
+        max_tokens = num_steps + 20 * model.max_steps(STREAMS)
         params = SamplingParams(max_tokens=max_tokens, ignore_eos=True, top_p=0.9, seed=1, **LOGPROBS[name])
         requests, _ = llm.engine.requests([[5, 6, 7, 8 + number] for number in range(STREAMS)], params)
         llm.engine.add(requests)
     in_a_row = model.max_steps(STREAMS)
     times: dict[str, list[float]] = {name: [] for name in LOGPROBS}
-    for number in range(num_steps + 10):
+    for number in range(0, num_steps + 10 * in_a_row, in_a_row):
         progress(f"log-probabilities, step {number}")
         for name, llm in llms.items():
             start = time.perf_counter()

@@ -360,17 +360,18 @@ def test_what_ends_steps_in_c():
     assert decode(interrupted=1).tolist() == whole[:1].tolist()
 
 
-def test_a_row_that_fails_in_c(monkeypatch):
+def test_a_row_that_fails_in_c():
     """A row of NaN is the last step; other rows have drawn in it, and the failed one has not."""
     model = native()
     sampler = Sampler(model.config.vocab_size, num_valid_tokens=600)
     states = [SamplingState(SamplingParams(seed=1)), SamplingState(SamplingParams(allowed_token_ids=[700]))]
-    drawn = model.decode(
-        batch_of(model, 2, 1), model.new_cache(2), sampler, states, StepsAhead(9, (), np.zeros(1, np.int32))
-    )
+    batch = batch_of(model, 2, 1)
+    drawn = model.decode(batch, model.new_cache(2), sampler, states, StepsAhead(9, (), np.zeros(1, np.int32)))
     assert drawn.token_ids.shape == (1, 2)
     assert (drawn.token_ids[0, 0] >= 0, drawn.token_ids[0, 1], list(drawn.failures)) == (True, -1, [1])
     assert [len(state.output_token_ids) for state in states] == [1, 0]
+    assert [state.kernel_row.struct.position for state in states] == [1, 0]
+    assert (batch.token_ids.tolist(), batch.start.tolist()) == ([drawn.token_ids[0, 0], 4], [1, 0])
 
 
 def test_refusals():
