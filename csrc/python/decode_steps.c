@@ -44,15 +44,13 @@ int32_t dk_decode(dk_decode_steps *steps) {
   decoding_batch batch = *steps->sampling;
   dk_move_outputs(&batch, (int64_t)steps->num_done * batch.num_rows);
   for (;;) {
-    int32_t status = steps->has_logits ? DECODING_OK : decoding_forward(steps->plan, steps->forward);
+    int32_t status = decoding_forward(steps->plan, steps->forward);
     if (status != DECODING_OK)
       return status;
-    steps->has_logits = 1;
     status = steps->num_parts == 1 ? decoding_sample(&batch)
                                    : dk_sample_in_parts(steps->pool, &batch, steps->num_parts, NULL);
     if (status != DECODING_OK && status != DECODING_ROW_FAILED)
       return status;
-    steps->has_logits = 0;
     steps->num_done++;
     const bool ends = record(steps, batch.results);
     dk_move_outputs(&batch, batch.num_rows);

@@ -15,7 +15,6 @@ typedef struct dk_decode_steps {
   int32_t num_parts;                     /* tasks of a draw, as of dk_sample_in_parts; 1: without the pool */
   int32_t num_steps;                     /* >= 1 */
   int32_t num_done;                      /* steps that are done: their results are written, their tokens recorded */
-  int32_t has_logits;                    /* 1: the next step's forward pass is done */
   int32_t *token_ids;                    /* [num_rows], that of `forward` */
   int32_t *start;                        /* [num_rows], that of `forward` */
   const float **rotary;                  /* [num_ropes, num_rows], that of `forward` */

@@ -328,11 +328,11 @@ def test_the_arrays_and_states_after_steps_in_c():
     vocab_size = model.config.vocab_size
     sampler = Sampler(vocab_size)
     states = [SamplingState(SamplingParams(seed=seed, frequency_penalty=0.5), (3,)) for seed in range(3)]
-    batch = batch_of(model, 3, 5)
-    ahead = StepsAhead(70, (), np.zeros(1, np.int32))  # more tokens than a history has room for at first
-    drawn = model.decode(batch, model.new_cache(15), sampler, states, ahead)
-    assert (drawn.token_ids.shape, dict(drawn.failures)) == ((70, 3), {})
-    assert (batch.token_ids.tolist(), batch.start.tolist()) == (drawn.token_ids[-1].tolist(), [70] * 3)
+    batch = batch_of(model, 3, 19)
+    ahead = StepsAhead(300, (), np.zeros(1, np.int32))  # more tokens than histories and workspace hold at first
+    drawn = model.decode(batch, model.new_cache(57), sampler, states, ahead)
+    assert (drawn.token_ids.shape, dict(drawn.failures)) == ((300, 3), {})
+    assert (batch.token_ids.tolist(), batch.start.tolist()) == (drawn.token_ids[-1].tolist(), [300] * 3)
     for state, token_ids in zip(states, drawn.token_ids.T.tolist(), strict=True):
         assert state.output_token_ids == token_ids == state.history.output.tolist()
         other = SamplingState(state.params, (3,))
