@@ -254,6 +254,24 @@ def test_requests_that_need_the_engine_after_each_token():
     assert run(engine) == engine.stats.num_steps
 
 
+def test_profiles_beside_each_other():
+    """Requests of two profiles have single steps, each with its own profile; of one profile, steps in a row."""
+    params = SamplingParams(seed=4, max_tokens=30, ignore_eos=True, temperature=3.0, top_p=0.5)
+
+    def tokens(*profiles):
+        llm = LLM.from_parts(scripted(most_steps=8), TOKENIZER)
+        tasks = [llm.engine.add(llm.engine.requests("x", params, profile=name)[0])[0] for name in profiles]
+        while llm.engine.step():
+            pass
+        return [task.result("test").choices[0].token_ids for task in tasks], llm.stats.num_steps
+
+    (first,), _ = tokens("openai")
+    (second,), _ = tokens("llama_cpp")
+    assert first != second
+    assert tokens("openai", "llama_cpp") == ([first, second], 30)
+    assert tokens("openai", "openai") == ([first, first], 30)
+
+
 # The native model, whose rows of steps run in C.
 
 
