@@ -185,6 +185,22 @@ def test_a_row_that_fails_in_the_middle(most_steps):
     assert shown(beside.result("test")) == shown(expected.result("test"))
 
 
+def test_a_row_that_fails_behind_the_end_of_its_text():
+    """A text that a stop string has ended is not an error because a token behind it could not be drawn."""
+
+    def script(token_ids, vocab_size):
+        row = np.eye(vocab_size, dtype=np.float32)[97 + len(token_ids) % 3] * 50
+        return row * np.nan if len(token_ids) == 6 else row
+
+    model = scripted(script, most_steps=8)
+    engine = engine_of(model)
+    task = add(engine, model, "xx", stop=["b"], max_tokens=30)
+    run(engine)
+    (choice,) = task.result("test").choices
+    assert model.num_forwards == 5  # the last one failed
+    assert (choice.text, choice.finish_reason, choice.error) == ("ca", "stop", None)
+
+
 def test_an_interrupt_ends_the_row_of_steps():
     """Once interrupted, a row of steps ends after the current one; the next call is a row of steps again."""
     lengths = []
