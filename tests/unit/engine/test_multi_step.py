@@ -247,7 +247,22 @@ def test_a_listener_that_aborts_its_neighbour():
     tasks += [add(engine, model, prompt, listen, ignore_eos=True) for prompt in ("x", "y")]
     run(engine)
     assert told == [(tasks[0], 1), (tasks[1], 1), (tasks[0], 6), (tasks[0], 11), (tasks[0], 12)]
+    assert engine.stats.num_sampled_tokens == 13
     assert engine.stats.num_blocks_live == 0
+
+
+def test_a_preempted_sequence_is_computed_again():
+    """With memory for one of two sequences, the younger one loses its blocks, and continues after the other."""
+    model = scripted(most_steps=8)
+    engine = engine_of(model, kv_cache_bytes=5 * 16, prefix_cache=False)
+    tasks = [add(engine, model, prompt * 16, ignore_eos=True, max_tokens=40) for prompt in "xy"]
+    run(engine)
+    assert engine.stats.num_preemptions > 0
+    for task, prompt in zip(tasks, "xy", strict=True):
+        alone = engine_of(plain := scripted())
+        expected = add(alone, plain, prompt * 16, ignore_eos=True, max_tokens=40)
+        run(alone)
+        assert shown(task.result("test")) == shown(expected.result("test"))
 
 
 def test_requests_that_need_the_engine_after_each_token():
