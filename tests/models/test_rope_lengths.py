@@ -91,3 +91,10 @@ def test_dynamic_never_recomputes_keys(backend: str, folder: Path) -> None:
     model = load_model(folder, backend=backend)
     assert model.rope_border is None
     assert model.rope_regime(33) != model.rope_regime(34)
+
+
+@pytest.mark.parametrize("rope", [DYNAMIC, LONG], ids=["dynamic", "longrope"])
+def test_such_a_model_has_single_steps(folder: Path) -> None:
+    """The native model does not run steps in a row where a position's factors depend on the length."""
+    model: Any = load_model(folder)
+    assert model.max_steps(1) == 1

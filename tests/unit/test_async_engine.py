@@ -351,3 +351,33 @@ def test_two_calls_of_close_at_once():
             await handle.results()
 
     run(scenario)
+
+
+def test_a_request_in_the_middle_of_steps_in_a_row():
+    """A request that arrives while another decodes several tokens in a row is let in after the current one."""
+    reached, sent = threading.Event(), threading.Event()
+    lengths = {}
+
+    def script(token_ids, vocab_size):
+        lengths.setdefault(token_ids[0], []).append(len(token_ids))
+        if token_ids[0] == ord("b"):
+            lengths.setdefault("a when b came", lengths[ord("a")][-1])
+        elif len(token_ids) == 5:
+            reached.set()
+            assert sent.wait(60)
+        return hashed_logits()(token_ids, vocab_size)
+
+    async def scenario(engine):
+        first = await engine.submit("a", SamplingParams(max_tokens=30, ignore_eos=True, seed=1))
+        await until(reached.is_set)
+        second = await engine.submit("b", SamplingParams(max_tokens=30, ignore_eos=True, seed=1))
+        sent.set()
+        return [(await handle.results())[0].choices[0].token_ids for handle in (first, second)]
+
+    model = ScriptedModel(script, 257, most_steps=25)
+    tokens = run(scenario, LLM.from_parts(model, byte_tokenizer(special=["<eos>"])))
+    assert lengths["a when b came"] in (5, 6)  # the longer one if it is computed before b in that step
+    assert tokens == [
+        make_llm().complete(prompt, SamplingParams(max_tokens=30, ignore_eos=True, seed=1)).choices[0].token_ids
+        for prompt in "ab"
+    ]

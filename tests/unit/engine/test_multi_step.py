@@ -251,16 +251,18 @@ def test_a_listener_that_aborts_its_neighbour():
     assert engine.stats.num_blocks_live == 0
 
 
-def test_a_preempted_sequence_is_computed_again():
-    """With memory for one of two sequences, the younger one loses its blocks, and continues after the other."""
+@pytest.mark.parametrize(("num_blocks", "length", "max_tokens"), [(5, 16, 40), (3, 10, 8)])
+def test_a_preempted_sequence_is_computed_again(num_blocks, length, max_tokens):
+    """Two sequences have single steps where memory is short; the younger one is preempted, and continues later."""
     model = scripted(most_steps=8)
-    engine = engine_of(model, kv_cache_bytes=5 * 16, prefix_cache=False)
-    tasks = [add(engine, model, prompt * 16, ignore_eos=True, max_tokens=40) for prompt in "xy"]
+    engine = engine_of(model, kv_cache_bytes=num_blocks * 16, prefix_cache=False)
+    params = {"ignore_eos": True, "max_tokens": max_tokens}
+    tasks = [add(engine, model, prompt * length, **params) for prompt in "xy"]
     run(engine)
     assert engine.stats.num_preemptions > 0
     for task, prompt in zip(tasks, "xy", strict=True):
         alone = engine_of(plain := scripted())
-        expected = add(alone, plain, prompt * 16, ignore_eos=True, max_tokens=40)
+        expected = add(alone, plain, prompt * length, **params)
         run(alone)
         assert shown(task.result("test")) == shown(expected.result("test"))
 
