@@ -7,18 +7,15 @@ share a step, on chunks, cached prefixes or preemptions: a request gets what it 
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Container, Iterable
 from operator import attrgetter
-
-import numpy as np
 
 from decoding.engine.block_manager import BlockManager
 from decoding.engine.candidate import Candidate
 from decoding.engine.healing import Healing
 from decoding.engine.model_runner import ModelRunner
-from decoding.engine.multi_step import append_drawn, drawn_tokens, fewest_tokens_left, plain_candidates
+from decoding.engine.multi_step import MultiStep, append_drawn
 from decoding.engine.request import Request
 from decoding.engine.sampling_step import sampling_step
 from decoding.engine.scheduler import Scheduler
@@ -40,15 +37,13 @@ from decoding.errors import (
     ParameterError,
     drop_frames,
 )
-from decoding.models.batch import BLOCK_SIZE, Logits, Model, StepsModel
-from decoding.sampling.kernel import StepsAhead
+from decoding.models.batch import BLOCK_SIZE, Logits, Model
 from decoding.sampling.sampler import Sampler
 from decoding.sampling.stages import PROFILES, Profile
 from decoding.text.tokenizer import Tokenizer
 
-_CANDIDATE, _IS_SPECIAL = map(attrgetter, ("candidate", "candidate.is_special"))
-_PROFILE, _STATE, _ENDING_IDS = map(attrgetter, ("request.profile", "state", "ending_ids"))
-"""Getters of a sequence's candidate and its `is_special`, and of attributes of a candidate."""
+_CANDIDATE, _IS_SPECIAL, _PROFILE = map(attrgetter, ("candidate", "candidate.is_special", "request.profile"))
+"""Getters of a sequence's candidate and its `is_special`, and of a candidate's profile."""
 
 
 class Engine:
@@ -93,16 +88,14 @@ class Engine:
             rope_regime=model.rope_regime,
         )
         self._runner = ModelRunner(model, cache, self._scheduler.max_num_seqs)
+        self._multi_step = MultiStep(model, self._scheduler, self._runner, settings.num_scheduler_steps)
         self.max_tokens = min(config.max_position_embeddings, self._scheduler.max_tokens)
         """The longest sequence, in tokens; `context_limit` names what bounds it."""
         self.context_limit = MODEL_CONTEXT
         if self.max_tokens < config.max_position_embeddings:
             self.context_limit = f"the KV cache (kv_cache_bytes={settings.kv_cache_bytes or DEFAULT_CACHE_BYTES:,})"
         self._instant: list[CompletionTask] = []
-        self._steps_model = model if isinstance(model, StepsModel) else None
-        self._most_steps = settings.num_scheduler_steps or sys.maxsize
         self._streams_singly = settings.num_scheduler_steps is None
-        self._interrupted = np.zeros(1, np.int32)
         self._is_stepping = False
         self._num_requests = self._num_steps = self._num_prompt_tokens = self._num_sampled = 0
         self._num_drafted = self._num_accepted = 0
@@ -193,7 +186,7 @@ class Engine:
 
     def interrupt(self) -> None:
         """End a step that decodes several tokens after the current one; from any thread, to add or abort a request."""
-        self._interrupted[0] = 1
+        self._multi_step.interrupt()
 
     def step(self) -> int:
         """Run one step for everything that fits; return the number of sequences in it.
@@ -223,7 +216,7 @@ class Engine:
             batch = self._scheduler.schedule()
             if self._drafter is not None:
                 self._scheduler.schedule_drafts(batch)
-            if not self._decode_ahead(batch):
+            if not self._decode_several(batch):
                 logits = self._runner.forward(batch, only_decodes=self._scheduler.only_decodes)
                 self._scheduler.commit(batch)
                 self._sample(logits, self._healed(self._ready(batch, logits), logits))
@@ -234,25 +227,16 @@ class Engine:
             drop_frames(error)  # they refer to what the results of the step's requests refer to, and these to the error
         if not self._scheduler.has_work:
             self._runner.forget()
-        self._interrupted[0] = 0
+        self._multi_step.clear_interrupt()
         return len(batch)
 
-    def _decode_ahead(self, batch: list[Sequence]) -> bool:
+    def _decode_several(self, batch: list[Sequence]) -> bool:
         """Run several decoding steps in a row; return False if the sequences need the engine after each of them."""
-        model = self._steps_model
-        if model is None or not batch or not self._scheduler.only_decodes or self._drafter is not None:
+        drawn = None if self._drafter is not None else self._multi_step.run(batch, self._sampler_of)
+        if drawn is None:
             return False
-        candidates = plain_candidates(batch)
-        if not candidates:
-            return False
-        num_steps = min(self._most_steps, model.max_steps(len(batch)), fewest_tokens_left(candidates))
-        if num_steps < 2 or not self._scheduler.reserve_ahead(batch, num_steps):
-            return False
-        sampler, states = self._sampler_of(candidates[0].request.profile), list(map(_STATE, candidates))
-        ahead = StepsAhead(num_steps, frozenset().union(*map(_ENDING_IDS, candidates)), self._interrupted)
-        drawn = self._runner.decode(model, batch, sampler, states, ahead)
-        self._num_steps += len(drawn.token_ids) - 1
-        for sequence, candidate, tokens in zip(batch, candidates, drawn_tokens(drawn, candidates), strict=True):
+        self._num_steps += drawn.num_steps - 1
+        for sequence, candidate, tokens in drawn.tokens:
             if not sequence.is_running:  # aborted by a listener, just now
                 continue
             append_drawn(sequence, candidate, tokens)
