@@ -69,9 +69,14 @@ class SharedEngine:
         self.fim = fim
         self.profile = profile
         self._drafter = drafter
-        self._lock = threading.RLock()
+        self._make_locks()
         _ENGINES.add(self)
         self._log_end_tokens()
+
+    def _make_locks(self) -> None:
+        """Make the lock of the engine, and the door in which the next thread waits for it."""
+        self._lock, self._door = threading.RLock(), threading.RLock()  # a generator may be closed anywhere
+        self._owner: int | None = None
 
     def _log_end_tokens(self) -> None:
         ids = end_token_ids_of(self.model.config, self.tokenizer)
@@ -91,7 +96,7 @@ class SharedEngine:
     @property
     def stats(self) -> EngineStats:
         """The engine's counts."""
-        with self._lock:
+        with self._turn():
             return self._engine.stats
 
     @property
@@ -102,7 +107,7 @@ class SharedEngine:
     @contextmanager
     def exclusive(self) -> Iterator[Model]:
         """Hold the engine lock and yield the model."""
-        with self._lock:
+        with self._turn():
             yield self.model
 
     def requests(
@@ -150,7 +155,7 @@ class SharedEngine:
 
     @cached_property
     def _shape(self) -> Shape:
-        with self._lock:
+        with self._turn():
             return Shape.bounded(self.model.config, self._engine.max_tokens, self._engine.context_limit)
 
     def replayed(self, capsule: Capsule, *, force: bool) -> Request:
@@ -165,12 +170,12 @@ class SharedEngine:
         is_streamed: as of `Engine.add_request`.
         """
         share = Share()
-        with self._between_steps():
+        with self._turn(interrupts=True):
             return [self._engine.add_request(request, listener, share, is_streamed=is_streamed) for request in requests]
 
     def add_scoring(self, prompt: list[int], continuations: list[list[int]]) -> ScoringTask:
         """Queue the scoring of continuations of one prompt."""
-        with self._between_steps():
+        with self._turn(interrupts=True):
             return self._engine.add_scoring(prompt, continuations)
 
     def encode(self, text: Prompt, name: str, *, at_start: bool) -> list[int]:
@@ -190,15 +195,30 @@ class SharedEngine:
             engine.interrupt()
 
     @contextmanager
-    def _between_steps(self) -> Iterator[None]:
-        """Hold the lock, which a step gives back soon."""
-        self.interrupt()
-        with self._lock:
+    def _turn(self, *, interrupts: bool = False) -> Iterator[None]:
+        """Hold the lock, in turn: a thread that steps would otherwise take it again at once, before those that wait.
+
+        interrupts: end a step that decodes several tokens early.
+        """
+        if self._owner == threading.get_ident():  # it has the lock already, for instance in a step
             yield
+            return
+        is_held = False
+        try:
+            with self._door:  # the next thread waits in it
+                if interrupts:
+                    self.interrupt()
+                is_held = self._lock.acquire()
+            self._owner = threading.get_ident()
+            yield
+        finally:
+            if is_held:
+                self._owner = None
+                self._lock.release()
 
     def step(self) -> bool:
         """Run one step if there is anything to do; return True if there was."""
-        with self._lock:
+        with self._turn():
             has_work = self._engine.has_work
             if has_work:
                 self._engine.step()
@@ -210,7 +230,7 @@ class SharedEngine:
         Returns the candidates that had begun, each with its task.
         """
         begun = []
-        with self._between_steps():
+        with self._turn(interrupts=True):
             for task in tasks:
                 if not task.is_done:
                     candidates = self._engine.abort(task)
@@ -220,7 +240,7 @@ class SharedEngine:
 
     def _reset_after_fork(self) -> None:
         """Start anew in a forked child: a thread of the parent may have held the lock in the middle of a step."""
-        self._lock = threading.RLock()
+        self._make_locks()
         self.__dict__.pop("_engine", None)
 
 

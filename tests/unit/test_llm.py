@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -500,3 +502,27 @@ def test_a_character_split_between_prompt_and_output():
     assert (echoed.text, alone.text) == ("aé", "\ufffd")
     assert echoed.logprobs.text_offset == [0, 1, 1]
     assert alone.logprobs.text_offset == [1]
+
+
+def test_a_call_from_another_thread_does_not_wait_for_many_steps():
+    """While a thread runs a long completion, a call from another one has its token within a few steps, every time."""
+
+    def script(token_ids, vocab_size):
+        time.sleep(0.001)  # lets the other thread run, as the native forward pass does
+        return hashed_logits()(token_ids, vocab_size)
+
+    model = ScriptedModel(script, 50)
+    llm = LLM.from_parts(model)
+    params = SamplingParams(max_tokens=1000, ignore_eos=True, seed=1)
+    long = threading.Thread(target=lambda: llm.complete([1], params))
+    long.start()
+    waits = []
+    while model.num_forwards < 5:
+        time.sleep(0.001)
+    for token_id in range(2, 12):
+        before = model.num_forwards
+        llm.complete([token_id], SamplingParams(max_tokens=1, seed=1))
+        waits.append(model.num_forwards - before)
+    assert long.is_alive()  # or nothing was shown
+    long.join()
+    assert max(waits) <= 8, waits
