@@ -137,14 +137,14 @@ def logprobs_cost(model: NativeModel, progress: Callable[[str], None], num_steps
     """Measure a step of STREAMS sequences with each kind of log-probabilities; the kinds take turns."""
     llms = {name: LLM.from_parts(model, LLM().tokenizer, max_num_seqs=STREAMS) for name in LOGPROBS}
     for name, llm in llms.items():
-        max_tokens = num_steps + 20 * model.max_steps(STREAMS)
+        max_tokens = (num_steps + 20) * model.max_steps(STREAMS)
         params = SamplingParams(max_tokens=max_tokens, ignore_eos=True, top_p=0.9, seed=1, **LOGPROBS[name])
         requests, _ = llm.engine.requests([[5, 6, 7, 8 + number] for number in range(STREAMS)], params)
         llm.engine.add(requests)
     in_a_row = model.max_steps(STREAMS)
     times: dict[str, list[float]] = {name: [] for name in LOGPROBS}
-    for number in range(0, num_steps + 10 * in_a_row, in_a_row):
-        progress(f"log-probabilities, step {number}")
+    for number in range(num_steps + 10):
+        progress(f"log-probabilities, step {number * in_a_row}")
         for name, llm in llms.items():
             start = time.perf_counter()
             llm.engine.step()
