@@ -216,17 +216,15 @@ class Kernel:
 
     def decode(self, steps: DecodeSteps, structs: list[Any], output: SamplerOutput) -> DrawnSteps:
         """Run decoding steps for the structs of rows, into an output that has room for the reports of all steps."""
-        threads, num_rows = self.threads, len(structs)
+        num_rows = len(structs)
         call = self._taken_call()
         kept = call.fill(steps.logits, structs, output)
-        num_parts = 1 if threads is None else self._num_parts(steps.logits, threads)
-        if threads is not None and num_parts > 1 and threads.lock.acquire(blocking=False):
-            try:
-                succeeded = call.decode(steps, threads, num_parts)
-            finally:
+        threads, num_parts = self._taken_threads(steps.logits)
+        try:
+            succeeded = call.decode(steps, threads, num_parts)
+        finally:
+            if threads is not None:
                 threads.lock.release()
-        else:
-            succeeded = call.decode(steps, None, 1)
         del kept
         self._pool.append(call)
         done = int(steps.struct.num_done)
@@ -249,17 +247,17 @@ class Kernel:
         out: NDArray[np.float64] | None = None,
     ) -> bool:
         """Call C once, to draw or, with `out`, for the probabilities. Return True if all rows succeeded."""
-        threads = self.threads
         call = self._taken_call()
         kept = call.fill(matrix, structs, output)
-        num_parts = 1 if threads is None else self._num_parts(matrix, threads)
-        if threads is not None and num_parts > 1 and threads.lock.acquire(blocking=False):
-            try:
+        threads, num_parts = self._taken_threads(matrix)
+        try:
+            if threads is not None:
                 succeeded = call.run_in_parts(threads, num_parts, out)
-            finally:
+            else:
+                succeeded = call.sample() if out is None else call.probabilities(out)
+        finally:
+            if threads is not None:
                 threads.lock.release()
-        else:
-            succeeded = call.sample() if out is None else call.probabilities(out)
         del kept
         self._pool.append(call)
         return succeeded
@@ -271,8 +269,18 @@ class Kernel:
         except IndexError:
             return Call(self._constants)
 
-    def _num_parts(self, matrix: NDArray[Any], threads: ThreadPool) -> int:
-        return min(threads.num_threads, len(matrix), matrix.size // MIN_LOGITS_A_THREAD, MAX_PARTS)
+    def _taken_threads(self, matrix: NDArray[Any]) -> tuple[ThreadPool | None, int]:
+        """Take the threads, if there is enough work and they are free; also return the number of parts.
+
+        The caller releases their lock.
+        """
+        threads = self.threads
+        if threads is None:
+            return None, 1
+        num_parts = min(threads.num_threads, len(matrix), matrix.size // MIN_LOGITS_A_THREAD, MAX_PARTS)
+        if num_parts > 1 and threads.lock.acquire(blocking=False):
+            return threads, num_parts
+        return None, 1
 
 
 def output_of(num_rows: int, reporting: Iterable[KernelRow]) -> SamplerOutput:
