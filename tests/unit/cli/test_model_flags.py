@@ -57,12 +57,14 @@ def test_progress_on_a_terminal_only(calls, monkeypatch, capsys):
 @pytest.mark.parametrize("command", ["batch in out", "serve"])
 def test_the_engine_of_many_requests(calls, command):
     """Each engine setting has a flag of its name, and two have an older name as well."""
-    flags = "--max-num-seqs=4 --max-num-batched-tokens=64 --kv-cache-bytes=1000 --no-prefix-cache --num-draft-tokens=7"
+    flags = "--max-num-seqs=4 --max-num-batched-tokens=64 --kv-cache-bytes=1000 --no-prefix-cache"
+    flags += " --num-scheduler-steps=3 --num-draft-tokens=7"
     expected = {
         "max_num_seqs": 4,
         "max_batched_tokens": 64,
         "kv_cache_bytes": 1000,
         "prefix_cache": False,
+        "num_scheduler_steps": 3,
         "num_draft_tokens": 7,
     }
     assert loaded(calls, command, *flags.split()) == ("folder", expected)
