@@ -28,7 +28,7 @@ static void append(dk_decode_steps *steps, int32_t row, int32_t token_id) {
   }
 }
 
-/* Record a step's tokens; rows that failed are left alone. Returns whether an ending id is among them. */
+/* Record a step's tokens; rows that failed are left alone. Returns true if an ending id is among them. */
 static bool record(dk_decode_steps *steps, const decoding_result *results) {
   bool ends = false;
   for (int32_t row = 0; row < steps->sampling->num_rows; row++) {

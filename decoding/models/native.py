@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _MAX_THREADS = 1024
 _MAX_STEPS = 8
 _STEP_BYTES = 2**29
-"""Bytes of weights to read in steps in a row, with which they take 20 to 60 ms; many sequences take fewer steps."""
+"""Bytes of weights that steps in a row may read, so that they take some tens of milliseconds."""
 
 
 class NativeModel(ModelBase):
