@@ -69,7 +69,7 @@ def random_matrix(
         matrix.put(0, random_blocks(weight_type, num_outputs, num_inputs, generator))
         return matrix
     rows = generator.standard_normal((num_outputs, num_inputs), np.float32) * np.float32(0.02)
-    if weight_type == "bfloat16":
+    if matrix.row_type == "bfloat16":
         rows = (rows.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
     matrix.put(0, rows.astype(np.float16) if weight_type == "float16" else rows)
     return matrix
@@ -264,7 +264,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="*", default=["15M", "110M"], choices=list(SIZES))
     parser.add_argument(
-        "--types", nargs="*", default=["float32", "bfloat16", "q8_0", "q4_0"], choices=list(WEIGHT_TYPES)
+        "--types",
+        nargs="*",
+        default=["float32", "bfloat16", "bfloat16_coded", "q8_0", "q4_0"],
+        choices=list(WEIGHT_TYPES),
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prefill", nargs="*", type=int, default=[512, 8192])

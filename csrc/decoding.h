@@ -60,6 +60,9 @@ extern "C" {
 #define DECODING_Q5_K 9
 #define DECODING_Q6_K 10
 
+/* bfloat16 weights in 12 bits each, without loss: panels that decoding_code_bfloat16 makes. Of matrices alone. */
+#define DECODING_BFLOAT16_CODED 11
+
 /* Status of a call or of a row. */
 #define DECODING_OK 0
 #define DECODING_ROW_FAILED 1      /* call: at least one row failed; its result has the reason */
@@ -72,6 +75,7 @@ extern "C" {
 #define DECODING_UNKNOWN_ISA 8     /* call: no instruction set has this name */
 #define DECODING_ABSENT_ISA 9      /* call: this CPU or this build does not have the instruction set */
 #define DECODING_WRONG_BUILD 10    /* self-test: the compiler's options have changed bits */
+#define DECODING_NOT_CODED 11      /* call: these weights do not fit 12 bits each */
 
 /* Stages of the pipeline, by name in docs/semantics.md. The order of the numbers is the default order. 60 is reserved
  * for edits by the host between logit_bias and hard_masks. */
@@ -457,7 +461,7 @@ DECODING_API int32_t decoding_enable_amx(void);
 
 /* y = W x + bias. */
 typedef struct decoding_matrix {
-  int32_t type;        /* DECODING_FLOAT32 / FLOAT16 / BFLOAT16, or a quantised type */
+  int32_t type;        /* DECODING_FLOAT32 / FLOAT16 / BFLOAT16 / BFLOAT16_CODED, or a quantised type */
   int32_t num_outputs; /* without those of `rest` */
   int32_t num_inputs;
   int32_t reserved;   /* 0 */
@@ -567,6 +571,13 @@ DECODING_API size_t decoding_packed_size(int32_t type, int32_t num_outputs, int3
 DECODING_API int32_t decoding_pack(int32_t type, int32_t num_outputs, int32_t num_inputs, void *panels,
                                    int32_t first_output, int32_t num_rows, const void *rows, int64_t row_stride,
                                    const int32_t *order);
+
+/* Writes panels of bfloat16, which decoding_pack has filled, with 12 bits per weight: panels of a matrix of the type
+ * DECODING_BFLOAT16_CODED, decoding_packed_size() bytes of it for 16 * num_panels outputs. Logits have the same bits as
+ * with the panels themselves, and a quarter less is read. num_inputs is a multiple of 4 below 2^20. Panels may be
+ * written by several calls, also at the same time. Returns DECODING_OK, _BAD_ARGUMENT, or _NOT_CODED: a panel has more
+ * than 16 different upper bytes, but for a few weights. Use the panels themselves then. */
+DECODING_API int32_t decoding_code_bfloat16(int32_t num_inputs, int32_t num_panels, const void *panels, void *coded);
 
 /* Rows of a rotary table for num_positions positions from first_position on: cos and sin of position * frequency (a
  * float32 product), each times attention_factor. table: [num_positions, 2 * num_pairs]. NaN where an angle is not below

@@ -47,8 +47,8 @@ static void attend_task(void *argument, int32_t index, int32_t worker) {
   float *queries[DK_ATTENTION_ROWS];
   int32_t first[DK_ATTENTION_ROWS], end[DK_ATTENTION_ROWS], count = 0;
   for (int32_t row = tile->first_row; row < tile->first_row + tile->num_rows; row++) {
-    for (int32_t head = 0; head < heads; head++, count++) {
-      int64_t column = (int64_t)(kv_head * group + begin + head) * plan->head_dim;
+    for (int32_t i = begin; i < begin + heads; i++, count++) {
+      int64_t column = (int64_t)(kv_head * group + i) * plan->head_dim;
       queries[count] = buffers->wide + row * buffers->wide_stride + column;
       end[count] = buffers->positions[buffers->rows[row]] + 1;
       first[count] = window == 0 ? 0 : larger(end[count] - window, 0);

@@ -49,6 +49,7 @@ typedef struct dk_forward_kernel {
 
   /* y[token][output] = sum over the inputs, for whole panels. By type of weights. */
   void (*multiply[3])(const dk_product *product);
+  void (*multiply_coded)(const dk_product *product); /* DECODING_BFLOAT16_CODED */
 
   /* y[token][i] += bias[i]. */
   void (*add_bias)(float *y, int64_t stride, int32_t num_tokens, const float *bias, int32_t n);

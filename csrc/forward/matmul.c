@@ -57,7 +57,10 @@ static void multiply_floats(const matmul_job *job, span panels, span rows, float
                         .panels = (const char *)matrix->panels + (size_t)panels.begin * panel_bytes,
                         .y = y,
                         .y_stride = y_stride};
-  job->pass->kernel->multiply[matrix->type](&product);
+  if (matrix->type == DECODING_BFLOAT16_CODED)
+    job->pass->kernel->multiply_coded(&product);
+  else
+    job->pass->kernel->multiply[matrix->type](&product);
 }
 
 /* Panels of a matrix times the tokens of a block, with the bias. */

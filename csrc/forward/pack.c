@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "decoding.h"
+#include "forward/coded.h"
 #include "forward/kernels.h"
 #include "forward/quantised.h"
 
@@ -22,6 +23,8 @@ size_t dk_element_size(int32_t type) {
 
 size_t dk_packed_panel_bytes(int32_t type, int32_t num_inputs) {
   const dk_format *format = dk_format_of(type);
+  if (type == DECODING_BFLOAT16_CODED)
+    return dk_coded_panel_bytes(num_inputs);
   if (format == NULL)
     return (size_t)num_inputs * DK_PANEL * dk_element_size(type);
   return num_inputs % format->block_size == 0 ? dk_quantised_panel_bytes(type, num_inputs) : 0;
@@ -80,8 +83,9 @@ static int32_t is_order(const int32_t *order, int32_t num_rows) {
 
 int32_t decoding_pack(int32_t type, int32_t num_outputs, int32_t num_inputs, void *panels, int32_t first_output,
                       int32_t num_rows, const void *rows, int64_t row_stride, const int32_t *order) {
-  if (decoding_packed_size(type, num_outputs, num_inputs) == 0 || panels == NULL || rows == NULL || num_rows < 1 ||
-      first_output < 0 || first_output > num_outputs - num_rows || !is_order(order, num_rows))
+  if (decoding_packed_size(type, num_outputs, num_inputs) == 0 || type == DECODING_BFLOAT16_CODED || panels == NULL ||
+      rows == NULL || num_rows < 1 || first_output < 0 || first_output > num_outputs - num_rows ||
+      !is_order(order, num_rows))
     return DECODING_BAD_ARGUMENT;
   if (dk_format_of(type) != NULL) {
     pack_quantised(type, num_outputs, num_inputs, panels, first_output, num_rows, rows, row_stride, order);

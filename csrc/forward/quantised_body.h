@@ -27,7 +27,7 @@
 #else
 #define DK_UNROLL _Pragma("GCC unroll 16")
 #endif
-#define DK_PREFETCH 2048 /* bytes ahead: a panel is read once per tile, front to back */
+#define DK_PREFETCH 1024 /* bytes ahead: a panel is read once per tile, front to back */
 
 /* ---- inputs ---- */
 

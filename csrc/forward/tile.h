@@ -29,7 +29,7 @@
 #else
 #define DK_UNROLL _Pragma("GCC unroll 16") /* completely, so that the tile is in registers */
 #endif
-#define DK_PREFETCH_AHEAD 1024 /* bytes; for panels that come from memory */
+#define DK_PREFETCH_AHEAD 384 /* bytes; for panels that come from memory: see docs/adr/0010-forward-order.md */
 
 /* One step: acc[t][p] += x[t] * w[p] for all t and p. */
 DK_INLINE void tile_step(dk_f acc[][DK_MAX_WIDE], int tokens, int panels, const float *x, int64_t x_stride,

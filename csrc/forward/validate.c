@@ -80,8 +80,9 @@ static int32_t has_numbers(const decoding_plan *plan) {
 }
 
 static int32_t has_tensors(const decoding_plan *plan) {
-  return dk_packed_panel_bytes(plan->embedding_type, plan->hidden_size) != 0 && plan->embedding != NULL &&
-         plan->layers != NULL && plan->num_positions >= 0 && (plan->positions == NULL) == (plan->num_positions == 0) &&
+  return dk_packed_panel_bytes(plan->embedding_type, plan->hidden_size) != 0 &&
+         plan->embedding_type != DECODING_BFLOAT16_CODED && plan->embedding != NULL && plan->layers != NULL &&
+         plan->num_positions >= 0 && (plan->positions == NULL) == (plan->num_positions == 0) &&
          is_norm(&plan->norm, plan->hidden_size, plan->hidden_size) &&
          is_matrix(&plan->head, plan->hidden_size, plan->vocab_size);
 }

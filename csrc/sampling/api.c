@@ -43,6 +43,8 @@ const char *decoding_status_message(int32_t status) {
     return "this CPU or this build does not have the instruction set";
   case DECODING_WRONG_BUILD:
     return "the compiler or its options have changed the arithmetic (docs/embedding.md has the right ones)";
+  case DECODING_NOT_CODED:
+    return "these weights do not fit 12 bits each";
   default:
     return "unknown status";
   }

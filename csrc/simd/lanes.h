@@ -7,13 +7,15 @@
  * The including file defines exactly one of DK_ISA_*. Every operation is exact or correctly rounded, so the sets agree
  * bit for bit. Loads and stores take any alignment. f_hold(a) is a, kept in a register: where an instruction can read
  * memory, compilers would otherwise load a value again for each use. f_fold_max_each(rows) has the maximum of rows[i]
- * in lane i. */
+ * in lane i. f_load_coded(group, table, pair, weights) decodes two of the four inputs of a group, for 16 outputs: see
+ * coded_bfloat16.h. */
 #ifndef DK_LANES_H
 #define DK_LANES_H
 
 #include <stdint.h>
 #include <string.h>
 
+#include "simd/coded_bfloat16.h"
 #include "simd/strict_math.h"
 
 #if defined(DK_WITHOUT_INLINING) /* for instrumented and emulated builds, which take minutes otherwise */

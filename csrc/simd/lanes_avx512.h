@@ -18,6 +18,18 @@ DK_INLINE dk_f f_load_bf16(const void *p) {
   __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i_u *)p));
   return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
+DK_INLINE void f_load_coded(const void *group, const void *table, int pair, dk_f weights[2]) {
+  const __m256i_u *vectors = group;
+  const __m256i upper = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i_u *)table));
+  const __m256i low = _mm256_loadu_si256(vectors + pair), packed = _mm256_loadu_si256(vectors + 2);
+  const __m256i numbers = _mm256_and_si256(pair == 0 ? packed : _mm256_srli_epi16(packed, 4), _mm256_set1_epi8(15));
+  const __m256i high = _mm256_shuffle_epi8(upper, numbers);
+  /* Of each output: its weight of the first input, then of the second. */
+  const __m512i both =
+      _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_unpacklo_epi8(low, high)), _mm256_unpackhi_epi8(low, high), 1);
+  weights[0] = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
+  weights[1] = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(-65536)));
+}
 DK_INLINE void f_store(void *p, dk_f a) { _mm512_storeu_ps(p, a); }
 DK_INLINE dk_f f_set(float a) { return _mm512_set1_ps(a); }
 DK_INLINE dk_f f_add(dk_f a, dk_f b) { return _mm512_add_ps(a, b); }

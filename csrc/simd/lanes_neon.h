@@ -42,6 +42,21 @@ DK_INLINE dk_f f_load_f16(const void *p) { DK_QUARTERS(dk_f, vcvt_f32_f16(vreint
 DK_INLINE dk_f f_load_bf16(const void *p) {
   DK_QUARTERS(dk_f, vreinterpretq_f32_u32(vshll_n_u16(neon_halves(p, q), 16)));
 }
+DK_INLINE void f_load_coded(const void *group, const void *table, int pair, dk_f weights[2]) {
+  const uint8_t *bytes = group;
+  const uint8x16_t upper = vld1q_u8(table);
+  for (int half = 0; half < 2; half++) { /* outputs 0 to 3 and 8 to 11, then 4 to 7 and 12 to 15 */
+    uint8x16_t low = vld1q_u8(bytes + 32 * pair + 16 * half), packed = vld1q_u8(bytes + 64 + 16 * half);
+    uint8x16_t numbers = pair == 0 ? vandq_u8(packed, vdupq_n_u8(15)) : vshrq_n_u8(packed, 4);
+    uint8x16_t high = vqtbl1q_u8(upper, numbers);
+    /* Of each output: its weight of the first input, then of the second. */
+    uint32x4_t both[2] = {vreinterpretq_u32_u8(vzip1q_u8(low, high)), vreinterpretq_u32_u8(vzip2q_u8(low, high))};
+    for (int i = 0; i < 2; i++) {
+      weights[0].quarter[2 * i + half] = vreinterpretq_f32_u32(vshlq_n_u32(both[i], 16));
+      weights[1].quarter[2 * i + half] = vreinterpretq_f32_u32(vandq_u32(both[i], vdupq_n_u32(0xFFFF0000u)));
+    }
+  }
+}
 DK_INLINE void f_store(void *p, dk_f a) {
   for (int q = 0; q < 4; q++)
     vst1q_u8((uint8_t *)p + 16 * q, vreinterpretq_u8_f32(a.quarter[q]));

@@ -2,6 +2,7 @@
 #ifndef DK_LANES_PORTABLE_H
 #define DK_LANES_PORTABLE_H
 
+#include "simd/coded_bfloat16.h"
 #include "simd/float16.h"
 
 #include <math.h> /* fmaf: correctly rounded by the C standard's Annex F, so its bits are those of the hardware */
@@ -46,6 +47,16 @@ DK_INLINE dk_f f_load(const void *p) {
 }
 DK_INLINE dk_f f_load_f16(const void *p) { DK_EACH(dk_f, dk_float_of_f16(portable_half(p, i))); }
 DK_INLINE dk_f f_load_bf16(const void *p) { DK_EACH(dk_f, dk_float_of_bf16(portable_half(p, i))); }
+DK_INLINE void f_load_coded(const void *group, const void *table, int pair, dk_f weights[2]) {
+  const uint8_t *bytes = group, *upper = table;
+  for (int input = 0; input < 2; input++) {
+    for (int i = 0; i < 16; i++) {
+      const int position = dk_coded_position(i, input);
+      const int number = bytes[DK_CODED_NUMBERS + position] >> 4 * pair & 15;
+      weights[input].lane[i] = dk_float_of_bf16((uint32_t)upper[number] << 8 | bytes[32 * pair + position]);
+    }
+  }
+}
 DK_INLINE void f_store(void *p, dk_f a) { memcpy(p, a.lane, sizeof a.lane); }
 DK_INLINE dk_f f_set(float a) { DK_EACH(dk_f, a); }
 DK_INLINE dk_f f_add(dk_f a, dk_f b) { DK_EACH(dk_f, a.lane[i] + b.lane[i]); }

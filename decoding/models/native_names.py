@@ -8,6 +8,7 @@ WEIGHT_TYPES: dict[str, int] = {
     "float32": lib.DECODING_FLOAT32,
     "float16": lib.DECODING_FLOAT16,
     "bfloat16": lib.DECODING_BFLOAT16,
+    "bfloat16_coded": lib.DECODING_BFLOAT16_CODED,
     "q8_0": lib.DECODING_Q8_0,
     "q4_0": lib.DECODING_Q4_0,
     "q4_1": lib.DECODING_Q4_1,

@@ -24,7 +24,17 @@ Integers: TypeAlias = NDArray[np.int32]
 KV_BLOCK: int = lib.DECODING_KV_BLOCK
 """Tokens per block of the KV cache."""
 
+PANEL = 16
+"""Outputs per panel of packed weights."""
+
+CODED = "bfloat16_coded"
+"""The type of weights that are bfloat16 and held in 12 bits each."""
+
 _ALIGNMENT = 64
+
+
+class UncodableError(KernelError):
+    """A matrix cannot be bfloat16_coded: a panel has more than 16 upper bytes, but for a few weights."""
 
 
 def check(status: int) -> None:
@@ -96,12 +106,17 @@ class PackedMatrix:
             raise ParameterError.single("panels", self.panels.nbytes, f"must have at least {size} bytes")
 
     def put(self, first_output: int, rows: NDArray[Any], order: NDArray[np.integer[Any]] | None = None) -> None:
-        """Pack rows [num_rows, num_inputs] as the outputs from first_output on.
+        """Pack rows [num_rows, num_inputs] as the outputs from first_output on; UncodableError if they do not fit.
 
         rows: in the storage type, as float32, float16 or (bfloat16) uint16; of a quantised type the blocks of each row,
         uint8 [num_rows, bytes]. The last axis is contiguous.
         order: output first_output + i is row order[i]; None for row i. Threads may call this for different rows.
+        Rows of bfloat16_coded are bfloat16 and fill whole panels: first_output is a multiple of 16, and so is the end,
+        unless it is num_outputs.
         """
+        if self.weight_type == CODED:
+            self._put_coded(first_output, rows, order)
+            return
         length, size = self._row_layout()
         if rows.ndim != 2 or rows.shape[1] != length or rows.itemsize != size:
             raise ParameterError.single("rows", rows.shape, f"must be [num_rows, {length}] of {size} bytes per element")
@@ -121,6 +136,35 @@ class PackedMatrix:
                 _pointer(indices, "int32_t"),
             )
         )
+
+    @property
+    def row_type(self) -> str:
+        """The storage type of the rows that `put` takes."""
+        return "bfloat16" if self.weight_type == CODED else self.weight_type
+
+    def _put_coded(self, first_output: int, rows: NDArray[Any], order: NDArray[np.integer[Any]] | None) -> None:
+        end = first_output + len(rows)
+        if first_output % PANEL or (end % PANEL and end != self.num_outputs) or not 0 <= first_output < end:
+            rule = f"must be whole panels of {PANEL} outputs for {CODED}"
+            raise ParameterError.single("first_output, end", (first_output, end), rule)
+        plain = PackedMatrix("bfloat16", len(rows), self.num_inputs)
+        plain.put(0, rows, order)
+        panel_bytes = packed_size(CODED, PANEL, self.num_inputs)
+        num_panels = -(-len(rows) // PANEL)
+        first = first_output // PANEL * panel_bytes
+        coded = self.panels[first : first + num_panels * panel_bytes]
+        if coded.nbytes < num_panels * panel_bytes:
+            raise ParameterError.single("rows", rows.shape, f"must end at output {self.num_outputs} or before")
+        panels = _pointer(plain.panels, "char")
+        status = lib.decoding_code_bfloat16(self.num_inputs, num_panels, panels, _pointer(coded, "char"))
+        if status == lib.DECODING_NOT_CODED:
+            raise UncodableError(status_message(status))
+        check(status)
+
+    def store_plain(self) -> None:
+        """Change bfloat16_coded to bfloat16, with new panels to be filled."""
+        self.weight_type = "bfloat16"
+        self.panels = aligned_bytes(packed_size("bfloat16", self.num_outputs, self.num_inputs))
 
     def _row_layout(self) -> tuple[int, int]:
         """Return the number of elements per row and the bytes per element."""

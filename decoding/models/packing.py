@@ -1,6 +1,7 @@
 """Pack stored matrices into the panels that the native forward pass reads, with several threads.
 
-Weights stay in their storage type. Queries, keys and values may have different ones, as in the k-quant mixes of
+Weights stay in their storage type; those in bfloat16 take 12 bits each, without loss, if the kernel can code them so
+(csrc/simd/coded_bfloat16.h). Queries, keys and values may have different ones, as in the k-quant mixes of
 llama.cpp, and so may gate and up: they become a chain of matrices. A matrix whose parts cannot be chained, or whose
 type the kernel does not know, is converted to float32, which represents the values of all types exactly.
 """
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from decoding.errors import CheckpointError, UnsupportedModelError
 from decoding.models.native_names import BLOCKS
-from decoding.models.native_plan import PackedMatrix, packed_size
+from decoding.models.native_plan import CODED, PANEL, PackedMatrix, UncodableError, packed_size
 from decoding.models.tensors import physical_memory, require_memory
 from decoding.models.weights import Block, Norms, StoredMatrix, StoredPart, Weights
 
@@ -30,7 +31,6 @@ TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", **{name.upper()
 _CACHE_LINE = 64  # bytes
 _HUGE_PAGE = 1 << 21
 _CHUNK_BYTES = 1 << 20  # of a matrix that one task packs
-_PANEL = 16
 
 
 class _Chunk(NamedTuple):
@@ -52,8 +52,12 @@ def pack_weights(
     chains = [chain for block in weights.blocks for chain in _chains(block)]
     chains.append([weights.head])
     packed = _allocate(chains)
-    pairs = (pair for chain, links in zip(chains, packed, strict=True) for pair in zip(chain, links, strict=True))
-    _run([chunk for matrix, panels in pairs for chunk in _chunks(matrix, panels)], num_threads, progress)
+    pairs = [pair for chain, links in zip(chains, packed, strict=True) for pair in zip(chain, links, strict=True)]
+    uncodable = _run([chunk for pair in pairs for chunk in _chunks(*pair)], num_threads, progress)
+    again = [pair for pair in pairs if pair[1] in uncodable]
+    for _, matrix in again:
+        matrix.store_plain()
+    _run([chunk for pair in again for chunk in _chunks(*pair)], num_threads)
     matrices = (links[0] for links in packed)
     blocks = tuple(_block(matrices, block.norms) for block in weights.blocks)
     return Weights(weights.embedding, weights.positions, blocks, weights.norm, next(matrices))
@@ -76,7 +80,7 @@ def _split(matrix: StoredMatrix) -> list[StoredMatrix]:
     sizes = [sum(part.num_outputs for part in run) for run in runs]
     if len({TYPES.get(part.tensor.dtype) in BLOCKS for part in matrix.parts}) > 1:
         return [matrix]
-    if matrix.transposed or any(size % _PANEL for size in sizes[:-1]):
+    if matrix.transposed or any(size % PANEL for size in sizes[:-1]):
         return [matrix]
     biases = [None] * len(runs) if matrix.bias is None else np.split(matrix.bias, np.cumsum(sizes[:-1]))
     return [matrix._replace(parts=run, bias=bias) for run, bias in zip(runs, biases, strict=True)]
@@ -120,7 +124,10 @@ def _linked(chain: list[StoredMatrix], panels: list[NDArray[np.uint8]]) -> list[
 
 
 def _type(matrix: StoredMatrix) -> str:
-    return TYPES.get(matrix.storage, "float32")
+    stored = TYPES.get(matrix.storage, "float32")
+    has_whole_panels = all(part.num_outputs % PANEL == 0 for part in matrix.parts[:-1])
+    can_be_coded = has_whole_panels and packed_size(CODED, matrix.num_outputs, matrix.num_inputs) > 0
+    return CODED if stored == "bfloat16" and can_be_coded else stored
 
 
 def _size(matrix: StoredMatrix) -> int:
@@ -136,7 +143,7 @@ def _size(matrix: StoredMatrix) -> int:
 
 def _chunks(matrix: StoredMatrix, packed: PackedMatrix) -> Iterator[_Chunk]:
     """Yield the tasks that together pack a matrix."""
-    step = max(1, _CHUNK_BYTES * matrix.num_outputs // (_PANEL * packed.panels.nbytes)) * _PANEL
+    step = max(1, _CHUNK_BYTES * matrix.num_outputs // (PANEL * packed.panels.nbytes)) * PANEL
     offset = 0
     for part in matrix.parts:
         order = None if part.order is None else part.order()
@@ -145,22 +152,30 @@ def _chunks(matrix: StoredMatrix, packed: PackedMatrix) -> Iterator[_Chunk]:
         offset += part.num_outputs
 
 
-def _run(chunks: list[_Chunk], num_threads: int, progress: Progress | None) -> None:
-    """Pack all chunks; the first error ends it."""
+def _run(chunks: list[_Chunk], num_threads: int, progress: Progress | None = None) -> set[PackedMatrix]:
+    """Pack all chunks and return the matrices that cannot be coded; the first error ends it."""
+    uncodable = set()
     with ThreadPoolExecutor(num_threads, thread_name_prefix="decoding-pack") as pool:
         futures = [pool.submit(_pack, chunk) for chunk in chunks]
         try:
-            for done, future in enumerate(futures, 1):
-                future.result()
+            for done, (chunk, future) in enumerate(zip(chunks, futures, strict=True), 1):
+                if not future.result():
+                    uncodable.add(chunk.packed)
                 if progress is not None:
                     progress(done, len(futures))
         finally:
             pool.shutdown(cancel_futures=True)
+    return uncodable
 
 
-def _pack(chunk: _Chunk) -> None:
-    """Check the numbers of one chunk and pack it."""
-    chunk.packed.put(chunk.offset + chunk.first, _rows(chunk))
+def _pack(chunk: _Chunk) -> bool:
+    """Check the numbers of one chunk and pack it; return False if they cannot be coded."""
+    rows = _rows(chunk)
+    try:
+        chunk.packed.put(chunk.offset + chunk.first, rows)
+    except UncodableError:
+        return False
+    return True
 
 
 def _rows(chunk: _Chunk) -> NDArray[Any]:
@@ -172,7 +187,7 @@ def _rows(chunk: _Chunk) -> NDArray[Any]:
         return _columns(chunk)
     source = place if chunk.order is None else chunk.order[place]
     tensor.require_finite(place)  # the chunks of a part together look at each row once, whatever the order
-    if TYPES.get(tensor.dtype) != chunk.packed.weight_type:
+    if TYPES.get(tensor.dtype) != chunk.packed.row_type:
         return tensor[source]
     stored = tensor.stored(source)
     return stored if chunk.packed.weight_type in BLOCKS else _numbers(stored, tensor.shape[1])

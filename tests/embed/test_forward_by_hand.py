@@ -34,7 +34,9 @@ def program(
     return folder / "example"
 
 
-@pytest.mark.parametrize("shape", ["llama", "bfloat16", "gpt2", "gemma", "olmo2", "neox", "odd sizes"])
+@pytest.mark.parametrize(
+    "shape", ["llama", "bfloat16", "bfloat16_coded", "gpt2", "gemma", "olmo2", "neox", "odd sizes"]
+)
 def test_the_example_decodes_what_python_decodes(
     program: Path, run: Callable[..., str], tmp_path: Path, shape: str
 ) -> None:

@@ -22,7 +22,7 @@ LENGTH = 150
 
 def names() -> list[str]:
     """Return every kind of network in every storage type."""
-    shapes = [shape for shape in KIT["SHAPES"] if shape not in WEIGHT_TYPES]
+    shapes = [shape for shape in KIT["SHAPES"] if shape not in (*WEIGHT_TYPES, "bfloat16_coded")]
     return [f"{shape}, {weight_type}" for shape in shapes for weight_type in WEIGHT_TYPES]
 
 

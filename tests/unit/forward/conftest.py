@@ -70,16 +70,19 @@ class Numbers:
         return (words.astype(np.float32) * np.float32(2.0**-23) - np.float32(1.0)).reshape(shape)
 
 
+BFLOAT16 = ("bfloat16", "bfloat16_coded")
+
+
 def stored(values: Array, weight_type: str) -> Array:
     """Return float32 values in a storage type; bfloat16 as truncated uint16."""
-    if weight_type == "bfloat16":
+    if weight_type in BFLOAT16:
         return (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
     return values.astype(np.float16 if weight_type == "float16" else np.float32)
 
 
 def widened(values: Array, weight_type: str) -> Array:
     """Return stored values in float64."""
-    if weight_type == "bfloat16":
+    if weight_type in BFLOAT16:
         values = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return values.astype(np.float64)
 
@@ -148,7 +151,7 @@ class Network:
         return Plan(
             **{name: getattr(shape, name) for name in names},
             embedding=self.embedding,
-            embedding_type=shape.weight_type,
+            embedding_type=shape.weight_type.removesuffix("_coded"),
             layers=layers,
             norm=self.norm,
             head=self._packed(self.head),
@@ -303,6 +306,7 @@ SHAPES: dict[str, Shape] = {
     "llama": BASE,
     "float16": replace(BASE, weight_type="float16"),
     "bfloat16": replace(BASE, weight_type="bfloat16"),
+    "bfloat16_coded": replace(BASE, weight_type="bfloat16_coded"),
     "gpt2": replace(
         BASE,
         gated=False,

@@ -38,14 +38,55 @@ def _stored(folder: Any) -> Any:
     return find_weights(Checkpoint(folder), config, ARCHITECTURES[config.model_type].layout(config))
 
 
-@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+WHOLE_PANELS = {"num_key_value_heads": 4, "intermediate_size": 32}
+"""Changes with which every part of a matrix fills whole panels."""
+
+
+def _matrices(packed: Any) -> list[Any]:
+    return [packed.head, *(m for block in packed.blocks for m in (block.qkv, block.output, block.up, block.down))]
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16"])
 def test_weights_stay_in_their_storage_type(workshop: Any, dtype: str) -> None:
-    """Packed matrices keep their storage type, so 16-bit weights take half the memory of float32 ones."""
+    """Packed matrices keep their storage type, so float16 weights take half the memory of float32 ones."""
     packed = pack_weights(_stored(workshop.checkpoint(dtype=dtype)), 2)
-    matrices = [packed.head, *(m for block in packed.blocks for m in (block.qkv, block.output, block.up, block.down))]
-    assert {matrix.weight_type for matrix in matrices} == {TYPES[dtype]}
+    assert {matrix.weight_type for matrix in _matrices(packed)} == {TYPES[dtype]}
     size = 4 if dtype == "F32" else 2
     assert packed.head.panels.nbytes == 32 * 16 * size  # 19 outputs in panels of 16, 16 inputs
+
+
+def test_bfloat16_takes_12_bits(workshop: Any) -> None:
+    """Weights in bfloat16 take 24 bytes per panel and input, after a header of 64 bytes."""
+    packed = pack_weights(_stored(workshop.checkpoint(dtype="BF16", **WHOLE_PANELS)), 2)
+    assert {matrix.weight_type for matrix in _matrices(packed)} == {"bfloat16_coded"}
+    assert packed.head.num_bytes == 2 * (64 + 16 * 24)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 1 << 20])
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_bfloat16_that_does_not_fit_12_bits(
+    workshop: Any, runs: Any, monkeypatch: pytest.MonkeyPatch, chunk_bytes: int, num_threads: int
+) -> None:
+    """A matrix whose last panel has weights of very different magnitudes stays plain bfloat16; others do not."""
+    monkeypatch.setattr(packing, "_CHUNK_BYTES", chunk_bytes)
+    tensors = workshop.tensors(workshop.config(**WHOLE_PANELS))
+    rows = tensors["model.layers.0.mlp.up_proj.weight"][-16:]
+    rows *= 2.0 ** -(np.arange(rows.size).reshape(rows.shape) % 90)
+    folder = workshop.checkpoint(dtype="BF16", tensors=tensors, **WHOLE_PANELS)
+    packed = pack_weights(_stored(folder), num_threads)
+    plain = [matrix for matrix in _matrices(packed) if matrix.weight_type == "bfloat16"]
+    assert plain == [packed.blocks[0].up]
+    expected = runs.logits(load_model(folder, backend="numpy"), PROMPT)
+    np.testing.assert_allclose(runs.logits(load_model(folder), PROMPT), expected, atol=5e-5, rtol=0)
+
+
+def test_bfloat16_with_parts_that_share_a_panel(workshop: Any, runs: Any) -> None:
+    """Queries, keys and values that share a panel stay plain bfloat16."""
+    folder = workshop.checkpoint(dtype="BF16")  # keys and values of 8 outputs
+    packed = pack_weights(_stored(folder), 2)
+    assert packed.blocks[0].qkv.weight_type == "bfloat16"
+    expected = runs.logits(load_model(folder, backend="numpy"), PROMPT)
+    np.testing.assert_allclose(runs.logits(load_model(folder), PROMPT), expected, atol=5e-5, rtol=0)
 
 
 def test_parts_of_different_types_become_float32(workshop: Any, runs: Any) -> None:
