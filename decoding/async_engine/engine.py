@@ -40,6 +40,8 @@ from decoding.params import SamplingParams
 from decoding.sampling.stages import Profile
 
 _LOGGER = logging.getLogger("decoding")
+_DELIVERED_AT_ONCE = 8
+"""News delivered per turn of the event loop: their readers take about a millisecond."""
 _PATIENCE = 0.05
 """Seconds that a step waits for a busy event loop."""
 _STATS_SECONDS = 0.02
@@ -135,7 +137,7 @@ class AsyncEngine:
         Raises PromptError, ContextLengthError, ParameterError or TokenizerError for a bad request, OverloadedError or
         EngineClosedError for one that cannot be accepted.
         """
-        self._require_room(1)
+        self.require_room(1)
         requests = await self._prepared(prompt, params, processors, profile)
         if stream:
             check_streamable(requests)
@@ -163,7 +165,7 @@ class AsyncEngine:
         """
         if params.seed is None:
             raise ParameterError.single("seed", None, "must be that of the completion")
-        self._require_room(1)
+        self.require_room(1)
         recorder = PastDrawRecorder(token_ids, position, choice)
         requests = await self._prepared(prompt, params, (), profile, recorder.request)
         (result,) = await self._submitted(requests, stream=False).results()
@@ -221,13 +223,13 @@ class AsyncEngine:
             await self._has_ended.wait()
             thread.join()  # also if another call of `close`, which waited too, has joined it
             self._thread = None
-            self._flush()
+            self._flush_all()
         for handle in self._open:
             handle.fail(self._closing_error())
 
     def _submitted(self, requests: Sequence[Request], *, stream: bool) -> RequestHandle:
         """Queue checked requests for the engine's thread."""
-        self._require_room(len(requests))
+        self.require_room(len(requests))
         handle = RequestHandle(requests, stream, self._abort, self._end)
         self._start()
         self._open.add(handle)
@@ -256,7 +258,8 @@ class AsyncEngine:
             self._preparing.discard(future)
             del future  # an error's traceback refers to this frame, and the future to the error
 
-    def _require_room(self, num_prompts: int) -> None:
+    def require_room(self, num_prompts: int = 1) -> None:
+        """Raise OverloadedError if so many prompts may not wait, or the error that has ended the engine."""
         if self._closed is not None:
             raise self._closing_error()
         waiting = self.num_waiting
@@ -319,21 +322,34 @@ class AsyncEngine:
             self._is_broken = True
 
     def _flush(self) -> None:
-        self._is_flush_due = False
+        """Deliver news, some per turn of the event loop, so that other tasks run between the readers of a step."""
+        is_last = len(self._outbox) <= _DELIVERED_AT_ONCE
+        self._is_flush_due = not is_last
         try:
-            for _ in range(len(self._outbox)):
+            for _ in range(min(len(self._outbox), _DELIVERED_AT_ONCE)):
                 news = self._outbox.popleft()
                 try:
                     news.handle.take(news)
                 except MemoryError:
                     news.handle.fail(EngineMemoryError("no memory for a piece of the answer"))
-            for handle in [handle for handle in self._open if handle.is_done or handle.broken is not None]:
-                self._open.discard(handle)
-                if handle.broken is not None:
-                    handle.fail(handle.broken)
+            if is_last:
+                self._forget_done()
         finally:
-            if self._loop is not None:
-                self._loop.call_soon(self._flush if self._outbox else self._settle)
+            if self._loop is not None and not is_last:
+                self._loop.call_soon(self._flush)
+            elif self._loop is not None and not self._is_flush_due:
+                self._loop.call_soon(self._settle)
+
+    def _flush_all(self) -> None:
+        self._flush()
+        while self._outbox:
+            self._flush()
+
+    def _forget_done(self) -> None:
+        for handle in [handle for handle in self._open if handle.is_done or handle.broken is not None]:
+            self._open.discard(handle)
+            if handle.broken is not None:
+                handle.fail(handle.broken)
 
     def _settle(self) -> None:
         """Let the next step post, once the readers have had a turn of the event loop to take their pieces."""
@@ -395,6 +411,7 @@ class AsyncEngine:
         self._has_ended.set()
         if self._failure is None:
             return
+        self._flush_all()
         for handle in tuple(self._open):
             handle.fail(self._closing_error())
         self._open.clear()

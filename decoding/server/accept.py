@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
@@ -16,9 +17,10 @@ from decoding.server.log import LOGGER
 DEFAULT_CONNECTIONS = 4096
 """Connections that may be open, where the system lets the process open files enough."""
 
-_AT_ONCE = 12
-"""Maximum number of connections accepted per turn, which takes about a millisecond. A health check waits in the same
-queue: if a turn accepted only one, it would wait for a turn per client of a burst."""
+_ACCEPTED_AT_ONCE = 128
+"""Maximum number of sockets accepted per turn, which takes about a millisecond."""
+_OPENED_AT_ONCE = 12
+"""Maximum number of connections opened per turn, which takes about a millisecond."""
 _SPARE_FILES = 16
 """Open files that are left for everything but connections."""
 _LOOK_SECONDS = 0.05
@@ -50,7 +52,12 @@ def _num_open_files() -> int:
 
 
 class Acceptor:
-    """Accepts connections while fewer than `limit` are in `connections`."""
+    """Accepts connections while fewer than `limit` are in `connections`.
+
+    Opening a connection costs ten times as much as accepting its socket. So a burst is accepted first, and clients
+    that have sent a GET are opened before others: a health check behind a thousand completions would otherwise wait
+    for all of them.
+    """
 
     def __init__(
         self,
@@ -63,36 +70,66 @@ class Acceptor:
         self._protocol = protocol
         self._connections = connections
         self._limit = limit
+        self._short: deque[socket.socket] = deque()
+        self._others: deque[socket.socket] = deque()
+        self._opening: set[socket.socket] = set()  # those that no transport has yet
         self._said = -_SAY_SECONDS
 
     async def run(self) -> None:
         """Accept connections until cancelled. Failures are retried, and logged at most once per minute."""
-        loop = asyncio.get_running_loop()
         self._listener.setblocking(False)
-        while True:
-            while len(self._connections) >= self._limit:
-                self._say(f"all {self._limit} connections are in use (--max-connections): others wait")
-                await asyncio.sleep(_LOOK_SECONDS)
-            try:
-                connection, _ = await loop.sock_accept(self._listener)
-            except ConnectionAbortedError:
-                continue
-            except (OSError, MemoryError) as error:
-                self._say(f"no connection can be accepted: {error}")
-                await asyncio.sleep(_PAUSE_SECONDS)
-                continue
-            await asyncio.gather(*map(self._connect, (connection, *self._accept_more())))
+        try:
+            while True:
+                while not self._num_accepted:
+                    await self._accept_one()
+                self._accept_more()
+                opening = self._next()
+                self._opening = set(opening)
+                await asyncio.gather(*map(self._open, opening))
+        finally:
+            for connection in (*self._short, *self._others, *self._opening):
+                connection.close()
 
-    def _accept_more(self) -> list[socket.socket]:
-        """Accept further connections that are waiting, and return them. Errors are left to the next turn."""
-        accepted: list[socket.socket] = []
+    @property
+    def _num_accepted(self) -> int:
+        """Return the number of accepted connections that are not open yet."""
+        return len(self._short) + len(self._others)
+
+    async def _accept_one(self) -> None:
+        """Wait until there is room, and for a connection. A failure is logged."""
+        while len(self._connections) >= self._limit:
+            self._say(f"all {self._limit} connections are in use (--max-connections): others wait")
+            await asyncio.sleep(_LOOK_SECONDS)
+        try:
+            connection, _ = await asyncio.get_running_loop().sock_accept(self._listener)
+            self._add(connection)
+        except ConnectionAbortedError:
+            return
+        except (OSError, MemoryError) as error:
+            self._say(f"no connection can be accepted: {error}")
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    def _accept_more(self) -> None:
+        """Accept further connections that are waiting. Errors are left to the next turn."""
+        room = self._limit - len(self._connections) - self._num_accepted
         with suppress(OSError, MemoryError):
-            while len(accepted) < min(_AT_ONCE, self._limit - len(self._connections)) - 1:
-                accepted.append(self._listener.accept()[0])
-                accepted[-1].setblocking(False)
-        return accepted
+            for _ in range(min(_ACCEPTED_AT_ONCE, room)):
+                connection, _ = self._listener.accept()
+                connection.setblocking(False)
+                self._add(connection)
 
-    async def _connect(self, connection: socket.socket) -> None:
+    def _add(self, connection: socket.socket) -> None:
+        (self._short if _begins_with_get(connection) else self._others).append(connection)
+
+    def _next(self) -> list[socket.socket]:
+        """Return the connections to be opened in this turn: of each kind at least one, so that neither starves."""
+        chosen = [queue.popleft() for queue in (self._short, self._others) if queue]
+        while self._num_accepted and len(chosen) < _OPENED_AT_ONCE:
+            chosen.append((self._short or self._others).popleft())
+        return chosen
+
+    async def _open(self, connection: socket.socket) -> None:
+        self._opening.discard(connection)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
         except (OSError, MemoryError):  # it has gone already, or there is no memory for it
@@ -102,3 +139,11 @@ class Acceptor:
         if time.monotonic() >= self._said + _SAY_SECONDS:
             self._said = time.monotonic()
             LOGGER.warning(text)
+
+
+def _begins_with_get(connection: socket.socket) -> bool:
+    """Return True if the first bytes of a GET request have arrived. They stay unread."""
+    try:
+        return connection.recv(4, socket.MSG_PEEK) == b"GET "
+    except OSError:  # nothing has arrived, or the client has gone already
+        return False

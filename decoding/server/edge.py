@@ -13,7 +13,7 @@ import re
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from decoding.completions_api.errors import ApiError
+from decoding.errors import DecodingError
 from decoding.server.body import discard
 from decoding.server.log import LOGGER
 from decoding.server.service import Service, wire_error
@@ -29,17 +30,21 @@ from decoding.server.service import Service, wire_error
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _ABSOLUTE_FORM = re.compile(rb"https?://[^/]+(?P<path>/.*)?", re.IGNORECASE | re.DOTALL)
 _OPEN_TO_ALL = ("/health", "/docs", "/openapi.json")
+_GENERATING = ("/v1/completions", "/v1/chat/completions")
 _LOADING_SECONDS = 5
+_REFUSED_AT_ONCE = 8
+"""Refusals per turn of the event loop, which together take less than a request to generate."""
 
 
 class _Turnstile:
-    """Admit one request per turn of the event loop.
+    """Admit one request per turn of the event loop, or several while those to generate are refused.
 
     Otherwise a thousand requests that arrive together would be handled in one turn, and health checks and streams would
     wait for the last of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_full: Callable[[], bool]) -> None:
+        self._is_full = is_full
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def enter(self) -> None:
@@ -52,9 +57,10 @@ class _Turnstile:
         await turn
 
     def _let_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        turn = self._waiting.popleft()
-        if not turn.done():  # whoever waited may have been cancelled
-            turn.set_result(None)
+        for _ in range(min(len(self._waiting), _REFUSED_AT_ONCE if self._is_full() else 1)):
+            turn = self._waiting.popleft()
+            if not turn.done():  # the request may have been cancelled
+                turn.set_result(None)
         if self._waiting:
             loop.call_soon(self._let_in, loop)
 
@@ -69,7 +75,7 @@ class Edge:
         self.app: ASGIApp = self._loading
         self._service = service
         self._keys = [key.encode() for key in service.settings.api_keys]
-        self._turnstile = _Turnstile()
+        self._turnstile = _Turnstile(lambda: service.is_full)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, from its headers to its line in the log."""
@@ -82,6 +88,7 @@ class Edge:
         try:
             if await self._admitted(scope, receive):
                 await self._turnstile.enter()
+                await self._require_room(scope, receive)
             await self.app(scope, receive, visit.send)
         except Exception as error:
             if not visit.has_begun:  # the framework has answered, and logged, what a route raises
@@ -112,6 +119,17 @@ class Edge:
             if error.status != 503:
                 with contextlib.suppress(ClientDisconnect):
                     await discard(receive)
+            raise
+
+    async def _require_room(self, scope: Scope, receive: Receive) -> None:
+        """Refuse a request to generate before its body is parsed, if it would be refused afterwards."""
+        if scope["path"] not in _GENERATING or scope["method"] != "POST":
+            return
+        try:
+            self._service.require_room()
+        except DecodingError:
+            with contextlib.suppress(ClientDisconnect):
+                await discard(receive)
             raise
 
     def _admit(self, scope: Scope) -> bool:
@@ -188,7 +206,8 @@ class _Visit:
 
     def close(self) -> None:
         """Count the request, and log it."""
-        route = getattr(self._scope.get("route"), "path", "other")
+        known = self._scope["path"] if self._scope["path"] in _GENERATING else "other"
+        route = getattr(self._scope.get("route"), "path", known)
         seconds = time.monotonic() - self._started
         self._service.metrics.requests.labels(route, self._status).inc()
         self._service.metrics.duration.labels(route).observe(seconds)

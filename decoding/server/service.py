@@ -87,6 +87,27 @@ class Service:
         except KeyError:
             raise unknown_model(shown(name)[1:-1], list(self.models)) from None
 
+    def require_room(self) -> None:
+        """Raise the error of a request to generate, if it would be refused whichever model it names."""
+        error: Exception | None = None
+        for engine in self._engines.values():
+            try:
+                engine.require_room()
+                return
+            except EngineError as refusal:
+                error = refusal
+        if error is not None:
+            raise error
+
+    @property
+    def is_full(self) -> bool:
+        """Return True if no model takes another prompt now."""
+        try:
+            self.require_room()
+        except EngineError:
+            return True
+        return False
+
     def hint(self, texts: tuple[str, ...]) -> None:
         """Log each of these texts once."""
         for text in texts:

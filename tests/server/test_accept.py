@@ -61,6 +61,53 @@ def test_the_default_is_below_the_limit_of_open_files(monkeypatch):
     assert accept.max_connections(10**6) == 10**6
 
 
+def test_a_get_does_not_wait_for_a_burst():
+    """Of a hundred clients that wait at once, one that has sent a GET is opened with the first dozen."""
+    first_bytes = []
+
+    class Reader(asyncio.Protocol):
+        def data_received(self, data):
+            first_bytes.append(data[:4])
+
+    async def serve():
+        with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
+            clients = [socket.create_connection(listener.getsockname()) for _ in range(100)]
+            for client in clients[:-1]:
+                client.sendall(b"POST /v1/completions HTTP/1.1")
+            clients[-1].sendall(b"GET /health HTTP/1.1")
+            task = asyncio.ensure_future(accept.Acceptor(listener, Reader, set(), 1000).run())
+            while len(first_bytes) < 100:
+                await asyncio.sleep(0)
+            task.cancel()
+            for client in clients:
+                client.close()
+
+    asyncio.run(asyncio.wait_for(serve(), 60))
+    assert first_bytes.index(b"GET ") < 12
+
+
+def test_the_end_closes_accepted_connections():
+    """Clients that are accepted and not opened when the server ends do not wait for an answer."""
+
+    async def serve():
+        with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
+            clients = [socket.create_connection(listener.getsockname()) for _ in range(100)]
+            acceptor = accept.Acceptor(listener, asyncio.Protocol, set(), 1000)
+            task = asyncio.ensure_future(acceptor.run())
+            while not acceptor._num_accepted:
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.sleep(0.1)  # asyncio closes those that were being opened
+            for client in clients[50:]:
+                client.settimeout(10)
+                assert client.recv(1) == b""
+            for client in clients:
+                client.close()
+
+    asyncio.run(asyncio.wait_for(serve(), 60))
+
+
 def test_a_burst_does_not_exceed_the_limit():
     """Of ten clients that wait at once, only as many are accepted as the limit allows; the others follow later."""
     connections, maximum = set(), 0

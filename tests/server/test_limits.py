@@ -256,6 +256,12 @@ def test_the_queue(serve_script):
         assert (refused.status, refused.error["type"]) == (429, "rate_limit_error")
         assert int(refused.headers["retry-after"]) >= 1
         assert server.metric("decoding_engine_waiting") == 1
+        for path in ("/v1/completions", "/v1/chat/completions"):  # refused before the body is parsed
+            unparsed = server.request("POST", path, b"{", {"content-type": "application/json"})
+            assert (unparsed.status, unparsed.error["code"]) == (429, "queue_full")
+            labels = f'{{route="{path}",status="429"}}'
+            assert server.metric(f"decoding_requests_total{labels}") == (2 if path == "/v1/completions" else 1)
+        assert server.request("POST", "/tokenize", b"{", {"content-type": "application/json"}).status == 400
     # both have disconnected, so there is room again
     server.wait_until(lambda: server.complete(model="scripted", max_tokens=1).status == 200)
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from decoding.async_engine import AsyncEngine
+from decoding.async_engine import AsyncEngine, RequestHandle
 from decoding.errors import (
     ContextLengthError,
     EngineClosedError,
@@ -381,3 +381,54 @@ def test_a_request_in_the_middle_of_steps_in_a_row():
         make_llm().complete(prompt, SamplingParams(max_tokens=30, ignore_eos=True, seed=1)).choices[0].token_ids
         for prompt in "ab"
     ]
+
+
+def test_a_step_is_delivered_over_several_turns(monkeypatch):
+    """The news of a step of 40 sequences take several turns of the event loop, so that other tasks run in between."""
+    turns = []
+    turn = 0
+    take = RequestHandle.take
+
+    def counted(self, news):
+        turns.append(turn)
+        take(self, news)
+
+    async def scenario(engine):
+        async def count_turns():
+            nonlocal turn
+            while True:
+                turn += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.ensure_future(count_turns())
+        params = SamplingParams(max_tokens=5, ignore_eos=True, seed=1)
+        results = await asyncio.gather(*(engine.complete(f"prompt {i}", params) for i in range(40)))
+        counting.cancel()
+        return results
+
+    monkeypatch.setattr(RequestHandle, "take", counted)
+    results = run(scenario, make_llm(max_num_seqs=40))
+    assert [len(result.choices[0].token_ids) for (result,) in results] == [5] * 40
+    assert max(map(turns.count, turns)) <= 16
+
+
+def test_closing_delivers_everything_of_the_last_step():
+    """Results of a step that ends while the engine closes are not lost, however many there are."""
+    gate = threading.Event()
+
+    def script(token_ids, vocab_size):
+        assert gate.wait(120)
+        return hashed_logits()(token_ids, vocab_size)
+
+    async def scenario(engine):
+        params = SamplingParams(max_tokens=1, ignore_eos=True)
+        handle = await engine.submit([f"prompt {i}" for i in range(40)], params)
+        await until(lambda: handle.tasks)
+        closing = asyncio.ensure_future(engine.close())
+        await asyncio.sleep(0)
+        gate.set()
+        await closing
+        return await handle.results()
+
+    results = run(scenario, make_llm(script, max_num_seqs=40))
+    assert [len(result.choices[0].token_ids) for result in results] == [1] * 40

@@ -95,6 +95,16 @@ def test_exceptions_up_to_the_room():
         matrix.put(0, weights)
 
 
+def test_normal_weights_have_few_exceptions():
+    """Of normally distributed weights, as of an untrained network, fewer than one in 10,000 is an exception."""
+    values = np.random.default_rng(11).standard_normal((1024, 768), np.float32) * np.float32(0.02)
+    matrix = PackedMatrix("bfloat16_coded", *values.shape)
+    matrix.put(0, (values.view(np.uint32) >> 16).astype(np.uint16))
+    panels = matrix.panels[: matrix.num_bytes].reshape(64, -1)
+    exceptions = np.ascontiguousarray(panels[:, 16 : panels.shape[1] - 768 * 24]).view("<u4") != NO_EXCEPTION
+    assert 0 < exceptions.sum() < values.size / 10_000
+
+
 def exceptional(kit, num_exceptions):
     """Return two networks with the same weights, plain and coded; matrices have exceptions in all places."""
     shape = replace(kit.BASE, hidden_size=264, intermediate_size=520, vocab_size=100, bias=True)
