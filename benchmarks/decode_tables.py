@@ -33,7 +33,8 @@ class Bound(NamedTuple):
 
 BOUNDS = (
     Bound("decode 1", ("float32", "bfloat16"), "decoding", "read pass", 0.8),
-    Bound("decode 1", QUANTISED, "decoding", "read pass", 0.7),
+    Bound("decode 1", ("float32", "bfloat16"), "LLM", "read pass", 0.8),
+    Bound("decode 1", QUANTISED, "LLM", "read pass", 0.7),
     Bound("decode 1", ("float32",), "LLM", "llama.cpp", 1.3, ("15M",)),
     Bound("decode 1", ("float32",), "LLM", "llama.cpp", 1.15, ("110M",)),
     Bound("decode 1", ("bfloat16",), "LLM", "llama.cpp", 1.4, ("110M",)),
@@ -46,7 +47,7 @@ BOUNDS = (
     Bound("prefill 512", ("q8_0",), "LLM", "llama.cpp", 1.3),
 )
 
-RATIOS = (("LLM", "llama.cpp"), ("LLM", "transformers"), ("decoding", "read pass"))
+RATIOS = (("LLM", "llama.cpp"), ("LLM", "transformers"), ("decoding", "read pass"), ("LLM", "read pass"))
 """The ratios that the table has, where both took part."""
 
 
