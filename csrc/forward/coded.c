@@ -5,7 +5,6 @@
 
 #include "decoding.h"
 #include "forward/kernels.h"
-#include "forward/pack.h"
 #include "simd/coded_bfloat16.h"
 
 #define MAX_INPUTS ((1 << 20) - DK_CODED_GROUP) /* 16 times as many indices fit 24 bits, without DK_NO_EXCEPTION's */

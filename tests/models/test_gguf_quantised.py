@@ -116,7 +116,7 @@ def test_each_type(name: str, kind: str, write: Any, runs: Any) -> None:
     """Matrices of each type, permuted, fused, tied or with biases, keep their type and give the reference's logits."""
     head_dim = {"head_dim": 64} if name == "gemma" else {}
     written = write(name, lambda _: kind, **head_dim)
-    packed = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(kind, kind.lower())
+    packed = {"F32": "float32", "F16": "float16", "BF16": "bfloat16_coded"}.get(kind, kind.lower())
     assert types_of(written.path) == [[packed]] * 5
     assert_close(written.path, written.ids, runs)
 
@@ -149,7 +149,7 @@ MIXES: dict[str, tuple[dict[str, str], dict[str, Any], list[list[str]]]] = {
     "floats in a chain": (
         {"attn_q": "F16", "attn_k": "BF16", "attn_v": "BF16", "": "F32"},
         {},
-        [["float16", "bfloat16"], ["float32"], ["float32"], ["float32"], ["float32"]],
+        [["float16", "bfloat16_coded"], ["float32"], ["float32"], ["float32"], ["float32"]],
     ),
     "floats and blocks": (
         {"attn_q": "F16", "ffn_gate": "BF16", "": "Q8_0"},
