@@ -11,7 +11,7 @@
 #define ALIGNMENT 32
 #define NUM_BYTES 256
 
-/* Room for so many that reading them costs less than they save; normally distributed weights have a tenth of it. */
+/* Room for so few that reading them costs less than they save. Normally distributed weights need a small part of it. */
 static int32_t max_exceptions(int32_t num_inputs) { return 8 + num_inputs / 128; }
 
 size_t dk_coded_header_bytes(int32_t num_inputs) {
@@ -32,7 +32,7 @@ static uint16_t weight_at(const char *weights, size_t i) {
   return weight;
 }
 
-/* Fill the table with the most frequent upper bytes and `numbers` with the place of each byte in it, -1 for none. */
+/* Fill the table with the most frequent upper bytes and `numbers` with the index of each byte in it, -1 for none. */
 static void choose_table(const char *weights, size_t num_weights, uint8_t *table, int16_t *numbers) {
   size_t counts[NUM_BYTES] = {0};
   for (size_t i = 0; i < num_weights; i++)

@@ -2,6 +2,8 @@
 #ifndef DK_LANES_AVX2_H
 #define DK_LANES_AVX2_H
 
+#include "simd/coded_x86.h"
+
 #include <immintrin.h>
 
 typedef struct dk_f {
@@ -31,15 +33,11 @@ DK_INLINE dk_f f_load_bf16(const void *p) {
                       _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i_u *)p + h)), 16)));
 }
 DK_INLINE void f_load_coded(const void *group, const void *table, int pair, dk_f weights[2]) {
-  const __m256i_u *vectors = group;
-  const __m256i upper = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i_u *)table));
-  const __m256i low = _mm256_loadu_si256(vectors + pair), packed = _mm256_loadu_si256(vectors + 2);
-  const __m256i numbers = _mm256_and_si256(pair == 0 ? packed : _mm256_srli_epi16(packed, 4), _mm256_set1_epi8(15));
-  const __m256i high = _mm256_shuffle_epi8(upper, numbers);
-  for (int h = 0; h < 2; h++) { /* of each output: its weight of the first input, then of the second */
-    __m256i both = h == 0 ? _mm256_unpacklo_epi8(low, high) : _mm256_unpackhi_epi8(low, high);
-    weights[0].half[h] = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
-    weights[1].half[h] = _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32(-65536)));
+  const dk_coded_pair both = load_coded_pair(group, table, pair);
+  for (int h = 0; h < 2; h++) {
+    const __m256i half = h == 0 ? both.first : both.last;
+    weights[0].half[h] = _mm256_castsi256_ps(_mm256_slli_epi32(half, 16));
+    weights[1].half[h] = _mm256_castsi256_ps(_mm256_and_si256(half, _mm256_set1_epi32(-65536)));
   }
 }
 DK_INLINE void f_store(void *p, dk_f a) {

@@ -2,6 +2,8 @@
 #ifndef DK_LANES_AVX512_H
 #define DK_LANES_AVX512_H
 
+#include "simd/coded_x86.h"
+
 #include <immintrin.h>
 
 typedef __m512 dk_f;
@@ -19,14 +21,8 @@ DK_INLINE dk_f f_load_bf16(const void *p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 DK_INLINE void f_load_coded(const void *group, const void *table, int pair, dk_f weights[2]) {
-  const __m256i_u *vectors = group;
-  const __m256i upper = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i_u *)table));
-  const __m256i low = _mm256_loadu_si256(vectors + pair), packed = _mm256_loadu_si256(vectors + 2);
-  const __m256i numbers = _mm256_and_si256(pair == 0 ? packed : _mm256_srli_epi16(packed, 4), _mm256_set1_epi8(15));
-  const __m256i high = _mm256_shuffle_epi8(upper, numbers);
-  /* Of each output: its weight of the first input, then of the second. */
-  const __m512i both =
-      _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_unpacklo_epi8(low, high)), _mm256_unpackhi_epi8(low, high), 1);
+  const dk_coded_pair halves = load_coded_pair(group, table, pair);
+  const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(halves.first), halves.last, 1);
   weights[0] = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
   weights[1] = _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(-65536)));
 }

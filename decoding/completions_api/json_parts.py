@@ -95,7 +95,7 @@ class _Text:
         self._settle("", position)
 
     def _settle(self, last: str, position: int) -> None:
-        """Record where the last good value ends, and a text that `error` puts in its place."""
+        """Set the end of the last complete value, and the text that replaces it when `error` parses the rest."""
         self._last, self._last_end = last, position
 
     def _value(self, start: int, depth: int) -> tuple[Any, int]:
