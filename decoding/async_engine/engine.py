@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
+from decoding.async_engine.delivery import Delivery
 from decoding.async_engine.handle import News, RequestHandle
 from decoding.async_engine.listener import Listener
 from decoding.async_engine.loop_calls import call_in_loop
@@ -40,10 +41,6 @@ from decoding.params import SamplingParams
 from decoding.sampling.stages import Profile
 
 _LOGGER = logging.getLogger("decoding")
-_DELIVERED_AT_ONCE = 8
-"""News delivered per turn of the event loop: their readers take about a millisecond."""
-_PATIENCE = 0.05
-"""Seconds that a step waits for a busy event loop."""
 _STATS_SECONDS = 0.02
 """Maximum age of `AsyncEngine.stats` while the engine is busy, in seconds: counting takes time."""
 _RETRY_SECONDS = 0.01
@@ -89,11 +86,7 @@ class AsyncEngine:
         self._has_ended = asyncio.Event()
         self._inbox: deque[tuple[Callable[[RequestHandle], None], RequestHandle]] = deque()
         self._wake = threading.Event()
-        self._outbox: deque[News] = deque()
-        self._is_flush_due = self._is_broken = False
-        self._is_new_step = False
-        self._caught_up = threading.Event()
-        self._caught_up.set()
+        self._delivery = Delivery(self._forget_done, self._wake.set)
         self._open: set[RequestHandle] = set()
         self._preparing: set[asyncio.Future[Any]] = set()
         self._closed: EngineError | None = None
@@ -115,6 +108,14 @@ class AsyncEngine:
     def failure(self) -> BaseException | None:
         """The exception that has ended the engine's thread; None while the thread runs, and after `close`."""
         return self._failure
+
+    def require_room(self, num_prompts: int = 1) -> None:
+        """Raise OverloadedError if so many prompts may not wait, or the error that has ended the engine."""
+        if self._closed is not None:
+            raise self._closing_error()
+        waiting = self.num_waiting
+        if waiting and waiting + num_prompts > self._max_waiting:  # if none waits, waiting longer would not help
+            raise OverloadedError(waiting, self._retry_after(waiting))
 
     def stats(self) -> EngineStats:
         """Return recent counts of the engine, without waiting for a step."""
@@ -223,7 +224,7 @@ class AsyncEngine:
             await self._has_ended.wait()
             thread.join()  # also if another call of `close`, which waited too, has joined it
             self._thread = None
-            self._flush_all()
+            self._delivery.deliver_all()
         for handle in self._open:
             handle.fail(self._closing_error())
 
@@ -258,14 +259,6 @@ class AsyncEngine:
             self._preparing.discard(future)
             del future  # an error's traceback refers to this frame, and the future to the error
 
-    def require_room(self, num_prompts: int = 1) -> None:
-        """Raise OverloadedError if so many prompts may not wait, or the error that has ended the engine."""
-        if self._closed is not None:
-            raise self._closing_error()
-        waiting = self.num_waiting
-        if waiting and waiting + num_prompts > self._max_waiting:  # if none waits, waiting longer would not help
-            raise OverloadedError(waiting, self._retry_after(waiting))
-
     def _closing_error(self) -> EngineError:
         """Return a new error that tells why the engine accepts no requests. A shared one would collect tracebacks."""
         closed = self._closed or EngineClosedError("the engine is shutting down")
@@ -283,6 +276,7 @@ class AsyncEngine:
     def _start(self) -> None:
         if self._thread is None:
             self._loop = asyncio.get_running_loop()
+            self._delivery.open(self._loop)
             thread = threading.Thread(target=self._run, name="decoding engine", daemon=True)
             thread.start()
             self._thread = thread
@@ -294,67 +288,16 @@ class AsyncEngine:
         self._wake.set()
 
     def _post(self, news: News) -> None:
-        """Pass news to the event loop, in one call per step.
-
-        The first of a step wait until the loop has delivered those of the step before: the GIL goes back to the
-        computing thread, and without this the loop would fall behind and deliver several steps at once.
-        """
-        if self._is_new_step:
-            self._is_new_step = False
-            self._caught_up.wait(_PATIENCE)
-            self._caught_up.clear()
-        self._outbox.append(news)
         if news.result is not None:
             self._ends.append(time.monotonic())
-        self._call_flush()
-
-    def _call_flush(self) -> None:
-        """Schedule `_flush` in the event loop, once for all news that are posted before it runs."""
-        if self._is_flush_due or self._loop is None:
-            return
-        self._is_flush_due = True
-        try:
-            self._loop.call_soon_threadsafe(self._flush)
-        except RuntimeError:  # the loop is closed
-            self._outbox.clear()
-        except MemoryError:
-            self._is_flush_due = False  # tried again after the step
-            self._is_broken = True
-
-    def _flush(self) -> None:
-        """Deliver news, some per turn of the event loop, so that other tasks run between the readers of a step."""
-        is_last = len(self._outbox) <= _DELIVERED_AT_ONCE
-        self._is_flush_due = not is_last
-        try:
-            for _ in range(min(len(self._outbox), _DELIVERED_AT_ONCE)):
-                news = self._outbox.popleft()
-                try:
-                    news.handle.take(news)
-                except MemoryError:
-                    news.handle.fail(EngineMemoryError("no memory for a piece of the answer"))
-            if is_last:
-                self._forget_done()
-        finally:
-            if self._loop is not None and not is_last:
-                self._loop.call_soon(self._flush)
-            elif self._loop is not None and not self._is_flush_due:
-                self._loop.call_soon(self._settle)
-
-    def _flush_all(self) -> None:
-        self._flush()
-        while self._outbox:
-            self._flush()
+        self._delivery.post(news)
 
     def _forget_done(self) -> None:
+        """Forget the handles that are done, after failing those that the engine's thread has broken."""
         for handle in [handle for handle in self._open if handle.is_done or handle.broken is not None]:
             self._open.discard(handle)
             if handle.broken is not None:
                 handle.fail(handle.broken)
-
-    def _settle(self) -> None:
-        """Let the next step post, once the readers have had a turn of the event loop to take their pieces."""
-        if self._loop is not None:
-            self._loop.call_soon(self._caught_up.set)
 
     def _run(self) -> None:
         """Run commands, then a step, until the engine is closed: the engine's thread."""
@@ -374,17 +317,17 @@ class AsyncEngine:
             self._wake.clear()
             while self._inbox:
                 self._obey(*self._inbox.popleft())
-            self._is_new_step = True
+            self._delivery.begin_step()
             has_stepped = self._engine.step()
             if not has_stepped or time.monotonic() > counted + _STATS_SECONDS:
                 self._stats, counted = self._engine.stats, time.monotonic()
-            if self._is_broken:
-                self._is_broken = False
-                self._call_flush()
+            if self._delivery.needs_retry:
+                self._delivery.needs_retry = False
+                self._delivery.schedule()
             if not has_stepped and not self._inbox:
                 if self._closed is not None:
                     return
-                self._wake.wait(_RETRY_SECONDS if self._is_broken else None)
+                self._wake.wait(_RETRY_SECONDS if self._delivery.needs_retry else None)
 
     def _obey(self, command: Callable[[RequestHandle], None], handle: RequestHandle) -> None:
         """Run a command. If it raises, only its own request fails."""
@@ -399,7 +342,7 @@ class AsyncEngine:
         kind = EngineMemoryError if isinstance(cause, MemoryError) else EngineError
         handle.broken = kind(f"the request failed in the engine: {type(cause).__name__}")
         handle.broken.__cause__ = cause
-        self._is_broken = True
+        self._delivery.needs_retry = True
         self._engine.abort(handle.tasks)
 
     def _report_end(self) -> None:
@@ -411,7 +354,7 @@ class AsyncEngine:
         self._has_ended.set()
         if self._failure is None:
             return
-        self._flush_all()
+        self._delivery.deliver_all()
         for handle in tuple(self._open):
             handle.fail(self._closing_error())
         self._open.clear()

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from decoding.async_engine import AsyncEngine, start_text_work
+from decoding.async_engine.delivery import Delivery
 from decoding.engine.tasks.completion import CompletionTask
 from decoding.errors import EngineClosedError, EngineError, EngineMemoryError
 from decoding.llm import LLM
@@ -142,6 +143,28 @@ def test_results_that_cannot_be_posted_are_posted_later():
         return await handle.results()
 
     assert run(scenario, llm) == expected()
+
+
+def test_a_delivery_that_cannot_be_continued_is_continued_later():
+    """If there is no memory to schedule the rest of a step's results, the engine's thread schedules it again."""
+
+    async def scenario(engine):
+        loop = asyncio.get_running_loop()
+        real, failures = loop.call_soon, []
+
+        def call_soon(callback, *args, **kwargs):
+            if getattr(callback, "__func__", None) is Delivery.deliver and len(failures) < 2:
+                failures.append(callback)
+                raise MemoryError
+            return real(callback, *args, **kwargs)
+
+        handle = await engine.submit(["ab"] * 40, PARAMS)
+        loop.call_soon = call_soon
+        results = await handle.results()
+        assert len(failures) == 2
+        return results
+
+    assert run(scenario) == expected() * 40
 
 
 def test_an_engine_failure_ends_all_requests():
