@@ -21,18 +21,17 @@ from numpy.typing import NDArray
 
 from benchmarks.floor import reader
 from benchmarks.shapes import NETWORKS, Network
+from decoding.models.native_matrix import PackedMatrix, packed_size
 from decoding.models.native_names import BLOCKS, WEIGHT_TYPES
 from decoding.models.native_plan import (
     KV_BLOCK,
     Forward,
     KVPool,
-    PackedMatrix,
     Plan,
     PlanLayer,
     PlanNorm,
     Step,
     ThreadPool,
-    packed_size,
     rotary_table,
 )
 from decoding.sampling.kernel import active_isa, forced_isa

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from decoding.cli.processor import processor
 from decoding.errors import ParameterError
 from decoding.llm import LLM
-from decoding.models.native_plan import aligned_bytes
+from decoding.models.native_call import aligned_bytes
 from decoding.params import SamplingParams
 from decoding.sampling.kernel import STREAM_VERSION, Call, Kernel, available_isas, forced_isa
 from decoding.sampling.logits_input import matrix_of

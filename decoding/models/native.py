@@ -14,10 +14,10 @@ from decoding.errors import KernelError, ParameterError
 from decoding.models.batch import ForwardBatch, KVCache, check_num_blocks
 from decoding.models.config import ModelConfig
 from decoding.models.model_base import ModelBase
+from decoding.models.native_matrix import PackedMatrix
 from decoding.models.native_plan import (
     Forward,
     KVPool,
-    PackedMatrix,
     Plan,
     PlanLayer,
     PlanNorm,

@@ -1,4 +1,4 @@
-"""The native forward pass, as thin wrappers of the compiled module: packed weights, a plan, the KV cache, one step.
+"""The native forward pass, as thin wrappers of the compiled module: a plan, the KV cache, one step.
 
 Arrays that a plan points to live as long as the plan. Shapes and types are those of csrc/decoding.h, which has the
 meaning of every field.
@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.errors import KernelError, ParameterError
-from decoding.models.native_names import ACTIVATION_NUMBERS, BLOCKS, NORM_KINDS, WEIGHT_TYPES
+from decoding.models.native_call import aligned_bytes, check, pointer
+from decoding.models.native_matrix import PackedMatrix
+from decoding.models.native_names import ACTIVATION_NUMBERS, NORM_KINDS, WEIGHT_TYPES
 from decoding.sampling.kernel.decode_steps import DecodeSteps, StepsAhead
-from decoding.sampling.kernel.library import ffi, lib, status_message
+from decoding.sampling.kernel.library import ffi, lib
 from decoding.sampling.kernel.threads import ThreadPool
 
 Floats: TypeAlias = NDArray[np.float32]
@@ -24,24 +26,6 @@ Integers: TypeAlias = NDArray[np.int32]
 KV_BLOCK: int = lib.DECODING_KV_BLOCK
 """Tokens per block of the KV cache."""
 
-PANEL = 16
-"""Outputs per panel of packed weights."""
-
-CODED = "bfloat16_coded"
-"""The type of weights that are bfloat16 and held in 12 bits each."""
-
-_ALIGNMENT = 64
-
-
-class UncodableError(KernelError):
-    """A matrix cannot be bfloat16_coded: a panel has more than 16 upper bytes, but for a few weights."""
-
-
-def check(status: int) -> None:
-    """Raise KernelError if the status of a call is not DECODING_OK."""
-    if status != lib.DECODING_OK:
-        raise KernelError(f"the native forward pass refused its arguments: {status_message(status)}")
-
 
 def enable_amx() -> bool:
     """Use Intel AMX for quantised weights from now on, if processor and system have it; return True if they do.
@@ -49,145 +33,6 @@ def enable_amx() -> bool:
     Logits have the same bits with and without it.
     """
     return bool(lib.decoding_enable_amx())
-
-
-def aligned_bytes(size: int) -> NDArray[np.uint8]:
-    """Return an uninitialised array of `size` bytes that begins at a multiple of 64 bytes."""
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    offset = -memory.ctypes.data % _ALIGNMENT
-    return memory[offset : offset + size]
-
-
-def _pointer(array: NDArray[Any] | None, c_type: str) -> Any:
-    """Return a pointer to the first element of a contiguous array; null for None."""
-    return ffi.NULL if array is None else ffi.from_buffer(f"{c_type}[]", array)  # faster than array.ctypes
-
-
-def packed_size(weight_type: str, num_outputs: int, num_inputs: int) -> int:
-    """Return the bytes of a matrix's panels; 0 if a size is out of range."""
-    return int(lib.decoding_packed_size(WEIGHT_TYPES[weight_type], num_outputs, num_inputs))
-
-
-class PackedMatrix:
-    """y = W x + bias, with W packed in panels of 16 outputs."""
-
-    def __init__(
-        self,
-        weight_type: str,
-        num_outputs: int,
-        num_inputs: int,
-        bias: Floats | None = None,
-        rest: PackedMatrix | None = None,
-        panels: NDArray[np.uint8] | None = None,
-    ) -> None:
-        """Allocate the panels, if their memory is not given; `put` fills them.
-
-        weight_type: a key of WEIGHT_TYPES.
-        bias: float32 [num_outputs].
-        panels: at least `packed_size` bytes.
-        rest: further outputs, whose weights have another type; for `qkv` and `up` of a layer alone.
-        """
-        self.rest = rest
-        self._rest_struct = None if rest is None else ffi.new("decoding_matrix *")
-        self.weight_type = weight_type
-        self.num_outputs = num_outputs
-        self.num_inputs = num_inputs
-        self.bias = None if bias is None else np.ascontiguousarray(bias, np.float32)
-        if self.bias is not None and self.bias.shape != (num_outputs,):
-            raise ParameterError.single("bias", self.bias.shape, f"must have shape ({num_outputs},)")
-        size = packed_size(weight_type, num_outputs, num_inputs)
-        if size == 0:
-            multiple = BLOCKS.get(weight_type, (1, 0))[0]
-            shape = f"[{num_outputs}, {num_inputs}]"
-            rule = f"num_outputs must be at least 1, num_inputs a multiple of {multiple} for {weight_type}"
-            raise ParameterError.single("[num_outputs, num_inputs]", shape, rule)
-        self.panels = aligned_bytes(size) if panels is None else panels
-        if self.panels.nbytes < size:
-            raise ParameterError.single("panels", self.panels.nbytes, f"must have at least {size} bytes")
-
-    def put(self, first_output: int, rows: NDArray[Any], order: NDArray[np.integer[Any]] | None = None) -> None:
-        """Pack rows [num_rows, num_inputs] as the outputs from first_output on; UncodableError if they do not fit.
-
-        rows: in the storage type, as float32, float16 or (bfloat16) uint16; of a quantised type the blocks of each row,
-        uint8 [num_rows, bytes]. The last axis is contiguous.
-        order: output first_output + i is row order[i]; None for row i. Threads may call this for different rows.
-        Rows of bfloat16_coded are bfloat16 and fill whole panels: first_output is a multiple of 16, and so is the end,
-        unless it is num_outputs.
-        """
-        if self.weight_type == CODED:
-            self._put_coded(first_output, rows, order)
-            return
-        length, size = self._row_layout()
-        if rows.ndim != 2 or rows.shape[1] != length or rows.itemsize != size:
-            raise ParameterError.single("rows", rows.shape, f"must be [num_rows, {length}] of {size} bytes per element")
-        if rows.strides[1] != size:
-            rows = np.ascontiguousarray(rows)
-        indices = None if order is None else np.ascontiguousarray(order, np.int32)
-        check(
-            lib.decoding_pack(
-                WEIGHT_TYPES[self.weight_type],
-                self.num_outputs,
-                self.num_inputs,
-                _pointer(self.panels, "char"),
-                first_output,
-                len(rows),
-                ffi.cast("void *", rows.ctypes.data),
-                rows.strides[0],
-                _pointer(indices, "int32_t"),
-            )
-        )
-
-    @property
-    def row_type(self) -> str:
-        """The storage type of the rows that `put` takes."""
-        return "bfloat16" if self.weight_type == CODED else self.weight_type
-
-    def _put_coded(self, first_output: int, rows: NDArray[Any], order: NDArray[np.integer[Any]] | None) -> None:
-        end = first_output + len(rows)
-        if first_output % PANEL or (end % PANEL and end != self.num_outputs) or not 0 <= first_output < end:
-            rule = f"must be whole panels of {PANEL} outputs for {CODED}"
-            raise ParameterError.single("first_output, end", (first_output, end), rule)
-        plain = PackedMatrix("bfloat16", len(rows), self.num_inputs)
-        plain.put(0, rows, order)
-        panel_bytes = packed_size(CODED, PANEL, self.num_inputs)
-        num_panels = -(-len(rows) // PANEL)
-        first = first_output // PANEL * panel_bytes
-        coded = self.panels[first : first + num_panels * panel_bytes]
-        if coded.nbytes < num_panels * panel_bytes:
-            raise ParameterError.single("rows", rows.shape, f"must end at output {self.num_outputs} or before")
-        panels = _pointer(plain.panels, "char")
-        status = lib.decoding_code_bfloat16(self.num_inputs, num_panels, panels, _pointer(coded, "char"))
-        if status == lib.DECODING_NOT_CODED:
-            raise UncodableError(status_message(status))
-        check(status)
-
-    def store_plain(self) -> None:
-        """Change bfloat16_coded to bfloat16, with new panels to be filled."""
-        self.weight_type = "bfloat16"
-        self.panels = aligned_bytes(packed_size("bfloat16", self.num_outputs, self.num_inputs))
-
-    def _row_layout(self) -> tuple[int, int]:
-        """Return the number of elements per row and the bytes per element."""
-        if self.weight_type in BLOCKS:
-            block_size, block_bytes = BLOCKS[self.weight_type]
-            return self.num_inputs // block_size * block_bytes, 1
-        return self.num_inputs, 4 if self.weight_type == "float32" else 2
-
-    @property
-    def num_bytes(self) -> int:
-        """The bytes of the panels, with those of `rest`."""
-        own = packed_size(self.weight_type, self.num_outputs, self.num_inputs)
-        return own if self.rest is None else own + self.rest.num_bytes
-
-    def fill(self, struct: Any) -> None:
-        """Write the matrix to a decoding_matrix."""
-        struct.type = WEIGHT_TYPES[self.weight_type]
-        struct.num_outputs, struct.num_inputs = self.num_outputs, self.num_inputs
-        struct.panels = _pointer(self.panels, "char")
-        struct.bias = _pointer(self.bias, "float")
-        if self.rest is not None:
-            self.rest.fill(self._rest_struct)
-            struct.rest = self._rest_struct
 
 
 class PlanNorm(NamedTuple):
@@ -201,7 +46,7 @@ class PlanNorm(NamedTuple):
     def fill(self, struct: Any) -> None:
         """Write the norm to a decoding_norm."""
         struct.kind, struct.size, struct.eps = NORM_KINDS[self.kind], self.weight.size, self.eps
-        struct.weight, struct.bias = _pointer(self.weight, "float"), _pointer(self.bias, "float")
+        struct.weight, struct.bias = pointer(self.weight, "float"), pointer(self.bias, "float")
 
 
 class PlanLayer(NamedTuple):
@@ -280,13 +125,13 @@ class Plan:
         plan.num_heads, plan.num_kv_heads, plan.head_dim = num_heads, num_kv_heads, head_dim
         plan.num_layers, plan.layers = len(layers), self._layers
         plan.activation, plan.gated, plan.parallel_residual = ACTIVATION_NUMBERS[activation], gated, parallel_residual
-        plan.num_ropes, plan.rope_pairs = len(rope_pairs), _pointer(self._pairs, "int32_t")
+        plan.num_ropes, plan.rope_pairs = len(rope_pairs), pointer(self._pairs, "int32_t")
         plan.attention_cap, plan.logits_cap = attention_cap, logits_cap
         plan.embedding_scale, plan.residual_scale, plan.logits_scale = embedding_scale, residual_scale, logits_scale
-        plan.embedding_type, plan.embedding = WEIGHT_TYPES[embedding_type], _pointer(embedding, "char")
+        plan.embedding_type, plan.embedding = WEIGHT_TYPES[embedding_type], pointer(embedding, "char")
         plan.embedding_stride = embedding.strides[0]
         if positions is not None:
-            plan.positions, plan.num_positions = _pointer(positions, "float"), len(positions)
+            plan.positions, plan.num_positions = pointer(positions, "float"), len(positions)
         if norm is not None:
             norm.fill(plan.norm)
         head.fill(plan.head)
@@ -376,13 +221,13 @@ class Forward:
         flat, tables = _table_addresses(step.block_tables)
         self._reserve(len(step.token_ids), num_logits)
         batch.num_sequences = len(step.num_new)
-        batch.num_new, batch.start = _pointer(step.num_new, "int32_t"), _pointer(step.start, "int32_t")
-        batch.block_tables = _pointer(tables, "int32_t *")
-        batch.token_ids = _pointer(step.token_ids, "int32_t")
-        batch.rotary = _pointer(step.rotary, "float *")
-        batch.num_logits, batch.logits_tokens = num_logits, _pointer(step.logits_tokens, "int32_t")
-        batch.logits, batch.logits_stride = _pointer(logits, "float"), self.plan.vocab_size
-        batch.kv_cache, batch.num_blocks = _pointer(cache.memory, "char"), cache.num_blocks
+        batch.num_new, batch.start = pointer(step.num_new, "int32_t"), pointer(step.start, "int32_t")
+        batch.block_tables = pointer(tables, "int32_t *")
+        batch.token_ids = pointer(step.token_ids, "int32_t")
+        batch.rotary = pointer(step.rotary, "float *")
+        batch.num_logits, batch.logits_tokens = num_logits, pointer(step.logits_tokens, "int32_t")
+        batch.logits, batch.logits_stride = pointer(logits, "float"), self.plan.vocab_size
+        batch.kv_cache, batch.num_blocks = pointer(cache.memory, "char"), cache.num_blocks
         return logits, (flat, tables)
 
     def _reserve(self, num_tokens: int, num_logits: int) -> None:
@@ -393,7 +238,7 @@ class Forward:
             raise ParameterError.single("token_ids", num_tokens, "must be a number of tokens that memory can hold")
         if size > self._workspace.size:
             self._workspace = aligned_bytes(size)
-        batch.workspace, batch.workspace_size = _pointer(self._workspace, "char"), self._workspace.size
+        batch.workspace, batch.workspace_size = pointer(self._workspace, "char"), self._workspace.size
 
 
 def rotary_table(frequencies: Floats, attention_factor: float, first_position: int, num_positions: int) -> Floats:
@@ -405,12 +250,12 @@ def rotary_table(frequencies: Floats, attention_factor: float, first_position: i
     table = np.empty((num_positions, 2 * frequencies.size), np.float32)
     check(
         lib.decoding_rotary_table(
-            _pointer(frequencies, "float"),
+            pointer(frequencies, "float"),
             frequencies.size,
             attention_factor,
             first_position,
             num_positions,
-            _pointer(table, "float"),
+            pointer(table, "float"),
         )
     )
     return table

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decoding.errors import CheckpointError, UnsupportedModelError
+from decoding.models.native_matrix import CODED, PANEL, PackedMatrix, UncodableError, packed_size
 from decoding.models.native_names import BLOCKS
-from decoding.models.native_plan import CODED, PANEL, PackedMatrix, UncodableError, packed_size
 from decoding.models.tensors import physical_memory, require_memory
 from decoding.models.weights import Block, Norms, StoredMatrix, StoredPart, Weights
 
@@ -26,7 +26,7 @@ Progress: TypeAlias = Callable[[int, int], object]
 """Called with (chunks packed, chunks in all)."""
 
 TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", **{name.upper(): name for name in BLOCKS}}
-"""Storage types that the kernel computes with, and their names in native_plan.WEIGHT_TYPES."""
+"""Storage types that the kernel computes with, and their names in native_names.WEIGHT_TYPES."""
 
 _CACHE_LINE = 64  # bytes
 _HUGE_PAGE = 1 << 21

@@ -13,11 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from decoding.models import native_plan
+from decoding.models.native_matrix import PackedMatrix
 from decoding.models.native_plan import (
     KV_BLOCK,
     Forward,
     KVPool,
-    PackedMatrix,
     Plan,
     PlanLayer,
     PlanNorm,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decoding.errors import ParameterError
-from decoding.models.native_plan import PackedMatrix, UncodableError, packed_size
+from decoding.models.native_matrix import PackedMatrix, UncodableError, packed_size
 from decoding.sampling.kernel import active_isa, available_isas, forced_isa
 from decoding.sampling.kernel.library import ffi, lib
 

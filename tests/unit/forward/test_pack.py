@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decoding.errors import KernelError, ParameterError
-from decoding.models.native_plan import PackedMatrix
+from decoding.models.native_matrix import PackedMatrix
 from decoding.sampling.kernel.library import ffi, lib
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from decoding.models.native_matrix import PackedMatrix
 from decoding.models.native_names import BLOCKS
-from decoding.models.native_plan import KV_BLOCK, Forward, KVPool, PackedMatrix, Plan, PlanLayer, Step, ThreadPool
+from decoding.models.native_plan import KV_BLOCK, Forward, KVPool, Plan, PlanLayer, Step, ThreadPool
 from decoding.reference.quantised import matmul as reference_matmul
 
 Array = NDArray[Any]

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from decoding.errors import KernelError, ParameterError
+from decoding.models import native_call
+from decoding.models.native_matrix import PackedMatrix
 from decoding.models.native_names import BLOCKS
-from decoding.models.native_plan import PackedMatrix, PlanLayer
+from decoding.models.native_plan import PlanLayer
 from decoding.reference.quantised import matmul, quantise_inputs
 
 SIZES = [(1, 1), (15, 2), (16, 3), (17, 1), (49, 5)]
@@ -134,7 +136,7 @@ def test_embedding(kit, blocks, weight_type):
     logits = kit.alone(network, [1, 5, 30])
     floats = np.ascontiguousarray(network.embedding)
     network.plan.struct.embedding_type = 0
-    network.plan.struct.embedding = kit.native_plan._pointer(floats, "float")
+    network.plan.struct.embedding = native_call.pointer(floats, "float")
     network.plan.struct.embedding_stride = floats.strides[0]
     assert (kit.alone(network, [1, 5, 30]) == logits).all()
 
