@@ -108,6 +108,42 @@ def test_the_end_closes_accepted_connections():
     asyncio.run(asyncio.wait_for(serve(), 60))
 
 
+def test_neither_kind_starves():
+    """Among more GETs than fit in a turn, another client is opened, and the other way round."""
+    for number_of_gets in (1, 50):
+        acceptor = accept.Acceptor(None, asyncio.Protocol, set(), 1000)
+        acceptor._short.extend(f"get {i}" for i in range(number_of_gets))
+        acceptor._others.extend(f"post {i}" for i in range(51 - number_of_gets))
+        chosen = acceptor._next()
+        assert len(chosen) == 12
+        assert {"get 0", "post 0"} <= set(chosen)
+
+
+def test_open_connections_outlive_the_acceptor():
+    """When the acceptor ends, connections that it has opened go on."""
+    transports = []
+
+    class Member(asyncio.Protocol):
+        def connection_made(self, transport):
+            transports.append(transport)
+
+    async def serve():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            task = asyncio.ensure_future(accept.Acceptor(listener, Member, set(), 10).run())
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            while not transports:
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            transports[0].write(b"served")
+            transports[0].close()
+            answer = await reader.read()
+            writer.close()
+            return answer
+
+    assert asyncio.run(asyncio.wait_for(serve(), 60)) == b"served"
+
+
 def test_a_burst_does_not_exceed_the_limit():
     """Of ten clients that wait at once, only as many are accepted as the limit allows; the others follow later."""
     connections, maximum = set(), 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -158,13 +159,38 @@ def test_a_delivery_that_cannot_be_continued_is_continued_later():
                 raise MemoryError
             return real(callback, *args, **kwargs)
 
-        handle = await engine.submit(["ab"] * 40, PARAMS)
+        handle = await engine.submit(["ab"] * 24, one_token)
         loop.call_soon = call_soon
+        time.sleep(0.5)  # the loop does not run, so the whole step waits for delivery
         results = await handle.results()
         assert len(failures) == 2
         return results
 
-    assert run(scenario) == expected() * 40
+    one_token = SamplingParams(seed=1, max_tokens=1, ignore_eos=True)  # the engine's thread sleeps after this step
+    assert run(scenario) == [make_llm().complete("ab", one_token)] * 24
+
+
+def test_results_that_were_posted_before_the_engine_failed():
+    """If the engine fails after a step, the results of that step are delivered, however many they are."""
+    llm = make_llm()
+    step = llm.engine.step
+
+    def failing():
+        step()
+        if handles and handles[0].tasks:
+            raise SystemError("after the step")
+        return True
+
+    handles = []
+
+    async def scenario(engine):
+        llm.engine.step = failing
+        handles.append(await engine.submit(["ab"] * 24, one_token))
+        time.sleep(0.5)  # the loop does not run, so the whole step waits for delivery
+        return await handles[0].results()
+
+    one_token = SamplingParams(seed=1, max_tokens=1, ignore_eos=True)
+    assert run(scenario, llm) == [make_llm().complete("ab", one_token)] * 24
 
 
 def test_an_engine_failure_ends_all_requests():
