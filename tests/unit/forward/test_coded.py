@@ -107,11 +107,13 @@ def test_normal_weights_have_few_exceptions():
 
 def exceptional(kit, num_exceptions):
     """Return two networks with the same weights, plain and coded; matrices have exceptions in all places."""
-    shape = replace(kit.BASE, hidden_size=264, intermediate_size=520, vocab_size=100, bias=True)
+    shape = replace(kit.BASE, hidden_size=272, intermediate_size=528, vocab_size=112, bias=True)
     plain = kit.Network(replace(shape, weight_type="bfloat16"))
     rng = np.random.default_rng(3)
     linears = [getattr(layer, name) for layer in plain.layers for name in ("qkv", "output", "up", "down")]
     for linear in (*linears, plain.head):
+        upper = rng.choice([*range(0x36, 0x3E), *range(0xB6, 0xBE)], linear.weight.shape).astype(np.uint16)
+        linear.weight[:] = upper << 8 | linear.weight & 0xFF  # fills the table, so that all others are exceptions
         for panel in range(0, len(linear.weight), 16):
             rows = linear.weight[panel : panel + 16]
             where = rng.choice(rows.size, num_exceptions, replace=False)
