@@ -106,8 +106,12 @@ def test_normal_weights_have_few_exceptions():
 
 
 def exceptional(kit, num_exceptions):
-    """Return two networks with the same weights, plain and coded; matrices have exceptions in all places."""
-    shape = replace(kit.BASE, hidden_size=272, intermediate_size=528, vocab_size=112, bias=True)
+    """Return two networks with the same weights, plain and coded; matrices have exceptions in all places.
+
+    Each matrix has a multiple of 12 panels, so that one token is multiplied with 3 (AVX-512) or 4 (AVX2) at once.
+    """
+    sizes = {"hidden_size": 384, "intermediate_size": 576, "vocab_size": 192, "head_dim": 24}
+    shape = replace(kit.BASE, **sizes, bias=True)
     plain = kit.Network(replace(shape, weight_type="bfloat16"))
     rng = np.random.default_rng(3)
     linears = [getattr(layer, name) for layer in plain.layers for name in ("qkv", "output", "up", "down")]
