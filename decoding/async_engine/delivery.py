@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from decoding.async_engine.handle import News
+from decoding.async_engine.handle import News, RequestHandle
 from decoding.errors import EngineMemoryError
 
 _AT_ONCE = 8
@@ -19,14 +19,14 @@ _PATIENCE = 0.05
 class Delivery:
     """Delivers news to their handles in the event loop, in the order in which the engine's thread posts them.
 
-    on_delivered: called in the event loop after the last of the posted news.
+    open_handles: those of the open requests; after the last of the posted news, the done ones are taken out.
     wake: wakes the engine's thread, which must then look at `needs_retry`.
 
     needs_retry: True if the engine's thread must call `schedule` after its step.
     """
 
-    def __init__(self, on_delivered: Callable[[], None], wake: Callable[[], None]) -> None:
-        self._on_delivered = on_delivered
+    def __init__(self, open_handles: set[RequestHandle], wake: Callable[[], None]) -> None:
+        self._open_handles = open_handles
         self._wake = wake
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outbox: deque[News] = deque()
@@ -88,7 +88,7 @@ class Delivery:
             for _ in range(min(len(self._outbox), _AT_ONCE)):
                 self._deliver_one(self._outbox.popleft())
             if is_last:
-                self._on_delivered()
+                self._forget_done()
         finally:
             self._go_on(is_last)
 
@@ -97,6 +97,13 @@ class Delivery:
             news.handle.take(news)
         except MemoryError:
             news.handle.fail(EngineMemoryError("no memory for a piece of the answer"))
+
+    def _forget_done(self) -> None:
+        """Forget the handles that are done, after failing those that the engine's thread has broken."""
+        for handle in [handle for handle in self._open_handles if handle.is_done or handle.broken is not None]:
+            self._open_handles.discard(handle)
+            if handle.broken is not None:
+                handle.fail(handle.broken)
 
     def _go_on(self, is_last: bool) -> None:
         if self._loop is None or (is_last and self._is_due):  # `deliver` is scheduled by newer news

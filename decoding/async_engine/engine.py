@@ -86,8 +86,8 @@ class AsyncEngine:
         self._has_ended = asyncio.Event()
         self._inbox: deque[tuple[Callable[[RequestHandle], None], RequestHandle]] = deque()
         self._wake = threading.Event()
-        self._delivery = Delivery(self._forget_done, self._wake.set)
         self._open: set[RequestHandle] = set()
+        self._delivery = Delivery(self._open, self._wake.set)
         self._preparing: set[asyncio.Future[Any]] = set()
         self._closed: EngineError | None = None
         self._failure: BaseException | None = None
@@ -291,13 +291,6 @@ class AsyncEngine:
         if news.result is not None:
             self._ends.append(time.monotonic())
         self._delivery.post(news)
-
-    def _forget_done(self) -> None:
-        """Forget the handles that are done, after failing those that the engine's thread has broken."""
-        for handle in [handle for handle in self._open if handle.is_done or handle.broken is not None]:
-            self._open.discard(handle)
-            if handle.broken is not None:
-                handle.fail(handle.broken)
 
     def _run(self) -> None:
         """Run commands, then a step, until the engine is closed: the engine's thread."""
