@@ -20,6 +20,19 @@ static const dk_quantised_kernel *const KERNELS[DK_NUM_ISAS] = {
     [DK_PORTABLE] = &dk_quantised_portable,
 };
 
+/* Those that need `dk_has_byte_products`. */
+static const dk_quantised_kernel *const WITH_BYTE_PRODUCTS[DK_NUM_ISAS] = {
+#if defined(DK_HAVE_X86)
+    [DK_AVX512] = &dk_quantised_avx512_vnni,
+#endif
+#if defined(DK_HAVE_AVX_VNNI)
+    [DK_AVX2] = &dk_quantised_avx2_vnni,
+#endif
+#if defined(DK_HAVE_NEON)
+    [DK_NEON] = &dk_quantised_neon_dot,
+#endif
+};
+
 /* ---- AMX ---- */
 
 static atomic_bool uses_amx;
@@ -61,7 +74,7 @@ static bool tiles_work(void) {
 }
 
 static bool find_tiles(void) {
-  return decoding_isa_available("avx512") && dk_has_byte_products() && dk_request_tiles() && tiles_work();
+  return decoding_isa_available("avx512") && dk_has_byte_products(DK_AVX512) && dk_request_tiles() && tiles_work();
 }
 #else
 static bool find_tiles(void) { return false; }
@@ -81,13 +94,5 @@ const dk_quantised_kernel *dk_active_quantised_kernel(void) {
   if (isa == DK_AVX512 && atomic_load_explicit(&uses_amx, memory_order_acquire))
     return &dk_quantised_avx512_amx;
 #endif
-#if defined(DK_HAVE_X86)
-  if (isa == DK_AVX512 && dk_has_byte_products())
-    return &dk_quantised_avx512_vnni;
-#endif
-#if defined(DK_HAVE_NEON)
-  if (isa == DK_NEON && dk_has_byte_products())
-    return &dk_quantised_neon_dot;
-#endif
-  return KERNELS[isa];
+  return dk_has_byte_products(isa) && WITH_BYTE_PRODUCTS[isa] != NULL ? WITH_BYTE_PRODUCTS[isa] : KERNELS[isa];
 }

@@ -44,6 +44,9 @@ extern const dk_quantised_kernel dk_quantised_avx2;
 extern const dk_quantised_kernel dk_quantised_avx512;
 extern const dk_quantised_kernel dk_quantised_avx512_vnni;
 #endif
+#if defined(DK_HAVE_AVX_VNNI)
+extern const dk_quantised_kernel dk_quantised_avx2_vnni;
+#endif
 #if defined(DK_HAVE_AMX)
 extern const dk_quantised_kernel dk_quantised_avx512_amx;
 #endif

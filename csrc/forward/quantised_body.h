@@ -172,7 +172,7 @@ DK_INLINE int log2_offset(int32_t type) {
   case DECODING_Q6_K:
     return 5;
   default: /* see s_step */
-    return type == DECODING_Q8_0 && DK_SIGNED_OFFSET ? 7 : 0;
+    return type == DECODING_Q8_0 && DK_SIGNED_OFFSET != 0 ? 7 : 0;
   }
 }
 

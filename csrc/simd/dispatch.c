@@ -46,6 +46,13 @@ static bool has_f16c(void) {
   unsigned int eax, ebx, ecx, edx;
   return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
 }
+
+/* Nor "avxvnni": bit 4 of EAX in subleaf 1 of leaf 7, whose subleaf 0 has the last subleaf in EAX. */
+static bool has_avx_vnni(void) {
+  unsigned int eax, ebx, ecx, edx;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && eax >= 1 &&
+         __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & 1u << 4) != 0;
+}
 #endif
 
 static bool cpu_runs(dk_isa isa) {
@@ -81,14 +88,18 @@ dk_isa dk_active_isa(void) {
   return (dk_isa)isa;
 }
 
-bool dk_has_byte_products(void) {
+bool dk_has_byte_products(dk_isa isa) {
 #if defined(DK_HAVE_X86)
   __builtin_cpu_init();
-  return __builtin_cpu_supports("avx512vnni");
-#elif defined(__ARM_FEATURE_DOTPROD)
-  return true;
+  if (isa == DK_AVX512)
+    return __builtin_cpu_supports("avx512vnni");
+  if (isa == DK_AVX2)
+    return has_avx_vnni();
+#endif
+#if defined(DK_HAVE_NEON) && defined(__ARM_FEATURE_DOTPROD)
+  return isa == DK_NEON;
 #elif defined(DK_HAVE_NEON) && defined(__linux__)
-  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+  return isa == DK_NEON && (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
 #else
   return false;
 #endif

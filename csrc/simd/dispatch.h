@@ -12,8 +12,8 @@ typedef enum dk_isa { DK_AVX512, DK_AVX2, DK_NEON, DK_PORTABLE, DK_NUM_ISAS } dk
  * build does not have. */
 dk_isa dk_active_isa(void);
 
-/* Return true if this CPU has the instructions for products of bytes that extend a set: AVX-512 VNNI, or dotprod of
- * 64-bit ARM. They change no bit, so they are no set of their own. */
-bool dk_has_byte_products(void);
+/* Return true if this CPU has the instructions for products of bytes that extend a set: VNNI of AVX-512 or AVX2, or
+ * dotprod of 64-bit ARM. They change no bit, so they are no set of their own. */
+bool dk_has_byte_products(dk_isa isa);
 
 #endif

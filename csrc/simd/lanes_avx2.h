@@ -191,10 +191,7 @@ DK_INLINE float f_fold_sum(dk_f a) {
 
 typedef dk_u dk_q;
 typedef __m256i dk_a;
-typedef dk_u dk_n; /* 32 int16: each the sum of two of the four products per step */
-typedef struct dk_s {
-  dk_u magnitude, weights;
-} dk_s;
+typedef dk_u dk_n; /* VNNI: 16 int32. Otherwise 32 int16, each the sum of two of the four products per step */
 
 DK_INLINE dk_q q_load(const void *p) { return u_load(p); }
 DK_INLINE dk_q q_low(dk_q a) { DK_HALVES(dk_q, _mm256_and_si256(a.half[h], _mm256_set1_epi8(15))); }
@@ -214,6 +211,17 @@ DK_INLINE dk_a a_load(const void *p) {
 }
 DK_INLINE dk_u u_shift_left(dk_u a, int n) { DK_HALVES(dk_u, _mm256_slli_epi32(a.half[h], n)); }
 DK_INLINE dk_n n_zero(void) { return u_set(0); }
+#if defined(DK_VNNI)
+typedef dk_u dk_s;
+DK_INLINE dk_n n_step(dk_n n, dk_q w, dk_a a) { DK_HALVES(dk_n, _mm256_dpbusd_avx_epi32(n.half[h], w.half[h], a)); }
+DK_INLINE dk_u n_wide(dk_n n) { return n; }
+#define DK_SIGNED_OFFSET 128
+DK_INLINE dk_s s_weights(dk_q w) { return u_xor(w, u_set(0x80808080u)); }
+DK_INLINE dk_u s_step(dk_u total, dk_s w, dk_a a) { return n_step(total, w, a); }
+#else
+typedef struct dk_s {
+  dk_u magnitude, weights;
+} dk_s;
 /* Compilers turn a chain of integer additions into a tree, which has more terms at once than there are registers. */
 DK_INLINE __m256i chain(__m256i a) {
   __asm__("" : "+x"(a));
@@ -236,6 +244,7 @@ DK_INLINE dk_u s_step(dk_u total, dk_s w, dk_a a) {
     products.half[h] = _mm256_maddubs_epi16(w.magnitude.half[h], _mm256_sign_epi8(a, w.weights.half[h]));
   DK_HALVES(dk_u, chain(_mm256_add_epi32(total.half[h], n_wide(products).half[h])));
 }
+#endif
 DK_INLINE dk_f u_to_float(dk_u a) { DK_HALVES(dk_f, _mm256_cvtepi32_ps(a.half[h])); }
 DK_INLINE dk_f f_load_u8(const void *p) {
   DK_HALVES(dk_f,

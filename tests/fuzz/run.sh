@@ -14,12 +14,13 @@ trap 'rm -rf "$scratch"' EXIT
 corpus=${2:-$scratch/corpus}
 mkdir -p "$corpus"
 
-flags=(-std=c11 -g -O1 -ffp-contract=off -fno-omit-frame-pointer -DDK_HAVE_X86 -DDK_WITHOUT_INLINING -I"$csrc"
+flags=(-std=c11 -g -O1 -ffp-contract=off -fno-omit-frame-pointer -DDK_HAVE_X86 -DDK_HAVE_AVX_VNNI -DDK_WITHOUT_INLINING -I"$csrc"
   -fsanitize=address,undefined -fno-sanitize-recover=all)
 declare -A set_flags=(
   [kernels_avx2]="-mavx2 -mfma -mf16c"
   [kernels_avx512]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512"
   [quantised_avx2]="-mavx2 -mfma -mf16c"
+  [quantised_avx2_vnni]="-mavx2 -mfma -mf16c -mavxvnni"
   [quantised_avx512]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=512"
   [quantised_avx512_vnni]="-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mfma -mf16c")
 

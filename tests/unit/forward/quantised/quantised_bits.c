@@ -107,6 +107,10 @@ static const dk_quantised_kernel *find(const char *name) {
   if (strcmp(name, "avx512_vnni") == 0)
     return &dk_quantised_avx512_vnni;
 #endif
+#if defined(DK_HAVE_AVX_VNNI)
+  if (strcmp(name, "avx2_vnni") == 0)
+    return &dk_quantised_avx2_vnni;
+#endif
 #if defined(DK_HAVE_AMX)
   if (strcmp(name, "avx512_amx") == 0)
     return &dk_quantised_avx512_amx;

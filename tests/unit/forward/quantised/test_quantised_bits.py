@@ -33,6 +33,7 @@ GOLDEN = {
 FLAGS = {
     "portable": [],
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx2_vnni": ["-mavx2", "-mfma", "-mf16c", "-mavxvnni"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"],
     "avx512_vnni": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mfma", "-mf16c"],
 }
@@ -67,29 +68,33 @@ def hashes(*command):
 
 @pytest.fixture(scope="module")
 def x86_bits(tmp_path_factory, fast_build):
-    """Return the program with the x86 instruction sets, with AVX-512 emulated."""
+    """Return the program with the x86 instruction sets, with AVX-512 and AVX-VNNI emulated."""
     if platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("needs x86-64")
     sets = {"portable": [], "avx2": FLAGS["avx2"], "avx512": EMULATED, "avx512_vnni": EMULATED}
+    sets["avx2_vnni"] = [*FLAGS["avx2"], "-include", str(HERE / "emulated_avx_vnni.h")]
     sets["avx512_amx"] = [*EMULATED, "-include", str(HERE / "emulated_tiles.h")]
-    return compile_bits(tmp_path_factory.mktemp("bits"), "cc", sets, fast_build, "-DDK_HAVE_X86", "-DDK_HAVE_AMX")
+    have = ("-DDK_HAVE_X86", "-DDK_HAVE_AVX_VNNI", "-DDK_HAVE_AMX")
+    return compile_bits(tmp_path_factory.mktemp("bits"), "cc", sets, fast_build, *have)
 
 
 @pytest.mark.parametrize("step", ["1", "3", "16", "35"])
 @pytest.mark.parametrize("name", list(FLAGS))
 def test_golden_hashes(x86_bits, name, step):
-    """Portable, AVX2 and emulated AVX-512 (alone, with VNNI, with AMX) have the golden bits for any number of rows."""
+    """Every set of x86, alone and with VNNI or AMX, has the golden bits for any number of rows."""
     assert hashes(x86_bits, name, step) == GOLDEN
 
 
-@pytest.mark.parametrize("name", ["avx512", "avx512_vnni"])  # the library itself tests AMX, see test_amx
-def test_golden_hashes_on_avx512(tmp_path, fast_build, name):
-    """The processor's own AVX-512, with and without VNNI, has the golden bits."""
+@pytest.mark.parametrize(
+    ("name", "flag"), [("avx2_vnni", "avx_vnni"), ("avx512", "avx512f"), ("avx512_vnni", "avx512_vnni")]
+)  # the library itself tests AMX, see test_amx
+def test_golden_hashes_on_the_processor(tmp_path, fast_build, name, flag):
+    """The processor's own AVX-512 and VNNI have the golden bits."""
     flags = Path("/proc/cpuinfo").read_text().split() if os.path.exists("/proc/cpuinfo") else []
-    if name not in flags and name + "f" not in flags:
-        pytest.skip(f"needs a processor with {name}")
+    if flag not in flags:
+        pytest.skip(f"needs a processor with {flag}")
     sets = {key: value for key, value in FLAGS.items() if key != "avx512_amx"}
-    program = compile_bits(tmp_path, "cc", sets, fast_build, "-DDK_HAVE_X86")
+    program = compile_bits(tmp_path, "cc", sets, fast_build, "-DDK_HAVE_X86", "-DDK_HAVE_AVX_VNNI")
     assert hashes(program, name) == GOLDEN
 
 
