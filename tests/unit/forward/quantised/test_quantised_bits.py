@@ -66,6 +66,11 @@ def hashes(*command):
     return dict(line.split() for line in done.stdout.splitlines())
 
 
+def cpu_flags():
+    """Return the processor's features as Linux lists them; other systems have none here."""
+    return Path("/proc/cpuinfo").read_text().split() if os.path.exists("/proc/cpuinfo") else []
+
+
 @pytest.fixture(scope="module")
 def x86_bits(tmp_path_factory, fast_build):
     """Return the program with the x86 instruction sets, with AVX-512 and AVX-VNNI emulated."""
@@ -90,17 +95,35 @@ def test_golden_hashes(x86_bits, name, step):
 )  # the library itself tests AMX, see test_amx
 def test_golden_hashes_on_the_processor(tmp_path, fast_build, name, flag):
     """The processor's own AVX-512 and VNNI have the golden bits."""
-    flags = Path("/proc/cpuinfo").read_text().split() if os.path.exists("/proc/cpuinfo") else []
-    if flag not in flags:
+    if flag not in cpu_flags():
         pytest.skip(f"needs a processor with {flag}")
     sets = {key: value for key, value in FLAGS.items() if key != "avx512_amx"}
     program = compile_bits(tmp_path, "cc", sets, fast_build, "-DDK_HAVE_X86", "-DDK_HAVE_AVX_VNNI")
     assert hashes(program, name) == GOLDEN
 
 
+PRINT_BYTE_PRODUCTS = """
+#include <stdio.h>
+#include "simd/dispatch.h"
+int main(void) { printf("%d %d", dk_has_byte_products(DK_AVX2), dk_has_byte_products(DK_AVX512)); }
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/cpuinfo") or platform.machine() != "x86_64", reason="needs x86-64 Linux")
+def test_vnni_is_found(tmp_path):
+    """VNNI of each set is found if Linux lists it."""
+    flags = cpu_flags()
+    program, source = tmp_path / "program", tmp_path / "program.c"
+    source.write_text(PRINT_BYTE_PRODUCTS)
+    sources = [source, CSRC / "simd" / "dispatch.c"]
+    subprocess.run(["cc", "-std=c11", "-DDK_HAVE_X86", f"-I{CSRC}", *sources, "-o", program], check=True)
+    found = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    assert found == f"{int('avx_vnni' in flags)} {int('avx512_vnni' in flags)}"
+
+
 def test_amx():
     """AMX stays off on a processor without it; on others the tests of networks below run with it."""
-    flags = Path("/proc/cpuinfo").read_text().split() if os.path.exists("/proc/cpuinfo") else []
+    flags = cpu_flags()
     assert enable_amx() == enable_amx()
     assert "amx_int8" in flags or not enable_amx()
 
