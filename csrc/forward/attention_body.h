@@ -7,7 +7,8 @@
  * Positions that a query does not see never enter its result: such lanes of scores are replaced, such values skipped.
  *
  * All tiles of queries pass over one block of keys, later over one column of values, while it is in the L1 cache, and
- * meanwhile fetch what comes next. */
+ * meanwhile fetch what comes next: one or two tiles with each vector that they use the one a block later, for which the
+ * processor's own prefetchers are late; more tiles, each a part, into the L2 cache. */
 #ifndef DK_ATTENTION_BODY_H
 #define DK_ATTENTION_BODY_H
 
@@ -25,6 +26,7 @@ typedef struct attention_state {
   const dk_attention *call;
   int32_t padded; /* head_dim in whole vectors */
   int32_t height; /* rows per tile; the last may have fewer */
+  bool is_narrow; /* one or two tiles */
   float *packed;  /* [num_rows * head_dim] tile after tile: [head_dim][rows of the tile] */
   float *values;  /* [num_rows][padded] weighted so far */
   float *sums;    /* [num_rows][16] of the weights, lane by lane */
@@ -46,11 +48,22 @@ DK_INLINE int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
 
 /* ---- scores ---- */
 
+/* Behind the last block of keys come the blocks of values. */
+DK_INLINE const float *keys_ahead(const attention_state *state, int32_t block) {
+  if (block < state->end_block)
+    return state->key_blocks[block];
+  return state->value_blocks[smaller(state->first_block + block - state->end_block, state->end_block - 1)];
+}
+
 /* Scores of a tile of `rows` queries with `blocks` blocks of keys. */
 DK_INLINE void score_blocks(const attention_state *state, int32_t row, int rows, int32_t block, int blocks) {
   const int32_t head_dim = state->call->head_dim;
   const float *x = state->packed + (size_t)row * (size_t)head_dim;
+  const float *ahead[DK_MAX_WIDE];
   dk_f acc[DK_TILE][DK_MAX_WIDE], step[DK_MAX_WIDE];
+  DK_UNROLL
+  for (int b = 0; b < blocks; b++)
+    ahead[b] = keys_ahead(state, block + blocks + b);
   DK_UNROLL
   for (int t = 0; t < rows; t++) {
     DK_UNROLL
@@ -59,8 +72,11 @@ DK_INLINE void score_blocks(const attention_state *state, int32_t row, int rows,
   }
   for (int32_t d = 0; d < head_dim; d++) {
     DK_UNROLL
-    for (int b = 0; b < blocks; b++)
+    for (int b = 0; b < blocks; b++) {
       step[b] = f_load(state->key_blocks[block + b] + 16 * (size_t)d);
+      if (state->is_narrow)
+        __builtin_prefetch(ahead[b] + 16 * (size_t)d);
+    }
     tile_step(acc, rows, blocks, x + (size_t)d * (size_t)rows, 1, step);
   }
   DK_UNROLL
@@ -155,6 +171,15 @@ DK_INLINE void weigh_rows(const attention_state *state) {
 
 /* ---- values ---- */
 
+/* The same vectors of the next block; behind the last block the next vectors, and behind those the next keys. */
+DK_INLINE const float *values_ahead(const attention_state *state, int32_t block, int32_t vector, int vectors) {
+  if (block < state->end_block)
+    return state->value_blocks[block] + 256 * vector;
+  if (16 * (vector + vectors) < state->padded)
+    return state->value_blocks[state->first_block] + 256 * (vector + vectors);
+  return state->num_next > 0 ? state->next_key_blocks[0] : state->key_blocks[state->first_block];
+}
+
 /* values[row] += weight * value for the positions [first, end) of the piece; `vectors` of sixteen at once. */
 DK_INLINE void add_values(const attention_state *state, int32_t row, int rows, int32_t vector, int vectors,
                           int32_t first, int32_t end) {
@@ -170,11 +195,15 @@ DK_INLINE void add_values(const attention_state *state, int32_t row, int rows, i
   }
   while (first < end) {
     const float *value = state->value_blocks[first / 16] + 256 * vector + first % 16 * 16;
+    const float *ahead = values_ahead(state, first / 16 + 1, vector, vectors);
     const int32_t stop = smaller(end, first / 16 * 16 + 16);
-    for (; first < stop; first++, value += 16) {
+    for (; first < stop; first++, value += 16, ahead += 16) {
       DK_UNROLL
-      for (int v = 0; v < vectors; v++)
+      for (int v = 0; v < vectors; v++) {
         step[v] = f_load(value + 256 * v);
+        if (state->is_narrow)
+          __builtin_prefetch(ahead + 256 * v);
+      }
       tile_step(acc, rows, vectors, weights + first, DK_PIECE, step);
     }
   }
@@ -278,15 +307,14 @@ DK_INLINE void fetch_next(const attention_state *state, attention_half half, int
       __builtin_prefetch(blocks[block] + 16 * (v - block * vectors), 0, 2);
 }
 
-/* Computes one half for all tiles, a few blocks or vectors at a time; a single tile takes all of them at once, and has
- * too little to compute to hide what it would fetch. */
+/* Computes one half for all tiles, a few blocks or vectors at a time; a single tile takes all of them at once. */
 static void attend_half(const attention_state *state, attention_half half, int32_t first, int32_t end) {
   const int32_t num_rows = state->call->num_rows, num_tiles = (num_rows + state->height - 1) / state->height;
   const int32_t group = num_tiles == 1 ? end - first : DK_WIDE(DK_TILE);
   const int32_t steps = (end - first + group - 1) / group * num_tiles;
   for (int32_t step = 0; first < end; first += group) {
     for (int32_t row = 0; row < num_rows; row += state->height, step++) {
-      if (num_tiles > 1)
+      if (!state->is_narrow)
         fetch_next(state, half, step, steps);
       attend_tile(state, half, row, smaller(state->height, num_rows - row), first, smaller(first + group, end));
     }
@@ -349,7 +377,8 @@ DK_INLINE void begin_rows(attention_state *state) {
 static void attend(const dk_attention *call) {
   const int32_t rows = call->num_rows, dim = call->head_dim, padded = (dim + 15) / 16 * 16;
   const int32_t tiles = (rows + DK_TILE - 1) / DK_TILE;
-  attention_state state = {.call = call, .padded = padded, .height = (rows + tiles - 1) / tiles};
+  attention_state state = {
+      .call = call, .padded = padded, .height = (rows + tiles - 1) / tiles, .is_narrow = tiles <= 2};
   state.scores = call->scratch;
   state.values = state.scores + DK_ATTENTION_ROWS * DK_PIECE;
   state.sums = state.values + (size_t)rows * (size_t)padded;
