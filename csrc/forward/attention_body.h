@@ -15,45 +15,11 @@
 #include <math.h>
 #include <stdbool.h>
 
-#include "forward/kernels.h"
+#include "forward/attention_state.h"
 #include "forward/rows_body.h"
 #include "forward/tile.h"
 
-#define DK_PIECE_BLOCKS (DK_PIECE / 16)
-
-/* State shared by all rows, carved out of the scratch, and the piece of positions being processed. */
-typedef struct attention_state {
-  const dk_attention *call;
-  int32_t padded; /* head_dim in whole vectors */
-  int32_t height; /* rows per tile; the last may have fewer */
-  bool is_narrow; /* one or two tiles */
-  float *packed;  /* [num_rows * head_dim] tile after tile: [head_dim][rows of the tile] */
-  float *values;  /* [num_rows][padded] weighted so far */
-  float *sums;    /* [num_rows][16] of the weights, lane by lane */
-  float *maxima;  /* [num_rows] */
-  float *scores;  /* [num_rows][DK_PIECE], later the weights */
-  /* Within the piece: the positions that each row sees, and the blocks that at least one row sees. */
-  int32_t first[DK_ATTENTION_ROWS];
-  int32_t end[DK_ATTENTION_ROWS];
-  int32_t first_block;
-  int32_t end_block;
-  const float *key_blocks[DK_PIECE_BLOCKS];
-  const float *value_blocks[DK_PIECE_BLOCKS];
-  int32_t num_next; /* blocks of the next piece */
-  const float *next_key_blocks[DK_PIECE_BLOCKS];
-} attention_state;
-
-DK_INLINE int32_t larger(int32_t a, int32_t b) { return a > b ? a : b; }
-DK_INLINE int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
-
 /* ---- scores ---- */
-
-/* Behind the last block of keys come the blocks of values. */
-DK_INLINE const float *keys_ahead(const attention_state *state, int32_t block) {
-  if (block < state->end_block)
-    return state->key_blocks[block];
-  return state->value_blocks[smaller(state->first_block + block - state->end_block, state->end_block - 1)];
-}
 
 /* Scores of a tile of `rows` queries with `blocks` blocks of keys. */
 DK_INLINE void score_blocks(const attention_state *state, int32_t row, int rows, int32_t block, int blocks) {
@@ -62,12 +28,10 @@ DK_INLINE void score_blocks(const attention_state *state, int32_t row, int rows,
   const float *ahead[DK_MAX_WIDE];
   dk_f acc[DK_TILE][DK_MAX_WIDE], step[DK_MAX_WIDE];
   DK_UNROLL
-  for (int b = 0; b < blocks; b++)
+  for (int b = 0; b < blocks; b++) {
     ahead[b] = keys_ahead(state, block + blocks + b);
-  DK_UNROLL
-  for (int t = 0; t < rows; t++) {
     DK_UNROLL
-    for (int b = 0; b < blocks; b++)
+    for (int t = 0; t < rows; t++)
       acc[t][b] = f_set(0.0f);
   }
   for (int32_t d = 0; d < head_dim; d++) {
@@ -171,15 +135,6 @@ DK_INLINE void weigh_rows(const attention_state *state) {
 
 /* ---- values ---- */
 
-/* The same vectors of the next block; behind the last block the next vectors, and behind those the next keys. */
-DK_INLINE const float *values_ahead(const attention_state *state, int32_t block, int32_t vector, int vectors) {
-  if (block < state->end_block)
-    return state->value_blocks[block] + 256 * vector;
-  if (16 * (vector + vectors) < state->padded)
-    return state->value_blocks[state->first_block] + 256 * (vector + vectors);
-  return state->num_next > 0 ? state->next_key_blocks[0] : state->key_blocks[state->first_block];
-}
-
 /* values[row] += weight * value for the positions [first, end) of the piece; `vectors` of sixteen at once. */
 DK_INLINE void add_values(const attention_state *state, int32_t row, int rows, int32_t vector, int vectors,
                           int32_t first, int32_t end) {
@@ -245,8 +200,6 @@ DK_INLINE void value_tile(const attention_state *state, int32_t row, int rows, i
 
 /* ---- tiles ---- */
 
-typedef enum { SCORES, VALUES } attention_half;
-
 /* Scores for blocks [first, end), or vectors [first, end) of values. */
 DK_INLINE void half_of_tile(const attention_state *state, attention_half half, int32_t row, int rows, int32_t first,
                             int32_t end) {
@@ -293,18 +246,6 @@ static void attend_tile(const attention_state *state, attention_half half, int32
   default:
     break;
   }
-}
-
-/* Fetches part i of n of what comes next into the L2 cache: the values of the piece, or the keys of the next one. */
-DK_INLINE void fetch_next(const attention_state *state, attention_half half, int32_t i, int32_t n) {
-  const bool is_values = half == SCORES;
-  const float *const *blocks = is_values ? state->value_blocks + state->first_block : state->next_key_blocks;
-  const int32_t num_blocks = is_values ? state->end_block - state->first_block : state->num_next;
-  const int32_t vectors = is_values ? state->padded : state->call->head_dim; /* of a block */
-  const int32_t begin = num_blocks * vectors * i / n, end = num_blocks * vectors * (i + 1) / n;
-  for (int32_t v = begin, block = begin / vectors; v < end; block++)
-    for (; v < smaller(end, (block + 1) * vectors); v++)
-      __builtin_prefetch(blocks[block] + 16 * (v - block * vectors), 0, 2);
 }
 
 /* Computes one half for all tiles, a few blocks or vectors at a time; a single tile takes all of them at once. */
