@@ -6,9 +6,10 @@
  * last position that a query sees, nor other queries of its tile, nor the numbers of the blocks move a border.
  * Positions that a query does not see never enter its result: such lanes of scores are replaced, such values skipped.
  *
- * All tiles of queries pass over one block of keys, later over one column of values, while it is in the L1 cache, and
- * meanwhile fetch what comes next: one or two tiles with each vector that they use the one a block later, for which the
- * processor's own prefetchers are late; more tiles, each a part, into the L2 cache. */
+ * All tiles of queries pass over one block of keys, later over one column of values, while it is in the L1 cache.
+ * Meanwhile they prefetch. If there are one or two tiles, each load of a vector is followed by a prefetch of the same
+ * vector of the next block, because the processor's own prefetchers begin anew in each block. If there are more, each
+ * fetches a part of what comes next into the L2 cache. */
 #ifndef DK_ATTENTION_BODY_H
 #define DK_ATTENTION_BODY_H
 

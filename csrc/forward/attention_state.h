@@ -1,4 +1,4 @@
-/* What the halves of attention share, and which keys and values they prefetch: see attention_body.h. */
+/* The state of one call of attention, and which keys and values it prefetches: see attention_body.h. */
 #ifndef DK_ATTENTION_STATE_H
 #define DK_ATTENTION_STATE_H
 
@@ -14,7 +14,7 @@ typedef struct attention_state {
   const dk_attention *call;
   int32_t padded; /* head_dim in whole vectors */
   int32_t height; /* rows per tile; the last may have fewer */
-  bool is_narrow; /* one or two tiles */
+  bool is_narrow; /* has one or two tiles */
   float *packed;  /* [num_rows * head_dim] tile after tile: [head_dim][rows of the tile] */
   float *values;  /* [num_rows][padded] weighted so far */
   float *sums;    /* [num_rows][16] of the weights, lane by lane */
@@ -38,14 +38,15 @@ typedef enum { SCORES, VALUES } attention_half;
 
 /* ---- what comes next ---- */
 
-/* Behind the last block of keys come the blocks of values. */
+/* Return the keys to prefetch for a block; behind the last block, the values. */
 DK_INLINE const float *keys_ahead(const attention_state *state, int32_t block) {
   if (block < state->end_block)
     return state->key_blocks[block];
   return state->value_blocks[smaller(state->first_block + block - state->end_block, state->end_block - 1)];
 }
 
-/* The same vectors of the next block; behind the last block the next vectors, and behind those the next keys. */
+/* Return the values to prefetch: the same vectors of `block`; behind the last block, the next vectors of the first one;
+ * behind the last vectors, the keys of the next piece. */
 DK_INLINE const float *values_ahead(const attention_state *state, int32_t block, int32_t vector, int vectors) {
   if (block < state->end_block)
     return state->value_blocks[block] + 256 * vector;

@@ -19,7 +19,7 @@ _PATIENCE = 0.05
 class Delivery:
     """Delivers news to their handles in the event loop, in the order in which the engine's thread posts them.
 
-    open_handles: those of the open requests; after the last of the posted news, the done ones are taken out.
+    open_handles: the handles of the open requests; those that are done are removed after a delivery.
     wake: wakes the engine's thread, which must then look at `needs_retry`.
 
     needs_retry: True if the engine's thread must call `schedule` after its step.

@@ -111,7 +111,7 @@ int main(void) { printf("%d %d", dk_has_byte_products(DK_AVX2), dk_has_byte_prod
 
 @pytest.mark.skipif(not os.path.exists("/proc/cpuinfo") or platform.machine() != "x86_64", reason="needs x86-64 Linux")
 def test_vnni_is_found(tmp_path):
-    """VNNI of each set is found if Linux lists it."""
+    """The library finds VNNI of AVX2 and of AVX-512 exactly where Linux lists it."""
     flags = cpu_flags()
     program, source = tmp_path / "program", tmp_path / "program.c"
     source.write_text(PRINT_BYTE_PRODUCTS)
